@@ -1,0 +1,141 @@
+"""Messages between the gateway and the engine process: msgpack over ZeroMQ, a tagged union each way. Torch-free.
+
+Both ends belong to one release, so the tags carry no version.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from multiflora_engine.config import EngineConfig
+from multiflora_engine.request import GenerateRequest, TokenDelta
+
+# ---- gateway -> engine
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """First message: load the model and begin."""
+
+    config: EngineConfig
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    request: GenerateRequest
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    request_ids: list[str]
+
+
+class AdapterCommand(msgspec.Struct, frozen=True, tag="adapter"):
+    """action: load (to a slot), unload (from slot and host), pin (load and never evict), unpin, probe (load, then measure
+    how far its logits are from the base's on a fixed prompt). Answered by AdapterResult with the same call_id."""
+
+    call_id: int
+    action: str
+    digest: str
+
+
+class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
+    call_id: int
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    pass
+
+
+ToEngine = Start | Generate | Abort | AdapterCommand | StatusRequest | Shutdown
+
+
+# ---- engine -> gateway
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
+    """Loading of the base model. stage: "weights", "kv_cache", "warmup"; done and total in bytes (or steps)."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The engine serves. Sizes are as chosen on this machine; lora_rows is the rank-row pool's height."""
+
+    device: str
+    dtype: str
+    num_blocks: int
+    block_size: int
+    max_model_len: int
+    max_num_seqs: int
+    lora_slots: int
+    lora_rows: int
+    kv_bytes: int
+    weight_bytes: int
+
+
+class Deltas(msgspec.Struct, frozen=True, tag="deltas"):
+    """All tokens of one step, for all requests."""
+
+    deltas: list[TokenDelta]
+
+
+class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
+    """error is None on success. logit_distance: max |adapter - base| over the probe's logits, for action "probe"."""
+
+    call_id: int
+    error: str | None = None
+    logit_distance: float | None = None
+
+
+class AdapterResidency(msgspec.Struct, frozen=True):
+    """residency: "slot", "cpu" or "disk" (known, not in memory)."""
+
+    digest: str
+    residency: str
+    pinned: bool
+    rank: int
+    bytes: int
+    running: int
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Gauges and monotonic counters since the engine started; times are in seconds."""
+
+    running: int = 0
+    waiting: int = 0
+    num_blocks: int = 0
+    free_blocks: int = 0
+    cached_blocks: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    preemptions: int = 0
+    evictions: int = 0
+    step_seconds: float = 0.0
+    adapter_loads: int = 0
+    adapter_evictions: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, tag="status_reply"):
+    call_id: int
+    pid: int
+    stats: EngineStats
+    adapters: list[AdapterResidency]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """Sent about once a second by the step loop itself, so that a hung loop is noticed by its absence."""
+
+    stats: EngineStats
+
+
+class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
+    """The engine cannot start or go on; kind "configuration" is the user's to mend, "internal" is ours."""
+
+    kind: str
+    message: str
+
+
+FromEngine = LoadProgress | Ready | Deltas | AdapterResult | Status | Heartbeat | Fatal
