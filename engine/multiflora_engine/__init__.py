@@ -1,0 +1,1 @@
+"""Requests in, tokens out: scheduler, KV blocks, prefix cache and model runner."""

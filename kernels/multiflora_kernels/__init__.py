@@ -1,0 +1,1 @@
+"""The operations of the model: each op's reference, CPU fast path and dispatcher."""

@@ -1,0 +1,1 @@
+"""What people and programs talk to: gateway, registry, keys and the command line."""
