@@ -1,0 +1,186 @@
+"""`multiflora adapters ls|add|show|validate|alias|rollback|rm`, over the server's REST API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.cli.http import add_server_flags, request
+from multiflora_platform.cli.output import add_output_flag, emit, emit_one
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+REPORT = ("severity", "check", "message", "observed", "expected", "hint")
+
+
+def add_parser(commands: Any) -> None:
+    group = commands.add_parser("adapters", help="adapters, versions and aliases").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+
+    def action(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = group.add_parser(name, help=help_text)
+        add_server_flags(parser)
+        add_output_flag(parser)
+        parser.set_defaults(run=run)
+        if name != "ls":
+            parser.add_argument("name", help="the adapter's name")
+        return parser
+
+    listing = action("ls", ls, "list adapters")
+    listing.add_argument("-q", help="only names and descriptions with this text")
+    listing.add_argument("--tag", help="only adapters with this tag")
+    adding = action("add", add, "upload a version; creates the adapter when it is new")
+    adding.add_argument("source", help="PEFT folder, .tar.gz, .zip, or file:// and hf:// as the server sees it")
+    adding.add_argument("--description", default="", help="for a new adapter")
+    adding.add_argument("--tag", action="append", default=[], help="for a new adapter; repeatable")
+    adding.add_argument("--promote", action="store_true", help="move the alias default to the new version")
+    action("show", show, "one adapter and its versions")
+    validating = action("validate", validate, "the validation report of a version")
+    validating.add_argument("version", type=int, nargs="?", help="default: the newest")
+    aliasing = action("alias", alias, "point an alias to a version")
+    aliasing.add_argument("alias")
+    aliasing.add_argument("version", help="a version number, or a split such as 3=90,4=10")
+    rolling = action("rollback", rollback, "return an alias to its previous target")
+    rolling.add_argument("alias", nargs="?", default="default")
+    action("rm", rm, "delete an adapter")
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    query = {key: value for key in ("q", "tag") if (value := getattr(arguments, key))}
+    items: list[dict[str, Any]] = []
+    token: str | None = None
+    while True:
+        page = request(
+            arguments, "GET", "/adapters", params={**query, "limit": 100, **({"page_token": token} if token else {})}
+        ).json()
+        items += page["items"]
+        token = page["next_page_token"]
+        if not token:
+            break
+    emit(arguments.output, items, ("name", "aliases", "tags", "description"))
+    return 0
+
+
+def add(arguments: argparse.Namespace) -> int:
+    created = request_or_none(
+        arguments,
+        "POST",
+        "/adapters",
+        ignore="already exists",
+        json={"name": arguments.name, "description": arguments.description, "tags": arguments.tag},
+    )
+    try:
+        version = _upload(arguments)
+    except CommandError:
+        if created is not None:
+            print(f"adapter {arguments.name} was created, but has no version yet")
+        raise
+    emit_one(arguments.output, {key: version.get(key) for key in ("version", "state", "digest")})
+    return 0
+
+
+def request_or_none(
+    arguments: argparse.Namespace, method: str, path: str, *, ignore: str, **options: Any
+) -> dict[str, Any] | None:
+    """The answer, or None where the server refused with a message that contains `ignore`."""
+    try:
+        answer: dict[str, Any] = request(arguments, method, path, **options).json()
+    except CommandError as error:
+        if ignore in str(error):
+            return None
+        raise
+    return answer
+
+
+def _upload(arguments: argparse.Namespace) -> dict[str, Any]:
+    path = f"/adapters/{quote(arguments.name, safe='')}/versions"
+    params = {"promote": "true"} if arguments.promote else {}
+    if "://" in arguments.source:
+        answer = request(arguments, "POST", path, params=params, json={"source": arguments.source})
+    else:
+        with ExitStack() as stack:
+            parts = [("files", (file.name, stack.enter_context(file.open("rb")))) for file in _files(arguments.source)]
+            answer = request(arguments, "POST", path, params=params, files=parts)
+    version: dict[str, Any] = answer.json()
+    return version
+
+
+def _files(source: str) -> list[Path]:
+    path = Path(source)
+    files = [path / name for name in FILES] if path.is_dir() else [path]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise CommandError(f"no such file: {missing[0]}; SOURCE is a PEFT folder or an archive of one")
+    return files
+
+
+def show(arguments: argparse.Namespace) -> int:
+    base = f"/adapters/{quote(arguments.name, safe='')}"
+    adapter = request(arguments, "GET", base).json()
+    versions = request(arguments, "GET", f"{base}/versions").json()["items"]
+    if arguments.output == "json":
+        emit_one("json", {**adapter, "versions": versions})
+        return 0
+    emit_one("table", {key: adapter[key] for key in ("name", "description", "tags", "aliases")})
+    print()
+    emit("table", versions, ("version", "state", "digest", "created_at"))
+    return 0
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    base = f"/adapters/{quote(arguments.name, safe='')}/versions"
+    number = arguments.version
+    if number is None:
+        versions = request(arguments, "GET", base).json()["items"]
+        if not versions:
+            raise CommandError(f"{arguments.name} has no version yet; `multiflora adapters add` uploads one")
+        number = max(version["version"] for version in versions)
+    rows = request(arguments, "GET", f"{base}/{number}/validation").json()["rows"]
+    emit(arguments.output, rows, REPORT)
+    return ExitCode.REJECTED if any(row["severity"] == "error" for row in rows) else ExitCode.OK
+
+
+def alias(arguments: argparse.Namespace) -> int:
+    path = _alias_path(arguments)
+    body: dict[str, Any]
+    if "=" in arguments.version:
+        shares = (part.partition("=") for part in arguments.version.split(","))
+        body = {"split": {version: int(share) for version, _, share in shares if share.isdigit()}}
+    elif arguments.version.isdigit():
+        body = {"version": int(arguments.version)}
+    else:
+        raise CommandError("VERSION is a number, or a split such as 3=90,4=10", ExitCode.USAGE)
+    emit_one(arguments.output, request(arguments, "PUT", path, json=body, headers=_if_match(arguments, path)).json())
+    return 0
+
+
+def _alias_path(arguments: argparse.Namespace) -> str:
+    return f"/adapters/{quote(arguments.name, safe='')}/aliases/{quote(arguments.alias, safe='')}"
+
+
+def _if_match(arguments: argparse.Namespace, path: str) -> dict[str, str]:
+    """The alias's present ETag, so that a move made meanwhile by someone else is not overwritten."""
+    try:
+        return {"If-Match": request(arguments, "GET", path).headers["etag"]}
+    except CommandError as error:
+        if error.code is ExitCode.FAILURE and "alias" in str(error):
+            return {}
+        raise
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    path = _alias_path(arguments)
+    answer = request(arguments, "POST", f"{path}:rollback", headers=_if_match(arguments, path))
+    emit_one(arguments.output, answer.json())
+    return 0
+
+
+def rm(arguments: argparse.Namespace) -> int:
+    request(arguments, "DELETE", f"/adapters/{quote(arguments.name, safe='')}")
+    print(json.dumps({"deleted": arguments.name}) if arguments.output == "json" else f"deleted {arguments.name}")
+    return 0

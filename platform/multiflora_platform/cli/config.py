@@ -1,0 +1,45 @@
+"""`multiflora config show`: every setting, its value, and where the value came from."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from multiflora_platform.cli.flags import add_settings_flags, settings_from
+from multiflora_platform.cli.output import add_output_flag, emit
+from multiflora_platform.settings import ENV_PREFIX, Settings, flag
+
+SECRET = frozenset({"api_key"})
+
+
+def add_parser(commands: Any) -> None:
+    group = commands.add_parser("config", help="settings and their sources").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
+    show = group.add_parser("show", help="print every setting")
+    add_settings_flags(show)
+    add_output_flag(show)
+    show.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, sources = settings_from(arguments)
+    rows = [
+        {
+            "setting": name,
+            "value": "(hidden)" if name in SECRET and getattr(settings, name) else _text(getattr(settings, name)),
+            "source": sources[name],
+            "flag": flag(name),
+            "environment": ENV_PREFIX + name.upper(),
+            "description": field.description,
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+    emit(arguments.output, rows, ("setting", "value", "source", "flag", "environment"))
+    return 0
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

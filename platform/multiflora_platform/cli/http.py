@@ -1,0 +1,53 @@
+"""The command line's way to a running server: one request, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+import httpx
+
+from multiflora_platform.cli.errors import CommandError, ExitCode
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default=os.environ.get("MULTIFLORA_URL", DEFAULT_URL), help="the server")
+    parser.add_argument("--api-key", default=os.environ.get("MULTIFLORA_API_KEY"), help="an admin key")
+    parser.add_argument("--log-level", default="info", help="debug shows tracebacks")
+
+
+def request(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
+    """One call to `/api/v1{path}`. Raises CommandError with the server's own words."""
+    headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
+    headers.update(options.pop("headers", {}))
+    try:
+        response = httpx.request(
+            method, f"{arguments.url.rstrip('/')}/api/v1{path}", headers=headers, timeout=600.0, **options
+        )
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise CommandError(
+            f"cannot reach {arguments.url}: {error}; is `multiflora serve` running? --url names another server",
+            ExitCode.UNREACHABLE,
+        ) from None
+    if response.is_error:
+        raise _problem(response)
+    return response
+
+
+def _problem(response: httpx.Response) -> CommandError:
+    try:
+        problem = response.json()
+    except ValueError:
+        return CommandError(f"the server answered {response.status_code}: {response.text[:200]}")
+    detail = problem.get("detail") or problem.get("title") or str(problem)
+    if response.status_code == 401:
+        return CommandError(f"{detail}; give --api-key or set MULTIFLORA_API_KEY")
+    rows = [row for row in problem.get("rows", ()) if row.get("severity") == "error"]
+    if response.status_code == 422 and rows:
+        first = rows[0]
+        hint = f"; {first['hint']}" if first.get("hint") else ""
+        return CommandError(f"rejected: {first['check']}: {first['message']}{hint}", ExitCode.REJECTED)
+    return CommandError(detail)

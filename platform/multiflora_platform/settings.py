@@ -1,0 +1,165 @@
+"""Every setting of `multiflora serve`: one field is one flag, one `MULTIFLORA_…` variable and one key of the YAML file.
+
+Owns names, defaults, bounds and where each value came from. Does not know the command line's parser or the services.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ENV_PREFIX = "MULTIFLORA_"
+Source = Literal["cli", "env", "file", "default"]
+
+
+class ConfigurationError(Exception):
+    """A setting that cannot be used; the message names the setting and the next step. Exit code 3."""
+
+
+def _split(value: Any) -> Any:
+    """`a,b` or `a b` from the environment becomes a list; lists and tuples pass through."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/multiflora`, by default `~/.local/share/multiflora`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "multiflora"
+
+
+class Settings(BaseModel):
+    """Frozen; derive with `model_copy(update=…)`. A field's description is its help text and its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = Field(None, description="Hugging Face id or local folder; without it, the bundled demo")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    served_model_name: str | None = Field(None, min_length=1, description="the base model's name in the API")
+    api_key: Words = Field((), description="admin key; may be given several times")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and KV cache")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engine runs")
+    max_model_len: int | None = Field(None, ge=1, description="longest prompt plus answer in tokens")
+    block_size: int = Field(16, ge=1, le=256, description="tokens of a KV block")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory to use")
+    kv_cache_memory: int | None = Field(None, ge=1, description="bytes for KV blocks; default sized from the device")
+    max_num_seqs: int = Field(64, ge=1, description="sequences that run at the same time")
+    max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
+    max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
+    enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
+    lora_modules: Words = Field((), description="adapters to register at start, as name=path")
+    max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
+    max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
+    max_cpu_loras: int = Field(64, ge=1, description="adapters kept in host memory")
+    tensor_parallel_size: int = Field(1, ge=1, description="only 1 is supported")
+    seed: int = Field(0, ge=0, description="for requests that bring none")
+    swap_space: float = Field(0, ge=0, description="accepted for compatibility; preemption recomputes, nothing swaps")
+    num_threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default all cores")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
+    data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")
+    allow_source_root: Paths = Field((), description="folder below which file:// sources are allowed; repeatable")
+    allowed_host: Words = Field((), description="further Host header that is accepted; repeatable")
+    no_auth: bool = Field(False, description="serve without keys; only on a loopback address")
+    drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
+    max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
+    max_upload_bytes: int = Field(4 << 30, ge=1024, description="largest adapter upload")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+    @field_validator("lora_modules")
+    @classmethod
+    def _name_and_path(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        for module in modules:
+            name, _, path = module.partition("=")
+            if not name or not path:
+                raise ValueError(f"{module!r} is not name=path")
+        return modules
+
+    @field_validator("tensor_parallel_size")
+    @classmethod
+    def _one_device(cls, size: int) -> int:
+        if size != 1:
+            raise ValueError("tensor parallelism is not supported; leave it at 1")
+        return size
+
+    @model_validator(mode="after")
+    def _open_only_on_loopback(self) -> Settings:
+        if self.no_auth and self.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError(f"no_auth needs a loopback host, not {self.host}; drop --no-auth or use --host 127.0.0.1")
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'multiflora.db'}"
+
+
+def flag(field: str) -> str:
+    """`max_loras` -> `--max-loras`; the model is positional."""
+    return "MODEL" if field == "model" else "--" + field.replace("_", "-")
+
+
+def load_settings(
+    cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
+) -> tuple[Settings, dict[str, Source]]:
+    """Merge command line > environment > file > default; returns the settings and each field's source.
+
+    Raises ConfigurationError naming the setting, its value's place and what is accepted.
+    """
+    environment = {
+        name: environ[ENV_PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if environ.get(ENV_PREFIX + name.upper(), "") != ""
+    }
+    layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
+        ("file", _read_file(file) if file else {}),
+        ("env", environment),
+        ("cli", cli),
+    )
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
+    for source, layer in layers:
+        values.update(layer)
+        sources.update(dict.fromkeys(layer, source))
+    try:
+        return Settings(**values), sources
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, sources)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read --config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"--config {path} must hold `key: value` lines")
+    values = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        raise ConfigurationError(
+            f"--config {path}: unknown key {', '.join(unknown)}; `multiflora config show` lists all keys"
+        )
+    return values
+
+
+def _explain(error: ValidationError, sources: Mapping[str, Source]) -> str:
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    field = str(first["loc"][0])
+    place = {"env": ENV_PREFIX + field.upper(), "file": f"key {field} of the config file"}.get(
+        sources.get(field, "cli"), flag(field)
+    )
+    return f"{place}: {message} (got {first['input']!r})"
