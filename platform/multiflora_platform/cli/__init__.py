@@ -1,4 +1,4 @@
-"""The `multiflora` command: parse, run one command, turn its outcome into an exit code and at most two lines of error."""
+"""The `multiflora` command: parse, run one command, turn its outcome into an exit code and a line of error."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         }
         for name, field in Settings.model_fields.items()
     ]
-    emit(arguments.output, rows, ("setting", "value", "source", "flag", "environment"))
+    emit(arguments.output, rows, ("setting", "value", "source", "description"))
     return 0
 
 

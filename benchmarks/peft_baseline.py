@@ -1,0 +1,79 @@
+"""The comparison's other side: transformers + PEFT, one static batch of mixed adapters, in-process, no HTTP.
+
+    python benchmarks/peft_baseline.py INPUTS WORKLOAD REPETITIONS
+
+A strong offline baseline: all requests are known up front and equally long, which no server is ever told.
+Prints one JSON line per repetition: wall seconds, tokens_per_second, ttft seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+
+class FirstToken:
+    """A stopping criterion that never stops: it notes when the first token was there."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.at = self.at or time.perf_counter()
+        return torch.zeros(ids.shape[0], dtype=torch.bool)
+
+
+def load(inputs: Path, adapters: list[str]) -> Any:
+    model: Any = AutoModelForCausalLM.from_pretrained(inputs / "base", dtype=torch.float32).eval()
+    for name in adapters:
+        folder = inputs / "adapters" / name
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+    return model.eval()
+
+
+def run(model: Any, requests: list[dict[str, Any]]) -> dict[str, float]:
+    ids = torch.tensor([request["prompt"] for request in requests])
+    mixed = {"adapter_names": [r["adapter"] for r in requests]} if requests[0]["adapter"] else {}
+    tokens, clock, start = requests[0]["max_tokens"], FirstToken(), time.perf_counter()
+    model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=2,
+        stopping_criteria=[clock],
+        **mixed,
+    )
+    wall = time.perf_counter() - start
+    return {
+        "wall": wall,
+        "tokens_per_second": len(requests) * tokens / wall,
+        "ttft": (clock.at or time.perf_counter()) - start,
+    }
+
+
+def main() -> None:
+    inputs, workload, repetitions = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    logging.set_verbosity_error()
+    torch.set_num_threads(2)
+    requests = json.loads(workload.read_text(encoding="utf-8"))
+    model = load(inputs, sorted({r["adapter"] for r in requests if r["adapter"]}))
+    with torch.inference_mode():
+        for _ in range(repetitions):
+            print(json.dumps(run(model, requests)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
