@@ -18,7 +18,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from multiflora_platform.registry.database import upgrade
+    from multiflora_platform.registry.migrate import upgrade
     from multiflora_platform.serve import prepare_data_dir
 
     settings, _ = settings_from(arguments)
