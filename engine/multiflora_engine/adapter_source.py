@@ -1,0 +1,36 @@
+"""How the scheduler sees adapters: digests that get a device slot now, later, or never. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+Residency = Literal["slot", "loading", "cpu", "disk", "failed"]
+
+
+class AdapterUnavailable(Exception):
+    """The adapter cannot be loaded; fails the requests that name it and nothing else. The message names the cause."""
+
+
+class AdapterSource(Protocol):
+    """Implemented by AdapterResidency. No call blocks on disk or on the device."""
+
+    def state(self, digest: str) -> Residency: ...
+
+    def want(self, digest: str) -> None:
+        """Starts loading from disk to host memory if it is neither there nor on its way. Cheap, idempotent."""
+        ...
+
+    def acquire(self, digest: str) -> int | None:
+        """The adapter's slot, with one more user that keeps it there; None when not loaded yet or no room now.
+
+        Idle adapters are evicted to make room. Raises AdapterUnavailable.
+        """
+        ...
+
+    def release(self, digest: str) -> None:
+        """Ends one use; an adapter without users is idle and may be evicted."""
+        ...
+
+    def is_pinned(self, digest: str) -> bool:
+        """Whether it stays in its slot even when idle, so that waiting for it to become idle frees nothing."""
+        ...

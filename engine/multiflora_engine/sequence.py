@@ -1,0 +1,99 @@
+"""One sequence from arrival to finish: its tokens, where its KV lies, and how much of that KV is computed.
+
+Plain data, written by the scheduler alone; runner and sampler only read. Knows no queues, blocks or devices.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from multiflora_engine.request import GenerateRequest, PositionLogprobs, SamplingParams
+
+
+class SequenceStatus(enum.Enum):
+    """WAITING holds neither blocks nor an adapter; RUNNING holds both; FINISHED is known to nobody any more."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False, kw_only=True, weakref_slot=True)
+class Sequence:
+    """One of the `params.num_sequences` continuations of a request; compared and hashed by identity.
+
+    order: (priority, serial number of arrival), unique; smaller is served first and preempted last.
+    token_ids: prompt then output, one list that only grows; `output_token_ids` is its tail as a list of its own.
+    num_computed_tokens: leading tokens whose KV is in the cache. The KV of position p lies in slot
+        `block_table[p // block_size] * block_size + p % block_size`; the table may be longer than what is computed.
+    block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
+    adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
+    cached_tokens: prompt tokens that came from the prefix cache. prompt_logprobs: gathered over prefill chunks.
+    epoch: grows at every preemption, so that results of a step scheduled before it are recognised and dropped.
+    """
+
+    request_id: str
+    index: int
+    params: SamplingParams
+    order: tuple[int, int]
+    prompt_token_ids: list[int]
+    token_ids: list[int]
+    bad_word_ids: list[list[int]]
+    adapter_digest: str | None
+    cache_salt: str
+    deadline: float | None
+    arrival_time: float
+    root_hash: bytes = b""
+    output_token_ids: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
+    block_table: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    adapter_slot: int | None = None
+    cached_tokens: int = 0
+    status: SequenceStatus = SequenceStatus.WAITING
+    epoch: int = 0
+    in_flight: bool = False
+    prompt_logprobs: list[PositionLogprobs | None] | None = None
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def priority(self) -> int:
+        return self.order[0]
+
+    @property
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether prefill chunks must yield prompt log-probabilities; they travel once, with index 0's first delta."""
+        return self.params.prompt_logprobs is not None and self.index == 0 and not self.output_token_ids
+
+    def append_token(self, token_id: int) -> None:
+        self.token_ids.append(token_id)
+        self.output_token_ids.append(token_id)
+
+
+def make_sequences(request: GenerateRequest, first_serial: int, root_hash: bytes) -> list[Sequence]:
+    """The request's sequences, in the order in which they are served; they share the prompt's list."""
+    return [
+        Sequence(
+            request_id=request.id,
+            index=index,
+            params=request.params,
+            order=(request.priority, first_serial + index),
+            prompt_token_ids=request.prompt_token_ids,
+            token_ids=list(request.prompt_token_ids),
+            bad_word_ids=request.bad_word_ids,
+            adapter_digest=request.adapter_digest,
+            cache_salt=request.cache_salt,
+            deadline=request.deadline,
+            arrival_time=request.arrival_time,
+            root_hash=root_hash,
+        )
+        for index in range(request.params.num_sequences)
+    ]
