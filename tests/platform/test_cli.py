@@ -1,0 +1,58 @@
+"""The command line without a server: usage, configuration and reachability errors end with their exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from multiflora_platform.cli import main
+from multiflora_platform.settings import Settings
+
+
+def test_config_show_tells_values_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--max-loras", "3", "--api-key", "secret-key", "-o", "json"]) == 0
+    output = capsys.readouterr().out
+    rows = {row["setting"]: row for row in json.loads(output)}
+    assert set(rows) == set(Settings.model_fields)
+    assert (rows["max_loras"]["value"], rows["max_loras"]["source"]) == ("3", "cli")
+    assert "secret-key" not in output
+
+
+def test_unknown_flag_is_a_usage_error() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--no-such-flag"])
+    assert caught.value.code == 2
+
+
+def test_bad_setting_is_a_configuration_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "99999"]) == 3
+    error = capsys.readouterr().err
+    assert "--port" in error
+    assert len(error.splitlines()) <= 2
+
+
+def test_missing_model_folder_is_a_configuration_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path / "none"), "--data-dir", str(tmp_path / "data"), "--port", "0"]) == 3
+    error = capsys.readouterr().err
+    assert "none" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [["adapters", "ls"], ["keys", "ls"], ["adapters", "rm", "x"], ["bench", "serve"]])
+def test_no_server_is_unreachable(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--url", "http://127.0.0.1:9"]) == 4
+    assert "127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_doctor_explains_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "-o", "json"]) == 0
+    checks = {row["check"] for row in json.loads(capsys.readouterr().out)}
+    assert {"python", "packages", "processor", "memory", "disk", "cpu kernels", "gpu"} <= checks
+
+
+def test_db_upgrade_makes_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "upgrade", "--data-dir", str(tmp_path / "data")]) == 0
+    assert (tmp_path / "data" / "multiflora.db").exists()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert "up to date" in capsys.readouterr().out
