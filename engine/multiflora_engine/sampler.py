@@ -1,0 +1,199 @@
+"""Chooses the next token of every sequence in a step: all of SamplingParams, row by row independent of each other.
+
+Knows nothing of scheduling, devices' caches or text; what it remembers per sequence can be rebuilt from the sequence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiflora_engine.request import EngineFailure, PositionLogprobs, SamplingParams, TokenLogprob
+from multiflora_engine.seen_tokens import SeenTokens
+from multiflora_engine.sequence import Sequence
+from multiflora_engine.step import SampledToken
+from multiflora_kernels import sampling
+
+_UNUSABLE = EngineFailure(
+    "internal_error", "The model's logits leave no token to choose (not finite, or all tokens excluded)."
+)
+
+
+@dataclass(slots=True)
+class _Row:
+    """What one sequence wants, worked out once. stops: what min_tokens holds back. seen: only under penalties."""
+
+    params: SamplingParams
+    stream: int
+    seed: int
+    random: bool
+    stops: list[int]
+    bad_words: list[list[int]]
+    seen: SeenTokens | None
+    edited: bool
+
+
+class Sampler:
+    """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none."""
+
+    def __init__(self, vocab_size: int, eos_token_ids: Collection[int] = (), seed: int = 0) -> None:
+        self._eos_token_ids = sorted(token for token in eos_token_ids if token < vocab_size)
+        self._seed = seed
+        self._rows: WeakKeyDictionary[Sequence, _Row] = WeakKeyDictionary()
+
+    def sample(self, logits: Tensor, sequences: Rows[Sequence]) -> list[SampledToken]:
+        """One token per row of logits [L, V] float32, which stay as they are; row l belongs to sequences[l].
+
+        The draw of a row depends on its seed, its index within the request and its output length alone, so that a
+        preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone.
+        """
+        rows = [self._row(sequence) for sequence in sequences]
+        tokens = sampling.greedy(logits)
+        special = [i for i, row in enumerate(rows) if row.random or row.edited or row.seen is not None]
+        if special:
+            places = torch.tensor(special, device=logits.device)
+            tokens[places] = self._choose(logits[places], [rows[i] for i in special], [sequences[i] for i in special])
+        wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
+        logprobs = self._logprobs(logits, tokens, rows, wanted) if wanted else {}
+        return [
+            SampledToken(token, logprobs.get(i)) if token >= 0 else SampledToken(0, failure=_UNUSABLE)
+            for i, token in enumerate(tokens.tolist())
+        ]
+
+    def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]:
+        """Log-probabilities of prompt tokens: logits[t] of [T, V] predict token_ids[t]. Raw, as for sampled tokens."""
+        return _position_logprobs(logits, torch.tensor(token_ids, device=logits.device), [num_top] * len(token_ids))
+
+    def _row(self, sequence: Sequence) -> _Row:
+        row = self._rows.get(sequence)
+        if row is None:
+            row = self._rows[sequence] = self._make_row(sequence)
+        return row
+
+    def _make_row(self, sequence: Sequence) -> _Row:
+        params = sequence.params
+        penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
+        eos = [] if params.ignore_eos else self._eos_token_ids
+        stops = [*eos, *params.stop_token_ids] if params.min_tokens else []
+        return _Row(
+            params=params,
+            stream=sequence.index,
+            seed=params.seed % 2**64 if params.seed is not None else self._own_seed(sequence.request_id),
+            random=not params.is_greedy and params.top_k != 1,
+            stops=stops,
+            bad_words=sequence.bad_word_ids,
+            seen=SeenTokens(sequence.prompt_token_ids) if penalised else None,
+            edited=bool(stops or sequence.bad_word_ids or params.logit_bias or params.allowed_token_ids is not None),
+        )
+
+    def _own_seed(self, request_id: str) -> int:
+        digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+    def _choose(self, logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> Tensor:
+        """Tokens [R] of rows that are not plainly greedy; logits [R, V] are this call's own to change."""
+        for logit_row, row, sequence in zip(logits, rows, sequences, strict=True):
+            if row.edited:
+                _edit_(logit_row, row, sequence.output_token_ids)
+        _penalise_(logits, rows, sequences)
+        tokens = sampling.greedy(logits)
+        drawn = [i for i, row in enumerate(rows) if row.random]
+        if drawn:
+            places = torch.tensor(drawn, device=logits.device)
+            usable = tokens[places] >= 0
+            chosen = self._draw(
+                torch.where(usable[:, None], logits[places], 0.0),
+                [rows[i] for i in drawn],
+                [sequences[i] for i in drawn],
+            )
+            tokens[places] = torch.where(usable, chosen, -1)
+        return tokens
+
+    def _draw(self, logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> Tensor:
+        params = [row.params for row in rows]
+        device = logits.device
+        weights = sampling.weights(logits, torch.tensor([p.temperature for p in params], device=device))
+        cut = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1 or p.min_p > 0]
+        if cut:
+            places = torch.tensor(cut, device=device)
+            weights[places] = self._truncate(weights[places], [params[i] for i in cut])
+        keys = ([row.seed for row in rows], [row.stream for row in rows], [len(s.output_token_ids) for s in sequences])
+        uniform = sampling.uniforms(*(np.array(key, dtype=np.uint64) for key in keys))
+        return sampling.draw(weights, torch.from_numpy(uniform).to(device))
+
+    def _truncate(self, weights: Tensor, params: list[SamplingParams]) -> Tensor:
+        vocab = weights.shape[1]
+        top_k = torch.tensor([min(p.top_k, vocab) if p.top_k > 0 else vocab for p in params], device=weights.device)
+        top_p = torch.tensor([p.top_p for p in params], device=weights.device)
+        min_p = torch.tensor([p.min_p for p in params], device=weights.device)
+        return sampling.truncate(weights, top_k, top_p, min_p)
+
+    def _logprobs(
+        self, logits: Tensor, tokens: Tensor, rows: list[_Row], wanted: list[int]
+    ) -> dict[int, PositionLogprobs]:
+        if len(wanted) < len(rows):
+            places = torch.tensor(wanted, device=logits.device)
+            logits, tokens = logits[places], tokens[places]
+        counts = [rows[i].params.logprobs or 0 for i in wanted]
+        return dict(zip(wanted, _position_logprobs(logits, tokens.clamp(min=0), counts), strict=True))
+
+
+def _edit_(logits: Tensor, row: _Row, output: list[int]) -> None:
+    """vLLM's order: allowed ids, bad words, min_tokens, logit bias (penalties come after). logits: [V]."""
+    params = row.params
+    if params.allowed_token_ids is not None:
+        allowed = list(params.allowed_token_ids)
+        kept = logits[allowed]
+        logits.fill_(-torch.inf)
+        logits[allowed] = kept
+    for word in row.bad_words:
+        if len(word) == 1 or output[1 - len(word) :] == word[:-1]:
+            logits[word[-1]] = -torch.inf
+    if row.stops and len(output) < params.min_tokens:
+        logits[row.stops] = -torch.inf
+    if params.logit_bias:
+        logits[list(params.logit_bias)] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+
+
+def _penalise_(logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> None:
+    penalised = [(i, row, row.seen) for i, row in enumerate(rows) if row.seen is not None]
+    if not penalised:
+        return
+    for i, _, seen in penalised:
+        seen.extend_to(sequences[i].output_token_ids)
+    lengths = np.array([len(seen) for _, _, seen in penalised])
+    places = np.array([i for i, _, _ in penalised])
+    scalars = [
+        np.array([getattr(row.params, name) for _, row, _ in penalised], dtype=np.float32)
+        for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
+    ]
+    ids = np.concatenate([seen.ids for _, _, seen in penalised])
+    counts = np.concatenate([seen.counts for _, _, seen in penalised])
+    columns = [np.repeat(places, lengths), ids, counts, *(np.repeat(scalar, lengths) for scalar in scalars)]
+    sampling.penalize_(logits, *(torch.from_numpy(column).to(logits.device) for column in columns))
+
+
+def _position_logprobs(logits: Tensor, token_ids: Tensor, counts: list[int]) -> list[PositionLogprobs]:
+    """One entry per row; counts[l] alternatives for row l."""
+    result = sampling.logprobs(logits, token_ids, min(max(counts, default=0), logits.shape[1]))
+    columns = (
+        token_ids.tolist(),
+        result.chosen.tolist(),
+        result.ranks.tolist(),
+        result.top_ids.tolist(),
+        result.top.tolist(),
+    )
+    return [
+        PositionLogprobs(
+            TokenLogprob(token, logprob, rank),
+            [TokenLogprob(t, value, r) for r, (t, value) in enumerate(zip(ids[:k], top[:k], strict=True), start=1)],
+        )
+        for token, logprob, rank, ids, top, k in zip(*columns, counts, strict=True)
+    ]
