@@ -1,4 +1,4 @@
-"""What the adapter format needs to know of a base model: the linears that LoRA may touch, and its digest. Torch-free."""
+"""What the adapter format needs to know of a base model: the modules LoRA may touch, and its digest. Torch-free."""
 
 from __future__ import annotations
 

@@ -1,0 +1,207 @@
+"""adapter_config.json: reading it within limits, PEFT's defaults, and the settings that cannot be served.
+
+Knows PEFT's field names; knows nothing of tensors or of the base model.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from multiflora_adapters.report import AdapterError, ValidationRow, error, shown, some_of, warning
+
+CONFIG_NAME = "adapter_config.json"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_PATTERNS = 4096
+
+
+class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of PEFT's LoraConfig that decides what an adapter computes, with PEFT's defaults.
+
+    target_modules, exclude_modules: names matched by suffix, or one regular expression (`str`), or "all-linear".
+    rank_pattern, alpha_pattern: regular expression of a module name -> r, lora_alpha.
+    """
+
+    r: int = 8
+    lora_alpha: float = 8.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+    target_modules: tuple[str, ...] | str | None = None
+    exclude_modules: tuple[str, ...] | str | None = None
+    layers_to_transform: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+    ensure_weight_tying: bool = False
+    base_model_name_or_path: str | None = None
+
+
+# Keys that do not change what a trained adapter computes.
+_HARMLESS = {
+    "peft_type", "peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "lora_dropout",
+    "megatron_core", "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "velora_config",
+    "qalora_group_size", "init_lora_weights",
+}  # fmt: skip
+
+# Keys that, when set, change the computation in a way that is not served.
+_REFUSED = {
+    "modules_to_save": (
+        "modules_to_save replaces whole modules of the base model, which all adapters share.",
+        "Train these modules with LoRA instead: list them in target_modules.",
+    ),
+    "lora_bias": ("lora_bias adds biases, which are not served.", "Train with lora_bias=False."),
+    "layer_replication": ("layer_replication changes the base model's layers.", "Merge it into its own model."),
+    "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
+    "target_parameters": (
+        "target_parameters puts LoRA on bare parameters (experts), which is not served.",
+        "Train with target_modules.",
+    ),
+    "trainable_token_indices": (
+        "trainable_token_indices replaces rows of the base model's embedding.",
+        "Train embed_tokens with LoRA instead.",
+    ),
+    "alora_invocation_tokens": (
+        "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",
+        "Train a plain LoRA.",
+    ),
+    "fan_in_fan_out": ("fan_in_fan_out is for transposed (Conv1D) weights; the base has none.", "Train with False."),
+    "use_qalora": ("QA-LoRA pools the inputs, which is not served.", "Train a plain LoRA."),
+    "use_bdlora": ("Block-diagonal LoRA is not served.", "Train a plain LoRA."),
+    "arrow_config": ("Arrow routing between adapters is not served.", "Train a plain LoRA."),
+    "kasa_config": ("KaSA changes the base weights.", "Train a plain LoRA."),
+    "monteclora_config": ("MonteCLoRA is not served.", "Train a plain LoRA."),
+}
+
+_PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "true", "false"})
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def read_raw_config(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises AdapterError when it is missing, too large or not an object."""
+    if not is_regular_file(path):
+        raise AdapterError(error("config", f"{CONFIG_NAME} is missing.", hint="Upload the folder that PEFT saved."))
+    with path.open("rb") as file:
+        content = file.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise AdapterError(error("config", f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes."))
+    try:
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
+        raise AdapterError(
+            error("config", f"{CONFIG_NAME} is not a JSON object: {shown(problem)}", hint="Save the adapter again.")
+        ) from problem
+
+
+def parse_config(raw: dict[str, Any]) -> AdapterConfig:
+    """The normalised configuration. Raises AdapterError naming the field of a wrong type or value."""
+    fields = {key: value for key, value in raw.items() if value is not None or key in ("r", "lora_alpha")}
+    for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
+        if isinstance(fields.get(key), kind) and not isinstance(fields[key], bool):
+            fields[key] = [fields[key]]
+    try:
+        config = msgspec.convert(fields, AdapterConfig)
+    except (msgspec.ValidationError, RecursionError) as problem:
+        raise AdapterError(error("config", f"{CONFIG_NAME}: {shown(problem)}", hint="See PEFT's LoraConfig.")) from None
+    _check_values(config)
+    return msgspec.structs.replace(
+        config,
+        target_modules=_sorted_names(config.target_modules),
+        exclude_modules=_sorted_names(config.exclude_modules),
+        layers_to_transform=config.layers_to_transform or None,
+    )
+
+
+def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
+    """Rows for everything in the configuration that cannot be served or is not known."""
+    rows = [*_check_kind(raw), *_check_initialisation(raw.get("init_lora_weights"))]
+    if raw.get("bias", "none") not in ("none", None):
+        rows.append(
+            error(
+                "config",
+                "Trained biases are not served.",
+                observed=shown(raw["bias"]),
+                expected="none",
+                hint="Train with bias='none'.",
+            )
+        )
+    for key, (reason, hint) in _REFUSED.items():
+        if _is_set(key, raw.get(key)):
+            rows.append(error("config", f"{key}: {reason}", observed=shown(raw[key]), hint=hint))
+    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"bias"}
+    unknown = sorted(key for key, value in raw.items() if key not in known and value not in (None, False, "", [], {}))
+    if unknown:
+        rows.append(
+            warning(
+                "config",
+                f"Settings of an unknown meaning are ignored: {some_of(unknown)}.",
+                hint="Compare the adapter's output with PEFT's.",
+            )
+        )
+    return rows
+
+
+def is_regular_file(path: Path) -> bool:
+    """True for a file, also through a link; pipes and devices, which could block the reader, are not files."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _check_kind(raw: dict[str, Any]) -> list[ValidationRow]:
+    kind = raw.get("peft_type")
+    if isinstance(kind, str) and kind.upper() == "LORA":
+        return []
+    return [
+        error(
+            "config",
+            "Only PEFT's LORA adapters are served.",
+            observed=shown(kind),
+            expected="LORA",
+            hint="The file must come from peft's save_pretrained of a LoraConfig.",
+        )
+    ]
+
+
+def _check_initialisation(value: object) -> list[ValidationRow]:
+    name = str(value).lower()
+    if value is None or name in _PLAIN_INITS:
+        return []
+    if name.startswith(_BASE_CHANGING_INITS):
+        reason = f"init_lora_weights={shown(value)} changed the base weights that the adapter was trained on."
+        hint = "Save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA."
+        return [error("config", reason, observed=shown(value), hint=hint)]
+    return [
+        error(
+            "config",
+            "init_lora_weights has an unknown value, so the base weights may have been changed.",
+            observed=shown(value),
+            hint="Set it to true if the base weights were left as they are.",
+        )
+    ]
+
+
+def _check_values(config: AdapterConfig) -> None:
+    if len(config.rank_pattern) > MAX_PATTERNS or len(config.alpha_pattern) > MAX_PATTERNS:
+        raise AdapterError(error("config", f"rank_pattern and alpha_pattern may have {MAX_PATTERNS} entries at most."))
+    if not math.isfinite(config.lora_alpha) or not all(map(math.isfinite, config.alpha_pattern.values())):
+        raise AdapterError(error("config", "lora_alpha must be finite."))
+    ranks = [config.r, *config.rank_pattern.values()]
+    if min(ranks) <= 0:
+        raise AdapterError(error("rank", "The rank must be positive.", observed=str(min(ranks)), expected=">= 1"))
+    if isinstance(config.target_modules, str) and (config.layers_to_transform or config.layers_pattern):
+        raise AdapterError(error("config", "layers_to_transform needs target_modules to be a list (a rule of PEFT's)."))
+
+
+# An empty list of invocation tokens or of indices still turns the feature on in PEFT; elsewhere empty means off.
+def _is_set(key: str, value: object) -> bool:
+    return value is not None if key == "alora_invocation_tokens" else bool(value)
+
+
+def _sorted_names(names: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+    return tuple(sorted(set(names))) if isinstance(names, tuple) else names

@@ -1,0 +1,125 @@
+"""PEFT's rules for which modules a configuration means: targets, exclusions, layers, rank and alpha patterns.
+
+Source: peft.tuners.tuners_utils.check_target_module_exists and peft.utils.other.get_pattern_key. The patterns are
+regular expressions from untrusted files, so all matching of one adapter together has a time limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import regex
+
+from multiflora_adapters.base_model import Site
+from multiflora_adapters.lora_config import AdapterConfig
+from multiflora_adapters.report import AdapterError, error, shown
+
+_Number = TypeVar("_Number", int, float)
+
+_MAX_PATTERN_LENGTH = 4096
+_MATCHING_SECONDS = 3.0
+_FIRST_LAYER_INDEX = r".*?\.[^.]*\.(?P<idx>\d+)\."
+
+
+class ModuleMatcher:
+    """Answers for one configuration: is this site targeted, with which rank and alpha.
+
+    Its methods raise AdapterError when an expression is invalid or takes too long.
+    """
+
+    def __init__(self, config: AdapterConfig) -> None:
+        self._config = config
+        self._expressions: dict[str, regex.Pattern[str]] = {}
+        self._seconds_left = _MATCHING_SECONDS
+
+    def is_target(self, site: Site) -> bool:
+        """True when PEFT would put LoRA on the site."""
+        targets = self._config.target_modules
+        if targets is None or self._is_excluded(site.name):
+            return False
+        if isinstance(targets, str):
+            return self._is_target_by_expression(targets, site)
+        if site.name in targets:
+            return True
+        return _ends_with_any(site.name, targets) and self._is_chosen_layer(site.name)
+
+    def rank(self, module: str) -> int:
+        """The rank the configuration gives to a module."""
+        return self._value_of(self._config.rank_pattern, module, self._config.r)
+
+    def scaling(self, module: str) -> float:
+        """alpha / r, or alpha / sqrt(r) with rsLoRA (https://arxiv.org/abs/2312.03732)."""
+        rank = self.rank(module)
+        alpha = self._value_of(self._config.alpha_pattern, module, self._config.lora_alpha)
+        return alpha / rank**0.5 if self._config.use_rslora else alpha / rank
+
+    def _is_target_by_expression(self, expression: str, site: Site) -> bool:
+        if expression.lower() == "all-linear":
+            return site.kind == "linear" and site.name.rpartition(".")[2] != "lm_head"
+        return self._fullmatch(expression, site.name) is not None
+
+    def _is_excluded(self, module: str) -> bool:
+        excluded = self._config.exclude_modules
+        if not excluded:
+            return False
+        if isinstance(excluded, str):
+            return self._fullmatch(excluded, module) is not None
+        return module in excluded or _ends_with_any(module, excluded)
+
+    def _is_chosen_layer(self, module: str) -> bool:
+        layers = self._config.layers_to_transform
+        if not layers:
+            return True
+        patterns = self._config.layers_pattern
+        expressions = [rf"(?:^|.*?\.){p}\.(?P<idx>\d+)\." for p in patterns] or [_FIRST_LAYER_INDEX]
+        for expression in expressions:
+            match = self._match(expression, module)
+            if match is not None:
+                return int(match["idx"]) in layers
+        return False
+
+    def _value_of(self, patterns: Mapping[str, _Number], module: str, default: _Number) -> _Number:
+        for pattern, value in patterns.items():
+            last = pattern.rpartition(".")[2]
+            if last.isidentifier() and not module.endswith(last):
+                continue  # most entries name one module by its path: skip the expression
+            if self._match(rf"(.*\.)?({pattern})$", module) is not None:
+                return value
+        return default
+
+    def _match(self, expression: str, text: str) -> regex.Match[str] | None:
+        return self._timed(expression, text, whole=False)
+
+    def _fullmatch(self, expression: str, text: str) -> regex.Match[str] | None:
+        return self._timed(expression, text, whole=True)
+
+    def _timed(self, expression: str, text: str, whole: bool) -> regex.Match[str] | None:
+        started = time.thread_time()
+        try:
+            compiled = self._expressions.get(expression) or self._compile(expression)
+            find = compiled.fullmatch if whole else compiled.match
+            return find(text, timeout=max(self._seconds_left, 1e-3))
+        except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError) as problem:
+            reason = "takes too long to match" if isinstance(problem, TimeoutError) else f"is invalid ({problem})"
+            raise AdapterError(
+                error(
+                    "config",
+                    f"The expression {shown(expression)} {shown(reason)}.",
+                    hint="Name the modules by plain suffixes, for example q_proj.",
+                )
+            ) from None
+        finally:
+            self._seconds_left -= time.thread_time() - started
+
+    def _compile(self, expression: str) -> regex.Pattern[str]:
+        if len(expression) > _MAX_PATTERN_LENGTH:
+            raise regex.error(f"longer than {_MAX_PATTERN_LENGTH} characters")
+        compiled = regex.compile(expression)
+        self._expressions[expression] = compiled
+        return compiled
+
+
+def _ends_with_any(module: str, suffixes: Iterable[str]) -> bool:
+    return any(module.endswith(f".{suffix}") for suffix in suffixes)

@@ -1,0 +1,194 @@
+"""Where adapters sit on the device: a pool of rank rows per site, one (offset, rank) per adapter.
+
+Memory follows rank: an adapter of rank 8 takes 8 rows at every site, whatever the configured maximum. The pool knows
+neither files nor who uses a slot; residency decides what comes and goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.rows import RowAllocator
+from multiflora_adapters.weights import HostAdapter, SiteWeights
+
+_PIECE_BYTES = 2 << 20
+_ROWS_PER_SLOT = 8
+
+
+def pool_size(max_loras: int, max_lora_rank: int) -> tuple[int, int]:
+    """(num_slots, num_rows): rows for `max_loras` adapters of the highest rank, slots for many more of a low one."""
+    num_rows = max_loras * max_lora_rank
+    return max(max_loras, num_rows // _ROWS_PER_SLOT), num_rows
+
+
+class PoolSite:
+    """One site's share of the pool; what a LoRA kernel reads (it satisfies the kernels' LoraSite).
+
+    a: [R, K] ([V, R] for an embedding), b: [R, N] with scaling folded in; offsets, ranks: int32 [slots]; ranks is 0
+    where the slot's adapter does not touch the site. magnitude: float32 [slots, N], 1 for adapters without DoRA; None
+    while no resident adapter has DoRA here. Embedding and head take no memory (R = 0) before an adapter touches them.
+    """
+
+    def __init__(self, site: Site, num_rows: int, dtype: torch.dtype, offsets: torch.Tensor, ranks: torch.Tensor):
+        self.site = site
+        self.offsets = offsets
+        self.ranks = ranks
+        self._num_rows = num_rows
+        self._dora_slots: set[int] = set()
+        self._slots: set[int] = set()
+        self._magnitude: torch.Tensor | None = None
+        self.a = torch.empty(0, dtype=dtype, device=offsets.device)
+        self.b = self.a
+        self._allocate(num_rows if site.layer is not None else 0)
+
+    @property
+    def active(self) -> bool:
+        """Whether any resident adapter touches the site; if not, the kernel need not be called."""
+        return bool(self._slots)
+
+    @property
+    def magnitude(self) -> torch.Tensor | None:
+        return self._magnitude if self._dora_slots else None
+
+    def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
+        """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
+        if self.b.shape[0] == 0:
+            self._allocate(self._num_rows)
+        rows = slice(offset, offset + weights.rank)
+        target_a = self.a[:, rows] if self.site.kind == "embedding" else self.a[rows]
+        yield from _copy_in_pieces(weights.a, target_a)
+        yield from _copy_in_pieces(weights.b, self.b[rows])
+        if weights.magnitude is not None:
+            self._magnitude_rows()[slot] = weights.magnitude.to(self.a.device)
+            yield weights.magnitude.nbytes
+
+    def attach(self, slot: int, weights: SiteWeights) -> None:
+        self._slots.add(slot)
+        if weights.magnitude is not None:
+            self._dora_slots.add(slot)
+
+    def detach(self, slot: int) -> None:
+        self._slots.discard(slot)
+        self._dora_slots.discard(slot)
+        if self._magnitude is not None:
+            self._magnitude[slot] = 1.0
+
+    def _magnitude_rows(self) -> torch.Tensor:
+        if self._magnitude is None:
+            shape = (len(self.offsets), self.site.out_features)
+            self._magnitude = torch.ones(shape, dtype=torch.float32, device=self.a.device)
+        return self._magnitude
+
+    def _allocate(self, num_rows: int) -> None:
+        token_major = self.site.kind == "embedding"
+        shape = (self.site.in_features, num_rows) if token_major else (num_rows, self.site.in_features)
+        self.a = self.a.new_empty(shape)
+        self.b = self.b.new_empty((num_rows, self.site.out_features))
+
+
+@dataclass(frozen=True)
+class _Resident:
+    """What occupies a slot."""
+
+    host: HostAdapter
+    offset: int
+
+
+class Upload:
+    """The copy of one adapter into its slot, in bounded steps."""
+
+    def __init__(self, slot: int, pieces: Iterator[int]) -> None:
+        self.slot = slot
+        self._pieces = pieces
+
+    def step(self, max_bytes: int) -> tuple[int, bool]:
+        """Copy until at least `max_bytes` are done: (bytes copied, whether the adapter is complete)."""
+        copied = 0
+        while copied < max_bytes:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return copied, True
+            copied += piece
+        return copied, False
+
+
+class SlotPool:
+    """The adapters on the device. dtype: of a and b. Not thread-safe: the step loop alone uses it."""
+
+    def __init__(
+        self, base: BaseModel, num_slots: int, num_rows: int, dtype: torch.dtype, device: torch.device | str
+    ) -> None:
+        self.num_slots = num_slots
+        self.num_rows = num_rows
+        self.offsets = torch.zeros(num_slots, dtype=torch.int32, device=device)
+        self._ranks = torch.zeros(len(base.sites), num_slots, dtype=torch.int32, device=device)
+        self._sites = {
+            name: PoolSite(site, num_rows, dtype, self.offsets, self._ranks[i])
+            for i, (name, site) in enumerate(base.sites.items())
+        }
+        self._rows = RowAllocator(num_rows)
+        self._residents: dict[int, _Resident] = {}
+
+    def site(self, name: str) -> PoolSite:
+        """The live object of a site; it stays the same for the pool's whole life."""
+        return self._sites[name]
+
+    @property
+    def bytes_in_use(self) -> int:
+        """Bytes that the resident adapters' own values take."""
+        return sum(resident.host.num_bytes for resident in self._residents.values())
+
+    def put(self, host: HostAdapter) -> int | None:
+        """Copy the whole adapter now: its slot, or None when it does not fit."""
+        upload = self.begin(host)
+        if upload is None:
+            return None
+        while not upload.step(_PIECE_BYTES)[1]:
+            pass
+        return upload.slot
+
+    def begin(self, host: HostAdapter) -> Upload | None:
+        """Reserve a slot and rows for the adapter, or None when it does not fit now."""
+        slot = next((s for s in range(self.num_slots) if s not in self._residents), None)
+        offset = None if slot is None else self._rows.allocate(host.rank)
+        if slot is None or offset is None:
+            return None
+        self._residents[slot] = _Resident(host, offset)
+        return Upload(slot, self._copy(slot, offset, host))
+
+    def remove(self, slot: int) -> None:
+        """Free the slot, also of an unfinished upload (which must not be stepped again)."""
+        resident = self._residents.pop(slot)
+        self._rows.free(resident.offset)
+        self._ranks[:, slot] = 0
+        for name in resident.host.sites:
+            self._sites[name].detach(slot)
+
+    def would_fit(self, host: HostAdapter, without: Collection[int]) -> bool:
+        """Whether the adapter fits once the slots `without` are removed."""
+        has_slot = len(self._residents) - len(without) < self.num_slots
+        return has_slot and self._rows.would_fit(host.rank, {self._residents[slot].offset for slot in without})
+
+    def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
+        for name, weights in host.sites.items():
+            yield from self._sites[name].pieces(slot, offset, weights)
+        self._attach(slot, offset, host)
+
+    def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:
+        ranks = [host.sites[name].rank if name in host.sites else 0 for name in self._sites]
+        self._ranks[:, slot] = torch.tensor(ranks, dtype=torch.int32).to(self._ranks.device)
+        self.offsets[slot] = offset
+        for name, weights in host.sites.items():
+            self._sites[name].attach(slot, weights)
+
+
+def _copy_in_pieces(source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
+    rows = max(1, _PIECE_BYTES // (source.stride(0) * source.element_size()))
+    for start in range(0, source.shape[0], rows):
+        piece = source[start : start + rows]
+        target[start : start + rows].copy_(piece)
+        yield piece.nbytes

@@ -1,0 +1,124 @@
+"""The content-addressed artifact store: `root/<digest>/` holds the two files of one adapter version. Torch-free.
+
+Knows nothing of names or of the registry; a digest is recorded elsewhere only after `add` has returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from multiflora_adapters.lora_config import is_regular_file
+from multiflora_adapters.manifest import ARTIFACT_FILES, AdapterManifest, read_manifest
+from multiflora_adapters.report import AdapterError, error
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_TEMPORARY_PREFIX = ".tmp-"
+_ABANDONED_SECONDS = 3600.0
+
+
+class ArtifactStore:
+    """Adds, finds and removes artifacts. Several processes may use one root at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._remove_abandoned()
+
+    def add(self, folder: Path) -> AdapterManifest:
+        """Copy both files of `folder` byte for byte; adding known content again changes nothing (or mends it).
+
+        Raises AdapterError for unreadable content, OSError when the disk refuses.
+        """
+        temporary = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        temporary.mkdir(mode=0o700)
+        try:
+            for name in ARTIFACT_FILES:
+                _copy(folder / name, temporary / name)
+            manifest = read_manifest(temporary)
+            _sync_folder(temporary)
+            self._publish(temporary, manifest.digest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return manifest
+
+    def path(self, digest: str) -> Path:
+        """Where the artifact lies, or would lie. Raises ValueError for what is no digest."""
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("not a SHA-256 digest")
+        return self._root / digest
+
+    def has(self, digest: str) -> bool:
+        folder = self.path(digest)
+        return all(is_regular_file(folder / name) for name in ARTIFACT_FILES)
+
+    def verify(self, digest: str) -> bool:
+        """Hash the files again: True when they still are what their name says."""
+        try:
+            return read_manifest(self.path(digest)).digest == digest
+        except (AdapterError, OSError):
+            return False
+
+    def remove(self, digest: str) -> None:
+        """Forget an artifact; an unknown digest is no error. It vanishes at once, also for a concurrent reader."""
+        aside = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path(digest), aside)
+            _sync_folder(self._root)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def digests(self) -> list[str]:
+        """All artifacts, sorted (for garbage collection)."""
+        return sorted(entry.name for entry in self._root.iterdir() if _DIGEST.fullmatch(entry.name))
+
+    def _publish(self, temporary: Path, digest: str) -> None:
+        if self._rename(temporary, digest) or self.verify(digest):
+            return
+        self.remove(digest)  # damaged on disk: put the sound copy in its place
+        if not self._rename(temporary, digest) and not self.verify(digest):
+            raise OSError(f"cannot publish artifact {digest}")
+
+    def _rename(self, temporary: Path, digest: str) -> bool:
+        """False when the name is taken, by a faster process or an earlier add."""
+        try:
+            os.rename(temporary, self._root / digest)
+        except OSError as problem:
+            if problem.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False
+            raise
+        _sync_folder(self._root)
+        return True
+
+    def _remove_abandoned(self) -> None:
+        """Clear what a crash left behind; younger folders may belong to a process that is adding right now."""
+        for entry in self._root.glob(f"{_TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not is_regular_file(source):
+        raise AdapterError(error("file", f"{source.name} is missing.", hint="Upload the folder that PEFT saved."))
+    with source.open("rb") as reader, open(target, "xb", opener=_private_opener) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""Reads the tensors of a checked safetensors file in one pass, hashing every byte on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+
+from multiflora_adapters.report import AdapterError, error, shown
+from multiflora_adapters.tensor_file import PIECE_BYTES, TensorFile
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+# A copy of the base's weight may have been rounded to the training dtype (bfloat16 keeps 8 bits).
+_COPY_RELATIVE, _COPY_ABSOLUTE = 2.0**-7, 1e-6
+
+
+class Hasher(Protocol):
+    def update(self, data: memoryview | bytes, /) -> None: ...
+
+
+class TensorBytes:
+    """The tensors that were read, by name; `take` hands one out and forgets it."""
+
+    def __init__(self, source: TensorFile, tensors: dict[str, torch.Tensor]) -> None:
+        self._source = source
+        self._tensors = tensors
+
+    def take(self, name: str) -> torch.Tensor:
+        """The tensor in the file's dtype and shape."""
+        return self._tensors.pop(name)
+
+    def check_base_copy(self, name: str, weight: torch.Tensor) -> None:
+        """PEFT saves a copy of an embedding beside its LoRA. It is not loaded, so it must equal `weight`.
+
+        Raises AdapterError when it differs: the adapter belongs to another (or a trained) embedding.
+        """
+        entry = self._source.tensors[name]
+        rows_at_once = max(1, PIECE_BYTES // (entry.num_bytes // entry.shape[0]))
+        with self._source.path.open("rb") as file:
+            file.seek(self._source.data_start + entry.data_offsets[0])
+            for start in range(0, len(weight), rows_at_once):
+                rows = weight[start : start + rows_at_once]
+                copy = _tensor(bytearray(file.read(entry.num_bytes // entry.shape[0] * len(rows))), entry.dtype)
+                ours = rows.to(device="cpu", dtype=torch.float32)
+                copied = copy.to(torch.float32).view_as(ours)
+                if not torch.allclose(copied, ours, rtol=_COPY_RELATIVE, atol=_COPY_ABSOLUTE):
+                    message = f"{shown(name)} differs from the base model's weight."
+                    raise AdapterError(error("base", message, hint="It was trained on another base model."))
+
+
+def read_tensors(source: TensorFile, hasher: Hasher, skip: Collection[str]) -> TensorBytes:
+    """All tensors but those in `skip`. The hasher sees the whole file. Raises AdapterError if the file is cut short."""
+    tensors: dict[str, torch.Tensor] = {}
+    with source.path.open("rb") as file:
+        hasher.update(file.read(source.data_start))
+        for name, entry in source.tensors.items():
+            kept = None if name in skip else bytearray(entry.num_bytes)
+            position = 0
+            while position < entry.num_bytes:
+                piece = file.read(min(PIECE_BYTES, entry.num_bytes - position))
+                if not piece:
+                    raise AdapterError(error("file", "The adapter's file ends before its data does."))
+                hasher.update(piece)
+                if kept is not None:
+                    kept[position : position + len(piece)] = piece
+                position += len(piece)
+            if kept is not None:
+                tensors[name] = _tensor(kept, entry.dtype).view(entry.shape)
+        hasher.update(file.read(1))  # anything after the last tensor means that the file changed
+    return TensorBytes(source, tensors)
+
+
+def _tensor(content: bytearray, dtype: str) -> torch.Tensor:
+    return torch.frombuffer(content, dtype=_DTYPES[dtype])

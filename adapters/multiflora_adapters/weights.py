@@ -1,0 +1,142 @@
+"""From an adapter's files to host tensors that are ready for the device slots: scaled, transposed, DoRA folded.
+
+Knows PEFT's formulas; knows nothing of slots. The content is hashed while it is read, so damage on disk is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.layout import SiteTensors, plan_layout
+from multiflora_adapters.lora_config import CONFIG_NAME, check_raw_config, parse_config, read_raw_config
+from multiflora_adapters.manifest import hash_file, manifest_digest
+from multiflora_adapters.report import AdapterError, error
+from multiflora_adapters.tensor_bytes import TensorBytes, read_tensors
+from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
+
+BaseWeight = Callable[[str], torch.Tensor]
+
+_CHUNK_ELEMENTS = 4 << 20
+
+
+@dataclass(frozen=True)
+class SiteWeights:
+    """One site's share of an adapter, contiguous, in the serving dtype.
+
+    a: [r, in_features]; for an embedding [vocabulary, r] (a row per token). b: [r, out_features], scaling folded in.
+    magnitude: [out_features] float32 or None; DoRA's m / ||W + scaling * B A||, the factor on base + LoRA.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    magnitude: torch.Tensor | None
+
+    @property
+    def rank(self) -> int:
+        return self.b.shape[0]
+
+    @property
+    def num_bytes(self) -> int:
+        tensors = (self.a, self.b) if self.magnitude is None else (self.a, self.b, self.magnitude)
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class HostAdapter:
+    """An adapter in host memory. rank: the largest of its sites'. num_bytes: of all its tensors."""
+
+    digest: str
+    rank: int
+    sites: dict[str, SiteWeights]
+    num_bytes: int
+
+
+def load_adapter(
+    folder: Path, base: BaseModel, dtype: torch.dtype, base_weight: BaseWeight, *, digest: str | None = None
+) -> HostAdapter:
+    """Read the adapter in `folder` for serving in `dtype`.
+
+    base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight. digest: when given, the content must
+    have it. Raises AdapterError for content that does not fit or changed, OSError when it cannot be read.
+    """
+    raw = read_raw_config(folder / CONFIG_NAME)
+    config = parse_config(raw)
+    weights = read_tensor_file(folder / WEIGHTS_NAME)
+    planned, rows = plan_layout(config, weights.tensors, base)
+    for row in (*check_raw_config(raw), *rows):
+        if row.severity == "error":
+            raise AdapterError(row)
+    hasher = hashlib.sha256()
+    content = read_tensors(weights, hasher, skip={site.base_copy for site in planned if site.base_copy})
+    sha256 = {CONFIG_NAME: hash_file(folder / CONFIG_NAME).sha256, WEIGHTS_NAME: hasher.hexdigest()}
+    found = manifest_digest(config, sha256)
+    if digest is not None and found != digest:
+        hint = "Register the adapter again."
+        raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
+    sites = {}
+    for site in planned:
+        if site.base_copy is not None:
+            content.check_base_copy(site.base_copy, base_weight(site.site.name))
+        sites[site.site.name] = _prepare(site, content, dtype, base_weight)
+    return HostAdapter(found, max(s.rank for s in sites.values()), sites, sum(s.num_bytes for s in sites.values()))
+
+
+def _prepare(planned: SiteTensors, content: TensorBytes, dtype: torch.dtype, base_weight: BaseWeight) -> SiteWeights:
+    a = content.take(planned.a)
+    b = content.take(planned.b)
+    scaled = b.to(torch.float32).t() * planned.scaling
+    magnitude = None
+    if planned.magnitude is not None:
+        norm = _column_norm if planned.site.kind == "embedding" else _row_norm
+        norms = norm(base_weight(planned.site.name), a.to(torch.float32), scaled)
+        magnitude = content.take(planned.magnitude).to(torch.float32) / norms
+    weights = SiteWeights(_oriented(a, planned.site).to(dtype).contiguous(), scaled.to(dtype).contiguous(), magnitude)
+    _check_finite(weights, planned.site)
+    return weights
+
+
+def _oriented(a: torch.Tensor, site: Site) -> torch.Tensor:
+    return a.t() if site.kind == "embedding" else a
+
+
+def _row_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> torch.Tensor:
+    """Semantics: norm[n] = ||W[n] + scaling * B[n] @ A||, in float32 (DoRA, https://arxiv.org/abs/2402.09353).
+
+    weight: [N, K], a: [r, K], scaled_b: [r, N] -> [N] on the host. Works in chunks of rows to bound memory.
+    """
+    a, scaled_b = a.to(weight.device), scaled_b.to(weight.device)
+    step = max(1, _CHUNK_ELEMENTS // weight.shape[1])
+    norms = []
+    for start in range(0, weight.shape[0], step):
+        chunk = slice(start, start + step)
+        adapted = torch.addmm(weight[chunk].to(torch.float32), scaled_b[:, chunk].t(), a)
+        norms.append(torch.linalg.vector_norm(adapted, dim=1))
+    return torch.cat(norms).cpu()
+
+
+def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> torch.Tensor:
+    """As _row_norm for an embedding, whose norm PEFT takes over the vocabulary.
+
+    weight: [V, H], a: [r, V], scaled_b: [r, H] -> [H] on the host.
+    """
+    a, scaled_b = a.to(weight.device), scaled_b.to(weight.device)
+    step = max(1, _CHUNK_ELEMENTS // weight.shape[1])
+    squares = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    for start in range(0, weight.shape[0], step):
+        chunk = slice(start, start + step)
+        adapted = torch.addmm(weight[chunk].to(torch.float32), a[:, chunk].t(), scaled_b)
+        squares += adapted.square().sum(dim=0, dtype=torch.float64)
+    return squares.sqrt().to(torch.float32).cpu()
+
+
+def _check_finite(weights: SiteWeights, site: Site) -> None:
+    tensors = (weights.a, weights.b, weights.magnitude)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor is not None):
+        message = f"{site.name} holds values that {str(weights.a.dtype).removeprefix('torch.')} cannot express."
+        raise AdapterError(error("values", message, hint="Serve with --dtype bfloat16 or float32."))
