@@ -1,4 +1,4 @@
-"""Makes the inputs that every side of a comparison shares: a random Llama, 32 PEFT adapters, and workloads of token ids.
+"""Makes what every side of a comparison shares: a random Llama, 32 PEFT adapters, and workloads of token ids.
 
     python benchmarks/inputs.py FOLDER
 
@@ -47,7 +47,7 @@ def make_model(folder: Path) -> LlamaForCausalLM:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, then placeholders up to the vocabulary: the workloads are token ids, text only has to print."""
+    """One token per byte, then placeholders up to the vocabulary: workloads are token ids, text only has to print."""
     pieces = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     pieces += [f"<{number}>" for number in range(VOCABULARY - len(pieces))]
     tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, [], unk_token="<unk>"))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from multiflora_platform.cli import main
 from multiflora_platform.settings import Settings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, load_settings
 
 ROOT = Path(__file__).parents[2]
