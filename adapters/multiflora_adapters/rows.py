@@ -16,14 +16,15 @@ class RowAllocator:
     def used_rows(self) -> int:
         return sum(self._sizes.values())
 
-    def allocate(self, count: int) -> int | None:
-        """The offset of a new range of `count` >= 1 rows, the lowest that fits, or None."""
+    def allocate(self, count: int, at_end: bool = False) -> int | None:
+        """The offset of a new range of `count` >= 1 rows: the lowest that fits, with at_end the highest, or None."""
         assert count > 0, "an adapter has at least one rank row"
-        for offset, size in self._free_ranges(self._sizes):
-            if size >= count:
-                self._sizes[offset] = count
-                return offset
-        return None
+        gaps = [gap for gap in self._free_ranges(self._sizes) if gap[1] >= count]
+        if not gaps:
+            return None
+        offset = gaps[-1][0] + gaps[-1][1] - count if at_end else gaps[0][0]
+        self._sizes[offset] = count
+        return offset
 
     def free(self, offset: int) -> None:
         """Give back the range that starts at `offset`."""

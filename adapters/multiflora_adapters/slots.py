@@ -151,10 +151,14 @@ class SlotPool:
             pass
         return upload.slot
 
-    def begin(self, host: HostAdapter) -> Upload | None:
-        """Reserve a slot and rows for the adapter, or None when it does not fit now."""
+    def begin(self, host: HostAdapter, *, at_end: bool = False) -> Upload | None:
+        """Reserve a slot and rows for the adapter, or None when it does not fit now.
+
+        at_end: take the last rows that fit rather than the first; for adapters that stay, so that they do not split
+        the room of those that come and go.
+        """
         slot = next((s for s in range(self.num_slots) if s not in self._residents), None)
-        offset = None if slot is None else self._rows.allocate(host.rank)
+        offset = None if slot is None else self._rows.allocate(host.rank, at_end)
         if slot is None or offset is None:
             return None
         self._residents[slot] = _Resident(host, offset)

@@ -1,0 +1,323 @@
+"""Which adapters are where: disk -> host -> device slot, LRU at both levels, never blocking the step loop.
+
+Files are read in the background, copies to slots happen in bounded pieces. Knows digests only; in which order requests
+get their adapters is the scheduler's business: whoever asks `acquire` first gets the room.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from multiflora_adapters.slots import SlotPool
+from multiflora_adapters.weights import HostAdapter
+from multiflora_engine.adapter_reader import AdapterReader
+from multiflora_engine.adapter_record import AdapterRecord
+from multiflora_engine.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.protocol import AdapterResidency as ResidencyRow
+
+_BYTES_PER_POLL = 8 << 20
+_MAX_KNOWN = 1024
+_READS_AHEAD = 2
+
+
+class AdapterResidency:
+    """Brings adapters where requests need them (the scheduler's AdapterSource). Thread-safe; nothing waits for a disk.
+
+    load(digest): reads an adapter into host memory, on the background thread; what it raises makes the adapter
+    unavailable for a few seconds. reserved_rows: rank rows that pins must leave to the others (the highest rank).
+    loads, evictions: adapters that came to and were driven from slots, since the start.
+    """
+
+    def __init__(
+        self,
+        pool: SlotPool,
+        load: Callable[[str], HostAdapter],
+        max_cpu_loras: int,
+        *,
+        reserved_rows: int = 0,
+        bytes_per_poll: int = _BYTES_PER_POLL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._reader = AdapterReader(load)
+        self._max_host = max(1, max_cpu_loras)
+        self._reserved_rows = reserved_rows
+        self._bytes_per_poll = self._bytes_left = bytes_per_poll
+        self._clock = clock
+        self._records: dict[str, AdapterRecord] = {}
+        self._to_read: deque[AdapterRecord] = deque()
+        self._uploads: deque[AdapterRecord] = deque()
+        self._held: set[str] = set()
+        self._lock = threading.RLock()
+        self.loads = 0
+        self.evictions = 0
+
+    def state(self, digest: str) -> Residency:
+        """ "loading": on its way. "cpu": in host memory, so what it lacks is room. "failed": for a few seconds."""
+        with self._lock:
+            record = self._records.get(digest)
+            return "disk" if record is None else record.state(self._clock())
+
+    def want(self, digest: str) -> None:
+        """Start bringing the adapter to host memory, unless it is there, on its way, or has just failed."""
+        with self._lock:
+            self._read(self._asked(digest))
+
+    def acquire(self, digest: str) -> int | None:
+        """The adapter's slot, with one more user; None while it loads or while there is no room.
+
+        Idle adapters make room, the longest unused first. Raises AdapterUnavailable when it cannot be loaded, or when
+        pinned adapters leave no room for it.
+        """
+        with self._lock:
+            record = self._asked(digest)
+            if record.state(record.asked) == "failed":
+                raise AdapterUnavailable(record.failure)
+            if record.slot is None and not self._place(record):
+                self._check_attainable(record)
+                return None
+            self._continue_uploads()
+            if record.slot is None or record.upload is not None:
+                return None
+            record.users += 1
+            record.used = True
+            return record.slot
+
+    def release(self, digest: str) -> None:
+        """End one use."""
+        with self._lock:
+            record = self._records[digest]
+            assert record.users > 0, "released more often than acquired"
+            record.users -= 1
+            record.asked = self._clock()
+            if record.dropped and not record.users:
+                self._drop(record)
+
+    def is_pinned(self, digest: str) -> bool:
+        """Whether the adapter keeps its slot when nobody uses it."""
+        with self._lock:
+            return digest in self._records and self._records[digest].pinned
+
+    def poll(self) -> None:
+        """Once per step: take what was read, start reads, and copy at most about `bytes_per_poll` to slots."""
+        with self._lock:
+            self._bytes_left = self._bytes_per_poll
+            self._take_finished_reads()
+            self._place_held()
+            self._start_reads()
+            self._continue_uploads()
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until a background read ends, at most `timeout` seconds; for a loop that has nothing else to do."""
+        return self._reader.wait(timeout)
+
+    def load(self, digest: str) -> None:
+        """Bring the adapter to a slot without a request; a remembered failure is forgotten."""
+        with self._lock:
+            record = self._asked(digest)
+            record.failure = None
+            self._held.add(digest)
+            self._read(record)
+
+    def unload(self, digest: str) -> None:
+        """Forget the adapter, in slots and in host memory: now, or as soon as its last user has gone. Unpins it."""
+        with self._lock:
+            record = self._records.get(digest)
+            if record is None:
+                return
+            record.pinned = False
+            self._held.discard(digest)
+            record.dropped = True
+            if not record.users:
+                self._drop(record)
+
+    def pin(self, digest: str) -> None:
+        """Load the adapter and keep it in its slot. Raises AdapterUnavailable if that left too little to the others."""
+        with self._lock:
+            others = sum(r.rank or self._reserved_rows for r in self._records.values() if r.pinned)
+            record = self._asked(digest)
+            needed = 0 if record.pinned else record.rank or self._reserved_rows
+            if others + needed > self._pool.num_rows - self._reserved_rows:
+                raise AdapterUnavailable(
+                    "Pinning it would leave too little room for the other adapters; unpin one or raise --max-loras."
+                )
+            record.pinned = True
+            if record.slot is None:
+                self.load(digest)
+
+    def unpin(self, digest: str) -> None:
+        """Let the adapter be evicted again."""
+        with self._lock:
+            if digest in self._records:
+                self._records[digest].pinned = False
+                self._held.discard(digest)
+
+    def snapshot(self) -> list[ResidencyRow]:
+        """All adapters in memory and the latest that were."""
+        with self._lock:
+            now = self._clock()
+            return [record.row(now) for record in self._records.values()]
+
+    def close(self) -> None:
+        """End the background thread after the read it is at."""
+        self._reader.close()
+
+    # From disk to host memory
+
+    def _asked(self, digest: str) -> AdapterRecord:
+        record = self._records.get(digest)
+        if record is None:
+            self._forget_oldest()
+            record = self._records[digest] = AdapterRecord(digest)
+        record.asked = self._clock()
+        record.dropped = False
+        return record
+
+    def _forget_oldest(self) -> None:
+        if len(self._records) >= _MAX_KNOWN:
+            idle = [r for r in self._records.values() if r.state(self._clock()) == "disk" and not r.pinned]
+            if idle:
+                del self._records[min(idle, key=lambda r: r.asked).digest]
+
+    def _read(self, record: AdapterRecord) -> None:
+        if record.state(self._clock()) == "disk":
+            record.reading = True
+            self._to_read.append(record)
+            self._start_reads()
+
+    def _start_reads(self) -> None:
+        """Start as many as host memory has room for, beside adapters that are waited for and have no slot yet."""
+        while self._to_read and self._reader.outstanding < _READS_AHEAD:
+            kept = sum(record.keeps_host(self._clock()) for record in self._records.values())
+            if kept + self._reader.outstanding >= self._max_host:
+                return
+            self._reader.start(self._to_read.popleft().digest)
+
+    def _take_finished_reads(self) -> None:
+        for digest, result in self._reader.finished():
+            record = self._records[digest]
+            record.reading = False
+            if isinstance(result, HostAdapter):
+                record.arrived(result)
+                self._trim_host(record)
+            else:
+                self._fail(record, result)
+            if record.dropped:
+                self._drop(record)
+
+    def _trim_host(self, newest: AdapterRecord) -> None:
+        """Drop host copies beyond the limit: the longest unused, but not what somebody waits for."""
+        now = self._clock()
+        copies = [r for r in self._records.values() if r.host is not None and r.upload is None and r is not newest]
+        surplus = sum(r.host is not None for r in self._records.values()) - self._max_host
+        for record in sorted(copies, key=lambda r: (r.keeps_host(now), r.asked))[: max(0, surplus)]:
+            record.host = None
+
+    def _fail(self, record: AdapterRecord, reason: str) -> None:
+        record.failure = reason
+        record.failed_at = self._clock()
+        if not record.pinned:
+            self._held.discard(record.digest)
+
+    # From host memory to slots
+
+    def _place(self, record: AdapterRecord) -> bool:
+        """Begin the upload if the adapter is in host memory and fits, also by evicting idle ones."""
+        if record.host is None:
+            self._read(record)
+            return False
+        upload = self._pool.begin(record.host, at_end=record.pinned)
+        if upload is None:
+            for victim in self._victims_for(record.host):
+                self._evict(victim)
+            upload = self._pool.begin(record.host, at_end=record.pinned)
+        if upload is None:
+            return False
+        record.slot, record.upload, record.used = upload.slot, upload, False
+        self._uploads.append(record)
+        return True
+
+    def _victims_for(self, host: HostAdapter) -> list[AdapterRecord]:
+        """The idle adapters to evict so that `host` fits, the longest unused first; empty when that is impossible.
+
+        Pinned adapters that nobody uses right now are moved only if there is no other way: they stand in the middle of
+        rows that would be enough together, and come back by themselves.
+        """
+        now = self._clock()
+        idle = sorted((r for r in self._records.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.asked))
+        chosen: list[AdapterRecord] = []
+        while idle and not self._fits_without(host, chosen):
+            chosen.append(idle.pop(0))
+        if not self._fits_without(host, chosen):
+            return []
+        for victim in reversed(chosen[:]):
+            rest = [r for r in chosen if r is not victim]
+            if self._fits_without(host, rest):
+                chosen = rest
+        return chosen
+
+    def _fits_without(self, host: HostAdapter, records: Iterable[AdapterRecord]) -> bool:
+        return self._pool.would_fit(host, {r.slot for r in records if r.slot is not None})
+
+    def _evict(self, record: AdapterRecord) -> None:
+        assert record.slot is not None, "only adapters in a slot are evicted"
+        assert not record.users, "only idle adapters are evicted"
+        self._pool.remove(record.slot)
+        record.slot = None
+        self.evictions += 1
+        if record.pinned:
+            self._held.add(record.digest)
+
+    def _place_held(self) -> None:
+        for digest in sorted(self._held):
+            record = self._records[digest]
+            if record.slot is not None or self._place(record):
+                self._held.discard(digest)
+
+    def _continue_uploads(self) -> None:
+        while self._uploads and self._bytes_left > 0:
+            record = self._uploads[0]
+            assert record.upload is not None
+            try:
+                copied, complete = record.upload.step(self._bytes_left)
+            except RuntimeError as problem:  # the device is out of memory: this adapter fails, the loop goes on
+                self._cancel_upload(record)
+                self._fail(record, f"The adapter does not fit on the device: {problem}")
+                continue
+            self._bytes_left -= copied
+            if complete:
+                record.upload = None
+                self._uploads.popleft()
+                self.loads += 1
+
+    def _cancel_upload(self, record: AdapterRecord) -> None:
+        assert record.slot is not None
+        self._uploads.remove(record)
+        self._pool.remove(record.slot)
+        record.slot = record.upload = None
+
+    def _check_attainable(self, record: AdapterRecord) -> None:
+        """Raise when waiting is in vain: pinned adapters leave less than this one needs."""
+        pinned = [r for r in self._records.values() if r.pinned and r.slot is not None and r is not record]
+        rows = self._pool.num_rows - sum(r.rank for r in pinned)
+        if record.rank > rows or len(pinned) >= self._pool.num_slots:
+            raise AdapterUnavailable(
+                f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
+                "rank rows. Unpin one or raise --max-loras."
+            )
+
+    def _drop(self, record: AdapterRecord) -> None:
+        if record.upload is not None:
+            self._cancel_upload(record)
+        if record.slot is not None:
+            self._pool.remove(record.slot)
+            record.slot = None
+        record.host = None
+        if record in self._to_read:
+            self._to_read.remove(record)
+            record.reading = False
+        if not record.reading:
+            self._records.pop(record.digest, None)
