@@ -30,7 +30,9 @@ class Sequence:
     block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens that came from the prefix cache. prompt_logprobs: gathered over prefill chunks.
-    epoch: grows at every preemption, so that results of a step scheduled before it are recognised and dropped.
+    epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
+    in_flight: scheduled and not committed yet.
+    awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.
     """
 
     request_id: str
@@ -54,6 +56,8 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0
     in_flight: bool = False
+    awaited: bytes | None = None
+    awaited_since: int = 0
     prompt_logprobs: list[PositionLogprobs | None] | None = None
 
     @property

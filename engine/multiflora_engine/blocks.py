@@ -1,0 +1,107 @@
+"""The pool of KV blocks: who references a block, which are free, and which content is published under which hash.
+
+Hands out ids and knows nothing of sequences, tokens or devices. After vLLM's paged KV cache (Kwon et al., SOSP 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from multiflora_engine.eviction import EvictionQueue
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """hash: what its KV is published under, None while private. owner: whose cache it counts towards."""
+
+    references: int = 0
+    hash: bytes | None = None
+    owner: str = ""
+
+
+class BlockPool:
+    """Blocks 0 ... num_blocks - 1, each in one of three states.
+
+    empty: nobody references it and its content means nothing. used: referenced by one or more sequences.
+    evictable: nobody references it, but its content is published and may be hit until the block is taken for other use.
+    """
+
+    def __init__(self, num_blocks: int, eviction: EvictionQueue | None = None) -> None:
+        self.num_blocks = num_blocks
+        self.evictions = 0
+        self._blocks = [_Block() for _ in range(num_blocks)]
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        self._evictable = EvictionQueue() if eviction is None else eviction
+        self._published: dict[bytes, int] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that `allocate` can give: empty and evictable ones."""
+        return len(self._empty) + len(self._evictable)
+
+    @property
+    def num_published(self) -> int:
+        return len(self._published)
+
+    def allocate(self, count: int = 1) -> list[int]:
+        """`count` private blocks with one reference each, evicting where nothing is empty. At most num_free."""
+        assert count <= self.num_free, "callers check num_free first"
+        return [self._take() for _ in range(count)]
+
+    def find(self, hash: bytes) -> int | None:
+        """The block published under the hash. It may be evictable: `share` it before allocating anything."""
+        return self._published.get(hash)
+
+    def share(self, block_ids: Iterable[int]) -> None:
+        """Adds a reference to each published block."""
+        for block_id in block_ids:
+            block = self._blocks[block_id]
+            assert block.hash is not None, "a private block belongs to one sequence"
+            if block.references == 0:
+                self._evictable.remove(block_id)
+            block.references += 1
+
+    def release(self, block_ids: Sequence[int]) -> None:
+        """Drops one reference to each block of a table, last block first: the heads of prefixes live longest."""
+        for block_id in reversed(block_ids):
+            block = self._blocks[block_id]
+            assert block.references > 0, "released more often than taken"
+            block.references -= 1
+            if block.references:
+                continue
+            if block.hash is None:
+                self._empty.append(block_id)
+            else:
+                self._evictable.add(block_id, block.owner)
+
+    def publish(self, block_id: int, hash: bytes, owner: str) -> None:
+        """Offers a computed block for hits. If the same content is published already, this copy stays private."""
+        block = self._blocks[block_id]
+        assert block.references, "published by a sequence that holds it"
+        assert block.hash is None, "published once"
+        if hash not in self._published:
+            self._published[hash] = block_id
+            block.hash, block.owner = hash, owner
+
+    def num_unreferenced(self, block_ids: Iterable[int]) -> int:
+        """How many of these blocks `share` would take out of num_free."""
+        return sum(self._blocks[block_id].references == 0 for block_id in block_ids)
+
+    def references(self, block_id: int) -> int:
+        return self._blocks[block_id].references
+
+    def _take(self) -> int:
+        if self._empty:
+            block_id = self._empty.pop()
+        else:
+            block_id = self._evictable.pop()
+            self._unpublish(self._blocks[block_id])
+            self.evictions += 1
+        self._blocks[block_id].references = 1
+        return block_id
+
+    def _unpublish(self, block: _Block) -> None:
+        assert block.hash is not None, "only published blocks are evictable"
+        del self._published[block.hash]
+        block.hash, block.owner = None, ""

@@ -1,0 +1,336 @@
+"""Decides, step by step, which tokens of which sequences are computed, and turns what was sampled into deltas.
+
+Owns the queue, the running set, the block pool and every Sequence. Knows nothing of devices, models, text, transport.
+Iteration-level scheduling after Orca (Yu et al., OSDI 2022), paging and recomputation after vLLM (Kwon et al., SOSP
+2023), chunked prefill in one token budget after Sarathi-Serve (Agrawal et al., OSDI 2024).
+
+A step: running decodes first, then running prefills, then waiting sequences, each by priority and arrival, until the
+token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only decoding can run
+out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached) and starts over.
+
+`schedule` may be called again before the previous batch is committed: the sequences of that batch are in flight and
+left out. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps in order.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import islice
+from operator import attrgetter
+
+from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
+from multiflora_engine.blocks import BlockPool
+from multiflora_engine.finish import finish_of
+from multiflora_engine.limits import QueueFull, SchedulerConfig
+from multiflora_engine.prefix_cache import PrefixCache, root_hash
+from multiflora_engine.protocol import EngineStats
+from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
+from multiflora_engine.slot_turns import SlotTurns
+from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+
+_ORDER = attrgetter("order")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Monotonic; cache_queries and cache_hits are in tokens and count a sequence's first start only."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    preemptions: int = 0
+
+
+class Scheduler:
+    """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines."""
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        adapters: AdapterSource,
+        base_digest: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks)
+        self._adapters = adapters
+        self._base_digest = base_digest
+        self._clock = clock
+        self._cache = PrefixCache(self.pool, config.block_size, config.enable_prefix_caching)
+        self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
+        self._requests: dict[str, list[Sequence]] = {}
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._serial = 0
+        self._step = 0
+        self._counts = _Counts()
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def add(self, request: GenerateRequest) -> None:
+        """Queues the request's sequences. Raises QueueFull, RequestTooLong, or ValueError for an id that is in use."""
+        if request.id in self._requests:
+            raise ValueError(f"request {request.id} exists already")
+        self.config.check(request)
+        if len(self._waiting) >= self.config.max_waiting:
+            raise QueueFull(f"{len(self._waiting)} sequences are waiting")
+        root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
+        sequences = make_sequences(request, self._serial, root)
+        hashes = self._cache.new_hashes(sequences[0])
+        for sequence in sequences:
+            sequence.block_hashes = list(hashes)
+            insort(self._waiting, sequence, key=_ORDER)
+        self._serial += len(sequences)
+        self._requests[request.id] = sequences
+        if request.deadline is not None:
+            heappush(self._deadlines, (request.deadline, self._serial, request.id))
+
+    def abort(self, request_id: str) -> None:
+        """Ends the request at once and without a delta; unknown ids are ignored, they may just have finished."""
+        for sequence in list(self._requests.get(request_id, ())):
+            self._end(sequence)
+
+    def schedule(self) -> ScheduledBatch:
+        """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
+        self._step += 1
+        failures = self._expire()
+        self._turns.begin_step(self._running)
+        entries: list[Scheduled] = []
+        preemptions = self._counts.preemptions
+        budget = self._schedule_running(entries)
+        # After a preemption memory is scarce: what is free now is for the running sequences' next blocks.
+        if self._waiting and self._counts.preemptions == preemptions:
+            self._start_waiting(entries, budget, failures)
+        if failures:
+            entries = [entry for entry in entries if entry.epoch == entry.sequence.epoch]
+        return ScheduledBatch(entries, failures)
+
+    def commit(self, batch: ScheduledBatch, outputs: list[StepOutput]) -> list[TokenDelta]:
+        """Takes in one executed step. Sequences that were aborted or preempted since are passed over."""
+        deltas = []
+        for entry, output in zip(batch.entries, outputs, strict=True):
+            sequence = entry.sequence
+            if entry.epoch != sequence.epoch:
+                continue
+            sequence.in_flight = False
+            self._note_computed(sequence, entry.start + entry.num_tokens)
+            if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
+                sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
+            if entry.samples:
+                assert output.sampled is not None, "the runner samples where entry.samples says so"
+                deltas.append(self._append(sequence, output.sampled))
+        return deltas
+
+    def fail(self, batch: ScheduledBatch, failure: EngineFailure) -> list[TokenDelta]:
+        """Ends every request that has a sequence in a batch which could not be executed."""
+        deltas = []
+        for request_id in {entry.sequence.request_id: None for entry in batch.entries}:
+            deltas += self._fail_request(request_id, failure)
+        return deltas
+
+    def stats(self) -> EngineStats:
+        """Everything that the scheduler knows; the engine adds steps, time and adapters."""
+        return EngineStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            num_blocks=self.pool.num_blocks,
+            free_blocks=self.pool.num_free,
+            cached_blocks=self.pool.num_published,
+            prompt_tokens=self._counts.prompt_tokens,
+            generation_tokens=self._counts.generation_tokens,
+            cache_queries=self._counts.cache_queries,
+            cache_hits=self._counts.cache_hits,
+            preemptions=self._counts.preemptions,
+            evictions=self.pool.evictions,
+        )
+
+    def _schedule_running(self, entries: list[Scheduled]) -> int:
+        """Schedules what runs already and returns the budget that is left."""
+        budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
+        prefilling = []
+        # Preemption pops the list's tail while we walk it: at most the sequence in hand, never one that we passed.
+        for sequence in self._running:
+            if sequence.in_flight:
+                continue
+            computed = sequence.num_computed_tokens
+            if len(sequence.token_ids) - computed > 1:
+                prefilling.append(sequence)
+            elif computed < len(sequence.block_table) * block_size or self._grow(sequence):
+                sequence.in_flight = True
+                entries.append(Scheduled(sequence, computed, 1, True, sequence.epoch))
+                budget -= 1
+        for sequence in prefilling:
+            if budget and sequence.status is SequenceStatus.RUNNING:
+                budget -= self._schedule_chunk(sequence, budget, entries)
+        return budget
+
+    def _schedule_chunk(self, sequence: Sequence, budget: int, entries: list[Scheduled]) -> int:
+        start = sequence.num_computed_tokens
+        remaining = sequence.num_tokens - start
+        num_tokens = min(remaining, budget)
+        sequence.in_flight = True
+        entries.append(Scheduled(sequence, start, num_tokens, num_tokens == remaining, sequence.epoch))
+        return num_tokens
+
+    def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
+        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter nobody."""
+        for sequence in islice(self._waiting, self.config.num_prefetched):
+            if sequence.adapter_digest is not None:
+                self._adapters.want(sequence.adapter_digest)
+        for sequence in list(self._waiting):
+            if not budget or len(self._running) >= self.config.max_num_seqs:
+                break
+            # A request that failed a moment ago took its other sequences with it.
+            if sequence.status is not SequenceStatus.WAITING or self._still_awaits(sequence):
+                continue
+            try:
+                if not self._turns.acquire(sequence):
+                    continue
+            except AdapterUnavailable as error:
+                failures += self._fail_request(sequence.request_id, EngineFailure("adapter_unavailable", str(error)))
+                continue
+            hits = self._cache.hits(sequence)
+            if self._awaits_twin(sequence, len(hits)):
+                self._turns.release(sequence)
+                continue
+            if not self._has_room(sequence, hits):
+                self._turns.release(sequence)
+                break
+            self._start(sequence, hits)
+            budget -= self._schedule_chunk(sequence, budget, entries)
+
+    def _awaits_twin(self, sequence: Sequence, num_hits: int) -> bool:
+        """Whether to wait for the block after the hits because another sequence computes it; patience is per block."""
+        awaited = self._cache.awaited(sequence, num_hits)
+        if awaited != sequence.awaited:
+            sequence.awaited, sequence.awaited_since = awaited, self._step
+        return self._still_awaits(sequence)
+
+    def _still_awaits(self, sequence: Sequence) -> bool:
+        return (
+            sequence.awaited is not None
+            and self._cache.is_computing(sequence.awaited)
+            and self._step - sequence.awaited_since < self.config.twin_patience
+        )
+
+    def _has_room(self, sequence: Sequence, hits: list[int]) -> bool:
+        """Whether all known tokens fit now and leave the running sequences something to grow into."""
+        needed = self.config.blocks_for(sequence.num_tokens) - len(hits) + self.pool.num_unreferenced(hits)
+        headroom = min(len(self._running), self.pool.num_blocks // 10)
+        return needed + headroom <= self.pool.num_free
+
+    def _start(self, sequence: Sequence, hits: list[int]) -> None:
+        # Referenced before anything is allocated: an allocation could evict them.
+        self.pool.share(hits)
+        sequence.block_table = hits + self.pool.allocate(self.config.blocks_for(sequence.num_tokens) - len(hits))
+        sequence.num_computed_tokens = len(hits) * self.config.block_size
+        sequence.status = SequenceStatus.RUNNING
+        self._waiting.remove(sequence)
+        insort(self._running, sequence, key=_ORDER)
+        self._cache.announce(sequence)
+        if not sequence.output_token_ids:
+            sequence.cached_tokens = sequence.num_computed_tokens
+        if sequence.epoch == 0:
+            self._counts.cache_queries += sequence.num_prompt_tokens
+            self._counts.cache_hits += sequence.num_computed_tokens
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Gives the sequence one more block; False if it had to be preempted itself."""
+        while not self.pool.num_free:
+            victim = self._running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.block_table += self.pool.allocate()
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._stop_running(sequence)
+        sequence.status = SequenceStatus.WAITING
+        sequence.num_computed_tokens = 0
+        sequence.prompt_logprobs = None
+        insort(self._waiting, sequence, key=_ORDER)
+        self._counts.preemptions += 1
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._cache.retract(sequence)
+        self.pool.release(sequence.block_table)
+        self._turns.release(sequence)
+        sequence.block_table = []
+        sequence.in_flight = False
+        sequence.epoch += 1
+
+    def _note_computed(self, sequence: Sequence, end: int) -> None:
+        first, stop = sequence.num_computed_tokens // self.config.block_size, end // self.config.block_size
+        sequence.num_computed_tokens = end
+        if stop > first:
+            sequence.block_hashes += self._cache.new_hashes(sequence)
+            self._cache.publish(sequence, first, stop)
+
+    def _append(self, sequence: Sequence, sampled: SampledToken) -> TokenDelta:
+        """The sequence's next delta; ends the sequence when a finish condition holds."""
+        is_first = not sequence.output_token_ids
+        wants_output = sequence.params.max_tokens != 0
+        if is_first and sequence.index == 0:
+            self._counts.prompt_tokens += sequence.num_prompt_tokens
+        if wants_output:
+            sequence.append_token(sampled.token_id)
+            self._counts.generation_tokens += 1
+        finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
+        if finish_reason is not None:
+            self._end(sequence)
+        return TokenDelta(
+            request_id=sequence.request_id,
+            index=sequence.index,
+            token_ids=[sampled.token_id] if wants_output else [],
+            logprobs=[sampled.logprobs] if wants_output and sampled.logprobs is not None else None,
+            prompt_logprobs=sequence.prompt_logprobs if is_first else None,
+            cached_tokens=sequence.cached_tokens if is_first else 0,
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+        )
+
+    def _end(self, sequence: Sequence) -> None:
+        """Frees everything that the sequence holds and forgets it."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self._stop_running(sequence)
+        else:
+            self._waiting.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        siblings = self._requests[sequence.request_id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._requests[sequence.request_id]
+
+    def _fail_request(self, request_id: str, failure: EngineFailure) -> list[TokenDelta]:
+        """Ends all sequences of a request, each with a last delta that says why."""
+        deltas = []
+        for sequence in list(self._requests.get(request_id, ())):
+            self._end(sequence)
+            deltas.append(
+                TokenDelta(request_id=request_id, index=sequence.index, finish_reason="error", failure=failure)
+            )
+        return deltas
+
+    def _expire(self) -> list[TokenDelta]:
+        deltas: list[TokenDelta] = []
+        now = self._clock() if self._deadlines else 0.0
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, serial, request_id = heappop(self._deadlines)
+            live = self._requests.get(request_id)
+            # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
+            if live and live[0].order[1] < serial:
+                deltas += self._fail_request(
+                    request_id, EngineFailure("deadline_exceeded", "the request's deadline passed")
+                )
+        return deltas
