@@ -1,0 +1,17 @@
+"""Alembic's entry: applies the scripts on the connection that registry/migrate.py opened."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from multiflora_platform.registry.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

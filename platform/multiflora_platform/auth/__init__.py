@@ -1,0 +1,1 @@
+"""Who is calling: keys, tenants, and which role may use which route."""

@@ -1,0 +1,29 @@
+"""Who may not: the two refusals, rendered in OpenAI's envelope under /v1 and as problem+json under /api."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AuthError(Exception):
+    """detail: the cause and the next step; never the key."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Unauthenticated(AuthError):
+    """No key, or one that is unknown or revoked. Answer with `WWW-Authenticate: Bearer`."""
+
+    status, code, title = 401, "invalid_api_key", "A valid API key is required"
+
+
+class Forbidden(AuthError):
+    """A valid key of a role or tenant that may not do this."""
+
+    status, code, title = 403, "forbidden", "This key may not do that"

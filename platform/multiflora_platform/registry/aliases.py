@@ -1,0 +1,161 @@
+"""Moving, deleting and rolling back aliases, under HTTP's preconditions. Does not know requests or responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from multiflora_platform.registry import catalog
+from multiflora_platform.registry.database import Change
+from multiflora_platform.registry.errors import (
+    AliasNotFound,
+    InvalidRequest,
+    NothingToRollBack,
+    PreconditionFailed,
+    PreconditionRequired,
+    VersionNotFound,
+    VersionNotReady,
+)
+from multiflora_platform.registry.names import check_alias
+from multiflora_platform.registry.snapshot import DEFAULT
+from multiflora_platform.registry.split import lay_out
+from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Version
+
+
+@dataclass(frozen=True)
+class Precondition:
+    """The If-Match and If-None-Match headers as they came. `required`: a change without If-Match is refused (428)."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+    required: bool = True
+
+    def check(self, alias: str, revision: int | None) -> None:
+        """revision: the present one; None without such an alias. Raises PreconditionFailed, PreconditionRequired."""
+        if self.if_none_match is not None and revision is not None and _matches(self.if_none_match, revision):
+            raise PreconditionFailed(f"Alias {alias!r} exists already.", pointer="If-None-Match")
+        if self.if_match is not None:
+            if revision is None or not _matches(self.if_match, revision):
+                raise PreconditionFailed(
+                    f"Alias {alias!r} is not at {self.if_match} any more; GET it, look, and try again.",
+                    pointer="If-Match",
+                )
+        elif revision is not None and self.required:
+            raise PreconditionRequired(
+                f"Alias {alias!r} exists: send its ETag (from GET) as If-Match.", pointer="If-Match"
+            )
+
+
+UNCONDITIONAL = Precondition(required=False)
+
+
+def _matches(header: str, revision: int) -> bool:
+    tags = [tag.strip() for tag in header.split(",")]
+    return "*" in tags or f'"{revision}"' in tags
+
+
+def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
+    """{"version": 3} -> {3: 100}; {"split": {"3": 90, "4": 10}} -> {3: 90, 4: 10}. Raises InvalidRequest."""
+    if "split" not in target:
+        return {target["version"]: 100}
+    shares: dict[int, int] = {}
+    for key, share in target["split"].items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and key[0] != "0"):
+            raise InvalidRequest(f"{key[:40]!r} is not a version's number.", pointer="/split")
+        if isinstance(share, bool) or not isinstance(share, int) or share < 1:
+            raise InvalidRequest("Each share is a positive whole number of percent.", pointer=f"/split/{key}")
+        shares[int(key)] = share
+    if sum(shares.values()) != 100:
+        raise InvalidRequest(f"The shares sum to {sum(shares.values())}, not to 100.", pointer="/split")
+    return shares
+
+
+async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: Precondition) -> bool:
+    """Point the alias at ready versions; True when it was created. The layout follows the one before (split.py)."""
+    check_alias(alias)
+    adapter = await catalog.require(change.session, name)
+    row = await change.session.get(Alias, (adapter.id, alias))
+    precondition.check(alias, row.revision if row else None)
+    shares = shares_of(target)
+    await _require_ready(change, adapter, shares)
+    layout = lay_out(shares, row.layout if row else ())
+    revision = await _remember(change, adapter, alias, dict(target))
+    if row is None:
+        change.session.add(
+            Alias(
+                adapter_id=adapter.id,
+                name=alias,
+                target=dict(target),
+                layout=layout,
+                revision=revision,
+                updated_at=change.now,
+            )
+        )
+    else:
+        row.target, row.layout, row.revision, row.updated_at = dict(target), layout, revision, change.now
+    moved = {"alias": alias, "to": dict(target), "revision": revision}
+    change.record("alias.moved", f"{name}@{alias}", adapter=name, **moved)
+    return row is None
+
+
+async def remove(change: Change, name: str, alias: str, precondition: Precondition) -> None:
+    adapter = await catalog.require(change.session, name)
+    row = await _require(change, adapter, alias)
+    precondition.check(alias, row.revision)
+    await change.session.delete(row)
+    revision = await _remember(change, adapter, alias, None)
+    change.record("alias.deleted", f"{name}@{alias}", adapter=name, alias=alias, revision=revision)
+
+
+async def roll_back(change: Change, name: str, alias: str, precondition: Precondition) -> None:
+    """Back to the target before the last move that changed it; a second rollback undoes the first."""
+    adapter = await catalog.require(change.session, name)
+    row = await _require(change, adapter, alias)
+    precondition.check(alias, row.revision)
+    history = (
+        select(AliasMove.target)
+        .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.id < row.revision)
+        .order_by(AliasMove.id.desc())
+    )
+    for target in await change.session.scalars(history):
+        if target is not None and target != row.target:
+            await put(change, name, alias, target, UNCONDITIONAL)
+            return
+    raise NothingToRollBack(f"{name}@{alias} has had no other target.")
+
+
+async def make_default(change: Change, adapter: Adapter, number: int) -> None:
+    """`model=name` means this version from now on; nothing moves when it already does."""
+    row = await change.session.get(Alias, (adapter.id, DEFAULT))
+    if row is None or row.target != {"version": number}:
+        await put(change, adapter.name, DEFAULT, {"version": number}, UNCONDITIONAL)
+
+
+async def _require(change: Change, adapter: Adapter, alias: str) -> Alias:
+    row = await change.session.get(Alias, (adapter.id, alias))
+    if row is None:
+        raise AliasNotFound(f"Adapter {adapter.name!r} has no alias {alias[:80]!r}.")
+    return row
+
+
+async def _require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
+    query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(numbers))
+    states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())
+    for number in numbers:
+        if number not in states:
+            raise VersionNotFound(f"Adapter {adapter.name!r} has no version {number}.", pointer="/version")
+        if states[number] != "ready":
+            raise VersionNotReady(
+                f"Version {number} of {adapter.name!r} is {states[number]}; only ready versions can be served.",
+                pointer="/version",
+            )
+
+
+async def _remember(change: Change, adapter: Adapter, alias: str, target: dict[str, Any] | None) -> int:
+    move = AliasMove(adapter_id=adapter.id, alias=alias, target=target, actor=change.actor, at=change.now)
+    change.session.add(move)
+    await change.session.flush()
+    return move.id

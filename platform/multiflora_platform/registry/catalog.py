@@ -1,0 +1,151 @@
+"""Adapters as rows: made, changed, deleted, and read into snapshot entries. Does not know versions' making or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.registry.database import Change
+from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, InvalidRequest
+from multiflora_platform.registry.names import check_name
+from multiflora_platform.registry.snapshot import AdapterEntry, AliasEntry
+from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Version
+
+MAX_TEXT = 16_384
+MAX_TAGS = 64
+
+
+@dataclass(frozen=True)
+class AdapterFields:
+    """What people say about an adapter; None leaves a field as it is, an empty one clears it."""
+
+    description: str | None = None
+    tags: Sequence[str] | None = None
+    demo_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("description", "demo_prompt"):
+            if len(getattr(self, name) or "") > MAX_TEXT:
+                raise InvalidRequest(f"{name} is longer than {MAX_TEXT} characters.", pointer=f"/{name}")
+        if len(self.tags or ()) > MAX_TAGS:
+            raise InvalidRequest(f"An adapter has at most {MAX_TAGS} tags.", pointer="/tags")
+        for index, tag in enumerate(self.tags or ()):
+            if not 0 < len(tag) <= 64:
+                raise InvalidRequest("A tag has 1 to 64 characters.", pointer=f"/tags/{index}")
+
+
+async def create(change: Change, name: str, fields: AdapterFields, owner: str | None) -> Adapter:
+    """Raises AdapterExists. owner: the tenant that may change it; None leaves it to admins."""
+    check_name(name)
+    if await _find(change.session, name) is not None:
+        raise AdapterExists(
+            f"An adapter named {name!r} exists; choose another name or add a version to it.", pointer="/name"
+        )
+    adapter = Adapter(
+        name=name,
+        description=fields.description or "",
+        tags=list(dict.fromkeys(fields.tags or ())),
+        demo_prompt=fields.demo_prompt or None,
+        owner=owner,
+        created_at=change.now,
+        updated_at=change.now,
+    )
+    change.session.add(adapter)
+    await change.session.flush()
+    change.record("adapter.created", name, adapter=name)
+    return adapter
+
+
+async def amend(change: Change, name: str, fields: AdapterFields) -> Adapter:
+    adapter = await require(change.session, name)
+    changed = []
+    if fields.description is not None:
+        adapter.description = fields.description
+        changed.append("description")
+    if fields.demo_prompt is not None:
+        adapter.demo_prompt = fields.demo_prompt or None
+        changed.append("demo_prompt")
+    if fields.tags is not None:
+        adapter.tags = list(dict.fromkeys(fields.tags))
+        changed.append("tags")
+    adapter.updated_at = change.now
+    change.record("adapter.updated", name, adapter=name, fields=changed)
+    return adapter
+
+
+async def remove(change: Change, name: str) -> list[str]:
+    """The name is free again; returns the digests that this adapter's versions named."""
+    adapter = await require(change.session, name)
+    adapter.deleted_at = adapter.updated_at = change.now
+    for alias in await change.session.scalars(select(Alias.name).where(Alias.adapter_id == adapter.id)):
+        change.session.add(
+            AliasMove(adapter_id=adapter.id, alias=alias, target=None, actor=change.actor, at=change.now)
+        )
+    await change.session.execute(delete(Alias).where(Alias.adapter_id == adapter.id))
+    change.record("adapter.deleted", name, adapter=name)
+    digests = select(Version.digest).where(Version.adapter_id == adapter.id, Version.digest.is_not(None)).distinct()
+    return [digest for digest in await change.session.scalars(digests) if digest]
+
+
+async def require(session: AsyncSession, name: str) -> Adapter:
+    """The live adapter's row; raises AdapterNotFound."""
+    adapter = await _find(session, name)
+    if adapter is None:
+        raise AdapterNotFound(f"There is no adapter named {name[:80]!r}.")
+    return adapter
+
+
+async def _find(session: AsyncSession, name: str) -> Adapter | None:
+    return await session.scalar(select(Adapter).where(Adapter.name == name, Adapter.deleted_at.is_(None)))
+
+
+async def live_digests(session: AsyncSession) -> set[str]:
+    """Digests that a ready version of a live adapter names; their artifacts must stay."""
+    query = (
+        select(Version.digest)
+        .join(Adapter, Adapter.id == Version.adapter_id)
+        .where(Adapter.deleted_at.is_(None), Version.state == "ready", Version.digest.is_not(None))
+    )
+    return {digest for digest in await session.scalars(query) if digest}
+
+
+async def load_entries(session: AsyncSession, base_digest: str, name: str | None = None) -> list[AdapterEntry]:
+    """Snapshot entries of all live adapters, or of one. Versions made for another base model cannot be served."""
+    live = select(Adapter).where(Adapter.deleted_at.is_(None))
+    if name is not None:
+        live = live.where(Adapter.name == name)
+    adapters = list(await session.scalars(live))
+    ids = live.with_only_columns(Adapter.id).scalar_subquery()
+    aliases: dict[int, list[Alias]] = {}
+    for alias in await session.scalars(select(Alias).where(Alias.adapter_id.in_(ids)).order_by(Alias.name)):
+        aliases.setdefault(alias.adapter_id, []).append(alias)
+    digests: dict[int, dict[int, str]] = {}
+    ready = select(Version.adapter_id, Version.number, Version.digest).where(
+        Version.adapter_id.in_(ids), Version.state == "ready", Version.base_digest == base_digest
+    )
+    for adapter_id, number, ready_digest in await session.execute(ready):
+        digests.setdefault(adapter_id, {})[number] = ready_digest or ""
+    return [_entry(row, aliases.get(row.id, ()), digests.get(row.id, {})) for row in adapters]
+
+
+def _entry(row: Adapter, aliases: Iterable[Alias], digests: dict[int, str]) -> AdapterEntry:
+    return AdapterEntry(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        tags=tuple(row.tags),
+        demo_prompt=row.demo_prompt,
+        owner=row.owner,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        aliases={
+            alias.name: AliasEntry(
+                alias.name, alias.target, tuple(alias.layout), alias.revision, f"{row.id}/{alias.name}"
+            )
+            for alias in aliases
+        },
+        digests=digests,
+    )

@@ -1,0 +1,148 @@
+"""What can go wrong in the registry, each with its HTTP status and a stable slug. Rendered in problems.py.
+
+    RegistryError
+    ├── InvalidRequest 400          ├── AliasNotFound 404        ├── PreconditionFailed 412
+    ├── SourceIncomplete 400        ├── KeyNotFound 404          ├── PayloadTooLarge 413
+    ├── SourceRefused 403           ├── TenantNotFound 404       ├── UnsupportedMedia 415
+    ├── SourceNotFound 404          ├── AdapterExists 409        ├── VersionRejected 422
+    ├── AdapterNotFound 404         ├── TenantExists 409         ├── IdempotencyMismatch 422
+    ├── VersionNotFound 404         ├── VersionNotReady 409      ├── PreconditionRequired 428
+    ├── SourceUnsupported 501       ├── NothingToRollBack 409    ├── CommandFailed 502
+    └── SourceUnreachable 502       └── InsufficientStorage 507  └── Unavailable 503
+
+Also DatabaseOutdated, which is not a request's error but a start's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class DatabaseOutdated(Exception):
+    """The database's schema is not this release's; the message says what to run."""
+
+
+class RegistryError(Exception):
+    """detail: the cause and the next step. pointer: RFC 6901 into the JSON body (or a header's or parameter's name)."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, pointer: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Further members of the problem document."""
+        return {}
+
+
+class InvalidRequest(RegistryError):
+    status, slug, title = 400, "invalid-request", "The request is not valid"
+
+
+class SourceIncomplete(RegistryError):
+    status, slug, title = 400, "incomplete-upload", "The upload is not an adapter"
+
+
+class SourceRefused(RegistryError):
+    status, slug, title = 403, "source-refused", "The source is not allowed"
+
+
+class SourceNotFound(RegistryError):
+    status, slug, title = 404, "source-not-found", "The source does not exist"
+
+
+class SourceUnsupported(RegistryError):
+    status, slug, title = 501, "source-not-supported", "The source is not supported yet"
+
+
+class SourceUnreachable(RegistryError):
+    status, slug, title = 502, "source-unreachable", "The source cannot be fetched"
+
+
+class AdapterNotFound(RegistryError):
+    status, slug, title = 404, "adapter-not-found", "No such adapter"
+
+
+class VersionNotFound(RegistryError):
+    status, slug, title = 404, "version-not-found", "No such version"
+
+
+class AliasNotFound(RegistryError):
+    status, slug, title = 404, "alias-not-found", "No such alias"
+
+
+class TenantNotFound(RegistryError):
+    status, slug, title = 404, "tenant-not-found", "No such tenant"
+
+
+class KeyNotFound(RegistryError):
+    status, slug, title = 404, "key-not-found", "No such key"
+
+
+class AdapterExists(RegistryError):
+    status, slug, title = 409, "adapter-exists", "The name is taken"
+
+
+class TenantExists(RegistryError):
+    status, slug, title = 409, "tenant-exists", "The name is taken"
+
+
+class VersionNotReady(RegistryError):
+    status, slug, title = 409, "version-not-ready", "The version cannot be served"
+
+
+class NothingToRollBack(RegistryError):
+    status, slug, title = 409, "nothing-to-roll-back", "The alias has no earlier target"
+
+
+class PreconditionFailed(RegistryError):
+    status, slug, title = 412, "precondition-failed", "The alias was changed by someone else"
+
+
+class PayloadTooLarge(RegistryError):
+    status, slug, title = 413, "payload-too-large", "The body is too large"
+
+
+class UnsupportedMedia(RegistryError):
+    status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
+
+
+class VersionRejected(RegistryError):
+    """rows: the validation report's rows. version: the number under which the rejected version stays."""
+
+    status, slug, title = 422, "version-rejected", "The adapter was rejected"
+
+    def __init__(self, detail: str, rows: list[dict[str, Any]], adapter: str, version: int) -> None:
+        super().__init__(detail)
+        self.rows = rows
+        self.adapter = adapter
+        self.version = version
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        return {"adapter": self.adapter, "version": self.version, "state": "rejected", "rows": self.rows}
+
+
+class IdempotencyMismatch(RegistryError):
+    status, slug, title = 422, "idempotency-mismatch", "The Idempotency-Key was used for another request"
+
+
+class PreconditionRequired(RegistryError):
+    status, slug, title = 428, "precondition-required", "An If-Match header is required"
+
+
+class CommandFailed(RegistryError):
+    status, slug, title = 502, "engine-refused", "The engine could not do it"
+
+
+class Unavailable(RegistryError):
+    status, slug, title = 503, "unavailable", "Not available now"
+
+
+class InsufficientStorage(RegistryError):
+    status, slug, title = 507, "insufficient-storage", "The disk is full"

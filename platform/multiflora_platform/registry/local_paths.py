@@ -1,0 +1,84 @@
+"""Adapters from folders on this machine in one call: vLLM's load_lora_adapter, --lora-modules, the bundled demo.
+
+Knows when such a call makes an adapter, adds to one, or changes nothing; the steps themselves are the registry's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multiflora_platform.registry import catalog
+from multiflora_platform.registry.catalog import AdapterFields
+from multiflora_platform.registry.database import Change
+from multiflora_platform.registry.errors import AdapterExists, RegistryError
+from multiflora_platform.registry.idempotency import Outcome, Repeatable
+from multiflora_platform.registry.ingest import Scratch, moved_from
+from multiflora_platform.registry.sources import Sources
+
+if TYPE_CHECKING:
+    from multiflora_platform.registry.service import Registry
+
+_SYSTEM = "system"
+
+
+class LocalPaths:
+    """sources: with the roots that clients may name; the operator's own paths may lie anywhere."""
+
+    def __init__(self, registry: Registry, sources: Sources, scratch: Scratch, base_digest: str) -> None:
+        self._registry = registry
+        self._sources = sources
+        self._anywhere = Sources(None, sources.max_bytes)
+        self._scratch = scratch
+        self._base_digest = base_digest
+
+    async def register(self, name: str, path: str, actor: str, load_inplace: bool) -> Outcome:
+        if self._exists(name) and not load_inplace:
+            raise AdapterExists(f"The lora adapter {name!r} has already been loaded.")
+        async with self._scratch.folder() as folder:
+            source = await asyncio.to_thread(self._sources.copy, Path(path), folder)
+            return await self._add(name, folder, source, actor, AdapterFields())
+
+    async def seed(self, name: str, path: Path, fields: AdapterFields) -> None:
+        """Content that is as it was at the last start changes nothing, also where people have moved the alias since;
+        other content becomes a promoted version."""
+        async with self._scratch.folder() as folder:
+            source = await asyncio.to_thread(self._anywhere.copy, Path(path), folder)
+            mark = f"{await asyncio.to_thread(_content, folder)}:{self._base_digest}"
+            if self._exists(name) and await self._mark(name) == mark:
+                return
+            await self._add(name, folder, source, _SYSTEM, fields)
+
+        async def work(change: Change) -> None:
+            (await catalog.require(change.session, name)).seed = mark
+
+        await self._registry.database.write(_SYSTEM, work)
+
+    async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> Outcome:
+        is_new = not self._exists(name)
+        if is_new:
+            await self._registry.create(name, fields, actor)
+        try:
+            return await self._registry.submit(name, moved_from(folder, source), actor, True, Repeatable(None, ""))
+        except (RegistryError, OSError):
+            if is_new:
+                await self._registry.remove(name, actor)
+            raise
+
+    def _exists(self, name: str) -> bool:
+        return name in self._registry.snapshot.adapters
+
+    async def _mark(self, name: str) -> str | None:
+        async with self._registry.database.read() as session:
+            return (await catalog.require(session, name)).seed
+
+
+def _content(folder: Path) -> str:
+    """SHA-256 over the folder's files."""
+    hasher = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as reader:
+            hasher.update(hashlib.file_digest(reader, "sha256").digest())
+    return hasher.hexdigest()

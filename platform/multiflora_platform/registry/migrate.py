@@ -1,0 +1,82 @@
+"""Brings a database to this release's schema with the scripts in migrations/. Does not know the models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import create_engine, event, make_url
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+import multiflora_platform
+from multiflora_platform.registry.database import private_database, sqlite_pragmas
+from multiflora_platform.registry.errors import DatabaseOutdated
+
+
+def scripts() -> Path:
+    """The migrations' folder: inside an installed package, or at the top of a checkout."""
+    package = Path(multiflora_platform.__file__).parent
+    packaged = package / "migrations"
+    return packaged if packaged.is_dir() else package.parent.parent / "migrations"
+
+
+def upgrade(database_url: str) -> None:
+    """Apply what is missing, in one transaction; processes that start together wait for each other.
+
+    Raises DatabaseOutdated when a newer release has written this database.
+    """
+    _run(database_url, lambda config: command.upgrade(config, "head"))
+
+
+def downgrade(database_url: str, revision: str = "base") -> None:
+    """Take the schema back; the data of dropped tables is lost."""
+    _run(database_url, lambda config: command.downgrade(config, revision))
+
+
+def check_current(database_url: str) -> None:
+    """Raises DatabaseOutdated unless the schema is this release's; for databases that do not upgrade themselves."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    engine = _engine(database_url)
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current != head:
+        raise DatabaseOutdated(
+            f"The database is at schema {current or 'none'}, this release needs {head}: run `multiflora db upgrade`."
+        )
+
+
+def _run(database_url: str, action: object) -> None:
+    assert callable(action)
+    config = _config()
+    try:
+        with _engine(database_url).connect() as connection:
+            config.attributes["connection"] = connection
+            action(config)
+    except CommandError as error:
+        raise DatabaseOutdated(f"The database was written by another release of multiflora: {error}.") from error
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    return config
+
+
+def _engine(database_url: str) -> Engine:
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, poolclass=NullPool)
+    private_database(url)
+    engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool)
+    event.listen(engine, "connect", lambda connection, _: sqlite_pragmas(connection))
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

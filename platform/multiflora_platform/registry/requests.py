@@ -1,0 +1,37 @@
+"""What every route of the registry needs from its request: the services, and leave to change an adapter."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from starlette.requests import Request
+
+from multiflora_platform.auth.errors import Forbidden
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.errors import VersionNotFound
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.snapshot import AdapterEntry
+
+
+def registry_of(request: Request) -> Registry:
+    return cast(Registry, request.app.state.services.registry)
+
+
+def keys_of(request: Request) -> KeyStore:
+    return cast(KeyStore, request.app.state.services.keys)
+
+
+def changeable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """The adapter, if this principal may change it: admins all, a tenant its own. Raises AdapterNotFound, Forbidden."""
+    entry = registry_of(request).adapter(name)
+    if not principal.is_admin and (principal.tenant is None or entry.owner != principal.tenant):
+        raise Forbidden(f"Adapter {name!r} belongs to someone else.")
+    return entry
+
+
+def version_number(text: str, name: str) -> int:
+    """Of a path or query; what cannot be a version's number is one that does not exist."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise VersionNotFound(f"Adapter {name!r} has no version {text[:20]!r}.")
+    return int(text)

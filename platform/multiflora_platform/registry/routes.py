@@ -1,0 +1,12 @@
+"""The router of /api/v1: everything of the registry and of tenants and keys. Each route names its policy."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from multiflora_platform.auth import routes as auth_routes
+from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, version_routes
+
+router = APIRouter(prefix="/api/v1")
+for part in (adapter_routes, version_routes, alias_routes, operations_routes, auth_routes):
+    router.include_router(part.router)

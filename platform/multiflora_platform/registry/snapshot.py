@@ -1,0 +1,137 @@
+"""What every name means right now: an immutable picture of the live adapters, swapped whole after each commit.
+
+Knows no database: entries are made in catalog.py. A request asks this, never the database.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from multiflora_platform.registry.split import BUCKETS, bucket
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What `model` means for one request. alias: the alias that was followed; None when a version was named."""
+
+    name: str
+    version: int
+    digest: str
+    alias: str | None
+
+
+@dataclass(frozen=True)
+class ServedAdapter:
+    """An adapter that `model=name` reaches. version, digest: of `default` (of its largest share, if it is split)."""
+
+    name: str
+    aliases: tuple[str, ...]
+    version: int
+    digest: str
+    created: int
+    description: str
+    demo_prompt: str | None
+
+
+@dataclass(frozen=True)
+class AliasEntry:
+    """target: {"version": n} or {"split": {...}}; layout: the version of each of 100 buckets."""
+
+    name: str
+    target: Mapping[str, Any]
+    layout: tuple[int, ...]
+    revision: int
+    salt: str
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.revision}"'
+
+    @cached_property
+    def main_version(self) -> int:
+        return max(set(self.layout), key=lambda version: (self.layout.count(version), -version))
+
+    @cached_property
+    def _is_split(self) -> bool:
+        return len(set(self.layout)) > 1
+
+    def version_for(self, user: str | None) -> int:
+        """Sticky by user; without one, drawn anew."""
+        if not self._is_split:
+            return self.layout[0]
+        return self.layout[random.randrange(BUCKETS) if user is None else bucket(self.salt, user)]
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """digests: of the versions that can be served on this base model, by number."""
+
+    id: int
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    demo_prompt: str | None
+    owner: str | None
+    created_at: datetime
+    updated_at: datetime
+    aliases: Mapping[str, AliasEntry]
+    digests: Mapping[int, str]
+
+    def resolve(self, selector: str, user: str | None) -> Resolved | None:
+        """selector: an alias or a version's number without leading zeros."""
+        if selector.isascii() and selector.isdecimal():
+            number = int(selector) if len(selector) < 10 and selector[0] != "0" else 0
+            alias = None
+        else:
+            entry = self.aliases.get(selector)
+            if entry is None:
+                return None
+            number, alias = entry.version_for(user), selector
+        digest = self.digests.get(number)
+        return Resolved(self.name, number, digest, alias) if digest else None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All live adapters by name."""
+
+    adapters: Mapping[str, AdapterEntry]
+
+    def resolve(self, model: str, user: str | None) -> Resolved | None:
+        name, at, selector = model.partition("@")
+        adapter = self.adapters.get(name)
+        if adapter is None or (at and not selector):
+            return None
+        return adapter.resolve(selector or DEFAULT, user)
+
+    def replaced(self, *entries: AdapterEntry) -> Snapshot:
+        return Snapshot({**self.adapters, **{entry.name: entry for entry in entries}})
+
+    def without(self, name: str) -> Snapshot:
+        return Snapshot({key: entry for key, entry in self.adapters.items() if key != name})
+
+    @cached_property
+    def sorted_names(self) -> list[str]:
+        return sorted(self.adapters)
+
+    @cached_property
+    def served(self) -> list[ServedAdapter]:
+        return [row for name in self.sorted_names if (row := _served(self.adapters[name]))]
+
+
+def _served(entry: AdapterEntry) -> ServedAdapter | None:
+    alias = entry.aliases.get(DEFAULT)
+    digest = entry.digests.get(alias.main_version) if alias else None
+    if alias is None or digest is None:
+        return None
+    created = int(entry.created_at.timestamp())
+    return ServedAdapter(
+        entry.name, tuple(entry.aliases), alias.main_version, digest, created, entry.description, entry.demo_prompt
+    )
