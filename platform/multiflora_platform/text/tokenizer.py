@@ -1,0 +1,136 @@
+"""A Hugging Face folder's tokenizer on the Rust `tokenizers` library: text to ids and back, special tokens, chats.
+
+Knows files and vocabulary; not models, requests or streams (detokenizer.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from multiflora_platform.text.chat_template import ChatTemplates
+from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
+from multiflora_platform.text.token_bytes import TokenBytes
+
+_CONVERT = (
+    "convert it once with transformers: `from transformers import AutoTokenizer; "
+    'AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
+)
+_SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Tokenizer:
+    """Load with `Tokenizer.load`. Immutable, and safe to use from several threads.
+
+    config: tokenizer_config.json. special_tokens: e.g. {"bos_token": "<s>"}. special_ids: ids that skip_special_tokens
+    leaves out. added: every added token's text by id. token_bytes: the bytes that each id stands for.
+    """
+
+    def __init__(self, rust: tokenizers.Tokenizer, config: Mapping[str, Any], templates: ChatTemplates) -> None:
+        rust.no_truncation()
+        rust.no_padding()
+        self._rust = rust
+        self.config = config
+        self.special_tokens = _special_tokens(config)
+        self.templates = templates
+        added = rust.get_added_tokens_decoder()
+        self.added = {token_id: token.content for token_id, token in added.items()}
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.vocab_size = rust.get_vocab_size(with_added_tokens=True)
+        self.bos_token_id = self._id("bos_token")
+        self.eos_token_id = self._id("eos_token")
+        self.token_bytes = TokenBytes(rust)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Tokenizer:
+        """Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and
+        additional_chat_templates/. Raises TokenizerError."""
+        folder = Path(folder)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise TokenizerError(f"{folder} has no tokenizer.json; " + _CONVERT.format(folder=folder))
+        try:
+            rust = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(f"{file} cannot be read: {error}") from None
+        config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
+        return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """text: without lone surrogates."""
+        ids: list[int] = self._rust.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
+        """The whole text at once; ids that the vocabulary lacks stand for nothing."""
+        text: str = self._rust.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token(self, token_id: int) -> str | None:
+        """As the vocabulary writes it, e.g. `Ġthe` or `▁the`; None when it has no such id."""
+        token: str | None = self._rust.id_to_token(token_id)
+        return token
+
+    def token_id(self, token: str) -> int | None:
+        token_id: int | None = self._rust.token_to_id(token)
+        return token_id
+
+    def apply_chat_template(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt's text, as transformers renders it. Raises ChatTemplateError."""
+        if self.templates.is_empty:
+            raise ChatTemplateError(
+                "This model has no chat template; use /v1/completions, or add chat_template.jinja to its folder."
+            )
+        variables = {**self.special_tokens, **(chat_template_kwargs or {})}
+        return self.templates.render(
+            messages,
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables=variables,
+        )
+
+    def _id(self, name: str) -> int | None:
+        token = self.special_tokens.get(name)
+        return self.token_id(token) if isinstance(token, str) else None
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What templates see: each named special token's text, and the list of additional ones."""
+    named = {name: text for name in _SPECIAL_KEYS if (text := _content(config.get(name)))}
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens")
+    if isinstance(extra, Mapping):
+        named |= {name: text for name, token in extra.items() if (text := _content(token))}
+    return named
+
+
+def _content(token: Any) -> str | None:
+    """A token is written as its text or as {"content": text, ...}."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{file} is not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{file} must hold a JSON object")
+    return content
