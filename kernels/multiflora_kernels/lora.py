@@ -1,0 +1,183 @@
+"""Batched LoRA: each adapter's tokens of a batch form one segment, and work follows the tokens and ranks present.
+
+Owns what a LoRA site and a segment table are. Does not know adapters, files, nor how slots and rank rows are allocated.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from .native_library import native_function, pointer
+
+MAX_NATIVE_SITES = 4
+
+
+class LoraSite(Protocol):
+    """One linear (or embedding) that adapters touch: rank rows of all resident adapters, one (offset, rank) per slot.
+
+    a: [R, K] (embedding: [V, R], one row per token id), b: [R, N] with the adapter's scaling folded in; contiguous, same dtype.
+    offsets, ranks: [slots] int32; a slot of rank 0 does not touch this site. magnitude: [slots, N] of DoRA, 1 in the
+    rows of adapters without it; None while no resident adapter is DoRA here.
+    """
+
+    @property
+    def a(self) -> torch.Tensor: ...
+    @property
+    def b(self) -> torch.Tensor: ...
+    @property
+    def offsets(self) -> torch.Tensor: ...
+    @property
+    def ranks(self) -> torch.Tensor: ...
+    @property
+    def magnitude(self) -> torch.Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class LoraSegments:
+    """Which tokens belong to which slot. Tokens are ordered base first, then adapter by adapter.
+
+    starts: [G+1] int32, segment g covers tokens starts[g]:starts[g+1]; starts[0] is the number of base tokens.
+    slots: [G] int32. host_starts and host_slots: the same on the host. Built once per step by `build`.
+    """
+
+    starts: torch.Tensor
+    slots: torch.Tensor
+    num_segments: int
+    host_starts: tuple[int, ...]
+    host_slots: tuple[int, ...]
+
+    @classmethod
+    def build(cls, starts: Sequence[int], slots: Sequence[int], device: torch.device | str = "cpu") -> LoraSegments:
+        """starts: G+1 token offsets, ascending; slots: G slot ids."""
+        assert len(starts) == len(slots) + 1, "segment g needs starts[g] and starts[g + 1]"
+        return cls(
+            torch.tensor(starts, dtype=torch.int32, device=device),
+            torch.tensor(slots, dtype=torch.int32, device=device),
+            len(slots),
+            tuple(starts),
+            tuple(slots),
+        )
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(first token, end token, slot) of every segment."""
+        return list(zip(self.host_starts, self.host_starts[1:], self.host_slots, strict=False))
+
+
+def lora_linear_reference_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    sites: Sequence[LoraSite | None],
+    columns: Sequence[tuple[int, int]],
+    segments: LoraSegments,
+    bias: torch.Tensor | None = None,
+) -> None:
+    """y: [T, N], in place; x: [T, K]; sites[i] acts on columns[i] = (c0, c1) of y; bias: [N], already part of y.
+
+    Semantics, for every segment of slot s with r = ranks[s] > 0 and o = offsets[s], for its tokens t:
+    y[t, c0:c1] += (x[t] @ A[o:o+r].T) @ B[o:o+r]; with a magnitude m then y = bias + m[s] * (y - bias).
+    All other rows stay as they are, bit for bit. LoRA: arXiv:2106.09685; segments: Punica's SGMV (arXiv:2310.18547);
+    DoRA: arXiv:2402.09353. Products in float32, rounded once when added to y.
+    """
+    for site, (c0, c1) in zip(sites, columns, strict=True):
+        if site is None:
+            continue
+        offsets, ranks = site.offsets.tolist(), site.ranks.tolist()
+        for begin, end, slot in segments.spans():
+            offset, rank = offsets[slot], ranks[slot]
+            if rank == 0 or begin == end:
+                continue
+            a, b = site.a[offset : offset + rank], site.b[offset : offset + rank]
+            wide = torch.promote_types(y.dtype, torch.float32)
+            total = y[begin:end, c0:c1].to(wide) + (x[begin:end].to(wide) @ a.to(wide).T) @ b.to(wide)
+            if site.magnitude is not None:
+                base = torch.zeros((), dtype=wide, device=y.device) if bias is None else bias[c0:c1].to(wide)
+                total = base + site.magnitude[slot].to(wide) * (total - base)
+            y[begin:end, c0:c1] = total.to(y.dtype)
+
+
+def lora_embedding_reference_(
+    h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments
+) -> None:
+    """h: [T, H], in place; token_ids: [T]; site.a: [V, R], site.b: [R, H].
+
+    Semantics, for the tokens t of a segment of slot s with r > 0: h[t] += A[token_ids[t], o:o+r] @ B[o:o+r];
+    with a magnitude m then h[t] = m[s] * h[t].
+    """
+    offsets, ranks = site.offsets.tolist(), site.ranks.tolist()
+    for begin, end, slot in segments.spans():
+        offset, rank = offsets[slot], ranks[slot]
+        if rank == 0 or begin == end:
+            continue
+        wide = torch.promote_types(h.dtype, torch.float32)
+        rows = site.a[token_ids[begin:end], offset : offset + rank].to(wide)
+        total = h[begin:end].to(wide) + rows @ site.b[offset : offset + rank].to(wide)
+        if site.magnitude is not None:
+            total = site.magnitude[slot].to(wide) * total
+        h[begin:end] = total.to(h.dtype)
+
+
+class _SiteArgs(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("a", "b", "offsets", "ranks", "magnitude")),
+        *((name, ctypes.c_int64) for name in ("first", "columns", "magnitude_stride")),
+    )
+
+
+class _LoraArgs(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("y", "x", "bias", "starts", "slots")),
+        *((name, ctypes.c_int64) for name in ("segments", "y_stride", "x_stride", "k", "sites")),
+        ("site", _SiteArgs * MAX_NATIVE_SITES),
+    )
+
+
+def _site_arguments(site: LoraSite, columns: tuple[int, int]) -> tuple[int | None, ...]:
+    magnitude = site.magnitude
+    stride = 0 if magnitude is None else magnitude.stride(0)
+    return (
+        site.a.data_ptr(), site.b.data_ptr(), site.offsets.data_ptr(), site.ranks.data_ptr(), pointer(magnitude),
+        columns[0], columns[1] - columns[0], stride,
+    )  # fmt: skip
+
+
+def _native_fits(y: torch.Tensor, x: torch.Tensor, sites: Sequence[LoraSite]) -> bool:
+    return (
+        len(sites) <= MAX_NATIVE_SITES
+        and y.dtype == x.dtype == torch.float32
+        and y.stride(1) == x.stride(1) == 1
+        and all(site.a.dtype == site.b.dtype == torch.float32 for site in sites)
+    )
+
+
+def lora_linear_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    sites: Sequence[LoraSite | None],
+    columns: Sequence[tuple[int, int]],
+    segments: LoraSegments,
+    bias: torch.Tensor | None = None,
+) -> None:
+    """y: [T, N] in place, x: [T, K]. All sites of one stacked projection in one call. See `lora_linear_reference_`."""
+    present = [(site, span) for site, span in zip(sites, columns, strict=True) if site is not None]
+    if not present or segments.num_segments == 0:
+        return
+    native = native_function("multiflora_lora_linear", "p") if y.device.type == "cpu" else None
+    if native is None or not _native_fits(y, x, [site for site, _ in present]):
+        lora_linear_reference_(y, x, sites, columns, segments, bias)
+        return
+    arguments = _LoraArgs(
+        y.data_ptr(), x.data_ptr(), pointer(bias), segments.starts.data_ptr(), segments.slots.data_ptr(),
+        segments.num_segments, y.stride(0), x.stride(0), x.shape[1], len(present),
+        tuple(_site_arguments(site, span) for site, span in present),
+    )  # fmt: skip
+    native(ctypes.addressof(arguments))
+
+
+def lora_embedding_(h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments) -> None:
+    """h: [T, H] in place: LoRA on the token embedding, once per step. See `lora_embedding_reference_`."""
+    lora_embedding_reference_(h, token_ids, site, segments)

@@ -1,0 +1,85 @@
+// What every kernel here shares: a float vector of the machine's width, its reductions, and exp.
+//
+// Vectors are written out (GCC/clang vector extensions) instead of left to -ffast-math: sums keep one fixed order,
+// and infinities and NaN keep their meaning.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t VecInt __attribute__((vector_size(LANES * 4)));
+typedef float LooseVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+static inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+static inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
+static inline Vec splat(float s) { return s - Vec{}; }
+static inline Vec select(VecInt mask, Vec a, Vec b) { return reinterpret_cast<Vec>((mask & reinterpret_cast<VecInt>(a)) | (~mask & reinterpret_cast<VecInt>(b))); }
+static inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+
+static inline float sum(Vec v) {
+    typedef float Quad __attribute__((vector_size(16)));
+    Quad parts[LANES / 4];
+    std::memcpy(parts, &v, sizeof v);
+    for (int width = LANES / 8; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
+    const Quad q = parts[0];
+    return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+static inline float largest(Vec v) {
+    float best = v[0];
+    for (int i = 1; i < LANES; ++i) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// exp(x) for x <= 0 (Cephes' polynomial, about 2 ulp); exactly 0 below -87.3 and for -inf; NaN stays NaN.
+static inline Vec exp_nonpositive(Vec x) {
+    const Vec floor = splat(-87.33654f);
+    const VecInt vanishes = x < floor;
+    const Vec bounded = select(vanishes, floor, x);
+    const VecInt n = __builtin_convertvector(bounded * 1.44269504088896341f - 0.5f, VecInt);
+    const Vec whole = __builtin_convertvector(n, Vec);
+    const Vec r = (bounded - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Vec p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Vec power = reinterpret_cast<Vec>((n + 127) << 23);
+    return select(vanishes, Vec{}, p * power);
+}
+
+static inline Vec magnitude(Vec x) { return reinterpret_cast<Vec>(reinterpret_cast<VecInt>(x) & 0x7fffffff); }
+
+static inline Vec tanh_vector(Vec x) {
+    const Vec e = exp_nonpositive(-2.0f * magnitude(x));
+    const Vec t = (1.0f - e) / (1.0f + e);
+    return select(x < Vec{}, -t, t);
+}
+
+// One fork of the thread pool costs microseconds: below `least` units of work a kernel stays on its caller's thread.
+static inline int threads_for(int64_t work, int64_t least) {
+#if defined(_OPENMP)
+    return work >= least ? omp_get_max_threads() : 1;
+#else
+    (void)work;
+    (void)least;
+    return 1;
+#endif
+}

@@ -1,0 +1,209 @@
+"""Owns the native CPU library: compiled at first use, cached, loaded. Knows nothing of what its functions compute.
+
+The library has a plain C ABI (no torch headers), so that compiling takes seconds and one build serves every torch. It
+must not bring an OpenMP runtime of its own: two thread pools on the same cores would fight. Its OpenMP symbols stay
+undefined at link time and resolve to the runtime that torch has already loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import glob
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SOURCES = Path(__file__).parent / "native"
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+LINK_FLAGS = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+COMPILE_TIMEOUT = 120.0
+"""Seconds for one compiler call."""
+
+_ARGUMENT_TYPES = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "f": ctypes.c_float}
+
+
+class NativeUnavailable(Exception):
+    """Why there is no native library on this machine; the torch path takes over."""
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded library, or None (see `native_status`). The first call may compile for a few seconds."""
+    return _load()[0]
+
+
+def native_status() -> str:
+    """One line for people: which native library runs, or why none does."""
+    return _load()[1]
+
+
+def native_function(name: str, signature: str) -> Callable[..., None] | None:
+    """The C function `name` with arguments typed by `signature` (p pointer, l int64, f float), or None without a library."""
+    loaded = library()
+    return None if loaded is None else _function(loaded, name, signature)
+
+
+@functools.cache
+def _function(loaded: ctypes.CDLL, name: str, signature: str) -> Callable[..., None]:
+    function = getattr(loaded, name)
+    function.argtypes = [_ARGUMENT_TYPES[code] for code in signature]
+    function.restype = None
+    return function  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    try:
+        if os.environ.get("MULTIFLORA_NATIVE") == "0":
+            raise NativeUnavailable("switched off by MULTIFLORA_NATIVE=0")
+        return _load_or_compile(_find_compiler())
+    except NativeUnavailable as reason:
+        return None, f"torch only: {reason}"
+
+
+def _find_compiler() -> str:
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise NativeUnavailable("no C++ compiler found (c++, g++ or clang++)")
+
+
+def _load_or_compile(compiler: str) -> tuple[ctypes.CDLL, str]:
+    """Tries with torch's OpenMP, then with one thread (a compiler whose OpenMP is not the one torch brought)."""
+    runtime = _open_openmp()
+    failures = []
+    for openmp in ("-fopenmp",) if runtime else ():
+        try:
+            path = _build(compiler, (openmp,))
+            return ctypes.CDLL(str(path)), f"native: {path} ({compiler}, OpenMP of {runtime})"
+        except (NativeUnavailable, OSError) as error:
+            failures.append(str(error))
+    try:
+        path = _build(compiler, ())
+        return ctypes.CDLL(str(path)), f"native: {path} ({compiler}, one thread: {'; '.join(failures) or 'no OpenMP runtime'})"
+    except OSError as error:
+        raise NativeUnavailable(f"the library does not load: {error}") from error
+
+
+def _open_openmp() -> str | None:
+    """Makes torch's OpenMP runtime visible to libraries loaded later; its path, or None if there is none."""
+    for path in (*_mapped_runtimes(), *_bundled_runtimes(), "libgomp.so.1"):
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return path
+    return None
+
+
+def _mapped_runtimes() -> list[str]:
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+    return sorted(path for path in paths if Path(path).name.startswith(("libgomp", "libomp", "libiomp")))
+
+
+def _bundled_runtimes() -> list[str]:
+    root = Path(torch.__file__).parent
+    patterns = (root / "lib" / "lib*omp*", root.parent / "torch.libs" / "lib*omp*")
+    return sorted(path for pattern in patterns for path in glob.glob(str(pattern)))
+
+
+def _build(compiler: str, options: tuple[str, ...]) -> Path:
+    """The path of the compiled library, from the cache if the same sources, flags, compiler and processor made it."""
+    flags = (*FLAGS, *_machine_flags(compiler), *options)
+    folder = _cache_folder() / _key(compiler, flags)
+    target = folder / "libmultiflora.so"
+    if target.exists():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(dir=folder)
+    except OSError:
+        # A read-only home still gets a library: a private folder that lives as long as the machine's temp folder.
+        folder = Path(tempfile.mkdtemp(prefix="multiflora-native-"))
+        target = folder / "libmultiflora.so"
+        work = tempfile.TemporaryDirectory(dir=folder)
+    with work as name:
+        finished = _compile(compiler, flags, Path(name))
+        # Processes may race here: each renames a complete file, the last one stays.
+        os.replace(finished, target)
+    return target
+
+
+def _compile(compiler: str, flags: Sequence[str], work: Path) -> Path:
+    sources = sorted(SOURCES.glob("*.cpp"))
+    objects = [work / f"{source.stem}.o" for source in sources]
+    commands = [[compiler, *flags, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects, strict=True)]
+    running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands]
+    errors = [process.communicate(timeout=COMPILE_TIMEOUT)[1] for process in running]
+    for process, error in zip(running, errors, strict=True):
+        if process.returncode:
+            raise NativeUnavailable(f"{compiler} failed: {_first_line(error)}")
+    library_path = work / "libmultiflora.so"
+    link = subprocess.run([compiler, "-shared", *LINK_FLAGS, *map(str, objects), "-o", str(library_path)],
+                          capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=False)  # fmt: skip
+    if link.returncode:
+        raise NativeUnavailable(f"{compiler} failed to link: {_first_line(link.stderr)}")
+    return library_path
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.splitlines() if "error" in line), text.strip()[:200] or "no message")
+
+
+@functools.cache
+def _machine_flags(compiler: str) -> tuple[str, ...]:
+    """Compile for this very processor, as the compiler at hand spells it."""
+    for flag in ("-march=native", "-mcpu=native"):
+        if _output([compiler, flag, "-x", "c++", "-E", os.devnull]) is not None:
+            return (flag,)
+    return ()
+
+
+def _key(compiler: str, flags: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for part in (_output([compiler, "--version"]) or "", *flags, platform.machine(), _processor()):
+        digest.update(part.encode() + b"\0")
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:24]
+
+
+@functools.cache
+def _processor() -> str:
+    """What tells one processor's instruction set from another's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _output(command: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "multiflora" / "native"
+
+
+def pointer(tensor: torch.Tensor | None) -> Any:
+    """Address of a tensor's first element for a `p` argument; None for no tensor. Read at every call, never kept."""
+    return None if tensor is None else tensor.data_ptr()
