@@ -62,8 +62,9 @@ def unpack_adapter(archive: Path, destination: Path, max_bytes: int) -> None:
         with _open(archive, max_bytes) as opened:
             chosen = _choose(opened.members(), max_bytes)
             for name, (index, size) in chosen.items():
-                written.append(destination / name)
-                _write(opened, index, size, destination / name)
+                with opened.open(index) as source, (destination / name).open("xb") as target:
+                    written.append(destination / name)
+                    _copy(source, target, size)
     except (ArchiveError, ReadLimitError, OSError, *_DAMAGE, RuntimeError) as problem:
         for path in written:
             path.unlink(missing_ok=True)
@@ -229,13 +230,10 @@ def _pickle_note(files: Iterable[PurePosixPath], folder: PurePosixPath) -> str:
     return " at its top or in its one folder"
 
 
-def _write(opened: _Opened, index: int, size: int, target: Path) -> None:
+def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
     left = size
-    with opened.open(index) as source, target.open("xb") as file:
-        while piece := source.read(_PIECE_BYTES):
-            left -= len(piece)
-            if left < 0:
-                break
-            file.write(piece)
+    while left >= 0 and (piece := source.read(_PIECE_BYTES)):
+        left -= len(piece)
+        target.write(piece)
     if left:
-        raise ArchiveError(f"The archive is damaged: {target.name} has another size than declared.")
+        raise ArchiveError("The archive is damaged: a member has another size than declared.")

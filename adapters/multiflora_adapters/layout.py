@@ -48,7 +48,7 @@ def split_tensor_name(name: str) -> tuple[str, str] | None:
         return path.removesuffix(".base_layer.weight"), "base_layer"
     parts = path.removesuffix(".weight").split(".")
     for position in (len(parts) - 1, len(parts) - 2):
-        if position > 0 and parts[position] in _KINDS:
+        if position > 0 and parts[position] in _KINDS and parts[-1] != "bias":
             return ".".join(parts[:position]), parts[position]
     return None
 

@@ -88,7 +88,8 @@ def read_raw_config(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         content = file.read(MAX_CONFIG_BYTES + 1)
     if len(content) > MAX_CONFIG_BYTES:
-        raise AdapterError(error("config", f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes."))
+        hint = "Save the adapter again."
+        raise AdapterError(error("config", f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes.", hint=hint))
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
@@ -188,14 +189,16 @@ def _check_initialisation(value: object) -> list[ValidationRow]:
 
 def _check_values(config: AdapterConfig) -> None:
     if len(config.rank_pattern) > MAX_PATTERNS or len(config.alpha_pattern) > MAX_PATTERNS:
-        raise AdapterError(error("config", f"rank_pattern and alpha_pattern may have {MAX_PATTERNS} entries at most."))
+        message = "rank_pattern or alpha_pattern has too many entries."
+        raise AdapterError(error("config", message, expected=f"at most {MAX_PATTERNS}"))
     if not math.isfinite(config.lora_alpha) or not all(map(math.isfinite, config.alpha_pattern.values())):
-        raise AdapterError(error("config", "lora_alpha must be finite."))
+        raise AdapterError(error("config", "lora_alpha is not finite.", expected="a number"))
     ranks = [config.r, *config.rank_pattern.values()]
     if min(ranks) <= 0:
         raise AdapterError(error("rank", "The rank must be positive.", observed=str(min(ranks)), expected=">= 1"))
     if isinstance(config.target_modules, str) and (config.layers_to_transform or config.layers_pattern):
-        raise AdapterError(error("config", "layers_to_transform needs target_modules to be a list (a rule of PEFT's)."))
+        message = "layers_to_transform and layers_pattern need target_modules to be a list."
+        raise AdapterError(error("config", message, hint="This is a rule of PEFT's LoraConfig."))
 
 
 # An empty list of invocation tokens or of indices still turns the feature on in PEFT; elsewhere empty means off.

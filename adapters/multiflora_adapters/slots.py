@@ -172,10 +172,10 @@ class SlotPool:
         for name in resident.host.sites:
             self._sites[name].detach(slot)
 
-    def would_fit(self, host: HostAdapter, without: Collection[int]) -> bool:
-        """Whether the adapter fits once the slots `without` are removed."""
+    def would_fit(self, rank: int, without: Collection[int]) -> bool:
+        """Whether an adapter of this rank fits once the slots `without` are removed."""
         has_slot = len(self._residents) - len(without) < self.num_slots
-        return has_slot and self._rows.would_fit(host.rank, {self._residents[slot].offset for slot in without})
+        return has_slot and self._rows.would_fit(rank, {self._residents[slot].offset for slot in without})
 
     def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
         for name, weights in host.sites.items():

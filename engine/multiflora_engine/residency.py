@@ -231,7 +231,7 @@ class AdapterResidency:
             return False
         upload = self._pool.begin(record.host, at_end=record.pinned)
         if upload is None:
-            for victim in self._victims_for(record.host):
+            for victim in self._victims_for(record.rank) or ():
                 self._evict(victim)
             upload = self._pool.begin(record.host, at_end=record.pinned)
         if upload is None:
@@ -240,8 +240,8 @@ class AdapterResidency:
         self._uploads.append(record)
         return True
 
-    def _victims_for(self, host: HostAdapter) -> list[AdapterRecord]:
-        """The idle adapters to evict so that `host` fits, the longest unused first; empty when that is impossible.
+    def _victims_for(self, rank: int) -> list[AdapterRecord] | None:
+        """The idle adapters to evict so that `rank` rows fit, the longest unused first; None when that is impossible.
 
         Pinned adapters that nobody uses right now are moved only if there is no other way: they stand in the middle of
         rows that would be enough together, and come back by themselves.
@@ -249,18 +249,18 @@ class AdapterResidency:
         now = self._clock()
         idle = sorted((r for r in self._records.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.asked))
         chosen: list[AdapterRecord] = []
-        while idle and not self._fits_without(host, chosen):
+        while idle and not self._fits_without(rank, chosen):
             chosen.append(idle.pop(0))
-        if not self._fits_without(host, chosen):
-            return []
+        if not self._fits_without(rank, chosen):
+            return None
         for victim in reversed(chosen[:]):
             rest = [r for r in chosen if r is not victim]
-            if self._fits_without(host, rest):
+            if self._fits_without(rank, rest):
                 chosen = rest
         return chosen
 
-    def _fits_without(self, host: HostAdapter, records: Iterable[AdapterRecord]) -> bool:
-        return self._pool.would_fit(host, {r.slot for r in records if r.slot is not None})
+    def _fits_without(self, rank: int, records: Iterable[AdapterRecord]) -> bool:
+        return self._pool.would_fit(rank, {r.slot for r in records if r.slot is not None})
 
     def _evict(self, record: AdapterRecord) -> None:
         assert record.slot is not None, "only adapters in a slot are evicted"
@@ -274,6 +274,8 @@ class AdapterResidency:
     def _place_held(self) -> None:
         for digest in sorted(self._held):
             record = self._records[digest]
+            if record.host is None and record.rank and self._victims_for(record.rank) is None:
+                continue  # reading it before there is room would only drive others out of host memory
             if record.slot is not None or self._place(record):
                 self._held.discard(digest)
 

@@ -1,0 +1,60 @@
+"""The matching rules against PEFT's own functions, on expressions as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+
+from multiflora_adapters.lora_config import parse_config
+from multiflora_adapters.module_patterns import ModuleMatcher
+
+TARGETS = [
+    {"target_modules": ["q_proj", "down_proj"]},
+    {"target_modules": ["self_attn.q_proj", "lm_head", "proj"]},
+    {"target_modules": ["model.layers.1.self_attn.q_proj", "k_proj"], "layers_to_transform": [0]},
+    {"target_modules": ["q_proj"], "layers_to_transform": 1},
+    {"target_modules": ["q_proj"], "layers_to_transform": []},
+    {"target_modules": ["q_proj", "embed_tokens"], "layers_to_transform": [0, 1], "layers_pattern": ["h", "layers"]},
+    {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "blocks"},
+    {"target_modules": r".*\.(q|v)_proj"},
+    {"target_modules": r"(?!.*layers\.0).*mlp.*"},
+    {"target_modules": r"q_proj"},
+    {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["self_attn.v_proj"]},
+    {"target_modules": ["q_proj", "v_proj"], "exclude_modules": r".*layers\.1.*"},
+    {"target_modules": []},
+]
+PATTERNS = [
+    {"q_proj": 3},
+    {"layers.0.self_attn.q_proj": 3, "q_proj": 5},
+    {"^model.layers.1.mlp.up_proj": 3},
+    {r"layers\.[01]\.mlp\..*": 3, "down_proj": 7},
+    {"proj": 3, "_proj": 4},
+    {"model.layers.0": 3},
+    {"lm_head": 3, "embed_tokens": 5},
+    {"(q|k)_proj": 3, "mlp.(up|gate)_proj": 5},
+]
+
+
+@pytest.mark.parametrize("arguments", TARGETS)
+def test_targets_as_in_peft(arguments, base):
+    oracle = LoraConfig(**arguments)
+    matcher = ModuleMatcher(parse_config(arguments))
+    for name, site in base.sites.items():
+        assert matcher.is_target(site) == bool(check_target_module_exists(oracle, name)), name
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_as_in_peft(pattern, base):
+    matcher = ModuleMatcher(parse_config({"r": 8, "lora_alpha": 8, "rank_pattern": pattern, "alpha_pattern": pattern}))
+    for name in base.sites:
+        expected = pattern.get(get_pattern_key(pattern, name), 8)
+        assert matcher.rank(name) == expected
+        assert matcher.scaling(name) == expected / expected
+
+
+def test_all_linear_leaves_out_head_and_embedding(base):
+    matcher = ModuleMatcher(parse_config({"target_modules": "ALL-linear"}))
+    left_out = {name for name, site in base.sites.items() if not matcher.is_target(site)}
+    assert left_out == {"lm_head", "model.embed_tokens"}

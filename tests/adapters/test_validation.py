@@ -1,0 +1,332 @@
+"""Everything PEFT saves that can be served passes; everything else is refused with a row that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from multiflora_adapters.validation import ValidationReport, validate_adapter
+
+WEIGHTS = "adapter_model.safetensors"
+Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def test_served_kinds_pass(kind, base, peft_adapter):
+    report = validate_adapter(peft_adapter(kind), base, 16)
+    assert report.ok, report.errors
+    assert {row.check for row in report.rows if row.severity == "ok"} == {"config", "file", "rank", "tensors", "values"}
+    assert msgspec.json.decode(msgspec.json.encode(report), type=ValidationReport) == report
+
+
+def refusal(folder, base, max_rank=64):
+    report = validate_adapter(folder, base, max_rank)
+    assert not report.ok
+    assert "internal" not in {row.check for row in report.rows}
+    row = report.errors[0]
+    assert row.hint or row.expected, "an error says what to do, or what was expected"
+    return row
+
+
+REFUSED_SETTINGS = {
+    "modules_to_save": ["lm_head"],
+    "bias": "lora_only",
+    "lora_bias": True,
+    "peft_type": "LOHA",
+    "layer_replication": [[0, 2], [1, 2]],
+    "megatron_config": {"x": 1},
+    "target_parameters": ["experts.gate_up_proj"],
+    "trainable_token_indices": [1, 2],
+    "alora_invocation_tokens": [5],
+    "fan_in_fan_out": True,
+    "use_qalora": True,
+    "use_bdlora": {"nblocks": 2},
+    "arrow_config": {"top_k": 3},
+    "kasa_config": {"beta": 1e-4},
+    "monteclora_config": {"num_samples": 8},
+    "init_lora_weights": "pissa_niter_16",
+}
+
+
+@pytest.mark.parametrize("key", REFUSED_SETTINGS)
+def test_settings_that_cannot_be_served(key, base, broken):
+    row = refusal(broken(config={key: REFUSED_SETTINGS[key]}), base)
+    assert row.check == "config"
+    assert row.hint
+    assert row.observed is not None
+
+
+@pytest.mark.parametrize("init", ["olora", "corda", "loftq", "lora_ga", "something_new", 7])
+def test_initialisations_that_may_have_changed_the_base(init, base, broken):
+    assert "base weights" in refusal(broken(config={"init_lora_weights": init}), base).message
+
+
+@pytest.mark.parametrize("init", ["eva", "gaussian", "orthogonal", "mica", True, False, None])
+def test_initialisations_that_leave_the_base_alone(init, base, broken):
+    extra = {"eva_config": {"rho": 2.0}, "corda_config": {}, "loftq_config": {}}
+    assert validate_adapter(broken(config={"init_lora_weights": init, **extra}), base, 64).ok
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"r": 0}, "positive"),
+        ({"r": -4}, "positive"),
+        ({"r": "four"}, "`int`"),
+        ({"r": None}, "`int`"),
+        ({"r": True}, "`int`"),
+        ({"r": 2**80}, "adapter_config.json"),
+        ({"lora_alpha": "x"}, "`float`"),
+        ({"rank_pattern": {"q_proj": 0}}, "positive"),
+        ({"rank_pattern": {"(": 4}}, "is invalid"),
+        ({"alpha_pattern": {"q_proj": []}}, "`float`"),
+        ({"target_modules": 5}, "target_modules"),
+        ({"target_modules": "(.*"}, "is invalid"),
+        ({"target_modules": "x" * 5000}, "is invalid"),
+        ({"target_modules": ".*q_proj", "layers_to_transform": [1]}, "list"),
+        ({"layers_to_transform": ["a"]}, "layers_to_transform"),
+    ],
+)
+def test_wrong_configurations(change, words, base, broken):
+    assert words in refusal(broken(config=change), base).message
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"r": NaN}', b'{"a":' * 50_000])
+def test_configuration_that_is_no_json_object(content, base, broken):
+    folder = broken()
+    (folder / "adapter_config.json").write_bytes(content)
+    assert refusal(folder, base).check == "config"
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern", "target_modules", "exclude_modules"])
+def test_expressions_that_never_end(key, monkeypatch, base, broken):
+    monkeypatch.setattr("multiflora_adapters.module_patterns._MATCHING_SECONDS", 0.1)
+    endless = r"((.?){50}){50}[!?]"
+    folder = broken(config={key: endless if key.endswith("modules") else {endless: 4}})
+    assert "too long to match" in refusal(folder, base).message
+
+
+def test_too_large_configuration(base, broken):
+    assert "larger" in refusal(broken(config={"x": "y" * (1 << 20)}), base).message
+
+
+def test_unknown_settings(base, broken):
+    quiet = validate_adapter(broken(config={"novel": None, "other": [], "third": False}), base, 64)
+    assert not [row for row in quiet.rows if row.severity == "warning"]
+    loud = validate_adapter(broken(config={"novel": 3}), base, 64)
+    assert loud.ok
+    assert "novel" in next(row for row in loud.rows if row.severity == "warning").message
+
+
+def test_another_base_name_is_a_warning(base, broken):
+    report = validate_adapter(broken(config={"base_model_name_or_path": "org/Other-7B"}), base, 64)
+    assert report.ok
+    assert [row.check for row in report.rows if row.severity == "warning"] == ["base"]
+    same = validate_adapter(broken(config={"base_model_name_or_path": f"org/{base.name.upper()}/"}), base, 64)
+    assert not [row for row in same.rows if row.severity == "warning"]
+
+
+def test_rank_limit(base, peft_adapter):
+    row = refusal(peft_adapter("patterns"), base, max_rank=8)
+    assert row.check == "rank"
+    assert "--max-lora-rank 12" in row.hint
+
+
+def rename(old, new):
+    def change(tensors):
+        for name in list(tensors):
+            if old in name:
+                tensors[name.replace(old, new)] = tensors.pop(name)
+
+    return change
+
+
+def replace(name, tensor):
+    return lambda tensors: tensors.__setitem__(name, tensor)
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "words"),
+    [
+        (lambda t: t.pop(f"{Q0}.lora_B.weight"), "tensors", "q_proj lacks lora_B"),
+        (lambda t: t.pop(f"{Q0}.lora_A.weight"), "tensors", "q_proj lacks lora_A"),
+        (lambda t: [t.pop(n) for n in list(t) if Q0 in n], "modules", "no tensors: model.layers.0.self_attn.q_proj"),
+        (lambda t: t.clear(), "modules", "no tensors"),
+        (rename("layers.1.", "layers.7."), "tensors", "does not have: base_model.model.model.layers.7"),
+        (rename("q_proj", "w_proj"), "tensors", "w_proj"),
+        (rename("lora_A", "lora_C"), "tensors", "lora_C"),
+        (rename("lora_A", "lora_embedding_A"), "tensors", "lacks lora_A"),
+        (replace(f"{Q0}.lora_magnitude_vector", torch.ones(64)), "tensors", "lora_magnitude_vector"),
+        (replace(f"{Q0}.lora_A.other.weight", torch.ones(4, 64)), "tensors", "second one"),
+        (replace("base_model.model.lm_head.weight", torch.ones(80, 64)), "tensors", "whole weights"),
+        (replace(f"{Q0}.lora_B.bias", torch.ones(64)), "tensors", "whole weights"),
+        (replace(f"{Q0}.lora_A.weight", torch.ones(4, 128)), "shape", "expected [4, 64], found [4, 128]"),
+        (replace(f"{Q0}.lora_B.weight", torch.ones(32, 4)), "shape", "expected [64, 4], found [32, 4]"),
+        (replace(f"{Q0}.lora_A.weight", torch.ones(4)), "shape", "found [4]"),
+        (replace(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.float64)), "tensors", "F64"),
+        (replace(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.int8)), "tensors", "I8"),
+        (replace(f"{Q0}.lora_A.weight", torch.full((4, 64), float("nan"))), "values", f"{Q0}.lora_A.weight"),
+        (replace(f"{Q0}.lora_B.weight", torch.full((64, 4), float("-inf"))), "values", "infinity"),
+        (replace(f"{Q0}.lora_A.weight", torch.full((4, 64), float("inf")).half()), "values", "infinity"),
+        (replace(f"{Q0}.lora_A.weight", torch.full((4, 64), float("nan")).bfloat16()), "values", "NaN"),
+    ],
+)
+def test_tensors_that_do_not_fit(change, check, words, base, broken):
+    row = refusal(broken(tensors=change), base)
+    assert row.check == check
+    assert words in row.message
+
+
+def test_rank_of_the_tensors_must_be_the_configured(base, broken):
+    row = refusal(broken(config={"r": 8}), base)
+    assert (row.check, row.observed, row.expected) == ("rank", "4", "8")
+
+
+def test_dora_without_magnitudes(base, broken):
+    assert "lacks lora_magnitude_vector" in refusal(broken(config={"use_dora": True}), base).message
+
+
+def test_tied_adapters_are_refused(base, broken):
+    assert "ensure_weight_tying" in refusal(broken("embedding", config={"ensure_weight_tying": True}), base).message
+
+
+def test_more_modules_than_configured_is_a_warning(base, broken):
+    report = validate_adapter(broken(config={"target_modules": ["q_proj"]}), base, 64)
+    assert report.ok
+    assert "v_proj" in next(row for row in report.rows if row.severity == "warning").message
+
+
+def test_zero_b_is_a_warning(base, broken):
+    def change(tensors):
+        for name in tensors:
+            if "lora_B" in name:
+                tensors[name] = -torch.zeros_like(tensors[name])
+
+    report = validate_adapter(broken(tensors=change), base, 64)
+    assert report.ok
+    assert "no effect" in next(row for row in report.rows if row.severity == "warning").message
+
+
+def test_missing_files_and_pickles(base, broken, tmp_path):
+    folder = broken()
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    assert "pickle" in refusal(folder, base).message
+    (folder / "adapter_model.bin").unlink()
+    assert "missing" in refusal(folder, base).message
+    (folder / "adapter_config.json").unlink()
+    assert "missing" in refusal(folder, base).message
+    assert not validate_adapter(folder / "nowhere", base, 64).ok
+
+
+def test_pipes_do_not_block(base, broken):
+    folder = broken()
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    assert "missing" in refusal(folder, base).message
+
+
+def header_bytes(header, size=None):
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(content) if size is None else size).to_bytes(8, "little") + content
+
+
+F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "ends before its header"),
+        (b"\x10", "ends before its header"),
+        (header_bytes(b"{}", 2**63), "ends before its header"),
+        (header_bytes(b"{}", 1 << 20), "ends before its header"),
+        (header_bytes(b" " * ((4 << 20) + 1)), "at most"),
+        (header_bytes(b"[1]"), "not valid"),
+        (header_bytes(b"\xff"), "not valid"),
+        (header_bytes(b'{"a":' + b"[" * 60_000), "not valid"),
+        (header_bytes({"a": F32 | {"shape": "x"}}), "not valid"),
+        (header_bytes({"a": {"dtype": "F32"}}), "not valid"),
+        (header_bytes({"a": F32}) + bytes(12), "truncated"),
+        (header_bytes({"a": F32}) + bytes(20), "belong to no tensor"),
+        (header_bytes({"a": F32, "b": F32}) + bytes(16), "overlap"),
+        (header_bytes({"a": F32, "b": F32 | {"data_offsets": [8, 24]}}) + bytes(24), "overlap"),
+        (header_bytes({"a": F32, "b": F32 | {"data_offsets": [20, 36]}}) + bytes(36), "gap"),
+        (header_bytes({"a": F32 | {"data_offsets": [16, 0]}}) + bytes(16), "overlap"),
+        (header_bytes({"a": F32 | {"data_offsets": [0, 8]}}) + bytes(8), "does not fit"),
+        (header_bytes({"a": F32 | {"shape": [-2, -2]}}) + bytes(16), "impossible shape"),
+        (header_bytes({"a": F32 | {"shape": [2**62, 2**62]}}) + bytes(16), "does not fit"),
+        (header_bytes({"a": F32 | {"shape": [1] * 9 + [4]}}) + bytes(16), "impossible shape"),
+        (header_bytes({"a": F32 | {"dtype": "F128"}}) + bytes(16), "unknown type"),
+    ],
+)
+def test_corrupt_files(content, words, base, broken):
+    folder = broken()
+    (folder / WEIGHTS).write_bytes(content)
+    row = refusal(folder, base)
+    assert row.check == "file"
+    assert words in row.message
+
+
+def test_truncated_file(base, broken):
+    folder = broken()
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-100])
+    assert "truncated" in refusal(folder, base).message
+
+
+def test_hostile_names_are_shown_harmlessly(base, broken):
+    row = refusal(broken(tensors=replace("\x1b[2J" + "x" * 5000, torch.ones(1))), base)
+    assert "\x1b" not in row.message
+    assert len(row.message) < 1000
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_flipped_bytes_never_raise(data, base, peft_adapter, tmp_path):
+    """Damage anywhere gives a report; damage in the header or the configuration never an internal error."""
+    name = data.draw(st.sampled_from([WEIGHTS, "adapter_config.json"]))
+    shutil.copytree(peft_adapter("patterns"), tmp_path, dirs_exist_ok=True)
+    content = bytearray((tmp_path / name).read_bytes())
+    header = int.from_bytes(content[:8], "little") if name == WEIGHTS else 0
+    reach = data.draw(st.sampled_from([16, 8 + header, len(content)]))
+    for position in data.draw(st.lists(st.integers(0, min(reach, len(content)) - 1), min_size=1, max_size=4)):
+        content[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+    (tmp_path / name).write_bytes(content[:cut])
+    report = validate_adapter(tmp_path, base, 64)
+    assert report.rows
+    assert "internal" not in {row.check for row in report.rows}
+
+
+def test_a_gap_in_the_checks_refuses_the_adapter(monkeypatch, base, peft_adapter):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("multiflora_adapters.validation.plan_layout", fail)
+    report = validate_adapter(peft_adapter("plain"), base, 64)
+    assert [row.check for row in report.errors] == ["internal"]
+
+
+def test_checks_import_no_torch():
+    code = (
+        "import sys, multiflora_adapters.validation, multiflora_adapters.store, multiflora_adapters.archive; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_values_are_read_in_pieces(monkeypatch, base, broken):
+    monkeypatch.setattr("multiflora_adapters.tensor_file.PIECE_BYTES", 64)
+    last = np.nan
+    row = refusal(broken(tensors=lambda t: t[f"{Q0}.lora_B.weight"].view(-1).__setitem__(-1, last)), base)
+    assert row.check == "values"

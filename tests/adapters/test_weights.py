@@ -1,0 +1,187 @@
+"""PEFT is the oracle: folding our host tensors (and pool rows) into the base's weights gives PEFT's logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.manifest import read_manifest
+from multiflora_adapters.report import AdapterError
+from multiflora_adapters.slots import SlotPool
+from multiflora_adapters.weights import HostAdapter, SiteWeights, load_adapter
+
+TOKENS = torch.tensor([[3, 17, 42, 79, 0, 5, 64, 33]])
+
+
+def test_logits_equal_peft(kind, base, load_model, weights, peft_adapter):
+    host = load_adapter(peft_adapter(kind), base, torch.float32, weights.__getitem__)
+    expected = peft_logits(load_model(), peft_adapter(kind))
+    found = folded_logits(load_model(), weights, host.sites)
+    plain = folded_logits(load_model(), weights, {})
+    assert (expected - plain).abs().max() > 1e-2, "the oracle must differ from the base"
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_several_adapters_share_the_pool(kinds, base, load_model, weights, peft_adapter):
+    pool = SlotPool(base, num_slots=16, num_rows=96, dtype=torch.float32, device="cpu")
+    slots = {}
+    for kind in kinds:
+        slots[kind] = pool.put(load_adapter(peft_adapter(kind), base, torch.float32, weights.__getitem__))
+        assert slots[kind] is not None
+    for kind, slot in slots.items():
+        found = folded_logits(load_model(), weights, pool_weights(pool, base, slot))
+        torch.testing.assert_close(found, peft_logits(load_model(), peft_adapter(kind)), atol=2e-5, rtol=2e-5)
+
+
+def pool_weights(pool: SlotPool, base: BaseModel, slot: int) -> dict[str, SiteWeights]:
+    """What kernels see of one slot."""
+    found = {}
+    for name, site in base.sites.items():
+        pooled = pool.site(name)
+        rank, offset = int(pooled.ranks[slot]), int(pooled.offsets[slot])
+        if rank:
+            assert pooled.active
+            rows = slice(offset, offset + rank)
+            a = pooled.a[:, rows] if site.kind == "embedding" else pooled.a[rows]
+            magnitude = None if pooled.magnitude is None else pooled.magnitude[slot]
+            found[name] = SiteWeights(a, pooled.b[rows], magnitude)
+    return found
+
+
+def peft_logits(model: LlamaForCausalLM, adapter: Path) -> torch.Tensor:
+    from peft import PeftModel
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(model, adapter)(TOKENS).logits
+
+
+def folded_logits(
+    model: LlamaForCausalLM, weights: dict[str, torch.Tensor], sites: dict[str, SiteWeights]
+) -> torch.Tensor:
+    for name, site in sites.items():
+        module = model.get_submodule(name)
+        token_major = isinstance(module, torch.nn.Embedding)
+        delta = site.a @ site.b if token_major else (site.a.t() @ site.b).t()
+        adapted = weights[name] + delta
+        if site.magnitude is not None:
+            adapted = adapted * (site.magnitude if token_major else site.magnitude[:, None])
+        module.weight.data = adapted
+    with torch.no_grad():
+        return model(TOKENS).logits
+
+
+def test_dtype_and_scaling(base, weights, peft_adapter):
+    single = load_adapter(peft_adapter("plain"), base, torch.float32, weights.__getitem__)
+    half = load_adapter(peft_adapter("plain"), base, torch.bfloat16, weights.__getitem__)
+    name = "model.layers.1.self_attn.v_proj"
+    stored = load_file(peft_adapter("plain") / "adapter_model.safetensors")
+    b = stored[f"base_model.model.{name}.lora_B.weight"]
+    torch.testing.assert_close(single.sites[name].b, b.t() * 4.0, rtol=0, atol=0)
+    assert half.sites[name].a.dtype == half.sites[name].b.dtype == torch.bfloat16
+    assert half.num_bytes * 2 == single.num_bytes == 2 * 4 * 4 * (64 + 64 + 64 + 32)
+    assert single.rank == 4
+    assert single.sites[name].b.is_contiguous()
+
+
+def test_digest_is_the_manifests(base, weights, peft_adapter):
+    folder = peft_adapter("embedding")
+    digest = read_manifest(folder).digest
+    assert load_adapter(folder, base, torch.float32, weights.__getitem__, digest=digest).digest == digest
+
+
+def test_damage_on_disk_is_noticed(base, weights, peft_adapter, tmp_path):
+    folder = Path(shutil.copytree(peft_adapter("plain"), tmp_path / "copy"))
+    digest = read_manifest(folder).digest
+    path = folder / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(AdapterError, match="damaged"):
+        load_adapter(folder, base, torch.float32, weights.__getitem__, digest=digest)
+
+
+def test_foreign_embedding_copy_is_refused(base, weights, broken):
+    def change(tensors):
+        tensors["base_model.model.model.embed_tokens.base_layer.weight"][7, 3] += 0.5
+
+    with pytest.raises(AdapterError, match=r"embed_tokens.*differs from the base"):
+        load_adapter(broken("embedding", tensors=change), base, torch.float32, weights.__getitem__)
+
+
+def test_rounded_embedding_copy_is_accepted(base, weights, broken):
+    def change(tensors):
+        for name in tensors:
+            tensors[name] = tensors[name].to(torch.bfloat16)
+
+    assert load_adapter(broken("embedding", tensors=change), base, torch.float32, weights.__getitem__).sites
+
+
+def test_values_beyond_float16_are_refused(base, weights, broken):
+    def change(tensors):
+        tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"][0, 0] = 1e5
+
+    folder = broken(tensors=change)
+    assert load_adapter(folder, base, torch.bfloat16, weights.__getitem__).sites
+    with pytest.raises(AdapterError, match="float16 cannot express"):
+        load_adapter(folder, base, torch.float16, weights.__getitem__)
+
+
+@pytest.mark.parametrize("change", [{"modules_to_save": ["lm_head"]}, {"r": 5}, {"bias": "all"}])
+def test_what_validation_refuses_is_never_loaded(change, base, weights, broken):
+    with pytest.raises(AdapterError):
+        load_adapter(broken(config=change), base, torch.float32, weights.__getitem__)
+
+
+def test_norms_are_computed_in_chunks(monkeypatch, base, weights, peft_adapter):
+    whole = load_adapter(peft_adapter("embedding_dora"), base, torch.float32, weights.__getitem__)
+    monkeypatch.setattr("multiflora_adapters.weights._CHUNK_ELEMENTS", 7 * 64)
+    chunked = load_adapter(peft_adapter("embedding_dora"), base, torch.float32, weights.__getitem__)
+    for name, site in whole.sites.items():
+        torch.testing.assert_close(chunked.sites[name].magnitude, site.magnitude, rtol=1e-6, atol=0)
+
+
+def test_names_of_other_versions(base, weights, peft_adapter, tmp_path):
+    """Older and newer PEFT, and transformers' own saving, write the same tensors under slightly different names."""
+    source = peft_adapter("dora")
+    reference = load_adapter(source, base, torch.float32, weights.__getitem__)
+    tensors = load_file(source / "adapter_model.safetensors")
+    shutil.copy(source / "adapter_config.json", tmp_path)
+    renames: list[Callable[[str], str]] = [
+        lambda name: name.replace(".weight", ".default.weight").replace("vector", "vector.default.weight"),
+        lambda name: name.removeprefix("base_model.model."),
+        lambda name: name.replace("magnitude_vector", "magnitude_vector.weight"),
+    ]
+    for rename in renames:
+        save_file({rename(name): tensor for name, tensor in tensors.items()}, tmp_path / "adapter_model.safetensors")
+        found = load_adapter(tmp_path, base, torch.float32, weights.__getitem__)
+        assert_same(found, reference)
+
+
+def assert_same(found: HostAdapter, expected: HostAdapter) -> None:
+    assert found.sites.keys() == expected.sites.keys()
+    for name, site in expected.sites.items():
+        torch.testing.assert_close(found.sites[name].a, site.a, rtol=0, atol=0)
+        torch.testing.assert_close(found.sites[name].b, site.b, rtol=0, atol=0)
+        torch.testing.assert_close(found.sites[name].magnitude, site.magnitude, rtol=0, atol=0)
+
+
+def test_missing_lora_alpha_means_pefts_default(base, weights, peft_adapter, tmp_path):
+    source = peft_adapter("plain")
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    config = json.loads((source / "adapter_config.json").read_text())
+    del config["lora_alpha"]
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    default = load_adapter(tmp_path, base, torch.float32, weights.__getitem__)
+    sixteen = load_adapter(source, base, torch.float32, weights.__getitem__)
+    for name, site in default.sites.items():
+        torch.testing.assert_close(site.b * 2, sixteen.sites[name].b)
