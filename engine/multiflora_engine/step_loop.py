@@ -1,0 +1,138 @@
+"""The loop around `Engine.step`: requests and commands in, deltas, answers and heartbeats out, asleep when idle.
+
+Knows neither models nor sockets' details nor signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Protocol
+
+from multiflora_engine.adapter_commands import AdapterCommands, ManagedAdapters
+from multiflora_engine.leave import Leave
+from multiflora_engine.limits import QueueFull
+from multiflora_engine.line import Line
+from multiflora_engine.protocol import (
+    Abort,
+    AdapterCommand,
+    Deltas,
+    EngineStats,
+    Generate,
+    Heartbeat,
+    Ready,
+    Shutdown,
+    Start,
+    Status,
+    StatusRequest,
+)
+from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
+
+_log = logging.getLogger(__name__)
+
+_HEARTBEAT_SECONDS = 1.0
+_WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive
+
+
+class StepEngine(Protocol):
+    """`Engine`, as the loop uses it."""
+
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def is_stalled(self) -> bool: ...
+    def add_request(self, request: GenerateRequest) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def step(self) -> list[TokenDelta]: ...
+    def stats(self) -> EngineStats: ...
+
+
+class Served(Protocol):
+    """What `build` returns: an engine, its adapters, and what it announces of itself."""
+
+    @property
+    def engine(self) -> StepEngine: ...
+    @property
+    def residency(self) -> ManagedAdapters: ...
+    @property
+    def ready(self) -> Ready: ...
+    def probe(self, slot: int) -> float: ...
+
+
+class StepLoop:
+    """Receive, step, send, for as long as somebody is there to serve."""
+
+    def __init__(self, served: Served, line: Line, leave: Leave) -> None:
+        self._engine = served.engine
+        self._residency = served.residency
+        self._commands = AdapterCommands(served.residency, served.probe)
+        self._line = line
+        self._leave = leave
+        self._shutdown = False
+        self._next_heartbeat = 0.0
+
+    def run(self) -> None:
+        while not self._shutdown and not (self._leave.asked and not self._engine.has_work):
+            self._receive()
+            if self._engine.has_work:
+                self._send_deltas(self._engine.step())
+            else:
+                self._residency.poll()
+            for result in self._commands.advance():
+                self._line.send(result)
+            self._heartbeat()
+            self._rest()
+
+    def _receive(self) -> None:
+        while (message := self._line.receive()) is not None:
+            match message:
+                case Generate(request):
+                    self._add(request)
+                case Abort(request_ids):
+                    for request_id in request_ids:
+                        self._engine.abort(request_id)
+                case AdapterCommand():
+                    result = self._commands.submit(message)
+                    if result is not None:
+                        self._line.send(result)
+                case StatusRequest(call_id):
+                    self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+                case Shutdown():
+                    self._shutdown = True
+                case Start():
+                    _log.error("Ignored a second start message")
+
+    def _add(self, request: GenerateRequest) -> None:
+        try:
+            self._engine.add_request(request)
+        except QueueFull as error:
+            self._refuse(request, EngineFailure("server_overloaded", str(error)))
+        except ValueError as error:
+            self._refuse(request, EngineFailure("invalid_request", str(error)))
+
+    def _refuse(self, request: GenerateRequest, failure: EngineFailure) -> None:
+        self._send_deltas(
+            [
+                TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
+                for index in range(request.params.num_sequences)
+            ]
+        )
+
+    def _send_deltas(self, deltas: list[TokenDelta]) -> None:
+        if deltas:
+            self._line.send(Deltas(deltas))
+
+    def _heartbeat(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + _HEARTBEAT_SECONDS
+            self._shutdown = self._shutdown or self._leave.orphaned
+            self._line.send(Heartbeat(self._engine.stats()))
+
+    def _rest(self) -> None:
+        """Not at all while the model can run; briefly while something is loading; else until the next heartbeat."""
+        if self._commands.has_work or self._engine.is_stalled:
+            self._line.wait(_WAITING_MS)
+        elif not self._engine.has_work and not self._shutdown and not self._leave.asked:
+            self._line.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)
