@@ -34,7 +34,7 @@ class SchedulerConfig:
     enable_prefix_caching: bool = True
     eos_token_ids: frozenset[int] = frozenset()
     twin_patience: int = 8
-    slot_patience: int = 32
+    slot_patience: int = 16
     num_prefetched: int = 16
 
     def __post_init__(self) -> None:

@@ -237,9 +237,8 @@ class Scheduler:
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_ORDER)
         self._cache.announce(sequence)
-        if not sequence.output_token_ids:
-            sequence.cached_tokens = sequence.num_computed_tokens
         if sequence.epoch == 0:
+            sequence.cached_tokens = sequence.num_computed_tokens
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 

@@ -29,7 +29,7 @@ class Sequence:
         `block_table[p // block_size] * block_size + p % block_size`; the table may be longer than what is computed.
     block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
-    cached_tokens: prompt tokens that came from the prefix cache. prompt_logprobs: gathered over prefill chunks.
+    cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     in_flight: scheduled and not committed yet.
     awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.

@@ -1,0 +1,635 @@
+"""The whole scheduling side against a simulated device whose KV slots remember exactly what was written into them.
+
+The simulated model's next token is a function of adapter, index and the whole prefix. Before it computes, the device
+checks through the block table that every context slot holds the KV of just this prefix under just this adapter and
+salt; so stale sharing, premature publishing, lost writes and wrong recomputation all fail at the step that does them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from multiflora_engine.adapter_source import AdapterUnavailable
+from multiflora_engine.adapter_source import Residency as State
+from multiflora_engine.engine import Engine
+from multiflora_engine.limits import SchedulerConfig
+from multiflora_engine.request import (
+    GenerateRequest,
+    PositionLogprobs,
+    SamplingParams,
+    TokenDelta,
+    TokenLogprob,
+)
+from multiflora_engine.scheduler import Scheduler
+from multiflora_engine.sequence import Sequence, SequenceStatus
+from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+
+VOCABULARY = 11
+EOS = 0
+
+
+def fold(prefix: int, token_id: int) -> int:
+    return zlib.crc32(bytes([token_id]), prefix)
+
+
+def root(adapter: str | None, salt: str) -> int:
+    return zlib.crc32(repr((adapter, salt)).encode())
+
+
+def next_token(adapter: str | None, token_ids: list[int], index: int) -> int:
+    prefix = root(adapter, "")
+    for token_id in token_ids:
+        prefix = fold(prefix, token_id)
+    return fold(prefix, index) % VOCABULARY
+
+
+def alone(request: GenerateRequest, index: int, max_model_len: int) -> list[int]:
+    """The output of one candidate on a machine of its own."""
+    params, output = request.params, []
+    while len(output) < (params.max_tokens or 0) and len(request.prompt_token_ids) + len(output) < max_model_len:
+        output.append(next_token(request.adapter_digest, request.prompt_token_ids + output, index))
+        if output[-1] == EOS and not params.ignore_eos and len(output) >= params.min_tokens:
+            break
+    return output
+
+
+def prompt_logprob(adapter: str | None, token_ids: list[int]) -> PositionLogprobs:
+    """A made-up log-probability of the last token, given those before it."""
+    return PositionLogprobs(TokenLogprob(token_ids[-1], -float(next_token(adapter, token_ids, 0)), 1), [])
+
+
+class FakeAdapters:
+    """Slots, host memory and loading as AdapterResidency has them; loading takes `load_polls` polls."""
+
+    def __init__(self, num_slots: int, load_polls: int = 2, broken: frozenset[str] = frozenset()) -> None:
+        self.slots: list[str | None] = [None] * num_slots
+        self.users: Counter[str] = Counter()
+        self.pinned: set[str] = set()
+        self.loads = self.evictions = 0
+        self._load_polls = load_polls
+        self._broken = broken
+        self._loading: dict[str, int] = {}
+        self._host: set[str] = set()
+        self._last_use: dict[str, int] = {}
+        self._clock = 0
+
+    def state(self, digest: str) -> State:
+        if digest in self.slots:
+            return "slot"
+        return "cpu" if digest in self._host else "loading" if digest in self._loading else "disk"
+
+    def want(self, digest: str) -> None:
+        if self.state(digest) == "disk":
+            self._loading[digest] = self._load_polls
+
+    def poll(self) -> None:
+        for digest in list(self._loading):
+            self._loading[digest] -= 1
+            if self._loading[digest] <= 0:
+                del self._loading[digest]
+                self._host.add(digest)
+                self.loads += 1
+
+    def acquire(self, digest: str) -> int | None:
+        self._clock += 1
+        self.want(digest)
+        if digest in self._broken and digest in self._host:
+            self._host.discard(digest)
+            raise AdapterUnavailable(f"{digest} is broken")
+        if digest not in self.slots and not (digest in self._host and self._make_room(digest)):
+            return None
+        self.users[digest] += 1
+        return self.slots.index(digest)
+
+    def release(self, digest: str) -> None:
+        self._clock += 1
+        self._last_use[digest] = self._clock
+        assert self.users[digest] > 0, "released more often than acquired"
+        self.users[digest] -= 1
+
+    def is_pinned(self, digest: str) -> bool:
+        return digest in self.pinned
+
+    def _make_room(self, digest: str) -> bool:
+        if None not in self.slots:
+            idle = [d for d in self.slots if d and not self.users[d] and d not in self.pinned]
+            if not idle:
+                return False
+            self.slots[self.slots.index(min(idle, key=lambda d: self._last_use[d]))] = None
+            self.evictions += 1
+        self.slots[self.slots.index(None)] = digest
+        return True
+
+
+class FakeDevice:
+    """A ModelRunner that checks all it is given. `during` runs after the writes, as late as an abort can come."""
+
+    def __init__(self, num_blocks: int, block_size: int, adapters: FakeAdapters) -> None:
+        self.block_size = block_size
+        self.adapters = adapters
+        self.kv: list[tuple[int, int] | None] = [None] * (num_blocks * block_size)
+        self.fails_next = False
+        self.during: Callable[[], None] | None = None
+        self.computed_tokens = 0
+        self.largest_batch = 0
+        self.violation: AssertionError | None = None
+
+    def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
+        """Remembers a violation, because the engine answers any exception of a runner by failing the requests."""
+        try:
+            return self._execute(batch)
+        except AssertionError as violation:
+            self.violation = violation
+            raise
+
+    def _execute(self, batch: ScheduledBatch) -> list[StepOutput]:
+        assert len({id(entry.sequence) for entry in batch.entries}) == len(batch.entries)
+        self.computed_tokens += batch.num_tokens
+        self.largest_batch = max(self.largest_batch, batch.num_tokens)
+        contexts = [self._context(entry) for entry in batch.entries]
+        for entry, context in zip(batch.entries, contexts, strict=True):
+            self._verify(entry.sequence, context, entry.start)
+        if self.fails_next:
+            self.fails_next = False
+            raise RuntimeError("secret path /srv/models")
+        for entry, context in zip(batch.entries, contexts, strict=True):
+            for position in range(entry.start, entry.start + entry.num_tokens):
+                self.kv[self._slot(entry.sequence, position)] = context[position]
+        for entry, context in zip(batch.entries, contexts, strict=True):
+            self._verify(entry.sequence, context, len(context))
+        outputs = [self._output(entry) for entry in batch.entries]
+        if self.during:
+            self.during()
+        return outputs
+
+    def _slot(self, sequence: Sequence, position: int) -> int:
+        return sequence.block_table[position // self.block_size] * self.block_size + position % self.block_size
+
+    def _context(self, entry: Scheduled) -> list[tuple[int, int]]:
+        """What the KV of positions [0, start + num_tokens) has to be: (position, hash of all that it depends on)."""
+        sequence, kv = entry.sequence, []
+        assert sequence.status is SequenceStatus.RUNNING
+        assert entry.start == sequence.num_computed_tokens
+        if sequence.adapter_digest is None:
+            assert sequence.adapter_slot is None
+        else:
+            assert self.adapters.slots[sequence.adapter_slot or 0] == sequence.adapter_digest
+        prefix = root(sequence.adapter_digest, sequence.cache_salt)
+        for position, token_id in enumerate(sequence.token_ids[: entry.start + entry.num_tokens]):
+            prefix = fold(prefix, token_id)
+            kv.append((position, prefix))
+        return kv
+
+    def _verify(self, sequence: Sequence, context: list[tuple[int, int]], stop: int) -> None:
+        assert [self.kv[self._slot(sequence, position)] for position in range(stop)] == context[:stop]
+
+    def _output(self, entry: Scheduled) -> StepOutput:
+        sequence, end = entry.sequence, entry.start + entry.num_tokens
+        assert entry.samples == (end == sequence.num_tokens)
+        logprobs = None
+        if sequence.needs_prompt_logprobs:
+            last = min(end, sequence.num_prompt_tokens - 1)
+            logprobs = [
+                prompt_logprob(sequence.adapter_digest, sequence.token_ids[: position + 1])
+                for position in range(entry.start + 1, last + 1)
+            ]
+        token_id = next_token(sequence.adapter_digest, sequence.token_ids[:end], sequence.index)
+        return StepOutput(SampledToken(token_id) if entry.samples else None, logprobs)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Machine:
+    """One engine on a simulated device, and all deltas by (request id, index)."""
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 16,
+        block_size: int = 4,
+        num_slots: int = 2,
+        broken: frozenset[str] = frozenset(),
+        load_polls: int = 2,
+        **config: int | bool,
+    ) -> None:
+        sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
+        self.config = SchedulerConfig(
+            num_blocks=num_blocks, block_size=block_size, eos_token_ids=frozenset({EOS}), **sizes
+        )
+        self.adapters = FakeAdapters(num_slots, load_polls, broken)
+        self.device = FakeDevice(num_blocks, block_size, self.adapters)
+        self.clock = Clock()
+        self.scheduler = Scheduler(self.config, self.adapters, "base", self.clock)
+        self.engine = Engine(self.device, self.scheduler, self.adapters)
+        self.requests: dict[str, GenerateRequest] = {}
+        self.deltas: dict[tuple[str, int], list[TokenDelta]] = {}
+        self.num_steps = 0
+
+    def add(
+        self,
+        prompt: list[int],
+        *,
+        adapter: str | None = None,
+        salt: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+        **params: int | bool,
+    ) -> str:
+        request = GenerateRequest(
+            id=f"r{len(self.requests)}",
+            prompt_token_ids=prompt,
+            params=SamplingParams(**{"max_tokens": 8, **params}),
+            adapter_digest=adapter,
+            cache_salt=salt,
+            priority=priority,
+            deadline=deadline,
+        )
+        self.engine.add_request(request)
+        self.requests[request.id] = request
+        return request.id
+
+    def step(self) -> list[TokenDelta]:
+        self.num_steps += 1
+        deltas = self.engine.step()
+        if self.device.violation:
+            raise self.device.violation
+        for delta in deltas:
+            said = self.deltas.setdefault((delta.request_id, delta.index), [])
+            assert not said or said[-1].finish_reason is None, "nothing follows the last delta"
+            said.append(delta)
+        return deltas
+
+    def run(self, max_steps: int = 2000) -> None:
+        for _ in range(max_steps):
+            if not self.engine.has_work:
+                return
+            self.step()
+        raise AssertionError("requests are left over: somebody starves")
+
+    def output(self, request_id: str, index: int = 0) -> list[int]:
+        return [token_id for delta in self.deltas.get((request_id, index), []) for token_id in delta.token_ids]
+
+    def last(self, request_id: str, index: int = 0) -> TokenDelta:
+        return self.deltas[request_id, index][-1]
+
+    def alone(self, request_id: str, index: int = 0) -> list[int]:
+        return alone(self.requests[request_id], index, self.config.max_model_len)
+
+    def check_idle(self) -> None:
+        stats = self.engine.stats()
+        assert stats.free_blocks == stats.num_blocks
+        assert (stats.running, stats.waiting) == (0, 0)
+        assert not +self.adapters.users
+
+
+def test_a_mixed_batch_equals_each_alone() -> None:
+    machine = Machine(num_blocks=64)
+    ids = [
+        machine.add([1, 2, 3] * count, adapter=adapter, n=n)
+        for count, adapter, n in ((1, None, 1), (5, "a", 2), (9, "b", 1), (5, None, 3), (5, "b", 1))
+    ]
+    machine.run()
+    for request_id in ids:
+        for index in range(machine.requests[request_id].params.num_sequences):
+            assert machine.output(request_id, index) == machine.alone(request_id, index)
+    machine.check_idle()
+
+
+def test_preemption_recomputes_the_same_output() -> None:
+    machine = Machine(num_blocks=10, max_model_len=40)
+    ids = [machine.add([tag] * 6, max_tokens=30, ignore_eos=True) for tag in (1, 2, 3)]
+    machine.run()
+    assert machine.engine.stats().preemptions > 0
+    for request_id in ids:
+        assert machine.output(request_id) == machine.alone(request_id)
+    machine.check_idle()
+
+
+def test_a_failing_step_fails_its_requests_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine(num_blocks=64, max_num_seqs=2)
+    victims = [machine.add([1, 2, 3], ignore_eos=True), machine.add([4, 5, 6], n=2, ignore_eos=True)]
+    later = machine.add([7, 8, 9])
+    machine.step()
+    machine.device.fails_next = True
+    with caplog.at_level(logging.ERROR):
+        machine.step()
+    for request_id, index in ((victims[0], 0), (victims[1], 0), (victims[1], 1)):
+        last = machine.last(request_id, index)
+        assert last.finish_reason == "error"
+        assert last.failure is not None
+        assert last.failure.code == "internal_error"
+        assert "RuntimeError" in last.failure.message
+        assert "secret" not in last.failure.message
+    assert "secret" in caplog.text
+    machine.run()
+    assert machine.output(later) == machine.alone(later)
+    machine.check_idle()
+
+
+@pytest.mark.parametrize("outputs", [[], [StepOutput()]])
+def test_a_runner_that_breaks_its_contract_fails_the_batch(outputs: list[StepOutput]) -> None:
+    machine = Machine()
+    request_id = machine.add([1, 2, 3])
+    machine.device.execute = lambda batch: outputs  # type: ignore[method-assign]
+    machine.step()
+    assert machine.last(request_id).finish_reason == "error"
+    machine.check_idle()
+
+
+def test_a_broken_adapter_fails_only_those_who_name_it() -> None:
+    machine = Machine(broken=frozenset({"bad"}))
+    bad = machine.add([1, 2], adapter="bad", n=2)
+    good = machine.add([1, 2], adapter="a")
+    machine.run()
+    for index in (0, 1):
+        last = machine.last(bad, index)
+        assert last.failure is not None
+        assert last.failure.code == "adapter_unavailable"
+        assert last.failure.message == "bad is broken"
+    assert machine.output(good) == machine.alone(good)
+    machine.check_idle()
+
+
+def test_stalled_means_work_without_a_batch() -> None:
+    machine = Machine(load_polls=3)
+    assert not machine.engine.is_stalled
+    request_id = machine.add([1, 2], adapter="a", ignore_eos=True)
+    machine.step()
+    assert machine.engine.is_stalled
+    while not machine.output(request_id):
+        machine.step()
+    assert not machine.engine.is_stalled
+    machine.engine.abort(request_id)
+    assert not machine.engine.has_work
+    machine.step()
+    assert not machine.engine.is_stalled
+
+
+def test_stats_add_up() -> None:
+    machine = Machine(num_blocks=64)
+    prompt = [1, 2, 3, 4, 5, 6]
+    for _ in range(2):
+        machine.add(prompt, max_tokens=5, ignore_eos=True, adapter="a")
+        machine.run()
+    stats = machine.engine.stats()
+    assert (stats.prompt_tokens, stats.generation_tokens) == (12, 10)
+    assert (stats.cache_queries, stats.cache_hits) == (12, 4)
+    assert stats.adapter_loads == 1
+    assert stats.cached_blocks == 2
+    assert stats.steps > 0
+    assert stats.step_seconds > 0
+
+
+def longest_wait(num_adapters: int, num_slots: int, *, slot_patience: int) -> int:
+    """Steps from arrival to first token, the worst of them, under random traffic near what the batch can carry."""
+    chance = random.Random(1)
+    machine = Machine(
+        num_blocks=512, num_slots=num_slots, max_num_seqs=16, max_num_batched_tokens=64, slot_patience=slot_patience
+    )
+    arrivals: dict[str, int] = {}
+    waits: dict[str, int] = {}
+    while machine.num_steps < 1200 or machine.engine.has_work:
+        if machine.num_steps < 1200 and chance.random() < 0.7:
+            prompt = [chance.randrange(1, VOCABULARY) for _ in range(5)]
+            adapter = f"a{chance.randrange(num_adapters)}"
+            arrivals[machine.add(prompt, adapter=adapter, max_tokens=20, ignore_eos=True)] = machine.num_steps
+        for delta in machine.step():
+            waits.setdefault(delta.request_id, machine.num_steps - arrivals[delta.request_id])
+        assert machine.num_steps < 2000, "the backlog does not drain"
+    assert waits.keys() == arrivals.keys()
+    return max(waits.values())
+
+
+@pytest.mark.parametrize(("num_adapters", "num_slots", "bound"), [(6, 3, 90), (16, 8, 60)])
+def test_more_adapters_than_slots_wait_a_bounded_time(num_adapters: int, num_slots: int, bound: int) -> None:
+    assert longest_wait(num_adapters, num_slots, slot_patience=16) <= bound
+
+
+def steps_until_served(*, slot_patience: int, num_cold: int = 1, pinned: frozenset[str] = frozenset()) -> int | None:
+    """Three hot adapters hold three slots, each with a new request before the last one ends; cold ones arrive."""
+    machine = Machine(num_blocks=256, num_slots=3, max_num_seqs=16, slot_patience=slot_patience)
+    machine.adapters.pinned |= pinned
+    cold: list[str] = []
+    for step in range(400):
+        if step % 5 == 0:
+            for hot in ("a", "b", "c"):
+                machine.add([1, 2, 3], adapter=hot, max_tokens=12, ignore_eos=True)
+        if step == 20:
+            cold = [machine.add([4, 5], adapter=f"cold{i}", max_tokens=2) for i in range(num_cold)]
+        machine.step()
+        if cold and all(machine.output(request_id) for request_id in cold):
+            return step - 20
+    return None
+
+
+def test_an_adapter_among_hot_ones_is_served_after_patience_and_one_drain() -> None:
+    assert steps_until_served(slot_patience=10**9) is None, "the traffic would starve it without draining"
+    waited = steps_until_served(slot_patience=16)
+    assert waited is not None
+    assert waited <= 16 + 12 + 4
+
+
+def test_starving_adapters_drain_different_victims() -> None:
+    waited = steps_until_served(slot_patience=16, num_cold=3)
+    assert waited is not None
+    assert waited <= 16 + 12 + 8
+
+
+def test_pinned_adapters_are_not_drained() -> None:
+    waited = steps_until_served(slot_patience=16, pinned=frozenset("ab"))
+    assert waited is not None
+    assert waited <= 16 + 12 + 4
+
+
+def test_draining_in_vain_gives_the_slots_back() -> None:
+    machine = Machine(num_blocks=256, num_slots=1, max_num_seqs=16, slot_patience=4)
+    machine.add([1], adapter="hot", max_tokens=6, ignore_eos=True)
+    for _ in range(4):
+        machine.step()
+    machine.adapters.pinned.add("hot")
+    cold = machine.add([2], adapter="cold")
+    for _ in range(12):
+        machine.step()
+    hot = machine.add([3], adapter="hot")
+    for _ in range(12):
+        machine.step()
+    assert machine.output(hot) == machine.alone(hot)
+    assert not machine.output(cold)
+    machine.adapters.pinned.clear()
+    machine.run()
+    assert machine.output(cold) == machine.alone(cold)
+
+
+PREFIXES = ([1, 2, 3, 4] * 2, [1, 2, 3, 4] * 3, [1, 2, 3, 4, 5, 6, 7, 8, 9], [5])
+DIGESTS = (None, "a", "b", "c", "bad")
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Random lives on 12 blocks of 4, 3 sequences, 9 tokens a step, 2 slots for 3 adapters and a broken one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = Machine(
+            num_blocks=12,
+            max_model_len=36,
+            max_num_seqs=3,
+            max_num_batched_tokens=9,
+            slot_patience=6,
+            broken=frozenset({"bad"}),
+        )
+        self.aborted: set[str] = set()
+        self.machine.device.during = self.run_pending_abort
+        self.pending_abort: str | None = None
+
+    def live(self) -> list[str]:
+        return sorted(self.machine.scheduler._requests)
+
+    def run_pending_abort(self) -> None:
+        if self.pending_abort is not None:
+            self.abort_now(self.pending_abort)
+            self.pending_abort = None
+
+    def abort_now(self, request_id: str) -> None:
+        self.machine.engine.abort(request_id)
+        self.aborted.add(request_id)
+
+    @rule(
+        prefix=st.sampled_from(PREFIXES),
+        tail=st.lists(st.integers(1, VOCABULARY - 1), max_size=7),
+        adapter=st.sampled_from(DIGESTS),
+        salt=st.sampled_from(["", "a"]),
+        max_tokens=st.integers(0, 20),
+        min_tokens=st.integers(0, 3),
+        ignore_eos=st.booleans(),
+        n=st.sampled_from([1, 1, 1, 2, 4]),
+        priority=st.sampled_from([0, 0, 0, -1, 1]),
+        patience=st.none() | st.integers(0, 30),
+        prompt_logprobs=st.sampled_from([None, None, 1]),
+    )
+    def add(
+        self,
+        prefix: list[int],
+        tail: list[int],
+        adapter: str | None,
+        salt: str,
+        max_tokens: int,
+        min_tokens: int,
+        ignore_eos: bool,
+        n: int,
+        priority: int,
+        patience: int | None,
+        prompt_logprobs: int | None,
+    ) -> None:
+        self.machine.add(
+            prefix + tail,
+            adapter=adapter,
+            salt=salt,
+            max_tokens=max_tokens,
+            min_tokens=min(min_tokens, max_tokens),
+            ignore_eos=ignore_eos,
+            n=n,
+            priority=priority,
+            deadline=None if patience is None else self.machine.clock.now + patience,
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    @rule(count=st.integers(1, 6))
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.machine.step()
+            self.machine.clock.now += 1
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), during_step=st.booleans())
+    def abort(self, data: st.DataObject, during_step: bool) -> None:
+        request_id = data.draw(st.sampled_from(self.live()))
+        if during_step:
+            self.pending_abort = request_id
+            self.machine.step()
+            self.run_pending_abort()
+        else:
+            self.abort_now(request_id)
+
+    @rule()
+    def fail_next_step(self) -> None:
+        self.machine.device.fails_next = True
+
+    @rule(digest=st.sampled_from(["a", "b"]), how=st.sampled_from(["add", "discard"]))
+    def pin(self, digest: str, how: Literal["add", "discard"]) -> None:
+        getattr(self.machine.adapters.pinned, how)(digest)
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        scheduler, pool = self.machine.scheduler, self.machine.scheduler.pool
+        running, waiting = scheduler._running, scheduler._waiting
+        held = Counter(block_id for sequence in running for block_id in sequence.block_table)
+        assert [pool.references(b) for b in range(pool.num_blocks)] == [held[b] for b in range(pool.num_blocks)]
+        assert pool.num_free == pool.num_blocks - len(held)
+        assert +self.machine.adapters.users == Counter(s.adapter_digest for s in running if s.adapter_digest)
+        for queue in (running, waiting):
+            assert queue == sorted(queue, key=lambda sequence: sequence.order)
+        assert all(sequence.status is SequenceStatus.RUNNING for sequence in running)
+        assert all(sequence.status is SequenceStatus.WAITING for sequence in waiting)
+        assert not any(sequence.block_table or sequence.num_computed_tokens for sequence in waiting)
+        assert len(running) <= scheduler.config.max_num_seqs
+        assert self.machine.device.largest_batch <= scheduler.config.max_num_batched_tokens
+        computing = set(map(id, scheduler._cache._computing.values()))
+        assert computing <= set(map(id, running)), "nobody waits for a sequence that does not run"
+
+    def teardown(self) -> None:
+        self.machine.device.fails_next = False
+        self.machine.adapters.pinned.clear()
+        self.machine.run()
+        self.machine.check_idle()
+        assert not self.machine.scheduler._cache._computing
+        for request in self.machine.requests.values():
+            for index in range(request.params.num_sequences):
+                self.check_output(request, index)
+
+    def check_output(self, request: GenerateRequest, index: int) -> None:
+        deltas = self.machine.deltas.get((request.id, index), [])
+        expected, output = self.machine.alone(request.id, index), self.machine.output(request.id, index)
+        assert output == expected[: len(output)]
+        finish = deltas[-1].finish_reason if deltas else None
+        if finish in ("stop", "length"):
+            assert output == expected
+            assert (finish == "stop") == (bool(output) and output[-1] == EOS and not request.params.ignore_eos) or (
+                len(output) == request.params.max_tokens
+            )
+            self.check_prompt_logprobs(request, index, deltas)
+        elif finish is None:
+            assert request.id in self.aborted
+        else:
+            failure = deltas[-1].failure
+            assert failure is not None
+            assert failure.code in ("deadline_exceeded", "internal_error", "adapter_unavailable")
+
+    def check_prompt_logprobs(self, request: GenerateRequest, index: int, deltas: list[TokenDelta]) -> None:
+        expected = None
+        if request.params.prompt_logprobs is not None and index == 0:
+            prompt = request.prompt_token_ids
+            expected = [
+                None,
+                *(prompt_logprob(request.adapter_digest, prompt[:end]) for end in range(2, len(prompt) + 1)),
+            ]
+        assert deltas[0].prompt_logprobs == expected
+        assert all(delta.prompt_logprobs is None for delta in deltas[1:])
+
+
+TestEngineMachine = EngineMachine.TestCase
+TestEngineMachine.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
