@@ -17,7 +17,7 @@ from multiflora_adapters.report import AdapterError, ValidationRow, error, shown
 
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 1 << 20
-MAX_PATTERNS = 4096
+MAX_ENTRIES = 4096
 
 
 class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,9 +188,17 @@ def _check_initialisation(value: object) -> list[ValidationRow]:
 
 
 def _check_values(config: AdapterConfig) -> None:
-    if len(config.rank_pattern) > MAX_PATTERNS or len(config.alpha_pattern) > MAX_PATTERNS:
-        message = "rank_pattern or alpha_pattern has too many entries."
-        raise AdapterError(error("config", message, expected=f"at most {MAX_PATTERNS}"))
+    for name in (
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+    ):
+        value = getattr(config, name)
+        if not isinstance(value, str) and len(value or ()) > MAX_ENTRIES:
+            raise AdapterError(error("config", f"{name} has too many entries.", expected=f"at most {MAX_ENTRIES}"))
     if not math.isfinite(config.lora_alpha) or not all(map(math.isfinite, config.alpha_pattern.values())):
         raise AdapterError(error("config", "lora_alpha is not finite.", expected="a number"))
     ranks = [config.r, *config.rank_pattern.values()]

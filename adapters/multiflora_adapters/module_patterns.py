@@ -98,9 +98,11 @@ class ModuleMatcher:
     def _timed(self, expression: str, text: str, whole: bool) -> regex.Match[str] | None:
         started = time.thread_time()
         try:
+            if self._seconds_left <= 0:
+                raise TimeoutError
             compiled = self._expressions.get(expression) or self._compile(expression)
             find = compiled.fullmatch if whole else compiled.match
-            return find(text, timeout=max(self._seconds_left, 1e-3))
+            return find(text, timeout=self._seconds_left)
         except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError) as problem:
             reason = "takes too long to match" if isinstance(problem, TimeoutError) else f"is invalid ({problem})"
             raise AdapterError(

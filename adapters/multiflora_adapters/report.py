@@ -65,12 +65,16 @@ def passed(check: str, message: str) -> ValidationRow:
 
 def some_of(names: Iterable[str]) -> str:
     """The first few names and how many more there are; long names are cut, because they come from untrusted files."""
-    listed = [shown(name) for name in names]
+    listed = list(names)
     more = len(listed) - _NAMES_SHOWN
-    return ", ".join(listed[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown, listed[:_NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def shown(text: object, limit: int = 160) -> str:
     """An untrusted value as printable text of bounded length."""
-    plain = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    try:
+        whole = str(text)
+    except RecursionError:
+        whole = f"deeply nested {type(text).__name__}"
+    plain = "".join(c if c.isprintable() else "?" for c in whole[: limit + 1])
     return plain if len(plain) <= limit else plain[:limit] + "…"

@@ -21,7 +21,7 @@ from multiflora_adapters.lora_config import is_regular_file
 from multiflora_adapters.report import AdapterError, ValidationRow, error, shown
 
 WEIGHTS_NAME = "adapter_model.safetensors"
-MAX_HEADER_BYTES = 4 << 20
+MAX_HEADER_BYTES = 2 << 20
 PIECE_BYTES = 4 << 20
 _MAX_DIMENSIONS = 8
 

@@ -44,6 +44,11 @@ class AdapterRecord:
         self.rank = host.rank
         self.num_bytes = host.num_bytes
 
+    def fail(self, reason: str, now: float) -> None:
+        """It cannot be used; asked for again it is tried again, after a while."""
+        self.failure = reason
+        self.failed_at = now
+
     def state(self, now: float) -> Residency:
         if self.slot is not None:
             return "slot" if self.upload is None else "loading"

@@ -10,17 +10,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.adapter_reader import AdapterReader
 from multiflora_engine.adapter_record import AdapterRecord
 from multiflora_engine.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.host_adapters import HostAdapters
 from multiflora_engine.protocol import AdapterResidency as ResidencyRow
 
 _BYTES_PER_POLL = 8 << 20
 _MAX_KNOWN = 1024
-_READS_AHEAD = 2
+_HELD_PER_POLL = 8
 
 
 class AdapterResidency:
@@ -42,15 +43,14 @@ class AdapterResidency:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
-        self._reader = AdapterReader(load)
-        self._max_host = max(1, max_cpu_loras)
+        self._host = HostAdapters(load, max_cpu_loras, clock)
         self._reserved_rows = reserved_rows
         self._bytes_per_poll = self._bytes_left = bytes_per_poll
         self._clock = clock
         self._records: dict[str, AdapterRecord] = {}
-        self._to_read: deque[AdapterRecord] = deque()
+        self._in_slots: dict[int, AdapterRecord] = {}
         self._uploads: deque[AdapterRecord] = deque()
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}  # an ordered set: what load and pin want in a slot, first come first served
         self._lock = threading.RLock()
         self.loads = 0
         self.evictions = 0
@@ -64,7 +64,7 @@ class AdapterResidency:
     def want(self, digest: str) -> None:
         """Start bringing the adapter to host memory, unless it is there, on its way, or has just failed."""
         with self._lock:
-            self._read(self._asked(digest))
+            self._host.read(self._asked(digest))
 
     def acquire(self, digest: str) -> int | None:
         """The adapter's slot, with one more user; None while it loads or while there is no room.
@@ -107,20 +107,20 @@ class AdapterResidency:
             self._bytes_left = self._bytes_per_poll
             self._take_finished_reads()
             self._place_held()
-            self._start_reads()
+            self._host.start_reads()
             self._continue_uploads()
 
     def wait(self, timeout: float) -> bool:
         """Sleep until a background read ends, at most `timeout` seconds; for a loop that has nothing else to do."""
-        return self._reader.wait(timeout)
+        return self._host.reader.wait(timeout)
 
     def load(self, digest: str) -> None:
         """Bring the adapter to a slot without a request; a remembered failure is forgotten."""
         with self._lock:
             record = self._asked(digest)
             record.failure = None
-            self._held.add(digest)
-            self._read(record)
+            self._held.setdefault(digest)
+            self._host.read(record)
 
     def unload(self, digest: str) -> None:
         """Forget the adapter, in slots and in host memory: now, or as soon as its last user has gone. Unpins it."""
@@ -129,7 +129,7 @@ class AdapterResidency:
             if record is None:
                 return
             record.pinned = False
-            self._held.discard(digest)
+            self._held.pop(digest, None)
             record.dropped = True
             if not record.users:
                 self._drop(record)
@@ -153,7 +153,7 @@ class AdapterResidency:
         with self._lock:
             if digest in self._records:
                 self._records[digest].pinned = False
-                self._held.discard(digest)
+                self._held.pop(digest, None)
 
     def snapshot(self) -> list[ResidencyRow]:
         """All adapters in memory and the latest that were."""
@@ -163,9 +163,7 @@ class AdapterResidency:
 
     def close(self) -> None:
         """End the background thread after the read it is at."""
-        self._reader.close()
-
-    # From disk to host memory
+        self._host.reader.close()
 
     def _asked(self, digest: str) -> AdapterRecord:
         record = self._records.get(digest)
@@ -182,52 +180,22 @@ class AdapterResidency:
             if idle:
                 del self._records[min(idle, key=lambda r: r.asked).digest]
 
-    def _read(self, record: AdapterRecord) -> None:
-        if record.state(self._clock()) == "disk":
-            record.reading = True
-            self._to_read.append(record)
-            self._start_reads()
-
-    def _start_reads(self) -> None:
-        """Start as many as host memory has room for, beside adapters that are waited for and have no slot yet."""
-        while self._to_read and self._reader.outstanding < _READS_AHEAD:
-            kept = sum(record.keeps_host(self._clock()) for record in self._records.values())
-            if kept + self._reader.outstanding >= self._max_host:
-                return
-            self._reader.start(self._to_read.popleft().digest)
-
     def _take_finished_reads(self) -> None:
-        for digest, result in self._reader.finished():
-            record = self._records[digest]
-            record.reading = False
-            if isinstance(result, HostAdapter):
-                record.arrived(result)
-                self._trim_host(record)
-            else:
-                self._fail(record, result)
+        for record in self._host.take_finished():
+            if record.failure is not None:
+                self._give_up(record)
             if record.dropped:
                 self._drop(record)
 
-    def _trim_host(self, newest: AdapterRecord) -> None:
-        """Drop host copies beyond the limit: the longest unused, but not what somebody waits for."""
-        now = self._clock()
-        copies = [r for r in self._records.values() if r.host is not None and r.upload is None and r is not newest]
-        surplus = sum(r.host is not None for r in self._records.values()) - self._max_host
-        for record in sorted(copies, key=lambda r: (r.keeps_host(now), r.asked))[: max(0, surplus)]:
-            record.host = None
-
-    def _fail(self, record: AdapterRecord, reason: str) -> None:
-        record.failure = reason
-        record.failed_at = self._clock()
+    def _give_up(self, record: AdapterRecord) -> None:
+        """After a failure only pins are tried again by themselves."""
         if not record.pinned:
-            self._held.discard(record.digest)
-
-    # From host memory to slots
+            self._held.pop(record.digest, None)
 
     def _place(self, record: AdapterRecord) -> bool:
         """Begin the upload if the adapter is in host memory and fits, also by evicting idle ones."""
         if record.host is None:
-            self._read(record)
+            self._host.read(record)
             return False
         upload = self._pool.begin(record.host, at_end=record.pinned)
         if upload is None:
@@ -237,6 +205,7 @@ class AdapterResidency:
         if upload is None:
             return False
         record.slot, record.upload, record.used = upload.slot, upload, False
+        self._in_slots[upload.slot] = record
         self._uploads.append(record)
         return True
 
@@ -247,12 +216,12 @@ class AdapterResidency:
         rows that would be enough together, and come back by themselves.
         """
         now = self._clock()
-        idle = sorted((r for r in self._records.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.asked))
-        chosen: list[AdapterRecord] = []
-        while idle and not self._fits_without(rank, chosen):
-            chosen.append(idle.pop(0))
-        if not self._fits_without(rank, chosen):
+        idle = sorted((r for r in self._in_slots.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.asked))
+        if not self._fits_without(rank, idle):
             return None
+        chosen: list[AdapterRecord] = []
+        while not self._fits_without(rank, chosen):
+            chosen.append(idle.pop(0))
         for victim in reversed(chosen[:]):
             rest = [r for r in chosen if r is not victim]
             if self._fits_without(rank, rest):
@@ -263,21 +232,32 @@ class AdapterResidency:
         return self._pool.would_fit(rank, {r.slot for r in records if r.slot is not None})
 
     def _evict(self, record: AdapterRecord) -> None:
-        assert record.slot is not None, "only adapters in a slot are evicted"
         assert not record.users, "only idle adapters are evicted"
-        self._pool.remove(record.slot)
-        record.slot = None
+        self._leave_slot(record)
         self.evictions += 1
         if record.pinned:
-            self._held.add(record.digest)
+            self._held.setdefault(record.digest)
+
+    def _leave_slot(self, record: AdapterRecord) -> None:
+        assert record.slot is not None, "it has no slot to leave"
+        if record.upload is not None:
+            self._uploads.remove(record)
+        self._pool.remove(record.slot)
+        del self._in_slots[record.slot]
+        record.slot = record.upload = None
 
     def _place_held(self) -> None:
-        for digest in sorted(self._held):
+        for digest in list(islice(self._held, _HELD_PER_POLL)):
             record = self._records[digest]
-            if record.host is None and record.rank and self._victims_for(record.rank) is None:
-                continue  # reading it before there is room would only drive others out of host memory
-            if record.slot is not None or self._place(record):
-                self._held.discard(digest)
+            del self._held[digest]
+            if record.slot is None and not self._place_when_room(record):
+                self._held[digest] = None
+
+    def _place_when_room(self, record: AdapterRecord) -> bool:
+        """As _place, but reads it only when there is room: before that it would drive others out of host memory."""
+        if record.host is None and record.rank and self._victims_for(record.rank) is None:
+            return False
+        return self._place(record)
 
     def _continue_uploads(self) -> None:
         while self._uploads and self._bytes_left > 0:
@@ -286,8 +266,9 @@ class AdapterResidency:
             try:
                 copied, complete = record.upload.step(self._bytes_left)
             except RuntimeError as problem:  # the device is out of memory: this adapter fails, the loop goes on
-                self._cancel_upload(record)
-                self._fail(record, f"The adapter does not fit on the device: {problem}")
+                self._leave_slot(record)
+                record.fail(f"The adapter does not fit on the device: {problem}", self._clock())
+                self._give_up(record)
                 continue
             self._bytes_left -= copied
             if complete:
@@ -295,15 +276,9 @@ class AdapterResidency:
                 self._uploads.popleft()
                 self.loads += 1
 
-    def _cancel_upload(self, record: AdapterRecord) -> None:
-        assert record.slot is not None
-        self._uploads.remove(record)
-        self._pool.remove(record.slot)
-        record.slot = record.upload = None
-
     def _check_attainable(self, record: AdapterRecord) -> None:
         """Raise when waiting is in vain: pinned adapters leave less than this one needs."""
-        pinned = [r for r in self._records.values() if r.pinned and r.slot is not None and r is not record]
+        pinned = [r for r in self._in_slots.values() if r.pinned]
         rows = self._pool.num_rows - sum(r.rank for r in pinned)
         if record.rank > rows or len(pinned) >= self._pool.num_slots:
             raise AdapterUnavailable(
@@ -312,14 +287,8 @@ class AdapterResidency:
             )
 
     def _drop(self, record: AdapterRecord) -> None:
-        if record.upload is not None:
-            self._cancel_upload(record)
         if record.slot is not None:
-            self._pool.remove(record.slot)
-            record.slot = None
-        record.host = None
-        if record in self._to_read:
-            self._to_read.remove(record)
-            record.reading = False
+            self._leave_slot(record)
+        self._host.drop(record)
         if not record.reading:
             self._records.pop(record.digest, None)

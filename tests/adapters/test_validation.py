@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import msgspec
 import numpy as np
@@ -113,6 +114,32 @@ def test_expressions_that_never_end(key, monkeypatch, base, broken):
     endless = r"((.?){50}){50}[!?]"
     folder = broken(config={key: endless if key.endswith("modules") else {endless: 4}})
     assert "too long to match" in refusal(folder, base).message
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "target_modules", "layers_to_transform", "layers_pattern"])
+def test_endless_lists(key, base, broken):
+    value = (
+        {f"p{i}": 4 for i in range(5000)}
+        if key == "rank_pattern"
+        else [i if "to" in key else f"p{i}" for i in range(5000)]
+    )
+    assert "too many entries" in refusal(broken(config={key: value}), base).message
+
+
+def test_many_slow_expressions_share_one_limit(monkeypatch, base, broken):
+    monkeypatch.setattr("multiflora_adapters.module_patterns._MATCHING_SECONDS", 0.05)
+    slow = {rf"((.?){{9}}){{{i}}}[!?]": 4 for i in range(2, 200)}
+    started = time.perf_counter()
+    assert "too long to match" in refusal(broken(config={"rank_pattern": slow}), base).message
+    assert time.perf_counter() - started < 3
+
+
+def test_deeply_nested_settings(base, broken):
+    folder = broken()
+    for depth in (300, 800, 950, 5000):
+        nested = '{"peft_type": "LORA", "modules_to_save": ' + "[" * depth + "1" + "]" * depth + "}"
+        (folder / "adapter_config.json").write_text(nested)
+        assert refusal(folder, base).check == "config"
 
 
 def test_too_large_configuration(base, broken):
@@ -249,7 +276,7 @@ F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
         (b"\x10", "ends before its header"),
         (header_bytes(b"{}", 2**63), "ends before its header"),
         (header_bytes(b"{}", 1 << 20), "ends before its header"),
-        (header_bytes(b" " * ((4 << 20) + 1)), "at most"),
+        (header_bytes(b" " * ((2 << 20) + 1)), "at most"),
         (header_bytes(b"[1]"), "not valid"),
         (header_bytes(b"\xff"), "not valid"),
         (header_bytes(b'{"a":' + b"[" * 60_000), "not valid"),

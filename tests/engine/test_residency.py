@@ -67,7 +67,7 @@ class Harness:
         """Poll until no read is under way."""
         for _ in range(500):
             self.residency.poll()
-            if not self.residency._reader.outstanding:
+            if not self.residency._host.reader.outstanding:
                 return
             self.residency.wait(0.05)
         raise AssertionError("reads never end")
@@ -234,7 +234,7 @@ def test_load_forgets_a_failure_at_once(harness):
 @pytest.mark.parametrize("problem", [OSError(5, "Input/output error"), RuntimeError("surprise"), MemoryError()])
 def test_any_failure_of_a_read_stays_with_its_adapter(problem, harness):
     h = harness()
-    h.residency._reader._load = lambda digest: (_ for _ in ()).throw(problem)
+    h.residency._host.reader._load = lambda digest: (_ for _ in ()).throw(problem)
     h.residency.want("a4")
     h.settle()
     with pytest.raises(AdapterUnavailable):
@@ -394,7 +394,7 @@ def test_real_files(tmp_path, harness):
     store = ArtifactStore(tmp_path / "store")
     digest = store.add(folder).digest
     h = harness()
-    h.residency._reader._load = lambda d: load_adapter(
+    h.residency._host.reader._load = lambda d: load_adapter(
         store.path(d), BASE, torch.float32, lambda name: torch.zeros(16, 16), digest=d
     )
     slot = h.get(digest)
@@ -457,7 +457,7 @@ class ResidencyMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.h = Harness(rows=16, slots=4, max_cpu=2, reserved_rows=4, bytes_per_poll=3 * ROW_BYTES)
-        self.h.residency._reader = SteppedReader(self.h.files.load)
+        self.h.residency._host.reader = SteppedReader(self.h.files.load)
         self.users: dict[str, list[int]] = {}
 
     @rule(digest=st.sampled_from(DIGESTS))
@@ -500,7 +500,7 @@ class ResidencyMachine(RuleBasedStateMachine):
 
     @rule()
     def read(self):
-        self.h.residency._reader.step()
+        self.h.residency._host.reader.step()
 
     @rule()
     def poll(self):
@@ -555,3 +555,38 @@ class ResidencyMachine(RuleBasedStateMachine):
 
 ResidencyMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestResidency = ResidencyMachine.TestCase
+
+
+def test_held_adapters_that_do_not_fit_are_not_read_again_and_again(harness):
+    h = harness(rows=8, max_cpu=1)
+    assert h.get("a8") is not None
+    for digest in ("b8", "c8", "d8"):
+        h.residency.load(digest)
+    for _ in range(20):
+        h.settle()
+        h.clock.now += 1
+    assert len(h.files.reads) == 4
+    h.residency.release("a8")
+    for _ in range(20):
+        h.settle()
+        h.clock.now += 1
+    assert h.residency.loads == 4, "all of them had their turn"
+    assert len(h.files.reads) <= 7
+
+
+def test_a_long_queue_costs_a_step_little(harness):
+    """Hundreds of known adapters, all slots in use: asking for each of them must not make the step slow."""
+    h = harness(rows=64, slots=64, max_cpu=64)
+    digests = [f"{chr(0x100 + i)}1" for i in range(400)]
+    for digest in digests:
+        h.residency.load(digest)
+    for _ in range(300):
+        h.settle()
+        h.clock.now += 3
+    for digest in digests[:64]:
+        h.get(digest)
+    started = time.perf_counter()
+    for digest in digests:
+        h.residency.acquire(digest)
+    h.residency.poll()
+    assert time.perf_counter() - started < 0.25
