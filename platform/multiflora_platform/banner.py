@@ -1,0 +1,50 @@
+"""What `multiflora serve` prints when it is ready: addresses, device, memory, the key and a first request to copy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from multiflora_engine.protocol import Ready
+
+MIB = 1 << 20
+NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
+
+
+@dataclass(frozen=True)
+class Banner:
+    """key: the admin key to show, once, when this start made it. prompt: a message that shows what `model` does."""
+
+    url: str
+    base: str
+    adapters: tuple[str, ...]
+    ready: Ready
+    key: str | None
+    needs_key: bool
+    model: str
+    prompt: str
+
+    def text(self) -> str:
+        ready = self.ready
+        tokens = ready.num_blocks * ready.block_size
+        lines = [
+            "",
+            f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({ready.dtype})",
+            f"  API       {self.url}/v1    docs {self.url}/docs    metrics {self.url}/metrics",
+            f"  adapters  {', '.join(self.adapters) or NO_ADAPTERS}",
+            f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
+            f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
+            f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",
+            "",
+        ]
+        if self.key:
+            lines += ["The admin key, shown only now:", "", f"  export MULTIFLORA_API_KEY={self.key}", ""]
+        lines += ["Try it:", "", self._curl(), ""]
+        return "\n".join(lines)
+
+    def _curl(self) -> str:
+        content = json.dumps(self.prompt, ensure_ascii=False).replace("'", "'\\''")
+        body = f'{{"model": "{self.model}", "temperature": 0, "messages": [{{"role": "user", "content": {content}}}]}}'
+        key = f' -H "Authorization: Bearer {self.key or "$MULTIFLORA_API_KEY"}"' if self.needs_key else ""
+        return f"  curl {self.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"

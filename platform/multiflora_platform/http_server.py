@@ -1,0 +1,111 @@
+"""The listening side: the socket, bounded heads, and an end that lets streams finish. Knows no routes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from multiflora_platform.services import Services
+from multiflora_platform.settings import ConfigurationError, Settings
+
+MAX_HEAD_BYTES = 64 << 10
+_REFUSAL = b"The request's head is larger than 64 KiB; send fewer or shorter headers."
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
+)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A bound socket. Raises ConfigurationError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"port {settings.port} is in use on {settings.host}; stop what listens there or give another --port"
+            ) from None
+        raise ConfigurationError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    return listener
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """uvicorn's fast protocol with a limit on request line and headers: 431 beyond MAX_HEAD_BYTES."""
+
+    _in_head = False
+    _head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse_head()
+        else:
+            super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
+
+
+class HttpServer(uvicorn.Server):
+    """Signals begin the drain instead of closing the listener; a second one ends at once."""
+
+    def __init__(self, app: FastAPI, services: Services) -> None:
+        config = uvicorn.Config(
+            app,
+            http=BoundedHeadProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        super().__init__(config)
+        self._services = services
+        self._loop = asyncio.get_running_loop()
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self.begin_exit)
+
+    def begin_exit(self) -> None:
+        """Refuse new requests, let the running ones end, then stop. Called again: stop now."""
+        if self._draining is None:
+            self._draining = self._loop.create_task(self._drain())
+        else:
+            self.should_exit = True
+
+    async def _drain(self) -> None:
+        try:
+            await self._services.drain(self._services.settings.drain_timeout)
+        finally:
+            self.should_exit = True
+
+
+def address(listener: socket.socket) -> str:
+    """`http://host:port` as a client on this machine reaches it."""
+    name: tuple[Any, ...] = listener.getsockname()
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(name[0], f"[{name[0]}]" if ":" in name[0] else name[0])
+    return f"http://{host}:{name[1]}"

@@ -1,0 +1,226 @@
+"""`multiflora serve`: puts the parts together, watches over their life, takes them apart in order.
+
+Owns the order of start and end. Each part's own work is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.config import EngineConfig
+from multiflora_engine.hub import resolve_model
+from multiflora_engine.model_config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.protocol import Ready
+from multiflora_engine.supervisor import EngineFailed, EngineSupervisor
+from multiflora_platform.app import create_app
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.banner import Banner
+from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
+from multiflora_platform.http_server import HttpServer, address, listen
+from multiflora_platform.loading import LoadingDisplay
+from multiflora_platform.metrics import Metrics
+from multiflora_platform.registry.engine_link import EngineLink
+from multiflora_platform.registry.errors import RegistryError, VersionRejected
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.text.errors import TokenizerError
+from multiflora_platform.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What can be known of the base model before anything runs."""
+
+    served: ServedModel
+    config: ModelConfig
+    base: BaseModel
+    demo: tuple[DemoAdapter, ...]
+
+
+def serve(settings: Settings) -> int:
+    """Run until a signal ends it; returns the exit code. Raises ConfigurationError or CommandError."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    opened = open_model(settings)
+    prepare_data_dir(settings)
+    with listen(settings) as listener:
+        return uvloop.run(_serve(settings, opened, listener))
+
+
+def open_model(settings: Settings) -> Opened:
+    """Find and read the base model's folder. Raises ConfigurationError naming what is missing or unsupported."""
+    demo: tuple[DemoAdapter, ...] = ()
+    try:
+        if settings.model is None:
+            folder = demo_folder()
+            folder, demo = folder / "base", tuple(demo_adapters(folder))
+        else:
+            folder = resolve_model(settings.model)
+        config = load_model_config(folder)
+        name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
+        served = ServedModel(
+            name=name,
+            root=settings.model or MODEL_NAME,
+            tokenizer=Tokenizer.load(folder),
+            vocab_size=config.vocab_size,
+            max_model_len=settings.max_model_len or config.max_position_embeddings,
+            created=int(time.time()),
+            generation_defaults=config.generation_defaults,
+        )
+        return Opened(served, config, config.base_model(name), demo)
+    except (ModelError, TokenizerError) as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """The data folder, readable by its owner alone. Raises ConfigurationError."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.data_dir.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot use --data-dir {settings.data_dir}: {error.strerror}; give a folder that you may write"
+        ) from None
+
+
+def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineConfig:
+    """The engine's part of the settings; the names are the same."""
+    shared = {name: value for name, value in settings.model_dump().items() if name in EngineConfig.__struct_fields__}
+    return EngineConfig(**shared, model_path=str(folder), artifact_root=str(artifacts))
+
+
+async def _serve(settings: Settings, opened: Opened, listener: socket.socket) -> int:
+    with LoadingDisplay() as display:
+        async with _parts(settings, opened, display) as (services, engine):
+            server = HttpServer(create_app(services), services)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                ready = await _ready_or_stopped(engine, serving)
+                if ready is not None:
+                    await _seed(services.registry, settings, opened.demo)
+                    print(_banner(services, opened, ready, address(listener)).text(), flush=True)
+                    await _watch(engine, serving)
+            except EngineFailed as error:
+                if error.kind == "configuration":
+                    raise ConfigurationError(error.message) from None
+                raise CommandError(f"the engine cannot be started: {error.message}") from None
+            finally:
+                server.should_exit = True
+                await serving
+    return ExitCode.OK
+
+
+@asynccontextmanager
+async def _parts(
+    settings: Settings, opened: Opened, display: LoadingDisplay
+) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
+    """The services and their engine, started; stopped in reverse order."""
+    store = ArtifactStore(settings.data_dir / "artifacts")
+    async with AsyncExitStack() as stack:
+        try:
+            registry = await Registry.open(
+                settings.resolved_database_url,
+                store,
+                opened.base,
+                settings.max_lora_rank,
+                scratch=settings.data_dir / "incoming",
+                source_roots=settings.allow_source_root,
+                max_upload_bytes=settings.max_upload_bytes,
+                reserved_names={opened.served.name},
+            )
+        except RegistryError as error:
+            raise ConfigurationError(error.detail) from None
+        stack.push_async_callback(registry.close)
+        keys = await KeyStore.open(
+            registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
+        )
+        stack.push_async_callback(keys.close)
+        engine = EngineSupervisor(
+            engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
+            on_progress=display.update,
+        )
+        registry.attach(EngineLink(engine))
+        services = Services(
+            settings=settings,
+            model=opened.served,
+            engine=engine,
+            registry=registry,
+            keys=keys,
+            metrics=Metrics(opened.served.name),
+        )
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        yield services, engine
+
+
+async def _ready_or_stopped(engine: EngineSupervisor, serving: asyncio.Task[None]) -> Ready | None:
+    """None when a signal ended the server before the engine was ready. Raises EngineFailed."""
+    waiting = asyncio.create_task(engine.wait_ready())
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        return None
+    return waiting.result()
+
+
+async def _watch(engine: EngineSupervisor, serving: asyncio.Task[None]) -> None:
+    """Until the server ends. Raises EngineFailed when the engine has died for good."""
+    while not serving.done():
+        await asyncio.wait({serving}, timeout=1.0)
+        if engine.state == "failed":
+            assert engine.failure is not None, "a failed engine says why"
+            raise EngineFailed(engine.failure)
+
+
+async def _seed(registry: Registry, settings: Settings, demo: tuple[DemoAdapter, ...]) -> None:
+    """The bundled demo's adapters and --lora-modules. Raises CommandError naming the adapter and what is wrong."""
+    for adapter in demo:
+        await registry.seed(
+            adapter.name,
+            adapter.path,
+            description=adapter.description,
+            tags=adapter.tags,
+            demo_prompt=adapter.demo_prompt,
+        )
+    for module in settings.lora_modules:
+        name, _, path = module.partition("=")
+        try:
+            await registry.seed(name, Path(path))
+        except VersionRejected as error:
+            raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
+        except RegistryError as error:
+            raise ConfigurationError(f"--lora-modules {name}: {error.detail}") from None
+
+
+def _first_error(error: VersionRejected) -> str:
+    row = next((row for row in error.rows if row["severity"] == "error"), None)
+    return error.detail if row is None else " ".join(part for part in (row["message"], row["hint"]) if part)
+
+
+def _banner(services: Services, opened: Opened, ready: Ready, url: str) -> Banner:
+    adapters = services.registry.served()
+    shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
+    return Banner(
+        url=url,
+        base=opened.served.name,
+        adapters=tuple(adapter.name for adapter in adapters),
+        ready=ready,
+        key=services.keys.bootstrap_key,
+        needs_key=not services.settings.no_auth,
+        model=shown.name if shown else opened.served.name,
+        prompt=(shown.demo_prompt if shown else None) or "Hello!",
+    )
