@@ -22,7 +22,7 @@ from multiflora_platform.registry.errors import (
 from multiflora_platform.registry.names import check_alias
 from multiflora_platform.registry.snapshot import DEFAULT
 from multiflora_platform.registry.split import lay_out
-from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Version
+from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter, Alias, AliasMove, Version
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ async def _require(change: Change, adapter: Adapter, alias: str) -> Alias:
 
 
 async def _require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
-    query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(numbers))
+    possible = [number for number in numbers if 0 < number <= LARGEST_NUMBER]
+    query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(possible))
     states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())
     for number in numbers:
         if number not in states:

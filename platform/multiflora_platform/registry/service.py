@@ -26,6 +26,7 @@ from multiflora_platform.registry.aliases import Precondition
 from multiflora_platform.registry.artifacts import Artifacts
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.disk import full_disk_reported
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, Unavailable, VersionNotFound
 from multiflora_platform.registry.events import Feed
@@ -199,15 +200,17 @@ class Registry:
     ) -> Outcome:
         """A body as it comes from the network (uploads.py). Raises VersionRejected and what Upload.receive raises."""
         self.adapter(name)
-        async with self._scratch.folder() as received:
-            fingerprint = await Upload(received, self._sources.max_bytes).receive(content_type, length, chunks)
-            request = Repeatable(key, _hash(fingerprint, promote))
-            return await self.submit(name, moved_from(received, "upload"), actor, promote, request)
+        with full_disk_reported():
+            async with self._scratch.folder() as received:
+                fingerprint = await Upload(received, self._sources.max_bytes).receive(content_type, length, chunks)
+                request = Repeatable(key, _hash(fingerprint, promote))
+                return await self.submit(name, moved_from(received, "upload"), actor, promote, request)
 
     async def submit(self, name: str, obtain: Obtain, actor: str, promote: bool, request: Repeatable) -> Outcome:
         """The version that `obtain` provides; raises VersionRejected."""
         submission = Submission(self.adapter(name).id, name, obtain, actor, promote, request)
-        return (await self._ingest.submit(submission)).unwrapped()
+        with full_disk_reported():
+            return (await self._ingest.submit(submission)).unwrapped()
 
     async def version(self, name: str, number: int) -> dict[str, Any]:
         entry = self.adapter(name)

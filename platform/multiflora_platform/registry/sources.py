@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from multiflora_adapters.archive import ArchiveError, unpack_adapter
 from multiflora_adapters.manifest import ARTIFACT_FILES
@@ -42,11 +42,12 @@ class Sources:
 
         Raises SourceRefused, SourceNotFound, SourceIncomplete, SourceUnsupported, SourceUnreachable, PayloadTooLarge.
         """
-        scheme = urlsplit(source).scheme.lower()
+        scheme, _, rest = source.partition("://")
+        scheme = scheme.lower()
         if scheme == "file":
-            return self.copy(_local_path(source), folder)
+            return self.copy(_local_path(rest), folder)
         if scheme == "hf":
-            return self._download(source, folder)
+            return self._download(rest, folder)
         if scheme in ("http", "https"):
             raise SourceRefused(
                 f"{scheme}:// sources are never fetched; upload the files, or use file:// or hf://.", pointer="/source"
@@ -83,14 +84,14 @@ class Sources:
             pointer="/source",
         )
 
-    def _download(self, source: str, folder: Path) -> str:
+    def _download(self, address: str, folder: Path) -> str:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-        match = _HUB.fullmatch(source.partition("://")[2])
+        match = _HUB.fullmatch(address)
         if match is None:
             raise InvalidRequest("A hub source reads hf://organisation/repository@revision.", pointer="/source")
-        repo = match["repo"]
+        repo, source = match["repo"], f"hf://{address}"
         try:
             info = HfApi().model_info(repo, revision=match["revision"], files_metadata=True)
             sizes = [file.size or 0 for file in info.siblings or () if file.rfilename in ARTIFACT_FILES]
@@ -126,10 +127,10 @@ def require_complete(folder: Path) -> None:
         )
 
 
-def _local_path(source: str) -> Path:
-    parts = urlsplit(source)
-    path = unquote(parts.path)
-    if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
+def _local_path(address: str) -> Path:
+    host, slash, path = address.partition("/")
+    path = slash + unquote(path)
+    if host not in ("", "localhost") or not slash or "\0" in path:
         raise InvalidRequest("A local source is absolute: file:///folder/of/the/adapter.", pointer="/source")
     return Path(path)
 

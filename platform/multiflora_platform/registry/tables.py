@@ -28,6 +28,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")
 ROLES = ("admin", "tenant")
+# What an INTEGER column of PostgreSQL holds.
+LARGEST_NUMBER = 2**31 - 1
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -14,10 +14,9 @@ from multiflora_adapters.validation import ValidationRow as ReportRow
 from multiflora_platform.registry import aliases
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import AdapterNotFound, VersionNotFound
-from multiflora_platform.registry.tables import Adapter, ValidationRow, Version, VersionFile
+from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter, ValidationRow, Version, VersionFile
 
 UNFINISHED = ("pending", "fetching", "validating")
-_LARGEST_ID = 2**31 - 1
 
 
 async def begin(change: Change, adapter_id: int, source: str, base_digest: str) -> Version:
@@ -116,7 +115,7 @@ async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_d
 
 
 async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> Version:
-    query = select(Version).where(Version.adapter_id == adapter_id, Version.number == min(number, _LARGEST_ID))
+    query = select(Version).where(Version.adapter_id == adapter_id, Version.number == min(number, LARGEST_NUMBER))
     version = await session.scalar(query)
     if version is None:
         raise VersionNotFound(f"Adapter {name!r} has no version {number}.")

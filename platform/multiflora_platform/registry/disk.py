@@ -1,0 +1,20 @@
+"""A full disk is the operator's to mend, not a bug: it becomes a typed error with a next step."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from multiflora_platform.registry.errors import InsufficientStorage
+
+
+@contextmanager
+def full_disk_reported() -> Iterator[None]:
+    """Raises InsufficientStorage in the place of the OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InsufficientStorage("The data folder's disk is full; free some space and try again.") from error

@@ -1,0 +1,153 @@
+"""A registry over a tiny base model, PEFT files made by hand, and an application with nothing but /api."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from safetensors.numpy import save
+
+from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.store import ArtifactStore
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.registry import problems
+from multiflora_platform.registry.database import private_folder
+from multiflora_platform.registry.migrate import upgrade
+from multiflora_platform.registry.routes import router
+from multiflora_platform.registry.service import Registry
+
+ADMIN = "mf-admin-for-tests"
+SITE = "model.layers.0.self_attn.q_proj"
+Files = dict[str, bytes]
+_SCHEMA: list[bytes] = []
+
+
+def base_model(digest: str = "b" * 64) -> BaseModel:
+    return BaseModel("tiny", "LlamaForCausalLM", digest, 1, {SITE: Site(SITE, 8, 8, 0)})
+
+
+def adapter_files(seed: int = 0, rank: int = 2, **config: Any) -> Files:
+    """The two files of a PEFT adapter; another seed, another digest."""
+    random = np.random.default_rng(seed)
+    prefix = f"base_model.model.{SITE}"
+    tensors = {
+        f"{prefix}.lora_A.weight": random.standard_normal((rank, 8), dtype=np.float32),
+        f"{prefix}.lora_B.weight": random.standard_normal((8, rank), dtype=np.float32),
+    }
+    document = {"peft_type": "LORA", "r": rank, "lora_alpha": 4, "target_modules": ["q_proj"], **config}
+    return {"adapter_config.json": json.dumps(document).encode(), "adapter_model.safetensors": save(tensors)}
+
+
+def rejected_files(seed: int = 0) -> Files:
+    """A sound file whose tensors fit no module of the base."""
+    files = adapter_files(seed)
+    name = SITE.replace("q_proj", "x_proj")
+    tensors = {f"base_model.model.{name}.lora_A.weight": np.full((2, 8), seed, np.float32)}
+    return {**files, "adapter_model.safetensors": save(tensors)}
+
+
+def write_folder(folder: Path, files: Files) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def _provide_schema(database: Path) -> None:
+    """Migrating once and copying saves each test a tenth of a second."""
+    if not database.exists():
+        with TemporaryDirectory() as folder:
+            template = Path(folder) / "multiflora.db"
+            if not _SCHEMA:
+                upgrade(f"sqlite:///{template}")
+                _SCHEMA.append(template.read_bytes())
+        private_folder(database.parent)
+        database.write_bytes(_SCHEMA[0])
+
+
+class House:
+    """One registry with its keys and an HTTP client, over a data folder that can be opened again."""
+
+    def __init__(self, data: Path, **options: Any) -> None:
+        self.data = data
+        self.options = options
+        self.max_rank = options.pop("max_rank", 8)
+        self.base = options.pop("base", base_model())
+        self.prober = options.pop("prober", None)
+        self.store = ArtifactStore(data / "artifacts")
+        self.closed = False
+
+    async def open(self) -> House:
+        _provide_schema(self.data / "multiflora.db")
+        self.registry = await Registry.open(
+            f"sqlite+aiosqlite:///{self.data / 'multiflora.db'}",
+            self.store,
+            self.base,
+            self.max_rank,
+            self.prober,
+            scratch=self.data / "incoming",
+            **self.options,
+        )
+        self.keys = await KeyStore.open(self.registry.database, self.data, admin_keys=[ADMIN])
+        self.app = FastAPI()
+        self.app.state.services = SimpleNamespace(registry=self.registry, keys=self.keys)
+        self.app.include_router(router)
+        problems.install(self.app)
+        self.admin = self.client(ADMIN)
+        return self
+
+    def client(self, key: str | None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        transport = httpx.ASGITransport(app=self.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://test/api/v1", headers=headers)
+
+    async def tenant(self, name: str) -> httpx.AsyncClient:
+        await self.keys.create_tenant("test", name)
+        return self.client((await self.keys.create_key("test", name="k", role="tenant", tenant=name))["key"])
+
+    async def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        await self.keys.close()
+        await self.registry.close()
+
+    async def upload(self, name: str, files: Files, **options: Any) -> httpx.Response:
+        parts = [("file", (file, data)) for file, data in files.items()]
+        return await self.admin.post(f"/adapters/{name}/versions", files=parts, **options)
+
+    async def adapter(self, name: str, *seeds: int) -> None:
+        """An adapter with a ready version for each seed."""
+        assert (await self.admin.post("/adapters", json={"name": name})).status_code == 201
+        for seed in seeds:
+            response = await self.upload(name, adapter_files(seed))
+            assert response.status_code == 201, response.text
+
+    async def etag(self, name: str, alias: str) -> str:
+        return (await self.admin.get(f"/adapters/{name}/aliases/{alias}")).headers["etag"]
+
+
+OpenHouse = Callable[..., Awaitable[House]]
+
+
+@asynccontextmanager
+async def opening(data: Path) -> AsyncIterator[OpenHouse]:
+    """Gives a function that opens a registry over the folder, with Registry.open's options; all are closed after."""
+    houses: list[House] = []
+
+    async def make(**options: Any) -> House:
+        house = await House(data, **options).open()
+        houses.append(house)
+        return house
+
+    yield make
+    for house in reversed(houses):
+        await house.close()

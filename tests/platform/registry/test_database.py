@@ -1,0 +1,112 @@
+"""Transactions: durable settings, one writer at a time, nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from multiflora_platform.registry import database as database_module
+from multiflora_platform.registry.tables import Event, Version
+
+
+@pytest.fixture
+def database(house):
+    return house.registry.database
+
+
+async def test_sqlite_is_durable_and_checked(database):
+    async with database.read() as session:
+        values = {
+            name: (await session.execute(text(f"PRAGMA {name}"))).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+async def test_foreign_keys_hold(database):
+    async def orphan(change):
+        change.session.add(
+            Version(adapter_id=99, number=1, state="ready", base_digest="b", source="s", created_by="t",
+                    created_at=change.now, updated_at=change.now)
+        )  # fmt: skip
+
+    with pytest.raises(IntegrityError):
+        await database.write("test", orphan)
+
+
+async def events(database):
+    async with database.read() as session:
+        return [row.type for row in await session.scalars(select(Event).order_by(Event.id))]
+
+
+async def test_a_failed_change_leaves_nothing(database):
+    async def fails(change):
+        change.record("x.y", "x")
+        change.after_commit.append(lambda: pytest.fail("nothing was committed"))
+        await change.session.flush()
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await database.write("test", fails)
+    assert await events(database) == []
+
+
+async def test_writes_take_turns(database):
+    inside = 0
+
+    async def work(change):
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        await asyncio.sleep(0)
+        change.record("x.y", "x")
+        inside -= 1
+
+    await asyncio.gather(*(database.write("test", work) for _ in range(20)))
+    assert len(await events(database)) == 20
+
+
+async def test_a_cancelled_caller_does_not_tear_a_write_apart(database):
+    entered, committed = asyncio.Event(), asyncio.Event()
+
+    async def work(change):
+        entered.set()
+        await asyncio.sleep(0.01)
+        change.record("x.y", "x")
+        change.after_commit.append(committed.set)
+
+    caller = asyncio.create_task(database.write("test", work))
+    await entered.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await asyncio.wait_for(committed.wait(), 5)
+    assert await events(database) == ["x.y"]
+
+
+async def test_a_reader_sees_one_moment(database):
+    async def work(change):
+        change.record("x.y", "x")
+
+    async with database.read() as session:
+        before = list(await session.scalars(select(Event.id)))
+        await database.write("test", work)
+        assert list(await session.scalars(select(Event.id))) == before
+    assert len(await events(database)) == len(before) + 1
+
+
+async def test_a_database_locked_by_another_process_is_unavailable(open_house, monkeypatch):
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0)
+    house = await open_house()
+    other = sqlite3.connect(house.data / "multiflora.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    response = await house.admin.post("/adapters", json={"name": "a"})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await house.admin.post("/adapters", json={"name": "a"})).status_code == 201
