@@ -132,7 +132,7 @@ class EngineClient:
         assert self._socket is None, "disconnect first"
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(1)
-        self._socket = self._context.socket(zmq.PAIR)
+        self._socket = self._context.socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.reconnect_ivl = 10
         self._socket.connect(f"ipc://{path}")

@@ -20,7 +20,7 @@ class Line:
     """The socket to the gateway. A message that cannot be decoded is logged and dropped: it may not end the engine."""
 
     def __init__(self, path: str) -> None:
-        self._socket = zmq.Context(1).socket(zmq.PAIR)
+        self._socket = zmq.Context(1).socket(zmq.DEALER)
         self._socket.set_hwm(0)
         self._socket.linger = 1000
         self._socket.bind(f"ipc://{path}")

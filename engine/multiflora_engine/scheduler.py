@@ -122,6 +122,10 @@ class Scheduler:
             if entry.epoch != sequence.epoch:
                 continue
             sequence.in_flight = False
+            if output.sampled is not None and output.sampled.failure is not None:
+                # Before anything is published: what led to unusable logits must not be found in the prefix cache.
+                deltas += self._fail_request(sequence.request_id, output.sampled.failure)
+                continue
             self._note_computed(sequence, entry.start + entry.num_tokens)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs

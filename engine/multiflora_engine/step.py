@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from multiflora_engine.request import PositionLogprobs, TokenDelta
+from multiflora_engine.request import EngineFailure, PositionLogprobs, TokenDelta
 from multiflora_engine.sequence import Sequence
 
 
@@ -40,10 +40,14 @@ class ScheduledBatch:
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """The next token of one sequence; logprobs only when `params.logprobs` asks for them."""
+    """The next token of one sequence; logprobs only when `params.logprobs` asks for them.
+
+    failure: no token could be chosen (token_id means nothing then), which ends the request.
+    """
 
     token_id: int
     logprobs: PositionLogprobs | None = None
+    failure: EngineFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

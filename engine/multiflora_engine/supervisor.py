@@ -83,6 +83,7 @@ class EngineSupervisor:
         self._on_progress = on_progress
         self._command = command
         self._ready_at = 0.0
+        self._stopping = False
         self._settled = asyncio.Event()
         self._died = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -107,6 +108,7 @@ class EngineSupervisor:
     async def stop(self, grace: float = 5.0) -> None:
         """Asks the engine to leave, then makes it. Requests still running end with "engine_dead"."""
         if self._task is not None:
+            self._stopping = True
             if self.client.connected:
                 self.client.send(Shutdown())
                 with contextlib.suppress(TimeoutError):
@@ -127,6 +129,8 @@ class EngineSupervisor:
             self.failure = None
             served, cause = await self._live(str(folder / f"{generation}.sock"))
             failed_starts = 0 if served else failed_starts + 1
+            if self._stopping:
+                return None
             self.failure = self.failure or Fatal("internal", cause)
             if self.failure.kind == "configuration" or failed_starts >= self._patience.start_attempts:
                 _log.error("The engine cannot be started: %s", self.failure.message)

@@ -1,4 +1,4 @@
-"""The supervisor and its client against a real process without a model: deaths, silence, restarts, streams and calls."""
+"""The supervisor against a real process without a model: deaths, silence, restarts, and what its client sees."""
 
 from __future__ import annotations
 
