@@ -56,6 +56,7 @@ class HostAdapters:
             else:
                 record.fail(result, self._clock())
             ended.append(record)
+        self._trim(None)  # copies that could not be dropped before, because their upload ran
         return ended
 
     def drop(self, record: AdapterRecord) -> None:
@@ -66,9 +67,11 @@ class HostAdapters:
             self._queue.remove(record)
             record.reading = False
 
-    def _trim(self, newest: AdapterRecord) -> None:
+    def _trim(self, newest: AdapterRecord | None) -> None:
+        surplus = len(self._copies) - self._max_adapters
+        if surplus <= 0:
+            return
         now = self._clock()
         others = [r for r in self._copies.values() if r.upload is None and r is not newest]
-        surplus = max(0, len(self._copies) - self._max_adapters)
         for record in sorted(others, key=lambda r: (r.keeps_host(now), r.asked))[:surplus]:
             self.drop(record)
