@@ -1,0 +1,110 @@
+"""Puts one engine together from its configuration: weights, slots, KV cache, scheduler, sampler. Used by the engine
+process and by the offline `LLM`; knows the parts' constructors and nothing of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.slots import SlotPool, pool_size
+from multiflora_adapters.store import ArtifactStore
+from multiflora_adapters.weights import HostAdapter, load_adapter
+from multiflora_engine.config import EngineConfig
+from multiflora_engine.engine import Engine
+from multiflora_engine.limits import SchedulerConfig
+from multiflora_engine.loader import load_weights
+from multiflora_engine.machine import choose_device, choose_dtype, dtype_name
+from multiflora_engine.model_config import ModelConfig, load_model_config
+from multiflora_engine.protocol import Ready
+from multiflora_engine.residency import AdapterResidency
+from multiflora_engine.runner import ModelRunner
+from multiflora_engine.sampler import Sampler
+from multiflora_engine.scheduler import Scheduler
+from multiflora_engine.weights import ModelWeights
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A loaded engine, its adapters, and what it announces. probe(slot): max |logit difference| to the base."""
+
+    engine: Engine
+    residency: AdapterResidency
+    model: ModelConfig
+    base: BaseModel
+    ready: Ready
+    probe: Callable[[int], float]
+
+    def close(self) -> None:
+        """Ends the adapter reader's thread."""
+        self.residency.close()
+
+
+def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, total: None) -> BuiltEngine:
+    """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend.
+
+    progress(stage, done, total): "weights" in bytes, "kv_cache" and "warmup" in steps.
+    """
+    folder = Path(config.model_path)
+    model = load_model_config(folder)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, model.dtype, device)
+    weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
+    base = model.base_model(folder.name)
+    pool = SlotPool(base, *pool_size(config.max_loras, config.max_lora_rank), dtype, device)
+    sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed)
+    progress("kv_cache", 0, 1)
+    runner = ModelRunner(config, model, weights, pool, sampler)
+    progress("kv_cache", 1, 1)
+    residency = _residency(config, pool, base, dtype, runner)
+    scheduler = Scheduler(_scheduler_config(config, model, runner), residency, base.digest)
+    progress("warmup", 0, 1)
+    runner.warm_up()
+    progress("warmup", 1, 1)
+    ready = _ready(config, weights, pool, runner)
+    return BuiltEngine(Engine(runner, scheduler, residency), residency, model, base, ready, runner.probe)
+
+
+def _residency(
+    config: EngineConfig, pool: SlotPool, base: BaseModel, dtype: torch.dtype, runner: ModelRunner
+) -> AdapterResidency:
+    store = ArtifactStore(Path(config.artifact_root))
+
+    def load(digest: str) -> HostAdapter:
+        return load_adapter(store.path(digest), base, dtype, runner.base_weight, digest=digest)
+
+    return AdapterResidency(pool, load, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
+
+
+def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRunner) -> SchedulerConfig:
+    return SchedulerConfig(
+        num_blocks=runner.num_blocks,
+        max_model_len=runner.max_model_len,
+        block_size=runner.block_size,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
+        max_waiting=config.max_waiting,
+        enable_prefix_caching=config.enable_prefix_caching,
+        eos_token_ids=frozenset(model.eos_token_ids),
+    )
+
+
+def _ready(config: EngineConfig, weights: ModelWeights, pool: SlotPool, runner: ModelRunner) -> Ready:
+    return Ready(
+        device=str(weights.device),
+        dtype=dtype_name(weights.dtype),
+        num_blocks=runner.num_blocks,
+        block_size=runner.block_size,
+        max_model_len=runner.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        lora_slots=pool.num_slots,
+        lora_rows=pool.num_rows,
+        kv_bytes=runner.kv_bytes,
+        weight_bytes=weights.num_bytes,
+    )
