@@ -1,0 +1,153 @@
+"""The one decoder of all families: pre-norm attention and gated MLP over a paged KV cache, with LoRA at every linear.
+
+What differs between families is data (ModelConfig, ModelWeights). Knows neither sequences nor sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from multiflora_engine.batch import ForwardBatch
+from multiflora_engine.kv_cache import KVCache
+from multiflora_engine.model_config import Activation, ModelConfig
+from multiflora_engine.weights import LayerWeights, ModelWeights, Projection
+from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
+from multiflora_kernels.attention import paged_attention
+from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_, lora_linear_
+from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
+from multiflora_kernels.rope import rope_and_write_kv
+
+
+class LivePoolSite(LoraSite, Protocol):
+    """A site of the adapter pool, read anew at every step."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any resident adapter touches it."""
+        ...
+
+
+Sites = Callable[[str], LivePoolSite]
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    return gelu_and_mul(x, "none")
+
+
+def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    return gelu_and_mul(x, "tanh")
+
+
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": silu_and_mul,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
+
+
+class _Linear:
+    """A projection with the adapters' share of it."""
+
+    def __init__(self, projection: Projection, sites: Sites | None) -> None:
+        self._weight = projection.weight
+        self._bias = projection.bias
+        self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
+        self._columns = [(first, end) for _, first, end in projection.sites]
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        y = F.linear(x, self._weight, self._bias)
+        if lora is not None:
+            active = [site if site.active else None for site in self._sites]
+            if any(active):
+                lora_linear_(y, x, active, self._columns, lora, self._bias)
+        return y
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weights: LayerWeights
+    qkv: _Linear
+    o: _Linear
+    gate_up: _Linear
+    down: _Linear
+
+
+class Decoder:
+    """rope: cos, sin [max_model_len, rotary_dim / 2] float32. sites: the adapters' pool (`SlotPool.site`), or None."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        sites: Sites | None = None,
+    ) -> None:
+        self._config = config
+        self._weights = weights
+        self._cos, self._sin = rope
+        self._scale = config.head_dim**-0.5
+        self._activation = _ACTIVATIONS[config.activation]
+        self._embedding_site = None if sites is None else sites("model.embed_tokens")
+        self._head = _Linear(weights.lm_head, sites)
+        self._layers = [
+            _Layer(w, _Linear(w.qkv, sites), _Linear(w.o, sites), _Linear(w.gate_up, sites), _Linear(w.down, sites))
+            for w in weights.layers
+        ]
+
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
+        """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
+        eps = self._config.rms_norm_eps
+        lora = batch.lora
+        residual = self._embed(batch)
+        x = rms_norm(residual, self._weights.layers[0].input_norm, eps)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            x = self._attend(layer, x, batch, cache.keys[index], cache.values[index])
+            if index == last and batch.logit_rows is not None:
+                # From here on each token is on its own: what nobody asks for is not computed.
+                x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
+            x, residual = add_rms_norm(layer.o(x, lora), residual, layer.weights.post_norm, eps)
+            x = layer.down(self._activation(layer.gate_up(x, lora)), lora)
+            norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
+            x, residual = add_rms_norm(x, residual, norm, eps)
+        return x
+
+    def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        """hidden: [L, H] from `forward`, lora: its segments. Returns float32 [L, V]."""
+        return self._head(hidden, lora).float()
+
+    def _embed(self, batch: ForwardBatch) -> torch.Tensor:
+        hidden = F.embedding(batch.token_ids, self._weights.embed_tokens)
+        site = self._embedding_site
+        if batch.lora is not None and site is not None and site.active:
+            lora_embedding_(hidden, batch.token_ids, site, batch.lora)
+        return hidden
+
+    def _attend(
+        self, layer: _Layer, x: torch.Tensor, batch: ForwardBatch, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """x: [T, H] -> [T, Hq * D]; writes keys and values first, so that same-step twins see each other's blocks."""
+        config, weights = self._config, layer.weights
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        qkv = layer.qkv(x, batch.lora).view(-1, heads + 2 * kv_heads, config.head_dim)
+        q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
+        if weights.q_norm is not None and weights.k_norm is not None:
+            q = rms_norm(q, weights.q_norm, config.rms_norm_eps)
+            k = rms_norm(k, weights.k_norm, config.rms_norm_eps)
+        rope_and_write_kv(q, k, v, self._cos, self._sin, batch.positions, batch.kv_slots, keys, values)
+        attended = paged_attention(
+            q,
+            keys,
+            values,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            self._scale,
+            weights.sliding_window,
+        )
+        return attended.view(len(attended), -1)

@@ -1,0 +1,107 @@
+"""The paged KV cache: its memory, and how large it can be on this machine. Knows no sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.config import EngineConfig
+from multiflora_engine.machine import available_host_memory
+from multiflora_engine.model_config import ModelConfig
+from multiflora_engine.model_error import ModelError
+
+_CPU_SHARE = 0.25
+_CPU_CAP = 4 << 30
+_CPU_LIMIT = 0.8
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """keys[l], values[l]: [num_blocks, kv heads, block_size, head_dim] of layer l; position p of a sequence lies in
+    block block_table[p // block_size] at p % block_size. Not cleared: host memory is taken as it is first written."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    num_blocks: int
+    block_size: int
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    num_blocks: int
+    max_model_len: int
+
+
+def allocate_kv_cache(
+    model: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+) -> KVCache:
+    shape = (num_blocks, model.num_kv_heads, block_size, model.head_dim)
+    caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
+    return KVCache(tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :]), num_blocks, block_size)
+
+
+def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    return 2 * model.num_layers * model.kv_size * block_size * dtype.itemsize
+
+
+def size_kv_cache(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> CacheSize:
+    """How many blocks, and the model's length.
+
+    A length that was asked for gets room for at least one sequence, or a ModelError says what to change; without one
+    the model's own length is taken, or as much of it as fits.
+    """
+    wanted = config.max_model_len or model.max_position_embeddings
+    if wanted > model.rope.longest:
+        raise ModelError(
+            f"--max-model-len {wanted} is more than the model's {model.rope.longest} tokens. "
+            "Choose less, or extend the model with a RoPE scaling in its config.json."
+        )
+    block_bytes = bytes_per_block(model, config.block_size, dtype)
+    needed = -(-wanted // config.block_size)
+    useful = max(needed, -(-(wanted + 1) // config.block_size) * config.max_num_seqs)
+    is_asked = config.max_model_len is not None
+    num_blocks = (
+        _memory(config, model, dtype, device, useful * block_bytes, is_asked * needed * block_bytes) // block_bytes
+    )
+    if num_blocks < (needed if is_asked else 1):
+        raise ModelError(_does_not_fit(wanted, needed * block_bytes, num_blocks * block_bytes, device))
+    return CacheSize(num_blocks, min(wanted, num_blocks * config.block_size))
+
+
+def _memory(
+    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, useful: int, needed: int
+) -> int:
+    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use."""
+    if config.kv_cache_memory is not None:
+        return config.kv_cache_memory
+    if device.type != "cpu":
+        return _gpu_memory(config, model, dtype, device)
+    available = available_host_memory()
+    modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
+    return max(modest, min(needed, int(available * _CPU_LIMIT)))
+
+
+def _gpu_memory(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """What gpu_memory_utilization leaves after weights, LoRA slots and the largest step's intermediate values."""
+    free, total = torch.cuda.mem_get_info(device)
+    widths = 2 * model.q_size + 2 * model.kv_size + 3 * model.intermediate_size + 6 * model.hidden_size
+    intermediate = config.max_num_batched_tokens * widths * dtype.itemsize
+    logits = config.max_num_seqs * model.vocab_size * 4 * 4
+    budget = int(total * config.gpu_memory_utilization) - (total - free)
+    return max(0, budget - intermediate - logits)
+
+
+def _does_not_fit(wanted: int, needed: int, given: int, device: torch.device) -> str:
+    advice = "lower --max-model-len, or raise --kv-cache-memory"
+    if device.type != "cpu":
+        advice += " or --gpu-memory-utilization"
+    return (
+        f"The KV cache of one sequence of {wanted} tokens takes {needed / _GIB:.2f} GiB; there is room for "
+        f"{given / _GIB:.2f} GiB: {advice}."
+    )
