@@ -10,16 +10,12 @@
     ├── SourceUnsupported 501       ├── NothingToRollBack 409    ├── CommandFailed 502
     └── SourceUnreachable 502       └── InsufficientStorage 507  └── Unavailable 503
 
-Also DatabaseOutdated, which is not a request's error but a start's.
+DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
-
-
-class DatabaseOutdated(Exception):
-    """The database's schema is not this release's; the message says what to run."""
 
 
 class RegistryError(Exception):
@@ -146,3 +142,15 @@ class Unavailable(RegistryError):
 
 class InsufficientStorage(RegistryError):
     status, slug, title = 507, "insufficient-storage", "The disk is full"
+
+
+class DatabaseOutdated(RegistryError):
+    """The database's schema is not this release's; the detail says what to run."""
+
+    status, slug, title = 500, "database-outdated", "The database has another schema"
+
+
+class DatabaseUnusable(RegistryError):
+    """The database cannot be opened or is none; the detail names it and the cause."""
+
+    status, slug, title = 500, "database-unusable", "The database cannot be used"

@@ -22,6 +22,7 @@ class Feed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._stopped = False
+        self._waking: asyncio.Task[None] | None = None
 
     async def page(self, cursor: int, limit: int) -> list[dict[str, Any]]:
         """Events with id > cursor, oldest first."""
@@ -60,9 +61,9 @@ class Feed:
             return False
         return True
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         self._stopped = True
-        await self._database.wake()
+        self._waking = asyncio.get_running_loop().create_task(self._database.wake())
 
 
 async def audit_page(database: Database, before: int, limit: int) -> list[dict[str, Any]]:

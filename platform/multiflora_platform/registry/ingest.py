@@ -64,16 +64,16 @@ class Scratch:
     """Folders that live as long as one request, all below one root that a start empties."""
 
     def __init__(self, root: Path) -> None:
-        self._root = private_folder(root)
+        self.root = private_folder(root)
 
     def clear(self) -> None:
-        for entry in self._root.iterdir():
+        for entry in self.root.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
 
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
-        folder = private_folder(self._root / secrets.token_hex(8))
+        folder = private_folder(self.root / secrets.token_hex(8))
         try:
             yield folder
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -11,11 +13,12 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 import multiflora_platform
 from multiflora_platform.registry.database import private_database, sqlite_pragmas
-from multiflora_platform.registry.errors import DatabaseOutdated
+from multiflora_platform.registry.errors import DatabaseOutdated, DatabaseUnusable
 
 
 def scripts() -> Path:
@@ -33,6 +36,11 @@ def upgrade(database_url: str) -> None:
     _run(database_url, lambda config: command.upgrade(config, "head"))
 
 
+def prepare(database_url: str) -> None:
+    """At a start: SQLite upgrades itself, others are checked. Raises DatabaseOutdated, DatabaseUnusable."""
+    (upgrade if database_url.startswith("sqlite") else check_current)(database_url)
+
+
 def downgrade(database_url: str, revision: str = "base") -> None:
     """Take the schema back; the data of dropped tables is lost."""
     _run(database_url, lambda config: command.downgrade(config, revision))
@@ -41,8 +49,7 @@ def downgrade(database_url: str, revision: str = "base") -> None:
 def check_current(database_url: str) -> None:
     """Raises DatabaseOutdated unless the schema is this release's; for databases that do not upgrade themselves."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    engine = _engine(database_url)
-    with engine.connect() as connection:
+    with _connection(database_url) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
     if current != head:
         raise DatabaseOutdated(
@@ -50,15 +57,32 @@ def check_current(database_url: str) -> None:
         )
 
 
-def _run(database_url: str, action: object) -> None:
-    assert callable(action)
+def _run(database_url: str, action: Callable[[Config], None]) -> None:
     config = _config()
     try:
-        with _engine(database_url).connect() as connection:
+        with _connection(database_url) as connection:
             config.attributes["connection"] = connection
             action(config)
     except CommandError as error:
         raise DatabaseOutdated(f"The database was written by another release of multiflora: {error}.") from error
+
+
+@contextmanager
+def _connection(database_url: str) -> Iterator[Connection]:
+    """Raises DatabaseUnusable: a wrong address, a missing driver, a file that is no database, no server."""
+    try:
+        with _engine(database_url).connect() as connection:
+            yield connection
+    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise DatabaseUnusable(f"The database {_shown(database_url)} cannot be used: {cause}.") from error
+
+
+def _shown(database_url: str) -> str:
+    try:
+        return make_url(database_url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "in --database-url"
 
 
 def _config() -> Config:

@@ -7,21 +7,18 @@ each, and the snapshot is swapped after the commit and before the answer.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import logging
-import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import make_url
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry import aliases, catalog, idempotency, migrate, versions
+from multiflora_platform.registry import aliases, catalog, migrate, versions
 from multiflora_platform.registry.aliases import Precondition
 from multiflora_platform.registry.artifacts import Artifacts
 from multiflora_platform.registry.catalog import AdapterFields
@@ -34,12 +31,12 @@ from multiflora_platform.registry.idempotency import Outcome, Repeatable
 from multiflora_platform.registry.ingest import Ingest, Obtain, Scratch, Submission, moved_from
 from multiflora_platform.registry.local_paths import LocalPaths
 from multiflora_platform.registry.probing import Prober
+from multiflora_platform.registry.recovery import FolderLock, recover
 from multiflora_platform.registry.snapshot import AdapterEntry, Resolved, ServedAdapter, Snapshot
 from multiflora_platform.registry.sources import Sources
 from multiflora_platform.registry.uploads import Upload
 
 _log = logging.getLogger(__name__)
-SYSTEM = "system"
 
 
 class Registry:
@@ -66,7 +63,7 @@ class Registry:
         self._artifacts = Artifacts(store, database, self._forget)
         self._ingest = Ingest(database, self._artifacts, scratch, base, max_rank, self._touch)
         self._paths = LocalPaths(self, sources, scratch, base.digest)
-        self._owner_lock: int | None = None
+        self._lock = FolderLock(scratch.root / ".lock")
 
     @classmethod
     async def open(
@@ -85,10 +82,9 @@ class Registry:
         """Bring the schema up to date (SQLite), clean up after a crash, read everything.
 
         scratch: our folder for files on their way in, emptied at each start. source_roots: where file:// may read.
-        reserved_names: the base model's names, which no adapter may take. Raises DatabaseOutdated.
+        reserved_names: the base model's names, which no adapter may take. Raises DatabaseOutdated, DatabaseUnusable.
         """
-        sqlite = make_url(database_url).get_backend_name() == "sqlite"
-        await asyncio.to_thread(migrate.upgrade if sqlite else migrate.check_current, database_url)
+        await asyncio.to_thread(migrate.prepare, database_url)
         registry = cls(
             Database.open(database_url),
             store,
@@ -99,7 +95,8 @@ class Registry:
             reserved_names,
         )
         registry._ingest.prober = prober
-        await registry._recover(scratch / ".lock")
+        if registry._lock.is_ours:
+            await recover(registry.database, registry._scratch, registry._artifacts)
         await registry._reload()
         return registry
 
@@ -109,12 +106,15 @@ class Registry:
         self._ingest.prober = engine.probe
 
     async def close(self) -> None:
-        await self.feed.stop()
+        self.stop_feeds()
         await self._ingest.close()
         await self._artifacts.close()
         await self.database.close()
-        if self._owner_lock is not None:
-            os.close(self._owner_lock)
+        self._lock.close()
+
+    def stop_feeds(self) -> None:
+        """End everybody's live feed of events, so that a server that drains is not kept open by them."""
+        self.feed.stop()
 
     # What names mean: from memory, without an await.
 
@@ -314,23 +314,6 @@ class Registry:
         async with self.database.read() as session:
             entries = await catalog.load_entries(session, self._base.digest)
         self._swap(Snapshot({entry.name: entry for entry in entries}))
-
-    async def _recover(self, lock: Path) -> None:
-        """Clean up what a stopped server left, unless another one is alive on the same folder."""
-        self._owner_lock = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._owner_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            _log.warning("another server uses %s; leaving its unfinished uploads alone", lock.parent)
-            return
-
-        async def work(change: Change) -> None:
-            await versions.reject_unfinished(change)
-            await idempotency.forget_old(change)
-
-        await asyncio.to_thread(self._scratch.clear)
-        await self.database.write(SYSTEM, work)
-        await self._artifacts.collect_orphans()
 
     async def _forget(self, digest: str) -> None:
         try:

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from multiflora_platform.registry.errors import DatabaseOutdated
-from multiflora_platform.registry.migrate import check_current, downgrade, upgrade
+from multiflora_platform.registry.errors import DatabaseOutdated, DatabaseUnusable
+from multiflora_platform.registry.migrate import check_current, downgrade, prepare, upgrade
 from multiflora_platform.registry.tables import Base
 
 
@@ -84,3 +84,19 @@ def test_the_models_compile_for_postgresql():
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
         for index in table.indexes:
             assert "CREATE" in str(CreateIndex(index).compile(dialect=dialect))
+
+
+def test_a_database_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "text.db").write_text("no database, but long enough to be looked at" * 100)
+    (tmp_path / "folder.db").mkdir()
+    for url in (
+        f"sqlite:///{tmp_path / 'text.db'}",
+        f"sqlite:///{tmp_path / 'folder.db'}",
+        "nonsense",
+        "oracle://x",
+        "postgresql+psycopg://user:hidden@127.0.0.1:1/x",
+    ):
+        with pytest.raises(DatabaseUnusable) as caught:
+            prepare(url)
+        assert "hidden" not in caught.value.detail
+        assert "\n" not in caught.value.detail

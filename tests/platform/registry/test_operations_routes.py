@@ -120,7 +120,7 @@ async def test_the_feed_follows_and_resumes(house):
     await asyncio.sleep(0.05)
     await house.adapter("b")
     await asyncio.sleep(0.05)
-    await house.registry.feed.stop()
+    house.registry.stop_feeds()
     response = await following
     assert response.headers["content-type"].startswith("text/event-stream")
     got = frames(response.text)
