@@ -51,6 +51,12 @@ class ChatTemplates:
     def is_empty(self) -> bool:
         return not self._templates
 
+    @property
+    def source(self) -> str | None:
+        """The default template's text."""
+        template = self._templates.get("default")
+        return template.source if template else None
+
     def pick(self, tools: Sequence[Mapping[str, Any]] | None) -> Template:
         """ "tool_use" when tools are given and it exists, otherwise "default". Raises ChatTemplateError."""
         template = (tools is not None and self._templates.get("tool_use")) or self._templates.get("default")

@@ -1,0 +1,50 @@
+"""The HTTP application: routers, error pages and middleware around one Services. Starts and stops nothing."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+
+from multiflora_platform import error_pages, health
+from multiflora_platform.gateway import chat, completions, lora_calls, models, tokenization
+from multiflora_platform.gateway.bodies import component_schemas
+from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
+from multiflora_platform.registry.routes import router as registry_router
+from multiflora_platform.services import Services
+
+
+def create_app(services: Services) -> FastAPI:
+    """services: reached by routes as `request.app.state.services`; the caller has started its engine and registry."""
+    app = FastAPI(title="Multiflora", version=_version(), redoc_url=None, openapi_url="/openapi.json")
+    app.state.services = services
+    gateway = (chat, completions, models, tokenization, lora_calls, health)
+    for router in (*(module.router for module in gateway), registry_router):
+        app.include_router(router)
+    error_pages.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, services=services)
+    app.add_middleware(Guard, services=services)
+    app.add_middleware(RequestLog, services=services)
+    _describe_bodies(app)
+    return app
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """FastAPI does not know the msgspec bodies that the OpenAI routes read."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(component_schemas())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _version() -> str:
+    try:
+        return version("multiflora")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,124 @@
+"""From a checked body to running generations: which model, which version, how long, for whom, until when.
+
+A version is pinned here, once; its artifact stays leased until the request is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.sampling_params import bad_word_token_ids
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.errors import ApiError, invalid, model_not_found, unavailable
+from multiflora_platform.gateway.generation import Generation
+from multiflora_platform.gateway.requests import GenerationRequest
+from multiflora_platform.services import Services
+
+_MAX_TIMEOUT = 86_400.0
+_PRIORITIES = 2**31
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `model` means. adapter: the registered name, None for the base; digest: of the pinned version."""
+
+    model: str
+    adapter: str | None
+    digest: str | None
+
+
+class Admission:
+    """One HTTP request's claim on the engine; `close` gives back all of it. id: the answer's. arrival: Unix seconds."""
+
+    def __init__(self, request: Request, principal: Principal, body: GenerationRequest) -> None:
+        self.services: Services = request.app.state.services
+        self.id = uuid.uuid4().hex
+        self.body = body
+        self.arrival = time.time()
+        self._principal = principal
+        self._held = ExitStack()
+        if self.services.engine.client.ready is None:
+            raise unavailable("The engine is not ready; it is starting or restarting.")
+        self._deadline = _deadline(request, self.arrival)
+        self._priority = _priority(body.priority, principal)
+        self.target = resolve_model(self.services, body.model, body.user)
+        if self.target.digest is not None:
+            self._held.enter_context(self.services.registry.lease(self.target.digest))
+
+    def close(self) -> None:
+        """Idempotent; aborts what still runs."""
+        self._held.close()
+
+    def start(self, prompts: Sequence[tuple[list[int], SamplingParams]]) -> list[Generation]:
+        """Sends each prompt to the engine. Raises ApiError."""
+        return [self._start(ids, params) for ids, params in prompts]
+
+    def _start(self, ids: list[int], params: SamplingParams) -> Generation:
+        tokenizer = self.services.model.tokenizer
+        request = GenerateRequest(
+            id=uuid.uuid4().hex,
+            prompt_token_ids=ids,
+            params=params,
+            adapter_digest=self.target.digest,
+            cache_salt=self._cache_salt(),
+            bad_word_ids=bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False)),
+            priority=self._priority,
+            deadline=self._deadline,
+            arrival_time=self.arrival,
+        )
+        metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
+        generation = Generation(self.services, request, self.target.adapter, metrics)
+        self._held.callback(generation.close)
+        return generation
+
+    def _cache_salt(self) -> str:
+        """The tenant's, narrowed by the client's: hashed together, so that no client can name another tenant's."""
+        salt = self.services.keys.cache_salt(self._principal)
+        if not self.body.cache_salt:
+            return salt
+        parts = (part.encode() for part in ("client-cache-salt", salt, self.body.cache_salt))
+        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
+
+
+def resolve_model(services: Services, model: str, user: str | None) -> Target:
+    """Raises ApiError: an unknown model is a 404, never the base model."""
+    if not model:
+        raise invalid("model", "model is empty; GET /v1/models lists what is served.")
+    if model == services.model.name:
+        return Target(model, None, None)
+    resolved = services.registry.resolve(model, user)
+    if resolved is None:
+        raise model_not_found(model)
+    return Target(model, resolved.name, resolved.digest)
+
+
+def _deadline(request: Request, arrival: float) -> float | None:
+    text = request.headers.get("x-request-timeout")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise invalid("X-Request-Timeout", f"X-Request-Timeout must be seconds, above 0 and at most {_MAX_TIMEOUT:g}.")
+    return arrival + seconds
+
+
+def _priority(priority: int | None, principal: Principal) -> int:
+    if priority is None:
+        return 0
+    if not -_PRIORITIES <= priority < _PRIORITIES:
+        raise invalid("priority", "priority must be a 32-bit integer; smaller runs first.")
+    if priority < 0 and not principal.is_admin:
+        raise ApiError(403, "forbidden", "A priority below 0 needs an admin key.", param="priority")
+    return priority

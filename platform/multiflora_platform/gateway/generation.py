@@ -1,0 +1,263 @@
+"""One prompt on its way through the engine: token deltas in, pieces of text out, for each of its answers.
+
+Owns detokenizing, stop strings and the end of the stream; knows nothing of HTTP or of OpenAI's JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from multiflora_engine.client import EngineUnavailable
+from multiflora_engine.request import GenerateRequest, PositionLogprobs, TokenDelta
+from multiflora_platform.gateway.errors import ApiError, from_failure, internal_error, unavailable
+from multiflora_platform.metrics import PromptMetrics
+from multiflora_platform.services import Services
+from multiflora_platform.text.detokenizer import make_detokenizer
+from multiflora_platform.text.stop_strings import StopStrings
+from multiflora_platform.text.tokenizer import Tokenizer
+
+# The engine enforces deadlines itself; this is for an engine that has stopped answering.
+_DEADLINE_GRACE = 0.25
+
+
+class TextEvent(msgspec.Struct, gc=False):
+    """What one delta adds to answer `index`. text may be empty: held back, or not yet a whole character.
+
+    logprobs: one for each token id, when asked for. stop_reason: the stop string or stop token id that ended it.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[PositionLogprobs] | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass
+class Answer:
+    """One complete answer."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[PositionLogprobs] | None = None
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    def add(self, event: TextEvent) -> None:
+        self.text += event.text
+        self.token_ids += event.token_ids
+        if event.logprobs is not None:
+            self.logprobs = (self.logprobs or []) + event.logprobs
+        self.finish_reason, self.stop_reason = event.finish_reason, event.stop_reason
+
+    @property
+    def mean_logprob(self) -> float:
+        values = [position.chosen.logprob for position in self.logprobs or ()]
+        return sum(values) / max(len(values), 1)
+
+
+class _Output:
+    """The text side of one sequence."""
+
+    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, index: int) -> None:
+        params = request.params
+        self._index = index
+        self._detokenizer = make_detokenizer(
+            tokenizer,
+            request.prompt_token_ids,
+            skip_special_tokens=params.skip_special_tokens,
+            spaces_between_special_tokens=params.spaces_between_special_tokens,
+        )
+        self._stop = StopStrings(params.stop, params.include_stop_str_in_output)
+        self._include_stop_token = params.include_stop_str_in_output
+        self._min_tokens = params.min_tokens
+        self._num_tokens = 0
+
+    def take(self, delta: TokenDelta) -> TextEvent:
+        """The delta's tokens up to a stop string; a stop token's own text is left out unless stop strings are kept."""
+        event = TextEvent(self._index, "", delta.token_ids, delta.logprobs, delta.finish_reason, delta.stop_reason)
+        hidden = 1 if delta.finish_reason == "stop" and not self._include_stop_token else 0
+        visible = len(delta.token_ids) - hidden
+        for position, token_id in enumerate(delta.token_ids):
+            self._num_tokens += 1
+            piece = self._detokenizer.push(token_id) if position < visible else ""
+            if self._scan(event, piece):
+                return _cut(event, position + 1)
+        if event.finish_reason is not None and not self._scan(event, self._detokenizer.flush()):
+            event.text += self._stop.flush()
+        return event
+
+    def _scan(self, event: TextEvent, piece: str) -> bool:
+        """Adds what may go out; True when a stop string ends the answer here."""
+        text, stop = self._stop.push(piece, armed=self._num_tokens > self._min_tokens)
+        event.text += text
+        if stop is not None:
+            event.finish_reason, event.stop_reason = "stop", stop
+        return stop is not None
+
+
+def _cut(event: TextEvent, num_tokens: int) -> TextEvent:
+    event.token_ids = event.token_ids[:num_tokens]
+    if event.logprobs is not None:
+        event.logprobs = event.logprobs[:num_tokens]
+    return event
+
+
+class Generation:
+    """One request to the engine, sent at once. prompt_logprobs and cached_tokens are known from the first event on.
+
+    Raises ApiError when the engine is not there. `close` it in any case; closing before the end aborts it.
+    """
+
+    def __init__(
+        self, services: Services, request: GenerateRequest, adapter: str | None, metrics: PromptMetrics
+    ) -> None:
+        try:
+            self._stream = services.engine.client.generate(request)
+        except EngineUnavailable as error:
+            raise unavailable(error.message, error.code) from None
+        self.request = request
+        self.adapter = adapter
+        self.cached_tokens = 0
+        self.completion_tokens = 0
+        self.prompt_logprobs: list[PositionLogprobs | None] | None = None
+        self.has_started = False
+        self._services = services
+        self._metrics = metrics
+        self._outputs: dict[int, _Output | None] = {
+            index: _Output(services.model.tokenizer, request, index) for index in range(request.params.num_sequences)
+        }
+        self._unfinished = len(self._outputs)
+        self._failure: ApiError | None = None
+        self._expiry = self._expire_later(request.deadline)
+        services.active.add(self)
+
+    async def events(self) -> AsyncGenerator[TextEvent, None]:
+        """Until each answer has ended. Raises ApiError."""
+        async for delta in self._stream:
+            event = self._take(delta)
+            if event is not None:
+                yield event
+            if not self._unfinished:
+                break
+        if self._unfinished:
+            raise self._failure or internal_error()
+
+    def fail(self, error: ApiError) -> None:
+        """Ends it from outside: whoever reads the events gets the error."""
+        if self._failure is None:
+            self._failure = error
+            self._metrics.ended("error")
+        self._stream.close()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self in self._services.active:
+            self._services.active.discard(self)
+            if self._expiry is not None:
+                self._expiry.cancel()
+            if self._unfinished and self._failure is None:
+                self._metrics.ended("abort")
+            self._stream.close()
+
+    def _take(self, delta: TokenDelta) -> TextEvent | None:
+        if delta.failure is not None:
+            self._failure = from_failure(delta.failure)
+            self._metrics.ended("error")
+            raise self._failure
+        if not self.has_started:
+            self.has_started = True
+            self.cached_tokens = delta.cached_tokens
+            self._metrics.started()
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
+        output = self._outputs[delta.index]
+        if output is None:
+            return None
+        event = output.take(delta)
+        self.completion_tokens += len(event.token_ids)
+        self._metrics.tokens(delta.index, len(event.token_ids))
+        if event.finish_reason is not None:
+            self._outputs[delta.index] = None
+            self._unfinished -= 1
+            self._metrics.answered(delta.index, event.finish_reason)
+            if not self._unfinished:
+                self._metrics.ended("ok")
+        return event
+
+    def _expire_later(self, deadline: float | None) -> asyncio.TimerHandle | None:
+        if deadline is None:
+            return None
+        delay = max(0.0, deadline - time.time()) + _DEADLINE_GRACE
+        error = ApiError(504, "deadline_exceeded", "The request's deadline passed before the answer was complete.")
+        return asyncio.get_running_loop().call_later(delay, self.fail, error)
+
+
+async def collect(generation: Generation) -> list[Answer]:
+    """The n answers to return, best first where best_of made more than n. Raises ApiError."""
+    params = generation.request.params
+    answers = [Answer(index) for index in range(params.num_sequences)]
+    async for event in generation.events():
+        answers[event.index].add(event)
+    if params.num_sequences > params.n:
+        answers = sorted(answers, key=lambda answer: -answer.mean_logprob)[: params.n]
+        for index, answer in enumerate(answers):
+            answer.index = index
+    return answers
+
+
+async def collect_all(generations: Sequence[Generation]) -> list[list[Answer]]:
+    """All prompts of one request; the first failure ends the others."""
+    if len(generations) == 1:
+        return [await collect(generations[0])]
+    tasks = [asyncio.ensure_future(collect(generation)) for generation in generations]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _cancel(tasks)
+
+
+async def merge(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, TextEvent], None]:
+    """(which prompt, event) of all prompts as they come. Raises the first failure."""
+    if len(generations) == 1:
+        async for event in generations[0].events():
+            yield 0, event
+        return
+    queue: asyncio.Queue[tuple[int, TextEvent] | ApiError | None] = asyncio.Queue()
+
+    async def feed(number: int, generation: Generation) -> None:
+        try:
+            async for event in generation.events():
+                queue.put_nowait((number, event))
+            queue.put_nowait(None)
+        except Exception as error:
+            queue.put_nowait(error if isinstance(error, ApiError) else internal_error())
+
+    tasks = [asyncio.ensure_future(feed(number, generation)) for number, generation in enumerate(generations)]
+    try:
+        ended = 0
+        while ended < len(tasks):
+            item = await queue.get()
+            if isinstance(item, ApiError):
+                raise item
+            if item is None:
+                ended += 1
+            else:
+                yield item
+    finally:
+        await _cancel(tasks)
+
+
+async def _cancel(
+    tasks: Sequence[asyncio.Future[object]] | Sequence[asyncio.Task[None]] | Sequence[asyncio.Task[list[Answer]]],
+) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,65 @@
+"""GET /v1/models and /v1/models/{id}: the base model first, then every adapter that `model=name` reaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.gateway.admission import resolve_model
+from multiflora_platform.gateway.errors import model_not_found
+from multiflora_platform.registry.snapshot import ServedAdapter
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
+_OWNER = "multiflora"
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    services: Services = request.app.state.services
+    cards = [_base_card(services), *(_adapter_card(services, adapter) for adapter in services.registry.served())]
+    return _json({"object": "list", "data": cards})
+
+
+@router.get("/v1/models/{model:path}")
+async def show_model(request: Request, model: str) -> Response:
+    """model: any that requests may name, `name@alias` and `name@3` too."""
+    services: Services = request.app.state.services
+    target = resolve_model(services, model, None)
+    if target.adapter is None:
+        return _json(_base_card(services))
+    for adapter in services.registry.served():
+        if adapter.name == target.adapter:
+            return _json({**_adapter_card(services, adapter), "id": model})
+    if model == target.adapter:
+        raise model_not_found(model)
+    return _json(_card(services, model, target.adapter, services.model.name, services.model.created))
+
+
+def _base_card(services: Services) -> dict[str, Any]:
+    return _card(services, services.model.name, services.model.root, None, services.model.created)
+
+
+def _adapter_card(services: Services, adapter: ServedAdapter) -> dict[str, Any]:
+    root = f"{adapter.name}@{adapter.version}"
+    return _card(services, adapter.name, root, services.model.name, adapter.created)
+
+
+def _card(services: Services, model: str, root: str, parent: str | None, created: int) -> dict[str, Any]:
+    return {
+        "id": model,
+        "object": "model",
+        "created": created,
+        "owned_by": _OWNER,
+        "root": root,
+        "parent": parent,
+        "max_model_len": services.max_model_len,
+    }
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -1,0 +1,87 @@
+"""Server-sent events as pre-encoded bytes, and work that ends when its client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from multiflora_platform.gateway.errors import ApiError, internal_error
+from multiflora_platform.gateway.responses import encode
+
+_log = logging.getLogger(__name__)
+DONE = b"data: [DONE]\n\n"
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+Result = TypeVar("Result")
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads an answer."""
+
+
+def frame(event: msgspec.Struct) -> bytes:
+    return b"data: " + encode(event) + b"\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Sends the frames; ends with `[DONE]`, or with an error frame when they raise. close: called once, in any case.
+
+    Starlette's own response leaves it to the garbage collector to end the generator of a client that went away.
+    """
+
+    def __init__(self, frames: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
+        super().__init__(frames, headers=_HEADERS, media_type="text/event-stream")
+        self._frames = frames
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await _race(self._send_all(send), receive)
+        except ClientGone:
+            scope.setdefault("state", {})["client_gone"] = True
+        finally:
+            await self._frames.aclose()
+            self._close()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for content in self._frames:
+                await send({"type": "http.response.body", "body": content, "more_body": True})
+            last = DONE
+        except ApiError as error:
+            last = b"data: " + encode(error.envelope()) + b"\n\n"
+        except Exception:
+            _log.exception("A stream failed")
+            last = b"data: " + encode(internal_error().envelope()) + b"\n\n"
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The work's result. Raises ClientGone, and has cancelled the work, when the client leaves first."""
+    return await _race(work, request.receive)
+
+
+async def _race(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

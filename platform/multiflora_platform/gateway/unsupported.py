@@ -1,0 +1,49 @@
+"""Parameters that this server does not serve and that would change the answer: refused by name, never ignored."""
+
+from __future__ import annotations
+
+from multiflora_platform.gateway.errors import unsupported
+from multiflora_platform.gateway.requests import ChatRequest, CompletionRequest, GenerationRequest
+
+_NEVER = (
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "logits_processors",
+    "use_beam_search",
+)
+_NEVER_IN_CHAT = ("echo", "functions", "function_call", "audio", "web_search_options")
+
+
+def refuse_unsupported(request: GenerationRequest) -> None:
+    """Raises ApiError 400 unsupported_parameter."""
+    _refuse_given(request, _NEVER)
+    refuse_chat_template(request.chat_template)
+    form = request.response_format
+    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
+        raise unsupported("response_format", "response_format is not supported yet, except {'type': 'text'}.")
+    if isinstance(request, CompletionRequest):
+        _refuse_given(request, ("suffix", "prompt_embeds"))
+    if isinstance(request, ChatRequest):
+        _refuse_in_chat(request)
+
+
+def refuse_chat_template(value: object) -> None:
+    if value is not None:
+        raise unsupported("chat_template", "chat_template in a request is refused; the model's own template is used.")
+
+
+def _refuse_in_chat(request: ChatRequest) -> None:
+    _refuse_given(request, _NEVER_IN_CHAT)
+    if request.tool_choice not in (None, "auto", "none"):
+        raise unsupported("tool_choice", "tool_choice is not supported yet, except 'auto' and 'none'.")
+    if request.modalities and request.modalities != ["text"]:
+        raise unsupported("modalities", "modalities is not supported, except ['text'].")
+
+
+def _refuse_given(request: GenerationRequest, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(request, name) not in (None, False, "", [], {}, "none"):
+            raise unsupported(name, f"{name} is not supported yet; leave it out.")

@@ -1,0 +1,225 @@
+"""What /metrics shows: vLLM's families where the meaning is the same, and `multiflora_…` for our own.
+
+Observations are made as requests go by; the engine's gauges are read from its statistics at each scrape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")
+MAX_ADAPTER_LABELS = 256
+_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
+_ITL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 40)
+_E2E = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+
+
+@dataclass(frozen=True)
+class EngineView:
+    """The engine at the time of a scrape. adapters: what it holds. running, waiting: adapter names of our requests."""
+
+    state: str
+    restarts: int
+    stats: EngineStats
+    ready: Ready | None
+    adapters: Iterable[AdapterResidency] = ()
+    running: Iterable[str] = ()
+    waiting: Iterable[str] = ()
+
+
+class Metrics:
+    """Every family carries the label model_name, the base model's."""
+
+    def __init__(self, model_name: str) -> None:
+        self._registry = CollectorRegistry()
+        self._model = model_name
+        self._adapter_labels: set[str] = {"base"}
+        self.ttft = self._histogram("vllm:time_to_first_token_seconds", "Seconds to the first token", _TTFT)
+        self.itl = self._histogram("vllm:inter_token_latency_seconds", "Seconds between two tokens", _ITL)
+        self.e2e = self._histogram("vllm:e2e_request_latency_seconds", "Seconds from arrival to end", _E2E)
+        self.request_prompt = self._histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", _TOKENS)
+        self.request_generation = self._histogram("vllm:request_generation_tokens", "Tokens of an answer", _TOKENS)
+        self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens")
+        self.generation_tokens = self._counter("vllm:generation_tokens", "Generated tokens")
+        self._success = Counter(
+            "vllm:request_success", "Ended answers", ["model_name", "finished_reason"], registry=self._registry
+        )
+        self._requests = Counter(
+            "multiflora_requests", "Ended prompts", ["model_name", "adapter", "outcome"], registry=self._registry
+        )
+        self._http = Counter(
+            "multiflora_http_requests", "HTTP responses", ["method", "route", "status"], registry=self._registry
+        )
+
+    def prompt(self, adapter: str | None, num_tokens: int, arrival: float) -> PromptMetrics:
+        """arrival: Unix seconds."""
+        return PromptMetrics(self, adapter, num_tokens, time.time() - arrival)
+
+    def http(self, method: str, route: str, status: int) -> None:
+        """route: as declared, never a client's path."""
+        self._http.labels(method, route, str(status)).inc()
+
+    def answered(self, reason: str) -> None:
+        self._success.labels(self._model, reason).inc()
+
+    def ended(self, adapter: str | None, outcome: str) -> None:
+        self._requests.labels(self._model, self._label(adapter), outcome).inc()
+
+    def render(self, view: EngineView) -> bytes:
+        """The text format, 0.0.4."""
+        scrape = CollectorRegistry()
+        scrape.register(_Snapshot(self._model, view, self.itl))
+        return generate_latest(self._registry) + generate_latest(scrape)
+
+    def _label(self, adapter: str | None) -> str:
+        """Names beyond the first few hundred share one label, so that churn cannot grow the families without end."""
+        label = adapter or "base"
+        if label not in self._adapter_labels:
+            if len(self._adapter_labels) >= MAX_ADAPTER_LABELS:
+                return "other"
+            self._adapter_labels.add(label)
+        return label
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, ["model_name"], buckets=buckets, registry=self._registry).labels(self._model)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, ["model_name"], registry=self._registry).labels(self._model)
+
+
+class PromptMetrics:
+    """Of one prompt, from arrival to end. elapsed: seconds since arrival when this is made."""
+
+    def __init__(self, metrics: Metrics, adapter: str | None, num_tokens: int, elapsed: float) -> None:
+        self._metrics = metrics
+        self._adapter = adapter
+        self._num_prompt = num_tokens
+        self._arrival = time.perf_counter() - elapsed
+        self._last: dict[int, float] = {}
+        self._counts: dict[int, int] = {}
+        self._ended = False
+
+    def started(self) -> None:
+        """The engine has begun to answer: the prompt is computed."""
+        self._metrics.prompt_tokens.inc(self._num_prompt)
+        self._metrics.request_prompt.observe(self._num_prompt)
+        self._metrics.ttft.observe(time.perf_counter() - self._arrival)
+
+    def tokens(self, index: int, count: int) -> None:
+        """count new tokens of answer index."""
+        now = time.perf_counter()
+        last = self._last.get(index)
+        if last is not None:
+            self._metrics.itl.observe(now - last)
+        self._last[index] = now
+        self._counts[index] = self._counts.get(index, 0) + count
+        self._metrics.generation_tokens.inc(count)
+
+    def answered(self, index: int, reason: str) -> None:
+        self._metrics.answered(reason)
+        self._metrics.request_generation.observe(self._counts.get(index, 0))
+
+    def ended(self, outcome: str) -> None:
+        """ok, error or abort; the first call counts."""
+        if self._ended:
+            return
+        self._ended = True
+        if outcome == "ok":
+            self._metrics.e2e.observe(time.perf_counter() - self._arrival)
+        else:
+            self._metrics.answered(outcome)
+        self._metrics.ended(self._adapter, outcome)
+
+
+class _Snapshot(Collector):
+    """The engine's own numbers as families, made for one scrape."""
+
+    def __init__(self, model: str, view: EngineView, itl: Histogram) -> None:
+        self._model = model
+        self._view = view
+        self._itl = itl
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._view.stats
+        yield self._gauge("vllm:num_requests_running", "Sequences that run", stats.running)
+        yield self._gauge("vllm:num_requests_waiting", "Sequences that wait", stats.waiting)
+        yield self._gauge("vllm:kv_cache_usage_perc", "Used share of KV blocks; evictable ones are free", _usage(stats))
+        yield self._counter("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache", stats.cache_queries)
+        yield self._counter("vllm:prefix_cache_hits", "Tokens found in the prefix cache", stats.cache_hits)
+        yield self._counter("vllm:num_preemptions", "Preempted sequences", stats.preemptions)
+        yield self._counter("multiflora_engine_steps", "Engine steps", stats.steps)
+        yield self._counter("multiflora_engine_step_seconds", "Seconds in engine steps", stats.step_seconds)
+        yield self._counter("multiflora_kv_block_evictions", "Cached blocks given up", stats.evictions)
+        yield self._gauge("multiflora_kv_blocks_cached", "Blocks that the prefix cache can find", stats.cached_blocks)
+        yield self._counter("multiflora_adapter_loads", "Adapters brought to the device", stats.adapter_loads)
+        yield self._counter("multiflora_adapter_evictions", "Adapters sent from the device", stats.adapter_evictions)
+        yield self._counter("multiflora_engine_restarts", "Restarts of the engine", self._view.restarts)
+        yield self._states()
+        yield self._residency()
+        yield self._lora_info()
+        yield from self._cache_config()
+        yield self._alias("vllm:time_per_output_token_seconds")
+
+    def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
+        return self._labelled(name, text, [({}, value)])
+
+    def _labelled(self, name: str, text: str, rows: list[tuple[Mapping[str, str], float]]) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, text)
+        for labels, value in rows:
+            family.add_sample(name, {"model_name": self._model, **labels}, value)
+        return family
+
+    def _counter(self, name: str, text: str, value: float) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=["model_name"])
+        family.add_metric([self._model], value)
+        return family
+
+    def _states(self) -> GaugeMetricFamily:
+        rows = [({"state": state}, float(state == self._view.state)) for state in ENGINE_STATES]
+        return self._labelled("multiflora_engine_state", "1 for the engine's present state", [*rows])
+
+    def _residency(self) -> GaugeMetricFamily:
+        counts = dict.fromkeys(("slot", "cpu", "disk"), 0)
+        for adapter in self._view.adapters:
+            counts[adapter.residency] = counts.get(adapter.residency, 0) + 1
+        rows = [({"residency": place}, float(count)) for place, count in counts.items()]
+        return self._labelled("multiflora_adapters", "Adapters by where their weights are", [*rows])
+
+    def _lora_info(self) -> GaugeMetricFamily:
+        slots = self._view.ready.lora_slots if self._view.ready else 0
+        labels = {
+            "max_lora": str(slots),
+            "waiting_lora_adapters": ",".join(sorted(set(self._view.waiting))),
+            "running_lora_adapters": ",".join(sorted(set(self._view.running))),
+        }
+        return self._labelled(
+            "vllm:lora_requests_info", "Adapters of running and waiting requests", [(labels, time.time())]
+        )
+
+    def _cache_config(self) -> Iterable[Metric]:
+        if (ready := self._view.ready) is not None:
+            labels = {"block_size": str(ready.block_size), "num_gpu_blocks": str(ready.num_blocks)}
+            yield self._labelled("vllm:cache_config_info", "The KV cache's sizes", [(labels, 1.0)])
+
+    def _alias(self, name: str) -> Metric:
+        """vLLM's older name of the inter-token latency."""
+        alias = Metric(name, "Seconds between two tokens", "histogram")
+        for family in self._itl.collect():
+            for sample in family.samples:
+                labels = {"model_name": self._model, **sample.labels}
+                alias.add_sample(sample.name.replace(family.name, name), labels, sample.value)
+        return alias
+
+
+def _usage(stats: EngineStats) -> float:
+    return 1.0 - stats.free_blocks / stats.num_blocks if stats.num_blocks else 0.0

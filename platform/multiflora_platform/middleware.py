@@ -1,0 +1,190 @@
+"""What every HTTP request passes before its route, as plain ASGI: identity, log line, guards, limits.
+
+From the outside in: RequestLog -> Guard -> BodyLimit -> application.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+import uuid
+from collections.abc import Iterable
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
+from multiflora_platform.auth.errors import Unauthenticated
+from multiflora_platform.error_pages import render_error
+from multiflora_platform.gateway.errors import unavailable
+from multiflora_platform.services import Services
+
+access_log = logging.getLogger("multiflora.access")
+MAX_HEAD_BYTES = 64 << 10
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_UPLOAD = re.compile(r"/api/v1/adapters/[^/]+/versions\Z")
+_UPLOAD_SLACK = 1 << 20
+
+
+class RequestLog:
+    """Gives each request an id (the client's, if it is a sane one), times it, counts it and writes one JSON line."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                taken = b"%d" % ((time.perf_counter() - start) * 1e3)
+                head = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", taken)]
+                message = {**message, "headers": [*message["headers"], *head]}
+            await send(message)
+
+        counted = not scope["path"].startswith("/health")
+        if counted:
+            self._services.request_began()
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise
+            await render_error(scope["path"], error)(scope, receive, send_with_id)
+        finally:
+            if counted:
+                self._services.request_ended()
+            self._note(scope, request_id, status, time.perf_counter() - start)
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        if scope.get("state", {}).get("client_gone"):
+            status = 499
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._services.metrics.http(scope["method"] if route != "unmatched" else "ANY", route, status or 500)
+        if access_log.isEnabledFor(logging.INFO):
+            line = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status or 500,
+                "seconds": round(seconds, 4),
+                "client": (scope.get("client") or ("", 0))[0],
+            }
+            access_log.info(msgspec.json.encode(line).decode("utf-8", "replace"))
+
+
+class Guard:
+    """Refuses, before any route: oversized heads, foreign hosts, requests without a key, and all while draining."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._hosts = AllowedHosts(services.settings.host, services.settings.allowed_host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        path: str = scope["path"]
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > MAX_HEAD_BYTES:
+            return render_error(path, HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB."))
+        headers = Headers(scope=scope)
+        if not self._hosts.allow(headers.get("host")):
+            message = "The Host header names another server; start with --allowed-host NAME to accept it."
+            return render_error(path, HTTPException(400, message))
+        if is_public(path):
+            return None
+        if self._services.keys.authenticate(headers.get("authorization")) is None:
+            return render_error(path, Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`."))
+        if self._services.draining and path != "/metrics":
+            return render_error(path, unavailable("The server is shutting down."))
+        return None
+
+
+class AllowedHosts:
+    """Loopback names, the bind address, configured names (`*`: all). Bound to every address, any IP address and this
+    machine's name are accepted, too: what DNS rebinding needs is a name."""
+
+    def __init__(self, bind: str, configured: Iterable[str]) -> None:
+        names = {"localhost", "127.0.0.1", "::1", bind.lower(), *(name.lower() for name in configured)}
+        self._all = "*" in names
+        self._is_wildcard = bind in ("0.0.0.0", "::", "")
+        self._names = names | ({socket.gethostname().lower()} if self._is_wildcard else set())
+
+    def allow(self, host: str | None) -> bool:
+        if self._all:
+            return True
+        name = _host_name(host or "")
+        return name in self._names or (self._is_wildcard and _is_address(name))
+
+
+class BodyLimit:
+    """Refuses bodies over the limit, by their declared length when they are first read, or as they come."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._settings = services.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        upload = _UPLOAD.match(scope["path"])
+        limit = self._settings.max_upload_bytes + _UPLOAD_SLACK if upload else self._settings.max_request_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        read = int(declared) if declared.isdecimal() and int(declared) > limit else 0
+
+        async def limited() -> Message:
+            nonlocal read
+            if read <= limit:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return message
+                read += 0 if declared.isdecimal() else len(message.get("body", b""))
+                if read <= limit:
+                    return message
+            raise HTTPException(413, f"The body is larger than {limit} bytes.", {"Connection": "close"})
+
+        await self._app(scope, limited, send)
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is served without a key."""
+    return path in PUBLIC or any(path == prefix or path.startswith(prefix + "/") for prefix in PUBLIC_PREFIXES)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+def _host_name(host: str) -> str:
+    """Without the port; an IPv6 address without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""Everything that routes reach through `request.app.state.services`, and the server's way of ending: draining.
+
+Holds the parts together; makes none of them (serve.py does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from multiflora_engine.protocol import AdapterResult, EngineStats, Ready, Status
+from multiflora_engine.request import GenerateRequest
+from multiflora_platform.gateway.errors import unavailable
+from multiflora_platform.metrics import Metrics
+from multiflora_platform.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from multiflora_engine.model_config import ModelConfig
+    from multiflora_engine.token_stream import TokenStream
+    from multiflora_platform.auth.keys import KeyStore
+    from multiflora_platform.gateway.generation import Generation
+    from multiflora_platform.registry.service import Registry
+    from multiflora_platform.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class EngineClientLike(Protocol):
+    """multiflora_engine.client.EngineClient, as far as the gateway uses it."""
+
+    ready: Ready | None
+    stats: EngineStats
+
+    def generate(self, request: GenerateRequest) -> TokenStream: ...
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult: ...
+
+    async def status(self) -> Status: ...
+
+
+class Engine(Protocol):
+    """multiflora_engine.supervisor.EngineSupervisor, as far as the gateway uses it."""
+
+    restarts: int
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def client(self) -> EngineClientLike: ...
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """The base model. name: in the API. root: its id or path. created: Unix seconds.
+
+    max_model_len: as configured, until the engine says what it chose. generation_defaults: temperature, top_p, top_k,
+    min_p, repetition_penalty of generation_config.json, those that it has.
+    """
+
+    name: str
+    root: str
+    tokenizer: Tokenizer
+    vocab_size: int
+    max_model_len: int
+    created: int
+    generation_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, name: str, root: str, config: ModelConfig, tokenizer: Tokenizer, max_model_len: int | None
+    ) -> ServedModel:
+        """max_model_len: as set; None is the model's own."""
+        length = max_model_len or config.max_position_embeddings
+        created = int(time.time())
+        return cls(name, root, tokenizer, config.vocab_size, length, created, config.generation_defaults)
+
+
+@dataclass
+class Services:
+    """draining: set once, by `drain`. active: prompts that are being answered. in_flight: HTTP requests, without health
+    checks."""
+
+    settings: Settings
+    model: ServedModel
+    engine: Engine
+    registry: Registry
+    keys: KeyStore
+    metrics: Metrics
+    draining: bool = False
+    active: set[Generation] = field(default_factory=set)
+    in_flight: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.engine.client.ready is not None and not self.draining
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""
+        ready = self.engine.client.ready
+        return (
+            self.model.max_model_len if ready is None else min(ready.max_model_len, ready.num_blocks * ready.block_size)
+        )
+
+    def request_began(self) -> None:
+        self.in_flight += 1
+        self._idle.clear()
+
+    def request_ended(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+
+    async def drain(self, patience: float) -> None:
+        """From now on new requests get 503; returns when the running ones have ended.
+
+        Past patience (seconds) the rest end with an error, a stream with its error frame.
+        """
+        self.draining = True
+        await self.registry.feed.stop()
+        if not await self._wait_idle(patience):
+            _log.warning("%d prompts were cut off by the shutdown", len(self.active))
+            for generation in list(self.active):
+                generation.fail(unavailable("The server shut down before the answer was complete."))
+            await self._wait_idle(2.0)
+
+    async def _wait_idle(self, patience: float) -> bool:
+        if self.in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), patience)
+        return not self.in_flight
