@@ -161,7 +161,7 @@ class Scheduler:
         """Schedules what runs already and returns the budget that is left."""
         budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
         prefilling = []
-        # Preemption pops the list's tail while we walk it: at most the sequence in hand, never one that we passed.
+        # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
             if sequence.in_flight:
                 continue
@@ -173,7 +173,7 @@ class Scheduler:
                 entries.append(Scheduled(sequence, computed, 1, True, sequence.epoch))
                 budget -= 1
         for sequence in prefilling:
-            if budget and sequence.status is SequenceStatus.RUNNING:
+            if budget:
                 budget -= self._schedule_chunk(sequence, budget, entries)
         return budget
 

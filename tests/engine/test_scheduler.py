@@ -148,9 +148,10 @@ def test_lack_of_blocks_holds_up_everybody_behind() -> None:
 
 def test_headroom_is_left_for_running_sequences() -> None:
     harness = Harness(num_blocks=20)
-    harness.add("a", 40)
+    harness.add("a", 38)
     harness.step()
     harness.add("b", 40, tag=50)
+    assert harness.scheduler.pool.num_free == 10
     assert harness.step() == {("a", 0): 1}
     harness.scheduler.abort("a")
     assert harness.step() == {("b", 0): 40}
@@ -293,6 +294,18 @@ def test_without_prefix_caching_everybody_computes() -> None:
     assert harness.step()["c", 0] == 9
     stats = harness.scheduler.stats()
     assert (stats.cached_blocks, stats.cache_hits) == (0, 0)
+
+
+def test_one_tenants_flood_leaves_another_tenants_context_cached() -> None:
+    harness = Harness(num_blocks=20)
+    harness.add("a", 9, max_tokens=1, cache_salt="quiet")
+    harness.step()
+    for number in range(30):
+        harness.add(f"flood{number}", 9, tag=100 + number, max_tokens=1, cache_salt="loud")
+        harness.step()
+    assert harness.scheduler.stats().evictions > 20
+    harness.add("b", 9, max_tokens=1, cache_salt="quiet")
+    assert harness.step() == {("b", 0): 1}
 
 
 # Preemption
@@ -461,6 +474,17 @@ def test_a_failed_batch_ends_its_requests_whole() -> None:
     deltas = harness.scheduler.fail(batch, EngineFailure("internal_error", "boom"))
     assert [(delta.request_id, delta.index) for delta in deltas] == [("a", 0), ("a", 1)]
     assert harness.step() == {("b", 0): 5}
+
+
+def test_a_token_that_could_not_be_chosen_ends_the_request_and_publishes_nothing() -> None:
+    harness = Harness()
+    harness.add("a", 9, n=2)
+    batch = harness.scheduler.schedule()
+    failure = EngineFailure("internal_error", "not a number")
+    deltas = harness.scheduler.commit(batch, [StepOutput(SampledToken(0, failure=failure))])
+    assert [(delta.index, delta.token_ids, delta.failure) for delta in deltas] == [(0, [], failure), (1, [], failure)]
+    assert harness.scheduler.pool.num_published == 0
+    assert not harness.scheduler.has_work
 
 
 # Adapters
