@@ -1,0 +1,117 @@
+"""Every kind of adapter says what PEFT says: alone, all in one mixed batch with the base, cached, preempted, evicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaConfig, Phi3Config, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from multiflora_adapters.store import ArtifactStore
+
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+PATTERNS = {"rank_pattern": {"q_proj": 12, "layers.1.mlp.up_proj": 2}, "alpha_pattern": {"down_proj": 32}}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+    "all_linear": {"r": 8, "target_modules": LINEAR},
+    "subset": {"r": 3, "target_modules": ["k_proj", "up_proj"]},
+    "rslora": {"r": 16, "target_modules": LINEAR, "use_rslora": True},
+    "patterns": {"r": 4, "target_modules": LINEAR, **PATTERNS},
+    "some_layers": {"r": 4, "target_modules": ["o_proj", "gate_proj"], "layers_to_transform": [1]},
+    "dora": {"r": 4, "target_modules": LINEAR, "use_dora": True},
+    "embeddings": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+    "bfloat16": {"r": 4, "target_modules": LINEAR, "dtype": torch.bfloat16},
+}
+BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
+    "llama": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}, list(KINDS)),
+    "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}, ["embeddings", "all_linear"]),
+    "qwen2": (Qwen2Config, {}, ["all_linear", "dora"]),
+    "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
+    "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused"]),
+}
+FUSED_KINDS: dict[str, dict[str, Any]] = {
+    "fused": {"r": 8, "target_modules": FUSED},
+    "fused_dora": {"r": 4, "target_modules": FUSED, "use_dora": True},
+    "embeddings_fused": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "qkv_proj"]},
+}
+
+
+def save_adapter(base: Path, folder: Path, kind: dict[str, Any]) -> PreTrainedModel:
+    """An adapter of PEFT's making with random weights, saved; returned is what PEFT reads back from the files."""
+    values = {"lora_alpha": 16, **kind}
+    dtype = values.pop("dtype", torch.float32)
+    torch.manual_seed(len(str(folder)) + sum(map(ord, folder.name)))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **values))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
+            elif "lora_" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.15)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+
+
+@pytest.fixture(params=BASES)
+def served(request: Any, tmp_path: Path, tiny_config: Any, save_model: Any) -> tuple[Path, Any, dict[str, Any]]:
+    """(model folder, the base in transformers, digest -> the adapter in PEFT) with the adapters in the store."""
+    config_class, values, names = BASES[request.param]
+    base, folder = save_model(tiny_config(config_class, **values))
+    store = ArtifactStore(tmp_path / "artifacts")
+    oracles = {}
+    for name in names:
+        oracle = save_adapter(folder, tmp_path / name, (KINDS | FUSED_KINDS)[name])
+        oracles[store.add(tmp_path / name).digest] = oracle
+    return folder, base, oracles
+
+
+def test_adapters_alone_and_in_one_mixed_batch(
+    served: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    folder, base, oracles = served
+    engine = start_engine(folder, max_model_len=256, max_loras=16)
+    for digest, oracle in oracles.items():
+        asked = [prompts[i] for i in (0, 2, 4)]
+        for prompt, answer in zip(asked, ask(engine, asked, [digest] * 3, prompt_logprobs=0), strict=True):
+            check_answer(oracle, prompt, answer)
+    rows = [(digest, prompt) for prompt in prompts for digest in (None, *oracles)]
+    for _ in range(2):
+        answers = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows])
+        for (digest, prompt), answer in zip(rows, answers, strict=True):
+            check_answer(base if digest is None else oracles[digest], prompt, answer)
+
+
+@pytest.mark.parametrize("served", ["llama"], indirect=True)
+def test_adapters_take_turns_in_two_slots_with_scarce_blocks(
+    served: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    """Eviction from slots and preemption of sequences, at once."""
+    folder, base, oracles = served
+    block_bytes = 2 * 2 * 32 * 4 * 16
+    engine = start_engine(folder, max_model_len=128, max_loras=2, max_cpu_loras=3, kv_cache_memory=10 * block_bytes)
+    rows = [(digest, prompts[i]) for i in (1, 4) for digest in (None, *oracles)]
+    answers = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows], max_tokens=20)
+    stats = engine.engine.stats()
+    assert stats.adapter_evictions > 0
+    assert stats.preemptions > 0
+    for (digest, prompt), answer in zip(rows, answers, strict=True):
+        check_answer(base if digest is None else oracles[digest], prompt, answer)
+
+
+@pytest.mark.parametrize("served", ["llama_tied"], indirect=True)
+def test_adapters_change_what_the_base_says(served: Any, start_engine: Any, ask: Any, prompts: Any) -> None:
+    """Otherwise the tests above would pass with adapters that do nothing."""
+    folder, _, oracles = served
+    engine = start_engine(folder, max_model_len=256)
+    (base,) = ask(engine, [prompts[2]])
+    for digest in oracles:
+        (answer,) = ask(engine, [prompts[2]], [digest])
+        assert answer.tokens != base.tokens

@@ -1,0 +1,136 @@
+"""Every family and every RoPE kind says what transformers says: chunked, mixed, cached, preempted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + 0.1 * i for i in range(16)],
+    "long_factor": [1.0 + 0.5 * i for i in range(16)],
+    "original_max_position_embeddings": 256,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+HALF = {**LONG, "short_factor": LONG["short_factor"][:12], "long_factor": LONG["long_factor"][:12]}
+
+FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, {}),
+    "llama_multi_head": (LlamaConfig, {"num_attention_heads": 4, "num_key_value_heads": 4, "rope_theta": 5e5}),
+    "llama_biases": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
+    "llama_tied": (LlamaConfig, {"tie_word_embeddings": True, "head_dim": 64, "hidden_act": "gelu_pytorch_tanh"}),
+    "llama_linear": (LlamaConfig, {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
+    "llama_dynamic": (LlamaConfig, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+    "llama_yarn": (LlamaConfig, {"rope_scaling": YARN}),
+    "llama_yarn_scaled": (
+        LlamaConfig,
+        {"rope_scaling": {**YARN, "mscale": 0.8, "mscale_all_dim": 0.5, "beta_fast": 16.0, "truncate": False}},
+    ),
+    "llama_yarn_attention": (LlamaConfig, {"rope_scaling": {**YARN, "attention_factor": 1.3}}),
+    "llama_llama3": (LlamaConfig, {"rope_scaling": LLAMA3}),
+    "llama_longrope": (LlamaConfig, {"rope_scaling": LONG}),
+    "mistral": (MistralConfig, {"sliding_window": None}),
+    "mistral_window": (MistralConfig, {"sliding_window": 20, "head_dim": 64}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen2_window": (Qwen2Config, {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "qwen3": (Qwen3Config, {"head_dim": 64, "tie_word_embeddings": True}),
+    "qwen3_biased_window": (
+        Qwen3Config,
+        {
+            "head_dim": 16,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
+    "phi3": (Phi3Config, {"sliding_window": 40}),
+    "phi3_longrope": (Phi3Config, {"rope_scaling": LONG, "original_max_position_embeddings": 256}),
+    "phi3_partial": (
+        Phi3Config,
+        {"rope_scaling": HALF, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 256},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(
+    name: str, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    """Mixed lengths in chunks of 48 tokens; a second round is served from the prefix cache."""
+    config_class, values = FAMILIES[name]
+    model, folder = save_model(tiny_config(config_class, **values))
+    engine = start_engine(folder, max_model_len=256)
+    for prompt, answer in zip(prompts, ask(engine, prompts, prompt_logprobs=0), strict=True):
+        check_answer(model, prompt, answer)
+    cached = ask(engine, prompts)
+    assert [answer.cached_tokens for answer in cached] == [(len(prompt) - 1) // 16 * 16 for prompt in prompts]
+    for prompt, answer in zip(prompts, cached, strict=True):
+        check_answer(model, prompt, answer)
+
+
+@pytest.mark.parametrize("name", ["llama_longrope", "phi3_longrope", "phi3_partial"])
+def test_longrope_uses_its_long_factors_when_the_engine_is_long(
+    name: str, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    config_class, values = FAMILIES[name]
+    model, folder = save_model(tiny_config(config_class, **values))
+    engine = start_engine(folder, max_model_len=400)
+    prompt = (prompts[5] + prompts[4] + prompts[3] * 2)[:280]
+    (answer,) = ask(engine, [prompt], prompt_logprobs=0)
+    check_answer(model, prompt, answer)
+
+
+def test_dynamic_scaling_is_that_of_the_engines_length(
+    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    """transformers agrees for a sequence of exactly that length."""
+    scaling = {"rope_type": "dynamic", "factor": 4.0}
+    model, folder = save_model(tiny_config(LlamaConfig, max_position_embeddings=64, rope_scaling=scaling))
+    engine = start_engine(folder, max_model_len=206)
+    (answer,) = ask(engine, [prompts[5]], prompt_logprobs=0)
+    assert len(answer.tokens) == 6
+    check_answer(model, prompts[5], answer)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral_window", "phi3_partial"])
+def test_preempted_sequences_say_the_same(
+    name: str, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    config_class, values = FAMILIES[name]
+    config = tiny_config(config_class, **values)
+    model, folder = save_model(config)
+    head_dim = getattr(config, "head_dim", None) or 32
+    block_bytes = 2 * 2 * 1 * head_dim * 4 * 16
+    engine = start_engine(folder, max_model_len=128, kv_cache_memory=10 * block_bytes, enable_prefix_caching=False)
+    assert engine.ready.num_blocks == 10
+    short = [prompts[i] for i in (1, 2, 3, 4)] * 2
+    answers = ask(engine, short, max_tokens=20)
+    assert engine.engine.stats().preemptions > 0
+    for prompt, answer in zip(short, answers, strict=True):
+        check_answer(model, prompt, answer)
+
+
+@pytest.mark.parametrize("name", ["llama_llama3", "mistral_window", "phi3_partial"])
+def test_two_thousand_tokens(
+    name: str, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    config_class, values = FAMILIES[name]
+    model, folder = save_model(tiny_config(config_class, **values, max_position_embeddings=2048))
+    engine = start_engine(folder, kv_cache_memory=64 << 20, max_num_batched_tokens=300)
+    prompt = (prompts[5] + prompts[4] + prompts[3]) * 8
+    answers = ask(engine, [prompt, prompts[1]], prompt_logprobs=0)
+    check_answer(model, prompt, answers[0])
+    (again,) = ask(engine, [prompt])
+    assert len(prompt) == 2000
+    assert again.cached_tokens == 1984
+    check_answer(model, prompt, again)
