@@ -12,7 +12,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import settings
@@ -55,7 +55,8 @@ def next_token(adapter: str | None, token_ids: list[int], index: int) -> int:
 
 def alone(request: GenerateRequest, index: int, max_model_len: int) -> list[int]:
     """The output of one candidate on a machine of its own."""
-    params, output = request.params, []
+    params = request.params
+    output: list[int] = []
     while len(output) < (params.max_tokens or 0) and len(request.prompt_token_ids) + len(output) < max_model_len:
         output.append(next_token(request.adapter_digest, request.prompt_token_ids + output, index))
         if output[-1] == EOS and not params.ignore_eos and len(output) >= params.min_tokens:
@@ -225,7 +226,7 @@ class Machine:
         num_slots: int = 2,
         broken: frozenset[str] = frozenset(),
         load_polls: int = 2,
-        **config: int | bool,
+        **config: Any,
     ) -> None:
         sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
         self.config = SchedulerConfig(
@@ -248,7 +249,7 @@ class Machine:
         salt: str = "",
         priority: int = 0,
         deadline: float | None = None,
-        **params: int | bool,
+        **params: Any,
     ) -> str:
         request = GenerateRequest(
             id=f"r{len(self.requests)}",

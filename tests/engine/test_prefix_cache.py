@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from multiflora_engine.sequence import Sequence, make_sequences
 BLOCK = 4
 
 
-def make_sequence(prompt: list[int], salt: str = "", adapter: str | None = None, **params: int) -> Sequence:
+def make_sequence(prompt: list[int], salt: str = "", adapter: str | None = None, **params: Any) -> Sequence:
     request = GenerateRequest(
         id="r",
         prompt_token_ids=prompt,

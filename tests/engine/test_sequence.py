@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 from multiflora_engine.request import GenerateRequest, SamplingParams
 from multiflora_engine.sequence import SequenceStatus, make_sequences
 
 
-def make_request(**params: int) -> GenerateRequest:
+def make_request(**params: Any) -> GenerateRequest:
     return GenerateRequest(id="r", prompt_token_ids=[1, 2, 3], params=SamplingParams(**params), priority=-2)
 
 
