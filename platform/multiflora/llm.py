@@ -1,0 +1,259 @@
+"""Offline inference: one engine in this process, prompts in, texts out, no server.
+
+Owns the engine's life and the loop that steps it. Everything that needs torch is imported when an LLM is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from msgspec.structs import replace
+
+from multiflora.adapters import AdapterNames
+from multiflora.collector import Collector
+from multiflora.outputs import RequestOutput
+from multiflora.progress import GenerationBar
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.config import EngineConfig
+from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.sampling_params import (
+    bad_word_token_ids,
+    normalise_sampling_params,
+    verify_sampling_params,
+)
+from multiflora_platform.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from multiflora_engine.build import BuiltEngine
+
+_ADVISABLE = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+
+
+class LLM:
+    """A base model with its adapters, ready to generate. Not thread-safe.
+
+    model: a folder, or a Hugging Face id. adapters: name -> PEFT folder; each is validated and copied, so that the
+    folder is not needed afterwards. engine_options: fields of EngineConfig (max_model_len, max_loras, seed, ...).
+    Raises ModelError, AdapterRejected, and TokenizerError.
+    """
+
+    def __init__(
+        self, model: str | Path, adapters: Mapping[str, str | Path] | None = None, **engine_options: Any
+    ) -> None:
+        # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
+        from multiflora_engine.build import build_engine
+        from multiflora_engine.hub import resolve_model
+
+        folder = resolve_model(model)
+        artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
+        self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
+        options = {"max_waiting": 1 << 40, **engine_options}
+        config = EngineConfig(model_path=str(folder), artifact_root=str(artifacts), **options)
+        self.tokenizer = Tokenizer.load(folder)
+        self._built: BuiltEngine = build_engine(config)
+        self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
+        self._collectors: dict[str, Collector] = {}
+        self._ids = itertools.count()
+        for name, path in (adapters or {}).items():
+            self.add_adapter(name, path)
+
+    def add_adapter(self, name: str, path: str | Path) -> None:
+        """Makes an adapter known, or a name mean another one from now on. Raises AdapterRejected."""
+        self._adapters.add(name, path)
+
+    @property
+    def adapters(self) -> list[str]:
+        return sorted(self._adapters.names())
+
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        adapter: str | Sequence[str | None] | None = None,
+        progress: bool = True,
+        stream: Literal[False] = False,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        adapter: str | Sequence[str | None] | None = None,
+        progress: bool = True,
+        stream: Literal[True],
+    ) -> Iterator[RequestOutput]: ...
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        adapter: str | Sequence[str | None] | None = None,
+        progress: bool = True,
+        stream: bool = False,
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
+        """All prompts in one batch, in their order; requests of different adapters run together.
+
+        prompts: a text or its token ids, or a list of these. params, adapter: one for all, or one for each; no params
+        are the model's own defaults, no max_tokens is as much as the model's length allows. progress: a bar on the
+        terminal. stream: yields what is new, as it comes, instead. Leaving the iterator aborts the requests.
+        Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything runs.
+        """
+        texts = _as_list(prompts)
+        all_params = _for_each(params if params is not None else self._default_params(), len(texts), "params")
+        names = _for_each(adapter, len(texts), "adapter")
+        collectors = [
+            self._collector(prompt, text_params, name)
+            for prompt, text_params, name in zip(texts, all_params, names, strict=True)
+        ]
+        if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
+            raise ValueError("best_of cannot be streamed: which candidates are the best is known at the end.")
+        self._submit(collectors)
+        if stream:
+            return self._stream(collectors)
+        with GenerationBar(len(collectors), progress) as bar:
+            for _ in self._run(collectors):
+                if bar.due:
+                    bar.update(sum(c.finished for c in collectors), sum(c.num_tokens for c in collectors))
+            bar.update(len(collectors), sum(c.num_tokens for c in collectors))
+        return [collector.output() for collector in collectors]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        adapter: str | Sequence[str | None] | None = None,
+        progress: bool = True,
+        **template_options: Any,
+    ) -> list[RequestOutput]:
+        """One conversation or several, through the model's chat template; template_options: those of
+        `Tokenizer.apply_chat_template` (tools, add_generation_prompt, chat_template_kwargs, ...)."""
+        one = bool(messages) and isinstance(messages[0], Mapping)
+        conversations: Any = [messages] if one else messages
+        prompts = [
+            self.tokenizer.encode(self.tokenizer.apply_chat_template(each, **template_options), False)
+            for each in conversations
+        ]
+        return self.generate(prompts, params, adapter=adapter, progress=progress)
+
+    def close(self) -> None:
+        """Frees the adapter store; the memory goes with the object."""
+        self._built.close()
+        self._cleanup()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ---- requests
+
+    def _default_params(self) -> SamplingParams:
+        advised = self._built.model.generation_defaults
+        fields = {name: advised[name] for name in _ADVISABLE & advised.keys()}
+        if "top_k" in fields:
+            fields["top_k"] = int(fields["top_k"])
+        return replace(SamplingParams(), **fields)
+
+    def _collector(self, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        vocab_size = self._built.model.vocab_size
+        if not all(0 <= token < vocab_size for token in token_ids):
+            raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
+        asked = normalise_sampling_params(params)
+        verify_sampling_params(asked, vocab_size)
+        request = GenerateRequest(
+            id=str(next(self._ids)),
+            prompt_token_ids=token_ids,
+            params=_engine_params(asked, self._built.ready.max_model_len - len(token_ids)),
+            adapter_digest=self._adapters.digest(adapter),
+            bad_word_ids=bad_word_token_ids(asked.bad_words, lambda text: self.tokenizer.encode(text, False)),
+            arrival_time=time.time(),
+        )
+        return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, self.tokenizer)
+
+    def _submit(self, collectors: list[Collector]) -> None:
+        """All of them or none."""
+        try:
+            for place, collector in enumerate(collectors):
+                try:
+                    self._built.engine.add_request(collector.request)
+                except ValueError as error:
+                    raise ValueError(f"prompt {place}: {error}") from None
+                self._collectors[collector.request.id] = collector
+        except ValueError:
+            self._withdraw(collectors)
+            raise
+
+    def _withdraw(self, collectors: list[Collector]) -> None:
+        for collector in collectors:
+            if self._collectors.pop(collector.request.id, None) is not None:
+                self._built.engine.abort(collector.request.id)
+
+    # ---- the loop
+
+    def _stream(self, collectors: list[Collector]) -> Iterator[RequestOutput]:
+        for _ in self._run(collectors):
+            for collector in collectors:
+                news = collector.news()
+                if news is not None:
+                    yield news
+
+    def _run(self, collectors: list[Collector]) -> Iterator[None]:
+        """Steps until these requests have finished; yields after every step, whosesoever it was."""
+        try:
+            while not all(collector.finished for collector in collectors):
+                self._step()
+                yield
+        finally:
+            self._withdraw(collectors)
+
+    def _step(self) -> None:
+        for delta in self._built.engine.step():
+            collector = self._collectors.get(delta.request_id)
+            if collector is not None:
+                collector.push(delta)
+                if collector.finished:
+                    self._withdraw([collector])
+        if self._built.engine.is_stalled:
+            self._built.residency.wait(0.01)
+
+
+def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
+    """max_tokens always set, and the log-probabilities by which best_of chooses."""
+    params = asked if asked.max_tokens is not None else replace(asked, max_tokens=max(room, 1))
+    if params.num_sequences > params.n and params.logprobs is None:
+        params = replace(params, logprobs=0)
+    return params
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if prompts and isinstance(prompts[0], int):
+        return [prompts]  # type: ignore[list-item]  # the ids of one prompt
+    return list(prompts)  # type: ignore[arg-type]
+
+
+def _for_each(value: Any, count: int, name: str) -> list[Any]:
+    if value is None or isinstance(value, str | SamplingParams):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} entries for {count} prompts")
+    return list(value)
