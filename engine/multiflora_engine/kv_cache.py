@@ -64,7 +64,8 @@ def size_kv_cache(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, 
         )
     block_bytes = bytes_per_block(model, config.block_size, dtype)
     needed = -(-wanted // config.block_size)
-    useful = max(needed, -(-(wanted + 1) // config.block_size) * config.max_num_seqs)
+    # Twice what can run at once, so that the prefixes of finished requests stay cached.
+    useful = 2 * needed * config.max_num_seqs
     is_asked = config.max_model_len is not None
     num_blocks = (
         _memory(config, model, dtype, device, useful * block_bytes, is_asked * needed * block_bytes) // block_bytes

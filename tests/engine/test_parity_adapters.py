@@ -1,4 +1,4 @@
-"""Every kind of adapter says what PEFT says: alone, all in one mixed batch with the base, cached, preempted, evicted."""
+"""Every kind of adapter says what PEFT says: alone, in one mixed batch with the base, cached, preempted, evicted."""
 
 from __future__ import annotations
 
