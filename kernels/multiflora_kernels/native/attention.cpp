@@ -39,11 +39,18 @@ static inline int64_t first_visible(const AttentionArgs& a, int64_t position) {
 
 constexpr int DECODE_CHUNK = 32;
 
+// Blocks lie anywhere, so the processor cannot foresee the next one: ask for it while this chunk is being used.
+template <int VECS>
+static inline void prefetch(const float* row) {
+    for (int line = 0; line < VECS * LANES; line += 16) __builtin_prefetch(row + line);
+}
+
 // HEADS query heads against `count` keys: scores[h][t] = q[h] . k[t]
 template <int VECS, int HEADS>
-static void decode_scores(const float* q, const float* const* keys, int count, float* scores) {
+static void decode_scores(const float* q, const float* const* keys, const float* const* ahead, int count, float* scores) {
     constexpr int N = VECS * LANES;
     for (int t = 0; t < count; ++t) {
+        prefetch<VECS>(ahead[t]);
         Vec total[HEADS] = {};
         for (int j = 0; j < VECS; ++j) {
             const Vec k = load(keys[t] + j * LANES);
@@ -54,16 +61,18 @@ static void decode_scores(const float* q, const float* const* keys, int count, f
 }
 
 template <int VECS, int HEADS>
-static void decode_values(float* out, const float* alphas, const float* const* values, int count, const float* weights) {
+static void decode_values(float* out, const float* alphas, const float* const* values, const float* const* ahead, int count, const float* weights) {
     constexpr int N = VECS * LANES;
     Vec total[HEADS][VECS];
     for (int h = 0; h < HEADS; ++h)
         for (int j = 0; j < VECS; ++j) total[h][j] = load(out + h * N + j * LANES) * alphas[h];
-    for (int t = 0; t < count; ++t)
+    for (int t = 0; t < count; ++t) {
+        prefetch<VECS>(ahead[t]);
         for (int j = 0; j < VECS; ++j) {
             const Vec v = load(values[t] + j * LANES);
             for (int h = 0; h < HEADS; ++h) total[h][j] += v * weights[h * DECODE_CHUNK + t];
         }
+    }
     for (int h = 0; h < HEADS; ++h)
         for (int j = 0; j < VECS; ++j) store(out + h * N + j * LANES, total[h][j]);
 }
@@ -93,12 +102,29 @@ static float decode_softmax(float* scores, int count, float softcap, float* maxi
     return alpha;
 }
 
+// Key and value rows of the chunk at `start`; past the end, the last row again.
+static void chunk_rows(const AttentionArgs& a, const Item& item, int64_t start, int64_t end, const float* (*rows)[DECODE_CHUNK]) {
+    const int32_t* table = a.block_tables + item.sequence * a.table_stride;
+    int64_t offset = start % a.block_size, index = start / a.block_size;
+    const float* row = cache_row(a.k_cache, a, table, item.head, std::min(start, end - 1));
+    for (int t = 0; t < DECODE_CHUNK; ++t) {
+        rows[0][t] = row;
+        rows[1][t] = a.v_cache + (row - a.k_cache);
+        if (start + t + 1 >= end) continue;
+        if (++offset == a.block_size) {
+            offset = 0;
+            row = a.k_cache + (table[++index] * a.k_heads + item.head) * a.block_size * a.n;
+        } else {
+            row += a.n;
+        }
+    }
+}
+
 template <int VECS>
 static void decode_row(const AttentionArgs& a, const Item& item, float* scratch) {
     constexpr int N = VECS * LANES;
     constexpr int HEADS = VECS <= 4 ? 2 : 1;
     const int64_t group = a.q_heads / a.k_heads;
-    const int32_t* table = a.block_tables + item.sequence * a.table_stride;
     const int64_t query = a.query_starts[item.sequence] + item.row / group;
     const int64_t position = a.context_lens[item.sequence] - (a.query_starts[item.sequence + 1] - query);
     float *q = scratch, *out = q + group * N, *peaks = out + group * N, *totals = peaks + group;
@@ -109,24 +135,24 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
         totals[h] = 0.0f;
     }
     std::memset(out, 0, group * N * sizeof(float));
-    const float *keys[DECODE_CHUNK], *values[DECODE_CHUNK];
+    const float *rows[2][2][DECODE_CHUNK];  // [this chunk or the next][keys or values][token]
     float scores[HEADS * DECODE_CHUNK], alphas[HEADS];
-    for (int64_t start = first_visible(a, position); start <= position; start += DECODE_CHUNK) {
-        const int count = static_cast<int>(std::min<int64_t>(DECODE_CHUNK, position + 1 - start));
-        for (int t = 0; t < count; ++t) {
-            keys[t] = cache_row(a.k_cache, a, table, item.head, start + t);
-            values[t] = a.v_cache + (keys[t] - a.k_cache);
-        }
+    const int64_t begin = first_visible(a, position), end = position + 1;
+    chunk_rows(a, item, begin, end, rows[0]);
+    for (int64_t start = begin, turn = 0; start < end; start += DECODE_CHUNK, turn ^= 1) {
+        const int count = static_cast<int>(std::min<int64_t>(DECODE_CHUNK, end - start));
+        chunk_rows(a, item, start + DECODE_CHUNK, end, rows[turn ^ 1]);
+        const auto &now = rows[turn], &ahead = rows[turn ^ 1];
         int64_t h = 0;
         for (; h + HEADS <= group; h += HEADS) {
-            decode_scores<VECS, HEADS>(q + h * N, keys, count, scores);
+            decode_scores<VECS, HEADS>(q + h * N, now[0], ahead[0], count, scores);
             for (int g = 0; g < HEADS; ++g) alphas[g] = decode_softmax(scores + g * DECODE_CHUNK, count, a.softcap, peaks + h + g, totals + h + g);
-            decode_values<VECS, HEADS>(out + h * N, alphas, values, count, scores);
+            decode_values<VECS, HEADS>(out + h * N, alphas, now[1], ahead[1], count, scores);
         }
         for (; h < group; ++h) {
-            decode_scores<VECS, 1>(q + h * N, keys, count, scores);
+            decode_scores<VECS, 1>(q + h * N, now[0], ahead[0], count, scores);
             alphas[0] = decode_softmax(scores, count, a.softcap, peaks + h, totals + h);
-            decode_values<VECS, 1>(out + h * N, alphas, values, count, scores);
+            decode_values<VECS, 1>(out + h * N, alphas, now[1], ahead[1], count, scores);
         }
     }
     for (int64_t h = 0; h < group; ++h) {

@@ -71,13 +71,20 @@ static void expand_block(float* y, int64_t y_stride, const float* h, int64_t ran
         for (int j = 0; j < VECS; ++j) store(y + t * y_stride + j * LANES, total[t][j]);
 }
 
-template <int TOKENS>
-static void expand_tokens(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns) {
+// One panel of columns of b serves all tokens of the chunk while it is in the nearest cache.
+template <int VECS>
+static void expand_panel(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns, int count) {
+    int t = 0;
+    for (; t + 4 <= count; t += 4) expand_block<4, VECS>(y + t * y_stride, y_stride, h + t * rank, rank, b, columns);
+    for (; t < count; ++t) expand_block<1, VECS>(y + t * y_stride, y_stride, h + t * rank, rank, b, columns);
+}
+
+static void expand(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns, int count) {
     int64_t c = 0;
-    for (; c + 4 * LANES <= columns; c += 4 * LANES) expand_block<TOKENS, 4>(y + c, y_stride, h, rank, b + c, columns);
-    for (; c + LANES <= columns; c += LANES) expand_block<TOKENS, 1>(y + c, y_stride, h, rank, b + c, columns);
+    for (; c + 4 * LANES <= columns; c += 4 * LANES) expand_panel<4>(y + c, y_stride, h, rank, b + c, columns, count);
+    for (; c + LANES <= columns; c += LANES) expand_panel<1>(y + c, y_stride, h, rank, b + c, columns, count);
     for (; c < columns; ++c)
-        for (int t = 0; t < TOKENS; ++t)
+        for (int t = 0; t < count; ++t)
             for (int64_t r = 0; r < rank; ++r) y[t * y_stride + c] += h[t * rank + r] * b[r * columns + c];
 }
 
@@ -98,9 +105,7 @@ static void run(const LoraArgs& args, const Item& item, float* h) {
     int t = 0;
     for (; t + 4 <= item.count; t += 4) shrink_tokens<4>(h + t * rank, rank, x + t * args.x_stride, args.x_stride, a, args.k);
     for (; t < item.count; ++t) shrink_tokens<1>(h + t * rank, rank, x + t * args.x_stride, args.x_stride, a, args.k);
-    t = 0;
-    for (; t + 4 <= item.count; t += 4) expand_tokens<4>(y + t * args.y_stride, args.y_stride, h + t * rank, rank, b, site.columns);
-    for (; t < item.count; ++t) expand_tokens<1>(y + t * args.y_stride, args.y_stride, h + t * rank, rank, b, site.columns);
+    expand(y, args.y_stride, h, rank, b, site.columns, item.count);
     if (site.magnitude == nullptr) return;
     const float* bias = args.bias != nullptr ? args.bias + site.first : nullptr;
     for (t = 0; t < item.count; ++t) rescale(y + t * args.y_stride, bias, site.magnitude + item.slot * site.magnitude_stride, site.columns);
