@@ -1,4 +1,5 @@
-"""Chat templates render as transformers renders them: templates in the manner of the supported families, same inputs."""
+# ruff: noqa: E501
+"""Chat templates render as transformers renders them: templates in the manner of the supported families."""
 
 from __future__ import annotations
 

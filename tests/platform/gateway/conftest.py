@@ -1,0 +1,68 @@
+"""A house for each test; `make_house` for tests that choose its settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers
+
+from multiflora_platform.app import create_app
+from multiflora_platform.metrics import Metrics
+from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.settings import Settings
+from multiflora_platform.text.tokenizer import Tokenizer
+
+from .house import ADMIN, END, MAX_LEN, READY, TEMPLATE, FakeClient, FakeKeys, FakeRegistry, House
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """One token for each byte, and the demo's special tokens after them."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    rust = RustTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens([END, "<|system|>", "<|user|>", "<|assistant|>"])
+    rust.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": END, "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Tokenizer.load(folder)
+
+
+@pytest.fixture
+def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
+    def make(settings: dict[str, Any] | None = None, **defaults: Any) -> House:
+        engine, registry = FakeClient(tokenizer, ready=READY), FakeRegistry()
+        supervisor = SimpleNamespace(client=engine, state="ready", restarts=2)
+        services = Services(
+            settings=Settings(data_dir=tmp_path, **(settings or {})),
+            model=ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults),
+            engine=supervisor,
+            registry=registry,
+            keys=FakeKeys(),
+            metrics=Metrics("base"),
+        )
+        app = create_app(services)
+        http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://localhost",
+            headers={"Authorization": f"Bearer {ADMIN}"},
+        )
+        return House(services, engine, registry, supervisor, app, http)
+
+    return make
+
+
+@pytest.fixture
+async def house(make_house: Callable[..., House]) -> AsyncIterator[House]:
+    house = make_house()
+    async with house.http:
+        yield house

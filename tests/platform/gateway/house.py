@@ -1,0 +1,208 @@
+"""A gateway around an engine that plays scripts: real tokenizer, routes and middleware, no model and no database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from multiflora_engine.client import EngineUnavailable
+from multiflora_engine.protocol import AdapterResidency, AdapterResult, EngineStats, Ready, Status
+from multiflora_engine.request import (
+    EngineFailure,
+    GenerateRequest,
+    PositionLogprobs,
+    TokenDelta,
+    TokenLogprob,
+)
+from multiflora_engine.token_stream import TokenStream
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, SourceNotFound, VersionRejected
+from multiflora_platform.registry.snapshot import Resolved, ServedAdapter
+from multiflora_platform.services import Services
+from multiflora_platform.text.tokenizer import Tokenizer
+
+END = "<|end|>"
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+ADMIN, TENANT, OTHER = "mf-admin", "mf-tenant", "mf-other"
+MAX_LEN = 256
+
+
+@dataclass
+class FakeClient:
+    """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
+
+    pace: seconds before each delta. failure: sent after `fail_after` tokens. hangs: no delta ever comes.
+    """
+
+    tokenizer: Tokenizer
+    reply: str = "Hello, wörld!"
+    pace: float = 0.0
+    failure: EngineFailure | None = None
+    fail_after: int = 0
+    hangs: bool = False
+    ready: Ready | None = None
+    stats: EngineStats = field(default_factory=EngineStats)
+    requests: list[GenerateRequest] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def generate(self, request: GenerateRequest) -> TokenStream:
+        if self.ready is None:
+            raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
+        self.requests.append(request)
+        stream = TokenStream(self, request)
+        self.tasks[request.id] = asyncio.get_running_loop().create_task(self._play(request, stream))
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+        self.tasks[request_id].cancel()
+
+    abort_later = abort
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        return AdapterResult(0)
+
+    async def status(self) -> Status:
+        if self.ready is None:
+            raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
+        return Status(0, 1, self.stats, [AdapterResidency("d" * 64, "slot", False, 8, 100, 0)])
+
+    async def _play(self, request: GenerateRequest, stream: TokenStream) -> None:
+        if self.hangs:
+            return
+        for index in range(request.params.num_sequences):
+            await self._play_one(request, stream, index)
+
+    async def _play_one(self, request: GenerateRequest, stream: TokenStream, index: int) -> None:
+        params = request.params
+        assert params.max_tokens is not None
+        ids = [*self.tokenizer.encode(self.reply, False), self.tokenizer.eos_token_id or 0][: params.max_tokens]
+        if params.ignore_eos:
+            ids = [ids[i % (len(ids) - 1)] for i in range(params.max_tokens)]
+        first: dict[str, Any] = {"cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0}
+        if params.prompt_logprobs is not None and index == 0:
+            first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]
+        if not ids:
+            stream.push(TokenDelta(request_id=request.id, index=index, finish_reason="length", **first))
+        for count, token_id in enumerate(ids, start=1):
+            await asyncio.sleep(self.pace)
+            if self.failure is not None and count > self.fail_after:
+                stream.fail(self.failure)
+                return
+            reason = "stop" if token_id == self.tokenizer.eos_token_id else "length" if count == len(ids) else None
+            stream.push(
+                TokenDelta(
+                    request_id=request.id,
+                    index=index,
+                    token_ids=[token_id],
+                    logprobs=None if params.logprobs is None else [position(token_id, index)],
+                    finish_reason=reason,
+                    **(first if count == 1 else {}),
+                )
+            )
+
+
+def position(token_id: int, index: int) -> PositionLogprobs:
+    """Answer 1 is likelier than answer 0, and so on; the alternative is the next token."""
+    chosen = TokenLogprob(token_id, -2.0 / (index + 1), 1)
+    return PositionLogprobs(chosen, [chosen, TokenLogprob(token_id + 1, -3.0, 2)])
+
+
+@dataclass
+class FakeRegistry:
+    adapters: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
+    leased: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    def resolve(self, model: str, user: str | None) -> Resolved | None:
+        name, _, alias = model.partition("@")
+        digest = self.adapters.get(name)
+        return Resolved(name, 3, digest, alias or "default") if digest and alias in ("", "3") else None
+
+    def served(self) -> list[ServedAdapter]:
+        return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.adapters.items())]
+
+    @contextmanager
+    def lease(self, digest: str) -> Iterator[None]:
+        self.leased.append(digest)
+        try:
+            yield
+        finally:
+            self.leased.remove(digest)
+
+    async def register_path(self, name: str, path: str, actor: str, load_inplace: bool = False) -> None:
+        if name in self.adapters and not load_inplace:
+            raise AdapterExists("taken")
+        if path == "/missing":
+            raise SourceNotFound("There is no folder /missing.")
+        if path == "/broken":
+            raise VersionRejected("Rejected.", [{"severity": "error", "message": "rank 99 is too large"}], name, 1)
+        self.adapters[name] = "e" * 64
+
+    async def remove(self, name: str, actor: str) -> None:
+        if self.adapters.pop(name, None) is None:
+            raise AdapterNotFound("none")
+
+    @property
+    def feed(self) -> SimpleNamespace:
+        def stop() -> None:
+            self.stopped = True
+
+        return SimpleNamespace(stop=stop)
+
+
+class FakeKeys:
+    def __init__(self) -> None:
+        self._principals = {
+            ADMIN: Principal("admin", None, "k1"),
+            TENANT: Principal("tenant", "acme", "k2", 1),
+            OTHER: Principal("tenant", "other", "k3", 2),
+        }
+
+    def authenticate(self, header: str | None) -> Principal | None:
+        return self._principals.get((header or "").removeprefix("Bearer "))
+
+    def cache_salt(self, principal: Principal) -> str:
+        return f"salt-of-{principal.tenant}"
+
+
+@dataclass
+class House:
+    """app: the application; engine: its engine's client."""
+
+    services: Services
+    engine: FakeClient
+    registry: FakeRegistry
+    supervisor: SimpleNamespace
+    app: FastAPI
+    http: httpx.AsyncClient
+
+    async def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return await self.http.post(path, json=body, headers=headers)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.001)
+
+    async def events(self, path: str, body: Any) -> list[Any]:
+        """The stream's events; the last is "[DONE]" or an error."""
+        response = await self.post(path, {**body, "stream": True})
+        assert response.status_code == 200, response.text
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+READY = Ready("cpu", "float32", 64, 16, MAX_LEN, 8, 4, 64, 1, 1)
