@@ -130,6 +130,25 @@ async def test_token_ids_are_returned_on_request(house: House) -> None:
 async def test_tokens_as_ids_do_not_collide(house: House) -> None:
     response = await house.post(PATH, body(return_tokens_as_token_ids=True, logprobs=1, max_tokens=1))
     [choice] = response.json()["choices"]
+    token_id = house.services.model.tokenizer.encode("H")[0]
+    assert choice["logprobs"]["tokens"] == [f"token_id:{token_id}"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "stop_reason"),
+    [
+        ({"stop": "o, w"}, "Hell", "o, w"),
+        ({"stop": ["zzz", "lo"]}, "Hel", "lo"),
+        ({"stop": "lo", "include_stop_str_in_output": True}, "Hello", "lo"),
+        ({"stop": "l", "min_tokens": 3}, "Hel", "l"),
+        ({"stop": "ö"}, "Hello, w", "ö"),
+    ],
+)
+async def test_stop_strings_end_the_answer_and_the_engine(
+    house: House, fields: dict[str, Any], text: str, stop_reason: str
+) -> None:
+    house.engine.pace = 0.001
+    [choice] = (await house.post(PATH, body(**fields))).json()["choices"]
     assert (choice["text"], choice["finish_reason"], choice["stop_reason"]) == (text, "stop", stop_reason)
     events = await house.events(PATH, body(**fields))
     assert "".join(event["choices"][0]["text"] for event in events[:-1]) == text
