@@ -66,9 +66,6 @@ class Artifacts:
                 self._doomed.add(digest)
                 return
             await self._forget(digest)
-            if self._leases[digest]:
-                self._doomed.add(digest)
-                return
             try:
                 await asyncio.to_thread(self.store.remove, digest)
             except OSError as error:

@@ -27,14 +27,22 @@ class AdapterFields:
     demo_prompt: str | None = None
 
     def __post_init__(self) -> None:
+        """Raises InvalidRequest."""
         for name in ("description", "demo_prompt"):
-            if len(getattr(self, name) or "") > MAX_TEXT:
-                raise InvalidRequest(f"{name} is longer than {MAX_TEXT} characters.", pointer=f"/{name}")
+            _check_text(getattr(self, name) or "", MAX_TEXT, f"/{name}")
         if len(self.tags or ()) > MAX_TAGS:
             raise InvalidRequest(f"An adapter has at most {MAX_TAGS} tags.", pointer="/tags")
         for index, tag in enumerate(self.tags or ()):
-            if not 0 < len(tag) <= 64:
-                raise InvalidRequest("A tag has 1 to 64 characters.", pointer=f"/tags/{index}")
+            if not tag:
+                raise InvalidRequest("A tag has at least one character.", pointer=f"/tags/{index}")
+            _check_text(tag, 64, f"/tags/{index}")
+
+
+def _check_text(text: str, limit: int, pointer: str) -> None:
+    if len(text) > limit:
+        raise InvalidRequest(f"The text is longer than {limit} characters.", pointer=pointer)
+    if "\0" in text:  # PostgreSQL holds no such text
+        raise InvalidRequest("The text has a NUL character.", pointer=pointer)
 
 
 async def create(change: Change, name: str, fields: AdapterFields, owner: str | None) -> Adapter:

@@ -77,6 +77,15 @@ async def test_a_json_body_over_the_limit_is_a_413(house):
     assert (await house.admin.post("/adapters", content=chunks(), headers=headers)).status_code == 413
 
 
+@pytest.mark.parametrize("text", [r"\u0000", r"\ud800", r"\udfff"])
+@pytest.mark.parametrize("field", ["name", "description", "demo_prompt", "tags"])
+async def test_text_that_no_database_holds_is_a_400(house, field, text):
+    value = f'["{text}"]' if field == "tags" else f'"{text}"'
+    body = f'{{"name": "a", "{field}": {value}}}'
+    response = await house.admin.post("/adapters", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+
+
 async def test_other_content_types_are_a_415(house):
     assert (await house.admin.post("/adapters", data={"name": "a"})).status_code == 415
 

@@ -211,6 +211,7 @@ async def test_an_artifact_stays_while_requests_run_on_it_and_then_goes(house):
         await house.admin.delete("/adapters/a")
         await settled(house)
         assert house.store.has(digest)
+        assert ("unload", digest) not in engine.commands
     await settled(house)
     assert not house.store.has(digest)
     assert engine.commands[-2:] == [("unpin", digest), ("unload", digest)]
