@@ -6,10 +6,10 @@ import msgspec
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """model_path: local Hugging Face folder. artifact_root: folder of `<digest>/adapter_{config.json,model.safetensors}`.
+    """model_path: local Hugging Face folder. artifact_root: the artifact store of `<digest>/` folders.
 
-    kv_cache_memory: bytes for KV blocks; None sizes it from the device (GPU) or a default share of host memory (CPU).
-    max_loras: adapters of rank max_lora_rank that fit on the device at once (more of lower rank fit: memory follows rank).
+    kv_cache_memory: bytes for KV blocks; None sizes it from the device (GPU) or a share of host memory (CPU).
+    max_loras: adapters of rank max_lora_rank that fit on the device at once; more of lower rank do.
     max_cpu_loras: adapters kept in host memory. max_num_batched_tokens: the token budget of one step.
     max_waiting: requests that may queue before new ones are refused. seed: for requests that bring none.
     """

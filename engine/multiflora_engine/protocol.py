@@ -28,8 +28,8 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
 
 
 class AdapterCommand(msgspec.Struct, frozen=True, tag="adapter"):
-    """action: load (to a slot), unload (from slot and host), pin (load and never evict), unpin, probe (load, then measure
-    how far its logits are from the base's on a fixed prompt). Answered by AdapterResult with the same call_id."""
+    """action: load (to a slot), unload (from slot and host), pin (load and never evict), unpin, or probe (load, then
+    measure how far its logits are from the base's on a fixed prompt). Answered by AdapterResult with the call_id."""
 
     call_id: int
     action: str

@@ -71,7 +71,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probability of one token after temperature 1 softmax of the raw logits (vLLM's `raw_logprobs`); rank is 1-based."""
+    """Log-probability of one token: softmax of the raw logits (vLLM's `raw_logprobs`); rank is 1-based."""
 
     token_id: int
     logprob: float
@@ -98,7 +98,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
-    cached_tokens: prompt tokens served from the prefix cache. stop_reason: the stop token id that ended it (None for EOS).
+    cached_tokens: prompt tokens served from the prefix cache. stop_reason: the stop token id that ended it; None for EOS.
     """
 
     request_id: str

@@ -162,17 +162,17 @@ def test_a_deadline_is_a_504(demo: Any) -> None:
 
 def test_sigterm_lets_streams_end_and_refuses_new_requests(serve: Callable[..., Any]) -> None:
     server = serve("--drain-timeout", "60")
-    with server.http() as http:
-        with http.stream("POST", "/v1/completions", json={"model": BASE, **LONG, "max_tokens": 300}) as response:
-            lines = response.iter_lines()
-            next(lines)
-            server.process.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503, 10)
-            refused = httpx.post(
-                f"{server.url}/v1/completions", json={"model": BASE, "prompt": "x"}, headers=server.headers
-            )
-            assert refused.status_code == 503
-            frames = [line for line in lines if line]
+    body = {"model": BASE, **LONG, "max_tokens": 300}
+    with server.http() as http, http.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503, 10)
+        refused = httpx.post(
+            f"{server.url}/v1/completions", json={"model": BASE, "prompt": "x"}, headers=server.headers
+        )
+        assert refused.status_code == 503
+        frames = [line for line in lines if line]
     assert frames[-1] == "data: [DONE]"
     assert server.process.wait(30) == 0
 
