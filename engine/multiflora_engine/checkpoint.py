@@ -44,7 +44,7 @@ class StoredTensor:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up the model, sorted by name. Raises ModelError when any is missing."""
-    if (folder / INDEX_NAME).is_file():
+    if not (folder / SINGLE_NAME).is_file() and (folder / INDEX_NAME).is_file():
         weight_map = read_json_object(folder / INDEX_NAME).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
         if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):

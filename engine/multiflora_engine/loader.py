@@ -33,9 +33,10 @@ def load_weights(
     the weights do not fit into memory.
     """
     stored = stored_tensors(folder)
+    # The shapes are compared before any memory is taken for them.
+    _check(stored, allocate_weights(config, dtype, torch.device("meta")).targets(), config)
     weights = _allocate(config, dtype, device)
     targets = weights.targets()
-    _check(stored, targets, config)
     _fill(targets, {name: stored[name] for name in stored if name in targets}, progress or _silent)
     return weights
 

@@ -144,7 +144,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         dtype=_dtype(raw),
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
-        eos_token_ids=_token_ids(generation.get("eos_token_id", raw.get("eos_token_id"))),
+        eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=_generation_defaults(generation),
     )
 

@@ -27,6 +27,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _own_digest_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digests of passing models do not belong in the user's cache."""
+    monkeypatch.setattr("multiflora_engine.file_digests._cache_path", lambda: tmp_path / "file_digests.json")
+
+
 @dataclass
 class Answer:
     """What one request got: greedy tokens with log-probabilities, and those of its prompt when asked for."""

@@ -34,11 +34,6 @@ LLAMA: dict[str, Any] = {
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def load(folder: Path, **changes: Any) -> ModelConfig:
     """Llama's config with changes; a value of ... removes the key."""
     values = {key: value for key, value in {**LLAMA, **changes}.items() if value is not ...}
@@ -136,7 +131,10 @@ def test_sliding_windows(changes: dict[str, Any], windows: Any, tmp_path: Path) 
 def test_generation_config_wins(tmp_path: Path) -> None:
     assert load(tmp_path, eos_token_id=[2, 5]).eos_token_ids == (2, 5)
     generation = {"eos_token_id": [7, 8], "temperature": 0.6, "top_k": 20, "do_sample": True, "top_p": None}
-    (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": None}))
+    assert load(tmp_path).eos_token_ids == (2,)
+    path.write_text(json.dumps(generation))
     config = load(tmp_path)
     assert config.eos_token_ids == (7, 8)
     assert config.generation_defaults == {"temperature": 0.6, "top_k": 20}
@@ -205,7 +203,7 @@ def test_a_damaged_digest_cache_only_costs_time(tmp_path: Path) -> None:
     config = load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"one")
     digest = config.base_model("a").digest
-    (tmp_path / "cache" / "multiflora" / "file_digests.json").write_text("nonsense")
+    (tmp_path / "file_digests.json").write_text("nonsense")
     assert config.base_model("a").digest == digest
 
 

@@ -83,8 +83,13 @@ def test_adapters_alone_and_in_one_mixed_batch(
         for prompt, answer in zip(asked, ask(engine, asked, [digest] * 3, prompt_logprobs=0), strict=True):
             check_answer(oracle, prompt, answer)
     rows = [(digest, prompt) for prompt in prompts for digest in (None, *oracles)]
-    for _ in range(2):
-        answers = ask(engine, [prompt for _, prompt in rows], [digest for digest, _ in rows])
+    for prompt_logprobs in (0, None):
+        answers = ask(
+            engine,
+            [prompt for _, prompt in rows],
+            [digest for digest, _ in rows],
+            prompt_logprobs=prompt_logprobs,
+        )
         for (digest, prompt), answer in zip(rows, answers, strict=True):
             check_answer(base if digest is None else oracles[digest], prompt, answer)
 

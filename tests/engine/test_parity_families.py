@@ -28,6 +28,7 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama_multi_head": (LlamaConfig, {"num_attention_heads": 4, "num_key_value_heads": 4, "rope_theta": 5e5}),
     "llama_biases": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}),
     "llama_tied": (LlamaConfig, {"tie_word_embeddings": True, "head_dim": 64, "hidden_act": "gelu_pytorch_tanh"}),
+    "llama_odd": (LlamaConfig, {"num_attention_heads": 3, "head_dim": 24, "num_hidden_layers": 3, "hidden_size": 60}),
     "llama_linear": (LlamaConfig, {"rope_scaling": {"rope_type": "linear", "factor": 3.0}}),
     "llama_dynamic": (LlamaConfig, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
     "llama_yarn": (LlamaConfig, {"rope_scaling": YARN}),
@@ -75,6 +76,25 @@ def test_family(
     cached = ask(engine, prompts)
     assert [answer.cached_tokens for answer in cached] == [(len(prompt) - 1) // 16 * 16 for prompt in prompts]
     for prompt, answer in zip(prompts, cached, strict=True):
+        check_answer(model, prompt, answer)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama_odd"])
+@pytest.mark.parametrize("block_size", [1, 5, 64])
+def test_other_block_sizes(
+    name: str,
+    block_size: int,
+    tiny_config: Any,
+    save_model: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    prompts: Any,
+) -> None:
+    config_class, values = FAMILIES[name]
+    model, folder = save_model(tiny_config(config_class, **values))
+    engine = start_engine(folder, max_model_len=256, block_size=block_size)
+    for prompt, answer in zip(prompts, ask(engine, prompts, prompt_logprobs=0), strict=True):
         check_answer(model, prompt, answer)
 
 
