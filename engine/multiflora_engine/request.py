@@ -98,7 +98,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
-    cached_tokens: prompt tokens served from the prefix cache. stop_reason: the stop token id that ended it; None for EOS.
+    cached_tokens: prompt tokens served from the prefix cache. stop_reason: the stop token id that ended it, or None.
     """
 
     request_id: str

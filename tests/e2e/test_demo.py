@@ -1,0 +1,39 @@
+"""The demo is real: over HTTP each adapter does its own task, where base and the other adapters do not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+CASES_PER_SET = 50
+
+
+@pytest.fixture(scope="module")
+def evaluate() -> ModuleType:
+    """The demo's own script, which is not part of any package."""
+    spec = importlib.util.spec_from_file_location("demo_evaluate", DEMO / "evaluate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_adapters_do_their_own_task_and_the_base_answers_from_context(demo: Any, evaluate: ModuleType) -> None:
+    answer = evaluate.http_answerer(f"{demo.url}/v1", demo.key, "multiflora-demo")
+    matrix = evaluate.measure(answer, evaluate.load_sets(limit=CASES_PER_SET))
+    print(evaluate.table(matrix))
+    assert matrix[evaluate.CONTEXT_SET]["base"] >= 0.8
+    adapters = [name for name in matrix if name != evaluate.CONTEXT_SET]
+    assert len(adapters) >= 4
+    for name in adapters:
+        assert matrix[name][name] >= 0.9
+        assert max(share for model, share in matrix[name].items() if model != name) <= 0.15
