@@ -29,6 +29,7 @@ access_log = logging.getLogger("multiflora.access")
 MAX_HEAD_BYTES = 64 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UPLOAD = re.compile(r"/api/v1/adapters/[^/]+/versions\Z")
+_API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
 
 
@@ -73,8 +74,9 @@ class RequestLog:
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         if scope.get("state", {}).get("client_gone"):
             status = 499
-        route = getattr(scope.get("route"), "path", "unmatched")
-        self._services.metrics.http(scope["method"] if route != "unmatched" else "ANY", route, status or 500)
+        route = _route(scope)
+        method = scope["method"] if status != 405 and route != "unmatched" else "ANY"
+        self._services.metrics.http(method, route, status or 500)
         if access_log.isEnabledFor(logging.INFO):
             line = {
                 "request_id": request_id,
@@ -168,6 +170,14 @@ class BodyLimit:
 def is_public(path: str) -> bool:
     """Whether a path is served without a key."""
     return path in PUBLIC or any(path == prefix or path.startswith(prefix + "/") for prefix in PUBLIC_PREFIXES)
+
+
+def _route(scope: Scope) -> str:
+    """The path as declared. A route of an included router does not know the router's prefix."""
+    route: str = getattr(scope.get("route"), "path", "unmatched")
+    if scope["path"].startswith(_API) and route.startswith("/") and not route.startswith(_API):
+        return _API + route
+    return route
 
 
 def _request_id(scope: Scope) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +19,6 @@ from multiflora_platform.metrics import Metrics
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from multiflora_engine.model_config import ModelConfig
     from multiflora_engine.token_stream import TokenStream
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.gateway.generation import Generation
@@ -70,15 +68,6 @@ class ServedModel:
     max_model_len: int
     created: int
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls, name: str, root: str, config: ModelConfig, tokenizer: Tokenizer, max_model_len: int | None
-    ) -> ServedModel:
-        """max_model_len: as set; None is the model's own."""
-        length = max_model_len or config.max_position_embeddings
-        created = int(time.time())
-        return cls(name, root, tokenizer, config.vocab_size, length, created, config.generation_defaults)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
 
 MAX_PROMPTS = 1024
+MAX_SEQUENCES = 4096
 # About two milliseconds of tokenising; below that a thread costs more than it saves.
 INLINE_CHARACTERS = 4096
 Result = TypeVar("Result")
@@ -24,6 +25,8 @@ async def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, v
     prompts = _split(request.prompt)
     if len(prompts) > MAX_PROMPTS:
         raise invalid("prompt", f"prompt holds {len(prompts)} prompts; at most {MAX_PROMPTS} are taken at once.")
+    if len(prompts) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
+        raise invalid("n", f"n answers to each of {len(prompts)} prompts are more than {MAX_SEQUENCES} at once.")
     add_special = request.add_special_tokens is not False
     size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
 

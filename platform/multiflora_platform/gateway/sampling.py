@@ -44,7 +44,7 @@ def sampling_params(
     given = {name: value for name in _PLAIN if (value := getattr(request, name)) is not None}
     for name in DEFAULTED:
         value = getattr(request, name)
-        value = defaults.get(name) if value is None else value
+        value = _default(defaults, name) if value is None else value
         if value is not None:
             given[name] = value
     if isinstance(given.get("stop"), list) and len(given["stop"]) > MAX_STOP_STRINGS:
@@ -57,3 +57,9 @@ def sampling_params(
     except InvalidParameter as error:
         raise invalid(error.parameter, f"{error}.") from None
     return normalise_sampling_params(params)
+
+
+def _default(defaults: Mapping[str, Any], name: str) -> float | int | None:
+    """generation_config.json may write top_k as a float."""
+    value: float | None = defaults.get(name)
+    return int(value) if name == "top_k" and value is not None else value

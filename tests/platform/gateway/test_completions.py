@@ -225,11 +225,13 @@ async def test_a_failure_before_the_first_token_is_a_status(
 
 
 async def test_generation_defaults_hold_unless_the_client_says_otherwise(make_house: Any) -> None:
-    house = make_house(temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.1)
+    house = make_house(temperature=0.6, top_p=0.9, top_k=20.0, repetition_penalty=1.1)
     async with house.http:
-        await house.post(PATH, body(top_p=0.5, top_k=-1))
-    params = house.engine.requests[0].params
-    assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (0.6, 0.5, 0, 1.1)
+        await house.post(PATH, body(top_p=0.5))
+        await house.post(PATH, body(top_k=-1))
+    params, other = [request.params for request in house.engine.requests]
+    assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (0.6, 0.5, 20, 1.1)
+    assert (other.top_p, other.top_k) == (0.9, 0)
 
 
 async def test_every_sampling_field_reaches_the_engine(house: House) -> None:

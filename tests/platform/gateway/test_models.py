@@ -141,6 +141,7 @@ async def test_labels_stay_bounded(house: House) -> None:
     for number in range(400):
         house.services.metrics.ended(f"adapter{number}", "ok")
         await house.http.get(f"/nowhere/{number}")
+        await house.http.request(f"M{number}", "/v1/models")
     text = (await house.http.get("/metrics")).text
     assert text.count("multiflora_requests_total{") <= 257
     assert 'adapter="other"' in text

@@ -69,6 +69,7 @@ COMPLETION_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [10**30]}, "prompt", "invalid_value"),
     ({"prompt": ["a"] * 5000}, "prompt", "invalid_value"),
     ({"prompt": "a" * MAX_LEN}, "prompt", "context_length_exceeded"),
+    ({"prompt": ["a"] * 1000, "n": 100}, "n", "invalid_value"),
     ({"logprobs": 21}, "logprobs", "invalid_value"),
     ({"logprobs": True}, "logprobs", "invalid_value"),
     ({"suffix": "end"}, "suffix", "unsupported_parameter"),
