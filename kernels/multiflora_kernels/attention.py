@@ -1,6 +1,6 @@
 """Causal attention over the paged KV cache, for prefill, decode and any mix of both in one call.
 
-Owns the reading of caches through block tables. Does not know who allocates blocks, nor positions beyond the lengths given.
+Owns the reading of caches through block tables. Knows neither who allocates blocks nor what lies beyond the lengths.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ def paged_attention_reference(
     sliding_window: int | None = None,
     softcap: float | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D]; query_starts: [S+1], context_lens: [S], block_tables: [S, B] int32.
+    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D].
+
+    query_starts: [S+1], context_lens: [S], block_tables: [S, B], all int32; context_lens include this step's tokens.
 
     Semantics: token t of sequence s (query_starts[s] <= t < query_starts[s+1]) stands at position
     p = context_lens[s] - (query_starts[s+1] - t) and sees the keys j with p - sliding_window < j <= p:
-    y[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, h // (Hq/Hk)])) v[j, h // (Hq/Hk)], cap(s) = softcap * tanh(s / softcap).
+    y[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, g])) v[j, g] with kv head g = h // (Hq / Hk) and
+    cap(s) = softcap * tanh(s / softcap), or s without softcap.
     Cache entries at or beyond context_lens are never read. Float32 inside; returns [T, Hq, D] of q's dtype.
     Paging: PagedAttention (arXiv:2309.06180); soft cap: Gemma 2 (arXiv:2408.00118).
     """
@@ -91,9 +94,9 @@ def _paged_attention_torch(
     counts = starts[1:] - starts[:-1]
     decode = (counts == 1).nonzero().squeeze(1)
     if decode.numel():
-        out[starts[decode]] = _decode_torch(
-            q[starts[decode]], k_cache, v_cache, context_lens[decode].long(), block_tables[decode].long(), scale, sliding_window, softcap
-        )  # fmt: skip
+        lengths, tables = context_lens[decode].long(), block_tables[decode].long()
+        queries = q[starts[decode]]
+        out[starts[decode]] = _decode_torch(queries, k_cache, v_cache, lengths, tables, scale, sliding_window, softcap)
     for s in (counts > 1).nonzero().squeeze(1).tolist():
         begin, end, length = int(starts[s]), int(starts[s + 1]), int(context_lens[s])
         keys, values = (_gather(cache, block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
@@ -124,8 +127,8 @@ def _decode_torch(
     key = torch.arange(longest)
     seen = key < lengths.unsqueeze(1)
     # Unused table entries may hold anything; unused cache entries may hold NaN, which a weight of 0 does not cancel.
-    slots = (tables.gather(1, (key // block_size).expand(len(lengths), -1)) * block_size + key % block_size).masked_fill(~seen, 0)
-    block, offset = slots // block_size, slots % block_size
+    block = tables.gather(1, (key // block_size).expand(len(lengths), -1)).masked_fill(~seen, 0)
+    offset = (key % block_size).expand_as(block)
     keys = k_cache[block, :, offset].transpose(1, 2)
     values = v_cache[block, :, offset].masked_fill(~seen[:, :, None, None], 0).transpose(1, 2)
     if window is not None:
@@ -136,7 +139,8 @@ def _decode_torch(
 
 class _AttentionArgs(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("out", "q", "k_cache", "v_cache", "query_starts", "context_lens", "block_tables")),
+        *((name, ctypes.c_void_p) for name in ("out", "q", "k_cache", "v_cache")),
+        *((name, ctypes.c_void_p) for name in ("query_starts", "context_lens", "block_tables")),
         *((name, ctypes.c_int64) for name in ("sequences", "q_heads", "k_heads", "n", "block_size")),
         *((name, ctypes.c_int64) for name in ("q_token", "q_head", "table_stride", "window")),
         *((name, ctypes.c_float) for name in ("scale", "softcap")),
@@ -177,11 +181,13 @@ def paged_attention(
         return _paged_attention_torch(
             q, k_cache, v_cache, query_starts, context_lens, block_tables, scale, sliding_window, softcap
         )
+    assert query_starts.dtype == context_lens.dtype == block_tables.dtype == torch.int32, "the kernel reads int32"
     tokens, q_heads, size = q.shape
     out = torch.empty((tokens, q_heads, size))
     arguments = _AttentionArgs(
-        out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(), query_starts.data_ptr(), context_lens.data_ptr(),
-        block_tables.data_ptr(), context_lens.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
+        out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
+        query_starts.data_ptr(), context_lens.data_ptr(), block_tables.data_ptr(),
+        context_lens.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
         q.stride(0), q.stride(1), block_tables.stride(0), sliding_window or 0, scale, softcap or 0.0,
     )  # fmt: skip
     native(ctypes.addressof(arguments))

@@ -20,7 +20,7 @@ MAX_NATIVE_SITES = 4
 class LoraSite(Protocol):
     """One linear (or embedding) that adapters touch: rank rows of all resident adapters, one (offset, rank) per slot.
 
-    a: [R, K] (embedding: [V, R], one row per token id), b: [R, N] with the adapter's scaling folded in; contiguous, same dtype.
+    a: [R, K] (embedding: [V, R], one row per token id), b: [R, N] with the adapter's scaling folded in; contiguous.
     offsets, ranks: [slots] int32; a slot of rank 0 does not touch this site. magnitude: [slots, N] of DoRA, 1 in the
     rows of adapters without it; None while no resident adapter is DoRA here.
     """
@@ -100,9 +100,7 @@ def lora_linear_reference_(
             y[begin:end, c0:c1] = total.to(y.dtype)
 
 
-def lora_embedding_reference_(
-    h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments
-) -> None:
+def lora_embedding_reference_(h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments) -> None:
     """h: [T, H], in place; token_ids: [T]; site.a: [V, R], site.b: [R, H].
 
     Semantics, for the tokens t of a segment of slot s with r > 0: h[t] += A[token_ids[t], o:o+r] @ B[o:o+r];
@@ -170,6 +168,7 @@ def lora_linear_(
     if native is None or not _native_fits(y, x, [site for site, _ in present]):
         lora_linear_reference_(y, x, sites, columns, segments, bias)
         return
+    assert segments.starts.dtype == segments.slots.dtype == torch.int32, "the kernel reads int32"
     arguments = _LoraArgs(
         y.data_ptr(), x.data_ptr(), pointer(bias), segments.starts.data_ptr(), segments.slots.data_ptr(),
         segments.num_segments, y.stride(0), x.stride(0), x.shape[1], len(present),

@@ -7,6 +7,7 @@ undefined at link time and resolve to the runtime that torch has already loaded.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import glob
@@ -47,7 +48,7 @@ def native_status() -> str:
 
 
 def native_function(name: str, signature: str) -> Callable[..., None] | None:
-    """The C function `name` with arguments typed by `signature` (p pointer, l int64, f float), or None without a library."""
+    """The C function `name`, or None without a library. signature: p pointer, l int64, f float, one per argument."""
     loaded = library()
     return None if loaded is None else _function(loaded, name, signature)
 
@@ -80,16 +81,16 @@ def _find_compiler() -> str:
 def _load_or_compile(compiler: str) -> tuple[ctypes.CDLL, str]:
     """Tries with torch's OpenMP, then with one thread (a compiler whose OpenMP is not the one torch brought)."""
     runtime = _open_openmp()
-    failures = []
-    for openmp in ("-fopenmp",) if runtime else ():
+    why_single = "no OpenMP runtime found"
+    if runtime is not None:
         try:
-            path = _build(compiler, (openmp,))
+            path = _build(compiler, ("-fopenmp",))
             return ctypes.CDLL(str(path)), f"native: {path} ({compiler}, OpenMP of {runtime})"
         except (NativeUnavailable, OSError) as error:
-            failures.append(str(error))
+            why_single = str(error)
     try:
         path = _build(compiler, ())
-        return ctypes.CDLL(str(path)), f"native: {path} ({compiler}, one thread: {'; '.join(failures) or 'no OpenMP runtime'})"
+        return ctypes.CDLL(str(path)), f"native: {path} ({compiler}, one thread: {why_single})"
     except OSError as error:
         raise NativeUnavailable(f"the library does not load: {error}") from error
 
@@ -131,8 +132,9 @@ def _build(compiler: str, options: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         work = tempfile.TemporaryDirectory(dir=folder)
     except OSError:
-        # A read-only home still gets a library: a private folder that lives as long as the machine's temp folder.
+        # A home that cannot be written still gets a library: a private folder that lives as long as this process.
         folder = Path(tempfile.mkdtemp(prefix="multiflora-native-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         target = folder / "libmultiflora.so"
         work = tempfile.TemporaryDirectory(dir=folder)
     with work as name:
@@ -144,19 +146,30 @@ def _build(compiler: str, options: tuple[str, ...]) -> Path:
 
 def _compile(compiler: str, flags: Sequence[str], work: Path) -> Path:
     sources = sorted(SOURCES.glob("*.cpp"))
-    objects = [work / f"{source.stem}.o" for source in sources]
-    commands = [[compiler, *flags, "-c", str(s), "-o", str(o)] for s, o in zip(sources, objects, strict=True)]
+    objects = [str(work / f"{source.stem}.o") for source in sources]
+    _run_all([[compiler, *flags, "-c", str(s), "-o", o] for s, o in zip(sources, objects, strict=True)])
+    target = work / "libmultiflora.so"
+    _run_all([[compiler, "-shared", *LINK_FLAGS, *objects, "-o", str(target)]])
+    return target
+
+
+def _run_all(commands: Sequence[Sequence[str]]) -> None:
+    """Runs the commands at the same time. Raises NativeUnavailable with the first error's line."""
     running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for c in commands]
-    errors = [process.communicate(timeout=COMPILE_TIMEOUT)[1] for process in running]
-    for process, error in zip(running, errors, strict=True):
-        if process.returncode:
-            raise NativeUnavailable(f"{compiler} failed: {_first_line(error)}")
-    library_path = work / "libmultiflora.so"
-    link = subprocess.run([compiler, "-shared", *LINK_FLAGS, *map(str, objects), "-o", str(library_path)],
-                          capture_output=True, text=True, timeout=COMPILE_TIMEOUT, check=False)  # fmt: skip
-    if link.returncode:
-        raise NativeUnavailable(f"{compiler} failed to link: {_first_line(link.stderr)}")
-    return library_path
+    for process, command in zip(running, commands, strict=True):
+        try:
+            _, errors = process.communicate(timeout=COMPILE_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            errors = f"no result after {COMPILE_TIMEOUT:.0f} s"
+        if process.returncode != 0:
+            _stop(running)
+            raise NativeUnavailable(f"{command[0]} failed: {_first_line(errors)}")
+
+
+def _stop(running: Sequence[subprocess.Popen[str]]) -> None:
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 def _first_line(text: str) -> str:

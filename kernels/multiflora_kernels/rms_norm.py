@@ -44,9 +44,7 @@ def _add_rms_norm_cpu(
     if native is None or x.dtype != torch.float32 or not (x.is_contiguous() and residual.is_contiguous()):
         return add_rms_norm_reference(x, residual, weight, eps)
     out, total = torch.empty_like(x), torch.empty_like(x)
-    native(
-        out.data_ptr(), total.data_ptr(), x.data_ptr(), residual.data_ptr(), weight.data_ptr(), *x.shape, eps
-    )  # fmt: skip
+    native(out.data_ptr(), total.data_ptr(), x.data_ptr(), residual.data_ptr(), weight.data_ptr(), *x.shape, eps)
     return out, total
 
 

@@ -30,7 +30,9 @@ def rope_and_write_kv_reference(
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
 ) -> None:
-    """q: [T, Hq, D], k, v: [T, Hk, D]; cos, sin: [P, R/2]; positions, kv_slots: [T] int64; caches: [blocks, Hk, block_size, D].
+    """q: [T, Hq, D], k, v: [T, Hk, D]; cos, sin: [P, R/2]; positions, kv_slots: [T] int64.
+
+    k_cache, v_cache: [blocks, Hk, block_size, D].
 
     Semantics (half-split, arXiv:2104.09864 as in GPT-NeoX): with h = R/2, for q and k in place,
     x[t, :, i] = x_i cos - x_{i+h} sin and x[t, :, i+h] = x_{i+h} cos + x_i sin at positions[t], i < h; the rest stays.
@@ -47,8 +49,10 @@ def rope_and_write_kv_reference(
 
 class _RopeArgs(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cos", "sin", "positions", "slots", "k_cache", "v_cache")),
-        *((name, ctypes.c_int64) for name in ("tokens", "q_heads", "k_heads", "n", "half", "table_stride", "block_size")),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cos", "sin")),
+        *((name, ctypes.c_void_p) for name in ("positions", "slots", "k_cache", "v_cache")),
+        *((name, ctypes.c_int64) for name in ("tokens", "q_heads", "k_heads", "n", "half")),
+        *((name, ctypes.c_int64) for name in ("table_stride", "block_size")),
         *((name, ctypes.c_int64) for name in ("q_token", "q_head", "k_token", "k_head", "v_token", "v_head")),
     )  # fmt: skip
 
@@ -83,10 +87,12 @@ def rope_and_write_kv(
     if native is None or not _native_fits(q, k, v, cos, sin, k_cache, v_cache):
         rope_and_write_kv_reference(q, k, v, cos, sin, positions, kv_slots, k_cache, v_cache)
         return
+    assert positions.dtype == kv_slots.dtype == torch.int64, "the kernel reads int64"
     tokens, q_heads, size = q.shape
     arguments = _RopeArgs(
-        q.data_ptr(), k.data_ptr(), v.data_ptr(), cos.data_ptr(), sin.data_ptr(), positions.data_ptr(), kv_slots.data_ptr(),
-        k_cache.data_ptr(), v_cache.data_ptr(), tokens, q_heads, k.shape[1], size, cos.shape[1], cos.stride(0), k_cache.shape[2],
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), cos.data_ptr(), sin.data_ptr(),
+        positions.data_ptr(), kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
+        tokens, q_heads, k.shape[1], size, cos.shape[1], cos.stride(0), k_cache.shape[2],
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
     )  # fmt: skip
     native(ctypes.addressof(arguments))

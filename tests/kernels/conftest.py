@@ -1,0 +1,44 @@
+"""The two ways through every op on a CPU, and what counts as near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from multiflora_kernels import native_library
+
+Near = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+@pytest.fixture(params=["native", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with the native library and without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(native_library, "_load", lambda: (None, "switched off by a test"))
+    elif native_library.library() is None:
+        pytest.skip(native_library.native_status())
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture
+def near() -> Near:
+    """Asserts 1e-5 of the largest expected value: what float32 kernels promise against a float64 result."""
+
+    def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
+        assert actual.shape == expected.shape
+        assert torch.isfinite(actual).all()
+        if actual.numel() == 0:
+            return
+        error = (actual.double() - expected.double()).abs().max().item()
+        assert error <= 1e-5 * max(1.0, expected.abs().max().item()), error
+
+    return check

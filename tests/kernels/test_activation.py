@@ -1,0 +1,74 @@
+"""Gated activations against the formulas in float64, including where exp overflows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from multiflora_kernels.activation import gelu_and_mul, gelu_and_mul_reference, silu_and_mul, silu_and_mul_reference
+
+
+def silu(x: float) -> float:
+    return x / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def gelu(x: float) -> float:
+    return 0.5 * x * (1 + math.erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: float) -> float:
+    return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+OPS = {
+    "silu": (silu, silu_and_mul, silu_and_mul_reference),
+    "gelu": (gelu, lambda x: gelu_and_mul(x, "none"), lambda x: gelu_and_mul_reference(x, "none")),
+    "gelu_tanh": (gelu_tanh, lambda x: gelu_and_mul(x, "tanh"), lambda x: gelu_and_mul_reference(x, "tanh")),
+}
+
+
+def loop(x: torch.Tensor, formula) -> torch.Tensor:
+    gate, value = x.double().chunk(2, dim=-1)
+    activated = torch.tensor([[formula(entry) for entry in row] for row in gate.tolist()], dtype=torch.float64)
+    return activated * value
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize(("tokens", "width"), [(1, 7), (2, 64), (3, 33), (17, 130)])
+def test_formula(path, near, name, tokens, width):
+    formula, op, reference = OPS[name]
+    x = torch.randn(tokens, 2 * width) * 4
+    near(reference(x.double()), loop(x, formula))
+    near(op(x), loop(x, formula))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_large_gates(path, near, name):
+    formula, op, _ = OPS[name]
+    gates = [-1e30, -1e4, -100.0, -88.0, -20.0, -0.0, 0.0, 1e-6, -1e-6, 20.0, 88.0, 100.0, 1e4]
+    x = torch.tensor([[*gates, *[0.5] * len(gates)]])
+    expected = torch.tensor([[0.5 * (0.0 if g <= -1e30 else formula(g)) for g in gates]], dtype=torch.float64)
+    near(op(x), expected)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_nan_shows(path, name):
+    x = torch.randn(2, 64)
+    x[1, 3] = float("nan")
+    y = OPS[name][1](x)
+    assert torch.isnan(y).nonzero().tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(path, dtype):
+    x = torch.randn(3, 32, dtype=dtype)
+    y = silu_and_mul(x)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), loop(x, silu), rtol=4 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+def test_view_of_a_wider_tensor(path, near):
+    x = torch.randn(3, 100)[:, 10:74]
+    near(silu_and_mul(x), loop(x, silu))

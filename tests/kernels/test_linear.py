@@ -1,0 +1,53 @@
+"""The product for few rows, at every row count where the kernel changes its shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from multiflora_kernels.linear import MAX_NATIVE_ROWS, linear
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 63, 64, 65])
+@pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (130, 25), (7, 1)])
+def test_against_float64(path, near, rows, k, columns):
+    x, weight, bias = torch.randn(rows, k), torch.randn(columns, k), torch.randn(columns)
+    near(linear(x, weight), x.double() @ weight.double().T)
+    near(linear(x, weight, bias), x.double() @ weight.double().T + bias.double())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 20, MAX_NATIVE_ROWS])
+def test_threads_do_not_change_a_bit(path, near, rows):
+    x, weight = torch.randn(rows, 256), torch.randn(530, 256)
+    near(linear(x, weight), x.double() @ weight.double().T)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        results.append(linear(x, weight))
+    torch.set_num_threads(threads)
+    if path == "native":
+        assert torch.equal(*results)
+
+
+def test_views(path, near):
+    x, weight = torch.randn(5, 300)[:, 20:148], torch.randn(40, 256)[:, ::2]
+    near(linear(x, weight), x.double() @ weight.double().T)
+    near(linear(x, weight.contiguous()), x.double() @ weight.double().T)
+
+
+def test_one_bad_row_stays_alone(path):
+    x, weight = torch.randn(20, 64), torch.randn(40, 64)
+    x[7, 3] = float("nan")
+    y = linear(x, weight)
+    assert torch.isnan(y[7]).all()
+    y[7] = 0
+    assert torch.isfinite(y).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(path, dtype):
+    x, weight = torch.randn(3, 64, dtype=dtype), torch.randn(8, 64, dtype=dtype)
+    y = linear(x, weight)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), x.double() @ weight.double().T, rtol=2 * torch.finfo(dtype).eps, atol=0.05)
