@@ -18,6 +18,7 @@ from multiflora_engine.model_config import Activation, ModelConfig
 from multiflora_engine.weights import LayerWeights, ModelWeights, Projection
 from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention import paged_attention
+from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_, lora_linear_
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
 from multiflora_kernels.rope import rope_and_write_kv
@@ -60,7 +61,7 @@ class _Linear:
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
-        y = F.linear(x, self._weight, self._bias)
+        y = linear(x, self._weight, self._bias)
         if lora is not None:
             active = [site if site.active else None for site in self._sites]
             if any(active):
