@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from multiflora_platform.gateway.admission import Admission
+from multiflora_platform.gateway.answers import Answer, collect_all, merge
 from multiflora_platform.gateway.errors import internal_error, invalid
-from multiflora_platform.gateway.generation import Answer, Generation, TextEvent, collect_all, merge
+from multiflora_platform.gateway.generation import Generation, TextEvent
 from multiflora_platform.gateway.requests import GenerationRequest
 from multiflora_platform.gateway.responses import PromptTokensDetails, Usage, encode
 from multiflora_platform.gateway.streaming import EventStream, until_disconnect

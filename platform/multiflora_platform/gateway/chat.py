@@ -13,9 +13,10 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.admission import Admission
 from multiflora_platform.gateway.answering import Event, check_streaming, respond, usage, wants_usage
+from multiflora_platform.gateway.answers import Answer
 from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.errors import invalid
-from multiflora_platform.gateway.generation import Answer, Generation, TextEvent
+from multiflora_platform.gateway.generation import Generation, TextEvent
 from multiflora_platform.gateway.logprobs import LogprobWriter
 from multiflora_platform.gateway.prompts import chat_prompt, output_length, truncate
 from multiflora_platform.gateway.requests import ChatRequest

@@ -22,7 +22,6 @@ _FAILURES = {
     "engine_unavailable": 503,
     "engine_dead": 503,
     "adapter_unavailable": 503,
-    "request_too_long": 400,
     "invalid_request": 400,
 }
 
