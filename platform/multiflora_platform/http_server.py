@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from multiflora_platform.middleware import MAX_HEAD_BYTES
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 
-MAX_HEAD_BYTES = 64 << 10
 _REFUSAL = b"The request's head is larger than 64 KiB; send fewer or shorter headers."
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -41,7 +41,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's fast protocol with a limit on request line and headers: 431 beyond MAX_HEAD_BYTES."""
+    """uvicorn's fast protocol, which would collect a head that never ends; complete heads the application judges."""
 
     _in_head = False
     _head_bytes = 0
@@ -52,21 +52,15 @@ class BoundedHeadProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refuse_head()
-        else:
-            super().on_headers_complete()
+        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_head:
+        if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        self.transport.write(_TOO_LARGE)
-        self.transport.close()
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
 
 
 class HttpServer(uvicorn.Server):

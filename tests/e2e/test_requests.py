@@ -144,3 +144,14 @@ def test_leaving_a_stream_frees_its_place(demo: Any) -> None:
             if demo.metric("vllm:num_requests_running") <= before:
                 return
     pytest.fail("the request kept running")
+
+
+def test_hostile_heads_are_refused(demo: Any) -> None:
+    for headers in ({"X-Big": "x" * 70_000}, {f"X-{number}": "y" * 1000 for number in range(80)}):
+        assert httpx.get(f"{demo.url}/health", headers=headers).status_code == 431
+    assert httpx.get(f"{demo.url}/v1/models", headers={**demo.headers, "Host": "evil.example"}).status_code == 400
+
+
+def test_bodies_over_the_limit_are_refused_before_they_are_read(demo: Any) -> None:
+    answer = httpx.post(f"{demo.url}/v1/completions", content=b"x" * (9 << 20), headers=demo.headers)
+    assert answer.status_code == 413

@@ -21,7 +21,7 @@ PUBLIC = (
 PUBLIC_PREFIXES = ("/ui",)
 
 
-def require_key(request: Request) -> Principal:
+async def require_key(request: Request) -> Principal:
     """Any valid key. Raises Unauthenticated."""
     principal: Principal | None = request.app.state.services.keys.authenticate(request.headers.get("authorization"))
     if principal is None:
@@ -30,7 +30,7 @@ def require_key(request: Request) -> Principal:
     return principal
 
 
-def require_admin(principal: Principal = Depends(require_key)) -> Principal:
+async def require_admin(principal: Principal = Depends(require_key)) -> Principal:
     """An admin key. Raises Unauthenticated or Forbidden."""
     if not principal.is_admin:
         raise Forbidden("This needs an admin key.")
