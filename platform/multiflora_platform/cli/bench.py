@@ -73,8 +73,8 @@ def _row(repetition: int, run: Any) -> dict[str, Any]:
 
 
 def run_kernels(arguments: argparse.Namespace) -> int:
-    from multiflora_platform.bench.kernels import measure
+    from multiflora_kernels.benchmark import run
 
-    rows = measure()
+    rows = run()
     emit(arguments.output, rows, tuple(rows[0]))
     return 0
