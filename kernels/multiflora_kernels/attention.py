@@ -5,7 +5,7 @@ Owns the reading of caches through block tables. Knows neither who allocates blo
 
 from __future__ import annotations
 
-import ctypes
+import struct
 
 import torch
 import torch.nn.functional as F
@@ -137,14 +137,8 @@ def _decode_torch(
     return _attend(q.view(len(q), heads, -1, size), keys, values, mask, scale, softcap).view(q.shape)
 
 
-class _AttentionArgs(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("out", "q", "k_cache", "v_cache")),
-        *((name, ctypes.c_void_p) for name in ("query_starts", "context_lens", "block_tables")),
-        *((name, ctypes.c_int64) for name in ("sequences", "q_heads", "k_heads", "n", "block_size")),
-        *((name, ctypes.c_int64) for name in ("q_token", "q_head", "table_stride", "window")),
-        *((name, ctypes.c_float) for name in ("scale", "softcap")),
-    )  # fmt: skip
+_ARGUMENTS = struct.Struct("7q 9q 2f")
+"""AttentionArgs of native/attention.cpp."""
 
 
 def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> bool:
@@ -184,11 +178,11 @@ def paged_attention(
     assert query_starts.dtype == context_lens.dtype == block_tables.dtype == torch.int32, "the kernel reads int32"
     tokens, q_heads, size = q.shape
     out = torch.empty((tokens, q_heads, size))
-    arguments = _AttentionArgs(
+    arguments = _ARGUMENTS.pack(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
         query_starts.data_ptr(), context_lens.data_ptr(), block_tables.data_ptr(),
         context_lens.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
         q.stride(0), q.stride(1), block_tables.stride(0), sliding_window or 0, scale, softcap or 0.0,
     )  # fmt: skip
-    native(ctypes.addressof(arguments))
+    native(arguments)
     return out

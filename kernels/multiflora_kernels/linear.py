@@ -5,7 +5,7 @@ Does not know what the rows are. W stays in the checkpoint's layout: no packed c
 
 from __future__ import annotations
 
-import ctypes
+import struct
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +24,8 @@ def linear_reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     return F.linear(x, weight, bias)
 
 
-class _LinearArgs(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("y", "x", "w", "bias")),
-        *((name, ctypes.c_int64) for name in ("rows", "columns", "k", "x_stride", "y_stride")),
-    )
+_ARGUMENTS = struct.Struct("4q 5q")
+"""LinearArgs of native/linear.cpp."""
 
 
 def _native_fits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
@@ -49,8 +46,8 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         return F.linear(x, weight, bias)
     (rows, k), columns = x.shape, weight.shape[0]
     y = torch.empty((rows, columns))
-    arguments = _LinearArgs(
+    arguments = _ARGUMENTS.pack(
         y.data_ptr(), x.data_ptr(), weight.data_ptr(), pointer(bias), rows, columns, k, x.stride(0), columns
     )
-    native(ctypes.addressof(arguments), rows <= MAX_DOT_ROWS)
+    native(arguments, rows <= MAX_DOT_ROWS)
     return y

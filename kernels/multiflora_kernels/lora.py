@@ -5,7 +5,7 @@ Owns what a LoRA site and a segment table are. Does not know adapters, files, no
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,22 +119,11 @@ def lora_embedding_reference_(h: torch.Tensor, token_ids: torch.Tensor, site: Lo
         h[begin:end] = total.to(h.dtype)
 
 
-class _SiteArgs(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("a", "b", "offsets", "ranks", "magnitude")),
-        *((name, ctypes.c_int64) for name in ("first", "columns", "magnitude_stride")),
-    )
+_ARGUMENTS = [struct.Struct(f"5q 5q {8 * sites}q") for sites in range(MAX_NATIVE_SITES + 1)]
+"""LoraArgs of native/lora.cpp, by the number of its sites that are filled."""
 
 
-class _LoraArgs(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("y", "x", "bias", "starts", "slots")),
-        *((name, ctypes.c_int64) for name in ("segments", "y_stride", "x_stride", "k", "sites")),
-        ("site", _SiteArgs * MAX_NATIVE_SITES),
-    )
-
-
-def _site_arguments(site: LoraSite, columns: tuple[int, int]) -> tuple[int | None, ...]:
+def _site_arguments(site: LoraSite, columns: tuple[int, int]) -> tuple[int, ...]:
     magnitude = site.magnitude
     stride = 0 if magnitude is None else magnitude.stride(0)
     return (
@@ -169,12 +158,12 @@ def lora_linear_(
         lora_linear_reference_(y, x, sites, columns, segments, bias)
         return
     assert segments.starts.dtype == segments.slots.dtype == torch.int32, "the kernel reads int32"
-    arguments = _LoraArgs(
+    arguments = _ARGUMENTS[len(present)].pack(
         y.data_ptr(), x.data_ptr(), pointer(bias), segments.starts.data_ptr(), segments.slots.data_ptr(),
         segments.num_segments, y.stride(0), x.stride(0), x.shape[1], len(present),
-        tuple(_site_arguments(site, span) for site, span in present),
+        *(value for site, span in present for value in _site_arguments(site, span)),
     )  # fmt: skip
-    native(ctypes.addressof(arguments))
+    native(arguments)
 
 
 def lora_embedding_(h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments) -> None:

@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -217,6 +216,6 @@ def _cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "multiflora" / "native"
 
 
-def pointer(tensor: torch.Tensor | None) -> Any:
-    """Address of a tensor's first element for a `p` argument; None for no tensor. Read at every call, never kept."""
-    return None if tensor is None else tensor.data_ptr()
+def pointer(tensor: torch.Tensor | None) -> int:
+    """Address of a tensor's first element, 0 for no tensor. Read at every call: allocations are recycled."""
+    return 0 if tensor is None else tensor.data_ptr()

@@ -5,7 +5,7 @@ Owns the layout of that write. Does not know how the cosine and sine tables are 
 
 from __future__ import annotations
 
-import ctypes
+import struct
 
 import torch
 
@@ -47,14 +47,8 @@ def rope_and_write_kv_reference(
     v_cache[block, :, offset] = v
 
 
-class _RopeArgs(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "cos", "sin")),
-        *((name, ctypes.c_void_p) for name in ("positions", "slots", "k_cache", "v_cache")),
-        *((name, ctypes.c_int64) for name in ("tokens", "q_heads", "k_heads", "n", "half")),
-        *((name, ctypes.c_int64) for name in ("table_stride", "block_size")),
-        *((name, ctypes.c_int64) for name in ("q_token", "q_head", "k_token", "k_head", "v_token", "v_head")),
-    )  # fmt: skip
+_ARGUMENTS = struct.Struct("9q 7q 6q")
+"""RopeArgs of native/rows.cpp."""
 
 
 def _native_fits(
@@ -89,10 +83,10 @@ def rope_and_write_kv(
         return
     assert positions.dtype == kv_slots.dtype == torch.int64, "the kernel reads int64"
     tokens, q_heads, size = q.shape
-    arguments = _RopeArgs(
+    arguments = _ARGUMENTS.pack(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), cos.data_ptr(), sin.data_ptr(),
         positions.data_ptr(), kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
         tokens, q_heads, k.shape[1], size, cos.shape[1], cos.stride(0), k_cache.shape[2],
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
     )  # fmt: skip
-    native(ctypes.addressof(arguments))
+    native(arguments)

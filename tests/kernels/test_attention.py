@@ -24,7 +24,7 @@ class Case:
 
 
 def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=torch.float32) -> Case:
-    """Sequences in shuffled blocks; blocks of nobody, entries past a length and table entries past the end are poison."""
+    """Shuffled blocks; blocks of nobody and entries past a length are NaN, table entries past the end lead to one."""
     counts = [math.ceil(length / block_size) for length in lengths]
     spare = 3
     order = torch.randperm(sum(counts) + spare).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def loop(y, x, sites, columns, segments, bias=None) -> torch.Tensor:
 
 def stacked(k: int, widths: list[int], **options) -> tuple[list[Site | None], list[tuple[int, int]]]:
     ends = torch.tensor([0, *widths]).cumsum(0).tolist()
-    return [make_site(k, n, **options) for n in widths], list(zip(ends, ends[1:], strict=False))
+    return [make_site(k, n, **options) for n in widths], list(pairwise(ends))
 
 
 def check(near, k, sites, columns, segments, bias=None) -> None:

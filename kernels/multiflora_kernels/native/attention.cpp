@@ -1,9 +1,9 @@
 // Paged causal attention over fp32 caches [blocks, kv heads, block_size, n].
 //
-// Two shapes of work. A decode row (one query token, all query heads of one kv head) streams K and V once and vectorises
-// over the head dimension. A prefill tile takes ROWS (query token, head) rows of one kv head as vector lanes: scores
-// S^T = K Q^T and the output O^T += V^T P^T then need no transposed copy of K or V, and softmax needs no reduction
-// across lanes.
+// Two shapes of work. A decode row (one query token, all query heads of one kv head) streams K and V once and
+// vectorises over the head dimension. A prefill tile takes ROWS (query token, head) rows of one kv head as vector
+// lanes: scores S^T = K Q^T and the output O^T += V^T P^T then need no transposed copy of K or V, and softmax needs
+// no reduction across lanes.
 #include "vector.h"
 
 #include <algorithm>
@@ -28,7 +28,8 @@ struct Item {
     bool tile;
 };
 
-static inline const float* cache_row(const float* cache, const AttentionArgs& a, const int32_t* table, int64_t head, int64_t position) {
+static inline const float* cache_row(const float* cache, const AttentionArgs& a, const int32_t* table, int64_t head,
+                                     int64_t position) {
     const int64_t block = table[position / a.block_size];
     return cache + ((block * a.k_heads + head) * a.block_size + position % a.block_size) * a.n;
 }
@@ -47,7 +48,8 @@ static inline void prefetch(const float* row) {
 
 // HEADS query heads against `count` keys: scores[h][t] = q[h] . k[t]
 template <int VECS, int HEADS>
-static void decode_scores(const float* q, const float* const* keys, const float* const* ahead, int count, float* scores) {
+static void decode_scores(const float* q, const float* const* keys, const float* const* ahead, int count,
+                          float* scores) {
     constexpr int N = VECS * LANES;
     for (int t = 0; t < count; ++t) {
         prefetch<VECS>(ahead[t]);
@@ -61,7 +63,8 @@ static void decode_scores(const float* q, const float* const* keys, const float*
 }
 
 template <int VECS, int HEADS>
-static void decode_values(float* out, const float* alphas, const float* const* values, const float* const* ahead, int count, const float* weights) {
+static void decode_values(float* out, const float* alphas, const float* const* values, const float* const* ahead,
+                          int count, const float* weights) {
     constexpr int N = VECS * LANES;
     Vec total[HEADS][VECS];
     for (int h = 0; h < HEADS; ++h)
@@ -103,7 +106,8 @@ static float decode_softmax(float* scores, int count, float softcap, float* maxi
 }
 
 // Key and value rows of the chunk at `start`; past the end, the last row again.
-static void chunk_rows(const AttentionArgs& a, const Item& item, int64_t start, int64_t end, const float* (*rows)[DECODE_CHUNK]) {
+static void chunk_rows(const AttentionArgs& a, const Item& item, int64_t start, int64_t end,
+                       const float* (*rows)[DECODE_CHUNK]) {
     const int32_t* table = a.block_tables + item.sequence * a.table_stride;
     int64_t offset = start % a.block_size, index = start / a.block_size;
     const float* row = cache_row(a.k_cache, a, table, item.head, std::min(start, end - 1));
@@ -146,7 +150,8 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
         int64_t h = 0;
         for (; h + HEADS <= group; h += HEADS) {
             decode_scores<VECS, HEADS>(q + h * N, now[0], ahead[0], count, scores);
-            for (int g = 0; g < HEADS; ++g) alphas[g] = decode_softmax(scores + g * DECODE_CHUNK, count, a.softcap, peaks + h + g, totals + h + g);
+            for (int g = 0; g < HEADS; ++g)
+                alphas[g] = decode_softmax(scores + g * DECODE_CHUNK, count, a.softcap, peaks + h + g, totals + h + g);
             decode_values<VECS, HEADS>(out + h * N, alphas, now[1], ahead[1], count, scores);
         }
         for (; h < group; ++h) {
@@ -185,7 +190,8 @@ static void tile_scores(const float* keys, int64_t n, const float* q, float* sco
 }
 
 // out[d][row] = out[d][row] * alpha[row] + sum over t of v[t][d] * p[t][row], for UNROLL values of d
-static void tile_values(float* out, const Vec* alpha, const float* const* values, int64_t d, int count, const float* weights) {
+static void tile_values(float* out, const Vec* alpha, const float* const* values, int64_t d, int count,
+                        const float* weights) {
     Vec total[UNROLL][TILE_VECS];
     for (int i = 0; i < UNROLL; ++i)
         for (int j = 0; j < TILE_VECS; ++j) total[i][j] = load(out + i * ROWS + j * LANES) * alpha[j];
@@ -235,7 +241,8 @@ static void tile_softmax(TileState& state, float* scores, int count, Vec* alpha)
     }
 }
 
-static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& state, const float* q, float* out, float* scores, int64_t start, int count) {
+static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& state, const float* q, float* out,
+                       float* scores, int64_t start, int count) {
     const int32_t* table = a.block_tables + item.sequence * a.table_stride;
     const float* values[TILE_CHUNK];
     for (int t = 0; t < count;) {
@@ -243,12 +250,14 @@ static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& stat
         const int run = static_cast<int>(std::min<int64_t>(count - t, a.block_size - (start + t) % a.block_size));
         for (int i = 0; i < run; ++i) values[t + i] = a.v_cache + (keys - a.k_cache) + i * a.n;
         int i = 0;
-        for (; i + UNROLL <= run; i += UNROLL) tile_scores<UNROLL>(keys + i * a.n, a.n, q, scores + (t + i) * ROWS);
+        for (; i + UNROLL <= run; i += UNROLL)
+            tile_scores<UNROLL>(keys + i * a.n, a.n, q, scores + (t + i) * ROWS);
         for (; i < run; ++i) tile_scores<1>(keys + i * a.n, a.n, q, scores + (t + i) * ROWS);
         t += run;
     }
     if (a.softcap > 0)
-        for (int i = 0; i < count * ROWS; i += LANES) store(scores + i, a.softcap * tanh_vector(load(scores + i) / a.softcap));
+        for (int i = 0; i < count * ROWS; i += LANES)
+            store(scores + i, a.softcap * tanh_vector(load(scores + i) / a.softcap));
     tile_mask(a, state, scores, start, count);
     Vec alpha[TILE_VECS];
     tile_softmax(state, scores, count, alpha);
@@ -276,8 +285,10 @@ static void prefill_tile(const AttentionArgs& a, const Item& item, float* scratc
     }
     state.lowest = before + item.row / group;
     state.highest = before + (item.row + rows - 1) / group;
-    for (int64_t start = first_visible(a, state.lowest); start <= state.highest; start += TILE_CHUNK)
-        tile_chunk(a, item, state, q, out, scores, start, static_cast<int>(std::min<int64_t>(TILE_CHUNK, state.highest + 1 - start)));
+    for (int64_t start = first_visible(a, state.lowest); start <= state.highest; start += TILE_CHUNK) {
+        const int64_t count = std::min<int64_t>(TILE_CHUNK, state.highest + 1 - start);
+        tile_chunk(a, item, state, q, out, scores, start, static_cast<int>(count));
+    }
     for (int64_t i = 0; i < rows; ++i) {
         const int64_t row = item.row + i;
         float* target = a.out + ((first + row / group) * a.q_heads + item.head * group + row % group) * a.n;
@@ -310,7 +321,8 @@ static void plan(const AttentionArgs& a, std::vector<Item>& items) {
             const int64_t step = tiles ? ROWS : group;
             for (int64_t row = 0; row < rows; row += step) {
                 const int64_t last = a.context_lens[s] - queries + (std::min(rows, row + step) - 1) / group;
-                items.push_back({static_cast<int32_t>(s), static_cast<int32_t>(head), static_cast<int32_t>(row), last + 1, tiles});
+                items.push_back({static_cast<int32_t>(s), static_cast<int32_t>(head), static_cast<int32_t>(row),
+                                 last + 1, tiles});
             }
         }
 }
@@ -329,7 +341,8 @@ extern "C" void multiflora_paged_attention(const AttentionArgs* args) {
         tiles |= item.tile;
     }
     // The longest tiles first, so that no thread starts one when the others are done.
-    if (tiles) std::stable_sort(items.begin(), items.end(), [](const Item& x, const Item& y) { return x.work > y.work; });
+    if (tiles)
+        std::stable_sort(items.begin(), items.end(), [](const Item& x, const Item& y) { return x.work > y.work; });
     const Item* plan_items = items.data();
     const int64_t count = static_cast<int64_t>(items.size());
     const int threads = threads_for(work, 1 << 14);

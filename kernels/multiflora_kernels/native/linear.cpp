@@ -86,14 +86,15 @@ static void broadcast_panel(const LinearArgs& a, const float* x, int64_t row, in
     int64_t column = first;
     for (; column + UNROLL <= last; column += UNROLL)
         broadcast_block<UNROLL, VECS>(a.w + column * a.k, a.k, x, out[column - first]);
-    for (; column < last; ++column) broadcast_block<1, VECS>(a.w + column * a.k, a.k, x, out[column - first]);
+    for (; column < last; ++column)
+        broadcast_block<1, VECS>(a.w + column * a.k, a.k, x, out[column - first]);
     const int64_t rows = std::min<int64_t>(VECS * LANES, a.rows - row);
     for (int64_t t = 0; t < rows; ++t)
         for (int64_t c = first; c < last; ++c)
             a.y[(row + t) * a.y_stride + c] = out[c - first][t] + (a.bias != nullptr ? a.bias[c] : 0.0f);
 }
 
-// x transposed lies in panels of two vectors of rows ([k][2 * LANES]), the last one of a single vector where that suffices.
+// x transposed lies in panels of two vectors of rows ([k][2 * LANES]), the last of one vector where that suffices.
 constexpr int PANEL = 2 * LANES;
 
 static void broadcast_item(const LinearArgs& a, const float* x, int64_t first, int64_t last) {
@@ -108,7 +109,8 @@ static void transpose(const LinearArgs& a, float* x, int64_t start) {
         const int64_t width = row + LANES < a.rows ? PANEL : LANES, rows = std::min(width, a.rows - row);
         float* panel = x + row * a.k;
         for (int64_t t = 0; t < width; ++t)
-            for (int64_t i = start; i < end; ++i) panel[i * width + t] = t < rows ? a.x[(row + t) * a.x_stride + i] : 0.0f;
+            for (int64_t i = start; i < end; ++i)
+                panel[i * width + t] = t < rows ? a.x[(row + t) * a.x_stride + i] : 0.0f;
     }
 }
 

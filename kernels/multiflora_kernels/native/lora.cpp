@@ -1,4 +1,4 @@
-// Segment-wise LoRA: for the tokens of each adapter, y[t, columns] += (x[t] A^T) B, for all sites of a stacked projection.
+// Segment-wise LoRA: for each adapter's tokens, y[t, columns] += (x[t] A^T) B, for all sites of a stacked projection.
 //
 // An item is one adapter's run of at most CHUNK tokens at one site: it shrinks to its rank and expands again on one
 // thread, so nothing is shared between threads and every sum has one order. Work follows the tokens and ranks present.
@@ -18,7 +18,7 @@ struct LoraArgs {
     const float *x, *bias;
     const int32_t *starts, *slots;
     int64_t segments, y_stride, x_stride, k, sites;
-    LoraSite site[4];
+    LoraSite site[4];  // the first `sites` are there
 };
 
 struct Item {
@@ -73,13 +73,15 @@ static void expand_block(float* y, int64_t y_stride, const float* h, int64_t ran
 
 // One panel of columns of b serves all tokens of the chunk while it is in the nearest cache.
 template <int VECS>
-static void expand_panel(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns, int count) {
+static void expand_panel(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns,
+                         int count) {
     int t = 0;
     for (; t + 4 <= count; t += 4) expand_block<4, VECS>(y + t * y_stride, y_stride, h + t * rank, rank, b, columns);
     for (; t < count; ++t) expand_block<1, VECS>(y + t * y_stride, y_stride, h + t * rank, rank, b, columns);
 }
 
-static void expand(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns, int count) {
+static void expand(float* y, int64_t y_stride, const float* h, int64_t rank, const float* b, int64_t columns,
+                   int count) {
     int64_t c = 0;
     for (; c + 4 * LANES <= columns; c += 4 * LANES) expand_panel<4>(y + c, y_stride, h, rank, b + c, columns, count);
     for (; c + LANES <= columns; c += LANES) expand_panel<1>(y + c, y_stride, h, rank, b + c, columns, count);
@@ -103,12 +105,14 @@ static void run(const LoraArgs& args, const Item& item, float* h) {
     const float* x = args.x + item.first * args.x_stride;
     float* y = args.y + item.first * args.y_stride + site.first;
     int t = 0;
-    for (; t + 4 <= item.count; t += 4) shrink_tokens<4>(h + t * rank, rank, x + t * args.x_stride, args.x_stride, a, args.k);
+    for (; t + 4 <= item.count; t += 4)
+        shrink_tokens<4>(h + t * rank, rank, x + t * args.x_stride, args.x_stride, a, args.k);
     for (; t < item.count; ++t) shrink_tokens<1>(h + t * rank, rank, x + t * args.x_stride, args.x_stride, a, args.k);
     expand(y, args.y_stride, h, rank, b, site.columns, item.count);
     if (site.magnitude == nullptr) return;
     const float* bias = args.bias != nullptr ? args.bias + site.first : nullptr;
-    for (t = 0; t < item.count; ++t) rescale(y + t * args.y_stride, bias, site.magnitude + item.slot * site.magnitude_stride, site.columns);
+    const float* magnitude = site.magnitude + item.slot * site.magnitude_stride;
+    for (t = 0; t < item.count; ++t) rescale(y + t * args.y_stride, bias, magnitude, site.columns);
 }
 
 extern "C" void multiflora_lora_linear(const LoraArgs* pointer) {
@@ -123,7 +127,8 @@ extern "C" void multiflora_lora_linear(const LoraArgs* pointer) {
             most = std::max(most, rank);
             work += rank * (args.k + args.site[s].columns) * (args.starts[g + 1] - args.starts[g]);
             for (int32_t t = args.starts[g]; t < args.starts[g + 1]; t += CHUNK)
-                planned.push_back({static_cast<int32_t>(s), args.slots[g], t, std::min<int32_t>(CHUNK, args.starts[g + 1] - t)});
+                planned.push_back({static_cast<int32_t>(s), args.slots[g], t,
+                                   std::min<int32_t>(CHUNK, args.starts[g + 1] - t)});
         }
     const Item* items = planned.data();
     const int64_t count = static_cast<int64_t>(planned.size());

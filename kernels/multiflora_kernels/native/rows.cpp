@@ -73,9 +73,13 @@ static void gate(float* out, const float* x, int64_t rows, int64_t n) {
     }
 }
 
-extern "C" void multiflora_silu_and_mul(float* out, const float* x, int64_t rows, int64_t n) { gate<silu>(out, x, rows, n); }
+extern "C" void multiflora_silu_and_mul(float* out, const float* x, int64_t rows, int64_t n) {
+    gate<silu>(out, x, rows, n);
+}
 
-extern "C" void multiflora_gelu_tanh_and_mul(float* out, const float* x, int64_t rows, int64_t n) { gate<gelu_tanh>(out, x, rows, n); }
+extern "C" void multiflora_gelu_tanh_and_mul(float* out, const float* x, int64_t rows, int64_t n) {
+    gate<gelu_tanh>(out, x, rows, n);
+}
 
 static void rotate_head(float* out, const float* x, const float* cosine, const float* sine, int64_t half, int64_t n) {
     int64_t i = 0;

@@ -27,7 +27,9 @@ typedef float LooseVec __attribute__((vector_size(LANES * 4), aligned(4), may_al
 static inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
 static inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 static inline Vec splat(float s) { return s - Vec{}; }
-static inline Vec select(VecInt mask, Vec a, Vec b) { return reinterpret_cast<Vec>((mask & reinterpret_cast<VecInt>(a)) | (~mask & reinterpret_cast<VecInt>(b))); }
+static inline Vec select(VecInt mask, Vec a, Vec b) {
+    return reinterpret_cast<Vec>((mask & reinterpret_cast<VecInt>(a)) | (~mask & reinterpret_cast<VecInt>(b)));
+}
 static inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
 
 static inline float sum(Vec v) {
