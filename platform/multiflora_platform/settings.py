@@ -6,6 +6,7 @@ Owns names, defaults, bounds and where each value came from. Does not know the c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 ENV_PREFIX = "MULTIFLORA_"
+_PASSWORD = re.compile(r"(//[^/@:]*:).*@")
 Source = Literal["cli", "env", "file", "default"]
 
 
@@ -105,6 +107,16 @@ def flag(field: str) -> str:
     return "MODEL" if field == "model" else "--" + field.replace("_", "-")
 
 
+def shown(field: str, value: Any) -> str:
+    """A setting's value as text that may be printed: no key, and no password of a database."""
+    if field == "api_key" and value:
+        return "(hidden)"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    text = "" if value is None else str(value)
+    return _PASSWORD.sub(r"\1***@", text) if field == "database_url" else text
+
+
 def load_settings(
     cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
 ) -> tuple[Settings, dict[str, Source]]:
@@ -162,4 +174,4 @@ def _explain(error: ValidationError, sources: Mapping[str, Source]) -> str:
     place = {"env": ENV_PREFIX + field.upper(), "file": f"key {field} of the config file"}.get(
         sources.get(field, "cli"), flag(field)
     )
-    return f"{place}: {message} (got {first['input']!r})"
+    return f"{place}: {message} (got {shown(field, repr(first['input']))})"

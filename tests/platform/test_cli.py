@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,18 @@ def test_config_show_tells_values_and_sources(capsys: pytest.CaptureFixture[str]
     assert set(rows) == set(Settings.model_fields)
     assert (rows["max_loras"]["value"], rows["max_loras"]["source"]) == ("3", "cli")
     assert "secret-key" not in output
+
+
+def test_config_show_hides_the_database_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--database-url", "postgresql://me:hush@host/db"]) == 0
+    output = capsys.readouterr().out
+    assert "hush" not in output
+    assert "postgresql://me:***@host/db" in output
+
+
+def test_the_module_ends_with_the_commands_exit_code() -> None:
+    command = [sys.executable, "-m", "multiflora", "adapters", "ls", "--url", "http://127.0.0.1:9"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 4
 
 
 def test_unknown_flag_is_a_usage_error() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, load_settings
+from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, load_settings, shown
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,3 +73,16 @@ def test_every_setting_is_documented(name: str) -> None:
     assert f"| `{flag(name)}` | `{ENV_PREFIX}{name.upper()}` |" in page
     assert description is not None
     assert f"| {description} |" in page
+
+
+def test_no_secret_is_shown() -> None:
+    url = "postgresql://me:p@ss:word@host:5432/db"
+    assert shown("database_url", url) == "postgresql://me:***@host:5432/db"
+    assert shown("database_url", "sqlite+aiosqlite:////var/a@b.db") == "sqlite+aiosqlite:////var/a@b.db"
+    assert "hush" not in shown("api_key", ("hush",))
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, {"MULTIFLORA_API_KEY": "hush", "MULTIFLORA_PORT": "x"})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({"api_key": {"key": "hush"}}, {})
+    assert "hush" not in str(caught.value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,44 +69,40 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def add(arguments: argparse.Namespace) -> int:
-    created = request_or_none(
-        arguments,
-        "POST",
-        "/adapters",
-        ignore="already exists",
-        json={"name": arguments.name, "description": arguments.description, "tags": arguments.tag},
-    )
+    files = None if "://" in arguments.source else _files(arguments.source)
+    created = _created(arguments)
     try:
-        version = _upload(arguments)
+        version = _upload(arguments, files)
     except CommandError:
-        if created is not None:
-            print(f"adapter {arguments.name} was created, but has no version yet")
+        if created:
+            print(f"adapter {arguments.name} was created, but has no ready version yet", file=sys.stderr)
         raise
     emit_one(arguments.output, {key: version.get(key) for key in ("version", "state", "digest")})
     return 0
 
 
-def request_or_none(
-    arguments: argparse.Namespace, method: str, path: str, *, ignore: str, **options: Any
-) -> dict[str, Any] | None:
-    """The answer, or None where the server refused with a message that contains `ignore`."""
+def _created(arguments: argparse.Namespace) -> bool:
+    """Makes the adapter; False when it was there. The server says what is wrong with a name that cannot be one."""
     try:
-        answer: dict[str, Any] = request(arguments, method, path, **options).json()
+        request(arguments, "GET", f"/adapters/{quote(arguments.name, safe='')}")
     except CommandError as error:
-        if ignore in str(error):
-            return None
-        raise
-    return answer
+        if error.slug not in ("adapter-not-found", "not-found"):
+            raise
+        body = {"name": arguments.name, "description": arguments.description, "tags": arguments.tag}
+        request(arguments, "POST", "/adapters", json=body)
+        return True
+    return False
 
 
-def _upload(arguments: argparse.Namespace) -> dict[str, Any]:
+def _upload(arguments: argparse.Namespace, files: list[Path] | None) -> dict[str, Any]:
+    """files: of this machine; None sends the source's address."""
     path = f"/adapters/{quote(arguments.name, safe='')}/versions"
     params = {"promote": "true"} if arguments.promote else {}
-    if "://" in arguments.source:
+    if files is None:
         answer = request(arguments, "POST", path, params=params, json={"source": arguments.source})
     else:
         with ExitStack() as stack:
-            parts = [("files", (file.name, stack.enter_context(file.open("rb")))) for file in _files(arguments.source)]
+            parts = [("files", (file.name, stack.enter_context(file.open("rb")))) for file in files]
             answer = request(arguments, "POST", path, params=params, files=parts)
     version: dict[str, Any] = answer.json()
     return version
@@ -122,7 +120,7 @@ def _files(source: str) -> list[Path]:
 def show(arguments: argparse.Namespace) -> int:
     base = f"/adapters/{quote(arguments.name, safe='')}"
     adapter = request(arguments, "GET", base).json()
-    versions = request(arguments, "GET", f"{base}/versions").json()["items"]
+    versions = request(arguments, "GET", f"{base}/versions", params={"limit": 1000}).json()["items"]
     if arguments.output == "json":
         emit_one("json", {**adapter, "versions": versions})
         return 0
@@ -148,11 +146,11 @@ def validate(arguments: argparse.Namespace) -> int:
 def alias(arguments: argparse.Namespace) -> int:
     path = _alias_path(arguments)
     body: dict[str, Any]
-    if "=" in arguments.version:
-        shares = (part.partition("=") for part in arguments.version.split(","))
-        body = {"split": {version: int(share) for version, _, share in shares if share.isdigit()}}
-    elif arguments.version.isdigit():
+    if re.fullmatch(r"\d+", arguments.version, re.ASCII):
         body = {"version": int(arguments.version)}
+    elif re.fullmatch(r"\d+=\d+(,\d+=\d+)*", arguments.version, re.ASCII):
+        shares = (part.partition("=") for part in arguments.version.split(","))
+        body = {"split": {version: int(share) for version, _, share in shares}}
     else:
         raise CommandError("VERSION is a number, or a split such as 3=90,4=10", ExitCode.USAGE)
     emit_one(arguments.output, request(arguments, "PUT", path, json=body, headers=_if_match(arguments, path)).json())
@@ -168,7 +166,7 @@ def _if_match(arguments: argparse.Namespace, path: str) -> dict[str, str]:
     try:
         return {"If-Match": request(arguments, "GET", path).headers["etag"]}
     except CommandError as error:
-        if error.code is ExitCode.FAILURE and "alias" in str(error):
+        if error.slug == "alias-not-found":
             return {}
         raise
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, settings_from
 from multiflora_platform.cli.output import add_output_flag, emit
-from multiflora_platform.settings import ENV_PREFIX, Settings, flag
-
-SECRET = frozenset({"api_key"})
+from multiflora_platform.settings import ENV_PREFIX, Settings, flag, shown
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [
         {
             "setting": name,
-            "value": "(hidden)" if name in SECRET and getattr(settings, name) else _text(getattr(settings, name)),
+            "value": shown(name, getattr(settings, name)),
             "source": sources[name],
             "flag": flag(name),
             "environment": ENV_PREFIX + name.upper(),
@@ -37,9 +35,3 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     emit(arguments.output, rows, ("setting", "value", "source", "description"))
     return 0
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)

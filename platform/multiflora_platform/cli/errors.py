@@ -15,8 +15,9 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command that failed; the message names cause and next step."""
+    """A command that failed; the message names cause and next step. slug: the server's stable name of the problem."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.FAILURE) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILURE, slug: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.slug = slug

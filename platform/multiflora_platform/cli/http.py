@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -15,8 +16,13 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default=os.environ.get("MULTIFLORA_URL", DEFAULT_URL), help="the server")
-    parser.add_argument("--api-key", default=os.environ.get("MULTIFLORA_API_KEY"), help="an admin key")
+    parser.add_argument("--api-key", default=_first_key(os.environ), help="an admin key")
     parser.add_argument("--log-level", default="info", help="debug shows tracebacks")
+
+
+def _first_key(environ: Mapping[str, str]) -> str | None:
+    """The server takes several keys from the same variable; a client sends one."""
+    return next(iter(environ.get("MULTIFLORA_API_KEY", "").replace(",", " ").split()), None)
 
 
 def request(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
@@ -50,4 +56,4 @@ def _problem(response: httpx.Response) -> CommandError:
         first = rows[0]
         hint = f"; {first['hint']}" if first.get("hint") else ""
         return CommandError(f"rejected: {first['check']}: {first['message']}{hint}", ExitCode.REJECTED)
-    return CommandError(detail)
+    return CommandError(detail, slug=str(problem.get("type", "")).rsplit(":", 1)[-1])

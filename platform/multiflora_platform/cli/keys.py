@@ -41,7 +41,7 @@ def create(arguments: argparse.Namespace) -> int:
 
 def ls(arguments: argparse.Namespace) -> int:
     items = request(arguments, "GET", "/keys").json()["items"]
-    emit(arguments.output, items, ("id", "name", "role", "tenant", "created_at"))
+    emit(arguments.output, items, ("id", "name", "role", "tenant", "created_at", "last_used_at", "revoked_at"))
     return 0
 
 

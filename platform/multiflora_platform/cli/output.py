@@ -10,6 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+# Lines for programs that read a pipe are not folded.
+_PIPE_COLUMNS = 10_000
 
 
 def add_output_flag(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +30,8 @@ def emit(output: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str])
     for column in columns:
         table.add_column(column.upper(), overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 def emit_one(output: str, row: Mapping[str, Any]) -> None:
