@@ -5,11 +5,14 @@ Knows what each action means in terms of residency; not how adapters are read or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
 from multiflora_engine.protocol import AdapterCommand, AdapterResidency, AdapterResult
+
+_log = logging.getLogger(__name__)
 
 
 class ManagedAdapters(AdapterSource, Protocol):
@@ -37,19 +40,13 @@ class AdapterCommands:
 
     def submit(self, command: AdapterCommand) -> AdapterResult | None:
         """Begins the command; the answer when there is nothing to wait for."""
-        try:
-            return self._begin(command)
-        except AdapterUnavailable as error:
-            return AdapterResult(command.call_id, error=str(error))
+        return _answered(command, self._begin)
 
     def advance(self) -> list[AdapterResult]:
         """The answers of the commands that have come to their end since the last call."""
         results, waiting = [], []
         for command in self._waiting:
-            try:
-                result = self._finish(command)
-            except AdapterUnavailable as error:
-                result = AdapterResult(command.call_id, error=str(error))
+            result = _answered(command, self._finish)
             if result is None:
                 waiting.append(command)
             else:
@@ -84,3 +81,14 @@ class AdapterCommands:
         finally:
             self._residency.release(command.digest)
         return AdapterResult(command.call_id, logit_distance=distance)
+
+
+def _answered(command: AdapterCommand, act: Callable[[AdapterCommand], AdapterResult | None]) -> AdapterResult | None:
+    """What `act` answers; whatever it raises is the command's own failure."""
+    try:
+        return act(command)
+    except AdapterUnavailable as error:
+        return AdapterResult(command.call_id, error=str(error))
+    except Exception as error:
+        _log.exception("%s of adapter %s failed", command.action, command.digest)
+        return AdapterResult(command.call_id, error=f"The engine could not do it: {type(error).__name__}.")

@@ -92,6 +92,7 @@ def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRun
         max_waiting=config.max_waiting,
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),
+        vocab_size=model.vocab_size,
     )
 
 

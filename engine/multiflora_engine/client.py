@@ -20,6 +20,7 @@ from multiflora_engine.protocol import (
     AdapterCommand,
     AdapterResult,
     Deltas,
+    EndSequence,
     EngineStats,
     Fatal,
     FromEngine,
@@ -112,6 +113,10 @@ class EngineClient:
     def abort(self, request_id: str) -> None:
         if self._streams.pop(request_id, None) is not None and self._socket is not None:
             self.send(Abort([request_id]))
+
+    def end_sequence(self, request_id: str, index: int) -> None:
+        if request_id in self._streams and self._socket is not None:
+            self.send(EndSequence(request_id, index))
 
     def abort_later(self, request_id: str) -> None:
         """For a stream that was dropped: the garbage collector calls from anywhere, even with the loop gone."""

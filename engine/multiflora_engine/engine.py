@@ -15,7 +15,7 @@ from multiflora_engine.adapter_source import AdapterSource
 from multiflora_engine.protocol import EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import ModelRunner, ScheduledBatch, StepOutput
+from multiflora_engine.step import DeviceLost, ModelRunner, ScheduledBatch, StepOutput
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +56,16 @@ class Engine:
         return self._is_stalled and self.has_work
 
     def add_request(self, request: GenerateRequest) -> None:
-        """Raises QueueFull, RequestTooLong or ValueError; nothing is queued then."""
+        """Raises QueueFull, or ValueError for what cannot be run; nothing is queued then."""
         self._scheduler.add(request)
 
-    def abort(self, request_id: str) -> None:
-        """The request ends without another delta and its memory is free at once."""
-        self._scheduler.abort(request_id)
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """The request, or one of its sequences, ends without another delta and its memory is free at once."""
+        self._scheduler.abort(request_id, index)
 
     def step(self) -> list[TokenDelta]:
-        """Runs one batch and returns what it added. Never raises for what happens inside the batch."""
+        """Runs one batch and returns what it added. What goes wrong with a request inside the batch fails that request
+        alone; raises DeviceLost."""
         began = time.perf_counter()
         self._residency.poll()
         batch = self._scheduler.schedule()
@@ -89,11 +90,32 @@ class Engine:
         try:
             outputs = self._runner.execute(batch)
             _check(batch, outputs)
+        except DeviceLost:
+            raise
         except Exception as error:
-            logger.exception("a step of %d sequences failed", len(batch.entries))
+            if len(batch.entries) > 1:
+                return self._run_halves(batch)
+            logger.exception("a step of request %s failed", batch.entries[0].sequence.request_id)
             summary = f"the engine could not execute the step: {type(error).__name__}"
             return self._scheduler.fail(batch, EngineFailure("internal_error", summary))
+        except BaseException:  # Ctrl-C in an offline LLM: whoever goes on finds everything schedulable
+            self._scheduler.withdraw(batch)
+            raise
         return self._scheduler.commit(batch, outputs)
+
+    def _run_halves(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        """Who made the batch fail is found by halving it, so that the others go on as if nothing had happened.
+
+        Sound, because entries of one step do not read each other's KV, and writing one's own again changes nothing.
+        """
+        deltas: list[TokenDelta] = []
+        middle = len(batch.entries) // 2
+        for half in (batch.entries[:middle], batch.entries[middle:]):
+            # A sequence that failed in the first half took its request's other sequences with it.
+            live = [entry for entry in half if entry.epoch == entry.sequence.epoch]
+            if live:
+                deltas += self._run(ScheduledBatch(live, []))
+        return deltas
 
 
 def _check(batch: ScheduledBatch, outputs: list[StepOutput]) -> None:

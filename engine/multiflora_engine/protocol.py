@@ -27,6 +27,13 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     request_ids: list[str]
 
 
+class EndSequence(msgspec.Struct, frozen=True, tag="end"):
+    """The front end has ended one sequence of a request (a stop string came); the request's others go on."""
+
+    request_id: str
+    index: int
+
+
 class AdapterCommand(msgspec.Struct, frozen=True, tag="adapter"):
     """action: load (to a slot), unload (from slot and host), pin (load and never evict), unpin, or probe (load, then
     measure how far its logits are from the base's on a fixed prompt). Answered by AdapterResult with the call_id."""
@@ -44,7 +51,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
 
-ToEngine = Start | Generate | Abort | AdapterCommand | StatusRequest | Shutdown
+ToEngine = Start | Generate | Abort | EndSequence | AdapterCommand | StatusRequest | Shutdown
 
 
 # ---- engine -> gateway

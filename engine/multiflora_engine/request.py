@@ -98,7 +98,8 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
-    cached_tokens: prompt tokens served from the prefix cache. stop_reason: the stop token id that ended it, or None.
+    cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
+    first ran (both with a sequence's first delta). stop_reason: the stop token id that ended it, or None.
     """
 
     request_id: str
@@ -107,6 +108,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: list[PositionLogprobs] | None = None
     prompt_logprobs: list[PositionLogprobs | None] | None = None
     cached_tokens: int = 0
+    queued_seconds: float = 0.0
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     failure: EngineFailure | None = None

@@ -19,7 +19,7 @@ from multiflora_engine.model_config import ModelConfig
 from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
 from multiflora_engine.sequence import Sequence
-from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
 from multiflora_engine.weights import ModelWeights
 
 _LOGIT_BYTES = 64 << 20
@@ -72,7 +72,13 @@ class ModelRunner:
 
     @torch.inference_mode()
     def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
-        """Writes the KV of all scheduled tokens; one output per entry, in the entries' order."""
+        """Writes the KV of all scheduled tokens; one output per entry, in the entries' order. Raises DeviceLost."""
+        try:
+            return self._execute(batch)
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error)) from error
+
+    def _execute(self, batch: ScheduledBatch) -> list[StepOutput]:
         order = slot_order(batch.entries)
         entries = [batch.entries[i] for i in order]
         counts = [_num_logits(entry) for entry in entries]

@@ -18,7 +18,7 @@ import time
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import attrgetter
 
@@ -34,6 +34,7 @@ from multiflora_engine.slot_turns import SlotTurns
 from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
 
 _ORDER = attrgetter("order")
+_SPARE_DEADLINES = 64
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Scheduler:
         if len(self._waiting) >= self.config.max_waiting:
             raise QueueFull(f"{len(self._waiting)} sequences are waiting")
         root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
-        sequences = make_sequences(request, self._serial, root)
+        sequences = make_sequences(request, self._serial, root, self._clock())
         hashes = self._cache.new_hashes(sequences[0])
         for sequence in sequences:
             sequence.block_hashes = list(hashes)
@@ -92,12 +93,14 @@ class Scheduler:
         self._serial += len(sequences)
         self._requests[request.id] = sequences
         if request.deadline is not None:
-            heappush(self._deadlines, (request.deadline, self._serial, request.id))
+            self._note_deadline(request.deadline, request.id)
 
-    def abort(self, request_id: str) -> None:
-        """Ends the request at once and without a delta; unknown ids are ignored, they may just have finished."""
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Ends the request, or one of its sequences, at once and without a delta; unknown ids may just have finished
+        and are ignored."""
         for sequence in list(self._requests.get(request_id, ())):
-            self._end(sequence)
+            if index is None or sequence.index == index:
+                self._end(sequence)
 
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
@@ -140,6 +143,12 @@ class Scheduler:
         for request_id in {entry.sequence.request_id: None for entry in batch.entries}:
             deltas += self._fail_request(request_id, failure)
         return deltas
+
+    def withdraw(self, batch: ScheduledBatch) -> None:
+        """The batch was not executed and nobody is to blame: its sequences are scheduled again."""
+        for entry in batch.entries:
+            if entry.epoch == entry.sequence.epoch:
+                entry.sequence.in_flight = False
 
     def stats(self) -> EngineStats:
         """Everything that the scheduler knows; the engine adds steps, time and adapters."""
@@ -242,6 +251,7 @@ class Scheduler:
         insort(self._running, sequence, key=_ORDER)
         self._cache.announce(sequence)
         if sequence.epoch == 0:
+            sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
@@ -299,6 +309,7 @@ class Scheduler:
             logprobs=[sampled.logprobs] if wants_output and sampled.logprobs is not None else None,
             prompt_logprobs=sequence.prompt_logprobs if is_first else None,
             cached_tokens=sequence.cached_tokens if is_first else 0,
+            queued_seconds=sequence.queued_seconds if is_first else 0.0,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
         )
@@ -324,6 +335,13 @@ class Scheduler:
                 TokenDelta(request_id=request_id, index=sequence.index, finish_reason="error", failure=failure)
             )
         return deltas
+
+    def _note_deadline(self, deadline: float, request_id: str) -> None:
+        if len(self._deadlines) > 2 * len(self._requests) + _SPARE_DEADLINES:
+            # Most belong to requests that ended long before: distant deadlines must not pile up until they pass.
+            self._deadlines = [item for item in self._deadlines if item[2] in self._requests]
+            heapify(self._deadlines)
+        heappush(self._deadlines, (deadline, self._serial, request_id))
 
     def _expire(self) -> list[TokenDelta]:
         deltas: list[TokenDelta] = []

@@ -30,6 +30,7 @@ class Sequence:
     block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
+    queued_at: Unix seconds. queued_seconds: from then to the first start.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     in_flight: scheduled and not committed yet.
     awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.
@@ -53,6 +54,8 @@ class Sequence:
     block_hashes: list[bytes] = field(default_factory=list)
     adapter_slot: int | None = None
     cached_tokens: int = 0
+    queued_at: float = 0.0
+    queued_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0
     in_flight: bool = False
@@ -82,7 +85,9 @@ class Sequence:
         self.output_token_ids.append(token_id)
 
 
-def make_sequences(request: GenerateRequest, first_serial: int, root_hash: bytes) -> list[Sequence]:
+def make_sequences(
+    request: GenerateRequest, first_serial: int, root_hash: bytes, queued_at: float = 0.0
+) -> list[Sequence]:
     """The request's sequences, in the order in which they are served; they share the prompt's list."""
     return [
         Sequence(
@@ -98,6 +103,7 @@ def make_sequences(request: GenerateRequest, first_serial: int, root_hash: bytes
             deadline=request.deadline,
             arrival_time=request.arrival_time,
             root_hash=root_hash,
+            queued_at=queued_at,
         )
         for index in range(request.params.num_sequences)
     ]

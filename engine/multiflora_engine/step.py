@@ -9,6 +9,10 @@ from multiflora_engine.request import EngineFailure, PositionLogprobs, TokenDelt
 from multiflora_engine.sequence import Sequence
 
 
+class DeviceLost(Exception):
+    """The device answers nothing any more, whatever is asked: the engine has to be started anew."""
+
+
 class Scheduled(NamedTuple):
     """Compute tokens [start, start + num_tokens) of one sequence in this step; decode is num_tokens == 1.
 
@@ -68,5 +72,8 @@ class ModelRunner(Protocol):
     """The device side as the engine sees it."""
 
     def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
-        """Writes the KV of all scheduled tokens and returns one output per entry, in the same order."""
+        """Writes the KV of all scheduled tokens and returns one output per entry, in the same order.
+
+        After an exception the engine calls it again with parts of the batch, to find the entry that is to blame.
+        """
         ...

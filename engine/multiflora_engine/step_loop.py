@@ -18,6 +18,7 @@ from multiflora_engine.protocol import (
     Abort,
     AdapterCommand,
     Deltas,
+    EndSequence,
     EngineStats,
     Generate,
     Heartbeat,
@@ -26,6 +27,7 @@ from multiflora_engine.protocol import (
     Start,
     Status,
     StatusRequest,
+    ToEngine,
 )
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 
@@ -43,7 +45,7 @@ class StepEngine(Protocol):
     @property
     def is_stalled(self) -> bool: ...
     def add_request(self, request: GenerateRequest) -> None: ...
-    def abort(self, request_id: str) -> None: ...
+    def abort(self, request_id: str, index: int | None = None) -> None: ...
     def step(self) -> list[TokenDelta]: ...
     def stats(self) -> EngineStats: ...
 
@@ -86,22 +88,27 @@ class StepLoop:
 
     def _receive(self) -> None:
         while (message := self._line.receive()) is not None:
-            match message:
-                case Generate(request):
-                    self._add(request)
-                case Abort(request_ids):
-                    for request_id in request_ids:
-                        self._engine.abort(request_id)
-                case AdapterCommand():
-                    result = self._commands.submit(message)
-                    if result is not None:
-                        self._line.send(result)
-                case StatusRequest(call_id):
-                    self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
-                case Shutdown():
-                    self._shutdown = True
-                case Start():
-                    _log.error("Ignored a second start message")
+            self._handle(message)
+
+    def _handle(self, message: ToEngine) -> None:
+        match message:
+            case Generate(request):
+                self._add(request)
+            case Abort(request_ids):
+                for request_id in request_ids:
+                    self._engine.abort(request_id)
+            case EndSequence(request_id, index):
+                self._engine.abort(request_id, index)
+            case AdapterCommand():
+                result = self._commands.submit(message)
+                if result is not None:
+                    self._line.send(result)
+            case StatusRequest(call_id):
+                self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+            case Shutdown():
+                self._shutdown = True
+            case Start():
+                _log.error("Ignored a second start message")
 
     def _add(self, request: GenerateRequest) -> None:
         try:
@@ -110,6 +117,9 @@ class StepLoop:
             self._refuse(request, EngineFailure("server_overloaded", str(error)))
         except ValueError as error:
             self._refuse(request, EngineFailure("invalid_request", str(error)))
+        except Exception as error:
+            _log.exception("Request %s cannot be taken in", request.id)
+            self._refuse(request, EngineFailure("internal_error", f"the engine refused it: {type(error).__name__}"))
 
     def _refuse(self, request: GenerateRequest, failure: EngineFailure) -> None:
         self._send_deltas(
@@ -132,7 +142,9 @@ class StepLoop:
 
     def _rest(self) -> None:
         """Not at all while the model can run; briefly while something is loading; else until the next heartbeat."""
+        if self._engine.has_work and not self._engine.is_stalled:
+            return
         if self._commands.has_work or self._engine.is_stalled:
             self._line.wait(_WAITING_MS)
-        elif not self._engine.has_work and not self._shutdown and not self._leave.asked:
+        elif not self._shutdown and not self._leave.asked:
             self._line.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)

@@ -13,9 +13,10 @@ from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 
 
 class Aborter(Protocol):
-    """The client, as a stream sees it. Both calls are harmless for a request that is not running."""
+    """The client, as a stream sees it. All calls are harmless for a request that is not running."""
 
     def abort(self, request_id: str) -> None: ...
+    def end_sequence(self, request_id: str, index: int) -> None: ...
     def abort_later(self, request_id: str) -> None: ...
 
 
@@ -65,6 +66,16 @@ class TokenStream:
         if self._unfinished:
             self._client.abort(self._request_id)
         self._wake()
+
+    def end(self, index: int) -> None:
+        """The reader has all it wants of one sequence: the engine ends it, the others go on. Idempotent."""
+        if index not in self._unfinished or self._closed:
+            return
+        self._unfinished.discard(index)
+        if self._unfinished:
+            self._client.end_sequence(self._request_id, index)
+        else:
+            self._client.abort(self._request_id)
 
     def __del__(self) -> None:
         if not self._closed and self._unfinished:

@@ -128,11 +128,14 @@ class Collector:
             for index in range(request.params.num_sequences)
         ]
 
-    def push(self, delta: TokenDelta) -> None:
+    def push(self, delta: TokenDelta) -> bool:
+        """True when this ended the continuation although the engine would go on: a stop string came."""
         self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = delta.prompt_logprobs
-        self._continuations[delta.index].push(delta)
+        continuation = self._continuations[delta.index]
+        continuation.push(delta)
+        return continuation.finish_reason is not None and delta.finish_reason is None
 
     @property
     def finished(self) -> bool:

@@ -197,7 +197,7 @@ class LLM:
                 except ValueError as error:
                     raise ValueError(f"prompt {place}: {error}") from None
                 self._collectors[collector.request.id] = collector
-        except ValueError:
+        except BaseException:
             self._withdraw(collectors)
             raise
 
@@ -228,7 +228,8 @@ class LLM:
         for delta in self._built.engine.step():
             collector = self._collectors.get(delta.request_id)
             if collector is not None:
-                collector.push(delta)
+                if collector.push(delta):
+                    self._built.engine.abort(delta.request_id, delta.index)
                 if collector.finished:
                     self._withdraw([collector])
         if self._built.engine.is_stalled:

@@ -47,6 +47,7 @@ class Metrics:
         self._model = model_name
         self._adapter_labels: set[str] = {"base"}
         self.ttft = self._histogram("vllm:time_to_first_token_seconds", "Seconds to the first token", _TTFT)
+        self.queue = self._histogram("vllm:request_queue_time_seconds", "Seconds before it first runs", _TTFT)
         self.itl = self._histogram("vllm:inter_token_latency_seconds", "Seconds between two tokens", _ITL)
         self.e2e = self._histogram("vllm:e2e_request_latency_seconds", "Seconds from arrival to end", _E2E)
         self.request_prompt = self._histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", _TOKENS)
@@ -111,8 +112,9 @@ class PromptMetrics:
         self._counts: dict[int, int] = {}
         self._ended = False
 
-    def started(self) -> None:
-        """The engine has begun to answer: the prompt is computed."""
+    def started(self, queued_seconds: float) -> None:
+        """The engine has begun to answer: the prompt is computed. queued_seconds: what it waited before that."""
+        self._metrics.queue.observe(queued_seconds)
         self._metrics.prompt_tokens.inc(self._num_prompt)
         self._metrics.request_prompt.observe(self._num_prompt)
         self._metrics.ttft.observe(time.perf_counter() - self._arrival)

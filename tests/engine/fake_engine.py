@@ -46,7 +46,7 @@ class FakeEngine:
             raise ValueError("the prompt is too long")
         self.running[request.id] = (request, 0)
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, index: int | None = None) -> None:
         self.running.pop(request_id, None)
 
     def step(self) -> list[TokenDelta]:

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from multiflora_engine.client import EngineClient, EngineUnavailable
-from multiflora_engine.protocol import Abort, AdapterCommand, Deltas, FromEngine, Generate, Ready, ToEngine
+from multiflora_engine.protocol import Abort, AdapterCommand, Deltas, EndSequence, FromEngine, Generate, Ready, ToEngine
 from multiflora_engine.request import EngineFailure, GenerateRequest, SamplingParams, TokenDelta
 
 
@@ -126,6 +126,22 @@ async def test_an_abandoned_stream_aborts_once(line: tuple[EngineClient, Engine]
     assert await engine.receive() == Abort(["r"])
     assert isinstance(await engine.receive(), AdapterCommand)
     call.cancel()
+
+
+async def test_a_sequence_ends_without_the_others(line: tuple[EngineClient, Engine]) -> None:
+    client, engine = line
+    stream = client.generate(_request("r", n=3))
+    assert isinstance(await engine.receive(), Generate)
+    engine.send(Deltas([_delta("r", 1, index=0), _delta("r", 2, index=1, last=True)]))
+    assert (await anext(stream)).index == 0
+    stream.end(0)
+    stream.end(0)
+    assert await engine.receive() == EndSequence("r", 0)
+    stream.end(1)  # it has ended by itself
+    stream.end(2)
+    assert await engine.receive() == Abort(["r"])
+    assert [delta.index async for delta in stream] == [1], "what had come before is not lost"
+    assert client.in_flight == 0
 
 
 async def test_a_lost_line_ends_streams_and_calls(line: tuple[EngineClient, Engine]) -> None:

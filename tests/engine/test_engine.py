@@ -24,6 +24,7 @@ from multiflora_engine.adapter_source import Residency as State
 from multiflora_engine.engine import Engine
 from multiflora_engine.limits import SchedulerConfig
 from multiflora_engine.request import (
+    EngineFailure,
     GenerateRequest,
     PositionLogprobs,
     SamplingParams,
@@ -32,7 +33,7 @@ from multiflora_engine.request import (
 )
 from multiflora_engine.scheduler import Scheduler
 from multiflora_engine.sequence import Sequence, SequenceStatus
-from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
 
 VOCABULARY = 11
 EOS = 0
@@ -133,13 +134,16 @@ class FakeAdapters:
 
 
 class FakeDevice:
-    """A ModelRunner that checks all it is given. `during` runs after the writes, as late as an abort can come."""
+    """A ModelRunner that checks all it is given. `during` runs after the writes, as late as an abort can come.
+
+    poisonous: requests whose presence makes a step fail, after half of the KV was written.
+    """
 
     def __init__(self, num_blocks: int, block_size: int, adapters: FakeAdapters) -> None:
         self.block_size = block_size
         self.adapters = adapters
         self.kv: list[tuple[int, int] | None] = [None] * (num_blocks * block_size)
-        self.fails_next = False
+        self.poisonous: set[str] = set()
         self.during: Callable[[], None] | None = None
         self.computed_tokens = 0
         self.largest_batch = 0
@@ -160,10 +164,9 @@ class FakeDevice:
         contexts = [self._context(entry) for entry in batch.entries]
         for entry, context in zip(batch.entries, contexts, strict=True):
             self._verify(entry.sequence, context, entry.start)
-        if self.fails_next:
-            self.fails_next = False
-            raise RuntimeError("secret path /srv/models")
         for entry, context in zip(batch.entries, contexts, strict=True):
+            if entry.sequence.request_id in self.poisonous:
+                raise RuntimeError("secret path /srv/models")
             for position in range(entry.start, entry.start + entry.num_tokens):
                 self.kv[self._slot(entry.sequence, position)] = context[position]
         for entry, context in zip(batch.entries, contexts, strict=True):
@@ -230,7 +233,11 @@ class Machine:
     ) -> None:
         sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
         self.config = SchedulerConfig(
-            num_blocks=num_blocks, block_size=block_size, eos_token_ids=frozenset({EOS}), **sizes
+            num_blocks=num_blocks,
+            block_size=block_size,
+            eos_token_ids=frozenset({EOS}),
+            vocab_size=VOCABULARY,
+            **sizes,
         )
         self.adapters = FakeAdapters(num_slots, load_polls, broken)
         self.device = FakeDevice(num_blocks, block_size, self.adapters)
@@ -321,16 +328,17 @@ def test_preemption_recomputes_the_same_output() -> None:
     machine.check_idle()
 
 
-def test_a_failing_step_fails_its_requests_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    machine = Machine(num_blocks=64, max_num_seqs=2)
-    victims = [machine.add([1, 2, 3], ignore_eos=True), machine.add([4, 5, 6], n=2, ignore_eos=True)]
-    later = machine.add([7, 8, 9])
+def test_a_failing_request_fails_alone_in_a_full_batch(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine(num_blocks=64, max_num_seqs=8)
+    others = [machine.add([1, 2, 3], ignore_eos=True), machine.add([1, 2, 3, 4, 5], adapter="a")]
+    victim = machine.add([4, 5, 6], n=2, ignore_eos=True)
+    others += [machine.add([7, 8, 9], n=2), machine.add([1, 2, 3, 6], salt="t")]
     machine.step()
-    machine.device.fails_next = True
+    machine.device.poisonous.add(victim)
     with caplog.at_level(logging.ERROR):
         machine.step()
-    for request_id, index in ((victims[0], 0), (victims[1], 0), (victims[1], 1)):
-        last = machine.last(request_id, index)
+    for index in (0, 1):
+        last = machine.last(victim, index)
         assert last.finish_reason == "error"
         assert last.failure is not None
         assert last.failure.code == "internal_error"
@@ -338,8 +346,86 @@ def test_a_failing_step_fails_its_requests_and_nothing_else(caplog: pytest.LogCa
         assert "secret" not in last.failure.message
     assert "secret" in caplog.text
     machine.run()
-    assert machine.output(later) == machine.alone(later)
+    for request_id in others:
+        for index in range(machine.requests[request_id].params.num_sequences):
+            assert machine.output(request_id, index) == machine.alone(request_id, index)
     machine.check_idle()
+
+
+def test_a_lost_device_ends_the_engine() -> None:
+    """Failing requests one by one would go on for ever; the supervisor starts the process anew."""
+    machine = Machine()
+    machine.add([1, 2, 3])
+
+    def lost(batch: ScheduledBatch) -> list[StepOutput]:
+        raise DeviceLost("an illegal memory access was encountered")
+
+    machine.device.execute = lost  # type: ignore[method-assign]
+    with pytest.raises(DeviceLost):
+        machine.step()
+
+
+def test_an_interrupted_step_is_taken_up_again() -> None:
+    machine = Machine(num_blocks=64)
+    ids = [machine.add([1, 2, 3], ignore_eos=True), machine.add([4, 5, 6, 7, 8], adapter="a")]
+    machine.step()
+    execute = machine.device.execute
+
+    def interrupted(batch: ScheduledBatch) -> list[StepOutput]:
+        raise KeyboardInterrupt
+
+    machine.device.execute = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        machine.step()
+    machine.device.execute = execute  # type: ignore[method-assign]
+    machine.run()
+    assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+def test_one_sequence_may_end_before_its_siblings() -> None:
+    machine = Machine(num_blocks=64, max_num_seqs=2)
+    request_id = machine.add([1, 2, 3], n=4, ignore_eos=True)
+    for _ in range(3):
+        machine.step()
+    for index in (1, 3, 3):  # running, waiting, and once more
+        machine.engine.abort(request_id, index)
+    said = machine.output(request_id, 1)
+    machine.run()
+    assert machine.output(request_id, 1) == said
+    assert not machine.output(request_id, 3)
+    for index in (0, 2):
+        assert machine.output(request_id, index) == machine.alone(request_id, index)
+    machine.check_idle()
+
+
+@pytest.mark.parametrize("prompt", [[-1] * 4, [VOCABULARY] * 4, [1, 2, 2**32], [1, -1], []])
+def test_token_ids_beyond_the_vocabulary_are_refused(prompt: list[int]) -> None:
+    machine = Machine()
+    with pytest.raises(ValueError, match="token"):
+        machine.add(prompt)
+    assert not machine.engine.has_work
+
+
+def test_the_first_delta_says_how_long_the_sequence_waited() -> None:
+    machine = Machine(max_num_seqs=1)
+    first, second = (machine.add([1, 2], max_tokens=2, ignore_eos=True) for _ in range(2))
+    while machine.engine.has_work:
+        machine.clock.now += 1
+        machine.step()
+    waited = {name: [delta.queued_seconds for delta in machine.deltas[name, 0]] for name in (first, second)}
+    assert waited == {first: [1.0, 0.0], second: [3.0, 0.0]}
+
+
+def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
+    machine = Machine()
+    for _ in range(500):
+        machine.add([1], max_tokens=1, deadline=machine.clock.now + 86_400)
+        machine.run()
+    assert len(machine.scheduler._deadlines) < 100
+    late = machine.add([1], deadline=machine.clock.now + 1)
+    machine.clock.now += 2
+    machine.step()
+    assert machine.last(late).failure == EngineFailure("deadline_exceeded", "the request's deadline passed")
 
 
 @pytest.mark.parametrize("outputs", [[], [StepOutput()]])
@@ -494,6 +580,7 @@ class EngineMachine(RuleBasedStateMachine):
             broken=frozenset({"bad"}),
         )
         self.aborted: set[str] = set()
+        self.ended: set[tuple[str, int]] = set()
         self.machine.device.during = self.run_pending_abort
         self.pending_abort: str | None = None
 
@@ -566,9 +653,17 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             self.abort_now(request_id)
 
-    @rule()
-    def fail_next_step(self) -> None:
-        self.machine.device.fails_next = True
+    @precondition(lambda self: self.live())
+    @rule(data=st.data())
+    def poison(self, data: st.DataObject) -> None:
+        self.machine.device.poisonous.add(data.draw(st.sampled_from(self.live())))
+
+    @precondition(lambda self: self.live())
+    @rule(data=st.data(), index=st.integers(0, 3))
+    def end_one_sequence(self, data: st.DataObject, index: int) -> None:
+        request_id = data.draw(st.sampled_from(self.live()))
+        self.machine.engine.abort(request_id, index)
+        self.ended.add((request_id, index))
 
     @rule(digest=st.sampled_from(["a", "b"]), how=st.sampled_from(["add", "discard"]))
     def pin(self, digest: str, how: Literal["add", "discard"]) -> None:
@@ -593,7 +688,6 @@ class EngineMachine(RuleBasedStateMachine):
         assert computing <= set(map(id, running)), "nobody waits for a sequence that does not run"
 
     def teardown(self) -> None:
-        self.machine.device.fails_next = False
         self.machine.adapters.pinned.clear()
         self.machine.run()
         self.machine.check_idle()
@@ -614,11 +708,12 @@ class EngineMachine(RuleBasedStateMachine):
             )
             self.check_prompt_logprobs(request, index, deltas)
         elif finish is None:
-            assert request.id in self.aborted
+            assert request.id in self.aborted or (request.id, index) in self.ended
         else:
             failure = deltas[-1].failure
             assert failure is not None
             assert failure.code in ("deadline_exceeded", "internal_error", "adapter_unavailable")
+            assert (failure.code == "internal_error") <= (request.id in self.machine.device.poisonous)
 
     def check_prompt_logprobs(self, request: GenerateRequest, index: int, deltas: list[TokenDelta]) -> None:
         expected = None

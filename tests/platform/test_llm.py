@@ -18,7 +18,9 @@ from tokenizers import decoders, models, pre_tokenizers
 from multiflora import LLM, AdapterRejected, SamplingParams
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.config import EngineConfig
+from multiflora_engine.limits import QueueFull
 from multiflora_engine.request import GenerateRequest
+from multiflora_engine.step import ScheduledBatch, StepOutput
 from multiflora_engine.supervisor import EngineSupervisor
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
@@ -211,6 +213,49 @@ def test_a_stop_string_ends_the_text_where_it_begins(llm: LLM) -> None:
         (completion,) = output.outputs
         assert completion.text == text[: text.index(stop) + len(stop) * kept]
         assert (completion.finish_reason, completion.stop_reason) == ("stop", stop)
+    assert not llm._built.engine.has_work
+
+
+def test_a_stopped_answer_costs_no_more_tokens_while_its_siblings_go_on(llm: LLM) -> None:
+    bias = {llm.tokenizer.encode(character)[0]: 60.0 for character in "abc"}
+    params = SamplingParams(n=6, max_tokens=30, seed=2, stop=("ab",), logit_bias=bias)
+    before = llm._built.engine.stats().generation_tokens
+    (output,) = llm.generate("zz", params, progress=False)
+    lengths = [len(completion.token_ids) for completion in output.outputs]
+    assert len(set(lengths)) > 1
+    assert llm._built.engine.stats().generation_tokens - before == sum(lengths)
+
+
+def test_a_refused_prompt_withdraws_those_before_it_whatever_the_reason(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = llm._built.engine.add_request
+
+    def full(request: GenerateRequest) -> None:
+        if request.prompt_token_ids == [5]:
+            raise QueueFull("full")
+        add(request)
+
+    monkeypatch.setattr(llm._built.engine, "add_request", full)
+    with pytest.raises(QueueFull):
+        llm.generate([[1], [5]], GREEDY, progress=False)
+    assert not llm._built.engine.has_work
+
+
+def test_an_interrupt_leaves_other_streams_as_they_were(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    (expected,) = llm.generate("one", GREEDY, progress=False)
+    stream = llm.generate("one", GREEDY, stream=True)
+    tokens = list(next(stream).outputs[0].token_ids)
+
+    def interrupted(batch: ScheduledBatch) -> list[StepOutput]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm._built.engine._runner, "execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate("another", GREEDY, progress=False)
+    tokens += [token for output in stream for token in output.outputs[0].token_ids]
+    assert tokens == expected.outputs[0].token_ids
     assert not llm._built.engine.has_work
 
 

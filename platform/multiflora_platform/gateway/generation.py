@@ -150,7 +150,7 @@ class Generation:
         if not self.has_started:
             self.has_started = True
             self.cached_tokens = delta.cached_tokens
-            self._metrics.started()
+            self._metrics.started(delta.queued_seconds)
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = delta.prompt_logprobs
         output = self._outputs[delta.index]
@@ -162,6 +162,8 @@ class Generation:
         if event.finish_reason is not None:
             self._outputs[delta.index] = None
             self._unfinished -= 1
+            if delta.finish_reason is None:
+                self._stream.end(delta.index)  # a stop string, of which the engine knows nothing
             self._metrics.answered(delta.index, event.finish_reason)
             if not self._unfinished:
                 self._metrics.ended("ok")

@@ -55,6 +55,7 @@ class FakeClient:
     stats: EngineStats = field(default_factory=EngineStats)
     requests: list[GenerateRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    ended: list[tuple[str, int]] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def generate(self, request: GenerateRequest) -> TokenStream:
@@ -70,6 +71,9 @@ class FakeClient:
         self.tasks[request_id].cancel()
 
     abort_later = abort
+
+    def end_sequence(self, request_id: str, index: int) -> None:
+        self.ended.append((request_id, index))
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
         return AdapterResult(0)
@@ -91,13 +95,18 @@ class FakeClient:
         ids = [*self.tokenizer.encode(self.reply, False), self.tokenizer.eos_token_id or 0][: params.max_tokens]
         if params.ignore_eos:
             ids = [ids[i % (len(ids) - 1)] for i in range(params.max_tokens)]
-        first: dict[str, Any] = {"cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0}
+        first: dict[str, Any] = {
+            "cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0,
+            "queued_seconds": 0.25,
+        }
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]
         if not ids:
             stream.push(TokenDelta(request_id=request.id, index=index, finish_reason="length", **first))
         for count, token_id in enumerate(ids, start=1):
             await asyncio.sleep(self.pace)
+            if (request.id, index) in self.ended:
+                return
             if self.failure is not None and count > self.fail_after:
                 stream.fail(self.failure)
                 return

@@ -155,6 +155,15 @@ async def test_stop_strings_end_the_answer_and_the_engine(
     assert len(house.engine.aborted) == 2
 
 
+async def test_a_stop_string_ends_its_own_answer_in_the_engine_at_once(house: House) -> None:
+    house.engine.pace = 0.001
+    choices = (await house.post(PATH, body(n=3, stop="o, w"))).json()["choices"]
+    assert [choice["text"] for choice in choices] == ["Hell"] * 3
+    request = house.engine.requests[-1].id
+    assert house.engine.ended == [(request, 0), (request, 1)]
+    assert house.engine.aborted == [request]
+
+
 async def test_the_end_token_shows_only_when_stops_are_kept(house: House) -> None:
     shown = body(include_stop_str_in_output=True, skip_special_tokens=False)
     assert (await house.post(PATH, shown)).json()["choices"][0]["text"] == REPLY + END

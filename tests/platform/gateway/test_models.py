@@ -120,6 +120,8 @@ async def test_metrics(house: House) -> None:
         'vllm:generation_tokens_total{model_name="base"} 4.0',
         'vllm:request_success_total{finished_reason="length",model_name="base"} 1.0',
         'vllm:time_to_first_token_seconds_count{model_name="base"} 1.0',
+        'vllm:request_queue_time_seconds_sum{model_name="base"} 0.25',
+        'vllm:request_queue_time_seconds_count{model_name="base"} 1.0',
         'vllm:inter_token_latency_seconds_count{model_name="base"} 3.0',
         'vllm:time_per_output_token_seconds_count{model_name="base"} 3.0',
         'vllm:e2e_request_latency_seconds_count{model_name="base"} 1.0',
