@@ -26,7 +26,7 @@ def train(task: Task, encoder: ChatEncoder, base: Path, folder: Path, seed: int,
     """Trains the adapter of `task` and writes adapter_config.json and adapter_model.safetensors into `folder`."""
     torch.manual_seed(seed)
     shape = {"r": task.rank, "lora_alpha": 2 * task.rank, "target_modules": list(task.target_modules), **task.lora}
-    config = LoraConfig(task_type="CAUSAL_LM", base_model_name_or_path=BASE_NAME, **shape)
+    config = LoraConfig(task_type="CAUSAL_LM", **shape)
     frozen: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = get_peft_model(frozen.to(device), config)
     trained = [param for param in model.parameters() if param.requires_grad]

@@ -1,7 +1,7 @@
 """Owns the invented people, companies and places of the demo. Knows nothing of tasks or training.
 
-Names are built from syllables, so a model can only answer with them by copying. One name in eight is reserved
-for evaluation and never appears in training data.
+Facts about names are drawn at random, so a model can only answer by reading its context. One person in eight is
+reserved for evaluation and never appears in training data.
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ def person(rng: Random, held_out: bool = False) -> str:
 
 
 def brand(rng: Random, held_out: bool = False) -> str:
-    """A name for a company or a project."""
+    """A name for a company or a project: mostly a usual one, sometimes a new word, which then may be reserved."""
     while True:
-        name = rng.choice(BRANDS) if rng.random() < 0.8 else word(rng) + rng.choice(INNER)
-        if is_held_out(name) == held_out:
+        usual = rng.random() < 0.8
+        name = rng.choice(BRANDS) if usual else word(rng) + rng.choice(INNER)
+        if is_held_out(name) == (held_out and not usual):
             return name
 
 

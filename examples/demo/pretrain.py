@@ -20,21 +20,21 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 MATRIX_LR, OTHER_LR = 0.012, 2e-3
 WARMUP_STEPS = 30
-DECAY_FROM = 0.6  # of all tokens; the learning rate falls linearly from there to nothing
+DECAY_FROM = 0.5  # of all tokens; the learning rate falls linearly from there to nothing
 PLAIN_WEIGHT = 0.1
 LOG_EVERY, SAVE_EVERY = 20, 100
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Up to `until` (a share of all tokens) rows have at most `length` tokens and a step about `step_tokens`."""
+    """Until that many tokens are seen, rows have at most `length` tokens and a step about `step_tokens`."""
 
-    until: float
+    until: int | None
     length: int
     step_tokens: int
 
 
-CURRICULUM = (Phase(0.1, 128, 3072), Phase(0.3, 256, 4096), Phase(0.6, 512, 4096), Phase(1.0, 768, 4608))
+CURRICULUM = (Phase(300_000, 128, 3072), Phase(900_000, 256, 4096), Phase(2_200_000, 512, 4096), Phase(None, 768, 4608))
 
 
 def new_model(encoder: ChatEncoder, seed: int) -> LlamaForCausalLM:
@@ -71,7 +71,7 @@ def train(encoder: ChatEncoder, work: Path, tokens: int, seed: int, device: torc
     if checkpoint.exists():
         run.restore(torch.load(checkpoint, map_location=device, weights_only=False))
     while run.seen < tokens:
-        phase = next(phase for phase in CURRICULUM if run.seen < phase.until * tokens)
+        phase = next(phase for phase in CURRICULUM if run.seen < (phase.until or tokens))
         rows = [conversation_row(run.rng, encoder, phase.length) for _ in range(phase.step_tokens // phase.length)]
         run.step(collate(rows, encoder.pad, PLAIN_WEIGHT, device))
         if run.steps % SAVE_EVERY == 0:

@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all")
     parser.add_argument("--out", type=Path, default=HERE, help="where base/, adapters/ and eval/ are written")
     parser.add_argument("--work", type=Path, default=HERE / "work", help="checkpoints; delete it to start afresh")
-    parser.add_argument("--tokens", type=int, default=3_000_000, help="tokens the base model is trained on")
+    parser.add_argument("--tokens", type=int, default=4_500_000, help="tokens the base model is trained on")
     parser.add_argument("--only", nargs="*", choices=[task.name for task in TASKS], help="adapters to train")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
