@@ -133,7 +133,11 @@ class _Zip:
 
     def members(self) -> list[_Member]:
         _check_count(len(self._zip.infolist()))
-        return [_Member(i.orig_filename, i.file_size, i.is_dir(), self._problem(i)) for i in self._zip.infolist()]
+        # Not ZipInfo.is_dir: it fails for a member without a name.
+        return [
+            _Member(i.orig_filename, i.file_size, i.orig_filename.endswith("/"), self._problem(i))
+            for i in self._zip.infolist()
+        ]
 
     def open(self, index: int) -> IO[bytes]:
         return self._zip.open(self._zip.infolist()[index])

@@ -97,6 +97,13 @@ def test_unsafe_names(pack, name, tmp_path):
         unpack(pack([*GOOD.items(), (name, b"x")]), tmp_path)
 
 
+def test_a_zip_member_whose_name_begins_with_a_null_is_refused(tmp_path):
+    packed = zipped(list(GOOD.items()))
+    at = packed.rindex(b"adapter_config.json")
+    with pytest.raises(ArchiveError):
+        unpack(packed[:at] + b"\0" + packed[at + 1 :], tmp_path)
+
+
 @pytest.mark.parametrize(
     "member",
     [
