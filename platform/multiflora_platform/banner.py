@@ -5,23 +5,33 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 from multiflora_engine.protocol import Ready
 
 MIB = 1 << 20
+KeySource = Literal["none", "given", "stored"]
+_KEY_LINES = {
+    "none": "none is needed (--no-auth)",
+    "given": "the one you gave; clients send it, the curl below reads it from MULTIFLORA_API_KEY",
+    "stored": "the one that the first start printed, in MULTIFLORA_API_KEY for the curl below; lost: --api-key NEW",
+}
 NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
 
 
 @dataclass(frozen=True)
 class Banner:
-    """key: the admin key to show, once, when this start made it. prompt: a message that shows what `model` does."""
+    """key: the admin key to show, once, when this start made it; otherwise key_source says where the key is.
+
+    prompt: a message that shows what `model` does.
+    """
 
     url: str
     base: str
     adapters: tuple[str, ...]
     ready: Ready
     key: str | None
-    needs_key: bool
+    key_source: KeySource
     model: str
     prompt: str
 
@@ -36,6 +46,7 @@ class Banner:
             f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
             f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
             f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",
+            f"  key       {self._key_line()}",
             "",
         ]
         if self.key:
@@ -44,7 +55,11 @@ class Banner:
         return "\n".join(lines)
 
     def _curl(self) -> str:
-        content = json.dumps(self.prompt, ensure_ascii=False).replace("'", "'\\''")
-        body = f'{{"model": "{self.model}", "temperature": 0, "messages": [{{"role": "user", "content": {content}}}]}}'
-        key = f' -H "Authorization: Bearer {self.key or "$MULTIFLORA_API_KEY"}"' if self.needs_key else ""
-        return f"  curl {self.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+        message = {"role": "user", "content": self.prompt}
+        body = json.dumps({"model": self.model, "temperature": 0, "messages": [message]}, ensure_ascii=False)
+        quoted = body.replace("'", "'\\''")
+        key = "" if self.key_source == "none" else f' -H "Authorization: Bearer {self.key or "$MULTIFLORA_API_KEY"}"'
+        return f"  curl {self.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{quoted}'"
+
+    def _key_line(self) -> str:
+        return "new, an admin's; see below" if self.key else _KEY_LINES[self.key_source]

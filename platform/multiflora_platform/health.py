@@ -12,6 +12,7 @@ from multiflora_engine.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.gateway.errors import RETRY_AFTER_SECONDS
 from multiflora_platform.metrics import CONTENT_TYPE, EngineView
+from multiflora_platform.registry.engine_link import with_disk
 from multiflora_platform.services import Services
 
 router = APIRouter(tags=["operations"])
@@ -28,8 +29,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """200 when requests are served; 503 while the engine starts or restarts, and while the server drains."""
     services: Services = request.app.state.services
-    state = "draining" if services.draining else services.engine.state
-    return _json(200 if services.is_ready else 503, {"status": state})
+    return _json(200 if services.is_ready else 503, {"status": services.state})
 
 
 @router.get("/health")
@@ -50,7 +50,7 @@ async def _view(services: Services) -> EngineView:
     stats, adapters = client.stats, []
     try:
         status = await asyncio.wait_for(client.status(), _STATUS_PATIENCE)
-        stats, adapters = status.stats, status.adapters
+        stats, adapters = status.stats, with_disk(status.adapters, services.registry.snapshot.digests)
     except (TimeoutError, EngineUnavailable):
         pass
     return EngineView(

@@ -25,7 +25,7 @@ from multiflora_engine.protocol import Ready
 from multiflora_engine.supervisor import EngineFailed, EngineSupervisor
 from multiflora_platform.app import create_app
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.banner import Banner
+from multiflora_platform.banner import Banner, KeySource
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
 from multiflora_platform.http_server import HttpServer, address, listen
@@ -52,13 +52,20 @@ class Opened:
 
 def serve(settings: Settings) -> int:
     """Run until a signal ends it; returns the exit code. Raises ConfigurationError or CommandError."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    _log_to_stderr(settings.log_level)
+    require_paths(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
     with listen(settings) as listener:
         return uvloop.run(_serve(settings, opened, listener))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Other packages' notes on their own progress are for debugging."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    if level == "info":
+        for package in ("alembic", "uvicorn", "httpx", "huggingface_hub"):
+            logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def open_model(settings: Settings) -> Opened:
@@ -86,6 +93,14 @@ def open_model(settings: Settings) -> Opened:
         raise ConfigurationError(str(error)) from None
 
 
+def require_paths(settings: Settings) -> None:
+    """Raises ConfigurationError for an adapter that is not there, before time goes into loading the model."""
+    for module in settings.lora_modules:
+        name, _, path = module.partition("=")
+        if not Path(path).exists():
+            raise ConfigurationError(f"--lora-modules {name}: there is no {path}; give a PEFT folder or an archive")
+
+
 def prepare_data_dir(settings: Settings) -> None:
     """The data folder, readable by its owner alone. Raises ConfigurationError."""
     try:
@@ -106,13 +121,15 @@ def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineCo
 async def _serve(settings: Settings, opened: Opened, listener: socket.socket) -> int:
     with LoadingDisplay() as display:
         async with _parts(settings, opened, display) as (services, engine):
+            url = address(listener)
             server = HttpServer(create_app(services), services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 ready = await _ready_or_stopped(engine, serving)
                 if ready is not None:
                     await _seed(services.registry, settings, opened.demo)
-                    print(_banner(services, opened, ready, address(listener)).text(), flush=True)
+                    services.seeding = False
+                    print(_banner(services, opened, ready, url).text(), flush=True)
                     await _watch(engine, serving)
             except EngineFailed as error:
                 if error.kind == "configuration":
@@ -161,6 +178,7 @@ async def _parts(
             registry=registry,
             keys=keys,
             metrics=Metrics(opened.served.name),
+            seeding=True,
         )
         await engine.start()
         stack.push_async_callback(engine.stop)
@@ -211,6 +229,10 @@ def _first_error(error: VersionRejected) -> str:
     return error.detail if row is None else " ".join(part for part in (row["message"], row["hint"]) if part)
 
 
+def _key_source(settings: Settings) -> KeySource:
+    return "none" if settings.no_auth else "given" if settings.api_key else "stored"
+
+
 def _banner(services: Services, opened: Opened, ready: Ready, url: str) -> Banner:
     adapters = services.registry.served()
     shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
@@ -220,7 +242,7 @@ def _banner(services: Services, opened: Opened, ready: Ready, url: str) -> Banne
         adapters=tuple(adapter.name for adapter in adapters),
         ready=ready,
         key=services.keys.bootstrap_key,
-        needs_key=not services.settings.no_auth,
+        key_source=_key_source(services.settings),
         model=shown.name if shown else opened.served.name,
         prompt=(shown.demo_prompt if shown else None) or "Hello!",
     )

@@ -72,8 +72,8 @@ class ServedModel:
 
 @dataclass
 class Services:
-    """draining: set once, by `drain`. active: prompts that are being answered. in_flight: HTTP requests, without health
-    checks."""
+    """seeding: the adapters of the start are still being registered. draining: set once, by `drain`. active: prompts
+    that are being answered. in_flight: HTTP requests, without health checks."""
 
     settings: Settings
     model: ServedModel
@@ -81,6 +81,7 @@ class Services:
     registry: Registry
     keys: KeyStore
     metrics: Metrics
+    seeding: bool = False
     draining: bool = False
     active: set[Generation] = field(default_factory=set)
     in_flight: int = 0
@@ -88,7 +89,12 @@ class Services:
 
     @property
     def is_ready(self) -> bool:
-        return self.engine.client.ready is not None and not self.draining
+        return self.engine.client.ready is not None and not self.seeding and not self.draining
+
+    @property
+    def state(self) -> str:
+        """The server's, in one word; "ready" also when the engine says so a moment before its client does."""
+        return "draining" if self.draining else "starting" if self.seeding else self.engine.state
 
     @property
     def max_model_len(self) -> int:

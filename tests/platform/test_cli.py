@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,28 @@ def test_missing_model_folder_is_a_configuration_error(tmp_path: Path, capsys: p
     error = capsys.readouterr().err
     assert "none" in error
     assert "Traceback" not in error
+
+
+def test_a_missing_adapter_folder_is_a_configuration_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["serve", "--data-dir", str(tmp_path), "--port", "0", "--lora-modules", "sql=/no/where"]
+    assert main(arguments) == 3
+    error = capsys.readouterr().err
+    assert "--lora-modules sql" in error
+    assert "/no/where" in error
+
+
+def test_sigterm_before_the_server_listens_ends_well(tmp_path: Path) -> None:
+    """The model's folder is a pipe, in which the start waits for a configuration that never comes."""
+    (tmp_path / "model").mkdir()
+    pipe = tmp_path / "model" / "config.json"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "multiflora", "serve", str(tmp_path / "model"), "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        writer = os.open(pipe, os.O_WRONLY)  # returns when the other end is open
+        process.terminate()
+        output = process.communicate(timeout=30)[1]
+        os.close(writer)
+    assert (process.returncode, output) == (0, b"")
 
 
 @pytest.mark.parametrize("arguments", [["adapters", "ls"], ["keys", "ls"], ["adapters", "rm", "x"], ["bench", "serve"]])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from types import FrameType
 from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, settings_from
@@ -15,7 +18,16 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from multiflora_platform.serve import serve
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        settings, _ = settings_from(arguments)
+        from multiflora_platform.serve import serve
 
-    settings, _ = settings_from(arguments)
-    return serve(settings)
+        return serve(settings)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Until the server listens, which drains first, there is nothing to finish."""
+    sys.exit(0)

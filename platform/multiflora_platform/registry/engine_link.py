@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from multiflora_engine.client import EngineUnavailable
-from multiflora_engine.protocol import AdapterResult, Status
+from multiflora_engine.protocol import AdapterResidency, AdapterResult, Status
 from multiflora_platform.registry.errors import CommandFailed, Unavailable
 
 
@@ -25,6 +26,13 @@ class SupervisedEngine(Protocol):
 
     @property
     def client(self) -> AdapterCommander: ...
+
+
+def with_disk(held: Sequence[AdapterResidency], registered: Collection[str]) -> list[AdapterResidency]:
+    """What the engine knows of, and a row for each registered digest that it has never been asked for."""
+    known = {adapter.digest for adapter in held}
+    others = [AdapterResidency(digest, "disk", False, 0, 0, 0) for digest in sorted(set(registered) - known)]
+    return [*held, *others]
 
 
 class EngineLink:
@@ -55,8 +63,11 @@ class EngineLink:
             await self.command("unpin", digest)
             await self.command("unload", digest)
 
-    async def replicas(self) -> list[dict[str, Any]]:
-        """`[{pid, state, adapters: [{digest, residency, pinned, ...}]}]`; pid None while there is no process."""
+    async def replicas(self, registered: Collection[str]) -> list[dict[str, Any]]:
+        """`[{pid, state, adapters: [{digest, residency, pinned, ...}]}]`; pid None while there is no process.
+
+        registered: digests that the engine may be asked for; those that it does not hold are on disk.
+        """
         state = self._engine.state
         try:
             status = await self._engine.client.status() if state == "ready" else None
@@ -65,5 +76,7 @@ class EngineLink:
         if status is None:
             return [{"pid": None, "state": state, "adapters": []}]
         fields = ("digest", "residency", "pinned", "rank", "bytes", "running")
-        adapters = [{field: getattr(adapter, field) for field in fields} for adapter in status.adapters]
+        adapters = [
+            {field: getattr(adapter, field) for field in fields} for adapter in with_disk(status.adapters, registered)
+        ]
         return [{"pid": status.pid, "state": state, "adapters": adapters}]

@@ -297,7 +297,7 @@ class Registry:
         return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
 
     async def replicas(self) -> list[dict[str, Any]]:
-        return await self._engine.replicas() if self._engine else []
+        return await self._engine.replicas(self._snapshot.digests) if self._engine else []
 
     # Inside.
 

@@ -122,6 +122,11 @@ class Snapshot:
         return sorted(self.adapters)
 
     @cached_property
+    def digests(self) -> frozenset[str]:
+        """Of every version that can be served."""
+        return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
+
+    @cached_property
     def served(self) -> list[ServedAdapter]:
         return [row for name in self.sorted_names if (row := _served(self.adapters[name]))]
 

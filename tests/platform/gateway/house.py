@@ -143,6 +143,10 @@ class FakeRegistry:
     def served(self) -> list[ServedAdapter]:
         return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.adapters.items())]
 
+    @property
+    def snapshot(self) -> SimpleNamespace:
+        return SimpleNamespace(digests=frozenset(self.adapters.values()))
+
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:
         self.leased.append(digest)

@@ -84,6 +84,14 @@ async def test_a_deadline_within_a_stream_is_an_error_frame(house: House) -> Non
     assert "[DONE]" not in response.text
 
 
+async def test_it_is_not_ready_before_the_adapters_of_its_start_are_there(house: House) -> None:
+    house.services.seeding = True
+    answer = await house.http.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "starting"})
+    house.services.seeding = False
+    assert (await house.http.get("/health/ready")).status_code == 200
+
+
 async def test_without_an_engine_everything_says_503(house: House) -> None:
     house.engine.ready, house.supervisor.state = None, "restarting"
     response = await house.post(PATH, body())

@@ -107,6 +107,7 @@ async def test_metrics(house: House) -> None:
     )
     await house.post("/v1/completions", {"model": "sql", "prompt": "Say", "max_tokens": 4})
     await house.post("/v1/completions", {"model": "nobody", "prompt": "Say"})
+    house.registry.adapters = {"held": "d" * 64, "never-asked-for": "c" * 64}
     response = await house.http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     text = response.text
@@ -131,6 +132,7 @@ async def test_metrics(house: House) -> None:
         'multiflora_engine_state{model_name="base",state="ready"} 1.0',
         'multiflora_engine_restarts_total{model_name="base"} 2.0',
         'multiflora_adapters{model_name="base",residency="slot"} 1.0',
+        'multiflora_adapters{model_name="base",residency="disk"} 1.0',
     ):
         assert line in text, line
     assert "vllm:lora_requests_info{" in text

@@ -142,6 +142,24 @@ async def test_the_feed_wakes_up_at_once_and_says_when_it_is_alive(house, monkey
     await feed.aclose()
 
 
+async def test_a_follower_that_leaves_while_it_reads_does_not_tear_the_read_apart(house, monkeypatch):
+    feed, reading, done = house.registry.feed, asyncio.Event(), asyncio.Event()
+
+    async def slow_page(cursor, limit):
+        reading.set()
+        await asyncio.sleep(0.02)
+        done.set()
+        return []
+
+    monkeypatch.setattr(feed, "page", slow_page)
+    follower = feed.follow(0)
+    await anext(follower)
+    waiting = asyncio.create_task(anext(follower))
+    await reading.wait()
+    waiting.cancel()
+    await asyncio.wait_for(done.wait(), 1)
+
+
 async def test_a_bad_last_event_id_is_a_400(house):
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "x"}
     assert (await house.admin.get("/events", headers=headers)).status_code == 400
@@ -196,6 +214,13 @@ async def test_replicas(house):
     (row,) = (await house.admin.get("/replicas")).json()["items"]
     assert (row["pid"], row["state"]) == (4242, "ready")
     assert row["adapters"][0] | {"residency": "slot", "pinned": True, "digest": "d" * 64} == row["adapters"][0]
+    await house.adapter("a", 1)
+    rows = (await house.admin.get("/replicas")).json()["items"][0]["adapters"]
+    digest = house.registry.resolve("a", None).digest
+    assert [(row["digest"], row["residency"], row["pinned"]) for row in rows] == [
+        ("d" * 64, "slot", True),
+        (digest, "disk", False),
+    ]
     house.registry.attach(EngineLink(FakeEngine("restarting")))
     assert (await house.admin.get("/replicas")).json()["items"] == [
         {"pid": None, "state": "restarting", "adapters": []}
