@@ -18,12 +18,15 @@ from multiflora_platform.registry.errors import RegistryError
 
 _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499
+_NO_ROUTE = "Not Found"  # as the framework says it
 
 
 def render_error(path: str, error: Exception) -> Response:
     """The response for any exception that a route or a guard raises at this path."""
     if isinstance(error, ClientGone):
         return Response(status_code=_CLIENT_GONE)
+    if isinstance(error, HTTPException) and error.detail == _NO_ROUTE:
+        error = HTTPException(404, f"There is no {path[:200]}; GET /docs lists every call.")
     return _problem(error) if path.startswith("/api") else _api_error(error).response()
 
 
@@ -49,7 +52,7 @@ def _api_error(error: Exception) -> ApiError:
         name = str(first["loc"][-1])
         return invalid(name, f"{name}: {first['msg']}.")
     if isinstance(error, HTTPException):
-        return from_status(error.status_code, str(error.detail))
+        return from_status(error.status_code, str(error.detail), error.headers)
     _log.error("A request failed", exc_info=error)
     return internal_error()
 

@@ -8,17 +8,19 @@ import socket
 from types import FrameType
 from typing import Any
 
+import msgspec
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from multiflora_platform.gateway.errors import from_status
 from multiflora_platform.middleware import MAX_HEAD_BYTES
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 
-_REFUSAL = b"The request's head is larger than 64 KiB; send fewer or shorter headers."
+_REFUSAL = msgspec.json.encode(from_status(431, "The head is over 64 KiB; send fewer or shorter headers.").envelope())
 _TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_REFUSAL), _REFUSAL)
 )
 

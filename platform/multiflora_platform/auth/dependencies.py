@@ -15,7 +15,6 @@ PUBLIC = (
     "/health/live",
     "/health/ready",
     "/docs",
-    "/docs/oauth2-redirect",
     "/openapi.json",
 )
 PUBLIC_PREFIXES = ("/ui",)

@@ -1,12 +1,13 @@
 """What a client of /v1 is told when something is wrong: one exception, one envelope, stable string codes.
 
 ApiError   400 invalid_value, unsupported_parameter, context_length_exceeded   401 invalid_api_key   403 forbidden
-           404 model_not_found, not_found   413 request_too_large   429 server_overloaded
+           404 model_not_found, not_found   413 request_too_large   429 server_overloaded   431 headers_too_large
            500 internal_error   503 engine_unavailable, engine_dead, adapter_unavailable   504 deadline_exceeded
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -27,23 +28,34 @@ _FAILURES = {
 
 
 class ApiError(Exception):
-    """param: the request's parameter that is to blame. type: OpenAI's coarse kind, by default from the status."""
+    """param: the request's parameter that is to blame. type: OpenAI's coarse kind, by default from the status.
+
+    headers: of the answer, beyond what the status asks for.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, type: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.headers = headers or {}
         self.type = type or _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
     def envelope(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
-        headers = {}
+        headers = dict(self.headers)
         if self.status in (429, 503):
             headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         if self.status == 401:
@@ -81,7 +93,7 @@ def from_failure(failure: EngineFailure) -> ApiError:
     return ApiError(_FAILURES.get(failure.code, 500), failure.code, failure.message)
 
 
-def from_status(status: int, message: str) -> ApiError:
+def from_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
     """What the web framework refuses: no such route, a wrong method, a body over the limit."""
     codes = {
         401: "invalid_api_key",
@@ -89,5 +101,7 @@ def from_status(status: int, message: str) -> ApiError:
         404: "not_found",
         405: "method_not_allowed",
         413: "request_too_large",
+        431: "headers_too_large",
     }
-    return ApiError(status, codes.get(status, "invalid_value" if status < 500 else "internal_error"), message)
+    code = codes.get(status, "invalid_value" if status < 500 else "internal_error")
+    return ApiError(status, code, message, headers=headers)

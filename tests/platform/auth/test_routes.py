@@ -150,4 +150,9 @@ def test_routes_without_a_policy_are_found():
     app.include_router(guarded)
     app.include_router(inner, prefix="/kept", dependencies=[Depends(require_key)])
     app.include_router(router)
-    assert routes_without_policy(app) == ["GET,HEAD /redoc", "POST /uix", "GET /v1/in/open"]
+    assert routes_without_policy(app) == [
+        "GET,HEAD /docs/oauth2-redirect",
+        "GET,HEAD /redoc",
+        "POST /uix",
+        "GET /v1/in/open",
+    ]
