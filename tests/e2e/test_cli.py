@@ -1,0 +1,133 @@
+"""The command line against a running server: what it prints, what it leaves behind, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from multiflora_platform.cli import main
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+NAMES = [entry["name"] for entry in json.loads((DEMO / "adapters.json").read_text(encoding="utf-8"))]
+FIRST, SECOND = (str(DEMO / "adapters" / name) for name in NAMES[:2])
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(demo: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs `multiflora ARGUMENTS` against the demo; no error may be longer than two lines."""
+    monkeypatch.setenv("MULTIFLORA_URL", demo.url)
+    monkeypatch.setenv("MULTIFLORA_API_KEY", f"{demo.key},a-second-one")
+
+    def run(*arguments: str) -> Done:
+        code = main(arguments)
+        printed = capsys.readouterr()
+        assert len(printed.err.splitlines()) <= 2, printed.err
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def adapter(cli: Callable[..., Done]) -> Iterator[str]:
+    """An adapter of one version, gone after the test."""
+    assert cli("adapters", "add", "by-hand", FIRST, "--description", "no [/markup]", "--tag", "x").code == 0
+    yield "by-hand"
+    cli("adapters", "rm", "by-hand")
+
+
+def test_an_adapter_from_its_first_version_to_its_end(cli: Callable[..., Done], demo: Any, adapter: str) -> None:
+    second = cli("adapters", "add", adapter, SECOND, "-o", "json")
+    assert (second.code, second.json["version"], second.json["state"]) == (0, 2, "ready")
+    shown = cli("adapters", "show", adapter, "-o", "json").json
+    assert [version["version"] for version in shown["versions"]] == [2, 1]
+    assert shown["aliases"] == {"default": {"version": 1}}
+    assert cli("adapters", "add", adapter, SECOND, "--promote", "-o", "json").json["version"] == 2
+    assert cli("adapters", "rollback", adapter, "-o", "json").json["version"] == 1
+    assert cli("adapters", "alias", adapter, "canary", "1=90,2=10", "-o", "json").json["split"] == {"1": 90, "2": 10}
+    assert cli("adapters", "alias", adapter, "canary", "2", "-o", "json").json["version"] == 2
+    assert cli("adapters", "validate", adapter).code == 0
+    assert cli("adapters", "rm", adapter).code == 0
+    with demo.http() as http:
+        assert http.get(f"/v1/models/{adapter}").status_code == 404
+
+
+def test_a_list_in_a_pipe_has_a_line_for_each_adapter(cli: Callable[..., Done], adapter: str) -> None:
+    lines = cli("adapters", "ls", "--tag", "x").out.splitlines()
+    assert len(lines) == 2
+    assert adapter in lines[1]
+    assert "no [/markup]" in lines[1]
+    versions = cli("adapters", "show", adapter).out
+    assert cli("adapters", "show", adapter, "-o", "json").json["versions"][0]["digest"] in versions
+
+
+def test_a_rejected_adapter_is_exit_code_5(cli: Callable[..., Done], tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes((Path(FIRST) / name).read_bytes()[:500])
+    done = cli("adapters", "add", "broken", str(tmp_path), "-o", "json")
+    assert (done.code, done.out) == (5, "")
+    assert "rejected" in done.err
+    assert cli("adapters", "validate", "broken").code == 5
+    assert cli("adapters", "rm", "broken").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("adapters", "show", "nobody"), 1, "nobody"),
+        (("adapters", "rm", "nobody"), 1, "nobody"),
+        (("adapters", "add", "a/b", FIRST), 1, "not a valid name"),
+        (("adapters", "add", "multiflora-demo", FIRST), 1, "base model"),
+        (("adapters", "add", "never-made", "no-such-folder"), 1, "no-such-folder"),
+        (("adapters", "add", NAMES[0], "file:///etc"), 1, "--allow-source-root"),
+        (("adapters", "alias", NAMES[0], "default", "1=50,x=50"), 2, "3=90,4=10"),
+        (("adapters", "alias", NAMES[0], "canary", "99"), 1, "no version 99"),
+        (("keys", "revoke", "key_none"), 1, "key_none"),
+        (("adapters", "ls", "--api-key", "wrong"), 1, "--api-key"),
+    ],
+)
+def test_refusals_name_their_cause(cli: Callable[..., Done], arguments: tuple[str, ...], code: int, words: str) -> None:
+    done = cli(*arguments)
+    assert done.code == code
+    assert words in done.err
+
+
+def test_a_failed_add_leaves_no_adapter_behind(cli: Callable[..., Done], demo: Any) -> None:
+    assert cli("adapters", "add", "never-made", "no-such-folder").code == 1
+    with demo.http() as http:
+        assert http.get("/api/v1/adapters/never-made").status_code == 404
+
+
+def test_a_key_from_its_making_to_its_end(cli: Callable[..., Done], demo: Any) -> None:
+    made = cli("keys", "create", "command-line", "-o", "json").json
+    with httpx.Client(base_url=demo.url, headers={"Authorization": f"Bearer {made['key']}"}) as http:
+        assert http.get("/v1/models").status_code == 200
+        assert http.get("/api/v1/keys").status_code == 403
+        listed = cli("keys", "ls").out
+        assert made["id"] in listed
+        assert made["key"] not in listed
+        assert cli("keys", "revoke", made["id"]).code == 0
+        assert http.get("/v1/models").status_code == 401
+
+
+def test_bench_serve_counts_every_token(cli: Callable[..., Done]) -> None:
+    shape = ("--requests", "4", "--prompt-tokens", "16", "--output-tokens", "3")
+    (row,) = cli("bench", "serve", *shape, "-o", "json").json
+    assert row["requests"] == 4
+    assert row["tokens_per_second"] == pytest.approx(12 / row["wall"], rel=0.1)
