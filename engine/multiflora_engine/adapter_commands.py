@@ -73,7 +73,12 @@ class AdapterCommands:
 
     def _finish(self, command: AdapterCommand) -> AdapterResult | None:
         """Acquiring tells all three outcomes apart: in a slot, not yet, never (AdapterUnavailable)."""
-        slot = self._residency.acquire(command.digest)
+        try:
+            slot = self._residency.acquire(command.digest)
+        except AdapterUnavailable:
+            if command.action == "pin":
+                self._residency.unpin(command.digest)  # what was answered with an error must not hold room
+            raise
         if slot is None:
             return None
         try:

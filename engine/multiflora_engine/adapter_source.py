@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 Residency = Literal["slot", "loading", "cpu", "disk", "failed"]
@@ -33,4 +34,8 @@ class AdapterSource(Protocol):
 
     def is_pinned(self, digest: str) -> bool:
         """Whether it stays in its slot even when idle, so that waiting for it to become idle frees nothing."""
+        ...
+
+    def crowded_out(self) -> Sequence[str]:
+        """Adapters that administration (a pin, a probe) wants in a slot and that have found no room."""
         ...

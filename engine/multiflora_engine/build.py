@@ -32,7 +32,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A loaded engine, its adapters, and what it announces. probe(slot): max |logit difference| to the base."""
+    """A loaded engine, its adapters, and what it announces. probe(slot): max |logit difference| to the base.
+
+    call_between_layers(callback): from now on, however long a step takes.
+    """
 
     engine: Engine
     residency: AdapterResidency
@@ -40,6 +43,7 @@ class BuiltEngine:
     base: BaseModel
     ready: Ready
     probe: Callable[[int], float]
+    call_between_layers: Callable[[Callable[[], None]], None]
 
     def close(self) -> None:
         """Ends the adapter reader's thread."""
@@ -68,7 +72,8 @@ def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, 
     runner.warm_up()
     progress("warmup", 1, 1)
     ready = _ready(config, weights, pool, runner)
-    return BuiltEngine(Engine(runner, scheduler, residency), residency, model, base, ready, runner.probe)
+    engine = Engine(runner, scheduler, residency)
+    return BuiltEngine(engine, residency, model, base, ready, runner.probe, runner.call_between_layers)
 
 
 def _residency(

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+_COUNTS = (
+    "max_model_len",
+    "block_size",
+    "kv_cache_memory",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_waiting",
+    "max_loras",
+    "max_lora_rank",
+    "max_cpu_loras",
+    "num_threads",
+)
+
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """model_path: local Hugging Face folder. artifact_root: the artifact store of `<digest>/` folders.
@@ -31,3 +44,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_cpu_loras: int = 64
     seed: int = 0
     num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for sizes with which nothing could ever run."""
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}")

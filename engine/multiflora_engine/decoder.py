@@ -51,6 +51,10 @@ _ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Linear:
     """A projection with the adapters' share of it."""
 
@@ -79,7 +83,10 @@ class _Layer:
 
 
 class Decoder:
-    """rope: cos, sin [max_model_len, rotary_dim / 2] float32. sites: the adapters' pool (`SlotPool.site`), or None."""
+    """rope: cos, sin [max_model_len, rotary_dim / 2] float32. sites: the adapters' pool (`SlotPool.site`), or None.
+
+    between_layers: called after each layer, by whoever must not be silent for as long as a large step takes.
+    """
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class Decoder:
         rope: tuple[torch.Tensor, torch.Tensor],
         sites: Sites | None = None,
     ) -> None:
+        self.between_layers: Callable[[], None] = _nothing
         self._config = config
         self._weights = weights
         self._cos, self._sin = rope
@@ -116,6 +124,7 @@ class Decoder:
             x = layer.down(self._activation(layer.gate_up(x, lora)), lora)
             norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
             x, residual = add_rms_norm(x, residual, norm, eps)
+            self.between_layers()
         return x
 
     def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:

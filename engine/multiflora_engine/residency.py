@@ -101,6 +101,12 @@ class AdapterResidency:
         with self._lock:
             return digest in self._records and self._records[digest].pinned
 
+    def crowded_out(self) -> list[str]:
+        """What load and pin want in a slot and what has found no room there."""
+        with self._lock:
+            now = self._clock()
+            return [digest for digest in self._held if self._records[digest].state(now) in ("cpu", "disk")]
+
     def poll(self) -> None:
         """Once per step: take what was read, start reads, and copy at most about `bytes_per_poll` to slots."""
         with self._lock:
@@ -176,7 +182,9 @@ class AdapterResidency:
 
     def _forget_oldest(self) -> None:
         if len(self._records) >= _MAX_KNOWN:
-            idle = [r for r in self._records.values() if r.state(self._clock()) == "disk" and not r.pinned]
+            now = self._clock()
+            idle = [r for r in self._records.values() if r.state(now) == "disk" and r.digest not in self._held]
+            idle = [r for r in idle if not r.pinned]
             if idle:
                 del self._records[min(idle, key=lambda r: r.asked).digest]
 
@@ -281,6 +289,7 @@ class AdapterResidency:
         pinned = [r for r in self._in_slots.values() if r.pinned]
         rows = self._pool.num_rows - sum(r.rank for r in pinned)
         if record.rank > rows or len(pinned) >= self._pool.num_slots:
+            self._give_up(record)
             raise AdapterUnavailable(
                 f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
                 "rank rows. Unpin one or raise --max-loras."

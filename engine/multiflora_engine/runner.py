@@ -5,6 +5,7 @@ Knows nothing of queues, blocks' owners or text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -65,6 +66,10 @@ class ModelRunner:
     @property
     def kv_bytes(self) -> int:
         return self._cache.num_bytes
+
+    def call_between_layers(self, callback: Callable[[], None]) -> None:
+        """A step may take minutes (a large model on few cores); the callback says meanwhile that it goes on."""
+        self._decoder.between_layers = callback
 
     def base_weight(self, site: str) -> torch.Tensor:
         """The base's weight at an adapter's site; see `ModelWeights.base_weight`."""

@@ -7,6 +7,7 @@ for ever. So once it was refused for `patience` steps, one resident adapter is d
 the starving one do not start on that adapter, its running ones finish, it becomes idle, and the starving one takes its
 place. If that was not room enough (memory follows rank), as many adapters again are drained, and so on. Each starving
 adapter has victims of its own, so that the longest wait is patience plus the time in which an adapter drains.
+Adapters that administration wants in a slot take part as if they were the first in order.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from multiflora_engine.sequence import Sequence, SequenceStatus
 
 @dataclass(slots=True)
 class _Refusal:
-    """An adapter that found no room. sequence: the first in order that it keeps waiting. victims: drained for it."""
+    """An adapter that found no room. sequence: the first in order that it keeps waiting; None: only administration
+    waits. victims: drained for it."""
 
-    sequence: Sequence
+    sequence: Sequence | None
     since: int
     victims: list[str] = field(default_factory=list)
 
@@ -41,15 +43,19 @@ class SlotTurns:
         self._step = 0
         self._users: Counter[str] = Counter()
         self._refusals: dict[str, _Refusal] = {}
-        self._closed: dict[str, Sequence] = {}
+        self._closed: dict[str, Sequence | None] = {}
         self._refused_now: set[str] = set()
 
     def begin_step(self, running: list[Sequence]) -> None:
-        """Forgets refusals whose sequence is gone and decides what is drained in this step."""
+        """Forgets refusals of which nobody waits any more and decides what is drained in this step."""
         self._step += 1
         self._refused_now.clear()
+        crowded_out = self._adapters.crowded_out()
+        for digest in crowded_out:
+            self._refusals.setdefault(digest, _Refusal(None, self._step))
         for digest, refusal in list(self._refusals.items()):
-            if refusal.sequence.status is not SequenceStatus.WAITING:
+            sequence = refusal.sequence
+            if digest not in crowded_out if sequence is None else sequence.status is not SequenceStatus.WAITING:
                 del self._refusals[digest]
             elif self._step - refusal.since >= self._patience:
                 self._drain_for(refusal, running)
@@ -87,8 +93,10 @@ class SlotTurns:
             del self._users[digest]
 
     def _is_closed(self, digest: str, sequence: Sequence) -> bool:
-        starving = self._closed.get(digest)
-        return starving is not None and sequence.order > starving.order
+        if digest not in self._closed:
+            return False
+        starving = self._closed[digest]
+        return starving is None or sequence.order > starving.order
 
     def _is_too_far_back(self, digest: str) -> bool:
         return len(self._refused_now) >= self._max_refused and self._adapters.state(digest) != "slot"

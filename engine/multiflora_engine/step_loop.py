@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from multiflora_engine.adapter_commands import AdapterCommands, ManagedAdapters
@@ -60,6 +61,7 @@ class Served(Protocol):
     @property
     def ready(self) -> Ready: ...
     def probe(self, slot: int) -> float: ...
+    def call_between_layers(self, callback: Callable[[], None]) -> None: ...
 
 
 class StepLoop:
@@ -73,6 +75,8 @@ class StepLoop:
         self._leave = leave
         self._shutdown = False
         self._next_heartbeat = 0.0
+        # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
+        served.call_between_layers(self._heartbeat)
 
     def run(self) -> None:
         while not self._shutdown and not (self._leave.asked and not self._engine.has_work):

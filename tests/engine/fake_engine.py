@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,6 +116,9 @@ class FakeResidency:
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
 
+    def crowded_out(self) -> list[str]:
+        return []
+
     def snapshot(self) -> list[AdapterResidency]:
         return [
             AdapterResidency(digest, "slot", digest in self.pinned, rank=8, bytes=1, running=0)
@@ -130,6 +134,9 @@ class FakeServed:
 
     def probe(self, slot: int) -> float:
         return slot / 2
+
+    def call_between_layers(self, callback: Callable[[], None]) -> None:
+        """Its steps are short."""
 
 
 def build(config: EngineConfig, progress: Progress) -> FakeServed:

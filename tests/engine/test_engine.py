@@ -122,6 +122,9 @@ class FakeAdapters:
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
 
+    def crowded_out(self) -> list[str]:
+        return []
+
     def _make_room(self, digest: str) -> bool:
         if None not in self.slots:
             idle = [d for d in self.slots if d and not self.users[d] and d not in self.pinned]

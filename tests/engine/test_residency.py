@@ -362,6 +362,47 @@ def test_unload_while_reading_or_copying(harness):
     assert h.residency.state("a4") == "disk"
 
 
+def test_what_a_command_wants_is_crowded_out_until_it_has_a_slot(harness):
+    h = harness(rows=8, max_cpu=4)
+    h.get("a8")
+    h.residency.load("b8")
+    assert h.residency.crowded_out() == []
+    h.settle()
+    assert h.residency.crowded_out() == ["b8"]
+    h.residency.release("a8")
+    h.residency.poll()
+    assert h.residency.crowded_out() == []
+    assert h.residency.state("b8") == "slot"
+
+
+def test_what_can_never_fit_is_not_waited_for(harness):
+    h = harness(rows=16, slots=8)
+    h.residency.pin("a8")
+    h.settle()
+    h.residency.load("b16")
+    h.settle()
+    with pytest.raises(AdapterUnavailable, match="no room"):
+        h.residency.acquire("b16")
+    assert h.residency.crowded_out() == []
+
+
+def test_an_adapter_that_a_command_waits_for_is_not_forgotten(harness, monkeypatch):
+    monkeypatch.setattr("multiflora_engine.residency._MAX_KNOWN", 4)
+    h = harness(rows=8, max_cpu=1)
+    h.get("a8")
+    h.residency.load("b8")
+    h.settle()
+    for number in range(1, 6):
+        h.clock.now += 10
+        h.get(f"c{number}")
+    assert h.residency.state("b8") == "disk"
+    h.residency.release("a8")
+    h.clock.now += 10
+    h.settle()
+    h.settle()
+    assert h.residency.state("b8") == "slot"
+
+
 def test_snapshot(harness):
     h = harness()
     h.get("a4")

@@ -172,6 +172,15 @@ def test_the_probe_tells_an_adapter_from_the_base(saved: Any, tmp_path: Path) ->
     assert runner.execute(ScheduledBatch([after], [])) == expected
 
 
+def test_it_says_between_layers_that_it_goes_on(saved: Any, start_engine: Any, ask: Any) -> None:
+    _, folder = saved
+    built = start_engine(folder)
+    signs: list[int] = []
+    built.call_between_layers(lambda: signs.append(built.engine.stats().running))
+    ask(built, [[1, 2, 3]], max_tokens=2)
+    assert signs == [1] * 4, "two layers in each of two steps"
+
+
 def test_base_weights_of_stacked_sites(tiny_config: Any, save_model: Any) -> None:
     model, folder = save_model(tiny_config(Qwen2Config))
     runner, _ = make_runner(folder, load_model_config(folder))

@@ -45,6 +45,9 @@ class Adapters:
     def is_pinned(self, digest: str) -> bool:
         return False
 
+    def crowded_out(self) -> list[str]:
+        return []
+
 
 class Clock:
     now = 100.0

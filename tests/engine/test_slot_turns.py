@@ -18,6 +18,7 @@ class Slots:
     def __init__(self, **states: Residency) -> None:
         self.states = states
         self.pinned: set[str] = set()
+        self.wanted: list[str] = []
         self.calls: list[str] = []
         self.released: list[str] = []
 
@@ -38,6 +39,9 @@ class Slots:
 
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
+
+    def crowded_out(self) -> list[str]:
+        return self.wanted
 
 
 def make_sequence(serial: int, adapter: str | None, max_tokens: int = 10) -> Sequence:
@@ -164,6 +168,19 @@ def test_if_one_drained_adapter_is_not_room_enough_more_follow() -> None:
             running.remove(sequence)
         turns.begin_step(running)
     assert not turns._is_closed("a", make_sequence(9, "a")), "all were drained in vain: everybody may go on"
+
+
+def test_what_administration_wants_is_drained_for_as_well() -> None:
+    slots = Slots(hot="slot", other="slot", cold="cpu")
+    turns = SlotTurns(slots, PATIENCE, 4)
+    running = [start(turns, 0, "hot", 5), start(turns, 1, "other", 50)]
+    slots.wanted = ["cold"]
+    starve(turns, running)
+    assert not turns.acquire(make_sequence(2, "hot"))
+    assert turns.acquire(make_sequence(3, "other"))
+    slots.wanted = []
+    turns.begin_step(running)
+    assert turns.acquire(make_sequence(2, "hot"))
 
 
 def test_pinned_adapters_are_no_victims() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -61,6 +62,8 @@ class ScriptedEngine:
     aborted: list[tuple[str, int | None]] = field(default_factory=list)
     is_stalled: bool = False
     steps: int = 0
+    layers: int = 0
+    between_layers: Callable[[], None] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -76,6 +79,9 @@ class ScriptedEngine:
 
     def step(self) -> list[TokenDelta]:
         self.steps += 1
+        for _ in range(self.layers):
+            assert self.between_layers is not None
+            self.between_layers()
         return [TokenDelta(request_id=name, token_ids=[self.steps]) for name in self.running]
 
     def stats(self) -> EngineStats:
@@ -104,13 +110,18 @@ class ScriptedResidency:
 
 def run(*script: ToEngine, engine: ScriptedEngine | None = None) -> ScriptedLine:
     line = ScriptedLine(deque(script))
+    between: list[Callable[[], None]] = []
     served = SimpleNamespace(
         engine=engine or ScriptedEngine(),
         residency=ScriptedResidency(),
         ready=Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1),
         probe=_probe,
+        call_between_layers=between.append,
     )
-    StepLoop(cast(Served, served), cast(Line, line), cast(Leave, SimpleNamespace(asked=False, orphaned=False))).run()
+    loop = StepLoop(cast(Served, served), cast(Line, line), cast(Leave, SimpleNamespace(asked=False, orphaned=False)))
+    if engine is not None:
+        engine.between_layers = between[0]
+    loop.run()
     return line
 
 
@@ -179,3 +190,11 @@ def test_what_waits_is_looked_at_every_few_milliseconds_and_nothing_until_the_ne
     idle = run(*[Abort([])] * 3)
     assert min(idle.rests) > 100
     assert sum(isinstance(message, Heartbeat) for message in idle.sent) == 1
+
+
+def test_a_step_of_minutes_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr("multiflora_engine.step_loop.time.monotonic", lambda: float(next(seconds)))
+    line = run(_request("r"), engine=ScriptedEngine(layers=40))
+    first = next(i for i, message in enumerate(line.sent) if isinstance(message, Deltas))
+    assert sum(isinstance(message, Heartbeat) for message in line.sent[:first]) >= 40
