@@ -55,7 +55,8 @@ def _verify_numbers(p: SamplingParams) -> None:
     _number("min_p", p.min_p, "between 0 and 1", lambda x: 0 <= x <= 1)
     _number("presence_penalty", p.presence_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
     _number("frequency_penalty", p.frequency_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
-    _number("repetition_penalty", p.repetition_penalty, "a finite number > 0", lambda x: x > 0)
+    # Logits are divided by it: beyond these bounds they leave float32, and no token could be chosen.
+    _number("repetition_penalty", p.repetition_penalty, "between 0.001 and 1000", lambda x: 1e-3 <= x <= 1e3)
 
 
 def _verify_tokens(p: SamplingParams, vocab_size: int) -> None:

@@ -108,7 +108,8 @@ class Guard:
         if size > MAX_HEAD_BYTES:
             return render_error(path, HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB."))
         headers = Headers(scope=scope)
-        if not self._hosts.allow(headers.get("host")):
+        hosts = headers.getlist("host") or [""]
+        if len(hosts) > 1 or not self._hosts.allow(hosts[0]):
             message = "The Host header names another server; start with --allowed-host NAME to accept it."
             return render_error(path, HTTPException(400, message))
         if is_public(path):
@@ -130,10 +131,10 @@ class AllowedHosts:
         self._is_wildcard = bind in ("0.0.0.0", "::", "")
         self._names = names | ({socket.gethostname().lower()} if self._is_wildcard else set())
 
-    def allow(self, host: str | None) -> bool:
+    def allow(self, host: str) -> bool:
         if self._all:
             return True
-        name = _host_name(host or "")
+        name = _host_name(host)
         return name in self._names or (self._is_wildcard and _is_address(name))
 
 

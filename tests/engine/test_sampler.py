@@ -261,6 +261,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("presence_penalty", 2.1),
     ("frequency_penalty", -2.1),
     ("repetition_penalty", 0.0),
+    ("repetition_penalty", 1e-297),
+    ("repetition_penalty", 1e300),
     ("repetition_penalty", math.nan),
     ("max_tokens", -1),
     ("min_tokens", -1),

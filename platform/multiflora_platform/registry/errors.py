@@ -3,11 +3,11 @@
     RegistryError
     ├── InvalidRequest 400          ├── AliasNotFound 404        ├── PreconditionFailed 412
     ├── SourceIncomplete 400        ├── KeyNotFound 404          ├── PayloadTooLarge 413
-    ├── SourceRefused 403           ├── TenantNotFound 404       ├── UnsupportedMedia 415
-    ├── SourceNotFound 404          ├── AdapterExists 409        ├── VersionRejected 422
-    ├── AdapterNotFound 404         ├── TenantExists 409         ├── IdempotencyMismatch 422
-    ├── VersionNotFound 404         ├── VersionNotReady 409      ├── PreconditionRequired 428
-    ├── SourceUnsupported 501       ├── NothingToRollBack 409    ├── CommandFailed 502
+    ├── SourceUnsupported 400       ├── TenantNotFound 404       ├── UnsupportedMedia 415
+    ├── SourceRefused 403           ├── AdapterExists 409        ├── VersionRejected 422
+    ├── SourceNotFound 404          ├── TenantExists 409         ├── IdempotencyMismatch 422
+    ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── PreconditionRequired 428
+    ├── VersionNotFound 404         ├── NothingToRollBack 409    ├── CommandFailed 502
     └── SourceUnreachable 502       └── InsufficientStorage 507  └── Unavailable 503
 
 DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
@@ -53,7 +53,7 @@ class SourceNotFound(RegistryError):
 
 
 class SourceUnsupported(RegistryError):
-    status, slug, title = 501, "source-not-supported", "The source is not supported yet"
+    status, slug, title = 400, "source-not-supported", "The source is not supported yet"
 
 
 class SourceUnreachable(RegistryError):

@@ -101,7 +101,9 @@ class Sources:
             fetched = snapshot_download(
                 repo, revision=commit, allow_patterns=list(ARTIFACT_FILES), local_dir=folder / ".hub"
             )
-        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        except HFValidationError as error:
+            raise InvalidRequest(f"{source} names no repository: {error}", pointer="/source") from error
+        except (HfHubHTTPError, OSError, ValueError) as error:
             cause = str(error).strip().splitlines()[0]
             raise SourceUnreachable(f"{source} could not be fetched: {cause}", pointer="/source") from error
         for name in ARTIFACT_FILES:
