@@ -128,8 +128,9 @@ async def _serve(settings: Settings, opened: Opened, listener: socket.socket) ->
                 ready = await _ready_or_stopped(engine, serving)
                 if ready is not None:
                     await _seed(services.registry, settings, opened.demo)
+                    key = await services.keys.bootstrap()
                     services.seeding = False
-                    print(_banner(services, opened, ready, url).text(), flush=True)
+                    print(_banner(services, opened, ready, url, key).text(), flush=True)
                     await _watch(engine, serving)
             except EngineFailed as error:
                 if error.kind == "configuration":
@@ -233,7 +234,7 @@ def _key_source(settings: Settings) -> KeySource:
     return "none" if settings.no_auth else "given" if settings.api_key else "stored"
 
 
-def _banner(services: Services, opened: Opened, ready: Ready, url: str) -> Banner:
+def _banner(services: Services, opened: Opened, ready: Ready, url: str, key: str | None) -> Banner:
     adapters = services.registry.served()
     shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
     return Banner(
@@ -241,7 +242,7 @@ def _banner(services: Services, opened: Opened, ready: Ready, url: str) -> Banne
         base=opened.served.name,
         adapters=tuple(adapter.name for adapter in adapters),
         ready=ready,
-        key=services.keys.bootstrap_key,
+        key=key,
         key_source=_key_source(services.settings),
         model=shown.name if shown else opened.served.name,
         prompt=(shown.demo_prompt if shown else None) or "Hello!",

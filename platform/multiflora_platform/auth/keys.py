@@ -37,7 +37,7 @@ class _Entry:
 
 
 class KeyStore:
-    """Open with `KeyStore.open`. bootstrap_key: the key that a first start made, to be shown once."""
+    """Open with `KeyStore.open`."""
 
     def __init__(self, database: Database, secret: Secret, no_auth: bool) -> None:
         self._database = database
@@ -48,22 +48,28 @@ class KeyStore:
         self._used: dict[str, float] = {}
         self._flushed = time.monotonic()
         self._flushing: asyncio.Task[None] | None = None
-        self.bootstrap_key: str | None = None
 
     @classmethod
     async def open(
         cls, database: Database, data_dir: Path, *, admin_keys: Sequence[str] = (), no_auth: bool = False
     ) -> KeyStore:
-        """admin_keys: from the settings; never stored. Makes an admin key when there is none at all."""
+        """admin_keys: from the settings; never stored."""
         store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth)
         for number, key in enumerate(admin_keys, start=1):
             digest = store._hmac(key)
             store._configured[digest] = _Entry(digest, Principal("admin", None, f"api-key-{number}"))
         await store._reload()
-        if not no_auth and not any(entry.principal.is_admin for entry in store._entries.values()):
-            made = await store.create_key("system", name="first-start", role="admin", tenant=None)
-            store.bootstrap_key = made["key"]
         return store
+
+    async def bootstrap(self) -> str | None:
+        """An admin key where there is none at all, to be shown this once; otherwise None.
+
+        Apart from `open`: a start that fails before it can show the key must not lock everybody out.
+        """
+        if self._no_auth or any(entry.principal.is_admin for entry in self._entries.values()):
+            return None
+        made = await self.create_key("system", name="first-start", role="admin", tenant=None)
+        return str(made["key"])
 
     def authenticate(self, header: str | None) -> Principal | None:
         """header: `Bearer <key>`. None: no key, or one that is unknown or revoked."""
