@@ -105,7 +105,7 @@ BAD_BODIES: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/completions", {"model": BASE, "prompt": "x", "n": 0}, 400, "n"),
     ("/v1/completions", {"model": BASE, "prompt": "x", "logit_bias": {"x": 1}}, 400, "logit_bias"),
     ("/v1/completions", {"model": BASE, "prompt": "x", "stop": 7}, 400, "stop"),
-    ("/v1/completions", {"model": BASE, "prompt": "x" * 200_000}, 400, "max_model_len"),
+    ("/v1/completions", {"model": BASE, "prompt": "x" * 200_000}, 400, "context_length_exceeded"),
     ("/v1/completions", {"model": "", "prompt": "x"}, 400, "model"),
 ]
 
