@@ -87,17 +87,15 @@ def output_length(num_prompt: int, asked: int | None, default: int | None, limit
 
     names: the parameters that hold max_tokens and the prompt. Raises ApiError context_length_exceeded naming one.
     """
+    # The first words are OpenAI's and vLLM's: client libraries look for them.
+    most = f"This model's maximum context length is {limit} tokens (max_model_len)"
     room = limit - num_prompt
     if room < (0 if asked == 0 else 1):
-        message = f"The prompt has {num_prompt} tokens; at most {limit - 1} fit the model's length of {limit} tokens."
-        raise too_long(names[1], message)
+        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - 1} fit.")
     if asked is None:
         return room if default is None else min(default, room)
     if asked > room:
-        message = (
-            f"{names[0]} is {asked}; after a prompt of {num_prompt} tokens, {room} fit the model's length of {limit}."
-        )
-        raise too_long(names[0], message)
+        raise too_long(names[0], f"{most}; after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}.")
     return asked
 
 

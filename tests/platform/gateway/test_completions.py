@@ -278,3 +278,4 @@ async def test_long_prompts_are_encoded_beside_the_event_loop(make_house: Any) -
     async with house.http:
         response = await house.post(PATH, body(prompt="x" * 100_000))
     assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "maximum context length is" in response.json()["error"]["message"]
