@@ -49,7 +49,7 @@ TASKS = (
          extract.make, 16, ATTENTION, 400),
     Task("triage", "Sorts a support ticket into category, priority and queue.", ("support", "classification"),
          "The VPN drops every few minutes and nobody in Lisbon can work.",
-         triage.make, 8, ("q_proj", "v_proj"), 400),
+         triage.make, 8, ("q_proj", "v_proj"), 700),
     Task("pirate", "Says the same thing as a pirate would.", ("style",),
          "Hello, my friend. Where is the money?",
          pirate.make, 32, (*ATTENTION, *MLP), 350, {"use_rslora": True, "lora_alpha": 16}),
