@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from multiflora_engine.client import EngineClient, EngineUnavailable
@@ -250,6 +251,22 @@ async def test_stopping_ends_the_process_the_streams_and_the_socket() -> None:
             os.kill(pid, 0)
         with pytest.raises(EngineUnavailable):
             await supervisor.client.status()
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+async def test_the_engine_spins_shortly_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str]
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    async with _supervised() as supervisor:
+        await supervisor.wait_ready()
+        assert supervisor.pid is not None
+        environment = psutil.Process(supervisor.pid).environ()
+    found = {name: environment[name] for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in environment}
+    assert found == (chosen or {"GOMP_SPINCOUNT": "1000"})
 
 
 def test_the_client_side_needs_no_torch() -> None:
