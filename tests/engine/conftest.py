@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from multiflora_adapters.store import ArtifactStore
 from multiflora_engine import runner as runner_module
 from multiflora_engine.build import BuiltEngine, build_engine
 from multiflora_engine.config import EngineConfig
@@ -165,6 +168,41 @@ def prompts() -> list[list[int]]:
     generator = torch.Generator().manual_seed(3)
     made = [torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in (1, 15, 16, 17, 33, 200)]
     return [*made, made[-1][:64] + made[1]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    """The one that `start_engine`'s engines read."""
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def make_adapters(tmp_path: Path, store: ArtifactStore) -> Callable[[list[int]], list[str]]:
+    """The digests of new adapters of these ranks for tiny Llamas, strong enough to change what the model says."""
+    serial = iter(range(1000))
+
+    def make(ranks: list[int]) -> list[str]:
+        return [
+            store.add(_write_adapter(tmp_path / f"lora{i}", i, rank)).digest
+            for rank, i in zip(ranks, serial, strict=False)
+        ]
+
+    return make
+
+
+def _write_adapter(folder: Path, seed: int, rank: int, hidden: int = 64) -> Path:
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(2):
+        for module in ("q_proj", "o_proj"):
+            prefix = f"base_model.model.model.layers.{layer}.self_attn.{module}.lora_"
+            tensors[prefix + "A.weight"] = torch.randn(rank, hidden, generator=generator) * 0.3
+            tensors[prefix + "B.weight"] = torch.randn(hidden, rank, generator=generator) * 0.3
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "o_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def tiny(config_class: type[PreTrainedConfig], **overrides: Any) -> PreTrainedConfig:

@@ -5,16 +5,14 @@ Whatever has to wait, be evicted, read again or fail: everybody else's answer is
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import save_file
 from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
@@ -24,24 +22,8 @@ from multiflora_engine.build import BuiltEngine
 from multiflora_engine.protocol import AdapterCommand, AdapterResult
 from multiflora_engine.request import GenerateRequest, SamplingParams, TokenDelta
 
-HIDDEN = 64
+MakeAdapters = Callable[[list[int]], list[str]]
 PROMPTS = [[5, 6, 7], list(range(20, 60))]
-
-
-def write_adapter(folder: Path, seed: int, rank: int) -> Path:
-    """A LoRA on both layers' q and o projections, strong enough to change what the model says."""
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for layer in range(2):
-        for module in ("q_proj", "o_proj"):
-            prefix = f"base_model.model.model.layers.{layer}.self_attn.{module}.lora_"
-            tensors[prefix + "A.weight"] = torch.randn(rank, HIDDEN, generator=generator) * 0.3
-            tensors[prefix + "B.weight"] = torch.randn(HIDDEN, rank, generator=generator) * 0.3
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q_proj", "o_proj"]}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.fixture
@@ -49,15 +31,6 @@ def folder(tiny_config: Any, save_model: Any) -> Path:
     _, path = save_model(tiny_config(LlamaConfig))
     assert isinstance(path, Path)
     return path
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
-
-
-def add_adapters(store: ArtifactStore, root: Path, ranks: list[int]) -> list[str]:
-    return [store.add(write_adapter(root / f"adapter{i}", i, rank)).digest for i, rank in enumerate(ranks)]
 
 
 class Traffic:
@@ -123,15 +96,14 @@ def answers_alone(
 )
 def test_more_adapters_than_fit(
     folder: Path,
-    store: ArtifactStore,
-    tmp_path: Path,
+    make_adapters: MakeAdapters,
     start_engine: Any,
     ranks: list[int],
     max_loras: int,
     max_cpu_loras: int,
 ) -> None:
     """Random arrivals, a third of them the base's, somewhat more than the engine can carry."""
-    adapters = add_adapters(store, tmp_path, ranks)
+    adapters = make_adapters(ranks)
     alone = answers_alone(start_engine(folder, max_loras=16), adapters)
     built = start_engine(folder, max_loras=max_loras, max_cpu_loras=max_cpu_loras, max_num_seqs=8)
     traffic, chance = Traffic(built), random.Random(0)
@@ -154,11 +126,9 @@ def test_more_adapters_than_fit(
     assert all(not row.running for row in built.residency.snapshot())
 
 
-def test_hot_adapters_do_not_keep_out_a_cold_one(
-    folder: Path, store: ArtifactStore, tmp_path: Path, start_engine: Any
-) -> None:
+def test_hot_adapters_do_not_keep_out_a_cold_one(folder: Path, make_adapters: MakeAdapters, start_engine: Any) -> None:
     """Both slots have users at every moment; a request and a probe of other adapters are served all the same."""
-    hot, other, cold, probed = add_adapters(store, tmp_path, [16] * 4)
+    hot, other, cold, probed = make_adapters([16] * 4)
     built = start_engine(folder, max_loras=2)
     commands = AdapterCommands(built.residency, built.probe)
     traffic = Traffic(built)
@@ -181,9 +151,9 @@ def test_hot_adapters_do_not_keep_out_a_cold_one(
 
 
 def test_running_requests_do_not_wait_for_a_slow_disk(
-    folder: Path, store: ArtifactStore, tmp_path: Path, start_engine: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make_adapters: MakeAdapters, start_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resident, slow = add_adapters(store, tmp_path, [8, 8])
+    resident, slow = make_adapters([8, 8])
     built = start_engine(folder, max_loras=4)
     traffic = Traffic(built)
     first = traffic.ask(PROMPTS[0], resident)
@@ -212,9 +182,9 @@ def test_running_requests_do_not_wait_for_a_slow_disk(
 
 @pytest.mark.parametrize("damage", ["vanished", "truncated", "changed"])
 def test_a_damaged_artifact_of_an_evicted_adapter_fails_its_own_requests(
-    folder: Path, store: ArtifactStore, tmp_path: Path, start_engine: Any, damage: str
+    folder: Path, store: ArtifactStore, make_adapters: MakeAdapters, start_engine: Any, damage: str
 ) -> None:
-    victim, other = add_adapters(store, tmp_path, [16, 16])
+    victim, other = make_adapters([16, 16])
     built = start_engine(folder, max_loras=1, max_cpu_loras=1)
     alone = answers_alone(built, [victim, other])
     weights = store.path(victim) / "adapter_model.safetensors"
@@ -238,9 +208,9 @@ def test_a_damaged_artifact_of_an_evicted_adapter_fails_its_own_requests(
 
 
 def test_a_deadline_passes_while_an_adapter_waits_for_its_slot(
-    folder: Path, store: ArtifactStore, tmp_path: Path, start_engine: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, make_adapters: MakeAdapters, start_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    holder, waiting = add_adapters(store, tmp_path, [16, 16])
+    holder, waiting = make_adapters([16, 16])
     built = start_engine(folder, max_loras=1)
     now = 1000.0
     monkeypatch.setattr(built.engine._scheduler, "_clock", lambda: now)

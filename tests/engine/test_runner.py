@@ -173,7 +173,7 @@ def test_the_probe_tells_an_adapter_from_the_base(saved: Any, tmp_path: Path) ->
 
 
 def test_it_says_between_layers_that_it_goes_on(saved: Any, start_engine: Any, ask: Any) -> None:
-    _, folder = saved
+    _, folder, _ = saved
     built = start_engine(folder)
     signs: list[int] = []
     built.call_between_layers(lambda: signs.append(built.engine.stats().running))
