@@ -24,6 +24,8 @@ from multiflora_kernels import sampling
 _UNUSABLE = EngineFailure(
     "internal_error", "The model's logits leave no token to choose (not finite, or all tokens excluded)."
 )
+# All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.
+_HOTTEST = 1e30
 
 
 @dataclass(slots=True)
@@ -119,7 +121,8 @@ class Sampler:
     def _draw(self, logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> Tensor:
         params = [row.params for row in rows]
         device = logits.device
-        weights = sampling.weights(logits, torch.tensor([p.temperature for p in params], device=device))
+        temperatures = torch.tensor([min(p.temperature, _HOTTEST) for p in params], device=device)
+        weights = sampling.weights(logits, temperatures)
         cut = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1 or p.min_p > 0]
         if cut:
             places = torch.tensor(cut, device=device)

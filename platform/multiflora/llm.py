@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
 
 from msgspec.structs import replace
 
@@ -53,8 +54,10 @@ class LLM:
         # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
         from multiflora_engine.build import build_engine
         from multiflora_engine.hub import resolve_model
+        from multiflora_engine.model_config import load_model_config
 
         folder = resolve_model(model)
+        load_model_config(folder)  # a folder that holds no model should not be blamed for its tokenizer
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         options = {"max_waiting": 1 << 40, **engine_options}
@@ -111,8 +114,11 @@ class LLM:
         prompts: a text or its token ids, or a list of these. params, adapter: one for all, or one for each; no params
         are the model's own defaults, no max_tokens is as much as the model's length allows. progress: a bar on the
         terminal. stream: yields what is new, as it comes, instead. Leaving the iterator aborts the requests.
-        Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything runs.
+        Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything runs;
+        RuntimeError after `close`.
         """
+        if not self._cleanup.alive:
+            raise RuntimeError("This LLM is closed. Make another one.")
         texts = _as_list(prompts)
         all_params = _for_each(params if params is not None else self._default_params(), len(texts), "params")
         names = _for_each(adapter, len(texts), "adapter")
@@ -152,7 +158,7 @@ class LLM:
         return self.generate(prompts, params, adapter=adapter, progress=progress)
 
     def close(self) -> None:
-        """Frees the adapter store; the memory goes with the object."""
+        """Ends its use and frees the adapter store; the memory goes with the object. Idempotent."""
         self._built.close()
         self._cleanup()
 
@@ -172,7 +178,7 @@ class LLM:
         return replace(SamplingParams(), **fields)
 
     def _collector(self, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
         vocab_size = self._built.model.vocab_size
         if not all(0 <= token < vocab_size for token in token_ids):
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
@@ -247,9 +253,25 @@ def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    if prompts and isinstance(prompts[0], int):
-        return [prompts]  # type: ignore[list-item]  # the ids of one prompt
-    return list(prompts)  # type: ignore[arg-type]
+    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
+        raise _no_prompt(prompts)
+    items = list(prompts)
+    if items and isinstance(items[0], SupportsIndex) and not isinstance(items[0], Sized):
+        return [items]  # type: ignore[list-item]  # the ids of one prompt
+    return items  # type: ignore[return-value]
+
+
+def _token_ids(prompt: Sequence[int]) -> list[int]:
+    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
+        raise _no_prompt(prompt)
+    try:
+        return [index(token) for token in prompt]
+    except TypeError:
+        raise _no_prompt(prompt) from None
+
+
+def _no_prompt(value: object) -> TypeError:
+    return TypeError(f"a prompt is a string or a list of token ids, not {type(value).__name__}: {str(value)[:80]}")
 
 
 def _for_each(value: Any, count: int, name: str) -> list[Any]:

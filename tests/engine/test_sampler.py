@@ -82,6 +82,14 @@ def test_temperature_sharpens_or_flattens(temperature: float) -> None:
     _assert_distribution(_counts(logits, temperature=temperature), (logits[0] / temperature).softmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e30, 3e38, 1e39, 1e308])
+def test_no_heat_brings_excluded_tokens_back(temperature: float) -> None:
+    allowed = (30, 40, 41)
+    probabilities = torch.zeros(V)
+    probabilities[list(allowed)] = 1 / 3
+    _assert_distribution(_counts(_logits(), 600, temperature=temperature, allowed_token_ids=allowed), probabilities)
+
+
 def test_truncations_leave_out_what_they_should() -> None:
     logits = _logits()
     probabilities = logits[0].softmax(-1)

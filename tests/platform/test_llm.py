@@ -6,9 +6,11 @@ import asyncio
 import gc
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -19,6 +21,7 @@ from multiflora import LLM, AdapterRejected, SamplingParams
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.limits import QueueFull
+from multiflora_engine.model_error import ModelError
 from multiflora_engine.request import GenerateRequest
 from multiflora_engine.step import ScheduledBatch, StepOutput
 from multiflora_engine.supervisor import EngineSupervisor
@@ -240,6 +243,43 @@ def test_a_refused_prompt_withdraws_those_before_it_whatever_the_reason(
     with pytest.raises(QueueFull):
         llm.generate([[1], [5]], GREEDY, progress=False)
     assert not llm._built.engine.has_work
+
+
+@pytest.mark.parametrize("prompts", [None, 5, {"prompt": "x"}, [{"prompt": "x"}], [["x"]], [1, "x"], [None]])
+def test_what_is_no_prompt_is_named(llm: LLM, prompts: Any) -> None:
+    with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, not"):
+        llm.generate(prompts, GREEDY, progress=False)
+    assert not llm._built.engine.has_work
+
+
+def test_token_ids_may_be_an_array(llm: LLM) -> None:
+    ids = [1, 2, 3]
+    answers = [llm.generate(each, GREEDY, progress=False) for each in (ids, tuple(ids), np.array(ids), [np.array(ids)])]
+    assert {tuple(answer[0].outputs[0].token_ids) for answer in answers} == {tuple(answers[0][0].outputs[0].token_ids)}
+    assert all(len(answer) == 1 for answer in answers)
+
+
+def test_a_folder_without_a_model_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        LLM(tmp_path)
+
+
+def test_closing_twice_is_fine_and_then_nothing_runs(model: Path) -> None:
+    made = LLM(model, kv_cache_memory=1 << 20, num_threads=1)
+    made.close()
+    made.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        made.generate("x", GREEDY, progress=False)
+
+
+def test_two_live_side_by_side_and_answer_to_any_thread(llm: LLM, model: Path, adapters: dict[str, str]) -> None:
+    (expected,) = llm.generate("one", GREEDY, adapter="sql", progress=False)
+    with LLM(model, {"other": adapters["sql"]}, kv_cache_memory=1 << 20, num_threads=1) as second:
+        with ThreadPoolExecutor(1) as pool:
+            (found,) = pool.submit(second.generate, "one", GREEDY, adapter="other", progress=False).result()
+        (again,) = llm.generate("one", GREEDY, adapter="sql", progress=False)
+    for output in (found, again):
+        assert output.outputs[0].token_ids == expected.outputs[0].token_ids
 
 
 def test_an_interrupt_leaves_other_streams_as_they_were(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
