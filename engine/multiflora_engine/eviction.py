@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 
 class EvictionQueue:
-    """Evictable blocks by time of release. An owner is a cache salt: a tenant, or a part of its cache that it named."""
+    """Evictable blocks by time of release. An owner is a tenant: were it what a client may choose, one tenant with a
+    thousand names would have a thousand shares."""
 
     def __init__(self, protection: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._protection = protection

@@ -90,7 +90,7 @@ class PrefixCache:
         if not self._enabled:
             return
         for hash, block_id in zip(sequence.block_hashes[first:stop], sequence.block_table[first:stop], strict=True):
-            self._pool.publish(block_id, hash, sequence.cache_salt)
+            self._pool.publish(block_id, hash, sequence.cache_owner)
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
 

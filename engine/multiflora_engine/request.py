@@ -56,6 +56,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: at least one id, all < vocab size. `params.max_tokens` is always set (the front end fills it in).
     adapter_digest: SHA-256 hex of the adapter version; None is the base model.
     cache_salt: opaque, derived from the tenant; two requests share KV blocks only when it is equal.
+    cache_owner: opaque, the tenant whose share of the cache its blocks count towards, however many salts it uses; empty
+    is the salt itself.
     bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
     """
 
@@ -64,6 +66,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     adapter_digest: str | None = None
     cache_salt: str = ""
+    cache_owner: str = ""
     bad_word_ids: list[list[int]] = []
     priority: int = 0
     deadline: float | None = None

@@ -45,6 +45,7 @@ class Sequence:
     bad_word_ids: list[list[int]]
     adapter_digest: str | None
     cache_salt: str
+    cache_owner: str
     deadline: float | None
     arrival_time: float
     root_hash: bytes = b""
@@ -100,6 +101,7 @@ def make_sequences(
             bad_word_ids=request.bad_word_ids,
             adapter_digest=request.adapter_digest,
             cache_salt=request.cache_salt,
+            cache_owner=request.cache_owner or request.cache_salt,
             deadline=request.deadline,
             arrival_time=request.arrival_time,
             root_hash=root_hash,

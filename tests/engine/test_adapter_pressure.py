@@ -5,6 +5,7 @@ Whatever has to wait, be evicted, read again or fail: everybody else's answer is
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 import threading
@@ -236,3 +237,27 @@ def test_a_deadline_passes_while_an_adapter_waits_for_its_slot(
     assert traffic.failures == {"late": "deadline_exceeded"}
     traffic.run()
     assert len(traffic.tokens[running]) == 40
+
+
+def test_requests_leave_nothing_behind(folder: Path, make_adapters: MakeAdapters, start_engine: Any) -> None:
+    """Answered and aborted ones, under penalties and log-probabilities, on adapters that come and go."""
+    adapters = make_adapters([16, 16, 16])
+    built = start_engine(folder, max_loras=1, max_cpu_loras=1, kv_cache_memory=1 << 18)
+
+    def serve_some() -> int:
+        traffic = Traffic(built)
+        for number in range(60):
+            params = {"n": 1 + number % 2, "presence_penalty": number % 3 / 4, "logprobs": 1, "prompt_logprobs": 1}
+            name = traffic.ask(PROMPTS[number % 2], (None, *adapters)[number % 4], number % 5, **params)
+            if number % 7 == 0:
+                built.engine.abort(name)
+            traffic.step()
+        traffic.run()
+        assert not traffic.failures
+        del traffic
+        gc.collect()
+        return len(gc.get_objects())
+
+    serve_some()
+    counts = [serve_some() for _ in range(3)]
+    assert counts[-1] - counts[0] < 60, "less than one object a request"

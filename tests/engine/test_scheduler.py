@@ -79,7 +79,7 @@ class Harness:
         """A request whose prompt has the given length and starts with `tag`, so that equal tags share blocks."""
         envelope = {
             name: fields.pop(name)
-            for name in ("adapter_digest", "cache_salt", "priority", "deadline")
+            for name in ("adapter_digest", "cache_salt", "cache_owner", "priority", "deadline")
             if name in fields
         }
         ids = [tag, *range(1, prompt)] if isinstance(prompt, int) else prompt
@@ -299,15 +299,18 @@ def test_without_prefix_caching_everybody_computes() -> None:
     assert (stats.cached_blocks, stats.cache_hits) == (0, 0)
 
 
-def test_one_tenants_flood_leaves_another_tenants_context_cached() -> None:
+@pytest.mark.parametrize("salts", [1, 30])
+def test_one_tenants_flood_leaves_another_tenants_context_cached(salts: int) -> None:
+    """Also when the loud tenant names a salt of its own in each request."""
     harness = Harness(num_blocks=20)
-    harness.add("a", 9, max_tokens=1, cache_salt="quiet")
+    harness.add("a", 21, max_tokens=1, cache_salt="quiet")
     harness.step()
     for number in range(30):
-        harness.add(f"flood{number}", 9, tag=100 + number, max_tokens=1, cache_salt="loud")
+        salt = f"loud, part {number % salts}"
+        harness.add(f"flood{number}", 9, tag=100 + number, max_tokens=1, cache_salt=salt, cache_owner="loud")
         harness.step()
     assert harness.scheduler.stats().evictions > 20
-    harness.add("b", 9, max_tokens=1, cache_salt="quiet")
+    harness.add("b", 21, max_tokens=1, cache_salt="quiet")
     assert harness.step() == {("b", 0): 1}
 
 

@@ -70,6 +70,7 @@ class Admission:
             params=params,
             adapter_digest=self.target.digest,
             cache_salt=self._cache_salt(),
+            cache_owner=self.services.keys.cache_salt(self._principal),
             bad_word_ids=bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False)),
             priority=self._priority,
             deadline=self._deadline,

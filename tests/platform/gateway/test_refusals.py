@@ -167,6 +167,9 @@ async def test_tenants_never_share_a_salt(house: House) -> None:
             body = request_for(COMPLETIONS, {"cache_salt": salt, "max_tokens": 1})
             await house.post(COMPLETIONS, body, authorization=f"Bearer {key}")
     assert len({request.cache_salt for request in house.engine.requests}) == 9
+    owners = [request.cache_owner for request in house.engine.requests]
+    assert len(set(owners)) == 3, "a client's salts are all its tenant's share of the cache"
+    assert owners == [owner for owner in owners[::3] for _ in range(3)]
     await house.post(COMPLETIONS, request_for(COMPLETIONS, {"cache_salt": "a"}), authorization=f"Bearer {TENANT}")
     assert house.engine.requests[-1].cache_salt == house.engine.requests[4].cache_salt
 
