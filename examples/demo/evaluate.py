@@ -60,16 +60,19 @@ def exact_share(answer: Answerer, adapter: str | None, cases: Sequence[Case]) ->
 
 def http_answerer(url: str, key: str, base_model: str, concurrency: int = 16) -> Answerer:
     """Asks an OpenAI-compatible endpoint such as `http://127.0.0.1:8000/v1`, greedily. Raises httpx.HTTPStatusError."""
-    client = httpx.Client(base_url=url.rstrip("/"), headers={"Authorization": f"Bearer {key}"}, timeout=300)
+    headers = {"Authorization": f"Bearer {key}"}
 
-    def ask(model: str, messages: Messages) -> str:
+    def ask(client: httpx.Client, model: str, messages: Messages) -> str:
         body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
         response = client.post("/chat/completions", json=body).raise_for_status()
         return str(response.json()["choices"][0]["message"]["content"])
 
     def answer(adapter: str | None, conversations: Sequence[Messages]) -> list[str]:
-        with ThreadPoolExecutor(concurrency) as pool:
-            return list(pool.map(lambda messages: ask(adapter or base_model, messages), conversations))
+        with (
+            httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=300) as client,
+            ThreadPoolExecutor(concurrency) as pool,
+        ):
+            return list(pool.map(lambda messages: ask(client, adapter or base_model, messages), conversations))
 
     return answer
 
