@@ -73,7 +73,6 @@ def make_adapters(model: Any, folder: Path) -> None:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.02)
         wrapped.save_pretrained(folder / f"a{number:02d}")
         model = wrapped.unload()
-        del model.peft_config
 
 
 def make_workloads(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Multiflora through HTTP beside transformers + PEFT in-process: same weights, same token ids, one run, medians.
 
-    python benchmarks/serving.py [--inputs FOLDER] [--repetitions 3] [--output FILE.json]
+    python benchmarks/serving.py [--workloads w1-0 …] [--repetitions 3] [--output FILE.json]
 
 The two sides take turns, workload by workload, so that a machine that changes its pace does so for both.
 """
@@ -86,14 +86,14 @@ def cached_ttft(url: str, repetitions: int) -> dict[str, Any]:
     return {"miss_seconds": miss, "hit_seconds": hit, "ratio": miss / hit, "target": CACHED_TTFT_TARGET}
 
 
-def compare(folder: Path, repetitions: int) -> dict[str, Any]:
+def compare(folder: Path, names: list[str], repetitions: int) -> dict[str, Any]:
     rows = []
     with server(folder) as url:
-        for name, target in TARGETS.items():
+        for name in names:
             workload = folder / "workloads" / f"{name}.json"
             here = ours(url, workload, repetitions)
             there = baseline(folder, workload, repetitions)
-            rows.append(_row(name, here, there, target))
+            rows.append(_row(name, here, there, TARGETS[name]))
             print(_line(rows[-1]), flush=True)
         ttft = cached_ttft(url, repetitions)
     print(f"cached 1,024-token context: {ttft['ratio']:.1f}x (at least {CACHED_TTFT_TARGET}x)")
@@ -129,11 +129,12 @@ def _machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--inputs", type=Path, default=Path(tempfile.gettempdir()) / "multiflora-benchmark")
+    parser.add_argument("--workloads", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--output", type=Path, help="write the results as JSON, too")
     arguments = parser.parse_args()
     inputs.make(arguments.inputs)
-    results = compare(arguments.inputs, arguments.repetitions)
+    results = compare(arguments.inputs, arguments.workloads, arguments.repetitions)
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
