@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not torch.cuda.is_available():
+    # Before any kernel's module is imported: without a GPU, kernels run in Triton's interpreter, on CPU tensors.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # A change must not fail in CI for an example that it has nothing to do with; everywhere else new ones are tried.

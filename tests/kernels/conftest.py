@@ -22,6 +22,12 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
+@pytest.fixture
+def kernel_device() -> torch.device:
+    """Where Triton kernels run: the GPU, or the interpreter on CPU tensors (keep shapes tiny there)."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @pytest.fixture(autouse=True)
 def seed() -> Iterator[None]:
     torch.manual_seed(0)

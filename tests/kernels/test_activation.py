@@ -7,7 +7,16 @@ import math
 import pytest
 import torch
 
-from multiflora_kernels.activation import gelu_and_mul, gelu_and_mul_reference, silu_and_mul, silu_and_mul_reference
+from multiflora_kernels.activation import (
+    _GELU,
+    _GELU_TANH,
+    _SILU,
+    gate_triton,
+    gelu_and_mul,
+    gelu_and_mul_reference,
+    silu_and_mul,
+    silu_and_mul_reference,
+)
 
 
 def silu(x: float) -> float:
@@ -72,3 +81,14 @@ def test_half_precision(path, dtype):
 def test_view_of_a_wider_tensor(path, near):
     x = torch.randn(3, 100)[:, 10:74]
     near(silu_and_mul(x), loop(x, silu))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # 1 / inf is the 0 that is wanted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("kind", "formula"), [(_SILU, silu), (_GELU, gelu), (_GELU_TANH, gelu_tanh)])
+@pytest.mark.parametrize(("tokens", "width"), [(1, 7), (3, 130), (2, 1025)])
+def test_triton_kernel(kernel_device, dtype, kind, formula, tokens, width):
+    x = (torch.randn(tokens, 2 * width) * 4).to(dtype).to(kernel_device)
+    y = gate_triton(x, kind)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.cpu().double(), loop(x.cpu(), formula), rtol=4 * torch.finfo(dtype).eps, atol=2e-5)

@@ -1,0 +1,48 @@
+"""Every kernel compiles for both GPU generations and keeps its values in registers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from multiflora_kernels import ahead_of_time
+from multiflora_kernels.triton_runtime import triton
+
+pytest.importorskip("triton")
+
+
+def _compiled() -> list[dict[str, int | str]]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "multiflora_kernels.ahead_of_time", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_variant_compiles_for_every_target_without_spills() -> None:
+    rows = _compiled()
+    names = [variant.name for variant in ahead_of_time.variants()]
+    assert len(set(names)) == len(names)
+    assert sorted((row["kernel"], row["target"]) for row in rows) == sorted(
+        (name, target) for name in names for target in ("sm_80", "sm_90a")
+    )
+    assert not [row for row in rows if row["spills"]]
+    assert all(int(row["shared"]) <= 227 * 1024 and int(row["registers"]) <= 255 for row in rows)
+
+
+def test_every_kernel_has_a_variant() -> None:
+    """Helpers that kernels call are compiled with them; entry points are those whose name ends in _kernel."""
+    entries = {
+        kernel
+        for op in ahead_of_time.OPS
+        for name, kernel in inspect.getmembers(op)
+        if name.endswith("_kernel") and hasattr(kernel, "fn")
+    }
+    assert entries
+    assert entries == {variant.kernel for variant in ahead_of_time.variants()}
+    assert triton.__version__
