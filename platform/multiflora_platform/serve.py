@@ -31,6 +31,7 @@ from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, dem
 from multiflora_platform.http_server import HttpServer, address, listen
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.metrics import Metrics
+from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.errors import RegistryError, VersionRejected
 from multiflora_platform.registry.service import Registry
@@ -208,17 +209,15 @@ async def _watch(engine: EngineSupervisor, serving: asyncio.Task[None]) -> None:
 async def _seed(registry: Registry, settings: Settings, demo: tuple[DemoAdapter, ...]) -> None:
     """The bundled demo's adapters and --lora-modules. Raises CommandError naming the adapter and what is wrong."""
     for adapter in demo:
-        await registry.seed(
+        await registry.paths.seed(
             adapter.name,
             adapter.path,
-            description=adapter.description,
-            tags=adapter.tags,
-            demo_prompt=adapter.demo_prompt,
+            AdapterFields(adapter.description, adapter.tags, adapter.demo_prompt),
         )
     for module in settings.lora_modules:
         name, _, path = module.partition("=")
         try:
-            await registry.seed(name, Path(path))
+            await registry.paths.seed(name, Path(path), AdapterFields("", ()))
         except VersionRejected as error:
             raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
         except RegistryError as error:

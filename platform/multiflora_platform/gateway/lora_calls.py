@@ -26,7 +26,7 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
     if body.lora_name == services.model.name:
         raise _bad(f"{body.lora_name!r} is the base model's name.")
     try:
-        await services.registry.register_path(body.lora_name, body.lora_path, principal.actor, body.load_inplace)
+        await services.registry.paths.register(body.lora_name, body.lora_path, principal.actor, body.load_inplace)
     except AdapterExists:
         raise _bad(
             f"The lora adapter '{body.lora_name}' has already been loaded. If you want to load the adapter in place, "
@@ -45,7 +45,7 @@ async def unload_lora_adapter(request: Request, principal: Principal = Depends(r
     if not body.lora_name:
         raise _bad("'lora_name' needs to be provided to unload a LoRA adapter.")
     try:
-        await services.registry.remove(body.lora_name, principal.actor)
+        await services.registry.adapters.remove(body.lora_name, principal.actor)
     except AdapterNotFound:
         raise _missing(f"The lora adapter '{body.lora_name[:100]}' cannot be found.") from None
     except RegistryError as error:

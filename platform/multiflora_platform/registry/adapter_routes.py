@@ -23,7 +23,7 @@ Admin = Annotated[Principal, Depends(require_admin)]
 async def create_adapter(request: Request, principal: AnyKey) -> Response:
     """Make an adapter; a tenant's key makes it the tenant's own."""
     body = await read_json(request, NewAdapter)
-    entry = await registry_of(request).create(body.name, body.fields, principal.actor, principal.tenant)
+    entry = await registry_of(request).adapters.create(body.name, body.fields, principal.actor, principal.tenant)
     return JSONResponse(adapter_view(entry), 201, headers={"Location": f"/api/v1/adapters/{entry.name}"})
 
 
@@ -51,14 +51,14 @@ async def change_adapter(request: Request, principal: AnyKey, name: str) -> dict
     """Description, tags, demo_prompt; null clears."""
     changeable(request, principal, name)
     fields = (await read_json(request, AdapterPatch)).fields
-    return adapter_view(await registry_of(request).amend(name, fields, principal.actor))
+    return adapter_view(await registry_of(request).adapters.amend(name, fields, principal.actor))
 
 
 @router.delete("/adapters/{name}", status_code=204)
 async def delete_adapter(request: Request, principal: AnyKey, name: str) -> Response:
     """The name is a 404 at once and free again; running requests finish."""
     changeable(request, principal, name)
-    await registry_of(request).remove(name, principal.actor)
+    await registry_of(request).adapters.remove(name, principal.actor)
     return Response(status_code=204)
 
 
@@ -72,7 +72,7 @@ async def _command(
     number = version_number(version, name) if version is not None else None
     if request.headers.get("content-length", "0") != "0":
         number = (await read_json(request, CommandTarget)).version or number
-    return await registry_of(request).command(action, name, number, principal.actor)
+    return await registry_of(request).engine.command(action, name, number, principal.actor)
 
 
 @router.post("/adapters/{name}:load")

@@ -46,7 +46,7 @@ async def put_alias(
     changeable(request, principal, name)
     target = (await read_json(request, AliasTarget)).target
     precondition = Precondition(if_match, if_none_match)
-    created = await registry_of(request).put_alias(name, alias, target, precondition, principal.actor)
+    created = await registry_of(request).aliases.put(name, alias, target, precondition, principal.actor)
     return _shown(request, name, alias, 201 if created else 200)
 
 
@@ -56,7 +56,7 @@ async def delete_alias(
 ) -> Response:
     """Without `default`, `model=name` is a 404."""
     changeable(request, principal, name)
-    await registry_of(request).delete_alias(name, alias, Precondition(if_match), principal.actor)
+    await registry_of(request).aliases.remove(name, alias, Precondition(if_match), principal.actor)
     return Response(status_code=204)
 
 
@@ -67,7 +67,7 @@ async def roll_back_alias(
     """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
     changeable(request, principal, name)
     precondition = Precondition(if_match, required=False)
-    await registry_of(request).roll_back(name, alias, precondition, principal.actor)
+    await registry_of(request).aliases.roll_back(name, alias, precondition, principal.actor)
     return _shown(request, name, alias, 200)
 
 

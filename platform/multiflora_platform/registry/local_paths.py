@@ -8,18 +8,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from multiflora_platform.registry import catalog
+from multiflora_platform.registry.adapter_changes import AdapterChanges
 from multiflora_platform.registry.catalog import AdapterFields
-from multiflora_platform.registry.database import Change
+from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import AdapterExists, RegistryError
 from multiflora_platform.registry.idempotency import Outcome, Repeatable
 from multiflora_platform.registry.ingest import Scratch, moved_from
+from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.sources import Sources
-
-if TYPE_CHECKING:
-    from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.version_intake import VersionIntake
 
 _SYSTEM = "system"
 
@@ -27,14 +26,31 @@ _SYSTEM = "system"
 class LocalPaths:
     """sources: with the roots that clients may name; the operator's own paths may lie anywhere."""
 
-    def __init__(self, registry: Registry, sources: Sources, scratch: Scratch, base_digest: str) -> None:
-        self._registry = registry
+    def __init__(
+        self,
+        database: Database,
+        live: Live,
+        adapters: AdapterChanges,
+        versions: VersionIntake,
+        sources: Sources,
+        scratch: Scratch,
+        base_digest: str,
+    ) -> None:
+        self._database = database
+        self._live = live
+        self._adapters = adapters
+        self._versions = versions
         self._sources = sources
         self._anywhere = Sources(None, sources.max_bytes)
         self._scratch = scratch
         self._base_digest = base_digest
 
-    async def register(self, name: str, path: str, actor: str, load_inplace: bool) -> Outcome:
+    async def register(self, name: str, path: str, actor: str, load_inplace: bool = False) -> Outcome:
+        """vLLM's call: adapter, version and default in one. load_inplace: add to an adapter that exists, and promote.
+
+        Raises AdapterExists (without load_inplace), SourceRefused (outside --allow-source-root), SourceNotFound,
+        SourceIncomplete, VersionRejected; an adapter that this call made is taken back then.
+        """
         if self._exists(name) and not load_inplace:
             raise AdapterExists(f"The lora adapter {name!r} has already been loaded.")
         async with self._scratch.folder() as folder:
@@ -42,8 +58,11 @@ class LocalPaths:
             return await self._add(name, folder, source, actor, AdapterFields())
 
     async def seed(self, name: str, path: Path, fields: AdapterFields) -> None:
-        """Content that is as it was at the last start changes nothing, also where people have moved the alias since;
-        other content becomes a promoted version."""
+        """At every start; the path may lie anywhere. Raises as register.
+
+        Content that is as it was at the last start changes nothing, also where people have moved the alias since;
+        other content becomes a promoted version.
+        """
         async with self._scratch.folder() as folder:
             source = await asyncio.to_thread(self._anywhere.copy, Path(path), folder)
             mark = f"{await asyncio.to_thread(_content, folder)}:{self._base_digest}"
@@ -54,24 +73,24 @@ class LocalPaths:
         async def work(change: Change) -> None:
             (await catalog.require(change.session, name)).seed = mark
 
-        await self._registry.database.write(_SYSTEM, work)
+        await self._database.write(_SYSTEM, work)
 
     async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> Outcome:
         is_new = not self._exists(name)
         if is_new:
-            await self._registry.create(name, fields, actor)
+            await self._adapters.create(name, fields, actor)
         try:
-            return await self._registry.submit(name, moved_from(folder, source), actor, True, Repeatable(None, ""))
+            return await self._versions.submit(name, moved_from(folder, source), actor, True, Repeatable(None, ""))
         except (RegistryError, OSError):
             if is_new:
-                await self._registry.remove(name, actor)
+                await self._adapters.remove(name, actor)
             raise
 
     def _exists(self, name: str) -> bool:
-        return name in self._registry.snapshot.adapters
+        return name in self._live.snapshot.adapters
 
     async def _mark(self, name: str) -> str | None:
-        async with self._registry.database.read() as session:
+        async with self._database.read() as session:
             return (await catalog.require(session, name)).seed
 
 

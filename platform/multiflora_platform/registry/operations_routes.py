@@ -22,7 +22,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 @router.get("/replicas")
 async def list_replicas(request: Request) -> dict[str, Any]:
     """Each engine process: pid, state, and which adapters it holds where."""
-    return {"items": await registry_of(request).replicas(), "next_page_token": None}
+    return {"items": await registry_of(request).engine.replicas(), "next_page_token": None}
 
 
 @router.get("/events")

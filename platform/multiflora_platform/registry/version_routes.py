@@ -37,12 +37,12 @@ async def add_version(
 ) -> Response:
     """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
     changeable(request, principal, name)
-    registry = registry_of(request)
+    versions = registry_of(request).versions
     if is_json(request):
         source = (await read_json(request, VersionSource)).source
-        outcome = await registry.add_source(name, source, principal.actor, promote=promote, key=idempotency_key)
+        outcome = await versions.add_source(name, source, principal.actor, promote=promote, key=idempotency_key)
     else:
-        outcome = await registry.add_upload(
+        outcome = await versions.add_upload(
             name,
             content_type(request),
             request.headers.get("content-length"),
@@ -67,17 +67,17 @@ async def list_versions(
     before = decode_token(page_token) if page_token else str(2**31 - 1)
     if not (before.isascii() and before.isdecimal() and len(before) <= 10):
         raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
-    found = await registry_of(request).versions(name, int(before), limit + 1)
+    found = await registry_of(request).versions.page(name, int(before), limit + 1)
     more = len(found) > limit
     return {"items": found[:limit], "next_page_token": encode_token(str(found[limit - 1]["version"])) if more else None}
 
 
 @router.get("/adapters/{name}/versions/{number}")
 async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
-    return await registry_of(request).version(name, version_number(number, name))
+    return await registry_of(request).versions.version(name, version_number(number, name))
 
 
 @router.get("/adapters/{name}/versions/{number}/validation")
 async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
     """What the checks said, row by row."""
-    return await registry_of(request).report(name, version_number(number, name))
+    return await registry_of(request).versions.report(name, version_number(number, name))

@@ -131,21 +131,21 @@ def position(token_id: int, index: int) -> PositionLogprobs:
 
 @dataclass
 class FakeRegistry:
-    adapters: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
+    digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")
-        digest = self.adapters.get(name)
+        digest = self.digests.get(name)
         return Resolved(name, 3, digest, alias or "default") if digest and alias in ("", "3") else None
 
     def served(self) -> list[ServedAdapter]:
-        return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.adapters.items())]
+        return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.digests.items())]
 
     @property
     def snapshot(self) -> SimpleNamespace:
-        return SimpleNamespace(digests=frozenset(self.adapters.values()))
+        return SimpleNamespace(digests=frozenset(self.digests.values()))
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:
@@ -155,17 +155,25 @@ class FakeRegistry:
         finally:
             self.leased.remove(digest)
 
-    async def register_path(self, name: str, path: str, actor: str, load_inplace: bool = False) -> None:
-        if name in self.adapters and not load_inplace:
+    @property
+    def adapters(self) -> SimpleNamespace:
+        return SimpleNamespace(remove=self._remove)
+
+    @property
+    def paths(self) -> SimpleNamespace:
+        return SimpleNamespace(register=self._register)
+
+    async def _register(self, name: str, path: str, actor: str, load_inplace: bool = False) -> None:
+        if name in self.digests and not load_inplace:
             raise AdapterExists("taken")
         if path == "/missing":
             raise SourceNotFound("There is no folder /missing.")
         if path == "/broken":
             raise VersionRejected("Rejected.", [{"severity": "error", "message": "rank 99 is too large"}], name, 1)
-        self.adapters[name] = "e" * 64
+        self.digests[name] = "e" * 64
 
-    async def remove(self, name: str, actor: str) -> None:
-        if self.adapters.pop(name, None) is None:
+    async def _remove(self, name: str, actor: str) -> None:
+        if self.digests.pop(name, None) is None:
             raise AdapterNotFound("none")
 
     @property

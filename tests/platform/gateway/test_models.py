@@ -98,7 +98,7 @@ async def test_tenants_load_nothing(house: House) -> None:
     for path in (LOAD, UNLOAD):
         response = await house.post(path, {"lora_name": "sql"}, authorization=f"Bearer {TENANT}")
         assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
-    assert "sql" in house.registry.adapters
+    assert "sql" in house.registry.digests
 
 
 async def test_metrics(house: House) -> None:
@@ -107,7 +107,7 @@ async def test_metrics(house: House) -> None:
     )
     await house.post("/v1/completions", {"model": "sql", "prompt": "Say", "max_tokens": 4})
     await house.post("/v1/completions", {"model": "nobody", "prompt": "Say"})
-    house.registry.adapters = {"held": "d" * 64, "never-asked-for": "c" * 64}
+    house.registry.digests = {"held": "d" * 64, "never-asked-for": "c" * 64}
     response = await house.http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     text = response.text

@@ -40,7 +40,7 @@ async def main(data: Path, source: Path, point: str) -> None:
     registry = await Registry.open(
         f"sqlite:///{data / 'multiflora.db'}", store, base, 8, scratch=data / "incoming", source_roots=[source]
     )
-    await registry.create("a", AdapterFields(), "test")
+    await registry.adapters.create("a", AdapterFields(), "test")
     match point:
         case "validating":
             ingest.validate_adapter = dying_before(ingest.validate_adapter)
@@ -51,8 +51,8 @@ async def main(data: Path, source: Path, point: str) -> None:
         case "recording":
             versions._settle = dying_after(versions._settle)
         case "recorded":
-            registry._swap = die  # type: ignore[method-assign]
-    await registry.add_source("a", f"file://{source}", "test", key="k")
+            registry._live.swap = die  # type: ignore[method-assign]
+    await registry.versions.add_source("a", f"file://{source}", "test", key="k")
 
 
 asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))

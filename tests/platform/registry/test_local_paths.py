@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.errors import (
     AdapterExists,
     AdapterNotFound,
@@ -30,21 +31,21 @@ def numbers(house, name):
 
 async def test_register_makes_adapter_version_and_default(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
-    outcome = await rooted.registry.register_path("sql", str(folder), "admin")
+    outcome = await rooted.registry.paths.register("sql", str(folder), "admin")
     assert outcome.status == 201
     assert rooted.registry.resolve("sql", None).version == 1
     with pytest.raises(AdapterExists, match="already been loaded"):
-        await rooted.registry.register_path("sql", str(folder), "admin")
+        await rooted.registry.paths.register("sql", str(folder), "admin")
 
 
 async def test_load_inplace_adds_and_promotes(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
-    await rooted.registry.register_path("sql", str(folder), "admin", load_inplace=True)
+    await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
     write_folder(folder, adapter_files(2))
-    await rooted.registry.register_path("sql", str(folder), "admin", load_inplace=True)
+    await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
     assert rooted.registry.resolve("sql", None).version == 2
     write_folder(folder, adapter_files(1))
-    outcome = await rooted.registry.register_path("sql", str(folder), "admin", load_inplace=True)
+    outcome = await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
     assert (outcome.status, rooted.registry.resolve("sql", None).version) == (200, 1)
     assert numbers(rooted, "sql") == [1, 2]
 
@@ -57,18 +58,18 @@ async def test_a_failed_register_leaves_the_name_free(rooted, tmp_path, path, er
     (tmp_path / "empty").mkdir()
     write_folder(tmp_path / "bad", rejected_files())
     with pytest.raises(error):
-        await rooted.registry.register_path("sql", str(tmp_path / path), "admin")
+        await rooted.registry.paths.register("sql", str(tmp_path / path), "admin")
     assert rooted.registry.resolve("sql", None) is None
     write_folder(tmp_path / "good", adapter_files(1))
-    await rooted.registry.register_path("sql", str(tmp_path / "good"), "admin")
+    await rooted.registry.paths.register("sql", str(tmp_path / "good"), "admin")
 
 
 async def test_a_rejected_load_inplace_changes_nothing(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
-    await rooted.registry.register_path("sql", str(folder), "admin")
+    await rooted.registry.paths.register("sql", str(folder), "admin")
     write_folder(folder, rejected_files())
     with pytest.raises(VersionRejected) as caught:
-        await rooted.registry.register_path("sql", str(folder), "admin", load_inplace=True)
+        await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
     assert any(row["severity"] == "error" for row in caught.value.rows)
     assert rooted.registry.resolve("sql", None).version == 1
 
@@ -76,24 +77,24 @@ async def test_a_rejected_load_inplace_changes_nothing(rooted, tmp_path):
 async def test_bad_names_and_removal(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
     with pytest.raises(InvalidRequest):
-        await rooted.registry.register_path("../x", str(folder), "admin")
-    await rooted.registry.register_path("sql", str(folder), "admin")
-    await rooted.registry.remove("sql", "admin")
+        await rooted.registry.paths.register("../x", str(folder), "admin")
+    await rooted.registry.paths.register("sql", str(folder), "admin")
+    await rooted.registry.adapters.remove("sql", "admin")
     assert rooted.registry.resolve("sql", None) is None
     with pytest.raises(AdapterNotFound):
-        await rooted.registry.remove("sql", "admin")
+        await rooted.registry.adapters.remove("sql", "admin")
 
 
 async def test_parallel_registers_of_one_name_make_one(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
-    calls = (rooted.registry.register_path("sql", str(folder), "admin") for _ in range(8))
+    calls = (rooted.registry.paths.register("sql", str(folder), "admin") for _ in range(8))
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(result, AdapterExists) for result in results) == 7
     assert rooted.registry.resolve("sql", None).version == 1
 
 
 async def seed(house, folder, **fields):
-    await house.registry.seed("sql", folder, **fields)
+    await house.registry.paths.seed("sql", folder, AdapterFields(**{"description": "", "tags": (), **fields}))
 
 
 async def test_seeding_again_changes_nothing(open_house, tmp_path):

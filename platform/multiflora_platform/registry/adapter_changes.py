@@ -1,0 +1,54 @@
+"""Making, changing and deleting adapters: one transaction each, seen by requests with its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from multiflora_platform.registry import catalog
+from multiflora_platform.registry.artifacts import Artifacts
+from multiflora_platform.registry.catalog import AdapterFields
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.errors import AdapterExists
+from multiflora_platform.registry.live import Live
+from multiflora_platform.registry.snapshot import AdapterEntry
+
+
+class AdapterChanges:
+    """reserved_names: the base model's, which no adapter may take."""
+
+    def __init__(self, database: Database, live: Live, artifacts: Artifacts, reserved_names: Collection[str]) -> None:
+        self._database = database
+        self._live = live
+        self._artifacts = artifacts
+        self._reserved = frozenset(reserved_names)
+
+    async def create(self, name: str, fields: AdapterFields, actor: str, owner: str | None = None) -> AdapterEntry:
+        """Raises InvalidRequest, AdapterExists. owner: the tenant that may change it besides admins."""
+        if name in self._reserved:
+            raise AdapterExists(f"{name!r} is the base model's name; choose another.", pointer="/name")
+
+        async def work(change: Change) -> None:
+            await catalog.create(change, name, fields, owner)
+            await self._live.touch(change, name)
+
+        await self._database.write(actor, work)
+        return self._live.adapter(name)
+
+    async def amend(self, name: str, fields: AdapterFields, actor: str) -> AdapterEntry:
+        async def work(change: Change) -> None:
+            await catalog.amend(change, name, fields)
+            await self._live.touch(change, name)
+
+        await self._database.write(actor, work)
+        return self._live.adapter(name)
+
+    async def remove(self, name: str, actor: str) -> None:
+        """The name is a 404 and free again; artifacts that nobody else names go when their last request ends."""
+
+        async def work(change: Change) -> list[str]:
+            digests = await catalog.remove(change, name)
+            self._live.drop(change, name)
+            return digests
+
+        for digest in await self._database.write(actor, work):
+            self._artifacts.collect_soon(digest)
