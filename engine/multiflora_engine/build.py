@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.mix import mix_parts
+from multiflora_adapters.mixing import mix_adapters
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, load_adapter
@@ -81,8 +83,15 @@ def _residency(
 ) -> AdapterResidency:
     store = ArtifactStore(Path(config.artifact_root))
 
-    def load(digest: str) -> HostAdapter:
+    def load_version(digest: str, dtype: torch.dtype) -> HostAdapter:
         return load_adapter(store.path(digest), base, dtype, runner.base_weight, digest=digest)
+
+    def load(digest: str) -> HostAdapter:
+        parts = mix_parts(digest)
+        if parts is None:
+            return load_version(digest, dtype)
+        loaded = [(load_version(part.digest, torch.float32), part.weight) for part in parts]
+        return mix_adapters(digest, loaded, base, dtype, config.max_lora_rank)
 
     return AdapterResidency(pool, load, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
 

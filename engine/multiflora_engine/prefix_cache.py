@@ -95,8 +95,8 @@ class PrefixCache:
                 del self._computing[hash]
 
     def _readable_hashes(self, sequence: Sequence) -> list[bytes]:
-        """Prompt log-probabilities need the logits of every prompt token, so such a sequence reads nothing."""
-        if sequence.needs_prompt_logprobs:
+        """What wants something of every prompt position reads nothing."""
+        if sequence.reads_whole_prompt:
             return []
         return sequence.block_hashes[: (sequence.num_tokens - 1) // self._block_size]
 

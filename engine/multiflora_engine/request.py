@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+Pooling = Literal["last", "mean"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,11 +55,12 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One admitted request. Everything that can be checked without the device was checked before it was made.
 
     prompt_token_ids: at least one id, all < vocab size. `params.max_tokens` is always set (the front end fills it in).
-    adapter_digest: SHA-256 hex of the adapter version; None is the base model.
+    adapter_digest: SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mix); None is the base.
     cache_salt: opaque, derived from the tenant; two requests share KV blocks only when it is equal.
     cache_owner: opaque, the tenant whose share of the cache its blocks count towards, however many salts it uses; empty
     is the salt itself.
     bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
+    pooling: the request wants its prompt's embedding, of the last token or the mean of all, and no text (max_tokens 0).
     """
 
     id: str
@@ -71,6 +73,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     deadline: float | None = None
     arrival_time: float = 0.0
+    pooling: Pooling | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +106,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
     first ran (both with a sequence's first delta). stop_reason: the stop token id that ended it, or None.
+    embedding: of a pooling request, float32 little-endian, not normalised; it comes with the only delta.
     """
 
     request_id: str
@@ -114,4 +118,5 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_seconds: float = 0.0
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
+    embedding: bytes | None = None
     failure: EngineFailure | None = None

@@ -17,6 +17,7 @@ from multiflora_engine.decoder import Decoder
 from multiflora_engine.kv_cache import KVCache, allocate_kv_cache, size_kv_cache
 from multiflora_engine.machine import use_threads
 from multiflora_engine.model_config import ModelConfig
+from multiflora_engine.pooling import num_pooled
 from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
 from multiflora_engine.sequence import Sequence
@@ -115,6 +116,10 @@ class ModelRunner:
             self._prompt_logprobs(entry, hidden[end - count : end])
             for entry, count, end in zip(entries, counts, ends, strict=True)
         ]
+        pooled = [
+            hidden[end - count : end].float().sum(0).cpu().numpy() if num_pooled(entry) else None
+            for entry, count, end in zip(entries, counts, ends, strict=True)
+        ]
         samples = [i for i, entry in enumerate(entries) if entry.samples]
         sampled: dict[int, SampledToken] = {}
         if samples:
@@ -126,7 +131,10 @@ class ModelRunner:
             sampled = dict(
                 zip(samples, self._sampler.sample(self._decoder.logits(hidden, lora), sequences), strict=True)
             )
-        return [StepOutput(sampled.get(i), prompt) for i, prompt in enumerate(prompts)]
+        return [
+            StepOutput(sampled.get(i), prompt, vector)
+            for i, (prompt, vector) in enumerate(zip(prompts, pooled, strict=True))
+        ]
 
     def _prompt_logprobs(self, entry: Scheduled, hidden: torch.Tensor) -> list[PositionLogprobs] | None:
         """In slices: the logits of a long prompt would take gigabytes."""
@@ -178,7 +186,7 @@ def _num_prompt_logits(entry: Scheduled) -> int:
 
 
 def _num_logits(entry: Scheduled) -> int:
-    """How many of the entry's last tokens want logits."""
+    """How many of the entry's last tokens want logits, or their hidden states themselves."""
     if entry.sequence.needs_prompt_logprobs and _num_prompt_logits(entry):
         return entry.num_tokens
-    return int(entry.samples)
+    return max(int(entry.samples), num_pooled(entry))

@@ -26,6 +26,7 @@ from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
 from multiflora_engine.blocks import BlockPool
 from multiflora_engine.finish import finish_of
 from multiflora_engine.limits import QueueFull, SchedulerConfig
+from multiflora_engine.pooling import embedding_bytes
 from multiflora_engine.prefix_cache import PrefixCache, root_hash
 from multiflora_engine.protocol import EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
@@ -132,6 +133,8 @@ class Scheduler:
             self._note_computed(sequence, entry.start + entry.num_tokens)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
+            if sequence.pooling is not None:
+                deltas += self._pool(sequence, output)
             if entry.samples:
                 assert output.sampled is not None, "the runner samples where entry.samples says so"
                 deltas.append(self._append(sequence, output.sampled))
@@ -179,7 +182,7 @@ class Scheduler:
                 prefilling.append(sequence)
             elif computed < len(sequence.block_table) * block_size or self._grow(sequence):
                 sequence.in_flight = True
-                entries.append(Scheduled(sequence, computed, 1, True, sequence.epoch))
+                entries.append(Scheduled(sequence, computed, 1, sequence.pooling is None, sequence.epoch))
                 budget -= 1
         for sequence in prefilling:
             if budget:
@@ -191,7 +194,8 @@ class Scheduler:
         remaining = sequence.num_tokens - start
         num_tokens = min(remaining, budget)
         sequence.in_flight = True
-        entries.append(Scheduled(sequence, start, num_tokens, num_tokens == remaining, sequence.epoch))
+        samples = num_tokens == remaining and sequence.pooling is None
+        entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))
         return num_tokens
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
@@ -270,7 +274,7 @@ class Scheduler:
         self._stop_running(sequence)
         sequence.status = SequenceStatus.WAITING
         sequence.num_computed_tokens = 0
-        sequence.prompt_logprobs = None
+        sequence.prompt_logprobs = sequence.pooled = None
         insort(self._waiting, sequence, key=_ORDER)
         self._counts.preemptions += 1
 
@@ -313,6 +317,25 @@ class Scheduler:
             finish_reason=finish_reason,
             stop_reason=stop_reason,
         )
+
+    def _pool(self, sequence: Sequence, output: StepOutput) -> list[TokenDelta]:
+        """Adds the chunk's share; after the last chunk the sequence ends with the only delta that it has."""
+        if output.pooled is not None:
+            sequence.pooled = output.pooled if sequence.pooled is None else sequence.pooled + output.pooled
+        if sequence.num_computed_tokens < sequence.num_tokens:
+            return []
+        assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
+        self._counts.prompt_tokens += sequence.num_prompt_tokens
+        self._end(sequence)
+        return [
+            TokenDelta(
+                request_id=sequence.request_id,
+                embedding=embedding_bytes(sequence),
+                cached_tokens=sequence.cached_tokens,
+                queued_seconds=sequence.queued_seconds,
+                finish_reason="stop",
+            )
+        ]
 
     def _end(self, sequence: Sequence) -> None:
         """Frees everything that the sequence holds and forgets it."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from multiflora_engine.request import GenerateRequest, PositionLogprobs, SamplingParams
+import numpy as np
+import numpy.typing as npt
+
+from multiflora_engine.request import GenerateRequest, Pooling, PositionLogprobs, SamplingParams
 
 
 class SequenceStatus(enum.Enum):
@@ -33,6 +36,7 @@ class Sequence:
     queued_at: Unix seconds. queued_seconds: from then to the first start.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     in_flight: scheduled and not committed yet.
+    pooled: [H], the sum of the hidden states that pooling asks for, gathered over chunks.
     awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.
     """
 
@@ -63,6 +67,8 @@ class Sequence:
     awaited: bytes | None = None
     awaited_since: int = 0
     prompt_logprobs: list[PositionLogprobs | None] | None = None
+    pooling: Pooling | None = None
+    pooled: npt.NDArray[np.float32] | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -80,6 +86,11 @@ class Sequence:
     def needs_prompt_logprobs(self) -> bool:
         """Whether prefill chunks must yield prompt log-probabilities; they travel once, with index 0's first delta."""
         return self.params.prompt_logprobs is not None and self.index == 0 and not self.output_token_ids
+
+    @property
+    def reads_whole_prompt(self) -> bool:
+        """Whether something is wanted of every prompt position, so that cached blocks cannot stand in for any."""
+        return self.needs_prompt_logprobs or self.pooling == "mean"
 
     def append_token(self, token_id: int) -> None:
         self.token_ids.append(token_id)
@@ -106,6 +117,7 @@ def make_sequences(
             arrival_time=request.arrival_time,
             root_hash=root_hash,
             queued_at=queued_at,
+            pooling=request.pooling,
         )
         for index in range(request.params.num_sequences)
     ]

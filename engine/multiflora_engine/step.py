@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from multiflora_engine.request import EngineFailure, PositionLogprobs, TokenDelta
 from multiflora_engine.sequence import Sequence
 
@@ -16,7 +19,7 @@ class DeviceLost(Exception):
 class Scheduled(NamedTuple):
     """Compute tokens [start, start + num_tokens) of one sequence in this step; decode is num_tokens == 1.
 
-    samples: the last of them is the sequence's last known token, so its logits yield the next one.
+    samples: the last of them is the sequence's last known token, so its logits yield the next one. Never for pooling.
     epoch: the sequence's epoch when this was scheduled.
     """
 
@@ -62,10 +65,12 @@ class StepOutput:
     prompt_logprobs: when `sequence.needs_prompt_logprobs`, one item for each prompt token at positions
         start + 1 ... min(start + num_tokens, num_prompt_tokens - 1), that is, for each prompt token that the logits
         of this chunk predict.
+    pooled: of a pooling sequence, [H] the sum of the normed hidden states that pooling asks for among the chunk's.
     """
 
     sampled: SampledToken | None = None
     prompt_logprobs: list[PositionLogprobs] | None = None
+    pooled: npt.NDArray[np.float32] | None = None
 
 
 class ModelRunner(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, InvalidRequest
 from multiflora_platform.registry.names import check_name
-from multiflora_platform.registry.snapshot import AdapterEntry, AliasEntry
+from multiflora_platform.registry.snapshot import AdapterEntry, AdapterShape, AliasEntry
 from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Version
 
 MAX_TEXT = 16_384
@@ -131,15 +132,23 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     for alias in await session.scalars(select(Alias).where(Alias.adapter_id.in_(ids)).order_by(Alias.name)):
         aliases.setdefault(alias.adapter_id, []).append(alias)
     digests: dict[int, dict[int, str]] = {}
-    ready = select(Version.adapter_id, Version.number, Version.digest).where(
+    shapes: dict[int, dict[int, AdapterShape]] = {}
+    ready = select(Version.adapter_id, Version.number, Version.digest, Version.manifest).where(
         Version.adapter_id.in_(ids), Version.state == "ready", Version.base_digest == base_digest
     )
-    for adapter_id, number, ready_digest in await session.execute(ready):
+    for adapter_id, number, ready_digest, manifest in await session.execute(ready):
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
-    return [_entry(row, aliases.get(row.id, ()), digests.get(row.id, {})) for row in adapters]
+        shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
+    return [_entry(row, aliases.get(row.id, ()), digests.get(row.id, {}), shapes.get(row.id, {})) for row in adapters]
 
 
-def _entry(row: Adapter, aliases: Iterable[Alias], digests: dict[int, str]) -> AdapterEntry:
+def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
+    return AdapterShape(manifest.get("max_rank", 0), bool(manifest.get("config", {}).get("use_dora")))
+
+
+def _entry(
+    row: Adapter, aliases: Iterable[Alias], digests: dict[int, str], shapes: dict[int, AdapterShape]
+) -> AdapterEntry:
     return AdapterEntry(
         id=row.id,
         name=row.name,
@@ -156,4 +165,5 @@ def _entry(row: Adapter, aliases: Iterable[Alias], digests: dict[int, str]) -> A
             for alias in aliases
         },
         digests=digests,
+        shapes=shapes,
     )

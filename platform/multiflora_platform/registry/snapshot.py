@@ -18,6 +18,14 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True)
+class AdapterShape:
+    """What decides whether a version can be part of a mix. rank: its largest."""
+
+    rank: int = 0
+    is_dora: bool = False
+
+
+@dataclass(frozen=True)
 class Resolved:
     """What `model` means for one request. alias: the alias that was followed; None when a version was named."""
 
@@ -25,6 +33,7 @@ class Resolved:
     version: int
     digest: str
     alias: str | None
+    shape: AdapterShape = AdapterShape()
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class AliasEntry:
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """digests: of the versions that can be served on this base model, by number."""
+    """digests, shapes: of the versions that can be served on this base model, by number."""
 
     id: int
     name: str
@@ -83,6 +92,7 @@ class AdapterEntry:
     updated_at: datetime
     aliases: Mapping[str, AliasEntry]
     digests: Mapping[int, str]
+    shapes: Mapping[int, AdapterShape]
 
     def resolve(self, selector: str, user: str | None) -> Resolved | None:
         """selector: an alias or a version's number without leading zeros."""
@@ -95,7 +105,7 @@ class AdapterEntry:
                 return None
             number, alias = entry.version_for(user), selector
         digest = self.digests.get(number)
-        return Resolved(self.name, number, digest, alias) if digest else None
+        return Resolved(self.name, number, digest, alias, self.shapes[number]) if digest else None
 
 
 @dataclass(frozen=True)
