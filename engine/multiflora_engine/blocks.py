@@ -5,6 +5,7 @@ Hands out ids and knows nothing of sequences, tokens or devices. After vLLM's pa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from multiflora_engine.eviction import EvictionQueue
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """hash: what its KV is published under, None while private. owner: whose cache it counts towards."""
+    """hash: what its KV is published under, None while private. owner: whose share it counts towards, "" for none."""
 
     references: int = 0
     hash: bytes | None = None
@@ -34,6 +35,7 @@ class BlockPool:
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._evictable = EvictionQueue() if eviction is None else eviction
         self._published: dict[bytes, int] = {}
+        self._held: Counter[str] = Counter()
 
     @property
     def num_free(self) -> int:
@@ -44,22 +46,32 @@ class BlockPool:
     def num_published(self) -> int:
         return len(self._published)
 
-    def allocate(self, count: int = 1) -> list[int]:
-        """`count` private blocks with one reference each, evicting where nothing is empty. At most num_free."""
+    def allocate(self, count: int = 1, owner: str = "", limit: int | None = None) -> list[int]:
+        """`count` private blocks with one reference each, evicting where nothing is empty. At most num_free.
+
+        limit: used and evictable blocks that the owner may have; beyond it, its own evictable blocks go first.
+        """
         assert count <= self.num_free, "callers check num_free first"
-        return [self._take() for _ in range(count)]
+        if limit is not None:
+            self._give_up(owner, self._held[owner] + count - limit)
+        return [self._take(owner) for _ in range(count)]
+
+    def num_used(self, owner: str) -> int:
+        """Blocks of the owner that sequences reference."""
+        return self._held[owner] - self._evictable.held(owner)
 
     def find(self, hash: bytes) -> int | None:
         """The block published under the hash. It may be evictable: `share` it before allocating anything."""
         return self._published.get(hash)
 
-    def share(self, block_ids: Iterable[int]) -> None:
-        """Adds a reference to each published block."""
+    def share(self, block_ids: Iterable[int], owner: str = "") -> None:
+        """Adds a reference to each published block; one that nobody used counts towards this owner from now on."""
         for block_id in block_ids:
             block = self._blocks[block_id]
             assert block.hash is not None, "a private block belongs to one sequence"
             if block.references == 0:
                 self._evictable.remove(block_id)
+                self._assign(block, owner or block.owner)
             block.references += 1
 
     def release(self, block_ids: Sequence[int]) -> None:
@@ -71,6 +83,7 @@ class BlockPool:
             if block.references:
                 continue
             if block.hash is None:
+                self._assign(block, "")
                 self._empty.append(block_id)
             else:
                 self._evictable.add(block_id, block.owner)
@@ -82,7 +95,8 @@ class BlockPool:
         assert block.hash is None, "published once"
         if hash not in self._published:
             self._published[hash] = block_id
-            block.hash, block.owner = hash, owner
+            block.hash = hash
+            self._assign(block, owner)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
@@ -91,17 +105,33 @@ class BlockPool:
     def references(self, block_id: int) -> int:
         return self._blocks[block_id].references
 
-    def _take(self) -> int:
-        if self._empty:
-            block_id = self._empty.pop()
-        else:
-            block_id = self._evictable.pop()
-            self._unpublish(self._blocks[block_id])
-            self.evictions += 1
+    def _take(self, owner: str) -> int:
+        if not self._empty:
+            self._evict(self._evictable.pop())
+        block_id = self._empty.pop()
         self._blocks[block_id].references = 1
+        self._assign(self._blocks[block_id], owner)
         return block_id
 
-    def _unpublish(self, block: _Block) -> None:
+    def _give_up(self, owner: str, excess: int) -> None:
+        for _ in range(min(excess, self._evictable.held(owner))):
+            self._evict(self._evictable.pop_of(owner))
+
+    def _evict(self, block_id: int) -> None:
+        block = self._blocks[block_id]
         assert block.hash is not None, "only published blocks are evictable"
         del self._published[block.hash]
-        block.hash, block.owner = None, ""
+        block.hash = None
+        self._assign(block, "")
+        self._empty.append(block_id)
+        self.evictions += 1
+
+    def _assign(self, block: _Block, owner: str) -> None:
+        """Counts are kept of those who own something: owners come and go."""
+        if block.owner:
+            self._held[block.owner] -= 1
+            if not self._held[block.owner]:
+                del self._held[block.owner]
+        if owner:
+            self._held[owner] += 1
+        block.owner = owner

@@ -87,6 +87,7 @@ class Engine:
         )
 
     def _run(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        began = time.perf_counter()
         try:
             outputs = self._runner.execute(batch)
             _check(batch, outputs)
@@ -101,6 +102,7 @@ class Engine:
         except BaseException:  # Ctrl-C in an offline LLM: whoever goes on finds everything schedulable
             self._scheduler.withdraw(batch)
             raise
+        _charge(batch, time.perf_counter() - began)
         return self._scheduler.commit(batch, outputs)
 
     def _run_halves(self, batch: ScheduledBatch) -> list[TokenDelta]:
@@ -116,6 +118,13 @@ class Engine:
             if live:
                 deltas += self._run(ScheduledBatch(live, []))
         return deltas
+
+
+def _charge(batch: ScheduledBatch, seconds: float) -> None:
+    """Divides the step's time among its sequences by tokens."""
+    per_token = seconds / batch.num_tokens
+    for entry in batch.entries:
+        entry.sequence.device_seconds += per_token * entry.num_tokens
 
 
 def _check(batch: ScheduledBatch, outputs: list[StepOutput]) -> None:

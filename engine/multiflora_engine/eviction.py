@@ -27,6 +27,10 @@ class EvictionQueue:
     def __len__(self) -> int:
         return len(self._blocks)
 
+    def held(self, owner: str) -> int:
+        """How many evictable blocks the owner has."""
+        return len(self._held.get(owner, ()))
+
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._blocks
 
@@ -55,6 +59,12 @@ class EvictionQueue:
         if within_share and self._clock() - released < self._protection:
             largest_holder = next(iter(self._by_size[self._largest]))
             block_id = next(iter(self._held[largest_holder]))
+        self.remove(block_id)
+        return block_id
+
+    def pop_of(self, owner: str) -> int:
+        """Removes and returns the owner's own least recently used block; it must have one."""
+        block_id = next(iter(self._held[owner]))
         self.remove(block_id)
         return block_id
 

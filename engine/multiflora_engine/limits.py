@@ -67,6 +67,13 @@ class SchedulerConfig:
         num_blocks = self.blocks_for(max(num_prompt, longest - 1))
         if num_blocks > self.num_blocks:
             raise RequestTooLong(f"the request needs {num_blocks} KV blocks; there are {self.num_blocks}")
+        if num_blocks > self.share(request.cache_share):
+            own = self.share(request.cache_share)
+            raise RequestTooLong(f"the request needs {num_blocks} KV blocks; its tenant's share is {own}")
+
+    def share(self, part: float) -> int:
+        """How many blocks an owner may hold whose part of the cache this is."""
+        return int(self.num_blocks * part)
 
     def _check_token_ids(self, name: str, token_ids: list[int]) -> None:
         if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:

@@ -58,7 +58,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     adapter_digest: SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mix); None is the base.
     cache_salt: opaque, derived from the tenant; two requests share KV blocks only when it is equal.
     cache_owner: opaque, the tenant whose share of the cache its blocks count towards, however many salts it uses; empty
-    is the salt itself.
+    is the salt itself. cache_share: of all KV blocks, what this owner may hold at the same time, above 0 and at most 1.
     bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
     pooling: the request wants its prompt's embedding, of the last token or the mean of all, and no text (max_tokens 0).
     """
@@ -69,6 +69,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     adapter_digest: str | None = None
     cache_salt: str = ""
     cache_owner: str = ""
+    cache_share: float = 1.0
     bad_word_ids: list[list[int]] = []
     priority: int = 0
     deadline: float | None = None
@@ -105,7 +106,8 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
-    first ran (both with a sequence's first delta). stop_reason: the stop token id that ended it, or None.
+    first ran (both with a sequence's first delta). device_seconds: its part of the time of the steps since its last
+    delta, divided by tokens. stop_reason: the stop token id that ended it, or None.
     embedding: of a pooling request, float32 little-endian, not normalised; it comes with the only delta.
     """
 
@@ -116,6 +118,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_logprobs: list[PositionLogprobs | None] | None = None
     cached_tokens: int = 0
     queued_seconds: float = 0.0
+    device_seconds: float = 0.0
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     embedding: bytes | None = None

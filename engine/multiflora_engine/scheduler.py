@@ -72,6 +72,7 @@ class Scheduler:
         self._deadlines: list[tuple[float, int, str]] = []
         self._serial = 0
         self._step = 0
+        self._is_scarce = False
         self._counts = _Counts()
 
     @property
@@ -109,10 +110,10 @@ class Scheduler:
         failures = self._expire()
         self._turns.begin_step(self._running)
         entries: list[Scheduled] = []
-        preemptions = self._counts.preemptions
+        self._is_scarce = False
         budget = self._schedule_running(entries)
-        # After a preemption memory is scarce: what is free now is for the running sequences' next blocks.
-        if self._waiting and self._counts.preemptions == preemptions:
+        # When the pool ran out just now, what is free is for the running sequences' next blocks.
+        if self._waiting and not self._is_scarce:
             self._start_waiting(entries, budget, failures)
         if failures:
             entries = [entry for entry in entries if entry.epoch == entry.sequence.epoch]
@@ -199,7 +200,9 @@ class Scheduler:
         return num_tokens
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
-        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter nobody."""
+        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter nobody; whose
+        owner has used up its share of the blocks holds up the owner's others only."""
+        full: set[str] = set()
         for sequence in islice(self._waiting, self.config.num_prefetched):
             if sequence.adapter_digest is not None:
                 self._adapters.want(sequence.adapter_digest)
@@ -208,6 +211,8 @@ class Scheduler:
                 break
             # A request that failed a moment ago took its other sequences with it.
             if sequence.status is not SequenceStatus.WAITING or self._still_awaits(sequence):
+                continue
+            if sequence.cache_owner in full:
                 continue
             try:
                 if not self._turns.acquire(sequence):
@@ -222,6 +227,10 @@ class Scheduler:
             if not self._has_room(sequence, hits):
                 self._turns.release(sequence)
                 break
+            if not self._within_share(sequence, hits):
+                self._turns.release(sequence)
+                full.add(sequence.cache_owner)
+                continue
             self._start(sequence, hits)
             budget -= self._schedule_chunk(sequence, budget, entries)
 
@@ -241,14 +250,30 @@ class Scheduler:
 
     def _has_room(self, sequence: Sequence, hits: list[int]) -> bool:
         """Whether all known tokens fit now and leave the running sequences something to grow into."""
-        needed = self.config.blocks_for(sequence.num_tokens) - len(hits) + self.pool.num_unreferenced(hits)
         headroom = min(len(self._running), self.pool.num_blocks // 10)
-        return needed + headroom <= self.pool.num_free
+        return self._needed(sequence, hits) + headroom <= self.pool.num_free
+
+    def _needed(self, sequence: Sequence, hits: list[int]) -> int:
+        return self.config.blocks_for(sequence.num_tokens) - len(hits) + self.pool.num_unreferenced(hits)
+
+    def _limit(self, sequence: Sequence) -> int | None:
+        """Blocks that the sequence's owner may hold; None: all of them."""
+        return None if sequence.cache_share >= 1 else self.config.share(sequence.cache_share)
+
+    def _within_share(self, sequence: Sequence, hits: list[int]) -> bool:
+        """As _has_room, of the owner's share: its cached blocks can go, those that its sequences use cannot."""
+        limit = self._limit(sequence)
+        if limit is None:
+            return True
+        running = sum(other.cache_owner == sequence.cache_owner for other in self._running)
+        headroom = min(running, limit // 10)
+        return self.pool.num_used(sequence.cache_owner) + self._needed(sequence, hits) + headroom <= limit
 
     def _start(self, sequence: Sequence, hits: list[int]) -> None:
         # Referenced before anything is allocated: an allocation could evict them.
-        self.pool.share(hits)
-        sequence.block_table = hits + self.pool.allocate(self.config.blocks_for(sequence.num_tokens) - len(hits))
+        self.pool.share(hits, sequence.cache_owner)
+        count = self.config.blocks_for(sequence.num_tokens) - len(hits)
+        sequence.block_table = hits + self.pool.allocate(count, sequence.cache_owner, self._limit(sequence))
         sequence.num_computed_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
         self._waiting.remove(sequence)
@@ -262,13 +287,22 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence) -> bool:
         """Gives the sequence one more block; False if it had to be preempted itself."""
-        while not self.pool.num_free:
-            victim = self._running[-1]
+        while (victim := self._in_the_way_of(sequence)) is not None:
             self._preempt(victim)
             if victim is sequence:
                 return False
-        sequence.block_table += self.pool.allocate()
+        sequence.block_table += self.pool.allocate(1, sequence.cache_owner, self._limit(sequence))
         return True
+
+    def _in_the_way_of(self, sequence: Sequence) -> Sequence | None:
+        """Who has to make room for one more block: the last of all, or of those that share a used-up share with it."""
+        if not self.pool.num_free:
+            self._is_scarce = True
+            return self._running[-1]
+        limit = self._limit(sequence)
+        if limit is None or self.pool.num_used(sequence.cache_owner) < limit:
+            return None
+        return next(other for other in reversed(self._running) if other.cache_owner == sequence.cache_owner)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop_running(sequence)
@@ -306,6 +340,7 @@ class Scheduler:
         finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
         if finish_reason is not None:
             self._end(sequence)
+        device_seconds, sequence.device_seconds = sequence.device_seconds, 0.0
         return TokenDelta(
             request_id=sequence.request_id,
             index=sequence.index,
@@ -314,6 +349,7 @@ class Scheduler:
             prompt_logprobs=sequence.prompt_logprobs if is_first else None,
             cached_tokens=sequence.cached_tokens if is_first else 0,
             queued_seconds=sequence.queued_seconds if is_first else 0.0,
+            device_seconds=device_seconds,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
         )

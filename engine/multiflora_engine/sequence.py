@@ -34,6 +34,7 @@ class Sequence:
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
     queued_at: Unix seconds. queued_seconds: from then to the first start.
+    device_seconds: its part of the executed steps' time, as far as no delta has told of it.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     in_flight: scheduled and not committed yet.
     pooled: [H], the sum of the hidden states that pooling asks for, gathered over chunks.
@@ -50,6 +51,7 @@ class Sequence:
     adapter_digest: str | None
     cache_salt: str
     cache_owner: str
+    cache_share: float
     deadline: float | None
     arrival_time: float
     root_hash: bytes = b""
@@ -61,6 +63,7 @@ class Sequence:
     cached_tokens: int = 0
     queued_at: float = 0.0
     queued_seconds: float = 0.0
+    device_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0
     in_flight: bool = False
@@ -113,6 +116,7 @@ def make_sequences(
             adapter_digest=request.adapter_digest,
             cache_salt=request.cache_salt,
             cache_owner=request.cache_owner or request.cache_salt,
+            cache_share=request.cache_share,
             deadline=request.deadline,
             arrival_time=request.arrival_time,
             root_hash=root_hash,

@@ -6,7 +6,7 @@ Observations are made as requests go by; the engine's gauges are read from its s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
+from multiflora_platform.gateway.errors import ApiError
+from multiflora_platform.gateway.observers import Observer
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")
@@ -100,7 +102,7 @@ class Metrics:
         return Counter(name, text, ["model_name"], registry=self._registry).labels(self._model)
 
 
-class PromptMetrics:
+class PromptMetrics(Observer):
     """Of one prompt, from arrival to end. elapsed: seconds since arrival when this is made."""
 
     def __init__(self, metrics: Metrics, adapter: str | None, num_tokens: int, elapsed: float) -> None:
@@ -110,34 +112,27 @@ class PromptMetrics:
         self._arrival = time.perf_counter() - elapsed
         self._last: dict[int, float] = {}
         self._counts: dict[int, int] = {}
-        self._ended = False
 
-    def started(self, queued_seconds: float) -> None:
-        """The engine has begun to answer: the prompt is computed. queued_seconds: what it waited before that."""
+    def started(self, cached_tokens: int, queued_seconds: float) -> None:
         self._metrics.queue.observe(queued_seconds)
         self._metrics.prompt_tokens.inc(self._num_prompt)
         self._metrics.request_prompt.observe(self._num_prompt)
         self._metrics.ttft.observe(time.perf_counter() - self._arrival)
 
-    def tokens(self, index: int, count: int) -> None:
-        """count new tokens of answer index."""
+    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
         now = time.perf_counter()
         last = self._last.get(index)
         if last is not None:
             self._metrics.itl.observe(now - last)
         self._last[index] = now
-        self._counts[index] = self._counts.get(index, 0) + count
-        self._metrics.generation_tokens.inc(count)
+        self._counts[index] = self._counts.get(index, 0) + len(token_ids)
+        self._metrics.generation_tokens.inc(len(token_ids))
 
     def answered(self, index: int, reason: str) -> None:
         self._metrics.answered(reason)
         self._metrics.request_generation.observe(self._counts.get(index, 0))
 
-    def ended(self, outcome: str) -> None:
-        """ok, error or abort; the first call counts."""
-        if self._ended:
-            return
-        self._ended = True
+    def ended(self, outcome: str, error: ApiError | None) -> None:
         if outcome == "ok":
             self._metrics.e2e.observe(time.perf_counter() - self._arrival)
         else:

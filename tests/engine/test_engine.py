@@ -259,6 +259,7 @@ class Machine:
         salt: str = "",
         priority: int = 0,
         deadline: float | None = None,
+        share: float = 1.0,
         **params: Any,
     ) -> str:
         request = GenerateRequest(
@@ -267,6 +268,7 @@ class Machine:
             params=SamplingParams(**{"max_tokens": 8, **params}),
             adapter_digest=adapter,
             cache_salt=salt,
+            cache_share=share,
             priority=priority,
             deadline=deadline,
         )
@@ -279,6 +281,10 @@ class Machine:
         deltas = self.engine.step()
         if self.device.violation:
             raise self.device.violation
+        for salt, share in {(r.cache_salt, r.cache_share) for r in self.requests.values()}:
+            held = [block for block in self.scheduler.pool._blocks if block.owner == salt]
+            assert share == 1 or len(held) <= self.config.share(share), "an owner holds no more than its share"
+            assert not salt or len(held) == self.scheduler.pool._held[salt]
         for delta in deltas:
             said = self.deltas.setdefault((delta.request_id, delta.index), [])
             assert not said or said[-1].finish_reason is None, "nothing follows the last delta"
@@ -329,6 +335,35 @@ def test_preemption_recomputes_the_same_output() -> None:
     for request_id in ids:
         assert machine.output(request_id) == machine.alone(request_id)
     machine.check_idle()
+
+
+def test_an_owner_stays_within_its_share_and_everybody_gets_what_he_would_get_alone() -> None:
+    machine = Machine(num_blocks=16, max_model_len=32, max_num_seqs=8)
+    crowd = [machine.add([tag] * 6, salt="crowd", share=0.5, max_tokens=20, ignore_eos=True) for tag in range(1, 6)]
+    for _ in range(3):
+        machine.step()
+    other = machine.add([7] * 6, salt="other", max_tokens=20, ignore_eos=True)
+    machine.step()
+    assert machine.output(other), "who waits for its own share holds up nobody else"
+    machine.run()
+    for request_id in [*crowd, other]:
+        assert machine.output(request_id) == machine.alone(request_id)
+    machine.check_idle()
+
+
+def test_what_can_never_fit_into_a_share_is_refused() -> None:
+    machine = Machine(num_blocks=16)
+    with pytest.raises(ValueError, match="its tenant's share is 4"):
+        machine.add([1] * 20, share=0.25)
+
+
+def test_the_steps_time_is_divided_among_the_requests() -> None:
+    machine = Machine()
+    ids = [machine.add([tag] * 4, max_tokens=3, ignore_eos=True) for tag in (1, 2)]
+    machine.run()
+    charged = [sum(delta.device_seconds for delta in machine.deltas[request_id, 0]) for request_id in ids]
+    assert charged[0] == pytest.approx(charged[1])
+    assert 0 < sum(charged) <= machine.engine.stats().step_seconds
 
 
 def test_a_failing_request_fails_alone_in_a_full_batch(caplog: pytest.LogCaptureFixture) -> None:
@@ -630,6 +665,7 @@ class EngineMachine(RuleBasedStateMachine):
             prefix + tail,
             adapter=adapter,
             salt=salt,
+            share=0.75 if salt else 1.0,
             max_tokens=max_tokens,
             min_tokens=min(min_tokens, max_tokens),
             ignore_eos=ignore_eos,

@@ -77,7 +77,7 @@ class Admission:
             arrival_time=self.arrival,
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
-        generation = Generation(self.services, request, self.target.adapter, metrics)
+        generation = Generation(self.services, request, self.target.adapter, [metrics])
         self._held.callback(generation.close)
         return generation
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
 from multiflora_engine.client import EngineUnavailable
 from multiflora_engine.request import GenerateRequest, PositionLogprobs, TokenDelta
 from multiflora_platform.gateway.errors import ApiError, from_failure, internal_error, unavailable
-from multiflora_platform.metrics import PromptMetrics
+from multiflora_platform.gateway.observers import Observer
 from multiflora_platform.services import Services
 from multiflora_platform.text.detokenizer import make_detokenizer
 from multiflora_platform.text.stop_strings import StopStrings
@@ -92,7 +92,7 @@ class Generation:
     """
 
     def __init__(
-        self, services: Services, request: GenerateRequest, adapter: str | None, metrics: PromptMetrics
+        self, services: Services, request: GenerateRequest, adapter: str | None, observers: Sequence[Observer]
     ) -> None:
         try:
             self._stream = services.engine.client.generate(request)
@@ -105,7 +105,8 @@ class Generation:
         self.prompt_logprobs: list[PositionLogprobs | None] | None = None
         self.has_started = False
         self._services = services
-        self._metrics = metrics
+        self._observers = observers
+        self._is_told = False
         self._outputs: dict[int, _Output | None] = {
             index: _Output(services.model.tokenizer, request, index) for index in range(request.params.num_sequences)
         }
@@ -129,7 +130,7 @@ class Generation:
         """Ends it from outside: whoever reads the events gets the error."""
         if self._failure is None:
             self._failure = error
-            self._metrics.ended("error")
+            self._tell_end("error", error)
         self._stream.close()
 
     def close(self) -> None:
@@ -138,19 +139,19 @@ class Generation:
             self._services.active.discard(self)
             if self._expiry is not None:
                 self._expiry.cancel()
-            if self._unfinished and self._failure is None:
-                self._metrics.ended("abort")
+            self._tell_end("abort")
             self._stream.close()
 
     def _take(self, delta: TokenDelta) -> TextEvent | None:
         if delta.failure is not None:
             self._failure = from_failure(delta.failure)
-            self._metrics.ended("error")
+            self._tell_end("error", self._failure)
             raise self._failure
         if not self.has_started:
             self.has_started = True
             self.cached_tokens = delta.cached_tokens
-            self._metrics.started(delta.queued_seconds)
+            for observer in self._observers:
+                observer.started(delta.cached_tokens, delta.queued_seconds)
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = delta.prompt_logprobs
         output = self._outputs[delta.index]
@@ -158,16 +159,24 @@ class Generation:
             return None
         event = output.take(delta)
         self.completion_tokens += len(event.token_ids)
-        self._metrics.tokens(delta.index, len(event.token_ids))
+        for observer in self._observers:
+            observer.tokens(delta.index, event.token_ids, delta.device_seconds)
         if event.finish_reason is not None:
             self._outputs[delta.index] = None
             self._unfinished -= 1
             if delta.finish_reason is None:
                 self._stream.end(delta.index)  # a stop string, of which the engine knows nothing
-            self._metrics.answered(delta.index, event.finish_reason)
+            for observer in self._observers:
+                observer.answered(delta.index, event.finish_reason)
             if not self._unfinished:
-                self._metrics.ended("ok")
+                self._tell_end("ok")
         return event
+
+    def _tell_end(self, outcome: str, error: ApiError | None = None) -> None:
+        if not self._is_told:
+            self._is_told = True
+            for observer in self._observers:
+                observer.ended(outcome, error)
 
     def _expire_later(self, deadline: float | None) -> asyncio.TimerHandle | None:
         if deadline is None:
