@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -15,7 +17,7 @@ from multiflora_engine.adapter_source import AdapterSource
 from multiflora_engine.protocol import EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import DeviceLost, ModelRunner, ScheduledBatch, StepOutput
+from multiflora_engine.step import DeviceLost, ModelRunner, RunningStep, Scheduled, ScheduledBatch, StepOutput
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,15 @@ class Residency(AdapterSource, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Launched:
+    """began: perf_counter seconds."""
+
+    batch: ScheduledBatch
+    step: RunningStep
+    began: float
+
+
 class Engine:
     """Scheduler, runner and adapters behind one `step`. Single-threaded: call everything from the step loop."""
 
@@ -41,6 +52,8 @@ class Engine:
         self._steps = 0
         self._step_seconds = 0.0
         self._is_stalled = False
+        self._committed_at = 0.0
+        self._in_flight: deque[_Launched] = deque()
 
     @property
     def has_work(self) -> bool:
@@ -64,15 +77,18 @@ class Engine:
         self._scheduler.abort(request_id, index)
 
     def step(self) -> list[TokenDelta]:
-        """Runs one batch and returns what it added. What goes wrong with a request inside the batch fails that request
-        alone; raises DeviceLost."""
+        """Gives the device one batch and returns what the batch before it added (on a device that does not run ahead:
+        what this one added). What goes wrong with a request inside a batch fails that request alone; raises DeviceLost.
+        """
         began = time.perf_counter()
         self._residency.poll()
+        deltas = [] if self._scheduler.runs_ahead else self._collect(keep=0)
         batch = self._scheduler.schedule()
-        self._is_stalled = not batch.entries
+        deltas += batch.failures
+        self._is_stalled = not batch.entries and not self._in_flight
         if self._is_stalled:
-            return batch.failures
-        deltas = batch.failures + self._run(batch)
+            return deltas
+        deltas += self._advance(batch) if self._runner.runs_ahead else self._run(batch)
         self._steps += 1
         self._step_seconds += time.perf_counter() - began
         return deltas
@@ -86,10 +102,51 @@ class Engine:
             adapter_evictions=self._residency.evictions,
         )
 
-    def _run(self, batch: ScheduledBatch) -> list[TokenDelta]:
+    def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        """Launches the batch, then takes in the one before it: the device computes while the host does so."""
         began = time.perf_counter()
         try:
-            outputs = self._runner.execute(batch)
+            step = self._runner.launch(batch) if batch.entries else None
+        except DeviceLost:
+            raise
+        except Exception:  # whoever is to blame is found with nothing else in flight
+            return self._collect(keep=0) + self._run_live(batch.entries)
+        except BaseException:
+            self._scheduler.withdraw(batch)
+            raise
+        if step is None:
+            return self._collect(keep=0)
+        self._in_flight.append(_Launched(batch, step, began))
+        return self._collect(keep=1)
+
+    def _collect(self, keep: int) -> list[TokenDelta]:
+        """Takes in the oldest batches until `keep` are in flight, or fewer if nobody wants the rest any more."""
+        deltas: list[TokenDelta] = []
+        while len(self._in_flight) > keep:
+            deltas += self._take_in(self._in_flight[0])
+        if not any(entry.is_live for launched in self._in_flight for entry in launched.batch.entries):
+            self._in_flight.clear()
+        return deltas
+
+    def _take_in(self, oldest: _Launched) -> list[TokenDelta]:
+        try:
+            outputs = oldest.step.collect()
+            _check(oldest.batch, outputs)
+        except DeviceLost:
+            raise
+        except Exception:
+            for launched in reversed(list(self._in_flight)[1:]):
+                self._scheduler.withdraw(launched.batch)
+            self._in_flight.clear()
+            return self._run_live(oldest.batch.entries)
+        self._in_flight.popleft()
+        return self._commit(oldest.batch, outputs, oldest.began)
+
+    def _run(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        """Launches, waits and takes in."""
+        began = time.perf_counter()
+        try:
+            outputs = self._runner.launch(batch).collect()
             _check(batch, outputs)
         except DeviceLost:
             raise
@@ -102,7 +159,15 @@ class Engine:
         except BaseException:  # Ctrl-C in an offline LLM: whoever goes on finds everything schedulable
             self._scheduler.withdraw(batch)
             raise
-        _charge(batch, time.perf_counter() - began)
+        return self._commit(batch, outputs, began)
+
+    def _commit(self, batch: ScheduledBatch, outputs: list[StepOutput], began: float) -> list[TokenDelta]:
+        """Divides the device's time since its last step among the batch's sequences by tokens, and takes in."""
+        now = time.perf_counter()
+        per_token = (now - max(began, self._committed_at)) / batch.num_tokens
+        self._committed_at = now
+        for entry in batch.entries:
+            entry.sequence.device_seconds += per_token * entry.num_tokens
         return self._scheduler.commit(batch, outputs)
 
     def _run_halves(self, batch: ScheduledBatch) -> list[TokenDelta]:
@@ -110,21 +175,13 @@ class Engine:
 
         Sound, because entries of one step do not read each other's KV, and writing one's own again changes nothing.
         """
-        deltas: list[TokenDelta] = []
         middle = len(batch.entries) // 2
-        for half in (batch.entries[:middle], batch.entries[middle:]):
-            # A sequence that failed in the first half took its request's other sequences with it.
-            live = [entry for entry in half if entry.epoch == entry.sequence.epoch]
-            if live:
-                deltas += self._run(ScheduledBatch(live, []))
-        return deltas
+        return self._run_live(batch.entries[:middle]) + self._run_live(batch.entries[middle:])
 
-
-def _charge(batch: ScheduledBatch, seconds: float) -> None:
-    """Divides the step's time among its sequences by tokens."""
-    per_token = seconds / batch.num_tokens
-    for entry in batch.entries:
-        entry.sequence.device_seconds += per_token * entry.num_tokens
+    def _run_live(self, entries: list[Scheduled]) -> list[TokenDelta]:
+        """A sequence that failed before took its request's other sequences with it; those that ended are done."""
+        live = [entry for entry in entries if entry.is_live]
+        return self._run(ScheduledBatch(live, [])) if live else []
 
 
 def _check(batch: ScheduledBatch, outputs: list[StepOutput]) -> None:

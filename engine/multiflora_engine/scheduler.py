@@ -8,8 +8,10 @@ A step: running decodes first, then running prefills, then waiting sequences, ea
 token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only decoding can run
 out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached) and starts over.
 
-`schedule` may be called again before the previous batch is committed: the sequences of that batch are in flight and
-left out. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps in order.
+`schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
+go on with a token that only the device knows yet; the others are left out. What an ended sequence was given too much is
+dropped at its commit. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps
+in order.
 """
 
 from __future__ import annotations
@@ -49,8 +51,15 @@ class _Counts:
     preemptions: int = 0
 
 
+def _never(sequence: Sequence) -> bool:
+    return False
+
+
 class Scheduler:
-    """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines."""
+    """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
+
+    may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
+    """
 
     def __init__(
         self,
@@ -58,8 +67,10 @@ class Scheduler:
         adapters: AdapterSource,
         base_digest: str,
         clock: Callable[[], float] = time.time,
+        may_run_ahead: Callable[[Sequence], bool] = _never,
     ) -> None:
         self.config = config
+        self._may_run_ahead = may_run_ahead
         self.pool = BlockPool(config.num_blocks)
         self._adapters = adapters
         self._base_digest = base_digest
@@ -78,6 +89,11 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self._requests)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether it pays to schedule before the batch in flight is committed: all that run may run ahead."""
+        return all(map(self._may_run_ahead, self._running))
 
     def add(self, request: GenerateRequest) -> None:
         """Queues the request's sequences. Raises QueueFull, RequestTooLong, or ValueError for an id that is in use."""
@@ -116,7 +132,7 @@ class Scheduler:
         if self._waiting and not self._is_scarce:
             self._start_waiting(entries, budget, failures)
         if failures:
-            entries = [entry for entry in entries if entry.epoch == entry.sequence.epoch]
+            entries = [entry for entry in entries if entry.is_live]
         return ScheduledBatch(entries, failures)
 
     def commit(self, batch: ScheduledBatch, outputs: list[StepOutput]) -> list[TokenDelta]:
@@ -124,9 +140,8 @@ class Scheduler:
         deltas = []
         for entry, output in zip(batch.entries, outputs, strict=True):
             sequence = entry.sequence
-            if entry.epoch != sequence.epoch:
+            if not entry.is_live:
                 continue
-            sequence.in_flight = False
             if output.sampled is not None and output.sampled.failure is not None:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
                 deltas += self._fail_request(sequence.request_id, output.sampled.failure)
@@ -149,10 +164,13 @@ class Scheduler:
         return deltas
 
     def withdraw(self, batch: ScheduledBatch) -> None:
-        """The batch was not executed and nobody is to blame: its sequences are scheduled again."""
+        """The batch was not executed and nobody is to blame: its sequences are scheduled again.
+
+        Of several batches in flight the last one is withdrawn first.
+        """
         for entry in batch.entries:
-            if entry.epoch == entry.sequence.epoch:
-                entry.sequence.in_flight = False
+            if entry.is_live:
+                entry.sequence.num_scheduled_tokens = entry.start
 
     def stats(self) -> EngineStats:
         """Everything that the scheduler knows; the engine adds steps, time and adapters."""
@@ -176,25 +194,34 @@ class Scheduler:
         prefilling = []
         # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
-            if sequence.in_flight:
+            if sequence.in_flight and not self._goes_on(sequence):
                 continue
-            computed = sequence.num_computed_tokens
-            if len(sequence.token_ids) - computed > 1:
+            start = sequence.num_scheduled_tokens
+            if len(sequence.token_ids) - start > 1:
                 prefilling.append(sequence)
-            elif computed < len(sequence.block_table) * block_size or self._grow(sequence):
-                sequence.in_flight = True
-                entries.append(Scheduled(sequence, computed, 1, sequence.pooling is None, sequence.epoch))
+            elif start < len(sequence.block_table) * block_size or self._grow(sequence):
+                sequence.num_scheduled_tokens = start + 1
+                entries.append(Scheduled(sequence, start, 1, sequence.pooling is None, sequence.epoch))
                 budget -= 1
         for sequence in prefilling:
             if budget:
                 budget -= self._schedule_chunk(sequence, budget, entries)
         return budget
 
+    def _goes_on(self, sequence: Sequence) -> bool:
+        """Whether a sequence in flight can be given its next tokens now: certainly wanted, and nothing to wait for."""
+        if not self._may_run_ahead(sequence):
+            return False
+        pending, length = sequence.num_pending_tokens, sequence.num_tokens
+        max_tokens = sequence.params.max_tokens
+        ends = max_tokens is not None and len(sequence.output_token_ids) + pending >= max_tokens
+        return not pending or not (ends or length + pending >= self.config.max_model_len)
+
     def _schedule_chunk(self, sequence: Sequence, budget: int, entries: list[Scheduled]) -> int:
-        start = sequence.num_computed_tokens
+        start = sequence.num_scheduled_tokens
         remaining = sequence.num_tokens - start
         num_tokens = min(remaining, budget)
-        sequence.in_flight = True
+        sequence.num_scheduled_tokens = start + num_tokens
         samples = num_tokens == remaining and sequence.pooling is None
         entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))
         return num_tokens
@@ -274,7 +301,7 @@ class Scheduler:
         self.pool.share(hits, sequence.cache_owner)
         count = self.config.blocks_for(sequence.num_tokens) - len(hits)
         sequence.block_table = hits + self.pool.allocate(count, sequence.cache_owner, self._limit(sequence))
-        sequence.num_computed_tokens = len(hits) * self.config.block_size
+        sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_ORDER)
@@ -307,7 +334,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self._stop_running(sequence)
         sequence.status = SequenceStatus.WAITING
-        sequence.num_computed_tokens = 0
+        sequence.num_computed_tokens = sequence.num_scheduled_tokens = 0
         sequence.prompt_logprobs = sequence.pooled = None
         insort(self._waiting, sequence, key=_ORDER)
         self._counts.preemptions += 1
@@ -318,7 +345,6 @@ class Scheduler:
         self.pool.release(sequence.block_table)
         self._turns.release(sequence)
         sequence.block_table = []
-        sequence.in_flight = False
         sequence.epoch += 1
 
     def _note_computed(self, sequence: Sequence, end: int) -> None:

@@ -36,7 +36,7 @@ class Sequence:
     queued_at: Unix seconds. queued_seconds: from then to the first start.
     device_seconds: its part of the executed steps' time, as far as no delta has told of it.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
-    in_flight: scheduled and not committed yet.
+    num_scheduled_tokens: leading tokens whose KV is in the cache once every step in flight is committed.
     pooled: [H], the sum of the hidden states that pooling asks for, gathered over chunks.
     awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.
     """
@@ -57,6 +57,7 @@ class Sequence:
     root_hash: bytes = b""
     output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
+    num_scheduled_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
     adapter_slot: int | None = None
@@ -66,7 +67,6 @@ class Sequence:
     device_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0
-    in_flight: bool = False
     awaited: bytes | None = None
     awaited_since: int = 0
     prompt_logprobs: list[PositionLogprobs | None] | None = None
@@ -80,6 +80,16 @@ class Sequence:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens that steps in flight are sampling: they will stand behind `token_ids`, which does not have them yet."""
+        return max(0, self.num_scheduled_tokens + 1 - len(self.token_ids))
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a step that is not committed yet computes tokens of it."""
+        return self.num_scheduled_tokens > self.num_computed_tokens
 
     @property
     def priority(self) -> int:

@@ -19,8 +19,11 @@ class DeviceLost(Exception):
 class Scheduled(NamedTuple):
     """Compute tokens [start, start + num_tokens) of one sequence in this step; decode is num_tokens == 1.
 
-    samples: the last of them is the sequence's last known token, so its logits yield the next one. Never for pooling.
+    samples: the last of them is the sequence's last token, so its logits yield the next one. Never for pooling.
     epoch: the sequence's epoch when this was scheduled.
+
+    A decode may be scheduled while the step that samples its token is in flight: `start` then is the sequence's
+    num_tokens, and only the device knows the token.
     """
 
     sequence: Sequence
@@ -28,6 +31,16 @@ class Scheduled(NamedTuple):
     num_tokens: int
     samples: bool
     epoch: int
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its sequence still runs as it did when this was scheduled."""
+        return self.epoch == self.sequence.epoch
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Length of the output that a token sampled here is appended to; also when the host does not know all of it."""
+        return self.start + self.num_tokens - self.sequence.num_prompt_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +86,26 @@ class StepOutput:
     pooled: npt.NDArray[np.float32] | None = None
 
 
-class ModelRunner(Protocol):
-    """The device side as the engine sees it."""
+class RunningStep(Protocol):
+    """A batch that the device has been given."""
 
-    def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
-        """Writes the KV of all scheduled tokens and returns one output per entry, in the same order.
+    def collect(self) -> list[StepOutput]:
+        """One output per entry, in the entries' order; waits until the device is done. Raises DeviceLost."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """The device side as the engine sees it.
+
+    runs_ahead: whether `launch` returns before the device is done, so that it pays to give it the next batch before the
+    outputs of this one are collected. The device executes batches in the order in which they are launched.
+    """
+
+    @property
+    def runs_ahead(self) -> bool: ...
+
+    def launch(self, batch: ScheduledBatch) -> RunningStep:
+        """Writes the KV of all scheduled tokens and samples. Raises DeviceLost.
 
         After an exception the engine calls it again with parts of the batch, to find the entry that is to blame.
         """

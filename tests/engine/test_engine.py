@@ -13,11 +13,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from multiflora_engine.adapter_source import AdapterUnavailable
 from multiflora_engine.adapter_source import Residency as State
@@ -136,13 +137,29 @@ class FakeAdapters:
         return True
 
 
+class FakeStep:
+    """A step whose outputs, or failure, wait on the device."""
+
+    def __init__(self, result: list[StepOutput] | Exception) -> None:
+        self._result = result
+
+    def collect(self) -> list[StepOutput]:
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
+
+
 class FakeDevice:
     """A ModelRunner that checks all it is given. `during` runs after the writes, as late as an abort can come.
 
-    poisonous: requests whose presence makes a step fail, after half of the KV was written.
+    poisonous: requests whose presence makes a step fail, after half of the KV was written, or (fails_late) when it is
+    collected. runs_ahead: the device remembers the tokens that it samples, and goes on with those the host lacks.
     """
 
     def __init__(self, num_blocks: int, block_size: int, adapters: FakeAdapters) -> None:
+        self.runs_ahead = self.fails_late = False
+        self.sampled: WeakKeyDictionary[Sequence, tuple[int, int]] = WeakKeyDictionary()
+        self.steps_ahead = 0
         self.block_size = block_size
         self.adapters = adapters
         self.kv: list[tuple[int, int] | None] = [None] * (num_blocks * block_size)
@@ -152,10 +169,12 @@ class FakeDevice:
         self.largest_batch = 0
         self.violation: AssertionError | None = None
 
-    def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
+    def launch(self, batch: ScheduledBatch) -> FakeStep:
         """Remembers a violation, because the engine answers any exception of a runner by failing the requests."""
         try:
-            return self._execute(batch)
+            outputs = self._execute(batch)
+            late = self.fails_late and any(entry.sequence.request_id in self.poisonous for entry in batch.entries)
+            return FakeStep(RuntimeError("secret path /srv/models") if late else outputs)
         except AssertionError as violation:
             self.violation = violation
             raise
@@ -168,7 +187,7 @@ class FakeDevice:
         for entry, context in zip(batch.entries, contexts, strict=True):
             self._verify(entry.sequence, context, entry.start)
         for entry, context in zip(batch.entries, contexts, strict=True):
-            if entry.sequence.request_id in self.poisonous:
+            if entry.sequence.request_id in self.poisonous and not self.fails_late:
                 raise RuntimeError("secret path /srv/models")
             for position in range(entry.start, entry.start + entry.num_tokens):
                 self.kv[self._slot(entry.sequence, position)] = context[position]
@@ -186,23 +205,36 @@ class FakeDevice:
         """What the KV of positions [0, start + num_tokens) has to be: (position, hash of all that it depends on)."""
         sequence, kv = entry.sequence, []
         assert sequence.status is SequenceStatus.RUNNING
-        assert entry.start == sequence.num_computed_tokens
+        assert entry.start + entry.num_tokens == sequence.num_scheduled_tokens
+        assert self.runs_ahead or entry.start == sequence.num_computed_tokens
         if sequence.adapter_digest is None:
             assert sequence.adapter_slot is None
         else:
             assert self.adapters.slots[sequence.adapter_slot or 0] == sequence.adapter_digest
         prefix = root(sequence.adapter_digest, sequence.cache_salt)
-        for position, token_id in enumerate(sequence.token_ids[: entry.start + entry.num_tokens]):
+        for position, token_id in enumerate(self._token_ids(entry)):
             prefix = fold(prefix, token_id)
             kv.append((position, prefix))
         return kv
+
+    def _token_ids(self, entry: Scheduled) -> list[int]:
+        """Up to the entry's last; one that the host does not know is what the device itself sampled there."""
+        token_ids = entry.sequence.token_ids[: entry.start + entry.num_tokens]
+        if entry.start == entry.sequence.num_tokens:
+            self.steps_ahead += 1
+            position, token_id = self.sampled[entry.sequence]
+            assert position == entry.start
+            token_ids.append(token_id)
+        return token_ids
 
     def _verify(self, sequence: Sequence, context: list[tuple[int, int]], stop: int) -> None:
         assert [self.kv[self._slot(sequence, position)] for position in range(stop)] == context[:stop]
 
     def _output(self, entry: Scheduled) -> StepOutput:
         sequence, end = entry.sequence, entry.start + entry.num_tokens
-        assert entry.samples == (end == sequence.num_tokens)
+        token_ids = self._token_ids(entry)
+        assert entry.samples == (end == max(len(token_ids), sequence.num_tokens))
+        assert entry.num_output_tokens == end - sequence.num_prompt_tokens
         logprobs = None
         if sequence.needs_prompt_logprobs:
             last = min(end, sequence.num_prompt_tokens - 1)
@@ -210,7 +242,9 @@ class FakeDevice:
                 prompt_logprob(sequence.adapter_digest, sequence.token_ids[: position + 1])
                 for position in range(entry.start + 1, last + 1)
             ]
-        token_id = next_token(sequence.adapter_digest, sequence.token_ids[:end], sequence.index)
+        token_id = next_token(sequence.adapter_digest, token_ids, sequence.index)
+        if entry.samples:
+            self.sampled[sequence] = (end, token_id)
         return StepOutput(SampledToken(token_id) if entry.samples else None, logprobs)
 
 
@@ -232,6 +266,7 @@ class Machine:
         num_slots: int = 2,
         broken: frozenset[str] = frozenset(),
         load_polls: int = 2,
+        runs_ahead: bool = False,
         **config: Any,
     ) -> None:
         sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
@@ -244,8 +279,15 @@ class Machine:
         )
         self.adapters = FakeAdapters(num_slots, load_polls, broken)
         self.device = FakeDevice(num_blocks, block_size, self.adapters)
+        self.device.runs_ahead = runs_ahead
         self.clock = Clock()
-        self.scheduler = Scheduler(self.config, self.adapters, "base", self.clock)
+        self.scheduler = Scheduler(
+            self.config,
+            self.adapters,
+            "base",
+            self.clock,
+            lambda sequence: self.device.runs_ahead and not sequence.params.presence_penalty,
+        )
         self.engine = Engine(self.device, self.scheduler, self.adapters)
         self.requests: dict[str, GenerateRequest] = {}
         self.deltas: dict[tuple[str, int], list[TokenDelta]] = {}
@@ -395,28 +437,48 @@ def test_a_lost_device_ends_the_engine() -> None:
     machine = Machine()
     machine.add([1, 2, 3])
 
-    def lost(batch: ScheduledBatch) -> list[StepOutput]:
+    def lost(batch: ScheduledBatch) -> FakeStep:
         raise DeviceLost("an illegal memory access was encountered")
 
-    machine.device.execute = lost  # type: ignore[method-assign]
+    machine.device.launch = lost  # type: ignore[method-assign]
     with pytest.raises(DeviceLost):
         machine.step()
 
 
-def test_an_interrupted_step_is_taken_up_again() -> None:
-    machine = Machine(num_blocks=64)
+@pytest.mark.parametrize("runs_ahead", [False, True])
+def test_an_interrupted_step_is_taken_up_again(runs_ahead: bool) -> None:
+    machine = Machine(num_blocks=64, runs_ahead=runs_ahead)
     ids = [machine.add([1, 2, 3], ignore_eos=True), machine.add([4, 5, 6, 7, 8], adapter="a")]
     machine.step()
-    execute = machine.device.execute
+    launch = machine.device.launch
 
-    def interrupted(batch: ScheduledBatch) -> list[StepOutput]:
+    def interrupted(batch: ScheduledBatch) -> FakeStep:
         raise KeyboardInterrupt
 
-    machine.device.execute = interrupted  # type: ignore[method-assign]
+    machine.device.launch = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         machine.step()
-    machine.device.execute = execute  # type: ignore[method-assign]
+    machine.device.launch = launch  # type: ignore[method-assign]
     machine.run()
+    assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+def test_a_device_that_runs_ahead_is_given_the_next_step_before_it_says_what_it_sampled() -> None:
+    machine = Machine(num_blocks=64, runs_ahead=True)
+    ids = [machine.add([1, 2, 3], ignore_eos=True, max_tokens=6), machine.add([4, 5, 6, 7, 8], ignore_eos=True)]
+    assert not machine.step(), "the first outputs come with the second step"
+    machine.run()
+    assert machine.num_steps == 9, "one step for the last outputs: nothing was scheduled beyond max_tokens"
+    assert machine.device.steps_ahead == 2 * (5 + 7), "each decode, when it was given its token and when it sampled"
+    assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+def test_what_needs_its_last_token_is_not_run_ahead() -> None:
+    machine = Machine(num_blocks=64, runs_ahead=True)
+    ids = [machine.add([1, 2, 3], ignore_eos=True, presence_penalty=0.5), machine.add([4, 5, 6], ignore_eos=True)]
+    machine.run()
+    assert machine.device.steps_ahead == 0
+    assert machine.num_steps == 9, "one after the other, and none of them idle"
     assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
 
 
@@ -470,7 +532,7 @@ def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
 def test_a_runner_that_breaks_its_contract_fails_the_batch(outputs: list[StepOutput]) -> None:
     machine = Machine()
     request_id = machine.add([1, 2, 3])
-    machine.device.execute = lambda batch: outputs  # type: ignore[method-assign]
+    machine.device.launch = lambda batch: FakeStep(outputs)  # type: ignore[method-assign]
     machine.step()
     assert machine.last(request_id).finish_reason == "error"
     machine.check_idle()
@@ -622,6 +684,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.machine.device.during = self.run_pending_abort
         self.pending_abort: str | None = None
 
+    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans())
+    def choose_device(self, runs_ahead: bool, fails_late: bool) -> None:
+        self.machine.device.runs_ahead, self.machine.device.fails_late = runs_ahead, fails_late
+
     def live(self) -> list[str]:
         return sorted(self.machine.scheduler._requests)
 
@@ -646,6 +712,7 @@ class EngineMachine(RuleBasedStateMachine):
         priority=st.sampled_from([0, 0, 0, -1, 1]),
         patience=st.none() | st.integers(0, 30),
         prompt_logprobs=st.sampled_from([None, None, 1]),
+        presence_penalty=st.sampled_from([0.0, 0.0, 0.5]),
     )
     def add(
         self,
@@ -660,6 +727,7 @@ class EngineMachine(RuleBasedStateMachine):
         priority: int,
         patience: int | None,
         prompt_logprobs: int | None,
+        presence_penalty: float,
     ) -> None:
         self.machine.add(
             prefix + tail,
@@ -673,6 +741,7 @@ class EngineMachine(RuleBasedStateMachine):
             priority=priority,
             deadline=None if patience is None else self.machine.clock.now + patience,
             prompt_logprobs=prompt_logprobs,
+            presence_penalty=presence_penalty,
         )
 
     @rule(count=st.integers(1, 6))
