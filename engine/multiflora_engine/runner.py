@@ -6,6 +6,8 @@ Knows nothing of queues, blocks' owners or text.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -28,12 +30,45 @@ _LOGIT_BYTES = 64 << 20
 _PROBE_TOKENS = 16
 
 
+class Samples(Protocol):
+    """One step's tokens on their way from the device; see sampler.py."""
+
+    def collect(self) -> list[SampledToken]: ...
+
+
 class Sampler(Protocol):
     """As the runner uses it; see sampler.py."""
 
-    def sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[SampledToken]: ...
+    def launch(self, logits: torch.Tensor, sequences: list[Sequence], lengths: list[int]) -> Samples: ...
 
     def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]: ...
+
+
+@dataclass(frozen=True)
+class RunningStep:
+    """A batch on the device (the engine's RunningStep). order: place of each output among the batch's entries.
+
+    samples: tokens of the entries at `sampling`. All lists are in slot order.
+    """
+
+    order: list[int]
+    sampling: list[int]
+    samples: Samples | None
+    prompt_logprobs: list[list[PositionLogprobs] | None]
+    pooled: list[torch.Tensor | None]
+
+    def collect(self) -> list[StepOutput]:
+        try:
+            tokens = self.samples.collect() if self.samples is not None else []
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error)) from error
+        sampled = dict(zip(self.sampling, tokens, strict=True))
+        outputs: list[StepOutput] = [StepOutput()] * len(self.order)
+        for i, place in enumerate(self.order):
+            pooled = self.pooled[i]
+            vector = None if pooled is None else pooled.cpu().numpy()
+            outputs[place] = StepOutput(sampled.get(i), self.prompt_logprobs[i], vector)
+        return outputs
 
 
 class ModelRunner:
@@ -57,6 +92,10 @@ class ModelRunner:
         self._decoder = Decoder(model, weights, rope, pool.site)
 
     @property
+    def runs_ahead(self) -> bool:
+        return False
+
+    @property
     def num_blocks(self) -> int:
         return self._cache.num_blocks
 
@@ -77,24 +116,32 @@ class ModelRunner:
         return self._weights.base_weight(site)
 
     @torch.inference_mode()
-    def execute(self, batch: ScheduledBatch) -> list[StepOutput]:
-        """Writes the KV of all scheduled tokens; one output per entry, in the entries' order. Raises DeviceLost."""
+    def launch(self, batch: ScheduledBatch) -> RunningStep:
+        """Writes the KV of all scheduled tokens and samples. Raises DeviceLost."""
         try:
-            return self._execute(batch)
+            return self._launch(batch)
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
 
-    def _execute(self, batch: ScheduledBatch) -> list[StepOutput]:
+    def _launch(self, batch: ScheduledBatch) -> RunningStep:
         order = slot_order(batch.entries)
         entries = [batch.entries[i] for i in order]
         counts = [_num_logits(entry) for entry in entries]
         forward_batch = build_batch(entries, counts, self.block_size, self._weights.device)
         hidden = self._decoder.forward(forward_batch, self._cache)
-        outputs = self._outputs(entries, counts, hidden, forward_batch)
-        ordered: list[StepOutput] = [StepOutput()] * len(order)
-        for place, output in zip(order, outputs, strict=True):
-            ordered[place] = output
-        return ordered
+        ends = list(accumulate(counts))
+        prompts = [
+            self._prompt_logprobs(entry, hidden[end - count : end])
+            for entry, count, end in zip(entries, counts, ends, strict=True)
+        ]
+        pooled = [
+            hidden[end - count : end].float().sum(0) if num_pooled(entry) else None
+            for entry, count, end in zip(entries, counts, ends, strict=True)
+        ]
+        sampling = [i for i, entry in enumerate(entries) if entry.samples]
+        rows = [ends[i] - 1 for i in sampling]
+        samples = self._sample(hidden, rows, [entries[i] for i in sampling], forward_batch) if sampling else None
+        return RunningStep(order, sampling, samples, prompts, pooled)
 
     @torch.inference_mode()
     def probe(self, slot: int) -> float:
@@ -107,34 +154,15 @@ class ModelRunner:
         """One small step: libraries load and native code compiles before the first request comes."""
         self._run_apart([None])
 
-    def _outputs(
-        self, entries: list[Scheduled], counts: list[int], hidden: torch.Tensor, batch: ForwardBatch
-    ) -> list[StepOutput]:
-        """entries: in slot order; hidden: counts[i] rows for each, the last of which samples if the entry does."""
-        ends = torch.tensor(counts).cumsum(0).tolist()
-        prompts = [
-            self._prompt_logprobs(entry, hidden[end - count : end])
-            for entry, count, end in zip(entries, counts, ends, strict=True)
-        ]
-        pooled = [
-            hidden[end - count : end].float().sum(0).cpu().numpy() if num_pooled(entry) else None
-            for entry, count, end in zip(entries, counts, ends, strict=True)
-        ]
-        samples = [i for i, entry in enumerate(entries) if entry.samples]
-        sampled: dict[int, SampledToken] = {}
-        if samples:
-            sequences = [entries[i].sequence for i in samples]
-            lora = batch.logit_lora
-            if len(samples) < len(hidden):
-                hidden = hidden[[ends[i] - 1 for i in samples]]
-                lora = lora_segments([s.adapter_slot for s in sequences], [1] * len(samples), hidden.device)
-            sampled = dict(
-                zip(samples, self._sampler.sample(self._decoder.logits(hidden, lora), sequences), strict=True)
-            )
-        return [
-            StepOutput(sampled.get(i), prompt, vector)
-            for i, (prompt, vector) in enumerate(zip(prompts, pooled, strict=True))
-        ]
+    def _sample(self, hidden: torch.Tensor, rows: list[int], entries: list[Scheduled], batch: ForwardBatch) -> Samples:
+        """hidden: [L, H] as the batch wants logits; rows: those that sample, one for each of the entries."""
+        sequences = [entry.sequence for entry in entries]
+        lora = batch.logit_lora
+        if len(rows) < len(hidden):
+            hidden = hidden[rows]
+            lora = lora_segments([s.adapter_slot for s in sequences], [1] * len(rows), hidden.device)
+        lengths = [entry.num_output_tokens for entry in entries]
+        return self._sampler.launch(self._decoder.logits(hidden, lora), sequences, lengths)
 
     def _prompt_logprobs(self, entry: Scheduled, hidden: torch.Tensor) -> list[PositionLogprobs] | None:
         """In slices: the logits of a long prompt would take gigabytes."""

@@ -1,5 +1,7 @@
 """Chooses the next token of every sequence in a step: all of SamplingParams, row by row independent of each other.
 
+In two parts: `launch` gives the device its work without waiting for it, `SampledStep.collect` reads what came out.
+
 Knows nothing of scheduling, devices' caches or text; what it remembers per sequence can be rebuilt from the sequence.
 """
 
@@ -42,6 +44,35 @@ class _Row:
     edited: bool
 
 
+_Output = tuple[_Row, list[int], int]
+"""What a sequence wants, the output that the host knows, and the output's length."""
+
+
+@dataclass(frozen=True)
+class SampledStep:
+    """One token per row, on the logits' device: tokens [L] int64, -1 where none can be chosen.
+
+    logprobs: of the rows in `wanted` that asked for them, with as many alternatives as `num_top` says.
+    """
+
+    tokens: Tensor
+    wanted: list[int]
+    num_top: list[int]
+    logprobs: sampling.Logprobs | None
+
+    def collect(self) -> list[SampledToken]:
+        """Waits for the device."""
+        tokens = self.tokens.tolist()
+        logprobs: dict[int, PositionLogprobs] = {}
+        if self.logprobs is not None:
+            chosen = [max(tokens[i], 0) for i in self.wanted]
+            logprobs = dict(zip(self.wanted, _position_logprobs(chosen, self.logprobs, self.num_top), strict=True))
+        return [
+            SampledToken(token, logprobs.get(i)) if token >= 0 else SampledToken(0, failure=_UNUSABLE)
+            for i, token in enumerate(tokens)
+        ]
+
+
 class Sampler:
     """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none."""
 
@@ -50,8 +81,14 @@ class Sampler:
         self._seed = seed
         self._rows: WeakKeyDictionary[Sequence, _Row] = WeakKeyDictionary()
 
-    def sample(self, logits: Tensor, sequences: Rows[Sequence]) -> list[SampledToken]:
-        """One token per row of logits [L, V] float32, which stay as they are; row l belongs to sequences[l].
+    def needs_last_token(self, sequence: Sequence) -> bool:
+        """Whether the host must know all of the output so far to choose the next token."""
+        row = self._row(sequence)
+        return row.seen is not None or any(len(word) > 1 for word in row.bad_words)
+
+    def launch(self, logits: Tensor, sequences: Rows[Sequence], lengths: Rows[int]) -> SampledStep:
+        """One token per row of logits [L, V] float32, which stay as they are; row l belongs to sequences[l], whose
+        output has lengths[l] tokens (the host may not know the last one, unless `needs_last_token`).
 
         The draw of a row depends on its seed, its index within the request and its output length alone, so that a
         preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone.
@@ -61,17 +98,19 @@ class Sampler:
         special = [i for i, row in enumerate(rows) if row.random or row.edited or row.seen is not None]
         if special:
             places = torch.tensor(special, device=logits.device)
-            tokens[places] = self._choose(logits[places], [rows[i] for i in special], [sequences[i] for i in special])
+            tokens[places] = self._choose(
+                logits[places], [(rows[i], sequences[i].output_token_ids, lengths[i]) for i in special]
+            )
         wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
-        logprobs = self._logprobs(logits, tokens, rows, wanted) if wanted else {}
-        return [
-            SampledToken(token, logprobs.get(i)) if token >= 0 else SampledToken(0, failure=_UNUSABLE)
-            for i, token in enumerate(tokens.tolist())
-        ]
+        num_top = [rows[i].params.logprobs or 0 for i in wanted]
+        logprobs = self._logprobs(logits, tokens, wanted, num_top) if wanted else None
+        return SampledStep(tokens, wanted, num_top, logprobs)
 
     def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]:
         """Log-probabilities of prompt tokens: logits[t] of [T, V] predict token_ids[t]. Raw, as for sampled tokens."""
-        return _position_logprobs(logits, torch.tensor(token_ids, device=logits.device), [num_top] * len(token_ids))
+        places = torch.tensor(token_ids, device=logits.device)
+        logprobs = sampling.logprobs(logits, places, min(num_top, logits.shape[1]))
+        return _position_logprobs(token_ids, logprobs, [num_top] * len(token_ids))
 
     def _row(self, sequence: Sequence) -> _Row:
         row = self._rows.get(sequence)
@@ -99,27 +138,23 @@ class Sampler:
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
-    def _choose(self, logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> Tensor:
+    def _choose(self, logits: Tensor, rows: list[_Output]) -> Tensor:
         """Tokens [R] of rows that are not plainly greedy; logits [R, V] are this call's own to change."""
-        for logit_row, row, sequence in zip(logits, rows, sequences, strict=True):
+        for logit_row, (row, output, length) in zip(logits, rows, strict=True):
             if row.edited:
-                _edit_(logit_row, row, sequence.output_token_ids)
-        _penalise_(logits, rows, sequences)
+                _edit_(logit_row, row, output, length)
+        _penalise_(logits, rows)
         tokens = sampling.greedy(logits)
-        drawn = [i for i, row in enumerate(rows) if row.random]
+        drawn = [i for i, (row, _, _) in enumerate(rows) if row.random]
         if drawn:
             places = torch.tensor(drawn, device=logits.device)
             usable = tokens[places] >= 0
-            chosen = self._draw(
-                torch.where(usable[:, None], logits[places], 0.0),
-                [rows[i] for i in drawn],
-                [sequences[i] for i in drawn],
-            )
+            chosen = self._draw(torch.where(usable[:, None], logits[places], 0.0), [rows[i] for i in drawn])
             tokens[places] = torch.where(usable, chosen, -1)
         return tokens
 
-    def _draw(self, logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> Tensor:
-        params = [row.params for row in rows]
+    def _draw(self, logits: Tensor, rows: list[_Output]) -> Tensor:
+        params = [row.params for row, _, _ in rows]
         device = logits.device
         temperatures = torch.tensor([min(p.temperature, _HOTTEST) for p in params], device=device)
         weights = sampling.weights(logits, temperatures)
@@ -127,7 +162,7 @@ class Sampler:
         if cut:
             places = torch.tensor(cut, device=device)
             weights[places] = self._truncate(weights[places], [params[i] for i in cut])
-        keys = ([row.seed for row in rows], [row.stream for row in rows], [len(s.output_token_ids) for s in sequences])
+        keys = zip(*((row.seed, row.stream, length) for row, _, length in rows), strict=True)
         uniform = sampling.uniforms(*(np.array(key, dtype=np.uint64) for key in keys))
         return sampling.draw(weights, torch.from_numpy(uniform).to(device))
 
@@ -138,17 +173,14 @@ class Sampler:
         min_p = torch.tensor([p.min_p for p in params], device=weights.device)
         return sampling.truncate(weights, top_k, top_p, min_p)
 
-    def _logprobs(
-        self, logits: Tensor, tokens: Tensor, rows: list[_Row], wanted: list[int]
-    ) -> dict[int, PositionLogprobs]:
-        if len(wanted) < len(rows):
+    def _logprobs(self, logits: Tensor, tokens: Tensor, wanted: list[int], num_top: list[int]) -> sampling.Logprobs:
+        if len(wanted) < len(tokens):
             places = torch.tensor(wanted, device=logits.device)
             logits, tokens = logits[places], tokens[places]
-        counts = [rows[i].params.logprobs or 0 for i in wanted]
-        return dict(zip(wanted, _position_logprobs(logits, tokens.clamp(min=0), counts), strict=True))
+        return sampling.logprobs(logits, tokens.clamp(min=0), min(max(num_top), logits.shape[1]))
 
 
-def _edit_(logits: Tensor, row: _Row, output: list[int]) -> None:
+def _edit_(logits: Tensor, row: _Row, output: list[int], length: int) -> None:
     """vLLM's order: allowed ids, bad words, min_tokens, logit bias (penalties come after). logits: [V]."""
     params = row.params
     if params.allowed_token_ids is not None:
@@ -159,18 +191,18 @@ def _edit_(logits: Tensor, row: _Row, output: list[int]) -> None:
     for word in row.bad_words:
         if len(word) == 1 or output[1 - len(word) :] == word[:-1]:
             logits[word[-1]] = -torch.inf
-    if row.stops and len(output) < params.min_tokens:
+    if row.stops and length < params.min_tokens:
         logits[row.stops] = -torch.inf
     if params.logit_bias:
         logits[list(params.logit_bias)] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
 
 
-def _penalise_(logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> None:
-    penalised = [(i, row, row.seen) for i, row in enumerate(rows) if row.seen is not None]
+def _penalise_(logits: Tensor, rows: list[_Output]) -> None:
+    penalised = [(i, row, row.seen) for i, (row, _, _) in enumerate(rows) if row.seen is not None]
     if not penalised:
         return
     for i, _, seen in penalised:
-        seen.extend_to(sequences[i].output_token_ids)
+        seen.extend_to(rows[i][1])
     lengths = np.array([len(seen) for _, _, seen in penalised])
     places = np.array([i for i, _, _ in penalised])
     scalars = [
@@ -183,11 +215,10 @@ def _penalise_(logits: Tensor, rows: list[_Row], sequences: list[Sequence]) -> N
     sampling.penalize_(logits, *(torch.from_numpy(column).to(logits.device) for column in columns))
 
 
-def _position_logprobs(logits: Tensor, token_ids: Tensor, counts: list[int]) -> list[PositionLogprobs]:
+def _position_logprobs(token_ids: list[int], result: sampling.Logprobs, counts: list[int]) -> list[PositionLogprobs]:
     """One entry per row; counts[l] alternatives for row l."""
-    result = sampling.logprobs(logits, token_ids, min(max(counts, default=0), logits.shape[1]))
     columns = (
-        token_ids.tolist(),
+        token_ids,
         result.chosen.tolist(),
         result.ranks.tolist(),
         result.top_ids.tolist(),

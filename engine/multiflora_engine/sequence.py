@@ -83,7 +83,7 @@ class Sequence:
 
     @property
     def num_pending_tokens(self) -> int:
-        """Tokens that steps in flight are sampling: they will stand behind `token_ids`, which does not have them yet."""
+        """Tokens that steps in flight are sampling: they will follow `token_ids`, which does not have them yet."""
         return max(0, self.num_scheduled_tokens + 1 - len(self.token_ids))
 
     @property

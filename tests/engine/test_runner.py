@@ -119,7 +119,7 @@ def test_outputs_follow_the_entries_order(saved: Any, tmp_path: Path) -> None:
         scheduled(tokens, 0, 3, [1]),
         scheduled(tokens, 0, 4, [2]),
     ]
-    outputs = runner.execute(ScheduledBatch(entries, []))
+    outputs = runner.launch(ScheduledBatch(entries, [])).collect()
     base = int(model(torch.tensor([tokens])).logits[0, -1].argmax())
     assert outputs[1].sampled is None
     assert outputs[2].sampled is not None
@@ -138,7 +138,7 @@ def test_prompt_logprobs_of_chunks_and_slices(saved: Any, monkeypatch: pytest.Mo
     for start, count in ((0, 9), (9, 1), (10, 10)):
         entry = scheduled(tokens, start, count, [3, 4], prompt_logprobs=2)
         other = scheduled(tokens, 0, 2, [6, 7])
-        (output, _) = runner.execute(ScheduledBatch([entry, other], []))
+        (output, _) = runner.launch(ScheduledBatch([entry, other], [])).collect()
         assert output.prompt_logprobs is not None
         assert len(output.prompt_logprobs) == (count if start + count < 20 else count - 1)
         assert (output.sampled is not None) == (start + count == 20)
@@ -153,7 +153,7 @@ def test_the_last_chunk_of_one_token_predicts_no_prompt_token(saved: Any) -> Non
     _, folder, config = saved
     runner, _ = make_runner(folder, config)
     entry = scheduled([9], 0, 1, [0], prompt_logprobs=0)
-    (output,) = runner.execute(ScheduledBatch([entry], []))
+    (output,) = runner.launch(ScheduledBatch([entry], [])).collect()
     assert output.prompt_logprobs == []
     assert output.sampled is not None
 
@@ -162,14 +162,14 @@ def test_the_probe_tells_an_adapter_from_the_base(saved: Any, tmp_path: Path) ->
     _, folder, config = saved
     runner, pool = make_runner(folder, config)
     entry = scheduled([5, 6, 7, 8], 0, 3, [0])
-    runner.execute(ScheduledBatch([entry], []))
+    runner.launch(ScheduledBatch([entry], [])).collect()
     after = scheduled([5, 6, 7, 8], 3, 1, [0], logprobs=0)
-    expected = runner.execute(ScheduledBatch([after], []))
+    expected = runner.launch(ScheduledBatch([after], [])).collect()
     slots = [pool.put(adapter(folder, tmp_path / str(s), config, runner, s)) for s in (0.0, 0.01, 0.3)]
     distances = [runner.probe(slot) for slot in slots if slot is not None]
     assert distances[0] == 0
     assert 0 < distances[1] < distances[2]
-    assert runner.execute(ScheduledBatch([after], [])) == expected
+    assert runner.launch(ScheduledBatch([after], [])).collect() == expected
 
 
 def test_it_says_between_layers_that_it_goes_on(saved: Any, start_engine: Any, ask: Any) -> None:

@@ -20,12 +20,17 @@ from multiflora_engine.sampling_params import (
 )
 from multiflora_engine.seen_tokens import SeenTokens
 from multiflora_engine.sequence import Sequence, make_sequences
+from multiflora_engine.step import SampledToken
 
 V, EOS = 50, 49
 
 
 def _sampler(seed: int = 0) -> Sampler:
     return Sampler(V, [EOS], seed)
+
+
+def _sample(sampler: Sampler, logits: Tensor, sequences: list[Sequence]) -> list[SampledToken]:
+    return sampler.launch(logits, sequences, [len(s.output_token_ids) for s in sequences]).collect()
 
 
 def _sequences(name: str = "r", prompt: tuple[int, ...] = (1, 2, 2), bad: Any = (), **params: Any) -> list[Sequence]:
@@ -47,7 +52,7 @@ def _logits(rows: int = 1, seed: int = 0) -> Tensor:
 
 
 def _token(logits: Tensor, sequence: Sequence) -> int:
-    (sampled,) = _sampler().sample(logits, [sequence])
+    (sampled,) = _sample(_sampler(), logits, [sequence])
     assert sampled.failure is None
     return sampled.token_id
 
@@ -55,7 +60,7 @@ def _token(logits: Tensor, sequence: Sequence) -> int:
 def _counts(logits: Tensor, draws: int = 4000, **params: Any) -> Counter[int]:
     """Draws at temperature 1, one seed each."""
     sequences = [_one(seed=seed, **params) for seed in range(draws)]
-    return Counter(sampled.token_id for sampled in _sampler().sample(logits.expand(draws, V).contiguous(), sequences))
+    return Counter(sampled.token_id for sampled in _sample(_sampler(), logits.expand(draws, V).contiguous(), sequences))
 
 
 def _assert_distribution(counts: Counter[int], probabilities: Tensor) -> None:
@@ -70,7 +75,7 @@ def test_greedy_is_argmax_with_ties_to_the_lowest_id_and_leaves_the_logits_alone
     logits = _logits(3)
     logits[1, [8, 30]] = 50.0
     before = logits.clone()
-    tokens = _sampler().sample(logits, [_one(temperature=0.0), _one(temperature=0.0), _one(top_k=1)])
+    tokens = _sample(_sampler(), logits, [_one(temperature=0.0), _one(temperature=0.0), _one(top_k=1)])
     assert [token.token_id for token in tokens] == [int(logits[0].argmax()), 8, int(logits[2].argmax())]
     assert [token.logprobs for token in tokens] == [None] * 3
     assert torch.equal(logits, before)
@@ -109,7 +114,7 @@ def test_an_unrestricted_row_beside_a_restricted_one_stays_unrestricted() -> Non
     logits = torch.zeros(2, V)
     sampler, seen = _sampler(), set()
     for seed in range(300):
-        wide, narrow = sampler.sample(logits, [_one(seed=seed), _one(seed=seed, top_k=3, min_p=0.5)])
+        wide, narrow = _sample(sampler, logits, [_one(seed=seed), _one(seed=seed, top_k=3, min_p=0.5)])
         seen.add(wide.token_id)
         assert narrow.failure is None
     assert len(seen) > 45
@@ -135,10 +140,10 @@ def test_penalties_keep_up_step_by_step_and_through_recomputation() -> None:
     logits[0, 3:8] = 1.5
     chosen = []
     for _ in range(10):
-        (sampled,) = sampler.sample(logits, [sequence])
+        (sampled,) = _sample(sampler, logits, [sequence])
         chosen.append(sampled.token_id)
         sequence.append_token(sampled.token_id)
-        assert _token(logits, sequence) == sampler.sample(logits, [sequence])[0].token_id  # fresh memory, same choice
+        assert _token(logits, sequence) == _sample(sampler, logits, [sequence])[0].token_id  # fresh memory, same choice
     assert chosen == [3, 4, 5, 6, 7, 0, 1, 2, 8, 9]
 
 
@@ -185,7 +190,7 @@ def test_a_row_without_a_choice_fails_alone() -> None:
         _one(allowed_token_ids=(4,), bad=[[4]]),
         _one(),
     ]
-    sampled = _sampler().sample(logits, sequences)
+    sampled = _sample(_sampler(), logits, sequences)
     assert [s.failure.code if s.failure else None for s in sampled] == [
         *["internal_error"] * 3,
         None,
@@ -204,7 +209,7 @@ def test_the_same_seed_gives_the_same_text_whatever_else_is_in_the_batch() -> No
         for step, logits in enumerate(steps):
             others = [_one(name=f"{name}{i}", temperature=i % 3, top_k=i, logprobs=i % 2 or None) for i in range(crowd)]
             batch = torch.cat([_logits(crowd, 100 + step), logits]) if crowd else logits
-            subject.append_token(sampler.sample(batch, [*others, subject])[-1].token_id)
+            subject.append_token(_sample(sampler, batch, [*others, subject])[-1].token_id)
             if step == 6:
                 sampler = _sampler()  # a preempted sequence is not even the same object's memory
         return subject.output_token_ids
@@ -219,7 +224,7 @@ def test_seeds_sequences_and_unseeded_requests_differ() -> None:
 
     def text(sequence: Sequence, sampler: Sampler) -> tuple[int, ...]:
         for _ in range(8):
-            sequence.append_token(sampler.sample(logits, [sequence])[0].token_id)
+            sequence.append_token(_sample(sampler, logits, [sequence])[0].token_id)
         return tuple(sequence.output_token_ids)
 
     twins = _sequences(n=3, seed=1)
@@ -233,7 +238,7 @@ def test_seeds_sequences_and_unseeded_requests_differ() -> None:
 def test_logprobs_are_raw_and_follow_each_rows_wish() -> None:
     logits = _logits(3)
     sequences = [_one(logprobs=2, logit_bias={7: 100.0}), _one(seed=1), _one(temperature=0.0, logprobs=0)]
-    biased, plain, greedy = _sampler().sample(logits, sequences)
+    biased, plain, greedy = _sample(_sampler(), logits, sequences)
     reference = logits.double().log_softmax(-1)
     order = reference[0].argsort(descending=True).tolist()
     assert biased.token_id == 7
@@ -248,7 +253,7 @@ def test_logprobs_are_raw_and_follow_each_rows_wish() -> None:
 
 def test_prompt_logprobs_and_sampled_logprobs_are_the_same_numbers() -> None:
     logits = _logits(1)
-    (sampled,) = _sampler().sample(logits, [_one(temperature=0.0, logprobs=5)])
+    (sampled,) = _sample(_sampler(), logits, [_one(temperature=0.0, logprobs=5)])
     assert _sampler().prompt_logprobs(logits, [sampled.token_id], 5) == [sampled.logprobs]
 
 
@@ -322,3 +327,19 @@ def test_stop_strings_need_text() -> None:
 def test_bad_words_are_banned_with_and_without_a_space() -> None:
     vocabulary = {"cat": [1], " cat": [2], "dog": [3, 4], " dog": [5, 6, 7], "eel": [8], " eel": [8]}
     assert bad_word_token_ids(["cat", " dog", "eel"], vocabulary.__getitem__) == [[1], [2], [3, 4], [8]]
+
+
+def test_a_length_that_the_host_only_knows_ahead_draws_the_same_token() -> None:
+    """One step ahead, the last output token is on the device alone; its position is what the draw depends on."""
+    logits, sampler = _logits(), _sampler()
+    known, ahead = _one(7, 8, seed=3, min_tokens=3), _one(7, seed=3, min_tokens=3)
+    (expected,) = _sample(sampler, logits, [known])
+    assert sampler.launch(logits, [ahead], [2]).collect() == [expected]
+    assert sampler.launch(logits, [ahead], [1]).collect() != [expected]
+
+
+def test_what_needs_the_last_token() -> None:
+    sampler = _sampler()
+    assert not sampler.needs_last_token(_one(seed=3, top_k=3, min_tokens=2, logprobs=2, bad=[[4]]))
+    assert sampler.needs_last_token(_one(repetition_penalty=1.1))
+    assert sampler.needs_last_token(_one(bad=[[4, 5]]))
