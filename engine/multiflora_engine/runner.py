@@ -60,14 +60,13 @@ class RunningStep:
     def collect(self) -> list[StepOutput]:
         try:
             tokens = self.samples.collect() if self.samples is not None else []
+            pooled = [None if vector is None else vector.cpu().numpy() for vector in self.pooled]
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
         sampled = dict(zip(self.sampling, tokens, strict=True))
         outputs: list[StepOutput] = [StepOutput()] * len(self.order)
         for i, place in enumerate(self.order):
-            pooled = self.pooled[i]
-            vector = None if pooled is None else pooled.cpu().numpy()
-            outputs[place] = StepOutput(sampled.get(i), self.prompt_logprobs[i], vector)
+            outputs[place] = StepOutput(sampled.get(i), self.prompt_logprobs[i], pooled[i])
         return outputs
 
 
