@@ -21,7 +21,7 @@ from multiflora_kernels.attention import paged_attention
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_, lora_linear_
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
-from multiflora_kernels.rope import rope_and_write_kv
+from multiflora_kernels.rope import HeadNorms, rope_and_write_kv
 
 
 class LivePoolSite(LoraSite, Protocol):
@@ -146,10 +146,10 @@ class Decoder:
         heads, kv_heads = config.num_heads, config.num_kv_heads
         qkv = layer.qkv(x, batch.lora).view(-1, heads + 2 * kv_heads, config.head_dim)
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
+        norms = None
         if weights.q_norm is not None and weights.k_norm is not None:
-            q = rms_norm(q, weights.q_norm, config.rms_norm_eps)
-            k = rms_norm(k, weights.k_norm, config.rms_norm_eps)
-        rope_and_write_kv(q, k, v, self._cos, self._sin, batch.positions, batch.kv_slots, keys, values)
+            norms = HeadNorms(weights.q_norm, weights.k_norm, config.rms_norm_eps)
+        q = rope_and_write_kv(q, k, v, self._cos, self._sin, batch.positions, batch.kv_slots, keys, values, norms)
         attended = paged_attention(
             q,
             keys,

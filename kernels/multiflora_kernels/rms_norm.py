@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 from .native_library import native_function
+from .triton_runtime import KernelVariant, jit, tl
 
 
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -24,6 +27,131 @@ def add_rms_norm_reference(
     """x, residual: [T, H]. Semantics: residual' = x + residual; returns (rms_norm(residual'), residual')."""
     total = x + residual
     return rms_norm_reference(total, weight, eps), total
+
+
+@jit
+def _normed(x: tl.tensor, weight: tl.tensor, eps: tl.tensor, SIZE: tl.constexpr, ROUNDED: tl.constexpr) -> tl.tensor:
+    """x: [ROWS, BLOCK] float32, zero beyond SIZE; weight: [1, BLOCK]. Rounds to the dtype ROUNDED before the weight."""
+    scale = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / SIZE + eps)
+    return (x * scale).to(ROUNDED).to(tl.float32) * weight.to(tl.float32)
+
+
+@jit
+def _rms_norm_kernel(
+    out: tl.tensor,
+    x: tl.tensor,
+    weight: tl.tensor,
+    rows: tl.tensor,
+    groups: tl.tensor,
+    x_row: tl.tensor,
+    x_group: tl.tensor,
+    eps: tl.tensor,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    """out: [rows, SIZE], x: [rows / groups, groups, SIZE]. A program normalises ROWS rows, each read once."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows) & (column < SIZE)
+    scales = tl.load(weight + column, mask=column < SIZE, other=0.0)
+    values = tl.load(x + row // groups * x_row + row % groups * x_group + column, mask=inside, other=0.0)
+    normed = _normed(values.to(tl.float32), scales, eps, SIZE, x.dtype.element_ty)
+    tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@jit
+def _add_rms_norm_kernel(
+    out: tl.tensor,
+    total: tl.tensor,
+    x: tl.tensor,
+    residual: tl.tensor,
+    weight: tl.tensor,
+    rows: tl.tensor,
+    x_row: tl.tensor,
+    residual_row: tl.tensor,
+    eps: tl.tensor,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    """out, total: [rows, SIZE]. A program sums ROWS rows, rounds and stores the sum, and normalises it."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, BLOCK)[None, :]
+    inside = (row < rows) & (column < SIZE)
+    scales = tl.load(weight + column, mask=column < SIZE, other=0.0)
+    values = tl.load(x + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
+    values += tl.load(residual + row * residual_row + column, mask=inside, other=0.0).to(tl.float32)
+    rounded = values.to(total.dtype.element_ty)
+    tl.store(total + row * SIZE + column, rounded, mask=inside)
+    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
+    tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
+
+
+def _shape(size: int) -> dict[str, int]:
+    """One program holds whole rows in registers: at most 32 values of a thread up to a size of 16,384."""
+    block = max(16, 1 << (size - 1).bit_length())
+    rows = max(1, 1024 // block)
+    return {"SIZE": size, "BLOCK": block, "ROWS": rows, "num_warps": min(16, max(1, block * rows // 512))}
+
+
+def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """As `rms_norm`, for x of any float dtype but float64."""
+    out = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, weight.dtype), device=x.device)
+    shape = _shape(x.shape[-1])
+    groups, x_group = (x.shape[1], x.stride(1)) if x.dim() == 3 else (1, 0)
+    rows = x.shape[0] * groups
+    assert x.stride(-1) == 1, "rows are contiguous"
+    if rows:
+        grid = (-(-rows // shape["ROWS"]),)
+        _rms_norm_kernel[grid](out, x, weight, rows, groups, x.stride(0), x_group, eps, **shape)
+    return out
+
+
+def add_rms_norm_triton(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `add_rms_norm`, for x of any float dtype but float64."""
+    rows, size = x.shape
+    total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
+    out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
+    shape = _shape(size)
+    assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
+    if rows:
+        grid = (-(-rows // shape["ROWS"]),)
+        _add_rms_norm_kernel[grid](out, total, x, residual, weight, rows, x.stride(0), residual.stride(0), eps, **shape)
+    return out, total
+
+
+def kernel_variants() -> Iterator[KernelVariant]:
+    """For the ahead-of-time table: head sizes, a hidden size that is no power of two, the largest."""
+    for dtype in ("bf16", "fp32"):
+        for size in (128, 4096, 5120, 16384):
+            shape = _shape(size)
+            constants = {name: shape[name] for name in ("SIZE", "BLOCK", "ROWS")}
+            options = {"num_warps": shape["num_warps"]}
+            kinds = dict.fromkeys(constants, "constexpr")
+            pointers = dict.fromkeys(("out", "x", "weight"), f"*{dtype}")
+            rest = dict.fromkeys(("rows", "groups", "x_row", "x_group"), "i32") | {"eps": "fp32"}
+            unaligned = frozenset({"rows", "groups"})
+            yield KernelVariant(
+                f"rms_norm size={size} {dtype}",
+                _rms_norm_kernel,
+                pointers | rest | kinds,
+                constants,
+                unaligned,
+                options,
+            )
+            pointers = dict.fromkeys(("out", "total", "x", "residual", "weight"), f"*{dtype}")
+            rest = dict.fromkeys(("rows", "x_row", "residual_row"), "i32") | {"eps": "fp32"}
+            yield KernelVariant(
+                f"add_rms_norm size={size} {dtype}",
+                _add_rms_norm_kernel,
+                pointers | rest | kinds,
+                constants,
+                unaligned,
+                options,
+            )
 
 
 def _rms_norm_cpu(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -50,6 +178,8 @@ def _add_rms_norm_cpu(
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x: [T, H] or [T, heads, D] (last dimension normalised; may be a strided view). See `rms_norm_reference`."""
+    if x.device.type == "cuda":
+        return rms_norm_triton(x, weight, eps)
     return _rms_norm_cpu(x, weight, eps) if x.device.type == "cpu" else rms_norm_reference(x, weight, eps)
 
 
@@ -57,5 +187,7 @@ def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """x, residual: [T, H]. Returns (normed, x + residual); neither input changes. See `add_rms_norm_reference`."""
+    if x.device.type == "cuda":
+        return add_rms_norm_triton(x, residual, weight, eps)
     op = _add_rms_norm_cpu if x.device.type == "cpu" else add_rms_norm_reference
     return op(x, residual, weight, eps)

@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from multiflora_kernels.rms_norm import add_rms_norm, rms_norm, rms_norm_reference
+from multiflora_kernels.rms_norm import (
+    add_rms_norm,
+    add_rms_norm_triton,
+    rms_norm,
+    rms_norm_reference,
+    rms_norm_triton,
+)
 
 EPS = 1e-5
 
@@ -64,3 +70,58 @@ def test_one_bad_row_stays_alone(path):
     y = rms_norm(x, torch.ones(64), EPS)
     assert torch.isnan(y[2]).all()
     assert torch.isfinite(y[[0, 1, 3]]).all()
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    """Two roundings in dtype apart, plus float32's own."""
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=2 * torch.finfo(dtype).eps + 2e-6, atol=1e-6)
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "size"), [(1, 8), (3, 50), (5, 512), (2, 1100), (1, 16384)])
+def test_triton_kernels(kernel_device, dtype, tokens, size):
+    x, residual = torch.randn(tokens, size) * 3, torch.randn(tokens, size)
+    x, residual, weight = (value.to(dtype) for value in (x, residual, torch.randn(size)))
+    close(rms_norm_triton(x.to(kernel_device), weight.to(kernel_device), EPS), loop(x, weight), dtype)
+    normed, total = add_rms_norm_triton(*(value.to(kernel_device) for value in (x, residual, weight)), EPS)
+    close(total, x.double() + residual.double(), dtype)
+    close(normed, loop(total.cpu(), weight), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_triton_kernels_of_strided_views(kernel_device, dtype):
+    qkv, weight = torch.randn(5, 8, 72).to(dtype), torch.randn(72).to(dtype)
+    on_device = qkv.to(kernel_device)
+    for picked in ((slice(None), slice(5)), (slice(None), slice(5, 7)), (slice(1, 4), slice(None, None, 2))):
+        close(rms_norm_triton(on_device[picked], weight.to(kernel_device), EPS), loop(qkv[picked], weight), dtype)
+    x, residual = qkv[:, 0], qkv[:, 3]
+    normed, total = add_rms_norm_triton(on_device[:, 0], on_device[:, 3], weight.to(kernel_device), EPS)
+    close(total, x.double() + residual.double(), dtype)
+    close(normed, loop(total.cpu(), weight), dtype)
+
+
+def test_triton_kernels_keep_a_bad_row_alone_and_take_no_rows(kernel_device):
+    x, weight = torch.randn(4, 64, device=kernel_device), torch.ones(64, device=kernel_device)
+    x[2, 5] = float("nan")
+    for y in (rms_norm_triton(x, weight, EPS), add_rms_norm_triton(x, x, weight, EPS)[0]):
+        assert torch.isnan(y[2]).all()
+        assert torch.isfinite(y[[0, 1, 3]]).all()
+    assert rms_norm_triton(x[:0], weight, EPS).shape == (0, 64)
+    assert add_rms_norm_triton(x[:0], x[:0], weight, EPS)[0].shape == (0, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "size"), [(1, 4096), (256, 4096), (4099, 5120), (33, 16384)])
+def test_large_inputs_on_a_gpu(dtype, tokens, size):
+    x, residual = torch.randn(tokens, size, device="cuda") * 3, torch.randn(tokens, size, device="cuda")
+    x, residual, weight = (value.to(dtype) for value in (x, residual, torch.randn(size, device="cuda")))
+    expected = rms_norm_reference(x.double(), weight.double(), EPS)
+    close(rms_norm(x, weight, EPS), expected.cpu(), dtype)
+    normed, total = add_rms_norm(x, residual, weight, EPS)
+    assert torch.equal(total, x + residual)
+    close(normed, rms_norm_reference(total.double(), weight.double(), EPS).cpu(), dtype)

@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
-from multiflora_kernels.rope import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.rope import (
+    HeadNorms,
+    rope_and_write_kv,
+    rope_and_write_kv_reference,
+    rope_and_write_kv_triton,
+)
 
 POSITIONS = 40
 
@@ -34,6 +39,19 @@ def split(qkv: torch.Tensor, heads: int, kv_heads: int) -> tuple[torch.Tensor, t
     return qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
 
 
+def check_caches(near, caches, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """Every slot holds its token, and what no slot names still holds the 7 that it held before."""
+    untouched = torch.ones(caches[0].shape[0], caches[0].shape[2], dtype=torch.bool)
+    for t, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            block, offset = divmod(slot, caches[0].shape[2])
+            near(caches[0][block, :, offset], k[t])
+            assert torch.equal(caches[1][block, :, offset], v[t])
+            untouched[block, offset] = False
+    for cache in caches:
+        assert (cache.transpose(1, 2)[untouched] == 7.0).all()
+
+
 @pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
 @pytest.mark.parametrize("tokens", [1, 2, 3, 17])
 @pytest.mark.parametrize(
@@ -47,18 +65,9 @@ def test_views_of_one_qkv_tensor(path, near, op, tokens, heads, kv_heads, size, 
     slots = torch.randperm(4 * block_size)[:tokens]
     expected_q, expected_k, expected_v = rotated(q, positions, rotary), rotated(k, positions, rotary), v.clone()
     caches = [torch.full((4, kv_heads, block_size, size), 7.0) for _ in range(2)]
-    op(q, k, v, *tables(rotary), positions, slots, *caches)
-    near(q, expected_q)
-    near(k, expected_k)
+    near(op(q, k, v, *tables(rotary), positions, slots, *caches), expected_q)
     assert torch.equal(v, expected_v)
-    untouched = torch.ones(4, block_size, dtype=torch.bool)
-    for t, slot in enumerate(slots.tolist()):
-        block, offset = divmod(slot, block_size)
-        assert torch.equal(caches[0][block, :, offset], k[t])
-        assert torch.equal(caches[1][block, :, offset], v[t])
-        untouched[block, offset] = False
-    for cache in caches:
-        assert (cache.transpose(1, 2)[untouched] == 7.0).all()
+    check_caches(near, caches, slots, expected_k, expected_v)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -67,8 +76,8 @@ def test_half_precision_turns_in_float32(path, dtype):
     positions, slots = torch.tensor([5, 0, 39]), torch.tensor([1, 17, 3])
     expected = rotated(q, positions, 64)
     caches = [torch.zeros(2, 2, 16, 64, dtype=dtype) for _ in range(2)]
-    rope_and_write_kv(q, k, v, *tables(64), positions, slots, *caches)
-    torch.testing.assert_close(q.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3)
+    turned = rope_and_write_kv(q, k, v, *tables(64), positions, slots, *caches)
+    torch.testing.assert_close(turned.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3)
     assert torch.equal(caches[0][1, :, 1], k[1])
 
 
@@ -78,6 +87,98 @@ def test_many_tokens_on_threads(path, near):
     positions = torch.arange(tokens) % POSITIONS
     expected = rotated(q, positions, 64)
     caches = [torch.zeros(20, 2, 16, 64) for _ in range(2)]
-    rope_and_write_kv(q, k, v, *tables(64), positions, torch.arange(tokens), *caches)
-    near(q, expected)
+    near(rope_and_write_kv(q, k, v, *tables(64), positions, torch.arange(tokens), *caches), expected)
     assert torch.equal(caches[1].transpose(1, 2).reshape(-1, 2, 64)[:tokens], v)
+
+
+@pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
+def test_rows_that_fill_up_a_batch_write_nothing(path, near, op):
+    q, k, v = split(torch.randn(5, 8, 32), 4, 2)
+    positions, slots = torch.tensor([3, 0, 7, 0, 0]), torch.tensor([31, -1, 0, -1, -1])
+    expected_k, expected_v = rotated(k, positions, 32), v.clone()
+    caches = [torch.full((2, 2, 16, 32), 7.0) for _ in range(2)]
+    op(q, k, v, *tables(32), positions, slots, *caches)
+    check_caches(near, caches, slots, expected_k, expected_v)
+
+
+def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return weight.double() * x.double() / (x.double().square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+@pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
+def test_heads_are_normed_before_they_turn(path, near, op):
+    q, k, v = split(torch.randn(5, 8, 32) * 3, 4, 2)
+    norms = HeadNorms(torch.randn(32), torch.randn(32), 1e-5)
+    positions, slots = torch.randint(POSITIONS, (5,)), torch.randperm(32)[:5]
+    expected_q = rotated(normed(q, norms.q, norms.eps), positions, 16)
+    expected_k, expected_v = rotated(normed(k, norms.k, norms.eps), positions, 16), v.clone()
+    caches = [torch.full((2, 2, 16, 32), 7.0) for _ in range(2)]
+    near(op(q, k, v, *tables(16), positions, slots, *caches, norms), expected_q)
+    check_caches(near, caches, slots, expected_k, expected_v)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("is_normed", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "size", "rotary", "block_size"),
+    [(12, 3, 64, 64, 16), (3, 1, 80, 32, 16), (2, 2, 96, 96, 32), (9, 3, 40, 24, 128)],
+)
+def test_triton_kernel(kernel_device, dtype, is_normed, heads, kv_heads, size, rotary, block_size):
+    tokens, eps = 3, 1e-5
+    qkv = torch.randn(tokens, heads + 2 * kv_heads, size).to(dtype)
+    q, k, v = split(qkv.clone(), heads, kv_heads)
+    positions, slots = torch.tensor([17, 0, 39]), torch.tensor([2 * block_size - 1, -1, 3])
+    norms = HeadNorms(torch.randn(size).to(dtype), torch.randn(size).to(dtype), eps) if is_normed else None
+    expected_q, expected_k = (
+        rotated(normed(x, weight, eps) if is_normed else x, positions, rotary)
+        for x, weight in ((q, norms and norms.q), (k, norms and norms.k))
+    )
+    caches = [torch.full((2, kv_heads, block_size, size), 7.0, dtype=dtype, device=kernel_device) for _ in range(2)]
+    turned = rope_and_write_kv_triton(
+        *split(qkv.to(kernel_device), heads, kv_heads),
+        *(table.to(kernel_device) for table in tables(rotary)),
+        positions.to(kernel_device),
+        slots.to(kernel_device),
+        *caches,
+        norms and HeadNorms(norms.q.to(kernel_device), norms.k.to(kernel_device), eps),
+    )
+
+    def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+        error = (actual.cpu().double() - expected).abs().max()
+        assert error <= 4 * max(torch.finfo(dtype).eps, 1e-6) * expected.abs().max()
+
+    close(turned, expected_q)
+    check_caches(close, [cache.cpu() for cache in caches], slots, expected_k, v)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("tokens", "form"), [(1, (32, 8, 128, 128)), (4097, (32, 8, 128, 128)), (300, (24, 8, 96, 72))]
+)
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_large_inputs_on_a_gpu(tokens, form, is_normed):
+    """Against the reference in float64 on the CPU, in bfloat16, with caches that hold NaN before."""
+    heads, kv_heads, size, rotary = form
+    qkv = torch.randn(tokens, heads + 2 * kv_heads, size).bfloat16()
+    positions, slots = torch.randint(POSITIONS, (tokens,)), torch.randperm(2 * tokens + 16)[:tokens]
+    slots[tokens // 2 :: 7] = -1
+    norms = HeadNorms(torch.randn(size).bfloat16(), torch.randn(size).bfloat16(), 1e-6) if is_normed else None
+    shape = (-(-(2 * tokens + 16) // 16), kv_heads, 16, size)
+    expected_caches = [torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(2)]
+    wide = norms and HeadNorms(norms.q.double(), norms.k.double(), 1e-6)
+    expected = rope_and_write_kv_reference(
+        *split(qkv.double(), heads, kv_heads), *tables(rotary, torch.float64), positions, slots, *expected_caches, wide
+    )
+    caches = [torch.full(shape, torch.nan, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
+    actual = rope_and_write_kv(
+        *split(qkv.cuda(), heads, kv_heads),
+        *(table.cuda() for table in tables(rotary)),
+        positions.cuda(),
+        slots.cuda(),
+        *caches,
+        norms and HeadNorms(norms.q.cuda(), norms.k.cuda(), 1e-6),
+    )
+    tolerances = {"rtol": 2e-2, "atol": 3e-2, "equal_nan": True}
+    torch.testing.assert_close(actual.cpu().double(), expected, **tolerances)
+    for cache, wanted in zip(caches, expected_caches, strict=True):
+        torch.testing.assert_close(cache.cpu().double(), wanted, **tolerances)

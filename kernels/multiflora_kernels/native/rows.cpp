@@ -105,7 +105,7 @@ struct RopeArgs {
     int64_t q_token, q_head, k_token, k_head, v_token, v_head;
 };
 
-// Rotates q and k in place and writes k and v to their cache slots.
+// Rotates q and k in place and writes k and v to their cache slots; of a row whose slot is negative nothing is written.
 extern "C" void multiflora_rope_and_write_kv(const RopeArgs* args) {
     const RopeArgs a = *args;
     const int threads = threads_for(a.tokens * (a.q_heads + 2 * a.k_heads) * a.n, PARALLEL_ELEMENTS);
@@ -117,6 +117,7 @@ extern "C" void multiflora_rope_and_write_kv(const RopeArgs* args) {
             float* q = a.q + t * a.q_token + h * a.q_head;
             rotate_head(q, q, cosine, sine, a.half, a.n);
         }
+        if (a.slots[t] < 0) continue;
         const int64_t block = a.slots[t] / a.block_size, offset = a.slots[t] % a.block_size;
         for (int64_t h = 0; h < a.k_heads; ++h) {
             const int64_t target = ((block * a.k_heads + h) * a.block_size + offset) * a.n;
