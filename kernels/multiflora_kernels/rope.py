@@ -76,6 +76,7 @@ def _turn(
     eps: tl.tensor,
     SIZE: tl.constexpr,
     HALF: tl.constexpr,
+    HEADS: tl.constexpr,
     PAIRS: tl.constexpr,
     REST: tl.constexpr,
     NORMED: tl.constexpr,
@@ -85,14 +86,15 @@ def _turn(
     norm: pointer to [SIZE], read if NORMED. REST: 0, or a power of two that holds what does not turn.
     """
     dtype: tl.constexpr = x.dtype.element_ty
-    pair = tl.arange(0, PAIRS)[None, :]
+    # Whole tiles of addresses, also where all heads read the same row: each value then arrives where it is used.
+    pair = tl.broadcast_to(tl.arange(0, PAIRS)[None, :], (HEADS, PAIRS))
     inside = written & (pair < HALF)
     first = tl.load(x + pair, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(x + HALF + pair, mask=inside, other=0.0).to(tl.float32)
     c = tl.load(cos + pair, mask=pair < HALF, other=0.0)
     s = tl.load(sin + pair, mask=pair < HALF, other=0.0)
     if REST > 0:
-        tail = 2 * HALF + tl.arange(0, REST)[None, :]
+        tail = 2 * HALF + tl.broadcast_to(tl.arange(0, REST)[None, :], (HEADS, REST))
         kept = written & (tail < SIZE)
         rest = tl.load(x + tail, mask=kept, other=0.0).to(tl.float32)
     if NORMED:
@@ -169,12 +171,26 @@ def _rope_kernel(
     if part < q_parts:
         heads = part * HEADS + tl.arange(0, HEADS)[:, None]
         x = q + token * q_token + heads * q_head
-        _turn(x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, PAIRS, REST, NORMED)
+        _turn(x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, HEADS, PAIRS, REST, NORMED)
     elif part < q_parts + k_parts:
         heads = (part - q_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         x = k + token * k_token + heads * k_head
         written = (heads < K_HEADS) & (slot >= 0)
-        _turn(k_cache + cached + heads * cache_head, x, written, cos, sin, k_norm, eps, SIZE, HALF, PAIRS, REST, NORMED)
+        _turn(
+            k_cache + cached + heads * cache_head,
+            x,
+            written,
+            cos,
+            sin,
+            k_norm,
+            eps,
+            SIZE,
+            HALF,
+            HEADS,
+            PAIRS,
+            REST,
+            NORMED,
+        )
     else:
         heads = (part - q_parts - k_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         column = tl.arange(0, WIDTH)[None, :]
@@ -252,8 +268,8 @@ def kernel_variants() -> Iterator[KernelVariant]:
             constants = _constants(*form)
             pointers = {"q": dtype, "k": dtype, "v": dtype, "cos": "fp32", "sin": "fp32", "positions": "i64"}
             pointers |= {"kv_slots": "i64", "k_cache": dtype, "v_cache": dtype, "q_norm": dtype, "k_norm": dtype}
-            strides = ("q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "table_row")
-            strides += ("cache_block", "cache_head", "cache_row", "block_size")
+            strides = ["q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "table_row"]
+            strides += ["cache_block", "cache_head", "cache_row", "block_size"]
             yield KernelVariant(
                 f"rope {name} {dtype}",
                 _rope_kernel,
