@@ -20,6 +20,7 @@ from torch import Tensor
 from multiflora_engine.request import EngineFailure, PositionLogprobs, SamplingParams, TokenLogprob
 from multiflora_engine.seen_tokens import SeenTokens
 from multiflora_engine.sequence import Sequence
+from multiflora_engine.staging import Readback
 from multiflora_engine.step import SampledToken
 from multiflora_kernels import sampling
 
@@ -48,25 +49,30 @@ _Output = tuple[_Row, list[int], int]
 """What a sequence wants, the output that the host knows, and the output's length."""
 
 
-@dataclass(frozen=True)
 class SampledStep:
-    """One token per row, on the logits' device: tokens [L] int64, -1 where none can be chosen.
+    """One token per row, on the logits' device and on its way to the host.
 
-    logprobs: of the rows in `wanted` that asked for them, with as many alternatives as `num_top` says.
+    tokens: [L] int64, -1 where none can be chosen. logprobs: of the rows in `wanted`, with as many alternatives as
+    `num_top` says.
     """
 
-    tokens: Tensor
-    wanted: list[int]
-    num_top: list[int]
-    logprobs: sampling.Logprobs | None
+    def __init__(
+        self, tokens: Tensor, wanted: list[int], num_top: list[int], logprobs: sampling.Logprobs | None
+    ) -> None:
+        self.tokens = tokens
+        self._wanted = wanted
+        self._num_top = num_top
+        self._readback = Readback([tokens, *(logprobs or ())])
 
     def collect(self) -> list[SampledToken]:
-        """Waits for the device."""
-        tokens = self.tokens.tolist()
+        """Waits until the device has got so far."""
+        tokens_on_host, *columns = self._readback.wait()
+        tokens = tokens_on_host.tolist()
         logprobs: dict[int, PositionLogprobs] = {}
-        if self.logprobs is not None:
-            chosen = [max(tokens[i], 0) for i in self.wanted]
-            logprobs = dict(zip(self.wanted, _position_logprobs(chosen, self.logprobs, self.num_top), strict=True))
+        if columns:
+            chosen = [max(tokens[i], 0) for i in self._wanted]
+            rows = _position_logprobs(chosen, sampling.Logprobs(*columns), self._num_top)
+            logprobs = dict(zip(self._wanted, rows, strict=True))
         return [
             SampledToken(token, logprobs.get(i)) if token >= 0 else SampledToken(0, failure=_UNUSABLE)
             for i, token in enumerate(tokens)
