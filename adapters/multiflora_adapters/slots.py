@@ -17,6 +17,7 @@ from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 _PIECE_BYTES = 2 << 20
 _ROWS_PER_SLOT = 8
+_RANK_STEP = 16
 
 
 def pool_size(max_loras: int, max_lora_rank: int) -> tuple[int, int]:
@@ -31,10 +32,14 @@ class PoolSite:
     a: [R, K] ([V, R] for an embedding), b: [R, N] with scaling folded in; offsets, ranks: int32 [slots]; ranks is 0
     where the slot's adapter does not touch the site. magnitude: float32 [slots, N], 1 for adapters without DoRA; None
     while no resident adapter has DoRA here. Embedding and head take no memory (R = 0) before an adapter touches them.
+    max_rank: a multiple of 16 that no adapter's rank exceeds.
     """
 
-    def __init__(self, site: Site, num_rows: int, dtype: torch.dtype, offsets: torch.Tensor, ranks: torch.Tensor):
+    def __init__(
+        self, site: Site, num_rows: int, max_rank: int, dtype: torch.dtype, offsets: torch.Tensor, ranks: torch.Tensor
+    ) -> None:
         self.site = site
+        self.max_rank = max_rank
         self.offsets = offsets
         self.ranks = ranks
         self._num_rows = num_rows
@@ -49,6 +54,11 @@ class PoolSite:
     def active(self) -> bool:
         """Whether any resident adapter touches the site; if not, the kernel need not be called."""
         return bool(self._slots)
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether the site has memory, so that a kernel may be called whoever is resident."""
+        return self.b.shape[0] > 0
 
     @property
     def magnitude(self) -> torch.Tensor | None:
@@ -120,22 +130,40 @@ class SlotPool:
     """The adapters on the device. dtype: of a and b. Not thread-safe: the step loop alone uses it."""
 
     def __init__(
-        self, base: BaseModel, num_slots: int, num_rows: int, dtype: torch.dtype, device: torch.device | str
+        self,
+        base: BaseModel,
+        num_slots: int,
+        num_rows: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        max_rank: int | None = None,
     ) -> None:
+        """max_rank: no adapter has a higher one; None: whatever the rows hold."""
         self.num_slots = num_slots
         self.num_rows = num_rows
+        highest = -(-(max_rank or num_rows) // _RANK_STEP) * _RANK_STEP
         self.offsets = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(len(base.sites), num_slots, dtype=torch.int32, device=device)
         self._sites = {
-            name: PoolSite(site, num_rows, dtype, self.offsets, self._ranks[i])
+            name: PoolSite(site, num_rows, highest, dtype, self.offsets, self._ranks[i])
             for i, (name, site) in enumerate(base.sites.items())
         }
         self._rows = RowAllocator(num_rows)
         self._residents: dict[int, _Resident] = {}
+        self._layouts: dict[tuple[tuple[bool, bool], ...], int] = {}
+        self._layout = self._current_layout()
 
     def site(self, name: str) -> PoolSite:
         """The live object of a site; it stays the same for the pool's whole life."""
         return self._sites[name]
+
+    @property
+    def layout(self) -> int:
+        """Names the set of tensors that a CUDA graph over all allocated sites holds: same number, same tensors.
+
+        It changes when embedding, head or a magnitude comes into use, and comes back when they are out of use again.
+        """
+        return self._layout
 
     @property
     def bytes_in_use(self) -> int:
@@ -171,6 +199,7 @@ class SlotPool:
         self._ranks[:, slot] = 0
         for name in resident.host.sites:
             self._sites[name].detach(slot)
+        self._layout = self._current_layout()
 
     def would_fit(self, rank: int, without: Collection[int]) -> bool:
         """Whether an adapter of this rank fits once the slots `without` are removed."""
@@ -188,6 +217,12 @@ class SlotPool:
         self.offsets[slot] = offset
         for name, weights in host.sites.items():
             self._sites[name].attach(slot, weights)
+        self._layout = self._current_layout()
+
+    def _current_layout(self) -> int:
+        """Allocated tensors never move, so which there are says all."""
+        present = tuple((site.is_allocated, site.magnitude is not None) for site in self._sites.values())
+        return self._layouts.setdefault(present, len(self._layouts))
 
 
 def _copy_in_pieces(source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:

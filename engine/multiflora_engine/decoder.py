@@ -32,6 +32,11 @@ class LivePoolSite(LoraSite, Protocol):
         """Whether any resident adapter touches it."""
         ...
 
+    @property
+    def is_allocated(self) -> bool:
+        """Whether it has memory that a kernel may be pointed to."""
+        ...
+
 
 Sites = Callable[[str], LivePoolSite]
 
@@ -55,6 +60,11 @@ def _nothing() -> None:
     pass
 
 
+def _is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
+    """Whether a kernel must look at the site. A graph outlives its adapters: there it looks wherever it may."""
+    return site.is_allocated if lora.is_static else site.active
+
+
 class _Linear:
     """A projection with the adapters' share of it."""
 
@@ -67,9 +77,9 @@ class _Linear:
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
         y = linear(x, self._weight, self._bias)
         if lora is not None:
-            active = [site if site.active else None for site in self._sites]
-            if any(active):
-                lora_linear_(y, x, active, self._columns, lora, self._bias)
+            touched = [site if _is_touched(site, lora) else None for site in self._sites]
+            if any(touched):
+                lora_linear_(y, x, touched, self._columns, lora, self._bias)
         return y
 
 
@@ -134,7 +144,7 @@ class Decoder:
     def _embed(self, batch: ForwardBatch) -> torch.Tensor:
         hidden = F.embedding(batch.token_ids, self._weights.embed_tokens)
         site = self._embedding_site
-        if batch.lora is not None and site is not None and site.active:
+        if batch.lora is not None and site is not None and _is_touched(site, batch.lora):
             lora_embedding_(hidden, batch.token_ids, site, batch.lora)
         return hidden
 

@@ -47,6 +47,7 @@ class _Site:
     offsets: torch.Tensor
     ranks: torch.Tensor
     magnitude: torch.Tensor | None = None
+    max_rank: int = RANK
 
 
 def _microseconds(call: Call) -> float:

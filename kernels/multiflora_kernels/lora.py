@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 
+from .lora_tiles import LoraTiles, build_tiles, static_tiles
+from .lora_triton import MAX_SITES, expand_triton_, gather_triton, shrink_triton
 from .native_library import native_function, pointer
 
 MAX_NATIVE_SITES = 4
@@ -22,7 +24,7 @@ class LoraSite(Protocol):
 
     a: [R, K] (embedding: [V, R], one row per token id), b: [R, N] with the adapter's scaling folded in; contiguous.
     offsets, ranks: [slots] int32; a slot of rank 0 does not touch this site. magnitude: [slots, N] of DoRA, 1 in the
-    rows of adapters without it; None while no resident adapter is DoRA here.
+    rows of adapters without it; None while no resident adapter is DoRA here. max_rank: no adapter has more.
     """
 
     @property
@@ -35,6 +37,8 @@ class LoraSite(Protocol):
     def ranks(self) -> torch.Tensor: ...
     @property
     def magnitude(self) -> torch.Tensor | None: ...
+    @property
+    def max_rank(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class LoraSegments:
     """Which tokens belong to which slot. Tokens are ordered base first, then adapter by adapter.
 
     starts: [G+1] int32, segment g covers tokens starts[g]:starts[g+1]; starts[0] is the number of base tokens.
-    slots: [G] int32. host_starts and host_slots: the same on the host. Built once per step by `build`.
+    slots: [G] int32. host_starts and host_slots: the same as numbers. Built once per step by `build`.
+    tiles: the same for kernels on a GPU, where only they are on the device; None on a CPU.
     """
 
     starts: torch.Tensor
@@ -50,21 +55,35 @@ class LoraSegments:
     num_segments: int
     host_starts: tuple[int, ...]
     host_slots: tuple[int, ...]
+    tiles: LoraTiles | None = None
 
     @classmethod
     def build(cls, starts: Sequence[int], slots: Sequence[int], device: torch.device | str = "cpu") -> LoraSegments:
         """starts: G+1 token offsets, ascending; slots: G slot ids."""
         assert len(starts) == len(slots) + 1, "segment g needs starts[g] and starts[g + 1]"
         return cls(
-            torch.tensor(starts, dtype=torch.int32, device=device),
-            torch.tensor(slots, dtype=torch.int32, device=device),
+            torch.tensor(starts, dtype=torch.int32),
+            torch.tensor(slots, dtype=torch.int32),
             len(slots),
             tuple(starts),
             tuple(slots),
+            None if torch.device(device).type == "cpu" else build_tiles(starts, slots, device),
         )
+
+    @classmethod
+    def static(cls, table: torch.Tensor, max_tokens: int, max_segments: int) -> LoraSegments:
+        """Segments that a CUDA graph reads anew at every replay from `table`; see `lora_tiles.static_tiles`."""
+        unknown = torch.empty(0, dtype=torch.int32)
+        return cls(unknown, unknown, max_segments, (), (), static_tiles(table, max_tokens, max_segments))
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the adapters are known only when the kernels run, so that every site must be visited."""
+        return self.tiles is not None and self.tiles.is_static
 
     def spans(self) -> list[tuple[int, int, int]]:
         """(first token, end token, slot) of every segment."""
+        assert not self.is_static, "what a graph will see is not known on the host"
         return list(zip(self.host_starts, self.host_starts[1:], self.host_slots, strict=False))
 
 
@@ -153,7 +172,10 @@ def lora_linear_(
     present = [(site, span) for site, span in zip(sites, columns, strict=True) if site is not None]
     if not present or segments.num_segments == 0:
         return
-    native = native_function("multiflora_lora_linear", "p") if y.device.type == "cpu" else None
+    if segments.tiles is not None:
+        _lora_linear_triton_(y, x, present, segments.tiles, bias)
+        return
+    native = native_function("multiflora_lora_linear", "p")
     if native is None or not _native_fits(y, x, [site for site, _ in present]):
         lora_linear_reference_(y, x, sites, columns, segments, bias)
         return
@@ -166,6 +188,22 @@ def lora_linear_(
     native(arguments)
 
 
+def _lora_linear_triton_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    present: Sequence[tuple[LoraSite, tuple[int, int]]],
+    tiles: LoraTiles,
+    bias: torch.Tensor | None,
+) -> None:
+    for first in range(0, len(present), MAX_SITES):
+        sites, columns = zip(*present[first : first + MAX_SITES], strict=True)
+        expand_triton_(y, shrink_triton(x, sites, tiles), sites, columns, tiles, bias)
+
+
 def lora_embedding_(h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments) -> None:
     """h: [T, H] in place: LoRA on the token embedding, once per step. See `lora_embedding_reference_`."""
-    lora_embedding_reference_(h, token_ids, site, segments)
+    if segments.tiles is None:
+        lora_embedding_reference_(h, token_ids, site, segments)
+        return
+    values = gather_triton(token_ids, site, segments.tiles)
+    expand_triton_(h, values, [site], [(0, h.shape[1])], segments.tiles, None)

@@ -87,6 +87,30 @@ def test_magnitude_is_one_for_plain_adapters_and_gone_with_the_last_dora(pool):
     assert (pool.site(Q).magnitude[other] == 2).all()
 
 
+def test_layout_names_the_tensors_in_use(pool):
+    empty = pool.layout
+    plain = pool.put(adapter(1, Q))
+    assert pool.layout == empty
+    dora = pool.put(adapter(1, Q, dora=True))
+    with_dora = pool.layout
+    assert with_dora != empty
+    pool.remove(dora)
+    assert pool.layout == empty
+    pool.put(adapter(1, "lm_head"))
+    with_head = pool.layout
+    assert with_head not in (empty, with_dora)
+    assert pool.site("lm_head").is_allocated
+    pool.remove(plain)
+    assert pool.layout == with_head
+    pool.put(adapter(1, Q, dora=True))
+    assert pool.layout not in (empty, with_dora, with_head)
+
+
+def test_max_rank_is_a_multiple_of_sixteen(base, pool):
+    assert pool.site(Q).max_rank == 16
+    assert SlotPool(base, 2, 64, torch.float32, "cpu", max_rank=24).site(Q).max_rank == 32
+
+
 def test_upload_in_pieces_shows_nothing_before_its_end(pool, monkeypatch):
     monkeypatch.setattr("multiflora_adapters.slots._PIECE_BYTES", 512)
     host = adapter(4, Q, K, dora=True, fill=3.0)

@@ -20,6 +20,7 @@ class Site:
     offsets: torch.Tensor
     ranks: torch.Tensor
     magnitude: torch.Tensor | None = None
+    max_rank: int = 128
 
 
 def make_site(k: int, n: int, ranks=RANKS, dora: bool = False, embedding: bool = False) -> Site:

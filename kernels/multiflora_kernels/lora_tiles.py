@@ -1,0 +1,101 @@
+"""The table by which LoRA kernels find their work: runs of a few tokens of one adapter, made on the host in numpy.
+
+Owns the table's layout and its sizes. Does not know sites, ranks nor kernels. A table of a fixed capacity may be filled
+anew between replays of a CUDA graph: nothing about its contents is known to whoever launches a kernel over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+HEADER = 4
+TILE_FIELDS = 4
+"""(first token, tokens, slot, 0); slot is -1 in the tiles of base rows, which follow those of adapters."""
+
+DECODE_TILE, PREFILL_TILE = 16, 64
+"""Tokens of a tile: the least rows a tensor core takes, and what keeps it busy."""
+
+_PREFILL_SEGMENT = 48
+"""A batch with a segment of so many tokens gets large tiles."""
+
+Table = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LoraTiles:
+    """A filled (or, in a graph, still to be filled) table on the device.
+
+    table: int32 [HEADER + capacity * TILE_FIELDS]: (adapter tiles, all tiles, 0, 0), then the tiles.
+    max_adapter_tiles, max_tiles: no table in this place has more of them; what grids are made of.
+    tile: tokens of a tile at most. is_static: the contents change between launches.
+    """
+
+    table: torch.Tensor
+    max_adapter_tiles: int
+    max_tiles: int
+    tile: int
+    is_static: bool
+
+
+def table_entries(max_tokens: int, max_segments: int) -> int:
+    """int32 entries of a decode table that can describe any batch of so many tokens and segments."""
+    return HEADER + TILE_FIELDS * _capacity(max_tokens, max_segments, DECODE_TILE)
+
+
+def fill_table(
+    table: Table, starts: Sequence[int], slots: Sequence[int], num_rows: int, tile: int = DECODE_TILE
+) -> None:
+    """Writes the tiles of a batch into `table` [entries], of which only so much is touched as is needed.
+
+    starts, slots: as for `LoraSegments.build`. num_rows: rows of the batch; those past starts[-1] count as the base's.
+    """
+    firsts, counts, owners, num_adapter_tiles = _tiles(starts, slots, num_rows, tile)
+    end = HEADER + TILE_FIELDS * len(firsts)
+    assert end <= len(table), "the batch has more tokens or segments than the table was made for"
+    table[:HEADER] = num_adapter_tiles, len(firsts), 0, 0
+    rows = table[HEADER:end].reshape(-1, TILE_FIELDS)
+    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] = firsts, counts, owners, 0
+
+
+def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> LoraTiles:
+    """table: int32 [table_entries(max_tokens, max_segments)] on the device; `fill_table` fills it for each launch."""
+    assert table.dtype == torch.int32, "the kernels read int32"
+    assert len(table) >= table_entries(max_tokens, max_segments), "the table is too small for its capacity"
+    max_tiles = _capacity(max_tokens, max_segments, DECODE_TILE)
+    max_adapter_tiles = min(max_tokens, max_segments + max_tokens // DECODE_TILE)
+    return LoraTiles(table, max_adapter_tiles, max_tiles, DECODE_TILE, is_static=True)
+
+
+def build_tiles(starts: Sequence[int], slots: Sequence[int], device: torch.device | str) -> LoraTiles:
+    """The tiles of one batch, in one copy to the device."""
+    counts = np.diff(np.asarray(starts))
+    tile = PREFILL_TILE if len(slots) and int(counts.max()) >= _PREFILL_SEGMENT else DECODE_TILE
+    num_tiles = int((-(-counts // tile)).sum()) + -(-starts[0] // tile)
+    table = np.empty(HEADER + TILE_FIELDS * num_tiles, np.int32)
+    fill_table(table, starts, slots, starts[-1], tile)
+    return LoraTiles(torch.from_numpy(table).to(device), int(table[0]), num_tiles, tile, is_static=False)
+
+
+def _capacity(max_tokens: int, max_segments: int, tile: int) -> int:
+    """Every run of base rows (before and after the adapters) and every segment may end in a tile that is not full."""
+    return min(max_tokens, max_segments + 2 + max_tokens // tile)
+
+
+def _tiles(
+    starts: Sequence[int], slots: Sequence[int], num_rows: int, tile: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """(first token, tokens, slot) of each tile, adapters first, and how many are adapters'."""
+    bounds = np.asarray(starts, dtype=np.int64)
+    begins = np.concatenate([bounds[:-1], [0, bounds[-1]]])
+    ends = np.concatenate([bounds[1:], [bounds[0], num_rows]])
+    owners = np.concatenate([np.asarray(slots, dtype=np.int64), [-1, -1]])
+    per_run = -(-(ends - begins) // tile)
+    runs = np.repeat(np.arange(len(per_run)), per_run)
+    place = np.arange(len(runs)) - np.repeat(np.cumsum(per_run) - per_run, per_run)
+    firsts = begins[runs] + place * tile
+    return firsts, np.minimum(ends[runs] - firsts, tile), owners[runs], int(per_run[:-2].sum())

@@ -1,0 +1,83 @@
+"""The table of tiles: every row in exactly one, adapters first, in time, and refilled in place."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiflora_kernels.lora_tiles import (
+    DECODE_TILE,
+    HEADER,
+    PREFILL_TILE,
+    build_tiles,
+    fill_table,
+    static_tiles,
+    table_entries,
+)
+
+
+def owners(table: np.ndarray, num_rows: int, tile: int) -> list[int]:
+    """The slot of every row, as the tiles say it; checks that adapters come first and nothing comes twice."""
+    num_adapter_tiles, num_tiles = int(table[0]), int(table[1])
+    slots = [-2] * num_rows
+    for index, (first, count, slot, _) in enumerate(table[HEADER : HEADER + 4 * num_tiles].reshape(-1, 4).tolist()):
+        assert (slot >= 0) == (index < num_adapter_tiles)
+        assert 0 < count <= tile
+        for row in range(first, first + count):
+            assert slots[row] == -2
+            slots[row] = slot
+    return slots
+
+
+def expected_owners(starts: list[int], slots: list[int], num_rows: int) -> list[int]:
+    counts = np.diff(starts).tolist()
+    middle = [slot for slot, count in zip(slots, counts, strict=True) for _ in range(count)]
+    return [-1] * starts[0] + middle + [-1] * (num_rows - starts[-1])
+
+
+runs = st.lists(st.integers(0, 70), max_size=9)
+
+
+@given(st.integers(0, 40), runs, st.integers(0, 40))
+def test_every_row_is_in_one_tile(base, counts, padding):
+    starts, slots = np.cumsum([base, *counts]).tolist(), list(range(7, 7 + len(counts)))
+    num_rows = starts[-1] + padding
+    table = np.full(table_entries(num_rows, len(slots)), -9, np.int32)
+    fill_table(table, starts, slots, num_rows)
+    assert owners(table, num_rows, DECODE_TILE) == expected_owners(starts, slots, num_rows)
+    tiles = build_tiles(starts, slots, "cpu")
+    assert owners(tiles.table.numpy(), starts[-1], tiles.tile) == expected_owners(starts, slots, starts[-1])
+    assert tiles.max_adapter_tiles == tiles.table[0]
+    assert len(tiles.table) == HEADER + 4 * tiles.max_tiles
+
+
+def test_long_segments_get_large_tiles():
+    assert build_tiles([0, 4, 20], [1, 2], "cpu").tile == DECODE_TILE
+    assert build_tiles([0, 4, 512], [1, 2], "cpu").tile == PREFILL_TILE
+
+
+def test_a_static_table_takes_whatever_fits_and_nothing_else():
+    table = torch.zeros(table_entries(64, 8), dtype=torch.int32)
+    tiles = static_tiles(table, 64, 8)
+    host = np.zeros(len(table), np.int32)
+    for starts in ([64], [0, *range(57, 65)], [0, 64], [1, 2, 3, 4, 5, 6, 7, 8, 63]):
+        fill_table(host, starts, list(range(len(starts) - 1)), 64)
+        assert host[0] <= tiles.max_adapter_tiles
+        assert host[1] <= tiles.max_tiles
+    with pytest.raises(AssertionError, match="more tokens or segments"):
+        fill_table(host, list(range(65)), list(range(64)), 64)
+
+
+def test_a_large_step_costs_less_than_half_a_millisecond():
+    starts, slots = np.linspace(0, 8192, 65).astype(int).tolist(), list(range(64))
+    best = float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        build_tiles(starts, slots, "cpu")
+        best = min(best, time.perf_counter() - begin)
+    assert best < 0.5e-3
