@@ -22,6 +22,7 @@ TORCH_FREE = (
     "multiflora_adapters.store",
     "multiflora_adapters.validation",
     "multiflora_engine.client",
+    "multiflora_engine.grammar",
     "multiflora_engine.model_config",
     "multiflora_engine.supervisor",
     "multiflora_platform.app",

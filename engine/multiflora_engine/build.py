@@ -4,6 +4,7 @@ process and by the offline `LLM`; knows the parts' constructors and nothing of r
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, load_adapter
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.engine import Engine
+from multiflora_engine.grammar import GrammarError, GrammarVocabulary
+from multiflora_engine.grammar_masks import GrammarMasks
 from multiflora_engine.limits import SchedulerConfig
 from multiflora_engine.loader import load_weights
 from multiflora_engine.machine import choose_device, choose_dtype, dtype_name
@@ -28,6 +31,8 @@ from multiflora_engine.runner import ModelRunner
 from multiflora_engine.sampler import Sampler
 from multiflora_engine.scheduler import Scheduler
 from multiflora_engine.weights import ModelWeights
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,10 +51,13 @@ class BuiltEngine:
     ready: Ready
     probe: Callable[[int], float]
     call_between_layers: Callable[[Callable[[], None]], None]
+    grammars: GrammarMasks | None
 
     def close(self) -> None:
-        """Ends the adapter reader's thread."""
+        """Ends the threads of the adapter reader and of the grammars."""
         self.residency.close()
+        if self.grammars is not None:
+            self.grammars.close()
 
 
 def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, total: None) -> BuiltEngine:
@@ -65,18 +73,31 @@ def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, 
     base = model.base_model(folder.name)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
     pool = SlotPool(base, slots, rows, dtype, device, config.max_lora_rank)
-    sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed)
+    grammars = _grammars(folder, model)
+    sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
     runner = ModelRunner(config, model, weights, pool, sampler)
     progress("kv_cache", 1, 1)
     residency = _residency(config, pool, base, dtype, runner)
-    scheduler = Scheduler(_scheduler_config(config, model, runner), residency, base.digest)
+    scheduler = Scheduler(_scheduler_config(config, model, runner), residency, base.digest, grammars=grammars)
     progress("warmup", 0, 1)
     runner.warm_up()
     progress("warmup", 1, 1)
     ready = _ready(config, weights, pool, runner)
     engine = Engine(runner, scheduler, residency)
-    return BuiltEngine(engine, residency, model, base, ready, runner.probe, runner.call_between_layers)
+    return BuiltEngine(engine, residency, model, base, ready, runner.probe, runner.call_between_layers, grammars)
+
+
+def _grammars(folder: Path, model: ModelConfig) -> GrammarMasks | None:
+    """None where there is no tokenizer that grammars could be matched with; everything else works without."""
+    try:
+        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return GrammarMasks(GrammarVocabulary(definition, model.vocab_size, model.eos_token_ids))
+    except OSError:
+        return None
+    except GrammarError as error:
+        _log.warning("There is no structured output: %s", error)
+        return None
 
 
 def _residency(

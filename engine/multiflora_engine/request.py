@@ -61,6 +61,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     is the salt itself. cache_share: of all KV blocks, what this owner may hold at the same time, above 0 and at most 1.
     bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
     pooling: the request wants its prompt's embedding, of the last token or the mean of all, and no text (max_tokens 0).
+    grammar: what every output must follow, as grammar.py reads it.
     """
 
     id: str
@@ -75,6 +76,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     arrival_time: float = 0.0
     pooling: Pooling | None = None
+    grammar: str | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

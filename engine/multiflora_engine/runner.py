@@ -39,6 +39,8 @@ class Samples(Protocol):
 class Sampler(Protocol):
     """As the runner uses it; see sampler.py."""
 
+    def prepare(self, sequences: list[Sequence]) -> None: ...
+
     def launch(self, logits: torch.Tensor, sequences: list[Sequence], lengths: list[int]) -> Samples: ...
 
     def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]: ...
@@ -126,6 +128,7 @@ class ModelRunner:
         order = slot_order(batch.entries)
         entries = [batch.entries[i] for i in order]
         counts = [_num_logits(entry) for entry in entries]
+        self._sampler.prepare([entry.sequence for entry in entries if entry.samples])
         forward_batch = build_batch(entries, counts, self.block_size, self._weights.device)
         hidden = self._decoder.forward(forward_batch, self._cache)
         ends = list(accumulate(counts))

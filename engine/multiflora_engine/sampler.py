@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiflora_engine.grammar_masks import GrammarMasks
 from multiflora_engine.request import EngineFailure, PositionLogprobs, SamplingParams, TokenLogprob
 from multiflora_engine.seen_tokens import SeenTokens
 from multiflora_engine.sequence import Sequence
@@ -26,6 +27,11 @@ from multiflora_kernels import sampling
 
 _UNUSABLE = EngineFailure(
     "internal_error", "The model's logits leave no token to choose (not finite, or all tokens excluded)."
+)
+_NO_WAY_ON = EngineFailure(
+    "invalid_grammar",
+    "No token is left that the grammar and the request's other parameters (allowed_token_ids, bad_words, logit_bias, "
+    "stop_token_ids with min_tokens) all allow.",
 )
 # All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.
 _HOTTEST = 1e30
@@ -43,23 +49,38 @@ class _Row:
     bad_words: list[list[int]]
     seen: SeenTokens | None
     edited: bool
+    has_grammar: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the largest logit wins."""
+        return not (self.random or self.edited or self.has_grammar or self.seen is not None)
 
 
 _Output = tuple[_Row, list[int], int]
 """What a sequence wants, the output that the host knows, and the output's length."""
+
+_Failures = dict[int, EngineFailure]
+"""By row: what it means when no token can be chosen there, where that is known."""
 
 
 class SampledStep:
     """One token per row, on the logits' device and on its way to the host.
 
     tokens: [L] int64, -1 where none can be chosen. logprobs: of the rows in `wanted`, with as many alternatives as
-    `num_top` says.
+    `num_top` says. failures: where a missing token has a better explanation than unusable logits.
     """
 
     def __init__(
-        self, tokens: Tensor, wanted: list[int], num_top: list[int], logprobs: sampling.Logprobs | None
+        self,
+        tokens: Tensor,
+        wanted: list[int],
+        num_top: list[int],
+        logprobs: sampling.Logprobs | None,
+        failures: _Failures,
     ) -> None:
         self.tokens = tokens
+        self._failures = failures
         self._wanted = wanted
         self._num_top = num_top
         self._readback = Readback([tokens, *(logprobs or ())])
@@ -74,23 +95,38 @@ class SampledStep:
             rows = _position_logprobs(chosen, sampling.Logprobs(*columns), self._num_top)
             logprobs = dict(zip(self._wanted, rows, strict=True))
         return [
-            SampledToken(token, logprobs.get(i)) if token >= 0 else SampledToken(0, failure=_UNUSABLE)
+            SampledToken(token, logprobs.get(i))
+            if token >= 0
+            else SampledToken(0, failure=self._failures.get(i, _UNUSABLE))
             for i, token in enumerate(tokens)
         ]
 
 
 class Sampler:
-    """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none."""
+    """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none. grammars: of the
+    sequences that have one."""
 
-    def __init__(self, vocab_size: int, eos_token_ids: Collection[int] = (), seed: int = 0) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        eos_token_ids: Collection[int] = (),
+        seed: int = 0,
+        grammars: GrammarMasks | None = None,
+    ) -> None:
         self._eos_token_ids = sorted(token for token in eos_token_ids if token < vocab_size)
         self._seed = seed
+        self._grammars = grammars
         self._rows: WeakKeyDictionary[Sequence, _Row] = WeakKeyDictionary()
 
     def needs_last_token(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
         row = self._row(sequence)
-        return row.seen is not None or any(len(word) > 1 for word in row.bad_words)
+        return sequence.grammar is not None or row.seen is not None or any(len(word) > 1 for word in row.bad_words)
+
+    def prepare(self, sequences: Rows[Sequence]) -> None:
+        """Before the forward pass that these will be sampled after: what needs no logits begins beside it."""
+        if self._grammars is not None:
+            self._grammars.prepare(sequences)
 
     def launch(self, logits: Tensor, sequences: Rows[Sequence], lengths: Rows[int]) -> SampledStep:
         """One token per row of logits [L, V] float32, which stay as they are; row l belongs to sequences[l], whose
@@ -101,16 +137,20 @@ class Sampler:
         """
         rows = [self._row(sequence) for sequence in sequences]
         tokens = sampling.greedy(logits)
-        special = [i for i, row in enumerate(rows) if row.random or row.edited or row.seen is not None]
+        special = [i for i, row in enumerate(rows) if not row.is_plain]
+        failures: _Failures = {}
         if special:
             places = torch.tensor(special, device=logits.device)
+            chosen = logits[places]
+            over, failed = self._mask_(chosen, [sequences[i] for i in special])
             tokens[places] = self._choose(
-                logits[places], [(rows[i], sequences[i].output_token_ids, lengths[i]) for i in special]
+                chosen, [(rows[i], sequences[i].output_token_ids, lengths[i]) for i in special], over
             )
+            failures = {special[i]: failure for i, failure in failed.items()}
         wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
         num_top = [rows[i].params.logprobs or 0 for i in wanted]
         logprobs = self._logprobs(logits, tokens, wanted, num_top) if wanted else None
-        return SampledStep(tokens, wanted, num_top, logprobs)
+        return SampledStep(tokens, wanted, num_top, logprobs, failures)
 
     def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]:
         """Log-probabilities of prompt tokens: logits[t] of [T, V] predict token_ids[t]. Raw, as for sampled tokens."""
@@ -138,17 +178,40 @@ class Sampler:
             bad_words=sequence.bad_word_ids,
             seen=SeenTokens(sequence.prompt_token_ids) if penalised else None,
             edited=bool(stops or sequence.bad_word_ids or params.logit_bias or params.allowed_token_ids is not None),
+            has_grammar=sequence.grammar is not None,
         )
 
     def _own_seed(self, request_id: str) -> int:
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
-    def _choose(self, logits: Tensor, rows: list[_Output]) -> Tensor:
-        """Tokens [R] of rows that are not plainly greedy; logits [R, V] are this call's own to change."""
-        for logit_row, (row, output, length) in zip(logits, rows, strict=True):
+    def _mask_(self, logits: Tensor, sequences: list[Sequence]) -> tuple[set[int], _Failures]:
+        """Excludes from logits [R, V] what the sequences' grammars do not allow next.
+
+        Returns the rows where only an end token is left, and for each row with a grammar what it means if that leaves
+        nothing to choose.
+        """
+        masked = [i for i, sequence in enumerate(sequences) if sequence.grammar is not None]
+        if not masked:
+            return set(), {}
+        assert self._grammars is not None, "the scheduler refuses grammars that nobody can read"
+        masks = self._grammars.masks([sequences[i] for i in masked])
+        places = torch.tensor(masked, device=logits.device)
+        sampling.apply_bitmask_(logits, places, torch.from_numpy(masks.bits).to(logits.device))
+        failures = dict.fromkeys(masked, _NO_WAY_ON)
+        for row, error in masks.errors.items():
+            logits[masked[row]] = -torch.inf
+            failures[masked[row]] = EngineFailure("invalid_grammar", error)
+        return {i for i, is_over in zip(masked, masks.is_over.tolist(), strict=True) if is_over}, failures
+
+    def _choose(self, logits: Tensor, rows: list[_Output], over: set[int]) -> Tensor:
+        """Tokens [R] of rows that are not plainly greedy; logits [R, V] are this call's own to change.
+
+        over: rows whose text can only end now. They may do so below min_tokens: end tokens fill up what is missing.
+        """
+        for i, (logit_row, (row, output, length)) in enumerate(zip(logits, rows, strict=True)):
             if row.edited:
-                _edit_(logit_row, row, output, length)
+                _edit_(logit_row, row, output, may_end=i in over or length >= row.params.min_tokens)
         _penalise_(logits, rows)
         tokens = sampling.greedy(logits)
         drawn = [i for i, (row, _, _) in enumerate(rows) if row.random]
@@ -186,7 +249,7 @@ class Sampler:
         return sampling.logprobs(logits, tokens.clamp(min=0), min(max(num_top), logits.shape[1]))
 
 
-def _edit_(logits: Tensor, row: _Row, output: list[int], length: int) -> None:
+def _edit_(logits: Tensor, row: _Row, output: list[int], may_end: bool) -> None:
     """vLLM's order: allowed ids, bad words, min_tokens, logit bias (penalties come after). logits: [V]."""
     params = row.params
     if params.allowed_token_ids is not None:
@@ -197,7 +260,7 @@ def _edit_(logits: Tensor, row: _Row, output: list[int], length: int) -> None:
     for word in row.bad_words:
         if len(word) == 1 or output[1 - len(word) :] == word[:-1]:
             logits[word[-1]] = -torch.inf
-    if row.stops and length < params.min_tokens:
+    if row.stops and not may_end:
         logits[row.stops] = -torch.inf
     if params.logit_bias:
         logits[list(params.logit_bias)] += torch.tensor(list(params.logit_bias.values()), device=logits.device)

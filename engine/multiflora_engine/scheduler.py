@@ -27,6 +27,8 @@ from operator import attrgetter
 from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
 from multiflora_engine.blocks import BlockPool
 from multiflora_engine.finish import finish_of
+from multiflora_engine.grammar import GrammarError
+from multiflora_engine.grammar_source import GrammarSource
 from multiflora_engine.limits import QueueFull, SchedulerConfig
 from multiflora_engine.pooling import embedding_bytes
 from multiflora_engine.prefix_cache import PrefixCache, root_hash
@@ -59,6 +61,7 @@ class Scheduler:
     """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
 
     may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
+    grammars: None refuses requests that have one.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Scheduler:
         base_digest: str,
         clock: Callable[[], float] = time.time,
         may_run_ahead: Callable[[Sequence], bool] = _never,
+        grammars: GrammarSource | None = None,
     ) -> None:
         self.config = config
         self._may_run_ahead = may_run_ahead
@@ -75,6 +79,7 @@ class Scheduler:
         self._adapters = adapters
         self._base_digest = base_digest
         self._clock = clock
+        self._grammars = grammars
         self._cache = PrefixCache(self.pool, config.block_size, config.enable_prefix_caching)
         self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
         self._requests: dict[str, list[Sequence]] = {}
@@ -100,6 +105,8 @@ class Scheduler:
         if request.id in self._requests:
             raise ValueError(f"request {request.id} exists already")
         self.config.check(request)
+        if request.grammar is not None and self._grammars is None:
+            raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
         if len(self._waiting) >= self.config.max_waiting:
             raise QueueFull(f"{len(self._waiting)} sequences are waiting")
         root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
@@ -108,6 +115,8 @@ class Scheduler:
         for sequence in sequences:
             sequence.block_hashes = list(hashes)
             insort(self._waiting, sequence, key=_ORDER)
+            if self._grammars is not None and sequence.grammar is not None:
+                self._grammars.begin(sequence)
         self._serial += len(sequences)
         self._requests[request.id] = sequences
         if request.deadline is not None:
@@ -227,8 +236,8 @@ class Scheduler:
         return num_tokens
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
-        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter nobody; whose
-        owner has used up its share of the blocks holds up the owner's others only."""
+        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter or of a
+        compiled grammar nobody; whose owner has used up its share of the blocks holds up the owner's others only."""
         full: set[str] = set()
         for sequence in islice(self._waiting, self.config.num_prefetched):
             if sequence.adapter_digest is not None:
@@ -242,10 +251,13 @@ class Scheduler:
             if sequence.cache_owner in full:
                 continue
             try:
-                if not self._turns.acquire(sequence):
+                if not self._has_grammar(sequence) or not self._turns.acquire(sequence):
                     continue
             except AdapterUnavailable as error:
                 failures += self._fail_request(sequence.request_id, EngineFailure("adapter_unavailable", str(error)))
+                continue
+            except GrammarError as error:
+                failures += self._fail_request(sequence.request_id, EngineFailure("invalid_grammar", str(error)))
                 continue
             hits = self._cache.hits(sequence)
             if self._awaits_twin(sequence, len(hits)):
@@ -260,6 +272,10 @@ class Scheduler:
                 continue
             self._start(sequence, hits)
             budget -= self._schedule_chunk(sequence, budget, entries)
+
+    def _has_grammar(self, sequence: Sequence) -> bool:
+        """Whether it needs none, or has it compiled. Raises GrammarError."""
+        return sequence.grammar is None or self._grammars is None or self._grammars.is_ready(sequence)
 
     def _awaits_twin(self, sequence: Sequence, num_hits: int) -> bool:
         """Whether to wait for the block after the hits because another sequence computes it; patience is per block."""

@@ -54,6 +54,7 @@ class Sequence:
     cache_share: float
     deadline: float | None
     arrival_time: float
+    grammar: str | None = None
     root_hash: bytes = b""
     output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
@@ -129,6 +130,7 @@ def make_sequences(
             cache_share=request.cache_share,
             deadline=request.deadline,
             arrival_time=request.arrival_time,
+            grammar=request.grammar,
             root_hash=root_hash,
             queued_at=queued_at,
             pooling=request.pooling,

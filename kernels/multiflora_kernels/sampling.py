@@ -1,4 +1,5 @@
-"""From logits [L, V] float32 to tokens: greedy choice, penalties, truncation (top-k, top-p, min-p), draws, logprobs.
+"""From logits [L, V] float32 to tokens: greedy choice, penalties, token bitmasks, truncation (top-k, top-p, min-p),
+draws, log-probabilities.
 
 Knows tensors only; which row wants what is the engine's sampler's business. Every op treats each row alone, so a row's
 result never depends on its neighbours.
@@ -57,6 +58,35 @@ def penalize_(
     x = logits[rows, ids]
     x = torch.where(x > 0, x / repetition, x * repetition)
     logits[rows, ids] = x - frequency * counts - presence * (counts > 0)
+
+
+# ---- token bitmasks
+
+
+def apply_bitmask_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
+    """In place: excludes the tokens whose bits are clear.
+
+    Semantics: x[rows[r], v] = -inf where bit v % 32 of bitmask[r, v // 32] is 0; other rows stay as they are.
+    logits: [L, V] float32. rows: [R] int64, distinct. bitmask: [R, ceil(V / 32)] int32.
+    """
+    if logits.device.type == "cpu":
+        _apply_bitmask_cpu_(logits, rows, bitmask)
+    else:
+        apply_bitmask_reference_(logits, rows, bitmask)
+
+
+def apply_bitmask_reference_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
+    shifts = torch.arange(32, dtype=torch.int32, device=bitmask.device)
+    bits = (bitmask[:, :, None] >> shifts & 1).flatten(1)[:, : logits.shape[1]]
+    logits[rows] = logits[rows].masked_fill(bits == 0, -torch.inf)
+
+
+def _apply_bitmask_cpu_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
+    """Bit by bit in numpy, row by row: no [R, V] tensor of integers is made."""
+    array, words = logits.numpy(), bitmask.contiguous().numpy().view(np.uint8)
+    for row, mask in zip(rows.tolist(), words, strict=True):
+        excluded = np.unpackbits(mask, count=array.shape[1], bitorder="little") == 0
+        array[row, excluded] = -np.inf
 
 
 # ---- random draws

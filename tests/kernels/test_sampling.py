@@ -29,6 +29,20 @@ def _chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
     return (statistic - freedom) / math.sqrt(2 * freedom)
 
 
+@pytest.mark.parametrize("op", [sampling.apply_bitmask_, sampling.apply_bitmask_reference_])
+@pytest.mark.parametrize("vocab", [1, 31, 32, 33, V])
+def test_bitmasks_exclude_tokens_of_their_rows_alone(op: object, vocab: int) -> None:
+    logits = _logits(4, vocab)
+    allowed = np.random.default_rng(vocab).random((2, vocab)) < 0.4
+    padded = np.pad(allowed, ((0, 0), (0, -vocab % 32)), constant_values=True)
+    bitmask = torch.from_numpy(np.packbits(padded, axis=1, bitorder="little").view(np.int32))
+    expected = logits.clone()
+    for row, bits in zip((3, 1), allowed, strict=True):
+        expected[row, torch.from_numpy(~bits)] = -torch.inf
+    op(logits, torch.tensor([3, 1]), bitmask)
+    assert torch.equal(logits, expected)
+
+
 @pytest.mark.parametrize("op", [sampling.greedy, sampling.greedy_reference])
 def test_greedy_takes_the_lowest_of_equal_maxima_and_marks_rows_without_one(op: object) -> None:
     logits = _logits(7)

@@ -1,0 +1,65 @@
+"""One grammar for one vocabulary: from its text to a matcher that says which tokens may come next. Torch-free.
+
+A grammar is a text as llguidance reads it (Lark, or a JSON list of grammars). The gateway's compiler and the engine
+make matchers here, with the same limits, so that what one accepts the other accepts. Knows no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+MAX_ERROR_CHARACTERS = 400
+
+
+class GrammarError(ValueError):
+    """A grammar that cannot be read, cannot be satisfied, or is too complex; the message says which and where."""
+
+
+class GrammarVocabulary:
+    """The tokens that grammars choose from.
+
+    definition: the content of a tokenizer.json. vocab_size: of the logits, at least the tokenizer's. eos_token_ids:
+    what may follow a complete text; at least one. Raises GrammarError for tokenizers whose bytes are not known.
+    """
+
+    def __init__(self, definition: str, vocab_size: int, eos_token_ids: Collection[int]) -> None:
+        if not eos_token_ids:
+            raise GrammarError("the model has no end-of-sequence token, so no structured output could ever end")
+        try:
+            self._tokenizer = LLTokenizer(definition, n_vocab=vocab_size, eos_token=sorted(eos_token_ids))
+        except Exception as error:  # the library raises what its parsers raise
+            raise GrammarError(f"this model's tokenizer cannot be used with grammars: {error}") from None
+        self.vocab_size = vocab_size
+        self.eos_token_ids = frozenset(eos_token_ids)
+
+    def matcher(self, grammar: str) -> LLMatcher:
+        """Before the first token. May take a second for the largest grammars, without the GIL. Raises GrammarError."""
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_limits())
+        check(matcher)
+        return matcher
+
+
+def check(matcher: LLMatcher) -> None:
+    """Raises GrammarError if the matcher has failed; it never recovers."""
+    if matcher.is_error():
+        raise GrammarError(_shortened(matcher.get_error()))
+
+
+def _limits() -> LLParserLimits:
+    """About ten milliseconds for a mask and 100 MB for a lexer at worst; ordinary schemas need a thousandth."""
+    return LLParserLimits(
+        initial_lexer_fuel=1_000_000,
+        step_lexer_fuel=100_000,
+        step_max_items=50_000,
+        max_lexer_states=50_000,
+        max_grammar_size=500_000,
+        verbose_errors=False,
+    )
+
+
+def _shortened(message: str) -> str:
+    """On one line, without the parser's state."""
+    text = " ".join(message.partition("<state>")[0].split())
+    return text if len(text) <= MAX_ERROR_CHARACTERS else text[:MAX_ERROR_CHARACTERS] + "…"
