@@ -411,6 +411,7 @@ class Scheduler:
                 embedding=embedding_bytes(sequence),
                 cached_tokens=sequence.cached_tokens,
                 queued_seconds=sequence.queued_seconds,
+                device_seconds=sequence.device_seconds,
                 finish_reason="stop",
             )
         ]

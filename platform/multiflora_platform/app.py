@@ -11,6 +11,7 @@ from multiflora_platform import docs_page, error_pages, health
 from multiflora_platform.gateway import chat, completions, lora_calls, models, tokenization
 from multiflora_platform.gateway.bodies import component_schemas
 from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
+from multiflora_platform.registry.answers import answer_schemas
 from multiflora_platform.registry.routes import router as registry_router
 from multiflora_platform.services import Services
 
@@ -32,12 +33,13 @@ def create_app(services: Services) -> FastAPI:
 
 
 def _describe_bodies(app: FastAPI) -> None:
-    """FastAPI does not know the msgspec bodies that the OpenAI routes read."""
+    """FastAPI does not know the msgspec types that routes read and answer."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = describe()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(component_schemas())
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update({**component_schemas(), **answer_schemas()})
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

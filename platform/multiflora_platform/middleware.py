@@ -54,6 +54,7 @@ class RequestLog:
                 status = message["status"]
                 taken = b"%d" % ((time.perf_counter() - start) * 1e3)
                 head = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", taken)]
+                head += self._limits(scope)
                 message = {**message, "headers": [*message["headers"], *head]}
             await send(message)
 
@@ -70,6 +71,12 @@ class RequestLog:
             if counted:
                 self._services.request_ended()
             self._note(scope, request_id, status, time.perf_counter() - start)
+
+    def _limits(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What is left of the limits that this request counted against."""
+        principal = scope.get("state", {}).get("limited")
+        found = self._services.limits.headers(principal) if principal else {}
+        return [(name.encode(), value.encode()) for name, value in found.items()]
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         if scope.get("state", {}).get("client_gone"):

@@ -25,6 +25,8 @@ from multiflora_engine.protocol import Ready
 from multiflora_engine.supervisor import EngineFailed, EngineSupervisor
 from multiflora_platform.app import create_app
 from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.banner import Banner, KeySource
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
@@ -168,6 +170,9 @@ async def _parts(
             registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
+        usage = UsageLedger(registry.database)
+        usage.start()
+        stack.push_async_callback(usage.close)
         engine = EngineSupervisor(
             engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
             on_progress=display.update,
@@ -180,6 +185,8 @@ async def _parts(
             registry=registry,
             keys=keys,
             metrics=Metrics(opened.served.name),
+            limits=Limits(),
+            usage=usage,
             seeding=True,
         )
         await engine.start()

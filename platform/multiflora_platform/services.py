@@ -21,6 +21,8 @@ from multiflora_platform.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from multiflora_engine.token_stream import TokenStream
     from multiflora_platform.auth.keys import KeyStore
+    from multiflora_platform.auth.limits import Limits
+    from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.gateway.generation import Generation
     from multiflora_platform.registry.service import Registry
     from multiflora_platform.settings import Settings
@@ -81,6 +83,8 @@ class Services:
     registry: Registry
     keys: KeyStore
     metrics: Metrics
+    limits: Limits
+    usage: UsageLedger
     seeding: bool = False
     draining: bool = False
     active: set[Generation] = field(default_factory=set)

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request
 
 from multiflora_platform.auth.errors import Forbidden, Unauthenticated
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.scopes import scope_of
 
 PUBLIC = (
     "/health",
@@ -21,10 +22,15 @@ PUBLIC_PREFIXES = ("/ui",)
 
 
 async def require_key(request: Request) -> Principal:
-    """Any valid key. Raises Unauthenticated."""
+    """Any valid key whose scopes cover this route. Raises Unauthenticated or Forbidden."""
     principal: Principal | None = request.app.state.services.keys.authenticate(request.headers.get("authorization"))
     if principal is None:
         raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+    if principal.policy.disabled:
+        raise Forbidden("The tenant is disabled.")
+    needed = scope_of(request.method, request.url.path)
+    if principal.scopes is not None and needed not in principal.scopes:
+        raise Forbidden(f"This key's scopes do not include {needed!r}.")
     request.state.principal = principal
     return principal
 

@@ -1,4 +1,4 @@
-"""API keys and tenants: made, listed, revoked, and looked up on every request from memory. Does not know routes.
+"""API keys: made, listed, rotated, revoked, and looked up on every request from memory. Does not know routes.
 
 A key is `mf-` and 256 random bits; only its HMAC is kept: database and secret together do not give a key away.
 """
@@ -6,45 +6,44 @@ A key is `mf-` and 256 random bits; only its HMAC is kept: database and secret t
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import asdict, replace
 from sqlalchemy import select
 
+from multiflora_platform.auth import answers
+from multiflora_platform.auth.directory import Directory, Entry
 from multiflora_platform.auth.principals import Principal, Role
+from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.auth.secret import Secret
+from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.registry.database import Change, Database
-from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound, TenantExists, TenantNotFound
+from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound
 from multiflora_platform.registry.names import check_name
 from multiflora_platform.registry.tables import Key, Tenant
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
 OPEN_PRINCIPAL = Principal("admin", None, "no-auth")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    hmac: str
-    principal: Principal
+# What a tenant's key can be narrowed to; the other scopes stand for what its role may not do.
+TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usage:read", "metrics"})
 
 
 class KeyStore:
-    """Open with `KeyStore.open`."""
+    """Open with `KeyStore.open`. tenants: their owners."""
 
     def __init__(self, database: Database, secret: Secret, no_auth: bool) -> None:
+        self.secret = secret
         self._database = database
-        self._secret = secret
+        self._directory = Directory(database)
+        self.tenants = Tenants(database, self._directory)
         self._no_auth = no_auth
-        self._configured: dict[str, _Entry] = {}
-        self._entries: Mapping[str, _Entry] = {}
         self._used: dict[str, float] = {}
         self._flushed = time.monotonic()
         self._flushing: asyncio.Task[None] | None = None
@@ -57,114 +56,127 @@ class KeyStore:
         store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth)
         for number, key in enumerate(admin_keys, start=1):
             digest = store._hmac(key)
-            store._configured[digest] = _Entry(digest, Principal("admin", None, f"api-key-{number}"))
-        await store._reload()
+            store._directory.configured[digest] = Entry(digest, Principal("admin", None, f"api-key-{number}"))
+        await store.reload()
         return store
+
+    async def reload(self) -> None:
+        """Look at the database again, for what another process has changed."""
+        await self._directory.reload()
 
     async def bootstrap(self) -> str | None:
         """An admin key where there is none at all, to be shown this once; otherwise None.
 
         Apart from `open`: a start that fails before it can show the key must not lock everybody out.
         """
-        if self._no_auth or any(entry.principal.is_admin for entry in self._entries.values()):
+        if self._no_auth or self._directory.has_admin:
             return None
-        made = await self.create_key("system", name="first-start", role="admin", tenant=None)
-        return str(made["key"])
+        return (await self.create_key("system", name="first-start", role="admin", tenant=None)).key
 
     def authenticate(self, header: str | None) -> Principal | None:
-        """header: `Bearer <key>`. None: no key, or one that is unknown or revoked."""
+        """header: `Bearer <key>`. None: no key, or one that is unknown, expired or revoked."""
         if self._no_auth:
             return OPEN_PRINCIPAL
         scheme, _, key = (header or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
             return None
-        digest = self._hmac(key)
-        entry = self._entries.get(digest)
-        if entry is None or not hmac.compare_digest(entry.hmac, digest):
-            return None
-        self._note_use(entry.principal.key_id)
-        return entry.principal
+        principal = self._directory.find(self._hmac(key))
+        if principal is not None:
+            self._note_use(principal.key_id)
+        return principal
 
     def cache_salt(self, principal: Principal) -> str:
-        """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins."""
+        """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins, and one
+        for all tenants together that opted in to share."""
+        if principal.policy.shared_prefixes:
+            return self.secret.derive("cache-salt", "shared")
+        return self.cache_owner(principal)
+
+    def cache_owner(self, principal: Principal) -> str:
+        """Whose share of the cache its blocks count towards."""
         if self._no_auth:
             return "no-auth"
         who = "admin" if principal.tenant_id is None else f"tenant:{principal.tenant_id}"
-        return self._secret.derive("cache-salt", who)
+        return self.secret.derive("cache-salt", who)
 
-    async def create_key(self, actor: str, *, name: str, role: Role, tenant: str | None) -> dict[str, Any]:
+    async def create_key(
+        self,
+        actor: str,
+        *,
+        name: str,
+        role: Role,
+        tenant: str | None,
+        scopes: Sequence[Scope] | None = None,
+        expires_at: datetime | None = None,
+    ) -> answers.NewlyMadeKey:
         """The key's view and, this once, `key` itself. Raises TenantNotFound, InvalidRequest."""
         check_name(name)
-        if (role == "tenant") != (tenant is not None):
-            raise InvalidRequest("A key of role tenant names its tenant; an admin key names none.", pointer="/tenant")
-        key = f"mf-{secrets.token_urlsafe(32)}"
+        _check(role, tenant, scopes, expires_at)
 
-        async def work(change: Change) -> dict[str, Any]:
-            owner = await _tenant(change, tenant) if tenant is not None else None
+        async def work(change: Change) -> answers.NewlyMadeKey:
+            owner = await require_tenant(change, tenant) if tenant is not None else None
             row = Key(
-                id=f"key_{secrets.token_hex(8)}",
-                hmac=self._hmac(key),
-                prefix=key[:7],
                 name=name,
                 role=role,
                 tenant_id=owner.id if owner else None,
-                created_at=change.now,
+                scopes=None if scopes is None else sorted(set(scopes)),
+                expires_at=expires_at,
             )
-            change.session.add(row)
-            await change.session.flush()
-            change.record("key.created", row.id, key=row.id, name=name, role=role, tenant=tenant)
-            await self._follow(change)
-            return _key_view(row, tenant)
+            made = await self._add(change, row, tenant)
+            change.record("key.created", row.id, key=row.id, name=name, role=role, tenant=tenant, scopes=row.scopes)
+            return made
 
-        return {**await self._database.write(actor, work), "key": key}
+        return await self._database.write(actor, work)
+
+    async def rotate_key(self, actor: str, key_id: str, overlap_seconds: int) -> answers.NewlyMadeKey:
+        """A new key like the old one, which ends after the overlap. Raises KeyNotFound, InvalidRequest."""
+
+        async def work(change: Change) -> answers.NewlyMadeKey:
+            old = await _require(change, key_id)
+            if old.revoked_at is not None:
+                raise InvalidRequest(f"Key {key_id} is revoked; make a new one.")
+            tenant = await change.session.get(Tenant, old.tenant_id) if old.tenant_id is not None else None
+            row = Key(
+                name=old.name,
+                role=old.role,
+                tenant_id=old.tenant_id,
+                scopes=old.scopes,
+                expires_at=old.expires_at,
+                rotated_from=old.id,
+            )
+            end = change.now + timedelta(seconds=overlap_seconds)
+            old.expires_at = min(old.expires_at or end, end)
+            made = await self._add(change, row, tenant.name if tenant else None)
+            change.record("key.rotated", old.id, key=old.id, by=row.id, until=old.expires_at.isoformat())
+            return made
+
+        return await self._database.write(actor, work)
 
     async def revoke_key(self, actor: str, key_id: str) -> None:
         """At once, for every later request. Raises KeyNotFound; revoking again changes nothing."""
 
         async def work(change: Change) -> None:
-            row = await change.session.get(Key, key_id)
-            if row is None:
-                raise KeyNotFound(f"There is no key {key_id[:40]!r}.")
+            row = await _require(change, key_id)
             if row.revoked_at is None:
                 row.revoked_at = change.now
                 change.record("key.revoked", key_id, key=key_id)
-                await change.session.flush()
-                await self._follow(change)
+                await self._directory.follow(change)
 
         await self._database.write(actor, work)
 
-    async def keys(self, key_id: str | None = None) -> list[dict[str, Any]]:
-        """All keys, or the one; oldest first; never the key itself."""
+    async def keys(self, key_id: str | None = None, tenant: str | None = None) -> list[answers.Key]:
+        """All keys, the one, or a tenant's; oldest first; never the key itself. Raises KeyNotFound."""
         query = select(Key, Tenant.name).outerjoin(Tenant, Tenant.id == Key.tenant_id).order_by(Key.created_at, Key.id)
         if key_id is not None:
             query = query.where(Key.id == key_id)
+        if tenant is not None:
+            query = query.where(Tenant.name == tenant)
         async with self._database.read() as session:
-            rows = [_key_view(row, tenant) for row, tenant in await session.execute(query)]
+            rows = [self._with_last_use(_shown(row, owner)) for row, owner in await session.execute(query)]
         if key_id is not None and not rows:
-            raise KeyNotFound(f"There is no key {key_id[:40]!r}.")
-        for row in rows:
-            if row["id"] in self._used:
-                row["last_used_at"] = datetime.fromtimestamp(self._used[row["id"]], UTC).isoformat()
+            raise _no_key(key_id)
         return rows
-
-    async def create_tenant(self, actor: str, name: str) -> dict[str, Any]:
-        check_name(name)
-
-        async def work(change: Change) -> dict[str, Any]:
-            if await change.session.scalar(select(Tenant).where(Tenant.name == name)) is not None:
-                raise TenantExists(f"A tenant named {name!r} exists.", pointer="/name")
-            row = Tenant(name=name, created_at=change.now)
-            change.session.add(row)
-            await change.session.flush()
-            change.record("tenant.created", name, tenant=name)
-            return _tenant_view(row)
-
-        return await self._database.write(actor, work)
-
-    async def tenants(self) -> list[dict[str, Any]]:
-        async with self._database.read() as session:
-            return [_tenant_view(row) for row in await session.scalars(select(Tenant).order_by(Tenant.name))]
 
     async def close(self) -> None:
         if self._flushing is not None:
@@ -172,23 +184,20 @@ class KeyStore:
         await self._flush()
 
     def _hmac(self, key: str) -> str:
-        return self._secret.derive("api-key", key)
+        return self.secret.derive("api-key", key)
 
-    async def _reload(self) -> None:
-        async with self._database.read() as session:
-            self._entries = await self._load(session)
+    async def _add(self, change: Change, row: Key, tenant: str | None) -> answers.NewlyMadeKey:
+        key = f"mf-{secrets.token_urlsafe(32)}"
+        row.id, row.hmac, row.prefix = f"key_{secrets.token_hex(8)}", self._hmac(key), key[:7]
+        row.created_at = change.now
+        change.session.add(row)
+        await self._directory.follow(change)
+        return answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant)))
 
-    async def _follow(self, change: Change) -> None:
-        entries = await self._load(change.session)
-        change.after_commit.append(lambda: setattr(self, "_entries", entries))
-
-    async def _load(self, session: Any) -> Mapping[str, _Entry]:
-        query = select(Key, Tenant.name).outerjoin(Tenant, Tenant.id == Key.tenant_id).where(Key.revoked_at.is_(None))
-        stored = {
-            row.hmac: _Entry(row.hmac, Principal(row.role, tenant, row.id, row.tenant_id))
-            for row, tenant in await session.execute(query)
-        }
-        return {**stored, **self._configured}
+    def _with_last_use(self, key: answers.Key) -> answers.Key:
+        """As of now; the database learns of it once in a while."""
+        used = self._used.get(key.id)
+        return key if used is None else replace(key, last_used_at=datetime.fromtimestamp(used, UTC).isoformat())
 
     def _note_use(self, key_id: str) -> None:
         self._used[key_id] = time.time()
@@ -213,24 +222,27 @@ class KeyStore:
             _log.warning("could not note when keys were used: %s", error)
 
 
-async def _tenant(change: Change, name: str) -> Tenant:
-    row = await change.session.scalar(select(Tenant).where(Tenant.name == name))
+def _check(role: Role, tenant: str | None, scopes: Sequence[Scope] | None, expires_at: datetime | None) -> None:
+    if (role == "tenant") != (tenant is not None):
+        raise InvalidRequest("A key of role tenant names its tenant; an admin key names none.", pointer="/tenant")
+    if role == "tenant" and (beyond := sorted(set(scopes or ()) - TENANT_SCOPES)):
+        raise InvalidRequest(f"A tenant's key cannot have the scope {beyond[0]!r}.", pointer="/scopes")
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise InvalidRequest("expires_at has passed already.", pointer="/expires_at")
+
+
+async def _require(change: Change, key_id: str) -> Key:
+    row = await change.session.get(Key, key_id)
     if row is None:
-        raise TenantNotFound(f"There is no tenant named {name[:80]!r}; POST /api/v1/tenants first.", pointer="/tenant")
+        raise _no_key(key_id)
     return row
 
 
-def _tenant_view(row: Tenant) -> dict[str, Any]:
-    return {"id": row.id, "name": row.name, "created_at": row.created_at.isoformat()}
+def _no_key(key_id: str) -> KeyNotFound:
+    return KeyNotFound(f"There is no key {key_id[:40]!r}.")
 
 
-def _key_view(row: Key, tenant: str | None) -> dict[str, Any]:
-    moments = {name: getattr(row, name) for name in ("created_at", "revoked_at", "last_used_at")}
-    return {
-        "id": row.id,
-        "name": row.name,
-        "role": row.role,
-        "tenant": tenant,
-        "prefix": row.prefix,
-        **{name: moment.isoformat() if moment else None for name, moment in moments.items()},
-    }
+def _shown(row: Key, tenant: str | None) -> answers.Key:
+    shown: dict[str, Any] = {field: getattr(row, field) for field in answers.Key.__struct_fields__ if field != "tenant"}
+    shown |= {name: moment.isoformat() for name, moment in shown.items() if isinstance(moment, datetime)}
+    return answers.Key(tenant=tenant, **shown)

@@ -2,53 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import Request
 
+from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage
+from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.bodies import NewKey, NewTenant, read_json, schema
+from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.bodies import read_json, schema
 from multiflora_platform.registry.requests import keys_of
 
-router = APIRouter(tags=["keys"])
+router = APIRouter()
 Admin = Annotated[Principal, Depends(require_admin)]
 
 
-@router.post("/tenants", status_code=201, openapi_extra=schema(NewTenant))
+@router.post(
+    "/tenants", tags=["tenants"], status_code=201, openapi_extra=schema(NewTenant), responses=answers(Tenant, 201)
+)
 async def create_tenant(request: Request, principal: Admin) -> Response:
+    """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
     body = await read_json(request, NewTenant)
-    return JSONResponse(await keys_of(request).create_tenant(principal.actor, body.name), 201)
+    made = await keys_of(request).tenants.create(principal.actor, body.name, **body.fields)
+    return rendered(made, 201, {"Location": f"/api/v1/tenants/{made.name}"})
 
 
-@router.get("/tenants")
-async def list_tenants(request: Request, principal: Admin) -> dict[str, Any]:
-    return {"items": await keys_of(request).tenants(), "next_page_token": None}
+@router.get("/tenants", tags=["tenants"], responses=answers(TenantPage))
+async def list_tenants(request: Request, principal: Admin) -> Response:
+    """By name, all of them."""
+    return rendered(TenantPage(items=await keys_of(request).tenants.all(), next_page_token=None))
 
 
-@router.post("/keys", status_code=201, openapi_extra=schema(NewKey))
+@router.get("/tenants/{tenant}", tags=["tenants"], responses=answers(Tenant))
+async def get_tenant(request: Request, principal: Admin, tenant: str) -> Response:
+    return rendered(await keys_of(request).tenants.one(tenant))
+
+
+@router.patch("/tenants/{tenant}", tags=["tenants"], openapi_extra=schema(TenantPatch), responses=answers(Tenant))
+async def change_tenant(request: Request, principal: Admin, tenant: str) -> Response:
+    """Holds from the next request on; null lifts a limit."""
+    body = await read_json(request, TenantPatch)
+    return rendered(await keys_of(request).tenants.amend(principal.actor, tenant, **body.fields))
+
+
+@router.post(
+    "/keys", tags=["keys"], status_code=201, openapi_extra=schema(NewKey), responses=answers(NewlyMadeKey, 201)
+)
 async def create_key(request: Request, principal: Admin) -> Response:
     """The answer's `key` is shown this once."""
     body = await read_json(request, NewKey)
-    made = await keys_of(request).create_key(principal.actor, name=body.name, role=body.role, tenant=body.tenant)
-    headers = {"Location": f"/api/v1/keys/{made['id']}", "Cache-Control": "no-store"}
-    return JSONResponse(made, 201, headers=headers)
+    made = await keys_of(request).create_key(
+        principal.actor,
+        name=body.name,
+        role=body.role,
+        tenant=body.tenant,
+        scopes=body.scopes,
+        expires_at=body.expires_at,
+    )
+    return _made(made)
 
 
-@router.get("/keys")
-async def list_keys(request: Request, principal: Admin) -> dict[str, Any]:
-    return {"items": await keys_of(request).keys(), "next_page_token": None}
+@router.get("/keys", tags=["keys"], responses=answers(KeyPage))
+async def list_keys(request: Request, principal: Admin, tenant: str | None = None) -> Response:
+    """Oldest first; `tenant`: only this one's."""
+    return rendered(KeyPage(items=await keys_of(request).keys(tenant=tenant), next_page_token=None))
 
 
-@router.get("/keys/{key_id}")
-async def get_key(request: Request, principal: Admin, key_id: str) -> dict[str, Any]:
-    return (await keys_of(request).keys(key_id))[0]
+@router.get("/keys/{key_id}", tags=["keys"], responses=answers(Key))
+async def get_key(request: Request, principal: Admin, key_id: str) -> Response:
+    return rendered((await keys_of(request).keys(key_id))[0])
 
 
-@router.delete("/keys/{key_id}", status_code=204)
+@router.post(
+    "/keys/{key_id}:rotate",
+    tags=["keys"],
+    status_code=201,
+    openapi_extra=schema(KeyRotation),
+    responses=answers(NewlyMadeKey, 201),
+)
+async def rotate_key(request: Request, principal: Admin, key_id: str) -> Response:
+    """A new key like the old one, which goes on working for `overlap_seconds`."""
+    body = await read_json(request, KeyRotation)
+    return _made(await keys_of(request).rotate_key(principal.actor, key_id, body.overlap_seconds))
+
+
+@router.delete("/keys/{key_id}", tags=["keys"], status_code=204)
 async def revoke_key(request: Request, principal: Admin, key_id: str) -> Response:
     """Refused from the next request on; it stays in the list, with `revoked_at`."""
     await keys_of(request).revoke_key(principal.actor, key_id)
     return Response(status_code=204)
+
+
+def _made(key: NewlyMadeKey) -> Response:
+    return rendered(key, 201, {"Location": f"/api/v1/keys/{key.id}", "Cache-Control": "no-store"})

@@ -17,14 +17,19 @@ from starlette.requests import Request
 
 from multiflora_engine.request import GenerateRequest, SamplingParams
 from multiflora_engine.sampling_params import bad_word_token_ids
+from multiflora_platform.auth.limits import LimitReached
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.errors import ApiError, invalid, model_not_found, unavailable
+from multiflora_platform.gateway.errors import ApiError, invalid, model_not_found, rate_limited, unavailable
 from multiflora_platform.gateway.generation import Generation
+from multiflora_platform.gateway.metering import Meter
 from multiflora_platform.gateway.requests import GenerationRequest
 from multiflora_platform.services import Services
 
 _MAX_TIMEOUT = 86_400.0
 _PRIORITIES = 2**31
+# A tenant's class decides before what its requests ask for; these are the classes' first priorities.
+_CLASS_WIDTH = 1 << 20
+_CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,13 @@ class Admission:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self._deadline = _deadline(request, self.arrival)
         self._priority = _priority(body.priority, principal)
-        self.target = resolve_model(self.services, body.model, body.user)
+        self.target = resolve_model(self.services, principal, body.model, body.user)
+        request.state.limited = principal
+        try:
+            self._claim = self.services.limits.admit(principal)
+        except LimitReached as reached:
+            raise rate_limited(reached) from None
+        self._held.callback(self._claim.close)
         if self.target.digest is not None:
             self._held.enter_context(self.services.registry.lease(self.target.digest))
 
@@ -60,6 +71,10 @@ class Admission:
 
     def start(self, prompts: Sequence[tuple[list[int], SamplingParams]]) -> list[Generation]:
         """Sends each prompt to the engine. Raises ApiError."""
+        try:
+            self._claim.prompt(sum(len(ids) for ids, _ in prompts))
+        except LimitReached as reached:
+            raise rate_limited(reached) from None
         return [self._start(ids, params) for ids, params in prompts]
 
     def _start(self, ids: list[int], params: SamplingParams) -> Generation:
@@ -70,14 +85,16 @@ class Admission:
             params=params,
             adapter_digest=self.target.digest,
             cache_salt=self._cache_salt(),
-            cache_owner=self.services.keys.cache_salt(self._principal),
+            cache_owner=self.services.keys.cache_owner(self._principal),
+            cache_share=self._principal.policy.kv_share,
             bad_word_ids=bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False)),
             priority=self._priority,
             deadline=self._deadline,
             arrival_time=self.arrival,
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
-        generation = Generation(self.services, request, self.target.adapter, [metrics])
+        meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
+        generation = Generation(self.services, request, self.target.adapter, [metrics, meter])
         self._held.callback(generation.close)
         return generation
 
@@ -90,14 +107,14 @@ class Admission:
         return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
 
 
-def resolve_model(services: Services, model: str, user: str | None) -> Target:
-    """Raises ApiError: an unknown model is a 404, never the base model."""
+def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> Target:
+    """Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's."""
     if not model:
         raise invalid("model", "model is empty; GET /v1/models lists what is served.")
-    if model == services.model.name:
+    if model == services.model.name and principal.may_use(model):
         return Target(model, None, None)
     resolved = services.registry.resolve(model, user)
-    if resolved is None:
+    if resolved is None or not principal.may_use(resolved.name, resolved.owner):
         raise model_not_found(model)
     return Target(model, resolved.name, resolved.digest)
 
@@ -116,10 +133,11 @@ def _deadline(request: Request, arrival: float) -> float | None:
 
 
 def _priority(priority: int | None, principal: Principal) -> int:
+    first = _CLASSES[principal.policy.priority]
     if priority is None:
-        return 0
+        return first
     if not -_PRIORITIES <= priority < _PRIORITIES:
         raise invalid("priority", "priority must be a 32-bit integer; smaller runs first.")
     if priority < 0 and not principal.is_admin:
         raise ApiError(403, "forbidden", "A priority below 0 needs an admin key.", param="priority")
-    return priority
+    return priority if principal.is_admin else first + min(priority, _CLASS_WIDTH - 1)

@@ -1,8 +1,9 @@
 """What a client of /v1 is told when something is wrong: one exception, one envelope, stable string codes.
 
 ApiError   400 invalid_value, unsupported_parameter, context_length_exceeded   401 invalid_api_key   403 forbidden
-           404 model_not_found, not_found   413 request_too_large   429 server_overloaded   431 headers_too_large
-           500 internal_error   503 engine_unavailable, engine_dead, adapter_unavailable   504 deadline_exceeded
+           404 model_not_found, not_found   413 request_too_large   429 server_overloaded, rate_limit_exceeded
+           431 headers_too_large   500 internal_error   503 engine_unavailable, engine_dead, adapter_unavailable
+           504 deadline_exceeded
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from starlette.responses import Response
 
 from multiflora_engine.request import EngineFailure
+from multiflora_platform.auth.limits import LimitReached
 
 RETRY_AFTER_SECONDS = 1
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -57,7 +59,7 @@ class ApiError(Exception):
     def response(self) -> Response:
         headers = dict(self.headers)
         if self.status in (429, 503):
-            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return Response(msgspec.json.encode(self.envelope()), self.status, headers, "application/json")
@@ -83,6 +85,11 @@ def model_not_found(model: str) -> ApiError:
 
 def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
     return ApiError(503, code, message)
+
+
+def rate_limited(reached: LimitReached) -> ApiError:
+    headers = {"Retry-After": str(reached.retry_after)}
+    return ApiError(429, "rate_limit_exceeded", reached.detail, headers=headers)
 
 
 def internal_error() -> ApiError:

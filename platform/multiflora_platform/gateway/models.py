@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.admission import resolve_model
 from multiflora_platform.gateway.errors import model_not_found
 from multiflora_platform.registry.snapshot import ServedAdapter
@@ -21,7 +22,13 @@ _OWNER = "multiflora"
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     services: Services = request.app.state.services
-    cards = [_base_card(services), *(_adapter_card(services, adapter) for adapter in services.registry.served())]
+    principal: Principal = request.state.principal
+    cards = [_base_card(services)] if principal.may_use(services.model.name) else []
+    cards += [
+        _adapter_card(services, adapter)
+        for adapter in services.registry.served()
+        if principal.may_use(adapter.name, adapter.owner)
+    ]
     return _json({"object": "list", "data": cards})
 
 
@@ -29,7 +36,7 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """model: any that requests may name, `name@alias` and `name@3` too."""
     services: Services = request.app.state.services
-    target = resolve_model(services, model, None)
+    target = resolve_model(services, request.state.principal, model, None)
     if target.adapter is None:
         return _json(_base_card(services))
     for adapter in services.registry.served():

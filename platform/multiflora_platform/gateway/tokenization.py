@@ -27,7 +27,7 @@ async def tokenize(request: Request) -> Response:
     body = await read_body(request, TokenizeRequest)
     refuse_chat_template(body.chat_template)
     if body.model is not None:
-        resolve_model(services, body.model, None)
+        resolve_model(services, request.state.principal, body.model, None)
     ids = await _ids(services, body)
     tokenizer = services.model.tokenizer
     strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -40,7 +40,7 @@ async def detokenize(request: Request) -> Response:
     services: Services = request.app.state.services
     body = await read_body(request, DetokenizeRequest)
     if body.model is not None:
-        resolve_model(services, body.model, None)
+        resolve_model(services, request.state.principal, body.model, None)
     ids = check_ids("tokens", body.tokens, services.model.vocab_size)
     text = await in_thread_if(len(ids) > INLINE_CHARACTERS, lambda: services.model.tokenizer.decode(ids))
     return _json({"prompt": text})

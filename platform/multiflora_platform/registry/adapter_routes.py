@@ -12,7 +12,7 @@ from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.bodies import AdapterPatch, CommandTarget, NewAdapter, read_json, schema
 from multiflora_platform.registry.listing import adapter_view, page
-from multiflora_platform.registry.requests import changeable, registry_of, version_number
+from multiflora_platform.registry.requests import changeable, readable, registry_of, version_number
 
 router = APIRouter(tags=["adapters"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -37,13 +37,13 @@ async def list_adapters(
     tag: str | None = None,
 ) -> dict[str, Any]:
     """By name. `q`: a part of name or description; `tag`: one of its tags."""
-    found = page(registry_of(request).snapshot, limit, page_token, q, tag)
+    found = page(registry_of(request).snapshot, limit, page_token, q, tag, principal.may_use)
     return {"items": found.items, "next_page_token": found.next_page_token}
 
 
 @router.get("/adapters/{name}")
 async def get_adapter(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
-    return adapter_view(registry_of(request).adapter(name))
+    return adapter_view(readable(request, principal, name))
 
 
 @router.patch("/adapters/{name}", openapi_extra=schema(AdapterPatch))

@@ -14,7 +14,7 @@ from multiflora_platform.registry.aliases import Precondition
 from multiflora_platform.registry.bodies import AliasTarget, read_json, schema
 from multiflora_platform.registry.errors import AliasNotFound
 from multiflora_platform.registry.listing import alias_view
-from multiflora_platform.registry.requests import changeable, registry_of
+from multiflora_platform.registry.requests import changeable, readable, registry_of
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -23,13 +23,14 @@ IfMatch = Annotated[str | None, Header()]
 
 @router.get("/adapters/{name}/aliases")
 async def list_aliases(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
-    entry = registry_of(request).adapter(name)
+    entry = readable(request, principal, name)
     return {"items": [alias_view(name, alias) for alias in entry.aliases.values()], "next_page_token": None}
 
 
 @router.get("/adapters/{name}/aliases/{alias}")
 async def get_alias(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """With its ETag, which a change must bring as If-Match."""
+    readable(request, principal, name)
     return _shown(request, name, alias, 200)
 
 

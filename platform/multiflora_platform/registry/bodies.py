@@ -9,7 +9,6 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
-from multiflora_platform.auth.principals import Role
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
@@ -71,16 +70,6 @@ class CommandTarget(Body, frozen=True):
     """None: the version that `model=name` means."""
 
     version: int | None = None
-
-
-class NewTenant(Body, frozen=True):
-    name: str
-
-
-class NewKey(Body, frozen=True):
-    name: str
-    role: Role
-    tenant: str | None = None
 
 
 def content_type(request: Request) -> str:

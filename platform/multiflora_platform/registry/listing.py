@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,21 @@ class Page:
     next_page_token: str | None
 
 
-def page(snapshot: Snapshot, limit: int, page_token: str | None, query: str | None, tag: str | None) -> Page:
-    """Adapters by name. query: a case-insensitive substring of name or description. Raises InvalidRequest."""
+def page(
+    snapshot: Snapshot,
+    limit: int,
+    page_token: str | None,
+    query: str | None,
+    tag: str | None,
+    visible: Callable[[str, str | None], bool],
+) -> Page:
+    """Adapters by name. query: a case-insensitive substring of name or description. visible(name, owner): whether the
+    adapter exists for who asks. Raises InvalidRequest."""
     names = snapshot.sorted_names
     found: list[AdapterEntry] = []
     for name in names[bisect_right(names, decode_token(page_token)) if page_token else 0 :]:
         entry = snapshot.adapters[name]
-        if _matches(entry, query, tag):
+        if _matches(entry, query, tag) and visible(entry.name, entry.owner):
             found.append(entry)
         if len(found) > limit:
             break

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.errors import Forbidden
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.errors import VersionNotFound
+from multiflora_platform.registry.errors import AdapterNotFound, VersionNotFound
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot import AdapterEntry
 
@@ -22,9 +22,18 @@ def keys_of(request: Request) -> KeyStore:
     return cast(KeyStore, request.app.state.services.keys)
 
 
+def readable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """The adapter, unless it does not exist for this principal. Raises AdapterNotFound."""
+    registry = registry_of(request)
+    entry = registry.snapshot.adapters.get(name)
+    if entry is not None and not principal.may_use(name, entry.owner):
+        raise AdapterNotFound(f"There is no adapter named {name[:80]!r}.")
+    return registry.adapter(name)
+
+
 def changeable(request: Request, principal: Principal, name: str) -> AdapterEntry:
     """The adapter, if this principal may change it: admins all, a tenant its own. Raises AdapterNotFound, Forbidden."""
-    entry = registry_of(request).adapter(name)
+    entry = readable(request, principal, name)
     if not principal.is_admin and (principal.tenant is None or entry.owner != principal.tenant):
         raise Forbidden(f"Adapter {name!r} belongs to someone else.")
     return entry

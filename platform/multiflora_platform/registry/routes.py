@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
+from multiflora_platform.auth import usage_routes
 from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, version_routes
 
 router = APIRouter(prefix="/api/v1")
-for part in (adapter_routes, version_routes, alias_routes, operations_routes, auth_routes):
+for part in (adapter_routes, version_routes, alias_routes, operations_routes, auth_routes, usage_routes):
     router.include_router(part.router)

@@ -34,6 +34,7 @@ class Resolved:
     digest: str
     alias: str | None
     shape: AdapterShape = AdapterShape()
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ServedAdapter:
     created: int
     description: str
     demo_prompt: str | None
+    owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class AdapterEntry:
                 return None
             number, alias = entry.version_for(user), selector
         digest = self.digests.get(number)
-        return Resolved(self.name, number, digest, alias, self.shapes[number]) if digest else None
+        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner) if digest else None
 
 
 @dataclass(frozen=True)
@@ -148,5 +150,12 @@ def _served(entry: AdapterEntry) -> ServedAdapter | None:
         return None
     created = int(entry.created_at.timestamp())
     return ServedAdapter(
-        entry.name, tuple(entry.aliases), alias.main_version, digest, created, entry.description, entry.demo_prompt
+        entry.name,
+        tuple(entry.aliases),
+        alias.main_version,
+        digest,
+        created,
+        entry.description,
+        entry.demo_prompt,
+        entry.owner,
     )

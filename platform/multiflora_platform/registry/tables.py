@@ -14,6 +14,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -75,10 +76,21 @@ class Tenant(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
+    allowed_adapters: Mapped[list[str]] = mapped_column(default=lambda: ["*"])
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    max_concurrent_requests: Mapped[int | None]
+    kv_share: Mapped[float] = mapped_column(Double, default=1.0)
+    priority: Mapped[str] = mapped_column(String(8), default="normal")
+    shared_prefixes: Mapped[bool] = mapped_column(default=False)
+    disabled: Mapped[bool] = mapped_column(default=False)
 
 
 class Key(Base):
-    """hmac: hex HMAC-SHA256 under the server's secret; the key itself is not kept. prefix: its start, for people."""
+    """hmac: hex HMAC-SHA256 under the server's secret; the key itself is not kept. prefix: its start, for people.
+
+    scopes: None is everything that the role may. rotated_from: the id of the key that it follows.
+    """
 
     __tablename__ = "keys"
     __table_args__ = (CheckConstraint(f"role IN {ROLES}", name="role"),)
@@ -92,6 +104,24 @@ class Key(Base):
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    scopes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    expires_at: Mapped[datetime | None]
+    rotated_from: Mapped[str | None] = mapped_column(String(32))
+
+
+class Usage(Base):
+    """day: of UTC, as 2026-01-31. tenant: "" for admins. adapter: "" for the base model. device_us: microseconds."""
+
+    __tablename__ = "usage"
+
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    adapter: Mapped[str] = mapped_column(String(255), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    device_us: Mapped[int] = mapped_column(BigInteger)
 
 
 class Adapter(Base):

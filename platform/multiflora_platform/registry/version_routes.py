@@ -13,7 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.bodies import VersionSource, content_type, is_json, read_json, schema
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.listing import decode_token, encode_token
-from multiflora_platform.registry.requests import changeable, registry_of, version_number
+from multiflora_platform.registry.requests import changeable, readable, registry_of, version_number
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -64,6 +64,7 @@ async def list_versions(
     page_token: str | None = None,
 ) -> dict[str, Any]:
     """Newest first."""
+    readable(request, principal, name)
     before = decode_token(page_token) if page_token else str(2**31 - 1)
     if not (before.isascii() and before.isdecimal() and len(before) <= 10):
         raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
@@ -74,10 +75,12 @@ async def list_versions(
 
 @router.get("/adapters/{name}/versions/{number}")
 async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+    readable(request, principal, name)
     return await registry_of(request).versions.version(name, version_number(number, name))
 
 
 @router.get("/adapters/{name}/versions/{number}/validation")
 async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
     """What the checks said, row by row."""
+    readable(request, principal, name)
     return await registry_of(request).versions.report(name, version_number(number, name))

@@ -29,12 +29,12 @@ async def reopened(house, **options):
 
 async def test_a_made_key_authenticates_and_is_not_stored(house):
     made = await make(house)
-    assert made["key"].startswith("mf-")
-    assert len(made["key"]) >= 3 + 43
-    principal = house.keys.authenticate(bearer(made["key"]))
-    assert (principal.role, principal.tenant, principal.key_id) == ("admin", None, made["id"])
+    assert made.key.startswith("mf-")
+    assert len(made.key) >= 3 + 43
+    principal = house.keys.authenticate(bearer(made.key))
+    assert (principal.role, principal.tenant, principal.key_id) == ("admin", None, made.id)
     await house.close()
-    secret = made["key"].removeprefix(made["prefix"])
+    secret = made.key.removeprefix(made.prefix)
     for path in house.data.iterdir():
         if path.is_file():
             content = path.read_bytes()
@@ -45,7 +45,7 @@ async def test_a_made_key_authenticates_and_is_not_stored(house):
 async def test_keys_survive_a_restart(house):
     made = await make(house)
     keys = await reopened(house)
-    assert keys.authenticate(bearer(made["key"])).key_id == made["id"]
+    assert keys.authenticate(bearer(made.key)).key_id == made.id
     assert keys.authenticate(bearer(ADMIN)) is None
 
 
@@ -53,7 +53,7 @@ async def test_a_key_of_another_server_is_unknown(house):
     made = await make(house)
     (house.data / "secret").unlink()
     keys = await reopened(house, admin_keys=["x"])
-    assert keys.authenticate(bearer(made["key"])) is None
+    assert keys.authenticate(bearer(made.key)) is None
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ async def test_the_scheme_is_case_insensitive(house, header):
 
 async def test_a_revoked_key_is_refused_at_once_and_stays_listed(house):
     made = await make(house)
-    await house.keys.revoke_key("test", made["id"])
-    await house.keys.revoke_key("test", made["id"])
-    assert house.keys.authenticate(bearer(made["key"])) is None
-    (row,) = await house.keys.keys(made["id"])
-    assert row["revoked_at"] is not None
-    assert "key" not in row
-    assert "hmac" not in row
+    await house.keys.revoke_key("test", made.id)
+    await house.keys.revoke_key("test", made.id)
+    assert house.keys.authenticate(bearer(made.key)) is None
+    (row,) = await house.keys.keys(made.id)
+    assert row.revoked_at is not None
+    assert not hasattr(row, "key")
+    assert not hasattr(row, "hmac")
     keys = await reopened(house, admin_keys=["x"])
-    assert keys.authenticate(bearer(made["key"])) is None
+    assert keys.authenticate(bearer(made.key)) is None
     with pytest.raises(KeyNotFound):
         await house.keys.revoke_key("test", "key_none")
 
@@ -118,17 +118,17 @@ async def test_configured_keys_make_no_further_one(house):
 
 
 async def test_a_tenants_key_does_not_count_as_an_admin_key(house):
-    await house.keys.create_tenant("test", "acme")
+    await house.keys.tenants.create("test", "acme")
     await make(house, "tenant", "acme")
     assert await (await reopened(house)).bootstrap() is not None
 
 
 async def test_tenants_and_their_keys(house):
-    await house.keys.create_tenant("test", "acme")
+    await house.keys.tenants.create("test", "acme")
     with pytest.raises(TenantExists):
-        await house.keys.create_tenant("test", "acme")
+        await house.keys.tenants.create("test", "acme")
     made = await make(house, "tenant", "acme")
-    principal = house.keys.authenticate(bearer(made["key"]))
+    principal = house.keys.authenticate(bearer(made.key))
     assert (principal.role, principal.tenant, principal.is_admin) == ("tenant", "acme", False)
     with pytest.raises(TenantNotFound):
         await make(house, "tenant", "nobody")
@@ -138,10 +138,10 @@ async def test_tenants_and_their_keys(house):
 
 
 async def test_one_salt_for_a_tenant_and_another_for_everybody_else(house):
-    await house.keys.create_tenant("test", "acme")
-    await house.keys.create_tenant("test", "other")
-    keys = [(await make(house, "tenant", tenant))["key"] for tenant in ("acme", "acme", "other")]
-    keys += [(await make(house))["key"], ADMIN]
+    await house.keys.tenants.create("test", "acme")
+    await house.keys.tenants.create("test", "other")
+    keys = [(await make(house, "tenant", tenant)).key for tenant in ("acme", "acme", "other")]
+    keys += [(await make(house)).key, ADMIN]
 
     def salts():
         return [house.keys.cache_salt(house.keys.authenticate(bearer(key))) for key in keys]
@@ -167,23 +167,23 @@ async def test_no_auth_lets_everybody_in_as_admin(house):
 
 async def test_last_use_is_written_in_batches(house, monkeypatch):
     made = await make(house)
-    header = bearer(made["key"])
+    header = bearer(made.key)
     before = house.registry.database.commits
     for _ in range(100):
         house.keys.authenticate(header)
     assert house.registry.database.commits == before
-    (row,) = await house.keys.keys(made["id"])
-    assert row["last_used_at"] is not None
+    (row,) = await house.keys.keys(made.id)
+    assert row.last_used_at is not None
     monkeypatch.setattr(keys_module, "_FLUSH_SECONDS", 0.0)
     house.keys.authenticate(header)
     keys = await reopened(house)
     assert house.registry.database.commits == before + 1
-    (row,) = await keys.keys(made["id"])
-    assert row["last_used_at"] is not None
+    (row,) = await keys.keys(made.id)
+    assert row.last_used_at is not None
 
 
 async def test_authenticating_is_fast(house):
-    header = bearer((await make(house))["key"])
+    header = bearer((await make(house)).key)
 
     def once():
         start = time.perf_counter()

@@ -18,6 +18,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases"),
     ("GET", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters"),
+    ("GET", "/usage"),
 }
 OWNERS_AND_ADMINS = {
     ("PATCH", "/adapters/{name}"),
@@ -37,10 +38,13 @@ ADMINS = {
     ("GET", "/audit"),
     ("GET", "/tenants"),
     ("POST", "/tenants"),
+    ("GET", "/tenants/{tenant}"),
+    ("PATCH", "/tenants/{tenant}"),
     ("GET", "/keys"),
     ("POST", "/keys"),
     ("GET", "/keys/{key_id}"),
     ("DELETE", "/keys/{key_id}"),
+    ("POST", "/keys/{key_id}:rotate"),
 }
 EVERY = sorted(OPEN_TO_TENANTS | OWNERS_AND_ADMINS | ADMINS)
 
@@ -60,8 +64,8 @@ def test_the_matrix_names_every_route():
 async def test_each_route_for_each_role(house, method, path):
     await house.adapter("a", 1)
     tenant = await house.tenant("acme")
-    key = (await house.keys.create_key("test", name="k", role="admin", tenant=None))["id"]
-    url = path.format(name="a", alias="default", number=1, key_id=key)
+    key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
+    url = path.format(name="a", alias="default", number=1, key_id=key, tenant="acme")
     before = (await house.admin.get("/events")).json()
 
     for client in (house.client(None), house.client("mf-wrong")):

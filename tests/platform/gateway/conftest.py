@@ -14,12 +14,13 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_platform.app import create_app
+from multiflora_platform.auth.limits import Limits
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import Settings
 from multiflora_platform.text.tokenizer import Tokenizer
 
-from .house import ADMIN, END, MAX_LEN, READY, TEMPLATE, FakeClient, FakeKeys, FakeRegistry, House
+from .house import ADMIN, END, MAX_LEN, READY, TEMPLATE, FakeClient, FakeKeys, FakeLedger, FakeRegistry, House
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +50,8 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             registry=registry,
             keys=FakeKeys(),
             metrics=Metrics("base"),
+            limits=Limits(),
+            usage=FakeLedger(),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

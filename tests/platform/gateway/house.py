@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +23,9 @@ from multiflora_engine.request import (
     TokenLogprob,
 )
 from multiflora_engine.token_stream import TokenStream
+from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.usage import Counts
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, SourceNotFound, VersionRejected
 from multiflora_platform.registry.snapshot import Resolved, ServedAdapter
 from multiflora_platform.services import Services
@@ -184,6 +186,16 @@ class FakeRegistry:
         return SimpleNamespace(stop=stop)
 
 
+class FakeLedger:
+    """Keeps what is counted, by tenant and adapter."""
+
+    def __init__(self) -> None:
+        self.counted: dict[tuple[str | None, str | None], Counts] = {}
+
+    def add(self, tenant: str | None, adapter: str | None, counts: Counts) -> None:
+        self.counted.setdefault((tenant, adapter), Counts()).add(counts)
+
+
 class FakeKeys:
     def __init__(self) -> None:
         self._principals = {
@@ -192,11 +204,16 @@ class FakeKeys:
             OTHER: Principal("tenant", "other", "k3", 2),
         }
 
+    def set_policy(self, key: str, **policy: Any) -> None:
+        self._principals[key] = replace(self._principals[key], policy=Policy(**policy))
+
     def authenticate(self, header: str | None) -> Principal | None:
         return self._principals.get((header or "").removeprefix("Bearer "))
 
     def cache_salt(self, principal: Principal) -> str:
         return f"salt-of-{principal.tenant}"
+
+    cache_owner = cache_salt
 
 
 @dataclass

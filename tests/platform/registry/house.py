@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.registry import problems
 from multiflora_platform.registry.database import private_folder
 from multiflora_platform.registry.migrate import upgrade
@@ -98,7 +99,8 @@ class House:
         )
         self.keys = await KeyStore.open(self.registry.database, self.data, admin_keys=[ADMIN])
         self.app = FastAPI()
-        self.app.state.services = SimpleNamespace(registry=self.registry, keys=self.keys)
+        self.usage = UsageLedger(self.registry.database)
+        self.app.state.services = SimpleNamespace(registry=self.registry, keys=self.keys, usage=self.usage)
         self.app.include_router(router)
         problems.install(self.app)
         self.admin = self.client(ADMIN)
@@ -110,13 +112,14 @@ class House:
         return httpx.AsyncClient(transport=transport, base_url="http://test/api/v1", headers=headers)
 
     async def tenant(self, name: str) -> httpx.AsyncClient:
-        await self.keys.create_tenant("test", name)
-        return self.client((await self.keys.create_key("test", name="k", role="tenant", tenant=name))["key"])
+        await self.keys.tenants.create("test", name)
+        return self.client((await self.keys.create_key("test", name="k", role="tenant", tenant=name)).key)
 
     async def close(self) -> None:
         if self.closed:
             return
         self.closed = True
+        await self.usage.close()
         await self.keys.close()
         await self.registry.close()
 

@@ -1,0 +1,76 @@
+"""What the routes about tenants, keys and usage answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from multiflora_platform.auth.policies import PriorityClass
+from multiflora_platform.auth.principals import Role
+from multiflora_platform.auth.scopes import Scope
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    name: str
+    allowed_adapters: list[str]
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    max_concurrent_requests: int | None
+    kv_share: float
+    priority: PriorityClass
+    shared_prefixes: bool
+    disabled: bool
+    created_at: str
+
+
+class TenantPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Tenant]
+    next_page_token: str | None
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """prefix: the key's beginning. rotated_from: the id of the key that it follows."""
+
+    id: str
+    name: str
+    role: Role
+    tenant: str | None
+    prefix: str
+    scopes: list[Scope] | None
+    rotated_from: str | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class NewlyMadeKey(Key, frozen=True, kw_only=True):
+    """key: the secret itself, shown this once."""
+
+    key: str
+
+
+class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Key]
+    next_page_token: str | None
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base.
+
+    cached_tokens are part of prompt_tokens. device_ms: the requests' part of the engine's steps.
+    """
+
+    day: str | msgspec.UnsetType = msgspec.UNSET
+    tenant: str | msgspec.UnsetType | None = msgspec.UNSET
+    adapter: str | msgspec.UnsetType | None = msgspec.UNSET
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    device_ms: float
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[UsageRow]
+    next_page_token: str | None

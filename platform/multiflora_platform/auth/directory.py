@@ -1,0 +1,87 @@
+"""Which key stands for whom, in memory: swapped whole after each commit that changes keys or tenants."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.auth.policies import UNLIMITED, Policy
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.tables import Key, Tenant
+
+
+@dataclass(frozen=True)
+class Entry:
+    """expires_at: Unix seconds; None never."""
+
+    hmac: str
+    principal: Principal
+    expires_at: float | None = None
+
+
+class Directory:
+    """configured: keys of the settings, which no database knows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._entries: Mapping[str, Entry] = {}
+        self.configured: dict[str, Entry] = {}
+
+    @property
+    def has_admin(self) -> bool:
+        return any(entry.principal.is_admin for entry in self._entries.values())
+
+    def find(self, digest: str) -> Principal | None:
+        """digest: the HMAC of a key."""
+        entry = self._entries.get(digest)
+        if entry is None or not hmac.compare_digest(entry.hmac, digest):
+            return None
+        if entry.expires_at is not None and time.time() >= entry.expires_at:
+            return None
+        return entry.principal
+
+    async def reload(self) -> None:
+        async with self._database.read() as session:
+            self._entries = await self._load(session)
+
+    async def follow(self, change: Change) -> None:
+        """What this transaction leaves becomes visible with its commit."""
+        await change.session.flush()
+        entries = await self._load(change.session)
+        change.after_commit.append(lambda: setattr(self, "_entries", entries))
+
+    async def _load(self, session: AsyncSession) -> Mapping[str, Entry]:
+        live = select(Key, Tenant).outerjoin(Tenant, Tenant.id == Key.tenant_id).where(Key.revoked_at.is_(None))
+        stored = {key.hmac: _entry(key, tenant) for key, tenant in await session.execute(live)}
+        return {**stored, **self.configured}
+
+
+def policy_of(row: Tenant) -> Policy:
+    return Policy(
+        tuple(row.allowed_adapters),
+        row.requests_per_minute,
+        row.tokens_per_minute,
+        row.max_concurrent_requests,
+        row.kv_share,
+        row.priority,  # type: ignore[arg-type]  # the table's constraint knows the three classes
+        row.shared_prefixes,
+        row.disabled,
+    )
+
+
+def _entry(key: Key, tenant: Tenant | None) -> Entry:
+    principal = Principal(
+        key.role,  # type: ignore[arg-type]  # the table's constraint knows the two roles
+        tenant.name if tenant else None,
+        key.id,
+        key.tenant_id,
+        None if key.scopes is None else frozenset(key.scopes),
+        policy_of(tenant) if tenant else UNLIMITED,
+    )
+    return Entry(key.hmac, principal, key.expires_at.timestamp() if key.expires_at else None)

@@ -1,0 +1,24 @@
+"""What a key may be narrowed to. A key without scopes may do all that its role may."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Scope = Literal["inference", "registry:read", "registry:write", "usage:read", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+_API = "/api/v1/"
+_READS = ("GET", "HEAD")
+
+
+def scope_of(method: str, path: str) -> Scope:
+    """The scope that a request needs. What is not known to be harmless needs `admin`."""
+    if path.startswith(_API):
+        kind = path[len(_API) :].partition("/")[0].partition(":")[0]
+        if kind == "adapters":
+            return "registry:read" if method in _READS else "registry:write"
+        return "usage:read" if kind == "usage" else "admin"
+    if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
+        return "registry:write"
+    if path.startswith("/v1/") or path in ("/tokenize", "/detokenize", "/tokenizer_info"):
+        return "inference"
+    return "metrics" if path == "/metrics" else "admin"

@@ -1,0 +1,74 @@
+"""Tenants as rows: made, changed, listed. Knows no keys and no routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from multiflora_platform.auth import answers
+from multiflora_platform.auth.directory import Directory
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.errors import TenantExists, TenantNotFound
+from multiflora_platform.registry.names import check_name
+from multiflora_platform.registry.tables import Tenant
+
+_SHOWN = tuple(field for field in answers.Tenant.__struct_fields__ if field != "created_at")
+
+
+class Tenants:
+    def __init__(self, database: Database, directory: Directory) -> None:
+        self._database = database
+        self._directory = directory
+
+    async def create(self, actor: str, name: str, **fields: Any) -> answers.Tenant:
+        """fields: of bodies.NewTenant. Raises InvalidRequest, TenantExists."""
+        check_name(name)
+
+        async def work(change: Change) -> answers.Tenant:
+            if await change.session.scalar(select(Tenant).where(Tenant.name == name)) is not None:
+                raise TenantExists(f"A tenant named {name!r} exists.", pointer="/name")
+            row = Tenant(name=name, created_at=change.now, **fields)
+            change.session.add(row)
+            await change.session.flush()
+            change.record("tenant.created", name, tenant=name, **fields)
+            return _shown(row)
+
+        return await self._database.write(actor, work)
+
+    async def amend(self, actor: str, name: str, **fields: Any) -> answers.Tenant:
+        """fields: of bodies.TenantPatch, those to change; they hold from the next request on. Raises TenantNotFound."""
+
+        async def work(change: Change) -> answers.Tenant:
+            row = await require_tenant(change, name)
+            for field, value in fields.items():
+                setattr(row, field, value)
+            change.record("tenant.updated", name, tenant=name, **fields)
+            await self._directory.follow(change)
+            return _shown(row)
+
+        return await self._database.write(actor, work)
+
+    async def all(self) -> list[answers.Tenant]:
+        async with self._database.read() as session:
+            return [_shown(row) for row in await session.scalars(select(Tenant).order_by(Tenant.name))]
+
+    async def one(self, name: str) -> answers.Tenant:
+        """Raises TenantNotFound."""
+        async with self._database.read() as session:
+            row = await session.scalar(select(Tenant).where(Tenant.name == name))
+        if row is None:
+            raise TenantNotFound(f"There is no tenant named {name[:80]!r}.")
+        return _shown(row)
+
+
+async def require_tenant(change: Change, name: str) -> Tenant:
+    """Raises TenantNotFound."""
+    row = await change.session.scalar(select(Tenant).where(Tenant.name == name))
+    if row is None:
+        raise TenantNotFound(f"There is no tenant named {name[:80]!r}; POST /api/v1/tenants first.", pointer="/tenant")
+    return row
+
+
+def _shown(row: Tenant) -> answers.Tenant:
+    return answers.Tenant(created_at=row.created_at.isoformat(), **{field: getattr(row, field) for field in _SHOWN})

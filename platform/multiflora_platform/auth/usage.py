@@ -1,0 +1,159 @@
+"""What tenants used, by day and adapter: counted in memory, written every few seconds, read with filters.
+
+After a crash the counts are exact up to the last write, FLUSH_SECONDS before it at most; an orderly end loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from multiflora_platform.auth import answers
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.errors import InvalidRequest
+from multiflora_platform.registry.listing import decode_token, encode_token
+from multiflora_platform.registry.tables import Usage
+
+_log = logging.getLogger(__name__)
+FLUSH_SECONDS = 5.0
+Group = Literal["day", "tenant", "adapter"]
+_GROUPS: tuple[Group, ...] = ("day", "tenant", "adapter")
+
+
+@dataclass
+class Counts:
+    """device_us: microseconds."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    device_us: int = 0
+
+    def add(self, other: Counts) -> None:
+        for field in COUNTED:
+            setattr(self, field, getattr(self, field) + getattr(other, field))
+
+
+COUNTED = tuple(field.name for field in fields(Counts))
+_Row = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class UsageFilter:
+    """since, until: days, both included. tenant: a name, or "" for admins. group_by: which columns to keep apart."""
+
+    tenant: str | None = None
+    adapter: str | None = None
+    since: date | None = None
+    until: date | None = None
+    group_by: Sequence[Group] = _GROUPS
+
+
+class UsageLedger:
+    """`start` it, `add` to it, `close` it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pending: dict[_Row, Counts] = {}
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    def add(self, tenant: str | None, adapter: str | None, counts: Counts) -> None:
+        day = datetime.now(UTC).date().isoformat()
+        self._pending.setdefault((day, tenant or "", (adapter or "")[:255]), Counts()).add(counts)
+
+    async def flush(self) -> None:
+        """Everything that was counted until now is in the database afterwards. Raises Unavailable."""
+        async with self._lock:
+            taken, self._pending = self._pending, {}
+            if not taken:
+                return
+            try:
+                await self._database.write("system", lambda change: _write(change, taken))
+            except BaseException:
+                for row, counts in taken.items():
+                    self._pending.setdefault(row, Counts()).add(counts)
+                raise
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.flush()
+
+    async def page(self, wanted: UsageFilter, limit: int, page_token: str | None) -> answers.UsagePage:
+        """Groups in order of the columns they are grouped by, with what was not written yet. Raises InvalidRequest."""
+        await self.flush()
+        groups = [group for group in _GROUPS if group in wanted.group_by]
+        columns = [getattr(Usage, group) for group in groups]
+        query = select(*columns, *(func.sum(getattr(Usage, name)) for name in COUNTED)).where(*_conditions(wanted))
+        if columns:
+            query = query.group_by(*columns).order_by(*columns).limit(limit + 1)
+        if page_token:
+            query = query.where(tuple_(*columns) > tuple_(*_place(page_token, len(groups))))
+        async with self._database.read() as session:
+            rows = [row for row in (await session.execute(query)).tuples() if row[-1] is not None]
+        last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
+        token = encode_token(last.decode()) if last else None
+        return answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+            except Exception as error:
+                _log.warning("usage could not be written, and will be with the next turn: %s", error)
+
+
+async def _write(change: Change, taken: dict[_Row, Counts]) -> None:
+    insert: Any = sqlite.insert if change.session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    for (day, tenant, adapter), counts in taken.items():
+        values = {name: getattr(counts, name) for name in COUNTED}
+        statement = insert(Usage).values(day=day, tenant=tenant, adapter=adapter, **values)
+        added = {name: getattr(Usage, name) + getattr(statement.excluded, name) for name in COUNTED}
+        await change.session.execute(
+            statement.on_conflict_do_update(index_elements=["day", "tenant", "adapter"], set_=added)
+        )
+
+
+def _conditions(wanted: UsageFilter) -> list[Any]:
+    conditions: list[Any] = []
+    if wanted.tenant is not None:
+        conditions.append(Usage.tenant == wanted.tenant)
+    if wanted.adapter is not None:
+        conditions.append(Usage.adapter == wanted.adapter)
+    if wanted.since is not None:
+        conditions.append(Usage.day >= wanted.since.isoformat())
+    if wanted.until is not None:
+        conditions.append(Usage.day <= wanted.until.isoformat())
+    return conditions
+
+
+def _place(page_token: str, length: int) -> list[str]:
+    try:
+        place = msgspec.json.decode(decode_token(page_token), type=list[str])
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        place = []
+    if not place or len(place) != length:
+        raise InvalidRequest("page_token is not one that this server gave for this grouping.", pointer="page_token")
+    return place
+
+
+def _shown(groups: Sequence[Group], row: Sequence[Any]) -> answers.UsageRow:
+    *counts, device_us = (int(value) for value in row[len(groups) :])
+    shown: dict[str, Any] = dict(zip(COUNTED[:-1], counts, strict=True))
+    shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
+    return answers.UsageRow(device_ms=device_us / 1000, **shown)

@@ -1,0 +1,98 @@
+"""Usage: added up, written in intervals, exact up to the last write, filtered and paged."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from multiflora_platform.auth import usage
+from multiflora_platform.auth.usage import Counts, UsageLedger
+from multiflora_platform.registry.errors import Unavailable
+
+TODAY = datetime.now(UTC).date().isoformat()
+
+
+async def rows(client, **params):
+    response = await client.get("/usage", params=params)
+    assert response.status_code == 200, response.text
+    return response.json()["items"]
+
+
+async def test_counts_add_up_by_day_tenant_and_adapter(house):
+    for _ in range(3):
+        house.usage.add("acme", "sql", Counts(1, 10, 4, 5, 1500))
+        await house.usage.flush()
+    house.usage.add(None, None, Counts(requests=1))
+    assert await rows(house.admin) == [
+        {"day": TODAY, "tenant": None, "adapter": None, **dict.fromkeys(
+            ("prompt_tokens", "cached_tokens", "completion_tokens"), 0), "requests": 1, "device_ms": 0.0},
+        {"day": TODAY, "tenant": "acme", "adapter": "sql", "requests": 3, "prompt_tokens": 30, "cached_tokens": 12,
+         "completion_tokens": 15, "device_ms": 4.5},
+    ]  # fmt: skip
+
+
+async def test_filters_and_groups(house):
+    for tenant, adapter in (("a", "x"), ("a", "y"), ("b", "x")):
+        house.usage.add(tenant, adapter, Counts(requests=1, prompt_tokens=2))
+    assert [row["adapter"] for row in await rows(house.admin, tenant="a")] == ["x", "y"]
+    assert [row["tenant"] for row in await rows(house.admin, adapter="x")] == ["a", "b"]
+    (total,) = await rows(house.admin, group_by="day")
+    assert (total["requests"], total["day"], "tenant" in total) == (3, TODAY, False)
+    by_tenant = await rows(house.admin, group_by="tenant")
+    assert [(row["tenant"], row["requests"]) for row in by_tenant] == [("a", 2), ("b", 1)]
+    assert await rows(house.admin, since="2999-01-01") == []
+    assert await rows(house.admin, until="2020-01-01") == []
+    assert len(await rows(house.admin, since=TODAY, until=TODAY)) == 3
+    for params in ({"since": "yesterday"}, {"group_by": "key"}, {"limit": 0}, {"page_token": "x"}):
+        assert (await house.admin.get("/usage", params=params)).status_code == 400
+
+
+async def test_pages(house):
+    for number in range(5):
+        house.usage.add("t", f"a{number}", Counts(requests=1))
+    seen, token = [], None
+    while token is not None or not seen:
+        params = {"limit": 2} | ({"page_token": token} if token else {})
+        page = (await house.admin.get("/usage", params=params)).json()
+        seen += [row["adapter"] for row in page["items"]]
+        token = page["next_page_token"]
+    assert seen == [f"a{number}" for number in range(5)]
+
+
+async def test_a_tenant_sees_its_own_usage_only(house):
+    acme = await house.tenant("acme")
+    house.usage.add("acme", "x", Counts(requests=1))
+    house.usage.add("other", "x", Counts(requests=1))
+    assert [row["tenant"] for row in await rows(acme)] == ["acme"]
+    assert (await acme.get("/usage", params={"tenant": "other"})).status_code == 403
+
+
+async def test_it_is_written_by_itself_and_read_after_a_restart(open_house, monkeypatch):
+    monkeypatch.setattr(usage, "FLUSH_SECONDS", 0.01)
+    house = await open_house()
+    house.usage.start()
+    house.usage.add("acme", "x", Counts(requests=1))
+    before = house.registry.database.commits
+    while house.registry.database.commits == before:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    ledger = UsageLedger(house.registry.database)  # as another process would: nothing of the first one's memory
+    house.usage.add("acme", "x", Counts(requests=1))
+    await house.close()
+    again = await open_house()
+    assert (await rows(again.admin))[0]["requests"] == 2
+    await ledger.close()
+
+
+async def test_what_could_not_be_written_is_written_later(house, monkeypatch):
+    async def refuse(actor, work):
+        raise Unavailable("locked")
+
+    house.usage.add("acme", "x", Counts(requests=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(house.registry.database, "write", refuse)
+        with pytest.raises(Unavailable):
+            await house.usage.flush()
+        house.usage.add("acme", "x", Counts(requests=1))
+    assert (await rows(house.admin))[0]["requests"] == 2
