@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import activation, rms_norm, rope
+from . import activation, attention_plan, attention_triton, rms_norm, rope
 from .triton_runtime import INTERPRETED, KernelVariant, triton
 
-OPS = (activation, rms_norm, rope)
+OPS = (activation, attention_plan, attention_triton, rms_norm, rope)
 """Every module that has Triton kernels."""
 
 CAPABILITIES = (80, 90)

@@ -10,6 +10,8 @@ import struct
 import torch
 import torch.nn.functional as F
 
+from .attention_plan import AttentionHeads, AttentionPlan, plan_attention
+from .attention_triton import paged_attention_triton
 from .native_library import native_function
 
 NATIVE_HEAD_SIZES = frozenset({32, 64, 80, 96, 128, 256})
@@ -151,6 +153,29 @@ def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) 
     )
 
 
+def _paged_attention_cuda(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    query_starts: torch.Tensor,
+    context_lens: torch.Tensor,
+    block_tables: torch.Tensor,
+    scale: float,
+    sliding_window: int | None,
+    softcap: float | None,
+    plan: AttentionPlan | None,
+) -> torch.Tensor:
+    if plan is None:
+        heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
+        plan = plan_attention(query_starts, context_lens, q.shape[0], heads, sliding_window)
+    if plan is None:
+        return paged_attention_reference(
+            q, k_cache, v_cache, query_starts, context_lens, block_tables, scale, sliding_window, softcap
+        )
+    assert plan.window == sliding_window, "a plan for layers of this window"
+    return paged_attention_triton(q, k_cache, v_cache, block_tables, scale, softcap, plan)
+
+
 def paged_attention(
     q: torch.Tensor,
     k_cache: torch.Tensor,
@@ -161,14 +186,16 @@ def paged_attention(
     scale: float,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    plan: AttentionPlan | None = None,
 ) -> torch.Tensor:
     """q: [T, Hq, D], may be a view of a qkv tensor. Returns contiguous [T, Hq, D]. See `paged_attention_reference`.
 
     query_starts, context_lens and block_tables are contiguous int32 on q's device; block ids must lie inside the cache.
+    plan: `plan_attention` of this step and window, for all its layers; without one, a GPU makes it anew at each call.
     """
     if q.device.type != "cpu":
-        return paged_attention_reference(
-            q, k_cache, v_cache, query_starts, context_lens, block_tables, scale, sliding_window, softcap
+        return _paged_attention_cuda(
+            q, k_cache, v_cache, query_starts, context_lens, block_tables, scale, sliding_window, softcap, plan
         )
     native = native_function("multiflora_paged_attention", "p")
     if native is None or not _native_fits(q, k_cache, v_cache):

@@ -1,0 +1,305 @@
+"""How a step's attention is cut into items of work: on the device, from lengths that the host need not know.
+
+Owns tile sizes and the cutting. Knows nothing of keys and values. The cutting depends on query_starts and context_lens
+alone, so one plan serves all layers of a step, and one that is made inside a CUDA graph is made anew at each replay.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .triton_runtime import KernelVariant, jit, tl
+
+ITEM_FIELDS = 8
+MERGE_FIELDS = 4
+LARGEST_HEAD = 256
+_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+_PLAN_WARPS = 4
+_ITEMS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one kernel is compiled and fed.
+
+    rows: queries x heads of one kv group in a tile. keys: of one pass of its loop. stages: table lookups and tiles are
+    two loads of which one waits for the other, so that n tiles in flight take 2n + 1. min_steps: passes that an item
+    should have before keys are split at all. phases: keys that all rows of the tile see have a loop of their own,
+    without masks; worth its second pipeline where items are long. occupancy: tiles that a multiprocessor holds at once.
+    """
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+    min_steps: int
+    phases: bool
+    occupancy: int
+
+
+@dataclass(frozen=True)
+class AttentionHeads:
+    """Shapes and dtype of the attention of one model."""
+
+    q_heads: int
+    kv_heads: int
+    head_size: int
+    dtype: torch.dtype
+
+    @property
+    def group(self) -> int:
+        return self.q_heads // self.kv_heads
+
+
+@dataclass(frozen=True)
+class WorkList:
+    """Work for one kernel, as device tensors of fixed shapes; `counts` says how much of them is filled.
+
+    most_tokens: of an item.
+    items: [I, 8] int32: table row, first key, end key, slot or -1, first token, tokens, position of the first, 0.
+    merges: [M, 4] int32: first slot, slots, first token, tokens. counts: [2] int32, of items and merges.
+    partial: [slots, Hk, rows, D] float32, normalised results of split items; partial_lse: [slots, Hk, rows] float32,
+    their log2 of the sum of powers of two.
+    """
+
+    tile: Tile
+    most_tokens: int
+    items: torch.Tensor
+    merges: torch.Tensor
+    counts: torch.Tensor
+    partial: torch.Tensor
+    partial_lse: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """The work of one step for layers of one sliding window. Layers run one after another and share its scratch."""
+
+    heads: AttentionHeads
+    window: int | None
+    lists: tuple[WorkList, ...]
+
+
+@dataclass(frozen=True)
+class QueryBounds:
+    """What the host knows of a step's sequences without asking the device; sequences without queries do not count.
+
+    A CUDA graph captured under bounds may be replayed with all lengths that keep them: for decode graphs (1, 1).
+    """
+
+    shortest: int
+    longest: int
+
+
+def short_tile(heads: AttentionHeads) -> Tile:
+    """For up to rows / group queries of a sequence: decode. Bound by memory, so it needs bytes in flight."""
+    rows = max(16, power_of_2(heads.group))
+    if heads.dtype == torch.float32:
+        return Tile(rows, keys=32, warps=8, stages=3, min_steps=4, phases=False, occupancy=2)
+    if heads.head_size <= 128:
+        return Tile(rows, keys=64, warps=4, stages=5, min_steps=2, phases=False, occupancy=3)
+    return Tile(rows, keys=32, warps=4, stages=5, min_steps=4, phases=False, occupancy=3)
+
+
+def long_tile(heads: AttentionHeads) -> Tile:
+    """For more queries than that: prefill. Bound by tensor cores, so it wants many rows for each key that is read."""
+    if heads.dtype == torch.float32:
+        rows = max(16, power_of_2(heads.group))
+        return Tile(rows, keys=32, warps=8, stages=3, min_steps=8, phases=True, occupancy=2)
+    if heads.head_size <= 128:
+        return Tile(128, keys=64, warps=8, stages=5, min_steps=4, phases=True, occupancy=1)
+    return Tile(64, keys=32, warps=8, stages=3, min_steps=8, phases=True, occupancy=1)
+
+
+def power_of_2(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+@jit
+def _plan_kernel(
+    items: tl.tensor,
+    merges: tl.tensor,
+    counts: tl.tensor,
+    query_starts: tl.tensor,
+    context_lens: tl.tensor,
+    sequences: tl.tensor,
+    target: tl.tensor,
+    fewest: tl.tensor,
+    most: tl.tensor,
+    window: tl.tensor,
+    WINDOWED: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    MIN_STEPS: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+) -> None:
+    """Program s writes the items of sequence s, if it has `fewest` to `most` queries; they follow those before s.
+
+    Every tile of TOKENS queries takes keys in steps of BLOCK_N. All steps, divided among `target` items, give the
+    steps that an item should have; a sequence with more is split evenly. So there are at most tiles + target items,
+    2 * target slots and target merges, whatever the lengths.
+    """
+    own = tl.program_id(0)
+    rows = tl.arange(0, BLOCK_S)
+    exists = rows < sequences
+    queries = tl.load(query_starts + rows + 1, mask=exists, other=0) - tl.load(
+        query_starts + rows, mask=exists, other=0
+    )
+    lengths = tl.load(context_lens + rows, mask=exists, other=0)
+    queries = tl.where((queries >= fewest) & (queries <= most), queries, 0)
+    keys = tl.where(queries > 0, lengths, 0)
+    if WINDOWED:
+        keys = tl.minimum(keys, tl.minimum(queries, TOKENS) + window - 1)
+    tiles = (queries + TOKENS - 1) // TOKENS
+    steps = (keys + BLOCK_N - 1) // BLOCK_N
+    share = tl.maximum((tl.sum(tiles * steps, 0) + target - 1) // target, MIN_STEPS)
+    splits = (steps + share - 1) // share
+    before = rows < own
+    made = tiles * splits
+    is_split = splits > 1
+    first_item = tl.sum(tl.where(before, made, 0), 0)
+    first_slot = tl.sum(tl.where(before & is_split, made, 0), 0)
+    first_merge = tl.sum(tl.where(before & is_split, tiles, 0), 0)
+    if own == 0:
+        tl.store(counts, tl.sum(made, 0))
+        tl.store(counts + 1, tl.sum(tl.where(is_split, tiles, 0), 0))
+
+    is_own = rows == own
+    num_queries = tl.sum(tl.where(is_own, queries, 0), 0)
+    num_splits = tl.sum(tl.where(is_own, splits, 0), 0)
+    length = tl.sum(tl.where(is_own, lengths, 0), 0)
+    num_tiles = (num_queries + TOKENS - 1) // TOKENS
+    start = tl.load(query_starts + own)
+    for chunk in tl.range(0, num_tiles * num_splits, BLOCK_I):
+        item = chunk + tl.arange(0, BLOCK_I)
+        is_item = item < num_tiles * num_splits
+        # The last tile sees the most keys, so it comes first.
+        tile = num_tiles - 1 - item // num_splits
+        split = item % num_splits
+        token = tile * TOKENS
+        tokens = tl.minimum(num_queries - token, TOKENS)
+        position = length - num_queries + token
+        end = position + tokens
+        first = tl.zeros_like(end)
+        if WINDOWED:
+            first = tl.maximum(position - window + 1, 0)
+        piece = (((end - first + BLOCK_N - 1) // BLOCK_N + num_splits - 1) // num_splits) * BLOCK_N
+        first = tl.minimum(first + split * piece, end)
+        target_item = items + (first_item + item) * 8
+        tl.store(target_item, own, mask=is_item)
+        tl.store(target_item + 1, first, mask=is_item)
+        tl.store(target_item + 2, tl.minimum(first + piece, end), mask=is_item)
+        tl.store(target_item + 3, tl.where(num_splits > 1, first_slot + item, -1), mask=is_item)
+        tl.store(target_item + 4, start + token, mask=is_item)
+        tl.store(target_item + 5, tokens, mask=is_item)
+        tl.store(target_item + 6, position, mask=is_item)
+        is_merge = is_item & (split == 0) & (num_splits > 1)
+        target_merge = merges + (first_merge + item // num_splits) * 4
+        tl.store(target_merge, first_slot + item, mask=is_merge)
+        tl.store(target_merge + 1, num_splits, mask=is_merge)
+        tl.store(target_merge + 2, start + token, mask=is_merge)
+        tl.store(target_merge + 3, tokens, mask=is_merge)
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    """Four in the interpreter, so that small inputs are split, too."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def plan_attention(
+    query_starts: torch.Tensor,
+    context_lens: torch.Tensor,
+    num_tokens: int,
+    heads: AttentionHeads,
+    sliding_window: int | None = None,
+    bounds: QueryBounds | None = None,
+) -> AttentionPlan | None:
+    """query_starts: [S+1], context_lens: [S] int32; num_tokens: at least query_starts[S].
+
+    None where no kernel takes it (on a CPU, in float64, beyond LARGEST_HEAD): paged attention then goes without.
+
+    Call it once a step for each sliding window of the model, inside the graph where there is one: a few launches of
+    some microseconds, no synchronisation; tensors that a graph captures belong to its pool. Without bounds, sequences
+    of all lengths are looked for.
+    """
+    if query_starts.device.type != "cuda" or heads.dtype not in _DTYPES or heads.head_size > LARGEST_HEAD:
+        return None
+    return plan_work(query_starts, context_lens, num_tokens, heads, sliding_window, bounds)
+
+
+def plan_work(
+    query_starts: torch.Tensor,
+    context_lens: torch.Tensor,
+    num_tokens: int,
+    heads: AttentionHeads,
+    sliding_window: int | None,
+    bounds: QueryBounds | None,
+) -> AttentionPlan:
+    """`plan_attention` on whatever device kernels run."""
+    bounds = bounds or QueryBounds(1, num_tokens)
+    short, long = short_tile(heads), long_tile(heads)
+    border = short.rows // heads.group
+    lists = []
+    if bounds.shortest <= border:
+        queries = (1, min(border, bounds.longest))
+        lists.append(_work_list(short, query_starts, context_lens, num_tokens, heads, sliding_window, queries))
+    if bounds.longest > border:
+        queries = (border + 1, bounds.longest)
+        lists.append(_work_list(long, query_starts, context_lens, num_tokens, heads, sliding_window, queries))
+    return AttentionPlan(heads, sliding_window, tuple(lists))
+
+
+def _work_list(
+    tile: Tile,
+    query_starts: torch.Tensor,
+    context_lens: torch.Tensor,
+    num_tokens: int,
+    heads: AttentionHeads,
+    window: int | None,
+    queries: tuple[int, int],
+) -> WorkList:
+    """The work of the sequences with queries[0] to queries[1] queries."""
+    device = query_starts.device
+    sequences = context_lens.shape[0]
+    target = max(1, _multiprocessors(device) * tile.occupancy // heads.kv_heads)
+    tokens = tile.rows // heads.group
+    most = min(sequences, num_tokens // queries[0])
+    tiles = min(num_tokens // tokens + most, most * -(-queries[1] // tokens))
+    slots = 2 * target
+    work = WorkList(
+        tile,
+        min(tokens, queries[1]),
+        items=torch.empty((tiles + target, ITEM_FIELDS), dtype=torch.int32, device=device),
+        merges=torch.empty((min(tiles, target), MERGE_FIELDS), dtype=torch.int32, device=device),
+        counts=torch.empty(2, dtype=torch.int32, device=device),
+        partial=torch.empty((slots, heads.kv_heads, tile.rows, heads.head_size), dtype=torch.float32, device=device),
+        partial_lse=torch.empty((slots, heads.kv_heads, tile.rows), dtype=torch.float32, device=device),
+    )
+    _plan_kernel[(sequences,)](
+        work.items, work.merges, work.counts, query_starts, context_lens, sequences, target, *queries, window or 0,
+        WINDOWED=window is not None, TOKENS=tokens, BLOCK_N=tile.keys, MIN_STEPS=tile.min_steps,
+        BLOCK_S=power_of_2(sequences), BLOCK_I=_ITEMS_AT_ONCE, num_warps=_PLAN_WARPS,
+    )  # fmt: skip
+    return work
+
+
+def kernel_variants() -> Iterator[KernelVariant]:
+    """For the ahead-of-time table."""
+    pointers = dict.fromkeys(("items", "merges", "counts", "query_starts", "context_lens"), "*i32")
+    numbers = dict.fromkeys(("sequences", "target", "fewest", "most", "window"), "i32")
+    constants = ("WINDOWED", "TOKENS", "BLOCK_N", "MIN_STEPS", "BLOCK_S", "BLOCK_I")
+    for is_windowed, sequences in ((False, 256), (True, 1024)):
+        yield KernelVariant(
+            f"plan S={sequences}" + " window" * is_windowed,
+            _plan_kernel,
+            pointers | numbers | dict.fromkeys(constants, "constexpr"),
+            dict(zip(constants, (is_windowed, 4, 64, 2, sequences, _ITEMS_AT_ONCE), strict=True)),
+            unaligned=frozenset(numbers),
+            options={"num_warps": _PLAN_WARPS},
+        )

@@ -1,0 +1,371 @@
+"""Paged attention as two Triton kernels: tiles of queries over ranges of keys, and the merging of split ranges.
+
+Knows how an item of work is computed; which items there are, `attention_plan` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .attention_plan import AttentionHeads, AttentionPlan, Tile, WorkList, long_tile, power_of_2, short_tile
+from .triton_runtime import KernelVariant, dot_dtype, jit, tl
+
+_MERGED_AT_ONCE = 16
+
+
+@jit
+def _over_keys(
+    acc: tl.tensor,
+    highest: tl.tensor,
+    total: tl.tensor,
+    q: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    table: tl.tensor,
+    first: tl.tensor,
+    skip: tl.tensor,
+    resume: tl.tensor,
+    end: tl.tensor,
+    positions: tl.tensor,
+    block_stride: tl.tensor,
+    scale: tl.tensor,
+    cap: tl.tensor,
+    window: tl.tensor,
+    MASKED: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_PADDED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    DOT: tl.constexpr,
+) -> tl.tensor:
+    """Online softmax (arXiv:2205.14135) over the keys first <= j < skip and resume <= j < end, in powers of two.
+
+    acc: [M, D] weighted values, highest: [M] largest score so far, total: [M] sum of weights; all float32, returned.
+    Without MASKED every row sees every key. skip - first is a multiple of BLOCK_N; without MASKED end - resume, too.
+    """
+    dims = tl.arange(0, HEAD_PADDED)
+    is_dim = dims < HEAD_SIZE
+    for walked in tl.range(first, end - (resume - skip), BLOCK_N):
+        start = tl.where(walked < skip, walked, walked + (resume - skip))
+        keys = start + tl.arange(0, BLOCK_N)
+        is_key = keys < end
+        if MASKED:
+            blocks = tl.load(table + keys // BLOCK_SIZE, mask=is_key, other=0)
+        else:
+            blocks = tl.load(table + keys // BLOCK_SIZE)
+        entries = blocks.to(tl.int64) * block_stride + (keys % BLOCK_SIZE) * HEAD_SIZE
+        offsets = entries[:, None] + dims[None, :]
+        # A weight of 0 does not cancel the NaN that an entry of nobody may hold: such values are never loaded.
+        if MASKED:
+            k = tl.load(k_cache + offsets, mask=is_key[:, None] & is_dim[None, :], other=0.0)
+            v = tl.load(v_cache + offsets, mask=is_key[:, None] & is_dim[None, :], other=0.0)
+        elif HEAD_SIZE < HEAD_PADDED:
+            k = tl.load(k_cache + offsets, mask=is_dim[None, :], other=0.0)
+            v = tl.load(v_cache + offsets, mask=is_dim[None, :], other=0.0)
+        else:
+            k = tl.load(k_cache + offsets)
+            v = tl.load(v_cache + offsets)
+        scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="ieee") * scale
+        if CAPPED:
+            scores = cap * (1.0 - 2.0 / (tl.exp2(scores * 2.8853900817779268) + 1.0))
+        if MASKED:
+            seen = (keys[None, :] <= positions[:, None]) & is_key[None, :]
+            if WINDOWED:
+                seen = seen & (keys[None, :] > positions[:, None] - window)
+            scores = tl.where(seen, scores, float("-inf"))
+        risen = tl.maximum(highest, tl.max(scores, 1))
+        level = risen
+        if MASKED:
+            # A row that has seen no key yet: -inf - -inf would be NaN.
+            level = tl.where(risen == float("-inf"), 0.0, risen)
+        weights = tl.exp2(scores - level[:, None])
+        fade = tl.exp2(highest - level)
+        total = total * fade + tl.sum(weights, 1)
+        acc = tl.dot(weights.to(DOT), v.to(DOT), acc * fade[:, None], input_precision="ieee")
+        highest = risen
+    return acc, highest, total
+
+
+@jit
+def _attention_kernel(
+    out: tl.tensor,
+    partial: tl.tensor,
+    partial_lse: tl.tensor,
+    q: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    block_tables: tl.tensor,
+    items: tl.tensor,
+    counts: tl.tensor,
+    q_stride: tl.tensor,
+    q_head_stride: tl.tensor,
+    table_stride: tl.tensor,
+    block_stride: tl.tensor,
+    scale: tl.tensor,
+    cap: tl.tensor,
+    window: tl.tensor,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    PHASES: tl.constexpr,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_PADDED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    DOT: tl.constexpr,
+) -> None:
+    """Program (g, i): item i for kv head g. Rows of the tile are (token, head of the group), heads fastest.
+
+    An item: table row, first key, end key, slot (-1: the result is final), first token, tokens, position of the first.
+    PHASES: whether keys that all rows see are handled apart, without masks.
+    """
+    head = tl.program_id(0)
+    index = tl.program_id(1)
+    if index >= tl.load(counts):
+        return
+    item = items + index * 8
+    row = tl.load(item)
+    first = tl.load(item + 1)
+    end = tl.load(item + 2)
+    slot = tl.load(item + 3)
+    first_token = tl.load(item + 4)
+    tokens = tl.load(item + 5)
+    position = tl.load(item + 6)
+
+    rows = tl.arange(0, BLOCK_M)
+    dims = tl.arange(0, HEAD_PADDED)
+    places = rows // GROUP
+    inside = (places < tokens)[:, None] & (dims < HEAD_SIZE)[None, :]
+    token = (first_token + places).to(tl.int64)
+    q_head = head * GROUP + rows % GROUP
+    query = tl.load(q + (token * q_stride + q_head * q_head_stride)[:, None] + dims[None, :], mask=inside, other=0.0)
+    query = query.to(DOT)
+    positions = position + places
+
+    table = block_tables + row.to(tl.int64) * table_stride
+    keys = k_cache + head * (BLOCK_SIZE * HEAD_SIZE)
+    values = v_cache + head * (BLOCK_SIZE * HEAD_SIZE)
+    acc = tl.zeros([BLOCK_M, HEAD_PADDED], dtype=tl.float32)
+    highest = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    skip = first
+    resume = first
+    if PHASES:
+        if WINDOWED:
+            # Up to here some row's window has not begun.
+            begun = tl.minimum(tl.maximum(position + tokens - window, first), end)
+            skip = tl.minimum(first + (begun - first + BLOCK_N - 1) // BLOCK_N * BLOCK_N, end)
+        resume = skip + tl.maximum(tl.minimum(position + 1, end) - skip, 0) // BLOCK_N * BLOCK_N
+        acc, highest, total = _over_keys(
+            acc, highest, total, query, keys, values, table, skip, skip, skip, resume, positions, block_stride, scale,
+            cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, DOT,
+        )  # fmt: skip
+    acc, highest, total = _over_keys(
+        acc, highest, total, query, keys, values, table, first, skip, resume, end, positions, block_stride, scale,
+        cap, window, True, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, DOT,
+    )  # fmt: skip
+
+    seen = total != 0.0
+    result = acc / tl.where(seen, total, 1.0)[:, None]
+    if slot < 0:
+        target = (token * (KV_HEADS * GROUP) + q_head) * HEAD_SIZE
+        tl.store(out + target[:, None] + dims[None, :], result.to(out.dtype.element_ty), mask=inside)
+    else:
+        place = (slot.to(tl.int64) * KV_HEADS + head) * BLOCK_M + rows
+        tl.store(partial + place[:, None] * HEAD_SIZE + dims[None, :], result, mask=inside)
+        lse = tl.where(seen, highest + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
+        tl.store(partial_lse + place, lse, mask=places < tokens)
+
+
+@jit
+def _merge_kernel(
+    out: tl.tensor,
+    partial: tl.tensor,
+    partial_lse: tl.tensor,
+    merges: tl.tensor,
+    counts: tl.tensor,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_PADDED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+) -> None:
+    """Program (h, m, t): query head h of token t of merge m; its slots' results, weighted by their sums, in order.
+
+    A merge: first slot, slots, first token, tokens. Flash-Decoding's second step.
+    """
+    q_head = tl.program_id(0)
+    index = tl.program_id(1)
+    place = tl.program_id(2)
+    if index >= tl.load(counts + 1):
+        return
+    merge = merges + index * 4
+    first = tl.load(merge)
+    slots = tl.load(merge + 1)
+    if place >= tl.load(merge + 3):
+        return
+    token = (tl.load(merge + 2) + place).to(tl.int64)
+    row = (q_head // GROUP) * BLOCK_M + place * GROUP + q_head % GROUP
+    dims = tl.arange(0, HEAD_PADDED)
+    is_dim = dims < HEAD_SIZE
+    acc = tl.zeros([HEAD_PADDED], dtype=tl.float32)
+    highest = tl.max(tl.full([AT_ONCE], float("-inf"), dtype=tl.float32), 0)
+    total = tl.sum(tl.zeros([AT_ONCE], dtype=tl.float32), 0)
+    for start in tl.range(0, slots, AT_ONCE):
+        slot = start + tl.arange(0, AT_ONCE)
+        is_slot = slot < slots
+        rows = (first + slot).to(tl.int64) * (KV_HEADS * BLOCK_M) + row
+        lse = tl.load(partial_lse + rows, mask=is_slot, other=float("-inf"))
+        results = tl.load(
+            partial + rows[:, None] * HEAD_SIZE + dims[None, :], mask=is_slot[:, None] & is_dim[None, :], other=0.0
+        )
+        risen = tl.maximum(highest, tl.max(lse, 0))
+        level = tl.where(risen == float("-inf"), 0.0, risen)
+        weights = tl.exp2(lse - level)
+        fade = tl.exp2(highest - level)
+        total = total * fade + tl.sum(weights, 0)
+        acc = acc * fade + tl.sum(weights[:, None] * results, 0)
+        highest = risen
+    result = acc / tl.where(total != 0.0, total, 1.0)
+    target = (token * (KV_HEADS * GROUP) + q_head) * HEAD_SIZE
+    tl.store(out + target + dims, result.to(out.dtype.element_ty), mask=is_dim)
+
+
+def paged_attention_triton(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_tables: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    plan: AttentionPlan,
+) -> torch.Tensor:
+    """See `paged_attention`; lengths and window are the plan's. Rows of no sequence are left as they are found."""
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    for work in plan.lists:
+        run_items(out, q, k_cache, v_cache, block_tables, scale, softcap, plan, work)
+        merge_items(out, plan, work)
+    return out
+
+
+def run_items(
+    out: torch.Tensor,
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_tables: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    plan: AttentionPlan,
+    work: WorkList,
+) -> None:
+    """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
+    heads, tile = plan.heads, work.tile
+    assert q.dtype == k_cache.dtype == v_cache.dtype == heads.dtype, "one dtype for queries and caches"
+    assert k_cache.stride() == v_cache.stride(), "caches of the same layout"
+    _attention_kernel[(heads.kv_heads, work.items.shape[0])](
+        out, work.partial, work.partial_lse, q, k_cache, v_cache, block_tables, work.items, work.counts,
+        q.stride(0), q.stride(1), block_tables.stride(0), k_cache.stride(0),
+        scale / softcap if softcap else scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
+        plan.window or 0, num_warps=tile.warps, num_stages=tile.stages,
+        **_constants(heads, tile, k_cache.shape[2], plan.window is not None, softcap is not None),
+    )  # fmt: skip
+
+
+def _constants(
+    heads: AttentionHeads, tile: Tile, block_size: int, is_windowed: bool, is_capped: bool
+) -> dict[str, Any]:
+    return {
+        "WINDOWED": is_windowed,
+        "CAPPED": is_capped,
+        "PHASES": tile.phases,
+        "GROUP": heads.group,
+        "KV_HEADS": heads.kv_heads,
+        "BLOCK_SIZE": block_size,
+        "HEAD_SIZE": heads.head_size,
+        "HEAD_PADDED": max(16, power_of_2(heads.head_size)),
+        "BLOCK_M": tile.rows,
+        "BLOCK_N": tile.keys,
+        "DOT": dot_dtype(heads.dtype),
+    }
+
+
+def merge_items(out: torch.Tensor, plan: AttentionPlan, work: WorkList) -> None:
+    """The results of split items, merged into out. Deterministic: a row's slots are added in their order."""
+    heads, tile = plan.heads, work.tile
+    grid = (heads.q_heads, work.merges.shape[0], work.most_tokens)
+    _merge_kernel[grid](
+        out, work.partial, work.partial_lse, work.merges, work.counts,
+        num_warps=4, **_merge_constants(heads, tile),
+    )  # fmt: skip
+
+
+def _merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
+    return {
+        "GROUP": heads.group,
+        "KV_HEADS": heads.kv_heads,
+        "HEAD_SIZE": heads.head_size,
+        "HEAD_PADDED": power_of_2(heads.head_size),
+        "BLOCK_M": tile.rows,
+        "AT_ONCE": _MERGED_AT_ONCE,
+    }
+
+
+def kernel_variants() -> Iterator[KernelVariant]:
+    """For the ahead-of-time table: head sizes and dtypes that models have, with and without window and soft cap."""
+    for size, dtype, is_windowed, is_capped in (
+        (64, "bf16", False, False),
+        (80, "bf16", False, False),
+        (128, "bf16", False, False),
+        (128, "bf16", True, False),
+        (128, "fp32", False, False),
+        (256, "fp16", True, True),
+    ):
+        heads = AttentionHeads(32, 8, size, _TORCH_DTYPES[dtype])
+        for kind, tile in (("decode", short_tile(heads)), ("prefill", long_tile(heads))):
+            name = f"attention {kind} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
+            yield _attention_variant(name, heads, tile, dtype, is_windowed, is_capped)
+    yield _merge_variant("merge D=128 bf16", AttentionHeads(32, 8, 128, torch.bfloat16), "bf16")
+
+
+_TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def _attention_variant(
+    name: str, heads: AttentionHeads, tile: Tile, dtype: str, is_windowed: bool, is_capped: bool
+) -> KernelVariant:
+    constants = _constants(heads, tile, 16, is_windowed, is_capped)
+    return KernelVariant(
+        name,
+        _attention_kernel,
+        {"out": f"*{dtype}", "partial": "*fp32", "partial_lse": "*fp32"}
+        | dict.fromkeys(("q", "k_cache", "v_cache"), f"*{dtype}")
+        | dict.fromkeys(("block_tables", "items", "counts"), "*i32")
+        | dict.fromkeys(("q_stride", "q_head_stride", "table_stride", "block_stride"), "i32")
+        | {"scale": "fp32", "cap": "fp32", "window": "i32"}
+        | dict.fromkeys(constants, "constexpr"),
+        constants,
+        unaligned=frozenset({"table_stride", "window"}),
+        options={"num_warps": tile.warps, "num_stages": tile.stages},
+    )
+
+
+def _merge_variant(name: str, heads: AttentionHeads, dtype: str) -> KernelVariant:
+    constants = _merge_constants(heads, short_tile(heads))
+    return KernelVariant(
+        name,
+        _merge_kernel,
+        {"out": f"*{dtype}", "partial": "*fp32", "partial_lse": "*fp32", "merges": "*i32", "counts": "*i32"}
+        | dict.fromkeys(constants, "constexpr"),
+        constants,
+        options={"num_warps": 4},
+    )

@@ -1,0 +1,62 @@
+"""Inputs for paged attention in which everything that nobody may read holds NaN, and what must come out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass
+class Case:
+    q: torch.Tensor
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    arguments: tuple[torch.Tensor, ...]
+    scale: float
+
+    def to(self, device: torch.device) -> Case:
+        """The same with what kernels take on `device`."""
+        return replace(self, q=self.q.to(device), arguments=tuple(tensor.to(device) for tensor in self.arguments))
+
+
+def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=torch.float32) -> Case:
+    """Shuffled blocks; blocks of nobody and entries past a length are NaN, table entries past the end lead to one."""
+    counts = [math.ceil(length / block_size) for length in lengths]
+    spare = 3
+    order = torch.randperm(sum(counts) + spare).tolist()
+    k_cache, v_cache = (torch.full((len(order), kv_heads, block_size, size), math.nan, dtype=dtype) for _ in range(2))
+    tables = torch.full((len(lengths), max(counts) + 2), order.pop(), dtype=torch.int32)
+    keys, values = [], []
+    for s, length in enumerate(lengths):
+        key, value = (torch.randn(length, kv_heads, size).to(dtype) for _ in range(2))
+        for j in range(length):
+            if j % block_size == 0:
+                tables[s, j // block_size] = order.pop()
+            k_cache[tables[s, j // block_size], :, j % block_size] = key[j]
+            v_cache[tables[s, j // block_size], :, j % block_size] = value[j]
+        keys.append(key)
+        values.append(value)
+    starts = torch.tensor([0, *queries]).cumsum(0).int()
+    q = torch.randn(sum(queries), heads + 3, size).to(dtype)[:, 1 : heads + 1]
+    return Case(q, keys, values, (k_cache, v_cache, starts, torch.tensor(lengths).int(), tables), size**-0.5)
+
+
+def loop(case: Case, window: int | None = None, softcap: float | None = None) -> torch.Tensor:
+    """[T, Hq, D] float64, one query and one head after another."""
+    out = torch.full(case.q.shape, math.nan, dtype=torch.float64)
+    q = case.q.cpu().double()
+    starts, lengths = case.arguments[2].tolist(), case.arguments[3].tolist()
+    group = case.q.shape[1] // case.keys[0].shape[1]
+    for s, length in enumerate(lengths):
+        for t in range(starts[s], starts[s + 1]):
+            position = length - (starts[s + 1] - t)
+            first = 0 if window is None else max(0, position - window + 1)
+            for h in range(case.q.shape[1]):
+                key = case.keys[s][first : position + 1, h // group].double()
+                scores = key @ q[t, h] * case.scale
+                if softcap is not None:
+                    scores = softcap * torch.tanh(scores / softcap)
+                out[t, h] = torch.softmax(scores, 0) @ case.values[s][first : position + 1, h // group].double()
+    return out
