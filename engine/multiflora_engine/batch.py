@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from multiflora_engine.staging import Staging
 from multiflora_engine.step import Scheduled
+from multiflora_engine.token_feedback import TokenFeedback
 from multiflora_kernels.lora import LoraSegments
 
 
@@ -21,7 +23,7 @@ from multiflora_kernels.lora import LoraSegments
 class ForwardBatch:
     """T tokens of S sequences, base sequences first, then adapter by adapter, so that each adapter is one segment.
 
-    Filled by `build_batch` (or by whoever runs the model on made-up input); nothing changes it.
+    Filled by `forward_batch` (or by whoever runs the model on made-up input); nothing changes it.
     token_ids, positions: [T] int64. kv_slots: [T] int64, block * block_size + offset, where each token's KV goes.
     query_starts: [S+1] int32, token ranges of the sequences. context_lens: [S] int32, tokens up to this step's last.
     block_tables: [S, B] int32, the first ceil(context_len / block_size) entries of a row count.
@@ -46,10 +48,43 @@ def slot_order(entries: Items[Scheduled]) -> list[int]:
     return sorted(range(len(entries)), key=slots.__getitem__)
 
 
-def build_batch(
-    entries: Items[Scheduled], logit_counts: Items[int], block_size: int, device: torch.device
-) -> ForwardBatch:
-    """entries: in slot order. logit_counts: for each entry, how many of its last tokens want logits."""
+@dataclass(frozen=True)
+class StepArrays:
+    """What `ForwardBatch` says of tokens and sequences, on the host; types as there.
+
+    token_sources: [T] int32, where the device finds a token that the host does not know (see token_feedback.py), or
+    None when the host knows all. slots, counts, logit_counts: each sequence's adapter slot, tokens and wanted logits.
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    token_sources: npt.NDArray[np.int32] | None
+    positions: npt.NDArray[np.int64]
+    kv_slots: npt.NDArray[np.int64]
+    query_starts: npt.NDArray[np.int32]
+    context_lens: npt.NDArray[np.int32]
+    block_tables: npt.NDArray[np.int32]
+    slots: list[int | None]
+    counts: list[int]
+    logit_counts: list[int]
+
+    @property
+    def logit_rows(self) -> npt.NDArray[np.int64] | None:
+        """The rows whose logits are wanted; None: all."""
+        if self.logit_counts == self.counts:
+            return None
+        return _last_rows(self.query_starts[1:].astype(np.int64), np.array(self.logit_counts, dtype=np.int64))
+
+
+def step_arrays(
+    entries: Items[Scheduled],
+    logit_counts: list[int],
+    block_size: int,
+    sources: npt.NDArray[np.int32] | None = None,
+) -> StepArrays:
+    """entries: in slot order. logit_counts: for each entry, how many of its last tokens want logits.
+
+    sources: for each entry, where its first token is found, or -1; see `StepArrays.token_sources`.
+    """
     counts = np.array([entry.num_tokens for entry in entries], dtype=np.int64)
     starts = np.array([entry.start for entry in entries], dtype=np.int64)
     query_starts = np.zeros(len(entries) + 1, dtype=np.int64)
@@ -58,24 +93,58 @@ def build_batch(
     positions = np.arange(query_starts[-1]) + (starts - query_starts[:-1])[rows]
     context_lens = starts + counts
     tables = _block_tables(entries, -(-int(context_lens.max()) // block_size))
-    kv_slots = tables[rows, positions // block_size].astype(np.int64) * block_size + positions % block_size
-    slots = [entry.sequence.adapter_slot for entry in entries]
-    wanted = np.array(logit_counts, dtype=np.int64)
+    return StepArrays(
+        token_ids=_token_ids(entries, int(query_starts[-1])),
+        token_sources=_token_sources(sources, query_starts),
+        positions=positions,
+        kv_slots=tables[rows, positions // block_size].astype(np.int64) * block_size + positions % block_size,
+        query_starts=query_starts.astype(np.int32),
+        context_lens=context_lens.astype(np.int32),
+        block_tables=tables,
+        slots=[entry.sequence.adapter_slot for entry in entries],
+        counts=counts.tolist(),
+        logit_counts=logit_counts,
+    )
+
+
+def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback) -> ForwardBatch:
+    """The step's input on the device; its memory is its own."""
+    optional = [array for array in (arrays.token_sources, arrays.logit_rows) if array is not None]
+    token_ids, positions, kv_slots, query_starts, context_lens, block_tables, *rest = staging.upload(
+        [
+            arrays.token_ids,
+            arrays.positions,
+            arrays.kv_slots,
+            arrays.query_starts,
+            arrays.context_lens,
+            arrays.block_tables,
+            *optional,
+        ]
+    )
+    if arrays.token_sources is not None:
+        token_ids = feedback.resolve(token_ids, rest.pop(0))
+    device = token_ids.device
     return ForwardBatch(
-        token_ids=_to(_token_ids(entries, int(query_starts[-1])), device),
-        positions=_to(positions, device),
-        kv_slots=_to(kv_slots, device),
-        query_starts=_to(query_starts.astype(np.int32), device),
-        context_lens=_to(context_lens.astype(np.int32), device),
-        block_tables=_to(tables, device),
-        lora=lora_segments(slots, counts.tolist(), device),
-        logit_rows=None if (wanted == counts).all() else _to(_last_rows(query_starts[1:], wanted), device),
-        logit_lora=lora_segments(slots, logit_counts, device),
+        token_ids=token_ids,
+        positions=positions,
+        kv_slots=kv_slots,
+        query_starts=query_starts,
+        context_lens=context_lens,
+        block_tables=block_tables,
+        lora=lora_segments(arrays.slots, arrays.counts, device),
+        logit_rows=rest.pop() if rest else None,
+        logit_lora=lora_segments(arrays.slots, arrays.logit_counts, device),
     )
 
 
 def lora_segments(slots: Items[int | None], counts: Items[int], device: torch.device) -> LoraSegments | None:
     """slots: the adapter of each run of `counts` rows, base (None) first, equal slots adjacent. None: no adapter."""
+    starts, segments = segment_runs(slots, counts)
+    return LoraSegments.build(starts, segments, device) if segments else None
+
+
+def segment_runs(slots: Items[int | None], counts: Items[int]) -> tuple[list[int], list[int]]:
+    """(starts, slots) as `LoraSegments.build` takes them."""
     num_base = sum(count for slot, count in zip(slots, counts, strict=True) if slot is None)
     starts, segments = [num_base], list[int]()
     for slot, count in zip(slots, counts, strict=True):
@@ -86,14 +155,23 @@ def lora_segments(slots: Items[int | None], counts: Items[int], device: torch.de
         else:
             segments.append(slot)
             starts.append(starts[-1] + count)
-    return LoraSegments.build(starts, segments, device) if segments else None
+    return starts, segments
 
 
 def _token_ids(entries: Items[Scheduled], total: int) -> npt.NDArray[np.int64]:
-    if total == len(entries):
-        return np.fromiter((entry.sequence.token_ids[entry.start] for entry in entries), np.int64, total)
-    chunks = (entry.sequence.token_ids[entry.start : entry.start + entry.num_tokens] for entry in entries)
+    """0 for a token that the host does not know."""
+    chunks = (entry.sequence.token_ids[entry.start : entry.start + entry.num_tokens] or (0,) for entry in entries)
     return np.fromiter(chain.from_iterable(chunks), np.int64, total)
+
+
+def _token_sources(
+    sources: npt.NDArray[np.int32] | None, query_starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32] | None:
+    if sources is None or (sources < 0).all():
+        return None
+    spread = np.full(query_starts[-1], -1, dtype=np.int32)
+    spread[query_starts[:-1]] = sources
+    return spread
 
 
 def _block_tables(entries: Items[Scheduled], width: int) -> npt.NDArray[np.int32]:
@@ -109,7 +187,3 @@ def _last_rows(ends: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> np
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     rows: npt.NDArray[np.int64] = np.repeat(ends - counts, counts) + offsets
     return rows
-
-
-def _to(array: npt.NDArray[np.integer], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device)

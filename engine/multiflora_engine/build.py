@@ -18,6 +18,7 @@ from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, load_adapter
 from multiflora_engine.config import EngineConfig
+from multiflora_engine.cuda_capture import choose_capture
 from multiflora_engine.engine import Engine
 from multiflora_engine.grammar import GrammarError, GrammarVocabulary
 from multiflora_engine.grammar_masks import GrammarMasks
@@ -76,12 +77,19 @@ def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, 
     grammars = _grammars(folder, model)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    runner = ModelRunner(config, model, weights, pool, sampler)
+    capture = choose_capture(device, config.enforce_eager)
+    runner = ModelRunner(config, model, weights, pool, sampler, capture)
     progress("kv_cache", 1, 1)
     residency = _residency(config, pool, base, dtype, runner)
-    scheduler = Scheduler(_scheduler_config(config, model, runner), residency, base.digest, grammars=grammars)
+    scheduler = Scheduler(
+        _scheduler_config(config, model, runner),
+        residency,
+        base.digest,
+        grammars=grammars,
+        may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
+    )
     progress("warmup", 0, 1)
-    runner.warm_up()
+    runner.warm_up(lambda done, total: progress("warmup", done, total))
     progress("warmup", 1, 1)
     ready = _ready(config, weights, pool, runner)
     engine = Engine(runner, scheduler, residency)

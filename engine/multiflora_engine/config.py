@@ -22,6 +22,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """model_path: local Hugging Face folder. artifact_root: the artifact store of `<digest>/` folders.
 
     kv_cache_memory: bytes for KV blocks; None sizes it from the device (GPU) or a share of host memory (CPU).
+    enforce_eager: on a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
     max_loras: adapters of rank max_lora_rank that fit on the device at once; more of lower rank do.
     max_cpu_loras: adapters kept in host memory. max_num_batched_tokens: the token budget of one step.
     max_waiting: requests that may queue before new ones are refused. seed: for requests that bring none.
@@ -35,6 +36,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 16
     gpu_memory_utilization: float = 0.9
     kv_cache_memory: int | None = None
+    enforce_eager: bool = False
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     max_waiting: int = 1024

@@ -50,8 +50,10 @@ def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> 
     return 2 * model.num_layers * model.kv_size * block_size * dtype.itemsize
 
 
-def size_kv_cache(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> CacheSize:
-    """How many blocks, and the model's length.
+def size_kv_cache(
+    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, step_bytes: int = 0
+) -> CacheSize:
+    """How many blocks, and the model's length. step_bytes: of a GPU's memory, what steps need (see memory_profile.py).
 
     A length that was asked for gets room for at least one sequence, or a ModelError says what to change; without one
     the model's own length is taken, or as much of it as fits.
@@ -67,35 +69,30 @@ def size_kv_cache(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, 
     # Twice what can run at once, so that the prefixes of finished requests stay cached.
     useful = 2 * needed * config.max_num_seqs
     is_asked = config.max_model_len is not None
-    num_blocks = (
-        _memory(config, model, dtype, device, useful * block_bytes, is_asked * needed * block_bytes) // block_bytes
-    )
+    if config.kv_cache_memory is not None:
+        memory = config.kv_cache_memory
+    elif device.type == "cpu":
+        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes)
+    else:
+        memory = _gpu_memory(config.gpu_memory_utilization, device) - step_bytes
+    num_blocks = max(0, memory) // block_bytes
     if num_blocks < (needed if is_asked else 1):
         raise ModelError(_does_not_fit(wanted, needed * block_bytes, num_blocks * block_bytes, device))
     return CacheSize(num_blocks, min(wanted, num_blocks * config.block_size))
 
 
-def _memory(
-    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, useful: int, needed: int
-) -> int:
+def _host_memory(useful: int, needed: int) -> int:
     """Bytes for the cache. useful: more would never be used; needed: less than this is of no use."""
-    if config.kv_cache_memory is not None:
-        return config.kv_cache_memory
-    if device.type != "cpu":
-        return _gpu_memory(config, model, dtype, device)
     available = available_host_memory()
     modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
     return max(modest, min(needed, int(available * _CPU_LIMIT)))
 
 
-def _gpu_memory(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """What gpu_memory_utilization leaves after weights, LoRA slots and the largest step's intermediate values."""
+def _gpu_memory(utilization: float, device: torch.device) -> int:
+    """Bytes that this share of the GPU's memory leaves beside what is taken now (weights, LoRA slots, others' data)."""
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    widths = 2 * model.q_size + 2 * model.kv_size + 3 * model.intermediate_size + 6 * model.hidden_size
-    intermediate = config.max_num_batched_tokens * widths * dtype.itemsize
-    logits = config.max_num_seqs * model.vocab_size * 4 * 4
-    budget = int(total * config.gpu_memory_utilization) - (total - free)
-    return max(0, budget - intermediate - logits)
+    return int(total * utilization) - (total - free)
 
 
 def _does_not_fit(wanted: int, needed: int, given: int, device: torch.device) -> str:

@@ -6,6 +6,7 @@ Knows nothing of queues, blocks' owners or text.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -13,17 +14,22 @@ from typing import Protocol
 import torch
 
 from multiflora_adapters.slots import SlotPool
-from multiflora_engine.batch import ForwardBatch, build_batch, lora_segments, slot_order
+from multiflora_engine.batch import ForwardBatch, forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.config import EngineConfig
+from multiflora_engine.decode_graphs import Capture, DecodeGraphs, graph_sizes
 from multiflora_engine.decoder import Decoder
-from multiflora_engine.kv_cache import KVCache, allocate_kv_cache, size_kv_cache
+from multiflora_engine.kv_cache import allocate_kv_cache, size_kv_cache
 from multiflora_engine.machine import use_threads
+from multiflora_engine.made_up_batch import made_up_batch
+from multiflora_engine.memory_profile import step_bytes
 from multiflora_engine.model_config import ModelConfig
 from multiflora_engine.pooling import num_pooled
 from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
 from multiflora_engine.sequence import Sequence
+from multiflora_engine.staging import Staging
 from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.token_feedback import TokenFeedback
 from multiflora_engine.weights import ModelWeights
 
 _LOGIT_BYTES = 64 << 20
@@ -32,6 +38,9 @@ _PROBE_TOKENS = 16
 
 class Samples(Protocol):
     """One step's tokens on their way from the device; see sampler.py."""
+
+    @property
+    def tokens(self) -> torch.Tensor: ...
 
     def collect(self) -> list[SampledToken]: ...
 
@@ -56,8 +65,8 @@ class RunningStep:
     order: list[int]
     sampling: list[int]
     samples: Samples | None
-    prompt_logprobs: list[list[PositionLogprobs] | None]
-    pooled: list[torch.Tensor | None]
+    prompt_logprobs: Items[list[PositionLogprobs] | None]
+    pooled: Items[torch.Tensor | None]
 
     def collect(self) -> list[StepOutput]:
         try:
@@ -76,25 +85,50 @@ class ModelRunner:
     """One model on one device (the engine's ModelRunner).
 
     Raises ModelError when the KV cache that the configuration asks for does not fit. Create it after the pool, so that
-    what is left of the device's memory is known.
+    what is left of the device's memory is known. capture: how the device records decode steps; None: it does not.
     """
 
     def __init__(
-        self, config: EngineConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, sampler: Sampler
+        self,
+        config: EngineConfig,
+        model: ModelConfig,
+        weights: ModelWeights,
+        pool: SlotPool,
+        sampler: Sampler,
+        capture: Capture | None = None,
     ) -> None:
         use_threads(config.num_threads)
         self._model = model
         self._weights = weights
         self._sampler = sampler
-        size = size_kv_cache(config, model, weights.dtype, weights.device)
+        device = weights.device
+        measured = device.type == "cuda" and config.kv_cache_memory is None
+        spare = step_bytes(config, model, weights) if measured else 0
+        size = size_kv_cache(config, model, weights.dtype, device, spare)
         self.max_model_len = size.max_model_len
-        self._cache = allocate_kv_cache(model, size.num_blocks, config.block_size, weights.dtype, weights.device)
-        rope = rotary_tables(model.rope, size.max_model_len, weights.device)
+        self._cache = allocate_kv_cache(model, size.num_blocks, config.block_size, weights.dtype, device)
+        rope = rotary_tables(model.rope, size.max_model_len, device)
         self._decoder = Decoder(model, weights, rope, pool.site)
+        self._staging = Staging(device)
+        self._feedback = TokenFeedback(config.max_num_seqs, device)
+        self._graphs = None if capture is None else self._make_graphs(capture, config, pool)
+
+    def _make_graphs(self, capture: Capture, config: EngineConfig, pool: SlotPool) -> DecodeGraphs:
+        return DecodeGraphs(
+            capture,
+            self._decode,
+            self._staging,
+            self._feedback,
+            lambda: pool.layout,
+            sizes=graph_sizes(config.max_num_seqs),
+            max_blocks=-(-self.max_model_len // config.block_size),
+            max_segments=pool.num_slots,
+            device=self._weights.device,
+        )
 
     @property
     def runs_ahead(self) -> bool:
-        return False
+        return self._weights.device.type == "cuda"
 
     @property
     def num_blocks(self) -> int:
@@ -129,8 +163,13 @@ class ModelRunner:
         entries = [batch.entries[i] for i in order]
         counts = [_num_logits(entry) for entry in entries]
         self._sampler.prepare([entry.sequence for entry in entries if entry.samples])
-        forward_batch = build_batch(entries, counts, self.block_size, self._weights.device)
-        hidden = self._decoder.forward(forward_batch, self._cache)
+        arrays = step_arrays(entries, counts, self.block_size, self._feedback.sources(entries))
+        if self._graphs is not None and _is_decode(entries) and self._graphs.fits(len(entries)):
+            logits = self._graphs.run(arrays)
+            nothing = [None] * len(entries)
+            return RunningStep(order, list(range(len(entries))), self._sample(logits, entries), nothing, nothing)
+        step = forward_batch(arrays, self._staging, self._feedback)
+        hidden = self._decoder.forward(step, self._cache)
         ends = list(accumulate(counts))
         prompts = [
             self._prompt_logprobs(entry, hidden[end - count : end])
@@ -142,7 +181,10 @@ class ModelRunner:
         ]
         sampling = [i for i, entry in enumerate(entries) if entry.samples]
         rows = [ends[i] - 1 for i in sampling]
-        samples = self._sample(hidden, rows, [entries[i] for i in sampling], forward_batch) if sampling else None
+        samples: Samples | None = None
+        if sampling:
+            chosen = [entries[i] for i in sampling]
+            samples = self._sample(self._last_logits(hidden, rows, chosen, step), chosen)
         return RunningStep(order, sampling, samples, prompts, pooled)
 
     @torch.inference_mode()
@@ -152,19 +194,34 @@ class ModelRunner:
         return float((adapted - base).abs().max())
 
     @torch.inference_mode()
-    def warm_up(self) -> None:
-        """One small step: libraries load and native code compiles before the first request comes."""
-        self._run_apart([None])
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """One small step, and the graphs: libraries load, native code and kernels compile before a request comes.
 
-    def _sample(self, hidden: torch.Tensor, rows: list[int], entries: list[Scheduled], batch: ForwardBatch) -> Samples:
+        progress(done, total): graphs.
+        """
+        self._run_apart([None])
+        if self._graphs is not None:
+            self._graphs.capture_all(progress)
+
+    def _decode(self, batch: ForwardBatch) -> torch.Tensor:
+        """Logits [S, V] of a step of one token for each sequence."""
+        return self._decoder.logits(self._decoder.forward(batch, self._cache), batch.logit_lora)
+
+    def _last_logits(
+        self, hidden: torch.Tensor, rows: list[int], entries: list[Scheduled], batch: ForwardBatch
+    ) -> torch.Tensor:
         """hidden: [L, H] as the batch wants logits; rows: those that sample, one for each of the entries."""
-        sequences = [entry.sequence for entry in entries]
         lora = batch.logit_lora
         if len(rows) < len(hidden):
             hidden = hidden[rows]
-            lora = lora_segments([s.adapter_slot for s in sequences], [1] * len(rows), hidden.device)
-        lengths = [entry.num_output_tokens for entry in entries]
-        return self._sampler.launch(self._decoder.logits(hidden, lora), sequences, lengths)
+            lora = lora_segments([entry.sequence.adapter_slot for entry in entries], [1] * len(rows), hidden.device)
+        return self._decoder.logits(hidden, lora)
+
+    def _sample(self, logits: torch.Tensor, entries: list[Scheduled]) -> Samples:
+        sequences = [entry.sequence for entry in entries]
+        samples = self._sampler.launch(logits, sequences, [entry.num_output_tokens for entry in entries])
+        self._feedback.keep(sequences, samples.tokens)
+        return samples
 
     def _prompt_logprobs(self, entry: Scheduled, hidden: torch.Tensor) -> list[PositionLogprobs] | None:
         """In slices: the logits of a long prompt would take gigabytes."""
@@ -185,27 +242,9 @@ class ModelRunner:
 
     def _run_apart(self, slots: list[int | None]) -> torch.Tensor:
         """All logits of a fixed prompt under each of `slots` (base first), on a cache of their own: [S * tokens, V]."""
-        tokens = min(_PROBE_TOKENS, self.max_model_len)
-        device = self._weights.device
-        blocks = -(-tokens // self.block_size)
-        tables = torch.arange(blocks * len(slots), dtype=torch.int32, device=device).view(len(slots), blocks)
-        positions = torch.arange(tokens, device=device)
-        batch = ForwardBatch(
-            token_ids=(positions * (self._model.vocab_size // tokens)).repeat(len(slots)),
-            positions=positions.repeat(len(slots)),
-            kv_slots=(tables[:, positions // self.block_size] * self.block_size + positions % self.block_size)
-            .long()
-            .view(-1),
-            query_starts=torch.arange(len(slots) + 1, dtype=torch.int32, device=device) * tokens,
-            context_lens=torch.full((len(slots),), tokens, dtype=torch.int32, device=device),
-            block_tables=tables,
-            lora=lora_segments(slots, [tokens] * len(slots), device),
-            logit_rows=None,
-            logit_lora=lora_segments(slots, [tokens] * len(slots), device),
-        )
-        cache: KVCache = allocate_kv_cache(
-            self._model, blocks * len(slots), self.block_size, self._weights.dtype, device
-        )
+        tokens, device = min(_PROBE_TOKENS, self.max_model_len), self._weights.device
+        batch, blocks = made_up_batch(slots, tokens, self.block_size, self._model.vocab_size, device, tokens)
+        cache = allocate_kv_cache(self._model, blocks, self.block_size, self._weights.dtype, device)
         return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)
 
 
@@ -220,3 +259,8 @@ def _num_logits(entry: Scheduled) -> int:
     if entry.sequence.needs_prompt_logprobs and _num_prompt_logits(entry):
         return entry.num_tokens
     return max(int(entry.samples), num_pooled(entry))
+
+
+def _is_decode(entries: list[Scheduled]) -> bool:
+    """Whether each entry is one token whose logits yield the next, and nothing else is asked of the step."""
+    return all(e.num_tokens == 1 and e.samples and not e.sequence.needs_prompt_logprobs for e in entries)

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_ALIGNMENT = 16
+ALIGNMENT = 16
+"""Bytes; each array of an upload starts at a multiple."""
+
 _STAGES = 3
 """Copies that may be under way at the same time; one more waits for the oldest."""
 
@@ -44,7 +46,7 @@ class Staging:
 
         Equal shapes and types always lie at the same places of a target, so that a graph finds them there.
         """
-        sizes = [-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
+        sizes = [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
         offsets = list(accumulate(sizes, initial=0))
         stage = self._next_stage(offsets[-1])
         host = stage.memory.numpy()

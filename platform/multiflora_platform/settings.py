@@ -53,6 +53,7 @@ class Settings(BaseModel):
     block_size: int = Field(16, ge=1, le=256, description="tokens of a KV block")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory to use")
     kv_cache_memory: int | None = Field(None, ge=1, description="bytes for KV blocks; default sized from the device")
+    enforce_eager: bool = Field(False, description="on a GPU: no CUDA graphs for decode steps")
     max_num_seqs: int = Field(64, ge=1, description="sequences that run at the same time")
     max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
 from multiflora_engine import kv_cache, machine
-from multiflora_engine.batch import build_batch, lora_segments, slot_order
+from multiflora_engine.batch import ForwardBatch, forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.loader import load_weights
 from multiflora_engine.machine import choose_device, choose_dtype
@@ -24,7 +24,9 @@ from multiflora_engine.request import GenerateRequest, SamplingParams
 from multiflora_engine.runner import ModelRunner
 from multiflora_engine.sampler import Sampler
 from multiflora_engine.sequence import make_sequences
+from multiflora_engine.staging import Staging
 from multiflora_engine.step import Scheduled, ScheduledBatch
+from multiflora_engine.token_feedback import TokenFeedback
 
 CPU = torch.device("cpu")
 MIB = 1 << 20
@@ -43,6 +45,12 @@ def scheduled(
     return Scheduled(sequence, start, count, start + count == len(tokens), 0)
 
 
+def batch_of(entries: list[Scheduled], logit_counts: list[int], feedback: TokenFeedback | None = None) -> ForwardBatch:
+    feedback = feedback or TokenFeedback(8, CPU)
+    arrays = step_arrays(entries, logit_counts, 4, feedback.sources(entries))
+    return forward_batch(arrays, Staging(CPU), feedback)
+
+
 def test_a_mixed_batch() -> None:
     """Two chunks and a decode: tokens, places and segments, worked out by hand."""
     entries = [
@@ -50,7 +58,7 @@ def test_a_mixed_batch() -> None:
         scheduled([20, 21, 22, 23, 24, 25], 1, 4, [7, 2], slot=3),
         scheduled([30, 31], 0, 2, [1], slot=3),
     ]
-    batch = build_batch(entries, [1, 0, 1], block_size=4, device=CPU)
+    batch = batch_of(entries, [1, 0, 1])
     assert batch.token_ids.tolist() == [12, 21, 22, 23, 24, 30, 31]
     assert batch.positions.tolist() == [2, 1, 2, 3, 4, 0, 1]
     assert batch.kv_slots.tolist() == [22, 29, 30, 31, 8, 4, 5]
@@ -68,9 +76,23 @@ def test_a_mixed_batch() -> None:
 
 def test_only_decodes_of_the_base_need_no_selection() -> None:
     entries = [scheduled([1, 2, 3], 2, 1, [0]), scheduled([4, 5], 1, 1, [9])]
-    batch = build_batch(entries, [1, 1], block_size=4, device=CPU)
+    batch = batch_of(entries, [1, 1])
     assert (batch.logit_rows, batch.lora, batch.logit_lora) == (None, None, None)
     assert batch.kv_slots.tolist() == [2, 37]
+
+
+def test_tokens_that_only_the_device_knows_are_put_in_there() -> None:
+    ahead, known, chunk = (
+        scheduled([1, 2, 3], 2, 1, [0]),
+        scheduled([4, 5], 1, 1, [9]),
+        scheduled([6, 7, 8], 1, 2, [3]),
+    )
+    feedback = TokenFeedback(8, CPU)
+    feedback.keep([known.sequence, ahead.sequence, chunk.sequence], torch.tensor([70, 71, -1]))
+    entries = [known, *(Scheduled(entry.sequence, 3, 1, True, 0) for entry in (ahead, chunk)), chunk]
+    batch = batch_of(entries, [1, 1, 1, 1], feedback)
+    assert batch.token_ids.tolist() == [5, 71, 0, 7, 8], "a token that could not be chosen becomes any other"
+    assert batch.positions.tolist() == [1, 3, 3, 1, 2]
 
 
 def test_each_adapter_is_one_segment_behind_the_base() -> None:

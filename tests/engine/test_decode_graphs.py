@@ -1,0 +1,127 @@
+"""Graphs on a device that is not there: what a replay finds at the captured addresses decides what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from multiflora_engine.decode_graphs import Graph, graph_sizes
+from multiflora_engine.runner import ModelRunner
+
+
+class FakeCapture:
+    """A replay does the captured work again, on what lies in the static memory by then."""
+
+    def __init__(self) -> None:
+        self.captured = 0
+        self.replays: list[int] = []
+
+    def __call__(self, work: Callable[[], torch.Tensor]) -> Graph:
+        self.captured += 1
+        output = work().clone()
+
+        def replay() -> None:
+            self.replays.append(len(output))
+            output.copy_(work())
+
+        return Graph(replay, output)
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
+    """Engines that start from now on have graphs and run ahead, as on a GPU."""
+    fake = FakeCapture()
+    monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
+    monkeypatch.setattr(ModelRunner, "runs_ahead", True)
+    return fake
+
+
+def test_sizes_are_dense_where_steps_are_short() -> None:
+    assert graph_sizes(1) == [1]
+    assert graph_sizes(6) == [1, 2, 4, 6]
+    assert graph_sizes(24) == [1, 2, 4, 8, 16, 24]
+    sizes = graph_sizes(200)
+    assert sizes[-1] == 200
+    assert sizes == sorted(set(sizes))
+    assert all(after - before <= (8 if after <= 128 else 16) for before, after in pairwise(sizes))
+
+
+def test_replays_say_what_the_model_says(
+    capture: FakeCapture,
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    prompts: Any,
+) -> None:
+    """Sizes that fit and sizes that are filled up; a batch that shrinks as its sequences end."""
+    model, folder = save_model(tiny_config(LlamaConfig))
+    built = start_engine(folder, max_num_seqs=8)
+    assert capture.captured == 2 * 4, "each size with and without adapters"
+    for count in (1, 3, 7):
+        for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):
+            check_answer(model, prompt, answer)
+    assert set(capture.replays) >= {1, 4, 8}
+    assert capture.captured == 8
+
+
+def test_a_graph_serves_other_adapters_than_those_it_was_captured_with(
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    make_adapters: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    request: Any,
+) -> None:
+    _, folder = save_model(tiny_config(LlamaConfig))
+    ranks = [4, 16, 8]
+    first, second, third = make_adapters(ranks)
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    batches: list[list[str | None]] = [
+        [first, None, first],
+        [second, third, None],
+        [None, None, None],
+        [third, second, first],
+    ]
+    options = {"max_num_seqs": 4, "max_loras": 3, "max_lora_rank": 16}
+    plain = start_engine(folder, **options)
+    expected = [answer for adapters in batches for answer in ask(plain, prompts, adapters, max_tokens=3)]
+    capture = request.getfixturevalue("capture")
+    graphed = start_engine(folder, **options)
+    captured = capture.captured
+    found = [answer for adapters in batches for answer in ask(graphed, prompts, adapters, max_tokens=3)]
+    for answer, wanted in zip(found, expected, strict=True):
+        assert answer.tokens == wanted.tokens
+        assert answer.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
+    assert capture.captured == captured, "nothing was captured anew"
+    assert len(capture.replays) > len(batches)
+
+
+def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
+    capture: FakeCapture, save_model: Any, tiny_config: Any, start_engine: Any, ask: Any, make_adapters: Any
+) -> None:
+    """Embedding, head and DoRA have no memory before an adapter touches them."""
+    _, folder = save_model(tiny_config(LlamaConfig))
+    built = start_engine(folder, max_num_seqs=2, max_loras=2)
+    (digest,) = make_adapters([4])
+    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+    captured = capture.captured
+    pool = built.residency._pool
+    for new in range(1, 4):
+        pool._layout += 1000
+        ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+        ask(built, [[5, 6, 7]], [None], max_tokens=3)
+        assert capture.captured == captured + new, "those without adapters do not care"
+    pool._layout -= 1000
+    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+    assert capture.captured == captured + 3, "a layout that comes back finds its graphs"
+    pool._layout -= 2000
+    ask(built, [[5, 6, 7]], [digest], max_tokens=3)
+    assert capture.captured == captured + 4, "only a few are kept"
