@@ -90,6 +90,7 @@ def open_model(settings: Settings) -> Opened:
             max_model_len=settings.max_model_len or config.max_position_embeddings,
             created=int(time.time()),
             generation_defaults=config.generation_defaults,
+            eos_token_ids=frozenset(config.eos_token_ids),
         )
         return Opened(served, config, config.base_model(name), demo)
     except (ModelError, TokenizerError) as error:

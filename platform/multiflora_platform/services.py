@@ -60,7 +60,7 @@ class ServedModel:
     """The base model. name: in the API. root: its id or path. created: Unix seconds.
 
     max_model_len: as configured, until the engine says what it chose. generation_defaults: temperature, top_p, top_k,
-    min_p, repetition_penalty of generation_config.json, those that it has.
+    min_p, repetition_penalty of generation_config.json, those that it has. eos_token_ids: what ends an answer.
     """
 
     name: str
@@ -70,6 +70,7 @@ class ServedModel:
     max_model_len: int
     created: int
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
+    eos_token_ids: frozenset[int] = frozenset()
 
 
 @dataclass

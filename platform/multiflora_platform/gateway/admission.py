@@ -1,4 +1,4 @@
-"""From a checked body to running generations: which model, which version, how long, for whom, until when.
+"""From a checked body to running generations: which version, for whom, how urgent, until when.
 
 A version is pinned here, once; its artifact stays leased until the request is over.
 """
@@ -11,18 +11,19 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.request import GenerateRequest, Pooling, SamplingParams
 from multiflora_engine.sampling_params import bad_word_token_ids
 from multiflora_platform.auth.limits import LimitReached
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.errors import ApiError, invalid, model_not_found, rate_limited, unavailable
+from multiflora_platform.gateway.beam_search import BeamParams
+from multiflora_platform.gateway.errors import ApiError, invalid, rate_limited, unavailable
 from multiflora_platform.gateway.generation import Generation
 from multiflora_platform.gateway.metering import Meter
-from multiflora_platform.gateway.requests import GenerationRequest
+from multiflora_platform.gateway.requests import EngineRequest
+from multiflora_platform.gateway.targets import resolve_mix, resolve_model
 from multiflora_platform.services import Services
 
 _MAX_TIMEOUT = 86_400.0
@@ -32,19 +33,10 @@ _CLASS_WIDTH = 1 << 20
 _CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 
 
-@dataclass(frozen=True)
-class Target:
-    """What `model` means. adapter: the registered name, None for the base; digest: of the pinned version."""
-
-    model: str
-    adapter: str | None
-    digest: str | None
-
-
 class Admission:
     """One HTTP request's claim on the engine; `close` gives back all of it. id: the answer's. arrival: Unix seconds."""
 
-    def __init__(self, request: Request, principal: Principal, body: GenerationRequest) -> None:
+    def __init__(self, request: Request, principal: Principal, body: EngineRequest) -> None:
         self.services: Services = request.app.state.services
         self.id = uuid.uuid4().hex
         self.body = body
@@ -55,29 +47,40 @@ class Admission:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self._deadline = _deadline(request, self.arrival)
         self._priority = _priority(body.priority, principal)
-        self.target = resolve_model(self.services, principal, body.model, body.user)
+        if body.adapters:
+            self.target = resolve_mix(self.services, principal, body.model, body.adapters, body.user)
+        else:
+            self.target = resolve_model(self.services, principal, body.model, body.user)
         request.state.limited = principal
         try:
             self._claim = self.services.limits.admit(principal)
         except LimitReached as reached:
             raise rate_limited(reached) from None
         self._held.callback(self._claim.close)
-        if self.target.digest is not None:
-            self._held.enter_context(self.services.registry.lease(self.target.digest))
+        for version in self.target.versions:
+            self._held.enter_context(self.services.registry.lease(version))
 
     def close(self) -> None:
         """Idempotent; aborts what still runs."""
         self._held.close()
 
-    def start(self, prompts: Sequence[tuple[list[int], SamplingParams]]) -> list[Generation]:
+    def start(
+        self,
+        prompts: Sequence[tuple[list[int], SamplingParams]],
+        *,
+        beams: BeamParams | None = None,
+        pooling: Pooling | None = None,
+    ) -> list[Generation]:
         """Sends each prompt to the engine. Raises ApiError."""
         try:
             self._claim.prompt(sum(len(ids) for ids, _ in prompts))
         except LimitReached as reached:
             raise rate_limited(reached) from None
-        return [self._start(ids, params) for ids, params in prompts]
+        return [self._start(ids, params, beams, pooling) for ids, params in prompts]
 
-    def _start(self, ids: list[int], params: SamplingParams) -> Generation:
+    def _start(
+        self, ids: list[int], params: SamplingParams, beams: BeamParams | None, pooling: Pooling | None
+    ) -> Generation:
         tokenizer = self.services.model.tokenizer
         request = GenerateRequest(
             id=uuid.uuid4().hex,
@@ -91,10 +94,11 @@ class Admission:
             priority=self._priority,
             deadline=self._deadline,
             arrival_time=self.arrival,
+            pooling=pooling,
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
-        generation = Generation(self.services, request, self.target.adapter, [metrics, meter])
+        generation = Generation(self.services, request, self.target.adapter, [metrics, meter], beams)
         self._held.callback(generation.close)
         return generation
 
@@ -105,18 +109,6 @@ class Admission:
             return salt
         parts = (part.encode() for part in ("client-cache-salt", salt, self.body.cache_salt))
         return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
-
-
-def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> Target:
-    """Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's."""
-    if not model:
-        raise invalid("model", "model is empty; GET /v1/models lists what is served.")
-    if model == services.model.name and principal.may_use(model):
-        return Target(model, None, None)
-    resolved = services.registry.resolve(model, user)
-    if resolved is None or not principal.may_use(resolved.name, resolved.owner):
-        raise model_not_found(model)
-    return Target(model, resolved.name, resolved.digest)
 
 
 def _deadline(request: Request, arrival: float) -> float | None:

@@ -31,13 +31,13 @@ class Writer(Protocol):
 
 
 async def respond(
-    request: Request, admission: Admission, generations: Sequence[Generation], writer: Writer
+    request: Request, admission: Admission, generations: Sequence[Generation], writer: Writer, stream: bool
 ) -> Response:
     """A stream's status is decided by its first event, so that a full queue is a 429 and not a broken stream.
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
-    if not admission.body.stream:
+    if not stream:
         answers = await until_disconnect(request, collect_all(generations))
         admission.close()
         return Response(encode(writer.complete(generations, answers)), media_type="application/json")

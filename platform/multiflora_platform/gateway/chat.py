@@ -14,6 +14,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.admission import Admission
 from multiflora_platform.gateway.answering import Event, check_streaming, respond, usage, wants_usage
 from multiflora_platform.gateway.answers import Answer
+from multiflora_platform.gateway.beams import beam_params
 from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.errors import invalid
 from multiflora_platform.gateway.generation import Generation, TextEvent
@@ -45,7 +46,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     admission = Admission(request, principal, body)
     try:
         generations = await _start(admission, body, num_top)
-        return await respond(request, admission, generations, _Writer(admission, body, num_top))
+        return await respond(request, admission, generations, _Writer(admission, body, num_top), bool(body.stream))
     except BaseException:
         admission.close()
         raise
@@ -67,7 +68,7 @@ async def _start(admission: Admission, body: ChatRequest, num_top: int | None) -
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,
     )
-    return admission.start([(ids, params)])
+    return admission.start([(ids, params)], beams=beam_params(body, params, model.eos_token_ids))
 
 
 def _num_top_logprobs(body: ChatRequest) -> int | None:

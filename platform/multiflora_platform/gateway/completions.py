@@ -14,6 +14,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.admission import Admission
 from multiflora_platform.gateway.answering import Event, check_streaming, respond, usage, wants_usage
 from multiflora_platform.gateway.answers import Answer
+from multiflora_platform.gateway.beams import beam_params
 from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.generation import Generation
 from multiflora_platform.gateway.logprobs import LogprobWriter
@@ -37,7 +38,7 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     admission = Admission(request, principal, body)
     try:
         generations = await _start(admission, body)
-        return await respond(request, admission, generations, _Writer(admission, body))
+        return await respond(request, admission, generations, _Writer(admission, body), bool(body.stream))
     except BaseException:
         admission.close()
         raise
@@ -59,7 +60,7 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
             vocab_size=model.vocab_size,
         )
         prompts.append((ids, params))
-    return admission.start(prompts)
+    return admission.start(prompts, beams=beam_params(body, params, model.eos_token_ids))
 
 
 def _candidate_logprobs(body: CompletionRequest) -> int | None:

@@ -77,10 +77,10 @@ def too_long(param: str, message: str) -> ApiError:
     return invalid(param, message, "context_length_exceeded")
 
 
-def model_not_found(model: str) -> ApiError:
+def model_not_found(model: str, param: str = "model") -> ApiError:
     shown = model if len(model) <= 100 else model[:100] + "…"
     message = f"The model {shown!r} does not exist; GET /v1/models lists what is served."
-    return ApiError(404, "model_not_found", message, param="model", type="invalid_request_error")
+    return ApiError(404, "model_not_found", message, param=param, type="invalid_request_error")
 
 
 def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:

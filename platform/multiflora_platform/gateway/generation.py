@@ -13,6 +13,8 @@ import msgspec
 
 from multiflora_engine.client import EngineUnavailable
 from multiflora_engine.request import GenerateRequest, PositionLogprobs, TokenDelta
+from multiflora_platform.gateway.beam_search import BeamParams
+from multiflora_platform.gateway.beam_stream import BeamStream
 from multiflora_platform.gateway.errors import ApiError, from_failure, internal_error, unavailable
 from multiflora_platform.gateway.observers import Observer
 from multiflora_platform.services import Services
@@ -86,16 +88,24 @@ def _cut(event: TextEvent, num_tokens: int) -> TextEvent:
 
 
 class Generation:
-    """One request to the engine, sent at once. prompt_logprobs and cached_tokens are known from the first event on.
+    """One request to the engine, sent at once. prompt_logprobs, cached_tokens and embedding come with the first event.
+
+    beams: its answers are found by beam search, and come all at the end.
 
     Raises ApiError when the engine is not there. `close` it in any case; closing before the end aborts it.
     """
 
     def __init__(
-        self, services: Services, request: GenerateRequest, adapter: str | None, observers: Sequence[Observer]
+        self,
+        services: Services,
+        request: GenerateRequest,
+        adapter: str | None,
+        observers: Sequence[Observer],
+        beams: BeamParams | None = None,
     ) -> None:
+        client = services.engine.client
         try:
-            self._stream = services.engine.client.generate(request)
+            self._stream = client.generate(request) if beams is None else BeamStream(client, request, beams)
         except EngineUnavailable as error:
             raise unavailable(error.message, error.code) from None
         self.request = request
@@ -103,6 +113,7 @@ class Generation:
         self.cached_tokens = 0
         self.completion_tokens = 0
         self.prompt_logprobs: list[PositionLogprobs | None] | None = None
+        self.embedding: bytes | None = None
         self.has_started = False
         self._services = services
         self._observers = observers
@@ -144,7 +155,7 @@ class Generation:
 
     def _take(self, delta: TokenDelta) -> TextEvent | None:
         if delta.failure is not None:
-            self._failure = from_failure(delta.failure)
+            self._failure = self._failure or from_failure(delta.failure)
             self._tell_end("error", self._failure)
             raise self._failure
         if not self.has_started:
@@ -154,6 +165,8 @@ class Generation:
                 observer.started(delta.cached_tokens, delta.queued_seconds)
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = delta.prompt_logprobs
+        if delta.embedding is not None:
+            self.embedding = delta.embedding
         output = self._outputs[delta.index]
         if output is None:
             return None

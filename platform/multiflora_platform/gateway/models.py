@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.admission import resolve_model
 from multiflora_platform.gateway.errors import model_not_found
+from multiflora_platform.gateway.targets import resolve_model
 from multiflora_platform.registry.snapshot import ServedAdapter
 from multiflora_platform.services import Services
 

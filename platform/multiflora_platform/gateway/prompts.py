@@ -18,27 +18,34 @@ MAX_SEQUENCES = 4096
 # About two milliseconds of tokenising; below that a thread costs more than it saves.
 INLINE_CHARACTERS = 4096
 Result = TypeVar("Result")
+Prompt = str | list[str | int | list[int]]
 
 
 async def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
     """One list of ids for each prompt. Raises ApiError."""
-    prompts = _split(request.prompt)
+    ids = await text_prompts("prompt", request.prompt, request.add_special_tokens is not False, tokenizer, vocab_size)
+    if len(ids) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
+        raise invalid("n", f"n answers to each of {len(ids)} prompts are more than {MAX_SEQUENCES} at once.")
+    return ids
+
+
+async def text_prompts(
+    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int
+) -> list[list[int]]:
+    """One list of ids for each text or list of ids in `prompt`, the request's `param`. Raises ApiError."""
+    prompts = _split(param, prompt)
     if len(prompts) > MAX_PROMPTS:
-        raise invalid("prompt", f"prompt holds {len(prompts)} prompts; at most {MAX_PROMPTS} are taken at once.")
-    if len(prompts) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
-        raise invalid("n", f"n answers to each of {len(prompts)} prompts are more than {MAX_SEQUENCES} at once.")
-    add_special = request.add_special_tokens is not False
+        raise invalid(param, f"{param} holds {len(prompts)} prompts; at most {MAX_PROMPTS} are taken at once.")
     size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
 
     def encode() -> list[list[int]]:
         return [
-            tokenizer.encode(p, add_special) if isinstance(p, str) else check_ids("prompt", p, vocab_size)
-            for p in prompts
+            tokenizer.encode(p, add_special) if isinstance(p, str) else check_ids(param, p, vocab_size) for p in prompts
         ]
 
     ids = await in_thread_if(size > INLINE_CHARACTERS, encode)
     if not all(ids):
-        raise invalid("prompt", "prompt has no tokens; send some text or token ids.")
+        raise invalid(param, f"{param} has no tokens; send some text or token ids.")
     return ids
 
 
@@ -91,7 +98,7 @@ def output_length(num_prompt: int, asked: int | None, default: int | None, limit
     most = f"This model's maximum context length is {limit} tokens (max_model_len)"
     room = limit - num_prompt
     if room < (0 if asked == 0 else 1):
-        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - 1} fit.")
+        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - (asked != 0)} fit.")
     if asked is None:
         return room if default is None else min(default, room)
     if asked > room:
@@ -106,17 +113,17 @@ def check_ids(param: str, ids: list[int], vocab_size: int) -> list[int]:
     return ids
 
 
-def _split(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
+def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
     if not prompt:
-        raise invalid("prompt", "prompt is an empty list; send at least one prompt.")
+        raise invalid(param, f"{param} is an empty list; send at least one prompt.")
     kinds = {type(item) for item in prompt}
     if kinds == {int}:
         return [prompt]  # type: ignore[list-item]  # one prompt as ids
     if kinds <= {str} or kinds <= {list}:
         return prompt  # type: ignore[return-value]
-    raise invalid("prompt", "prompt must be a string, token ids, or a list of only strings or only lists of token ids.")
+    raise invalid(param, f"{param} must be a string, token ids, or a list of only strings or only lists of token ids.")
 
 
 def _template(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> Template:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,10 +15,28 @@ class StreamOptions(msgspec.Struct, frozen=True):
     continuous_usage_stats: bool | None = None
 
 
-class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
-    """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's."""
+class AdapterWeight(msgspec.Struct, frozen=True):
+    """One part of a mix: an adapter's name (`name@alias` and `name@3`, too) and its share."""
+
+    name: str
+    weight: float = 1.0
+
+
+class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """What every request to the engine says. adapters: a weighted sum of adapters, on top of the base model."""
 
     model: str
+    adapters: list[AdapterWeight] | None = None
+    user: str | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    truncate_prompt_tokens: int | None = None
+    add_special_tokens: bool | None = None
+
+
+class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
+    """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's."""
+
     n: int | None = None
     best_of: int | None = None
     max_tokens: int | None = None
@@ -31,7 +49,6 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
@@ -44,10 +61,6 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
     bad_words: list[str] | None = None
     allowed_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
-    truncate_prompt_tokens: int | None = None
-    add_special_tokens: bool | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     response_format: Any = None
@@ -57,7 +70,9 @@ class GenerationRequest(msgspec.Struct, kw_only=True, frozen=True):
     guided_choice: Any = None
     guided_grammar: Any = None
     logits_processors: Any = None
-    use_beam_search: Any = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
     chat_template: Any = None
 
 
@@ -90,6 +105,19 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     function_call: Any = None
     audio: Any = None
     web_search_options: Any = None
+
+
+class EmbeddingRequest(EngineRequest, kw_only=True, frozen=True):
+    """input: a string, token ids, or a list of either. pooling: of the last token (the default) or the mean of all.
+
+    normalize: to length one, unless false.
+    """
+
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    pooling: Literal["last", "mean"] | None = None
+    normalize: bool | None = None
 
 
 class TokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
@@ -129,6 +157,7 @@ class UnloadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):
 BODIES = (
     CompletionRequest,
     ChatRequest,
+    EmbeddingRequest,
     TokenizeRequest,
     DetokenizeRequest,
     LoadAdapterRequest,

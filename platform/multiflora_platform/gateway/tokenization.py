@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
-from multiflora_platform.gateway.admission import resolve_model
 from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.errors import invalid
 from multiflora_platform.gateway.prompts import INLINE_CHARACTERS, chat_prompt, check_ids, in_thread_if
 from multiflora_platform.gateway.requests import DetokenizeRequest, TokenizeRequest
+from multiflora_platform.gateway.targets import resolve_model
 from multiflora_platform.gateway.unsupported import refuse_chat_template
 from multiflora_platform.services import Services
 

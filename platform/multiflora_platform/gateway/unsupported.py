@@ -12,7 +12,6 @@ _NEVER = (
     "guided_choice",
     "guided_grammar",
     "logits_processors",
-    "use_beam_search",
 )
 _NEVER_IN_CHAT = ("echo", "functions", "function_call", "audio", "web_search_options")
 

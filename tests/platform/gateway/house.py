@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,7 @@ from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, SourceNotFound, VersionRejected
-from multiflora_platform.registry.snapshot import Resolved, ServedAdapter
+from multiflora_platform.registry.snapshot import AdapterShape, Resolved, ServedAdapter
 from multiflora_platform.services import Services
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -94,15 +95,20 @@ class FakeClient:
     async def _play_one(self, request: GenerateRequest, stream: TokenStream, index: int) -> None:
         params = request.params
         assert params.max_tokens is not None
-        ids = [*self.tokenizer.encode(self.reply, False), self.tokenizer.eos_token_id or 0][: params.max_tokens]
+        words = self.tokenizer.encode(self.reply, False)
+        ids = [*words, self.tokenizer.eos_token_id or 0][: params.max_tokens]
         if params.ignore_eos:
-            ids = [ids[i % (len(ids) - 1)] for i in range(params.max_tokens)]
+            ids = [words[i % len(words)] for i in range(params.max_tokens)]
         first: dict[str, Any] = {
             "cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0,
             "queued_seconds": 0.25,
         }
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]
+        if request.pooling is not None:
+            vector = struct.pack("<2f", 3.0, 4.0)
+            stream.push(TokenDelta(request_id=request.id, embedding=vector, finish_reason="stop", **first))
+            return
         if not ids:
             stream.push(TokenDelta(request_id=request.id, index=index, finish_reason="length", **first))
         for count, token_id in enumerate(ids, start=1):
@@ -134,13 +140,15 @@ def position(token_id: int, index: int) -> PositionLogprobs:
 @dataclass
 class FakeRegistry:
     digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
+    shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")
         digest = self.digests.get(name)
-        return Resolved(name, 3, digest, alias or "default") if digest and alias in ("", "3") else None
+        shape = self.shapes.get(name, AdapterShape())
+        return Resolved(name, 3, digest, alias or "default", shape) if digest and alias in ("", "3") else None
 
     def served(self) -> list[ServedAdapter]:
         return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.digests.items())]

@@ -55,7 +55,13 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
     ({"guided_json": {}, "guided_regex": "a"}, "guided_regex", "unsupported_parameter"),
     ({"structured_outputs": {"json": {}}}, "structured_outputs", "unsupported_parameter"),
-    ({"use_beam_search": True}, "use_beam_search", "unsupported_parameter"),
+    ({"use_beam_search": True, "temperature": 0.5}, "temperature", "unsupported_parameter"),
+    ({"use_beam_search": True, "logit_bias": {"1": 2}}, "logit_bias", "unsupported_parameter"),
+    ({"use_beam_search": True, "n": 21}, "n", "invalid_value"),
+    ({"use_beam_search": True, "length_penalty": 11}, "length_penalty", "invalid_value"),
+    ({"use_beam_search": True, "early_stopping": "soon"}, "early_stopping", "invalid_value"),
+    ({"adapters": [{"name": "sql", "weight": 0}], "model": "base"}, "adapters[0].weight", "invalid_value"),
+    ({"adapters": [{"name": "sql"}], "model": "sql"}, "model", "invalid_value"),
 ]
 COMPLETION_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": []}, "prompt", "invalid_value"),

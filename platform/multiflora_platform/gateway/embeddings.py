@@ -1,0 +1,73 @@
+"""POST /v1/embeddings: prompts as vectors, of the base model, an adapter or a mix."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_engine.request import SamplingParams
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.admission import Admission
+from multiflora_platform.gateway.answers import collect_all
+from multiflora_platform.gateway.bodies import body_schema, read_body
+from multiflora_platform.gateway.errors import unsupported
+from multiflora_platform.gateway.generation import Generation
+from multiflora_platform.gateway.prompts import output_length, text_prompts, truncate
+from multiflora_platform.gateway.requests import EmbeddingRequest
+from multiflora_platform.gateway.responses import Embedding, EmbeddingList, EmbeddingUsage, encode
+from multiflora_platform.gateway.streaming import until_disconnect
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/embeddings", openapi_extra=body_schema(EmbeddingRequest))
+async def embeddings(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """The model's last hidden state of each input, after the final norm, brought to length one."""
+    body = await read_body(request, EmbeddingRequest)
+    if body.dimensions is not None:
+        raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
+    admission = Admission(request, principal, body)
+    try:
+        generations = await _start(admission, body)
+        await until_disconnect(request, collect_all(generations))
+        return Response(encode(_answer(admission, body, generations)), media_type="application/json")
+    finally:
+        admission.close()
+
+
+async def _start(admission: Admission, body: EmbeddingRequest) -> list[Generation]:
+    services = admission.services
+    model, limit = services.model, services.max_model_len
+    prompts = []
+    special = body.add_special_tokens is not False
+    for ids in await text_prompts("input", body.input, special, model.tokenizer, model.vocab_size):
+        ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
+        output_length(len(ids), 0, None, limit, ("input", "input"))
+        prompts.append((ids, SamplingParams(max_tokens=0)))
+    return admission.start(prompts, pooling=body.pooling or "last")
+
+
+def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Generation]) -> EmbeddingList:
+    count = sum(len(generation.request.prompt_token_ids) for generation in generations)
+    return EmbeddingList(
+        id=f"embd-{admission.id}",
+        created=int(admission.arrival),
+        model=body.model,
+        data=[Embedding(index=index, embedding=_vector(g, body)) for index, g in enumerate(generations)],
+        usage=EmbeddingUsage(count, count),
+    )
+
+
+def _vector(generation: Generation, body: EmbeddingRequest) -> list[float] | str:
+    assert generation.embedding is not None, "a pooling request ends with its embedding"
+    vector = np.frombuffer(generation.embedding, "<f4")
+    if body.normalize is not False:
+        vector = (vector / max(float(np.linalg.norm(vector.astype(np.float64))), 1e-12)).astype("<f4")
+    if body.encoding_format == "base64":
+        return base64.b64encode(vector.tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers
