@@ -15,10 +15,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import activation, attention_plan, attention_triton, rms_norm, rope
+from . import (
+    activation,
+    attention_plan,
+    attention_triton,
+    rms_norm,
+    rope,
+    sample_triton,
+    sampling_triton,
+)
 from .triton_runtime import INTERPRETED, KernelVariant, triton
 
-OPS = (activation, attention_plan, attention_triton, rms_norm, rope)
+OPS = (activation, attention_plan, attention_triton, rms_norm, rope, sample_triton, sampling_triton)
 """Every module that has Triton kernels."""
 
 CAPABILITIES = (80, 90)

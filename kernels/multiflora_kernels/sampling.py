@@ -1,8 +1,7 @@
-"""From logits [L, V] float32 to tokens: greedy choice, penalties, token bitmasks, truncation (top-k, top-p, min-p),
-draws, log-probabilities.
+"""From logits [L, V] float32 to tokens: greedy choice, edits (bias, penalties, bitmasks), random choice, logprobs.
 
 Knows tensors only; which row wants what is the engine's sampler's business. Every op treats each row alone, so a row's
-result never depends on its neighbours.
+result never depends on its neighbours. On a GPU no op makes the host wait.
 """
 
 from __future__ import annotations
@@ -14,6 +13,15 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .sample_triton import logprobs_triton, sample_triton
+from .sampling_triton import (
+    apply_bitmask_triton_,
+    bias_triton_,
+    gather_tokens_triton,
+    greedy_triton,
+    penalize_triton_,
+)
 
 _BLOCK = 64  # width of the first level of the two-level search in `draw`
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -27,6 +35,8 @@ def greedy(logits: Tensor) -> Tensor:
 
     Returns [L] int64.
     """
+    if logits.device.type == "cuda":
+        return greedy_triton(logits)
     return _greedy_cpu(logits) if logits.device.type == "cpu" else greedy_reference(logits)
 
 
@@ -43,7 +53,18 @@ def _greedy_cpu(logits: Tensor) -> Tensor:
     return torch.from_numpy(np.where(np.isfinite(best), ids, -1))
 
 
-# ---- penalties
+# ---- bias and penalties
+
+
+def bias_(logits: Tensor, rows: Tensor, ids: Tensor, values: Tensor) -> None:
+    """In place. Semantics: x[rows[e], ids[e]] += values[e], all [E]: int64, int64, float32; no pair of (row, id) twice.
+
+    A value of -inf excludes a token.
+    """
+    if logits.device.type == "cuda":
+        bias_triton_(logits, rows, ids, values)
+    else:
+        logits[rows, ids] += values
 
 
 def penalize_(
@@ -55,6 +76,15 @@ def penalize_(
     float32, its occurrences in the output; the row's three penalties float32. Work follows the tokens seen, not V.
     Semantics: x = x / r if x > 0 else x * r; y = x - frequency * counts - presence * (counts > 0).
     """
+    if logits.device.type == "cuda":
+        penalize_triton_(logits, rows, ids, counts, repetition, frequency, presence)
+    else:
+        penalize_reference_(logits, rows, ids, counts, repetition, frequency, presence)
+
+
+def penalize_reference_(
+    logits: Tensor, rows: Tensor, ids: Tensor, counts: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor
+) -> None:
     x = logits[rows, ids]
     x = torch.where(x > 0, x / repetition, x * repetition)
     logits[rows, ids] = x - frequency * counts - presence * (counts > 0)
@@ -69,7 +99,9 @@ def apply_bitmask_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
     Semantics: x[rows[r], v] = -inf where bit v % 32 of bitmask[r, v // 32] is 0; other rows stay as they are.
     logits: [L, V] float32. rows: [R] int64, distinct. bitmask: [R, ceil(V / 32)] int32.
     """
-    if logits.device.type == "cpu":
+    if logits.device.type == "cuda":
+        apply_bitmask_triton_(logits, rows, bitmask)
+    elif logits.device.type == "cpu":
         _apply_bitmask_cpu_(logits, rows, bitmask)
     else:
         apply_bitmask_reference_(logits, rows, bitmask)
@@ -89,7 +121,28 @@ def _apply_bitmask_cpu_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
         array[row, excluded] = -np.inf
 
 
-# ---- random draws
+# ---- random choice
+
+
+def sample(
+    logits: Tensor, rows: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
+) -> Tensor:
+    """Semantics: y[r] = draw(truncate(weights(logits[rows[r]], temperature[r]), ...), uniform[r]), see there; -1 where
+    `greedy` is. rows: [R] int64; the rest as those take it, [R]. Returns [R] int64; logits stay as they are.
+
+    All paths cut at the same token and agree on the token drawn, except where the uniform number falls so close to the
+    border of two tokens (about 1e-6 of the mass) that float32's rounding in the weights decides.
+    """
+    if logits.device.type == "cuda":
+        return sample_triton(logits, rows, temperature, top_k, top_p, min_p, uniform)
+    logits = logits[rows]
+    best = greedy(logits)
+    usable = best >= 0
+    w = weights(torch.where(usable[:, None], logits, 0.0), temperature)
+    cut = ((top_k < logits.shape[1]) | (top_p < 1) | (min_p > 0)).nonzero()[:, 0]
+    if len(cut):
+        w[cut] = truncate(w[cut], top_k[cut], top_p[cut], min_p[cut])
+    return torch.where(usable, draw(w, uniform), -1)
 
 
 def uniforms(
@@ -195,6 +248,8 @@ def logprobs(logits: Tensor, token_ids: Tensor, num_top: int) -> Logprobs:
     The first of the top is exactly `greedy`'s choice, and a token's rank is 1 + the number of strictly larger logits,
     so a greedy token always has rank 1 and the top log-probability, to the bit.
     """
+    if logits.device.type == "cuda":
+        return Logprobs(*logprobs_triton(logits, token_ids, num_top))
     norm = logits.logsumexp(dim=-1)
     own = logits.gather(1, token_ids[:, None])
     ranks = _count_larger(logits, own) + 1
@@ -218,3 +273,19 @@ def _top(logits: Tensor, num_top: int) -> tuple[Tensor, Tensor]:
     ids = torch.where(ids == first, ids[:, :1], ids)  # topk breaks ties as it likes
     ids[:, :1] = first
     return top, ids
+
+
+# ---- feedback
+
+
+def gather_tokens(token_ids: Tensor, sources: Tensor, last_tokens: Tensor) -> Tensor:
+    """The next step's input where the host does not know all of it yet.
+
+    token_ids: [T] int64; sources: [T] int32; last_tokens: [R] int64, a step's sampled tokens.
+    Semantics: y[t] = max(last_tokens[sources[t]], 0) where sources[t] >= 0, else token_ids[t]. (A row that found no
+    token fails once the host knows; until then it needs an id that exists.) Fit for CUDA graphs.
+    """
+    if token_ids.device.type == "cuda":
+        return gather_tokens_triton(token_ids, sources, last_tokens)
+    fed_back = last_tokens[sources.clamp(min=0).long()].clamp(min=0)
+    return torch.where(sources >= 0, fed_back, token_ids)
