@@ -16,6 +16,7 @@ import torch
 from multiflora_engine.staging import Staging
 from multiflora_engine.step import Scheduled
 from multiflora_engine.token_feedback import TokenFeedback
+from multiflora_kernels.attention_plan import QueryBounds
 from multiflora_kernels.lora import LoraSegments
 
 
@@ -27,6 +28,7 @@ class ForwardBatch:
     token_ids, positions: [T] int64. kv_slots: [T] int64, block * block_size + offset, where each token's KV goes.
     query_starts: [S+1] int32, token ranges of the sequences. context_lens: [S] int32, tokens up to this step's last.
     block_tables: [S, B] int32, the first ceil(context_len / block_size) entries of a row count.
+    query_bounds: the least and most tokens of a sequence; in a graph, those of all that it will be replayed for.
     lora: which tokens belong to which slot; None when all are the base's.
     logit_rows: [L] int64, ascending, the tokens whose logits are wanted; None: all T. logit_lora: `lora` of these rows.
     """
@@ -37,6 +39,7 @@ class ForwardBatch:
     query_starts: torch.Tensor
     context_lens: torch.Tensor
     block_tables: torch.Tensor
+    query_bounds: QueryBounds
     lora: LoraSegments | None
     logit_rows: torch.Tensor | None
     logit_lora: LoraSegments | None
@@ -131,6 +134,7 @@ def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback)
         query_starts=query_starts,
         context_lens=context_lens,
         block_tables=block_tables,
+        query_bounds=QueryBounds(min(arrays.counts), max(arrays.counts)),
         lora=lora_segments(arrays.slots, arrays.counts, device),
         logit_rows=rest.pop() if rest else None,
         logit_lora=lora_segments(arrays.slots, arrays.logit_counts, device),

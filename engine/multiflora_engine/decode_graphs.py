@@ -21,6 +21,7 @@ import torch
 from multiflora_engine.batch import ForwardBatch, StepArrays, segment_runs
 from multiflora_engine.staging import ALIGNMENT, Staging
 from multiflora_engine.token_feedback import KNOWN, TokenFeedback
+from multiflora_kernels.attention_plan import QueryBounds
 from multiflora_kernels.lora import LoraSegments
 from multiflora_kernels.lora_tiles import fill_table, table_entries
 
@@ -139,6 +140,7 @@ class DecodeGraphs:
             query_starts=query_starts,
             context_lens=context_lens,
             block_tables=self._tables[:size],
+            query_bounds=QueryBounds(1, 1),
             lora=lora,
             logit_rows=None,
             logit_lora=lora,

@@ -18,6 +18,7 @@ from multiflora_engine.model_config import Activation, ModelConfig
 from multiflora_engine.weights import LayerWeights, ModelWeights, Projection
 from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention import paged_attention
+from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, plan_attention
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_, lora_linear_
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
@@ -110,6 +111,7 @@ class Decoder:
         self._weights = weights
         self._cos, self._sin = rope
         self._scale = config.head_dim**-0.5
+        self._heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
         self._activation = _ACTIVATIONS[config.activation]
         self._embedding_site = None if sites is None else sites("model.embed_tokens")
         self._head = _Linear(weights.lm_head, sites)
@@ -122,11 +124,13 @@ class Decoder:
         """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
         eps = self._config.rms_norm_eps
         lora = batch.lora
+        plans = self._plans(batch)
         residual = self._embed(batch)
         x = rms_norm(residual, self._weights.layers[0].input_norm, eps)
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
-            x = self._attend(layer, x, batch, cache.keys[index], cache.values[index])
+            plan = plans[layer.weights.sliding_window]
+            x = self._attend(layer, x, batch, plan, cache.keys[index], cache.values[index])
             if index == last and batch.logit_rows is not None:
                 # From here on each token is on its own: what nobody asks for is not computed.
                 x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
@@ -148,8 +152,24 @@ class Decoder:
             lora_embedding_(hidden, batch.token_ids, site, batch.lora)
         return hidden
 
+    def _plans(self, batch: ForwardBatch) -> dict[int | None, AttentionPlan | None]:
+        """The step's attention work, once for all layers of each sliding window."""
+        tokens = len(batch.token_ids)
+        return {
+            window: plan_attention(
+                batch.query_starts, batch.context_lens, tokens, self._heads, window, batch.query_bounds
+            )
+            for window in {layer.weights.sliding_window for layer in self._layers}
+        }
+
     def _attend(
-        self, layer: _Layer, x: torch.Tensor, batch: ForwardBatch, keys: torch.Tensor, values: torch.Tensor
+        self,
+        layer: _Layer,
+        x: torch.Tensor,
+        batch: ForwardBatch,
+        plan: AttentionPlan | None,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> torch.Tensor:
         """x: [T, H] -> [T, Hq * D]; writes keys and values first, so that same-step twins see each other's blocks."""
         config, weights = self._config, layer.weights
@@ -169,5 +189,6 @@ class Decoder:
             batch.block_tables,
             self._scale,
             weights.sliding_window,
+            plan=plan,
         )
         return attended.view(len(attended), -1)

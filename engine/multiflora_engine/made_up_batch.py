@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from multiflora_engine.batch import ForwardBatch, lora_segments
+from multiflora_kernels.attention_plan import QueryBounds
 
 
 def made_up_batch(
@@ -26,6 +27,7 @@ def made_up_batch(
         query_starts=torch.arange(count + 1, dtype=torch.int32, device=device) * tokens,
         context_lens=torch.full((count,), tokens, dtype=torch.int32, device=device),
         block_tables=tables,
+        query_bounds=QueryBounds(tokens, tokens),
         lora=lora_segments(slots, [tokens] * count, device),
         logit_rows=None if logit_tokens == tokens else ends - 1,
         logit_lora=lora_segments(slots, [logit_tokens] * count, device),
