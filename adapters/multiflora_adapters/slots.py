@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.device_copies import DeviceCopies
 from multiflora_adapters.rows import RowAllocator
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
@@ -36,13 +37,21 @@ class PoolSite:
     """
 
     def __init__(
-        self, site: Site, num_rows: int, max_rank: int, dtype: torch.dtype, offsets: torch.Tensor, ranks: torch.Tensor
+        self,
+        site: Site,
+        num_rows: int,
+        max_rank: int,
+        dtype: torch.dtype,
+        offsets: torch.Tensor,
+        ranks: torch.Tensor,
+        copies: DeviceCopies,
     ) -> None:
         self.site = site
         self.max_rank = max_rank
         self.offsets = offsets
         self.ranks = ranks
         self._num_rows = num_rows
+        self._copies = copies
         self._dora_slots: set[int] = set()
         self._slots: set[int] = set()
         self._magnitude: torch.Tensor | None = None
@@ -64,17 +73,29 @@ class PoolSite:
     def magnitude(self) -> torch.Tensor | None:
         return self._magnitude if self._dora_slots else None
 
-    def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
-        """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
+    def reserve(self, weights: SiteWeights) -> None:
+        """Take the memory that an adapter's share asks for, if nothing has asked for it before."""
         if self.b.shape[0] == 0:
             self._allocate(self._num_rows)
+        if weights.magnitude is not None:
+            self._magnitude_rows()
+
+    def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
+        """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
         rows = slice(offset, offset + weights.rank)
         target_a = self.a[:, rows] if self.site.kind == "embedding" else self.a[rows]
-        yield from _copy_in_pieces(weights.a, target_a)
-        yield from _copy_in_pieces(weights.b, self.b[rows])
+        yield from self._copy_in_pieces(weights.a, target_a)
+        yield from self._copy_in_pieces(weights.b, self.b[rows])
         if weights.magnitude is not None:
-            self._magnitude_rows()[slot] = weights.magnitude.to(self.a.device)
+            self._copies.copy(weights.magnitude, self._magnitude_rows()[slot])
             yield weights.magnitude.nbytes
+
+    def _copy_in_pieces(self, source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
+        rows = max(1, _PIECE_BYTES // (source.stride(0) * source.element_size()))
+        for start in range(0, source.shape[0], rows):
+            piece = source[start : start + rows]
+            self._copies.copy(piece, target[start : start + rows])
+            yield piece.nbytes
 
     def attach(self, slot: int, weights: SiteWeights) -> None:
         self._slots.add(slot)
@@ -109,19 +130,21 @@ class _Resident:
 
 
 class Upload:
-    """The copy of one adapter into its slot, in bounded steps."""
+    """The copy of one adapter into its slot, in bounded steps. pieces: bytes of each, 0 while a device is waited for."""
 
     def __init__(self, slot: int, pieces: Iterator[int]) -> None:
         self.slot = slot
         self._pieces = pieces
 
     def step(self, max_bytes: int) -> tuple[int, bool]:
-        """Copy until at least `max_bytes` are done: (bytes copied, whether the adapter is complete)."""
+        """Copy until at least `max_bytes` are under way: (bytes, whether the adapter is complete and attached)."""
         copied = 0
         while copied < max_bytes:
             piece = next(self._pieces, None)
             if piece is None:
                 return copied, True
+            if piece == 0:
+                break
             copied += piece
         return copied, False
 
@@ -141,11 +164,13 @@ class SlotPool:
         """max_rank: no adapter has a higher one; None: whatever the rows hold."""
         self.num_slots = num_slots
         self.num_rows = num_rows
+        self._device = torch.device(device)
+        self._copies = DeviceCopies(self._device)
         highest = -(-(max_rank or num_rows) // _RANK_STEP) * _RANK_STEP
         self.offsets = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(len(base.sites), num_slots, dtype=torch.int32, device=device)
         self._sites = {
-            name: PoolSite(site, num_rows, highest, dtype, self.offsets, self._ranks[i])
+            name: PoolSite(site, num_rows, highest, dtype, self.offsets, self._ranks[i], self._copies)
             for i, (name, site) in enumerate(base.sites.items())
         }
         self._rows = RowAllocator(num_rows)
@@ -208,12 +233,19 @@ class SlotPool:
 
     def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
         for name, weights in host.sites.items():
+            self._sites[name].reserve(weights)
+        self._copies.begin()
+        for name, weights in host.sites.items():
             yield from self._sites[name].pieces(slot, offset, weights)
+        is_there = self._copies.finished()
+        while not is_there():
+            yield 0
         self._attach(slot, offset, host)
 
     def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:
         ranks = [host.sites[name].rank if name in host.sites else 0 for name in self._sites]
-        self._ranks[:, slot] = torch.tensor(ranks, dtype=torch.int32).to(self._ranks.device)
+        on_host = torch.tensor(ranks, dtype=torch.int32, pin_memory=self._device.type == "cuda")
+        self._ranks[:, slot] = on_host.to(self._device, non_blocking=True)
         self.offsets[slot] = offset
         for name, weights in host.sites.items():
             self._sites[name].attach(slot, weights)
@@ -223,11 +255,3 @@ class SlotPool:
         """Allocated tensors never move, so which there are says all."""
         present = tuple((site.is_allocated, site.magnitude is not None) for site in self._sites.values())
         return self._layouts.setdefault(present, len(self._layouts))
-
-
-def _copy_in_pieces(source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
-    rows = max(1, _PIECE_BYTES // (source.stride(0) * source.element_size()))
-    for start in range(0, source.shape[0], rows):
-        piece = source[start : start + rows]
-        target[start : start + rows].copy_(piece)
-        yield piece.nbytes

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.device_copies import pinned
 from multiflora_adapters.mix import mix_parts
 from multiflora_adapters.mixing import mix_adapters
 from multiflora_adapters.slots import SlotPool, pool_size
@@ -123,7 +124,10 @@ def _residency(
         loaded = [(load_version(part.digest, torch.float32), part.weight) for part in parts]
         return mix_adapters(digest, loaded, base, dtype, config.max_lora_rank)
 
-    return AdapterResidency(pool, load, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
+    def load_for_device(digest: str) -> HostAdapter:
+        return pinned(load(digest)) if pool.offsets.is_cuda else load(digest)
+
+    return AdapterResidency(pool, load_for_device, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
 
 
 def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRunner) -> SchedulerConfig:

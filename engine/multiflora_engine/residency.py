@@ -283,6 +283,8 @@ class AdapterResidency:
                 record.upload = None
                 self._uploads.popleft()
                 self.loads += 1
+            elif not copied:
+                return  # all of it is under way
 
     def _check_attainable(self, record: AdapterRecord) -> None:
         """Raise when waiting is in vain: pinned adapters leave less than this one needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from multiflora_adapters.device_copies import DeviceCopies
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
@@ -155,3 +156,40 @@ def test_pinned_end_keeps_the_rest_in_one_piece(pool):
     pool.remove(first)
     assert pool.offsets[upload.slot] == 12
     assert pool.put(adapter(12, Q)) is not None
+
+
+class SlowCopies(DeviceCopies):
+    """A device that takes its time: copies are done when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def copy(self, source, target):
+        self.waiting.append((source, target))
+
+    def finished(self):
+        return lambda: not self.waiting
+
+    def arrive(self):
+        for source, target in self.waiting:
+            target.copy_(source)
+        self.waiting.clear()
+
+
+def test_an_adapter_is_attached_when_the_device_has_it(base, monkeypatch):
+    copies = SlowCopies()
+    monkeypatch.setattr("multiflora_adapters.slots.DeviceCopies", lambda device: copies)
+    pool = SlotPool(base, num_slots=6, num_rows=16, dtype=torch.float32, device="cpu")
+    host = adapter(4, Q, dora=True, fill=3.0)
+    upload = pool.begin(host)
+    assert upload.step(1 << 30) == (host.num_bytes, False)
+    for _ in range(3):
+        assert upload.step(1 << 30) == (0, False)
+        assert not pool.site(Q).active
+        assert pool.site(Q).ranks[upload.slot] == 0
+    copies.arrive()
+    assert upload.step(1 << 30) == (0, True)
+    assert pool.site(Q).ranks[upload.slot] == 4
+    assert (pool.site(Q).a[:4] == 3).all()
+    assert (pool.site(Q).magnitude[upload.slot] == 2).all()

@@ -246,10 +246,9 @@ def test_a_device_out_of_memory_fails_the_adapter_alone(harness, monkeypatch):
 
     def fail(*_):
         raise RuntimeError("out of memory")
-        yield 0
 
     h.get("b4")
-    monkeypatch.setattr("multiflora_adapters.slots._copy_in_pieces", fail)
+    monkeypatch.setattr("multiflora_adapters.slots.PoolSite.reserve", fail)
     assert h.get("a4") is None
     with pytest.raises(AdapterUnavailable, match="does not fit on the device"):
         h.residency.acquire("a4")

@@ -1,0 +1,45 @@
+"""Copies from host memory to the device, on a GPU beside whatever it computes. Knows nothing of what is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+
+from multiflora_adapters.weights import HostAdapter, SiteWeights
+
+
+class DeviceCopies:
+    """A stream of its own for copies. On a CPU each copy is done when the call returns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def begin(self) -> None:
+        """Copies that follow wait for all that the device was given so far: it may still read what they overwrite."""
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+
+    def copy(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Starts a copy; the source should be pinned (see `pinned`), or the host waits."""
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+
+    def finished(self) -> Callable[[], bool]:
+        """Asks, whenever it is called, whether the copies started so far are done."""
+        return (lambda: True) if self._stream is None else self._stream.record_event().query
+
+
+def pinned(adapter: HostAdapter) -> HostAdapter:
+    """The same adapter in memory from which a GPU copies by itself."""
+    sites = {
+        name: SiteWeights(
+            site.a.pin_memory(),
+            site.b.pin_memory(),
+            None if site.magnitude is None else site.magnitude.pin_memory(),
+        )
+        for name, site in adapter.sites.items()
+    }
+    return replace(adapter, sites=sites)
