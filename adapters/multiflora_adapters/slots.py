@@ -130,7 +130,7 @@ class _Resident:
 
 
 class Upload:
-    """The copy of one adapter into its slot, in bounded steps. pieces: bytes of each, 0 while a device is waited for."""
+    """The copy of an adapter into its slot, in bounded steps. pieces: bytes of each, 0 while a device is waited for."""
 
     def __init__(self, slot: int, pieces: Iterator[int]) -> None:
         self.slot = slot
