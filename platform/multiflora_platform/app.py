@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from multiflora_platform import docs_page, error_pages, health
-from multiflora_platform.gateway import chat, completions, embeddings, lora_calls, models, tokenization
+from multiflora_platform.gateway import chat, completions, embeddings, lora_calls, models, response_calls, tokenization
 from multiflora_platform.gateway.bodies import component_schemas
 from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
 from multiflora_platform.registry.answers import answer_schemas
@@ -20,7 +20,7 @@ def create_app(services: Services) -> FastAPI:
     """services: reached by routes as `request.app.state.services`; the caller has started its engine and registry."""
     app = FastAPI(title="Multiflora", version=_version(), docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.services = services
-    gateway = (chat, completions, embeddings, models, tokenization, lora_calls, health, docs_page)
+    gateway = (chat, completions, embeddings, response_calls, models, tokenization, lora_calls, health, docs_page)
     for router in (*(module.router for module in gateway), registry_router):
         app.include_router(router)
     error_pages.install(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from multiflora_platform.gateway.errors import internal_error, invalid
 from multiflora_platform.gateway.generation import Generation, TextEvent
 from multiflora_platform.gateway.requests import GenerationRequest
 from multiflora_platform.gateway.responses import PromptTokensDetails, Usage, encode
-from multiflora_platform.gateway.streaming import EventStream, until_disconnect
+from multiflora_platform.gateway.streaming import Endings, EventStream, until_disconnect
 
 Event = tuple[int, TextEvent]
 
@@ -23,7 +23,9 @@ Event = tuple[int, TextEvent]
 class Writer(Protocol):
     """One API's way of writing answers."""
 
-    def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> msgspec.Struct: ...
+    def complete(
+        self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]
+    ) -> msgspec.Struct | dict[str, Any]: ...
 
     def frames(
         self, generations: Sequence[Generation], events: AsyncGenerator[Event, None]
@@ -31,7 +33,12 @@ class Writer(Protocol):
 
 
 async def respond(
-    request: Request, admission: Admission, generations: Sequence[Generation], writer: Writer, stream: bool
+    request: Request,
+    admission: Admission,
+    generations: Sequence[Generation],
+    writer: Writer,
+    stream: bool,
+    endings: Endings | None = None,
 ) -> Response:
     """A stream's status is decided by its first event, so that a full queue is a 429 and not a broken stream.
 
@@ -43,7 +50,7 @@ async def respond(
         return Response(encode(writer.complete(generations, answers)), media_type="application/json")
     events = merge(generations)
     first = await until_disconnect(request, _first(events))
-    return EventStream(writer.frames(generations, _chain(first, events)), admission.close)
+    return EventStream(writer.frames(generations, _chain(first, events)), admission.close, endings)
 
 
 def check_streaming(body: GenerationRequest) -> None:

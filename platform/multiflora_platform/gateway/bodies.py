@@ -10,9 +10,11 @@ from starlette.requests import Request
 
 from multiflora_platform.gateway.errors import ApiError, invalid
 from multiflora_platform.gateway.requests import BODIES
+from multiflora_platform.gateway.response_requests import ResponseRequest
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-_DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in BODIES}
+_BODIES = (*BODIES, ResponseRequest)
+_DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
@@ -38,7 +40,7 @@ def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def component_schemas() -> dict[str, Any]:
-    return msgspec.json.schema_components(BODIES, ref_template="#/components/schemas/{name}")[1]
+    return msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")[1]
 
 
 def _wrong_type(message: str) -> ApiError:

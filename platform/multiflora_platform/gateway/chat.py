@@ -42,17 +42,18 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     body = await read_body(request, ChatRequest)
     refuse_unsupported(body)
     check_streaming(body)
-    num_top = _num_top_logprobs(body)
+    num_top = num_top_logprobs(body)
     admission = Admission(request, principal, body)
     try:
-        generations = await _start(admission, body, num_top)
+        generations = await start_chat(admission, body, num_top)
         return await respond(request, admission, generations, _Writer(admission, body, num_top), bool(body.stream))
     except BaseException:
         admission.close()
         raise
 
 
-async def _start(admission: Admission, body: ChatRequest, num_top: int | None) -> list[Generation]:
+async def start_chat(admission: Admission, body: ChatRequest, num_top: int | None) -> list[Generation]:
+    """The conversation as a prompt, on its way. num_top: of `num_top_logprobs`. Raises ApiError."""
     services = admission.services
     model, limit = services.model, services.max_model_len
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
@@ -71,7 +72,7 @@ async def _start(admission: Admission, body: ChatRequest, num_top: int | None) -
     return admission.start([(ids, params)], beams=beam_params(body, params, model.eos_token_ids))
 
 
-def _num_top_logprobs(body: ChatRequest) -> int | None:
+def num_top_logprobs(body: ChatRequest) -> int | None:
     """None when no log-probabilities are asked for."""
     if body.top_logprobs is not None:
         if not 0 <= body.top_logprobs <= MAX_LOGPROBS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -16,7 +16,6 @@ from multiflora_platform.gateway.errors import ApiError, internal_error
 from multiflora_platform.gateway.responses import encode
 
 _log = logging.getLogger(__name__)
-DONE = b"data: [DONE]\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 Result = TypeVar("Result")
 
@@ -29,16 +28,37 @@ def frame(event: msgspec.Struct) -> bytes:
     return b"data: " + encode(event) + b"\n\n"
 
 
+class Endings(Protocol):
+    """How a stream ends: `done` after its last frame, or `failed` with what went wrong."""
+
+    @property
+    def done(self) -> bytes: ...
+
+    def failed(self, error: ApiError) -> bytes: ...
+
+
+class DoneOrError:
+    """`[DONE]`, or an error frame."""
+
+    done = b"data: [DONE]\n\n"
+
+    def failed(self, error: ApiError) -> bytes:
+        return b"data: " + encode(error.envelope()) + b"\n\n"
+
+
 class EventStream(StreamingResponse):
-    """Sends the frames; ends with `[DONE]`, or with an error frame when they raise. close: called once, in any case.
+    """Sends the frames, then their ending: also when they raise. close: called once, in any case.
 
     Starlette's own response leaves it to the garbage collector to end the generator of a client that went away.
     """
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], close: Callable[[], None]) -> None:
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], close: Callable[[], None], endings: Endings | None = None
+    ) -> None:
         super().__init__(frames, headers=_HEADERS, media_type="text/event-stream")
         self._frames = frames
         self._close = close
+        self._endings = endings or DoneOrError()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -54,12 +74,12 @@ class EventStream(StreamingResponse):
         try:
             async for content in self._frames:
                 await send({"type": "http.response.body", "body": content, "more_body": True})
-            last = DONE
+            last = self._endings.done
         except ApiError as error:
-            last = b"data: " + encode(error.envelope()) + b"\n\n"
+            last = self._endings.failed(error)
         except Exception:
             _log.exception("A stream failed")
-            last = b"data: " + encode(internal_error().envelope()) + b"\n\n"
+            last = self._endings.failed(internal_error())
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
 

@@ -1,0 +1,139 @@
+"""The body of POST /v1/responses, and the chat request that it amounts to: items to messages, tools to tools.
+
+The server keeps no responses: what refers to stored ones is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from multiflora_platform.gateway.errors import ApiError, invalid, unsupported
+from multiflora_platform.gateway.requests import ChatRequest, GenerationRequest
+
+_LOGPROBS = "message.output_text.logprobs"
+_STORED = ("previous_response_id", "conversation", "background", "prompt", "context_management")
+# What the chat request calls otherwise.
+_NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
+
+
+class ResponseRequest(GenerationRequest, kw_only=True, frozen=True):
+    """input: a text or a list of items. text: {"format": ...}. include: log-probabilities only. store is ignored."""
+
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    truncation: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    previous_response_id: Any = None
+    conversation: Any = None
+    background: bool | None = None
+    prompt: Any = None
+    context_management: Any = None
+
+
+def chat_request(body: ResponseRequest) -> ChatRequest:
+    """Raises ApiError naming the parameter of /v1/responses."""
+    _refuse(body)
+    shared = {name: getattr(body, name) for name in GenerationRequest.__struct_fields__}
+    return ChatRequest(
+        **{**shared, "response_format": _response_format(body) or body.response_format, "stream_options": None},
+        messages=_messages(body),
+        max_completion_tokens=body.max_output_tokens,
+        logprobs=_LOGPROBS in (body.include or ()) or None,
+        top_logprobs=body.top_logprobs,
+        tools=None if body.tools is None else [_tool(f"tools[{i}]", tool) for i, tool in enumerate(body.tools)],
+        tool_choice=_tool_choice(body.tool_choice),
+        parallel_tool_calls=body.parallel_tool_calls,
+        chat_template_kwargs=body.chat_template_kwargs,
+    )
+
+
+def renamed(error: ApiError) -> ApiError:
+    """What the chat request says of its parameters, in the words of /v1/responses. Items have other numbers there."""
+    for name, shown in _NAMES.items():
+        if error.param is not None and error.param.startswith(name):
+            words = re.sub(name + r"(\[\d+\])?", shown, error.message)
+            return ApiError(error.status, error.code, words, param=shown, type=error.type, headers=error.headers)
+    return error
+
+
+def _refuse(body: ResponseRequest) -> None:
+    for name in _STORED:
+        if getattr(body, name):
+            raise unsupported(name, f"{name} is not supported: this server stores no responses; send the whole input.")
+    if body.truncation not in (None, "disabled"):
+        raise unsupported("truncation", "truncation is not supported, except 'disabled'.")
+    if (body.n or 1) > 1:
+        raise unsupported("n", "n is not supported here: a response has one answer.")
+    if any(name != _LOGPROBS for name in body.include or ()):
+        raise unsupported("include", f"include is not supported, except [{_LOGPROBS!r}].")
+    if body.top_logprobs and _LOGPROBS not in (body.include or ()):
+        raise invalid("top_logprobs", f"top_logprobs needs include to have {_LOGPROBS!r}.")
+
+
+def _messages(body: ResponseRequest) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    if body.instructions:
+        messages.append({"role": "system", "content": body.instructions})
+    if isinstance(body.input, str):
+        messages.append({"role": "user", "content": body.input})
+    elif not body.input:
+        raise invalid("input", "input is empty; send a text or at least one item.")
+    else:
+        for index, item in enumerate(body.input):
+            _add_item(messages, f"input[{index}]", item)
+    return messages
+
+
+def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) -> None:
+    """Calls of one turn are one message, as chat templates expect."""
+    kind = item.get("type", "message")
+    if kind == "message":
+        messages.append({"role": item.get("role"), "content": item.get("content")})
+    elif kind == "function_call":
+        call = {
+            "id": item.get("call_id"),
+            "type": "function",
+            "function": {"name": item.get("name"), "arguments": item.get("arguments")},
+        }
+        if messages and messages[-1].get("tool_calls"):
+            messages[-1]["tool_calls"].append(call)
+        else:
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+    elif kind == "function_call_output":
+        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
+    elif kind != "reasoning":  # the model's own thoughts of earlier turns are not shown to it again
+        raise unsupported(f"{place}.type", f"{place}.type {str(kind)[:40]!r} is not supported.")
+
+
+def _tool(place: str, tool: dict[str, Any]) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        raise unsupported(
+            f"{place}.type", f"{place}.type {str(tool.get('type'))[:40]!r} is not supported; 'function' is."
+        )
+    if not isinstance(tool.get("name"), str):
+        raise invalid(f"{place}.name", f"{place}.name is required.")
+    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+
+
+def _tool_choice(choice: Any) -> Any:
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return {"type": "function", "function": {"name": choice.get("name")}}
+    return choice
+
+
+def _response_format(body: ResponseRequest) -> Any:
+    form = (body.text or {}).get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        return {"type": "json_schema", "json_schema": {key: value for key, value in form.items() if key != "type"}}
+    return form

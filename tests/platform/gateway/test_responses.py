@@ -1,0 +1,136 @@
+"""/v1/responses: items in, one object or OpenAI's events out, read by the official client; stateless, and says so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from multiflora_engine.request import EngineFailure
+
+from .house import House
+from .test_openai_client import REPLY, client
+
+__all__ = ["client"]
+PATH = "/v1/responses"
+LOGPROBS = "message.output_text.logprobs"
+
+
+async def events(house: House, body: dict[str, Any]) -> list[dict[str, Any]]:
+    response = await house.post(PATH, {"model": "sql", "input": "Hi", "stream": True, **body})
+    assert response.status_code == 200, response.text
+    frames = [frame.split("\n") for frame in response.text.split("\n\n") if frame]
+    for name, data in frames:
+        assert name == f"event: {json.loads(data.removeprefix('data: '))['type']}"
+    return [json.loads(data.removeprefix("data: ")) for _, data in frames]
+
+
+def prompt(house: House) -> str:
+    return house.services.model.tokenizer.decode(house.engine.requests[-1].prompt_token_ids)
+
+
+async def test_a_text(house: House) -> None:
+    body = {"model": "sql", "input": "Hi", "instructions": "Be brief.", "metadata": {"a": "b"}, "temperature": 0.5}
+    answer = (await house.post(PATH, body)).json()
+    assert prompt(house) == "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>"
+    assert (answer["object"], answer["status"], answer["model"]) == ("response", "completed", "sql")
+    assert (answer["metadata"], answer["instructions"], answer["temperature"]) == ({"a": "b"}, "Be brief.", 0.5)
+    (item,) = answer["output"]
+    assert (item["type"], item["role"], item["status"]) == ("message", "assistant", "completed")
+    assert item["content"] == [{"type": "output_text", "text": REPLY, "annotations": [], "logprobs": []}]
+    assert answer["usage"]["total_tokens"] == answer["usage"]["input_tokens"] + answer["usage"]["output_tokens"]
+    assert answer["usage"]["input_tokens_details"]["cached_tokens"] > 0
+
+
+async def test_items(house: House) -> None:
+    """Earlier answers come back as they were given; reasoning is left out."""
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]},
+        {"role": "user", "content": "Bye"},
+    ]
+    assert (await house.post(PATH, {"model": "base", "input": items})).status_code == 200
+    assert prompt(house) == "<|user|>Hi<|end|><|assistant|>Hello<|end|><|user|>Bye<|end|><|assistant|>"
+
+
+async def test_the_longest_answer_is_incomplete(house: House) -> None:
+    answer = (await house.post(PATH, {"model": "base", "input": "a", "max_output_tokens": 3})).json()
+    assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert answer["output"][0]["status"] == "incomplete"
+
+
+async def test_a_stream_is_openais_sequence_of_events(house: House) -> None:
+    found = await events(house, {"include": [LOGPROBS], "top_logprobs": 1})
+    kinds = [event["type"] for event in found]
+    deltas = [event for event in found if event["type"] == "response.output_text.delta"]
+    assert kinds[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert kinds[4:-4] == ["response.output_text.delta"] * len(deltas)
+    assert kinds[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    assert "".join(event["delta"] for event in deltas) == REPLY == found[-4]["text"]
+    assert all(event["logprobs"][0]["top_logprobs"] for event in deltas)
+    assert found[-1]["response"]["output"][0]["content"][0]["text"] == REPLY
+    assert found[0]["response"]["id"] == found[-1]["response"]["id"]
+
+
+async def test_a_failure_within_a_stream(house: House) -> None:
+    house.engine.failure, house.engine.fail_after = EngineFailure("engine_dead", "It died."), 2
+    found = await events(house, {})
+    assert [event["type"] for event in found[-2:]] == ["error", "response.failed"]
+    assert (found[-2]["code"], found[-1]["response"]["error"]["code"]) == ("engine_dead", "engine_dead")
+    assert not house.services.active
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"background": True}, "background"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"include": ["file_search_call.results"]}, "include"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"n": 2}, "n"),
+        ({"input": []}, "input"),
+        ({"input": [{"role": "alien", "content": "x"}]}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": "a" * 300}, "input"),
+        ({"max_output_tokens": 10**6}, "max_output_tokens"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"temperature": 9e999}, "temperature"),
+    ],
+)
+async def test_refusals(house: House, fields: dict[str, Any], param: str) -> None:
+    content = json.dumps({"model": "base", "input": "a", **fields}).replace("Infinity", '"x"')
+    response = await house.http.post(PATH, content=content)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert "messages" not in error["message"]
+    assert not house.engine.requests
+
+
+async def test_the_official_client(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="sql", input="Hi")
+    assert answer.output_text == REPLY
+    async with client.responses.stream(model="sql", input="Hi") as stream:
+        texts = [event.delta async for event in stream if event.type == "response.output_text.delta"]
+        final = await stream.get_final_response()
+    assert "".join(texts) == final.output_text == REPLY
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.responses.create(model="sql", input="Hi", previous_response_id="resp_1")
+    assert refused.value.param == "previous_response_id"
