@@ -29,7 +29,6 @@ from .triton_runtime import INTERPRETED, KernelVariant, triton
 OPS = (activation, attention_plan, attention_triton, rms_norm, rope, sample_triton, sampling_triton)
 """Every module that has Triton kernels."""
 
-CAPABILITIES = (80, 90)
 _TARGETS = {80: "sm_80", 90: "sm_90a"}
 
 
@@ -97,7 +96,7 @@ def _found(pattern: str, text: str) -> str:
 
 def main() -> None:
     """Prints the table, or with --json one object per line."""
-    rows = [compile_variant(variant, capability) for variant in variants() for capability in CAPABILITIES]
+    rows = [compile_variant(variant, capability) for variant in variants() for capability in variant.capabilities]
     if "--json" in sys.argv[1:]:
         print("\n".join(json.dumps(asdict(row)) for row in rows))
         return

@@ -26,19 +26,25 @@ _ITEMS_AT_ONCE = 64
 class Tile:
     """How one kernel is compiled and fed.
 
-    rows: queries x heads of one kv group in a tile. keys: of one pass of its loop. stages: table lookups and tiles are
-    two loads of which one waits for the other, so that n tiles in flight take 2n + 1. min_steps: passes that an item
-    should have before keys are split at all. phases: keys that all rows of the tile see have a loop of their own,
-    without masks; worth its second pipeline where items are long. occupancy: tiles that a multiprocessor holds at once.
+    rows: queries x heads of one kv group in a tile. keys: of one pass of its loop. wide: keys of a pass over keys that
+    all rows see, which needs no masks; None: no such loop, a second pipeline is not worth it where items are short.
+    stages: table lookups and tiles are two loads of which one waits for the other, so that n tiles in flight take
+    2n + 1. min_steps: passes that an item should have before its keys are split. occupancy: programs a multiprocessor
+    holds.
     """
 
     rows: int
     keys: int
+    wide: int | None
     warps: int
     stages: int
     min_steps: int
-    phases: bool
     occupancy: int
+
+    @property
+    def step(self) -> int:
+        """Split ranges have multiples of so many keys."""
+        return self.wide or self.keys
 
 
 @dataclass(frozen=True)
@@ -95,24 +101,35 @@ class QueryBounds:
     longest: int
 
 
-def short_tile(heads: AttentionHeads) -> Tile:
-    """For up to rows / group queries of a sequence: decode. Bound by memory, so it needs bytes in flight."""
+def short_tile(heads: AttentionHeads, capability: int) -> Tile:
+    """For up to rows / group queries of a sequence: decode. Bound by memory.
+
+    Tensor cores idle whatever the tile, so rows are the fewest that they take. Two tiles of keys and values in flight
+    for each of three (sm_90) or two (sm_80) resident programs are 190 or 130 KB, several times what latency x bandwidth
+    asks of a multiprocessor; four warps keep 64 keys x 128 in 128 registers.
+    """
     rows = max(16, power_of_2(heads.group))
     if heads.dtype == torch.float32:
-        return Tile(rows, keys=32, warps=8, stages=3, min_steps=4, phases=False, occupancy=2)
-    if heads.head_size <= 128:
-        return Tile(rows, keys=64, warps=4, stages=5, min_steps=2, phases=False, occupancy=3)
-    return Tile(rows, keys=32, warps=4, stages=5, min_steps=4, phases=False, occupancy=3)
+        return Tile(rows, keys=32, wide=None, warps=8, stages=3, min_steps=4, occupancy=2)
+    keys = 64 if heads.head_size <= 128 else 32
+    return Tile(rows, keys, wide=None, warps=4, stages=5, min_steps=128 // keys, occupancy=3 if capability >= 90 else 2)
 
 
-def long_tile(heads: AttentionHeads) -> Tile:
-    """For more queries than that: prefill. Bound by tensor cores, so it wants many rows for each key that is read."""
+def long_tile(heads: AttentionHeads, capability: int) -> Tile:
+    """For more queries than that: prefill. Bound by tensor cores.
+
+    128 rows use each key that is read often enough for L2. On sm_90 wgmma takes 64 rows a warp group, and 128 keys a
+    pass halve the times that scores wait for products; masks cost registers, so masked passes are half as wide. The
+    sizes are the largest that spill no register.
+    """
     if heads.dtype == torch.float32:
         rows = max(16, power_of_2(heads.group))
-        return Tile(rows, keys=32, warps=8, stages=3, min_steps=8, phases=True, occupancy=2)
+        return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=2)
     if heads.head_size <= 128:
-        return Tile(128, keys=64, warps=8, stages=5, min_steps=4, phases=True, occupancy=1)
-    return Tile(64, keys=32, warps=8, stages=3, min_steps=8, phases=True, occupancy=1)
+        return Tile(128, keys=64, wide=128 if capability >= 90 else 64, warps=8, stages=5, min_steps=4, occupancy=1)
+    if capability >= 90:
+        return Tile(128, keys=32, wide=64, warps=8, stages=3, min_steps=4, occupancy=1)
+    return Tile(64, keys=32, wide=32, warps=8, stages=5, min_steps=8, occupancy=1)
 
 
 def power_of_2(number: int) -> int:
@@ -133,14 +150,14 @@ def _plan_kernel(
     window: tl.tensor,
     WINDOWED: tl.constexpr,
     TOKENS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    STEP: tl.constexpr,
     MIN_STEPS: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ) -> None:
     """Program s writes the items of sequence s, if it has `fewest` to `most` queries; they follow those before s.
 
-    Every tile of TOKENS queries takes keys in steps of BLOCK_N. All steps, divided among `target` items, give the
+    Every tile of TOKENS queries takes keys in steps of STEP. All steps, divided among `target` items, give the
     steps that an item should have; a sequence with more is split evenly. So there are at most tiles + target items,
     2 * target slots and target merges, whatever the lengths.
     """
@@ -156,7 +173,7 @@ def _plan_kernel(
     if WINDOWED:
         keys = tl.minimum(keys, tl.minimum(queries, TOKENS) + window - 1)
     tiles = (queries + TOKENS - 1) // TOKENS
-    steps = (keys + BLOCK_N - 1) // BLOCK_N
+    steps = (keys + STEP - 1) // STEP
     share = tl.maximum((tl.sum(tiles * steps, 0) + target - 1) // target, MIN_STEPS)
     splits = (steps + share - 1) // share
     before = rows < own
@@ -188,7 +205,7 @@ def _plan_kernel(
         first = tl.zeros_like(end)
         if WINDOWED:
             first = tl.maximum(position - window + 1, 0)
-        piece = (((end - first + BLOCK_N - 1) // BLOCK_N + num_splits - 1) // num_splits) * BLOCK_N
+        piece = (((end - first + STEP - 1) // STEP + num_splits - 1) // num_splits) * STEP
         first = tl.minimum(first + split * piece, end)
         target_item = items + (first_item + item) * 8
         tl.store(target_item, own, mask=is_item)
@@ -207,9 +224,12 @@ def _plan_kernel(
 
 
 @functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    """Four in the interpreter, so that small inputs are split, too."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+def _device_class(device: torch.device) -> tuple[int, int]:
+    """(multiprocessors, capability as in sm_90); four in the interpreter, so that small inputs are split, too."""
+    if device.type != "cuda":
+        return 4, 90
+    properties = torch.cuda.get_device_properties(device)
+    return properties.multi_processor_count, 10 * properties.major + properties.minor
 
 
 def plan_attention(
@@ -243,7 +263,8 @@ def plan_work(
 ) -> AttentionPlan:
     """`plan_attention` on whatever device kernels run."""
     bounds = bounds or QueryBounds(1, num_tokens)
-    short, long = short_tile(heads), long_tile(heads)
+    _, capability = _device_class(query_starts.device)
+    short, long = short_tile(heads, capability), long_tile(heads, capability)
     border = short.rows // heads.group
     lists = []
     if bounds.shortest <= border:
@@ -267,7 +288,8 @@ def _work_list(
     """The work of the sequences with queries[0] to queries[1] queries."""
     device = query_starts.device
     sequences = context_lens.shape[0]
-    target = max(1, _multiprocessors(device) * tile.occupancy // heads.kv_heads)
+    multiprocessors, _ = _device_class(device)
+    target = max(1, multiprocessors * tile.occupancy // heads.kv_heads)
     tokens = tile.rows // heads.group
     most = min(sequences, num_tokens // queries[0])
     tiles = min(num_tokens // tokens + most, most * -(-queries[1] // tokens))
@@ -283,7 +305,7 @@ def _work_list(
     )
     _plan_kernel[(sequences,)](
         work.items, work.merges, work.counts, query_starts, context_lens, sequences, target, *queries, window or 0,
-        WINDOWED=window is not None, TOKENS=tokens, BLOCK_N=tile.keys, MIN_STEPS=tile.min_steps,
+        WINDOWED=window is not None, TOKENS=tokens, STEP=tile.step, MIN_STEPS=tile.min_steps,
         BLOCK_S=power_of_2(sequences), BLOCK_I=_ITEMS_AT_ONCE, num_warps=_PLAN_WARPS,
     )  # fmt: skip
     return work
@@ -293,7 +315,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
     pointers = dict.fromkeys(("items", "merges", "counts", "query_starts", "context_lens"), "*i32")
     numbers = dict.fromkeys(("sequences", "target", "fewest", "most", "window"), "i32")
-    constants = ("WINDOWED", "TOKENS", "BLOCK_N", "MIN_STEPS", "BLOCK_S", "BLOCK_I")
+    constants = ("WINDOWED", "TOKENS", "STEP", "MIN_STEPS", "BLOCK_S", "BLOCK_I")
     for is_windowed, sequences in ((False, 256), (True, 1024)):
         yield KernelVariant(
             f"plan S={sequences}" + " window" * is_windowed,

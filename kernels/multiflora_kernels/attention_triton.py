@@ -6,7 +6,8 @@ Knows how an item of work is computed; which items there are, `attention_plan` s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,7 +113,6 @@ def _attention_kernel(
     window: tl.tensor,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
-    PHASES: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -120,12 +120,13 @@ def _attention_kernel(
     HEAD_PADDED: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    WIDE_N: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:
     """Program (g, i): item i for kv head g. Rows of the tile are (token, head of the group), heads fastest.
 
     An item: table row, first key, end key, slot (-1: the result is final), first token, tokens, position of the first.
-    PHASES: whether keys that all rows see are handled apart, without masks.
+    WIDE_N: keys of a pass over keys that all rows see; 0: those are masked like the others.
     """
     head = tl.program_id(0)
     index = tl.program_id(1)
@@ -158,15 +159,15 @@ def _attention_kernel(
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     skip = first
     resume = first
-    if PHASES:
+    if WIDE_N:
         if WINDOWED:
             # Up to here some row's window has not begun.
             begun = tl.minimum(tl.maximum(position + tokens - window, first), end)
             skip = tl.minimum(first + (begun - first + BLOCK_N - 1) // BLOCK_N * BLOCK_N, end)
-        resume = skip + tl.maximum(tl.minimum(position + 1, end) - skip, 0) // BLOCK_N * BLOCK_N
+        resume = skip + tl.maximum(tl.minimum(position + 1, end) - skip, 0) // WIDE_N * WIDE_N
         acc, highest, total = _over_keys(
             acc, highest, total, query, keys, values, table, skip, skip, skip, resume, positions, block_stride, scale,
-            cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, DOT,
+            cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, WIDE_N, DOT,
         )  # fmt: skip
     acc, highest, total = _over_keys(
         acc, highest, total, query, keys, values, table, first, skip, resume, end, positions, block_stride, scale,
@@ -287,7 +288,6 @@ def _constants(
     return {
         "WINDOWED": is_windowed,
         "CAPPED": is_capped,
-        "PHASES": tile.phases,
         "GROUP": heads.group,
         "KV_HEADS": heads.kv_heads,
         "BLOCK_SIZE": block_size,
@@ -295,6 +295,7 @@ def _constants(
         "HEAD_PADDED": max(16, power_of_2(heads.head_size)),
         "BLOCK_M": tile.rows,
         "BLOCK_N": tile.keys,
+        "WIDE_N": tile.wide or 0,
         "DOT": dot_dtype(heads.dtype),
     }
 
@@ -331,21 +332,35 @@ def kernel_variants() -> Iterator[KernelVariant]:
         (256, "fp16", True, True),
     ):
         heads = AttentionHeads(32, 8, size, _TORCH_DTYPES[dtype])
-        for kind, tile in (("decode", short_tile(heads)), ("prefill", long_tile(heads))):
-            name = f"attention {kind} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
-            yield _attention_variant(name, heads, tile, dtype, is_windowed, is_capped)
-    yield _merge_variant("merge D=128 bf16", AttentionHeads(32, 8, 128, torch.bfloat16), "bf16")
+        name = f"D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
+        for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
+            for tile, capabilities in _tiles(tile_of, heads):
+                constants = _constants(heads, tile, 16, is_windowed, is_capped)
+                yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
+    heads = AttentionHeads(32, 8, 128, torch.bfloat16)
+    yield _merge_variant("merge D=128 bf16", "bf16", _merge_constants(heads, short_tile(heads, 90)))
+
+
+def _tiles(
+    tile_of: Callable[[AttentionHeads, int], Tile], heads: AttentionHeads
+) -> Iterator[tuple[Tile, tuple[int, ...]]]:
+    """The tiles of all capabilities; those that are compiled alike once."""
+    old, new = tile_of(heads, 80), tile_of(heads, 90)
+    if old == replace(new, occupancy=old.occupancy):
+        yield new, (80, 90)
+    else:
+        yield old, (80,)
+        yield new, (90,)
 
 
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def _attention_variant(
-    name: str, heads: AttentionHeads, tile: Tile, dtype: str, is_windowed: bool, is_capped: bool
+    name: str, tile: Tile, dtype: str, constants: Mapping[str, Any], capabilities: tuple[int, ...]
 ) -> KernelVariant:
-    constants = _constants(heads, tile, 16, is_windowed, is_capped)
     return KernelVariant(
-        name,
+        name if len(capabilities) > 1 else f"{name} sm_{capabilities[0]}",
         _attention_kernel,
         {"out": f"*{dtype}", "partial": "*fp32", "partial_lse": "*fp32"}
         | dict.fromkeys(("q", "k_cache", "v_cache"), f"*{dtype}")
@@ -356,11 +371,11 @@ def _attention_variant(
         constants,
         unaligned=frozenset({"table_stride", "window"}),
         options={"num_warps": tile.warps, "num_stages": tile.stages},
+        capabilities=capabilities,
     )
 
 
-def _merge_variant(name: str, heads: AttentionHeads, dtype: str) -> KernelVariant:
-    constants = _merge_constants(heads, short_tile(heads))
+def _merge_variant(name: str, dtype: str, constants: Mapping[str, Any]) -> KernelVariant:
     return KernelVariant(
         name,
         _merge_kernel,

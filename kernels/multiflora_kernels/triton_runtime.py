@@ -48,7 +48,8 @@ class KernelVariant:
 
     kernel: the `triton.jit` function. signature: each argument's type in order ("*bf16", "i32", "fp32", "constexpr").
     constants: values of the constexpr arguments. unaligned: arguments that need not be multiples of 16 (bytes for
-    pointers); all others are, as at the real launch. options: num_warps, num_stages and the like.
+    pointers); all others are, as at the real launch. options: num_warps, num_stages and the like. capabilities: where
+    this form is launched.
     """
 
     name: str
@@ -57,3 +58,4 @@ class KernelVariant:
     constants: Mapping[str, Any]
     unaligned: frozenset[str] = frozenset()
     options: Mapping[str, int] = field(default_factory=dict)
+    capabilities: tuple[int, ...] = (80, 90)
