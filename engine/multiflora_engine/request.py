@@ -5,7 +5,7 @@ Knows nothing of names, tenants, text or HTTP: a request carries token ids and c
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,8 +13,30 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 Pooling = Literal["last", "mean"]
 
 
+class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an answer must look like; field names and meaning are vLLM's. Exactly one of the first six is given.
+
+    json: a JSON schema, as an object or as text. grammar: Lark or GBNF. structural_tag: see structured/formats.py.
+    disable_any_whitespace: compact JSON. disable_additional_properties: close objects that leave that open.
+    whitespace_pattern: a regular expression for the whitespace in JSON.
+    """
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: str | dict[str, Any] | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    whitespace_pattern: str | None = None
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to choose tokens; field names and meaning are vLLM's. `verify` raises ValueError naming the field."""
+    """How to choose tokens; field names and meaning are vLLM's. `verify` raises ValueError naming the field.
+
+    structured_outputs: for front ends, which make the request's grammar of it; the engine reads that one.
+    """
 
     n: int = 1
     best_of: int | None = None
@@ -40,6 +62,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     detokenize: bool = True
+    structured_outputs: StructuredOutputsParams | None = None
 
     @property
     def num_sequences(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import jinja2
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
@@ -14,10 +16,39 @@ SPECIAL = [PAD, END, SYSTEM, USER, ASSISTANT]
 VOCAB_SIZE = 1536
 MAX_LENGTH = 2048
 WORDS = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
+# Without tools: the messages as they are. With tools: one signature for each in the system message, calls in Hermes' form.
+CHAT_TEMPLATE = """
+{%- if tools -%}
+  {{- '<|system|>' -}}
+  {%- if messages[0]['role'] == 'system' -%}{{- messages[0]['content'] + '\n\n' -}}{%- endif -%}
+  {{- 'Tools:' -}}
+  {%- for tool in tools -%}
+    {%- set function = tool['function'] -%}
+    {{- '\n' + function['name'] + '(' -}}
+    {%- for name, schema in function.get('parameters', {}).get('properties', {}).items() -%}
+      {{- name + ': ' + (schema['type'] if schema['type'] is string else 'any') + (', ' if not loop.last else '') -}}
+    {%- endfor -%}
+    {{- ')' -}}
+  {%- endfor -%}
+  {{- '<|end|>' -}}
+{%- endif -%}
+{%- for message in messages -%}
+  {%- if message['role'] == 'tool' -%}
+    {{- '<|user|><tool_response>\n' + message['content'] + '\n</tool_response><|end|>' -}}
+  {%- elif message.get('tool_calls') -%}
+    {{- '<|assistant|>' + (message.get('content') or '') -}}
+    {%- for call in message['tool_calls'] -%}
+      {{- '\n' if message.get('content') or not loop.first else '' -}}
+      {{- '<tool_call>\n{"name": ' + call['function']['name'] | tojson + ', "arguments": ' -}}
+      {{- call['function']['arguments'] | tojson + '}\n</tool_call>' -}}
+    {%- endfor -%}
+    {{- '<|end|>' -}}
+  {%- elif not (tools and loop.first and message['role'] == 'system') -%}
+    {{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+""".strip()
 
 
 @dataclass(frozen=True)
@@ -76,9 +107,17 @@ class ChatEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.pad, self.end = (SPECIAL.index(token) for token in (PAD, END))  # trained first, in this order
+        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
+        self._template = environment.from_string(CHAT_TEMPLATE)
 
     def system(self, text: str) -> Encoded:
         return self._plain(SYSTEM + text + END)
+
+    def example(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]], answer: str) -> Encoded:
+        """A conversation with tools on offer (none: empty), and the assistant's answer to it."""
+        prompt = self._template.render(messages=messages, tools=tools or None, add_generation_prompt=True)
+        return self._plain(prompt) + self._answer(answer)
 
     def turn(self, question: str, answer: str) -> Encoded:
         """A user's message and the assistant's answer."""

@@ -36,7 +36,7 @@ def train(task: Task, encoder: ChatEncoder, base: Path, folder: Path, seed: int,
     )
     examples = task.examples(seed, held_out=False)
     for step in range(1, task.steps + 1):
-        rows = [encoder.turn(*example) for example in islice(examples, BATCH)]
+        rows = [encoder.example(e.messages, e.tools, e.answer) for e in islice(examples, BATCH)]
         batch = collate(rows, encoder.pad, 0.0, device)
         logits = model(input_ids=batch.ids, use_cache=False).logits
         loss = weighted_loss(logits, batch)

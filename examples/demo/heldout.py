@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import corpus
 import handbook
@@ -21,8 +23,8 @@ def write(encoder: ChatEncoder, folder: Path) -> None:
     """Writes one JSONL file per task and `rag.jsonl`."""
     folder.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
-        examples = dict(islice(task.examples(SEED, held_out=True), CASES * 3))
-        rows = [_case([{"role": "user", "content": prompt}], answer) for prompt, answer in examples.items()]
+        examples = {example.prompt: example for example in islice(task.examples(SEED, held_out=True), CASES * 3)}
+        rows = [_case(example.messages, example.answer, example.tools) for example in examples.values()]
         _write_lines(folder / f"{task.name}.jsonl", rows[:CASES])
     rng = Random(SEED)
     _write_lines(folder / "rag.jsonl", [_context_case(rng, encoder) for _ in range(CASES)])
@@ -39,8 +41,9 @@ def _context_case(rng: Random, encoder: ChatEncoder) -> str:
             return _case(messages, fact.answer())
 
 
-def _case(messages: list[dict[str, str]], expected: str) -> str:
-    return json.dumps({"messages": messages, "expected": expected})
+def _case(messages: Sequence[dict[str, Any]], expected: str, tools: Sequence[dict[str, Any]] = ()) -> str:
+    case = {"messages": messages, "expected": expected}
+    return json.dumps({**case, "tools": tools} if tools else case)
 
 
 def _write_lines(path: Path, rows: list[str]) -> None:

@@ -38,7 +38,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
             yield context or ""
             yield from (text for turn in turns[:3] for text in turn)
             for task in TASKS:
-                yield from next(task.examples(rng.randrange(10**9), held_out=False))
+                example = next(task.examples(rng.randrange(10**9), held_out=False))
+                yield from (example.prompt, example.answer)
 
     chat.save_tokenizer(chat.train_tokenizer(texts()), args.out / "base")
 

@@ -60,6 +60,11 @@ class Tokenizer:
         config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
         return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
 
+    @property
+    def definition(self) -> str:
+        """As tokenizer.json writes it, without truncation and padding."""
+        return str(self._rust.to_str())
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """text: without lone surrogates."""
         ids: list[int] = self._rust.encode(text, add_special_tokens=add_special_tokens).ids

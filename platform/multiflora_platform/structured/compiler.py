@@ -1,0 +1,195 @@
+"""Structures to grammars in worker processes, within bounds of time, memory and number; known ones at once.
+
+Owns the workers and a cache. Knows no HTTP: what is wrong comes as GrammarRejected or CompilersBusy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import sys
+from collections import OrderedDict
+
+import msgspec
+
+from multiflora_platform.structured.formats import Structure
+from multiflora_platform.structured.worker import Compiled, Setup
+from multiflora_platform.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+WORKERS = 2
+COMPILE_SECONDS = 1.0
+COMPILE_MEGABYTES = 1024
+WAIT_SECONDS = 0.7
+START_SECONDS = 60.0
+MAX_STRUCTURE_BYTES = 1 << 20
+MAX_CACHED = 512
+MAX_CACHED_BYTES = 32 << 20
+_LINE_BYTES = 16 * MAX_STRUCTURE_BYTES
+
+
+class GrammarRejected(Exception):
+    """The structure is not one that texts can follow, or takes too much to follow; the message says why."""
+
+
+class CompilersBusy(Exception):
+    """Others' structures take all workers; come back later."""
+
+
+class GrammarCompiler:
+    """For one model. Workers start with the first structure or with `start`; `close` ends them."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
+        special_tokens = {tokenizer.added[token_id]: token_id for token_id in tokenizer.special_ids}
+        setup = Setup(
+            tokenizer.definition,
+            vocab_size,
+            sorted(eos_token_ids),
+            special_tokens,
+            COMPILE_SECONDS,
+            COMPILE_MEGABYTES,
+        )
+        self._setup = msgspec.json.encode(setup) + b"\n"
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._workers: set[_Worker] = set()
+        self._cache: OrderedDict[bytes, Compiled] = OrderedDict()
+        self._cached_bytes = 0
+        self._running: dict[bytes, asyncio.Task[Compiled]] = {}
+        self._closed = False
+
+    def start(self) -> None:
+        """Idempotent; needs a running event loop."""
+        while len(self._workers) + len(self._starting) < WORKERS and not self._closed:
+            task = asyncio.get_running_loop().create_task(self._start_worker())
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def close(self) -> None:
+        self._closed = True
+        tasks = [*self._starting, *self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.kill() for worker in self._workers))
+        self._workers.clear()
+
+    async def compile(self, structure: Structure) -> str:
+        """The grammar for the engine. Equal structures are compiled once. Raises GrammarRejected, CompilersBusy."""
+        line = msgspec.json.encode(structure) + b"\n"
+        if len(line) > MAX_STRUCTURE_BYTES:
+            raise GrammarRejected(f"it is larger than {MAX_STRUCTURE_BYTES >> 20} MiB")
+        key = hashlib.blake2b(line, digest_size=16).digest()
+        compiled = self._cache.get(key)
+        if compiled is None:
+            compiled = await self._join(key, line)
+        else:
+            self._cache.move_to_end(key)
+        if compiled.grammar is None:
+            raise GrammarRejected(compiled.error or "it cannot be compiled")
+        return compiled.grammar
+
+    async def _join(self, key: bytes, line: bytes) -> Compiled:
+        """One compilation for all who wait for it; that one of them leaves does not end it."""
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = asyncio.get_running_loop().create_task(self._compile(key, line))
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _compile(self, key: bytes, line: bytes) -> Compiled:
+        worker = await self._take_worker()
+        try:
+            compiled = await worker.compile(line)
+        except (_WorkerDied, TimeoutError):
+            compiled = Compiled(error=f"it takes more than {COMPILE_SECONDS:g} s or {COMPILE_MEGABYTES} MB to compile")
+            await self._replace(worker)
+        except asyncio.CancelledError:
+            await self._replace(worker)
+            raise
+        else:
+            self._idle.put_nowait(worker)
+        self._remember(key, compiled)
+        return compiled
+
+    async def _take_worker(self) -> _Worker:
+        self.start()
+        # The first request of all may have to wait for a large tokenizer; later ones do not.
+        patience = WAIT_SECONDS if self._workers else START_SECONDS
+        try:
+            return await asyncio.wait_for(self._idle.get(), patience)
+        except TimeoutError:
+            raise CompilersBusy("All grammar compilers are busy with other requests' structures.") from None
+
+    async def _replace(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        await worker.kill()
+        self.start()
+
+    async def _start_worker(self) -> None:
+        worker = await _Worker.start(self._setup)
+        self._workers.add(worker)
+        self._idle.put_nowait(worker)
+
+    def _remember(self, key: bytes, compiled: Compiled) -> None:
+        self._cache[key] = compiled
+        self._cached_bytes += len(compiled.grammar or "")
+        while len(self._cache) > MAX_CACHED or (self._cached_bytes > MAX_CACHED_BYTES and len(self._cache) > 1):
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= len(oldest.grammar or "")
+
+
+class _WorkerDied(Exception):
+    pass
+
+
+class _Worker:
+    """A running worker process. Used by one compilation at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, setup: bytes) -> _Worker:
+        """Returns when it is ready."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "multiflora_platform.structured.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+        )
+        worker = cls(process)
+        try:
+            await worker._ask(setup, START_SECONDS)
+        except BaseException as error:
+            await worker.kill()
+            if isinstance(error, _WorkerDied | TimeoutError):
+                _log.error("A grammar compiler did not start")
+            raise
+        return worker
+
+    async def compile(self, line: bytes) -> Compiled:
+        """Raises _WorkerDied, or TimeoutError if it does not even die in time."""
+        return await self._ask(line, COMPILE_SECONDS + 0.2)
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def _ask(self, line: bytes, seconds: float) -> Compiled:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(line)
+            answer = await asyncio.wait_for(self._process.stdout.readline(), seconds)
+        except (ConnectionError, ValueError):
+            raise _WorkerDied from None
+        if not answer.endswith(b"\n"):
+            raise _WorkerDied
+        return msgspec.json.decode(answer, type=Compiled)

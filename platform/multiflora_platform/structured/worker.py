@@ -1,0 +1,93 @@
+"""One grammar compiler in a process of its own, which may be killed, and kills itself when something takes too long.
+
+`python -m multiflora_platform.structured.worker`: reads a Setup and then one Structure after the other from its standard
+input, and writes a Compiled for each to its standard output, each as JSON on a line of its own. Ends with its input.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from multiflora_engine.grammar import GrammarError, GrammarVocabulary, check
+from multiflora_platform.structured.formats import FormatError, Structure
+from multiflora_platform.structured.lark import grammar_of
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """definition: the content of a tokenizer.json. seconds, megabytes: what one compilation may take."""
+
+    definition: str
+    vocab_size: int
+    eos_token_ids: list[int]
+    special_tokens: dict[str, int]
+    seconds: float
+    megabytes: int
+
+
+class Compiled(msgspec.Struct, frozen=True, omit_defaults=True):
+    """grammar: for the engine; or else error: why there is none, in words for the client."""
+
+    grammar: str | None = None
+    error: str | None = None
+
+
+def compile_structure(
+    structure: Structure, vocabulary: GrammarVocabulary, special_tokens: Mapping[str, int]
+) -> Compiled:
+    """Everything that the engine will do before the first token, so that it cannot meet anything new."""
+    try:
+        grammar = grammar_of(structure, special_tokens)
+        matcher = vocabulary.matcher(grammar)
+        matcher.compute_bitmask()
+        check(matcher)
+    except (FormatError, GrammarError) as error:
+        return Compiled(error=str(error))
+    except RecursionError:
+        return Compiled(error="it is nested too deeply")
+    return Compiled(grammar)
+
+
+def main() -> None:
+    setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
+    try:
+        vocabulary: GrammarVocabulary | str = GrammarVocabulary(
+            setup.definition, setup.vocab_size, setup.eos_token_ids
+        )
+    except GrammarError as error:
+        vocabulary = str(error)
+    _limit_memory(setup.megabytes)
+    _answer(Compiled())  # ready
+    for line in sys.stdin.buffer:
+        # The default action of the signal ends the process, whatever code is running.
+        signal.setitimer(signal.ITIMER_REAL, setup.seconds)
+        if isinstance(vocabulary, str):
+            compiled = Compiled(error=vocabulary)
+        else:
+            compiled = compile_structure(msgspec.json.decode(line, type=Structure), vocabulary, setup.special_tokens)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _answer(compiled)
+
+
+def _answer(compiled: Compiled) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(compiled) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Beyond what the process has now. Only where the system tells that."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return
+    most = pages * resource.getpagesize() + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+if __name__ == "__main__":
+    main()
