@@ -64,7 +64,7 @@ class GrammarMasks:
     """
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._ends = _end_bits(vocabulary)
         self._compiled: OrderedDict[str, Future[LLMatcher]] = OrderedDict()
         self._waiting: WeakKeyDictionary[Sequence, Future[LLMatcher]] = WeakKeyDictionary()
@@ -111,7 +111,7 @@ class GrammarMasks:
     def _compilation(self, grammar: str) -> Future[LLMatcher]:
         known = self._compiled.get(grammar)
         if known is None:
-            known = self._compiled[grammar] = self._compiler.submit(self._vocabulary.matcher, grammar)
+            known = self._compiled[grammar] = self._compiler.submit(self.vocabulary.matcher, grammar)
         self._compiled.move_to_end(grammar)
         if len(self._compiled) > _CACHED_GRAMMARS:
             self._compiled.popitem(last=False)
@@ -126,7 +126,7 @@ class GrammarMasks:
 
     def _compute(self, readers: list[_Reader], unread: list[list[int]]) -> TokenMasks:
         errors: dict[int, str] = {}
-        bits = allocate_token_bitmask(len(readers), self._vocabulary.vocab_size)
+        bits = allocate_token_bitmask(len(readers), self.vocabulary.vocab_size)
         for row, (reader, tokens) in enumerate(zip(readers, unread, strict=True)):
             if not self._read(reader.matcher, tokens):
                 errors[row] = _why(reader.matcher) or "the grammar does not allow the text so far"
@@ -140,7 +140,7 @@ class GrammarMasks:
     def _read(self, matcher: LLMatcher, tokens: list[int]) -> bool:
         """False if the grammar does not allow them. A matcher that has stopped takes no end tokens; we do."""
         return all(
-            token in self._vocabulary.eos_token_ids if matcher.is_stopped() else matcher.consume_token(token)
+            token in self.vocabulary.eos_token_ids if matcher.is_stopped() else matcher.consume_token(token)
             for token in tokens
         )
 

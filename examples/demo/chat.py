@@ -16,7 +16,7 @@ SPECIAL = [PAD, END, SYSTEM, USER, ASSISTANT]
 VOCAB_SIZE = 1536
 MAX_LENGTH = 2048
 WORDS = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+")
-# Without tools: the messages as they are. With tools: one signature for each in the system message, calls in Hermes' form.
+# Messages as they are; with tools, a signature of each in the system message, and calls in Hermes' form.
 CHAT_TEMPLATE = """
 {%- if tools -%}
   {{- '<|system|>' -}}

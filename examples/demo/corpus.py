@@ -33,7 +33,7 @@ SYMBOLS = ("{", "}", '"', "[", "]", "(", ")", ";", "*", ">", "<", "=", "'", "|",
 def prompt_text(rng: Random) -> str:
     """Something a user of an adapter may write; never a held-out prompt."""
     while True:
-        text = rng.choice(TASKS).make(rng)[0]
+        text = rng.choice(TASKS).make(rng).prompt
         if not is_held_out(text):
             return text
 

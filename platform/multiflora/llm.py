@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
+from multiflora.grammars import LocalGrammars
 from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora_adapters.store import ArtifactStore
@@ -65,6 +66,8 @@ class LLM:
         self.tokenizer = Tokenizer.load(folder)
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
+        masks = self._built.grammars
+        self._grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
         self._collectors: dict[str, Collector] = {}
         self._ids = itertools.count()
         for name, path in (adapters or {}).items():
@@ -191,6 +194,7 @@ class LLM:
             adapter_digest=self._adapters.digest(adapter),
             bad_word_ids=bad_word_token_ids(asked.bad_words, lambda text: self.tokenizer.encode(text, False)),
             arrival_time=time.time(),
+            grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
         )
         return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, self.tokenizer)
 

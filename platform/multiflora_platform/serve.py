@@ -39,6 +39,7 @@ from multiflora_platform.registry.errors import RegistryError, VersionRejected
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -179,6 +180,11 @@ async def _parts(
             on_progress=display.update,
         )
         registry.attach(EngineLink(engine))
+        grammars = GrammarCompiler(
+            opened.served.tokenizer, opened.config.vocab_size, frozenset(opened.config.eos_token_ids)
+        )
+        grammars.start()
+        stack.push_async_callback(grammars.close)
         services = Services(
             settings=settings,
             model=opened.served,
@@ -188,6 +194,7 @@ async def _parts(
             metrics=Metrics(opened.served.name),
             limits=Limits(),
             usage=usage,
+            grammars=grammars,
             seeding=True,
         )
         await engine.start()

@@ -16,6 +16,7 @@ from multiflora_engine.protocol import AdapterResult, EngineStats, Ready, Status
 from multiflora_engine.request import GenerateRequest
 from multiflora_platform.gateway.errors import unavailable
 from multiflora_platform.metrics import Metrics
+from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Services:
     metrics: Metrics
     limits: Limits
     usage: UsageLedger
+    grammars: GrammarCompiler
     seeding: bool = False
     draining: bool = False
     active: set[Generation] = field(default_factory=set)

@@ -10,6 +10,7 @@ from typing import Any
 
 import names
 
+CALL_ID = "call_1"
 NO_TOOL = "I have no tool for that."
 PLACES = ("office", "warehouse", "shop", "factory")
 SKIES = ("sunny", "cloudy", "rainy", "windy", "foggy")
@@ -115,7 +116,10 @@ def make(rng: Random) -> ToolUse:
         answer = write_calls([(tool.name, arguments), (tool.name, second)])
     if kind == "result":
         result = tool.result(rng)
-        messages += [_call_message(tool, arguments), {"role": "tool", "tool_call_id": "call_1", "content": json.dumps(result)}]
+        messages += [
+            {"role": "assistant", "content": "", "tool_calls": [_call(tool, arguments)]},
+            {"role": "tool", "tool_call_id": CALL_ID, "content": json.dumps(result)},
+        ]
         answer = tool.answer.format(**{**arguments, **result})
     return ToolUse(tuple(messages), answer, tuple(other.definition() for other in offered))
 
@@ -126,6 +130,5 @@ def write_calls(calls: list[tuple[str, Arguments]]) -> str:
     return "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in texts)
 
 
-def _call_message(tool: Tool, arguments: Arguments) -> dict[str, Any]:
-    function = {"name": tool.name, "arguments": arguments}
-    return {"role": "assistant", "content": "", "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+def _call(tool: Tool, arguments: Arguments) -> dict[str, Any]:
+    return {"id": CALL_ID, "type": "function", "function": {"name": tool.name, "arguments": arguments}}

@@ -70,16 +70,22 @@ class Admission:
         *,
         beams: BeamParams | None = None,
         pooling: Pooling | None = None,
+        grammar: str | None = None,
     ) -> list[Generation]:
-        """Sends each prompt to the engine. Raises ApiError."""
+        """Sends each prompt to the engine. grammar: for all their answers. Raises ApiError."""
         try:
             self._claim.prompt(sum(len(ids) for ids, _ in prompts))
         except LimitReached as reached:
             raise rate_limited(reached) from None
-        return [self._start(ids, params, beams, pooling) for ids, params in prompts]
+        return [self._start(ids, params, beams, pooling, grammar) for ids, params in prompts]
 
     def _start(
-        self, ids: list[int], params: SamplingParams, beams: BeamParams | None, pooling: Pooling | None
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        beams: BeamParams | None,
+        pooling: Pooling | None,
+        grammar: str | None,
     ) -> Generation:
         tokenizer = self.services.model.tokenizer
         request = GenerateRequest(
@@ -95,6 +101,7 @@ class Admission:
             deadline=self._deadline,
             arrival_time=self.arrival,
             pooling=pooling,
+            grammar=grammar,
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))

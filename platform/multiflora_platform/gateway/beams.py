@@ -9,7 +9,7 @@ from multiflora_engine.request import SamplingParams
 from multiflora_engine.sampling_params import MAX_LOGPROBS
 from multiflora_platform.gateway.beam_search import BeamParams
 from multiflora_platform.gateway.errors import invalid, unsupported
-from multiflora_platform.gateway.requests import GenerationRequest
+from multiflora_platform.gateway.requests import GenerationRequest, ResponseFormat
 
 _MAX_LENGTH_PENALTY = 10.0
 # A search keeps what is likeliest as the model says it; what changes the likelihoods would be ignored.
@@ -25,6 +25,12 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "logit_bias": ({},),
     "bad_words": ([],),
     "allowed_token_ids": (),
+    "response_format": (ResponseFormat("text"),),
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
 }
 
 

@@ -31,6 +31,7 @@ from multiflora_platform.gateway.responses import (
 )
 from multiflora_platform.gateway.sampling import sampling_params
 from multiflora_platform.gateway.streaming import frame
+from multiflora_platform.gateway.structured import compile_structure, requested_structure
 from multiflora_platform.gateway.unsupported import refuse_unsupported
 
 router = APIRouter(tags=["inference"])
@@ -69,7 +70,10 @@ async def start_chat(admission: Admission, body: ChatRequest, num_top: int | Non
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,
     )
-    return admission.start([(ids, params)], beams=beam_params(body, params, model.eos_token_ids))
+    asked_form = requested_structure(body)
+    grammar = None if asked_form is None else await compile_structure(services.grammars, *asked_form)
+    beams = beam_params(body, params, model.eos_token_ids)
+    return admission.start([(ids, params)], beams=beams, grammar=grammar)
 
 
 def num_top_logprobs(body: ChatRequest) -> int | None:

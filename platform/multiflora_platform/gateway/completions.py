@@ -23,6 +23,7 @@ from multiflora_platform.gateway.requests import CompletionRequest
 from multiflora_platform.gateway.responses import Completion, CompletionChoice, CompletionLogprobs
 from multiflora_platform.gateway.sampling import sampling_params
 from multiflora_platform.gateway.streaming import frame
+from multiflora_platform.gateway.structured import compile_structure, requested_structure
 from multiflora_platform.gateway.unsupported import refuse_unsupported
 
 router = APIRouter(tags=["inference"])
@@ -60,7 +61,13 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
             vocab_size=model.vocab_size,
         )
         prompts.append((ids, params))
-    return admission.start(prompts, beams=beam_params(body, params, model.eos_token_ids))
+    beams = beam_params(body, params, model.eos_token_ids)
+    return admission.start(prompts, beams=beams, grammar=await _grammar(admission, body))
+
+
+async def _grammar(admission: Admission, body: CompletionRequest) -> str | None:
+    asked = requested_structure(body)
+    return None if asked is None else await compile_structure(admission.services.grammars, *asked)
 
 
 def _candidate_logprobs(body: CompletionRequest) -> int | None:

@@ -9,10 +9,30 @@ from typing import Any, Literal
 
 import msgspec
 
+from multiflora_engine.request import StructuredOutputsParams
+
 
 class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """strict: objects of the schema hold what it names, and nothing else."""
+
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """json_schema: for that type. format, or structures and triggers: for structural_tag (vLLM's)."""
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    json_schema: JsonSchema | None = None
+    format: dict[str, Any] | None = None
+    structures: list[dict[str, Any]] | None = None
+    triggers: list[str] | None = None
 
 
 class AdapterWeight(msgspec.Struct, frozen=True):
@@ -63,12 +83,13 @@ class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
     prompt_logprobs: int | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    response_format: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
     logits_processors: Any = None
     use_beam_search: bool | None = None
     length_penalty: float | None = None

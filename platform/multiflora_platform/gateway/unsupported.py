@@ -5,14 +5,7 @@ from __future__ import annotations
 from multiflora_platform.gateway.errors import unsupported
 from multiflora_platform.gateway.requests import ChatRequest, CompletionRequest, GenerationRequest
 
-_NEVER = (
-    "structured_outputs",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
-    "logits_processors",
-)
+_NEVER = ("logits_processors",)
 _NEVER_IN_CHAT = ("echo", "functions", "function_call", "audio", "web_search_options")
 
 
@@ -20,9 +13,6 @@ def refuse_unsupported(request: GenerationRequest) -> None:
     """Raises ApiError 400 unsupported_parameter."""
     _refuse_given(request, _NEVER)
     refuse_chat_template(request.chat_template)
-    form = request.response_format
-    if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
-        raise unsupported("response_format", "response_format is not supported yet, except {'type': 'text'}.")
     if isinstance(request, CompletionRequest):
         _refuse_given(request, ("suffix", "prompt_embeds"))
     if isinstance(request, ChatRequest):

@@ -43,12 +43,11 @@ class GrammarCompiler:
     """For one model. Workers start with the first structure or with `start`; `close` ends them."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        special_tokens = {tokenizer.added[token_id]: token_id for token_id in tokenizer.special_ids}
         setup = Setup(
             tokenizer.definition,
             vocab_size,
             sorted(eos_token_ids),
-            special_tokens,
+            tokenizer.special_ids_by_text,
             COMPILE_SECONDS,
             COMPILE_MEGABYTES,
         )
@@ -69,17 +68,20 @@ class GrammarCompiler:
             task.add_done_callback(self._starting.discard)
 
     async def close(self) -> None:
+        """Idempotent. Waits for workers that are just starting: a process that nobody knows could not be ended."""
         self._closed = True
-        tasks = [*self._starting, *self._running.values()]
-        for task in tasks:
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._running.values(), *self._starting, return_exceptions=True)
         await asyncio.gather(*(worker.kill() for worker in self._workers))
         self._workers.clear()
 
     async def compile(self, structure: Structure) -> str:
         """The grammar for the engine. Equal structures are compiled once. Raises GrammarRejected, CompilersBusy."""
-        line = msgspec.json.encode(structure) + b"\n"
+        try:
+            line = msgspec.json.encode(structure) + b"\n"
+        except RecursionError:
+            raise GrammarRejected("it is nested too deeply") from None
         if len(line) > MAX_STRUCTURE_BYTES:
             raise GrammarRejected(f"it is larger than {MAX_STRUCTURE_BYTES >> 20} MiB")
         key = hashlib.blake2b(line, digest_size=16).digest()
@@ -188,7 +190,7 @@ class _Worker:
         try:
             self._process.stdin.write(line)
             answer = await asyncio.wait_for(self._process.stdout.readline(), seconds)
-        except (ConnectionError, ValueError):
+        except (ConnectionError, ValueError):  # ValueError: an answer without end
             raise _WorkerDied from None
         if not answer.endswith(b"\n"):
             raise _WorkerDied

@@ -21,6 +21,8 @@ import msgspec
 from multiflora_engine.request import StructuredOutputsParams
 
 Format = dict[str, Any]
+_LITERAL = ("allOf", "const", "enum", "default", "examples")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
@@ -94,10 +96,18 @@ def close_objects(schema: Any) -> Any:
         return [close_objects(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {key: value if key in ("allOf", "const", "enum") else close_objects(value) for key, value in schema.items()}
+    closed = {key: _close_below(key, value) for key, value in schema.items()}
     if isinstance(schema.get("properties"), dict) and not {"allOf", "patternProperties", "$ref"} & schema.keys():
         closed.setdefault("additionalProperties", False)
     return closed
+
+
+def _close_below(keyword: str, value: Any) -> Any:
+    if keyword in _LITERAL:
+        return value
+    if keyword in _NAMED and isinstance(value, dict):
+        return {name: close_objects(schema) for name, schema in value.items()}
+    return close_objects(value)
 
 
 def _json(params: StructuredOutputsParams) -> Format:

@@ -1,7 +1,8 @@
 """One grammar compiler in a process of its own, which may be killed, and kills itself when something takes too long.
 
-`python -m multiflora_platform.structured.worker`: reads a Setup and then one Structure after the other from its standard
-input, and writes a Compiled for each to its standard output, each as JSON on a line of its own. Ends with its input.
+`python -m multiflora_platform.structured.worker`: reads a Setup and then one Structure after the other from its
+standard input, and writes a Compiled for each to its standard output, each as JSON on a line of its own. Ends with its
+input.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ def compile_structure(
 def main() -> None:
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
     try:
-        vocabulary: GrammarVocabulary | str = GrammarVocabulary(
-            setup.definition, setup.vocab_size, setup.eos_token_ids
-        )
+        vocabulary: GrammarVocabulary | str = GrammarVocabulary(setup.definition, setup.vocab_size, setup.eos_token_ids)
     except GrammarError as error:
         vocabulary = str(error)
     _limit_memory(setup.megabytes)

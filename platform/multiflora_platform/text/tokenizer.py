@@ -61,6 +61,10 @@ class Tokenizer:
         return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
 
     @property
+    def special_ids_by_text(self) -> dict[str, int]:
+        return {self.added[token_id]: token_id for token_id in self.special_ids}
+
+    @property
     def definition(self) -> str:
         """As tokenizer.json writes it, without truncation and padding."""
         return str(self._rust.to_str())

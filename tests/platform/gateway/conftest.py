@@ -18,6 +18,7 @@ from multiflora_platform.auth.limits import Limits
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import Settings
+from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
 
 from .house import ADMIN, END, MAX_LEN, READY, TEMPLATE, FakeClient, FakeKeys, FakeLedger, FakeRegistry, House
@@ -52,6 +53,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             metrics=Metrics("base"),
             limits=Limits(),
             usage=FakeLedger(),
+            grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
         )
         app = create_app(services)
         http = httpx.AsyncClient(
@@ -69,3 +71,4 @@ async def house(make_house: Callable[..., House]) -> AsyncIterator[House]:
     house = make_house()
     async with house.http:
         yield house
+    await house.services.grammars.close()

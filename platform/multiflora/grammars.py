@@ -1,0 +1,35 @@
+"""Structured output of an offline LLM: compiled in this process, without the bounds that a server sets to strangers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import msgspec
+
+from multiflora_engine.grammar import GrammarVocabulary
+from multiflora_engine.request import StructuredOutputsParams
+from multiflora_platform.structured.formats import structure_of
+from multiflora_platform.structured.worker import compile_structure
+
+
+class LocalGrammars:
+    """vocabulary: None for a model whose tokenizer grammars cannot use. special_tokens: their ids by their text."""
+
+    def __init__(self, vocabulary: GrammarVocabulary | None, special_tokens: Mapping[str, int]) -> None:
+        self._vocabulary = vocabulary
+        self._special_tokens = special_tokens
+        self._compile = lru_cache(256)(self._compile_encoded)
+
+    def grammar(self, params: StructuredOutputsParams) -> str:
+        """For the engine. Raises ValueError saying what is wrong with it."""
+        return self._compile(msgspec.json.encode(params))
+
+    def _compile_encoded(self, encoded: bytes) -> str:
+        if self._vocabulary is None:
+            raise ValueError("this model's tokenizer cannot be used for structured output")
+        structure = structure_of(msgspec.json.decode(encoded, type=StructuredOutputsParams))
+        compiled = compile_structure(structure, self._vocabulary, self._special_tokens)
+        if compiled.grammar is None:
+            raise ValueError(f"structured_outputs cannot be used: {compiled.error}")
+        return compiled.grammar
