@@ -17,6 +17,7 @@ in order.
 from __future__ import annotations
 
 import time
+from array import array
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -316,7 +317,8 @@ class Scheduler:
         # Referenced before anything is allocated: an allocation could evict them.
         self.pool.share(hits, sequence.cache_owner)
         count = self.config.blocks_for(sequence.num_tokens) - len(hits)
-        sequence.block_table = hits + self.pool.allocate(count, sequence.cache_owner, self._limit(sequence))
+        sequence.block_table.extend(hits)
+        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._limit(sequence)))
         sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
         self._waiting.remove(sequence)
@@ -334,7 +336,7 @@ class Scheduler:
             self._preempt(victim)
             if victim is sequence:
                 return False
-        sequence.block_table += self.pool.allocate(1, sequence.cache_owner, self._limit(sequence))
+        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._limit(sequence)))
         return True
 
     def _in_the_way_of(self, sequence: Sequence) -> Sequence | None:
@@ -360,7 +362,7 @@ class Scheduler:
         self._cache.retract(sequence)
         self.pool.release(sequence.block_table)
         self._turns.release(sequence)
-        sequence.block_table = []
+        sequence.block_table = array("i")
         sequence.epoch += 1
 
     def _note_computed(self, sequence: Sequence, end: int) -> None:

@@ -6,6 +6,7 @@ Plain data, written by the scheduler alone; runner and sampler only read. Knows 
 from __future__ import annotations
 
 import enum
+from array import array
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,7 @@ class Sequence:
     token_ids: prompt then output, one list that only grows; `output_token_ids` is its tail as a list of its own.
     num_computed_tokens: leading tokens whose KV is in the cache. The KV of position p lies in slot
         `block_table[p // block_size] * block_size + p % block_size`; the table may be longer than what is computed.
+        An array, because every step copies it: numpy takes its memory as it is.
     block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
@@ -59,7 +61,7 @@ class Sequence:
     output_token_ids: list[int] = field(default_factory=list)
     num_computed_tokens: int = 0
     num_scheduled_tokens: int = 0
-    block_table: list[int] = field(default_factory=list)
+    block_table: array[int] = field(default_factory=lambda: array("i"))
     block_hashes: list[bytes] = field(default_factory=list)
     adapter_slot: int | None = None
     cached_tokens: int = 0

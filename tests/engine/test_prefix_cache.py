@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from typing import Any
 
 from hypothesis import given
@@ -32,7 +33,7 @@ def start(cache: PrefixCache, pool: BlockPool, sequence: Sequence) -> list[int]:
     sequence.block_hashes += cache.new_hashes(sequence)
     hits = cache.hits(sequence)
     pool.share(hits)
-    sequence.block_table = hits + pool.allocate(-(-sequence.num_tokens // BLOCK) - len(hits))
+    sequence.block_table = array("i", hits + pool.allocate(-(-sequence.num_tokens // BLOCK) - len(hits)))
     sequence.num_computed_tokens = len(hits) * BLOCK
     cache.announce(sequence)
     return hits
@@ -104,7 +105,7 @@ def test_only_computed_blocks_are_hit() -> None:
         compute(cache, first, end)
         twin = make_sequence(prompt)
         twin.block_hashes += cache.new_hashes(twin)
-        assert cache.hits(twin) == first.block_table[:hits]
+        assert cache.hits(twin) == list(first.block_table[:hits])
 
 
 def test_salts_and_adapters_do_not_share() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def scheduled(
         id="r", prompt_token_ids=tokens, params=SamplingParams(**({"temperature": 0.0, "max_tokens": 4} | params))
     )
     (sequence,) = make_sequences(request, 0, b"")
-    sequence.block_table = blocks
+    sequence.block_table = array("i", blocks)
     sequence.num_computed_tokens = start
     sequence.adapter_slot = slot
     return Scheduled(sequence, start, count, start + count == len(tokens), 0)
