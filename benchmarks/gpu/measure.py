@@ -1,0 +1,108 @@
+"""How work on a GPU is timed, and the floors it is held against: bandwidth and arithmetic of this card, in this run.
+
+Knows nothing of what is measured. A row's call is captured once and replayed, so that the host is not what is timed;
+rows rotate over copies of their data where the nearest cache would otherwise answer for the memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+_REPLAYS = 20
+_SAMPLES = 7
+_PROBE_BYTES = 4 << 30
+"""2 GiB read and 2 GiB written."""
+
+_PROBE_SIZE = 8192
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to time. num_bytes: that must cross the memory bus at least; flops: that must be computed at least.
+
+    call: does it once, without waiting for it; capturable in a CUDA graph.
+    """
+
+    name: str
+    shape: str
+    num_bytes: float
+    flops: float
+    call: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the card reached in this run: bytes a second (of a large copy, both ways) and bf16 FLOP a second."""
+
+    bandwidth: float
+    arithmetic: float
+
+    def floor(self, row: Row) -> float:
+        """Seconds that no implementation can be below."""
+        return max(row.num_bytes / self.bandwidth, row.flops / self.arithmetic)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Microseconds of a row, of its floor, and the share of the card that it uses: floor / time."""
+
+    name: str
+    shape: str
+    us: float
+    floor_us: float
+    share: float
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Median time of one call, from replays of a graph of it."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    graph.replay()
+    return statistics.median(_timed(graph.replay) for _ in range(_SAMPLES))
+
+
+def _timed(replay: Callable[[], None]) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    for _ in range(_REPLAYS):
+        replay()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3 / _REPLAYS
+
+
+def measure_limits() -> Limits:
+    """By a copy of 2 GiB and a bf16 product of 8192 x 8192 x 8192."""
+    return Limits(_PROBE_BYTES / _copying(), 2 * _PROBE_SIZE**3 / _multiplying())
+
+
+def _copying() -> float:
+    source = torch.empty(_PROBE_BYTES // 2, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return seconds(lambda: target.copy_(source))
+
+
+def _multiplying() -> float:
+    left, right = (torch.randn(_PROBE_SIZE, _PROBE_SIZE, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    out = torch.empty_like(left)
+    return seconds(lambda: torch.mm(left, right, out=out))
+
+
+def measure(row: Row, limits: Limits) -> Result:
+    took, floor = seconds(row.call), limits.floor(row)
+    return Result(row.name, row.shape, round(took * 1e6, 2), round(floor * 1e6, 2), round(floor / took, 3))
+
+
+def print_results(results: list[Result]) -> None:
+    """A table for people."""
+    print(f"{'what':34}{'shape':44}{'us':>12}{'floor us':>12}{'share':>8}")
+    for result in results:
+        row = asdict(result)
+        print(f"{row['name']:34}{row['shape']:44}{row['us']:>12}{row['floor_us']:>12}{row['share']:>8.1%}")
