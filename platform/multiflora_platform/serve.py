@@ -30,6 +30,8 @@ from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.banner import Banner, KeySource
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
+from multiflora_platform.gateway.shadows import Shadows
+from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.metrics import Metrics
@@ -185,6 +187,8 @@ async def _parts(
         )
         grammars.start()
         stack.push_async_callback(grammars.close)
+        shadows = Shadows(registry, engine)
+        stack.push_async_callback(shadows.close)
         services = Services(
             settings=settings,
             model=opened.served,
@@ -195,8 +199,10 @@ async def _parts(
             limits=Limits(),
             usage=usage,
             grammars=grammars,
+            shadows=shadows,
             seeding=True,
         )
+        registry.warm_up.run_prompts = PromptWarmer(services).run
         await engine.start()
         stack.push_async_callback(engine.stop)
         yield services, engine

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from multiflora_platform.auth.limits import Limits
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.gateway.generation import Generation
+    from multiflora_platform.gateway.shadows import Shadows
     from multiflora_platform.registry.service import Registry
     from multiflora_platform.settings import Settings
 
@@ -88,6 +89,7 @@ class Services:
     limits: Limits
     usage: UsageLedger
     grammars: GrammarCompiler
+    shadows: Shadows
     seeding: bool = False
     draining: bool = False
     active: set[Generation] = field(default_factory=set)

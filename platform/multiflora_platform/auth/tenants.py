@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.auth import answers
-from multiflora_platform.auth.directory import Directory
+from multiflora_platform.auth.directory import Directory, policy_of
+from multiflora_platform.auth.policies import Policy
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import TenantExists, TenantNotFound
 from multiflora_platform.registry.names import check_name
@@ -53,13 +55,21 @@ class Tenants:
         async with self._database.read() as session:
             return [_shown(row) for row in await session.scalars(select(Tenant).order_by(Tenant.name))]
 
+    async def policy(self, name: str) -> Policy:
+        """Raises TenantNotFound."""
+        async with self._database.read() as session:
+            return policy_of(await self._row(session, name))
+
     async def one(self, name: str) -> answers.Tenant:
         """Raises TenantNotFound."""
         async with self._database.read() as session:
-            row = await session.scalar(select(Tenant).where(Tenant.name == name))
+            return _shown(await self._row(session, name))
+
+    async def _row(self, session: AsyncSession, name: str) -> Tenant:
+        row = await session.scalar(select(Tenant).where(Tenant.name == name))
         if row is None:
             raise TenantNotFound(f"There is no tenant named {name[:80]!r}.")
-        return _shown(row)
+        return row
 
 
 async def require_tenant(change: Change, name: str) -> Tenant:

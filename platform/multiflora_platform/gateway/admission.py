@@ -22,7 +22,9 @@ from multiflora_platform.gateway.beam_search import BeamParams
 from multiflora_platform.gateway.errors import ApiError, invalid, rate_limited, unavailable
 from multiflora_platform.gateway.generation import Generation
 from multiflora_platform.gateway.metering import Meter
+from multiflora_platform.gateway.observers import Observer
 from multiflora_platform.gateway.requests import EngineRequest
+from multiflora_platform.gateway.rollout_watch import RolloutWatch
 from multiflora_platform.gateway.targets import resolve_mix, resolve_model
 from multiflora_platform.services import Services
 
@@ -105,7 +107,11 @@ class Admission:
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
-        generation = Generation(self.services, request, self.target.adapter, [metrics, meter], beams)
+        observers: list[Observer] = [metrics, meter]
+        if self.target.rollout is not None:
+            rollouts, shadows = self.services.registry.rollouts, self.services.shadows
+            observers.append(RolloutWatch(rollouts, shadows, self.target.rollout, self.target.number, request))
+        generation = Generation(self.services, request, self.target.adapter, observers, beams)
         self._held.callback(generation.close)
         return generation
 

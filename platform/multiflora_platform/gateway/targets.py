@@ -10,7 +10,7 @@ from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.errors import invalid, model_not_found
 from multiflora_platform.gateway.requests import AdapterWeight
-from multiflora_platform.registry.snapshot import Resolved
+from multiflora_platform.registry.snapshot import Resolved, RolloutEntry
 from multiflora_platform.services import Services
 
 MAX_MIX_PARTS = 16
@@ -24,12 +24,15 @@ class Target:
     """model: as the client wrote it. adapter: the registered name, None for the base. digest: what the engine serves.
 
     versions: digests of the adapter versions that it is made of, which must stay while the request runs.
+    rollout: the one that decided for this version, or watches it; number: the version's.
     """
 
     model: str
     adapter: str | None
     digest: str | None
     versions: tuple[str, ...] = ()
+    rollout: RolloutEntry | None = None
+    number: int = 0
 
 
 def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> Target:
@@ -41,7 +44,7 @@ def resolve_model(services: Services, principal: Principal, model: str, user: st
     resolved = _resolve(services, principal, model, user)
     if resolved is None:
         raise model_not_found(model)
-    return Target(model, resolved.name, resolved.digest, (resolved.digest,))
+    return Target(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
 
 
 def resolve_mix(

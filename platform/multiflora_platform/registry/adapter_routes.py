@@ -12,7 +12,7 @@ from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.bodies import AdapterPatch, CommandTarget, NewAdapter, read_json, schema
 from multiflora_platform.registry.listing import adapter_view, page
-from multiflora_platform.registry.requests import changeable, readable, registry_of, version_number
+from multiflora_platform.registry.requests import changeable, deletable, readable, registry_of, version_number
 
 router = APIRouter(tags=["adapters"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -57,7 +57,7 @@ async def change_adapter(request: Request, principal: AnyKey, name: str) -> dict
 @router.delete("/adapters/{name}", status_code=204)
 async def delete_adapter(request: Request, principal: AnyKey, name: str) -> Response:
     """The name is a 404 at once and free again; running requests finish."""
-    changeable(request, principal, name)
+    deletable(request, principal, name)
     await registry_of(request).adapters.remove(name, principal.actor)
     return Response(status_code=204)
 

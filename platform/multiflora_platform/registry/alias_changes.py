@@ -9,19 +9,26 @@ from multiflora_platform.registry import aliases
 from multiflora_platform.registry.aliases import Precondition
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.live import Live
+from multiflora_platform.registry.views import AliasMoveView
+from multiflora_platform.registry.warming import WarmUp
 
 
 class AliasChanges:
     """The rules are in aliases.py."""
 
-    def __init__(self, database: Database, live: Live) -> None:
+    def __init__(self, database: Database, live: Live, warm_up: WarmUp) -> None:
         self._database = database
         self._live = live
+        self._warm_up = warm_up
 
     async def put(
         self, name: str, alias: str, target: Mapping[str, Any], precondition: Precondition, actor: str
     ) -> bool:
-        """True when the alias was made by this."""
+        """True when the alias was made by this. New versions are warm before they get traffic.
+
+        Raises CommandFailed when the engine cannot load one.
+        """
+        await self._warm_up.before_move(name, alias, aliases.shares_of(target))
 
         async def work(change: Change) -> bool:
             created = await aliases.put(change, name, alias, target, precondition)
@@ -29,6 +36,29 @@ class AliasChanges:
             return created
 
         return await self._database.write(actor, work)
+
+    async def protect(self, name: str, alias: str, actor: str) -> None:
+        """From now on only admins move or delete it."""
+        await self._set_protected(name, alias, True, actor)
+
+    async def unprotect(self, name: str, alias: str, actor: str) -> None:
+        await self._set_protected(name, alias, False, actor)
+
+    async def history(self, name: str, alias: str, before: int, limit: int) -> list[AliasMoveView]:
+        """Moves with ids below `before`, newest first; also of an alias that was deleted."""
+        entry = self._live.adapter(name)
+        async with self._database.read() as session:
+            moves = await aliases.history(session, entry.id, alias, before, limit)
+        return [
+            AliasMoveView(id=move.id, target=move.target, actor=move.actor, at=move.at.isoformat()) for move in moves
+        ]
+
+    async def _set_protected(self, name: str, alias: str, protected: bool, actor: str) -> None:
+        async def work(change: Change) -> None:
+            await aliases.set_protected(change, name, alias, protected)
+            await self._live.touch(change, name)
+
+        await self._database.write(actor, work)
 
     async def remove(self, name: str, alias: str, precondition: Precondition, actor: str) -> None:
         async def work(change: Change) -> None:

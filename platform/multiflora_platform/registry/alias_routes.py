@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.aliases import Precondition
+from multiflora_platform.registry.answers import answers, rendered
 from multiflora_platform.registry.bodies import AliasTarget, read_json, schema
 from multiflora_platform.registry.errors import AliasNotFound
-from multiflora_platform.registry.listing import alias_view
+from multiflora_platform.registry.listing import LAST_ID, alias_view, encode_token, row_id
 from multiflora_platform.registry.requests import changeable, readable, registry_of
+from multiflora_platform.registry.views import AliasHistory
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]
+Admin = Annotated[Principal, Depends(require_admin)]
 IfMatch = Annotated[str | None, Header()]
 
 
@@ -46,7 +49,7 @@ async def put_alias(
     """201 when it is new; moving one needs If-Match (428 without, 412 when stale)."""
     changeable(request, principal, name)
     target = (await read_json(request, AliasTarget)).target
-    precondition = Precondition(if_match, if_none_match)
+    precondition = Precondition(if_match, if_none_match, may_move_protected=principal.is_admin)
     created = await registry_of(request).aliases.put(name, alias, target, precondition, principal.actor)
     return _shown(request, name, alias, 201 if created else 200)
 
@@ -57,7 +60,8 @@ async def delete_alias(
 ) -> Response:
     """Without `default`, `model=name` is a 404."""
     changeable(request, principal, name)
-    await registry_of(request).aliases.remove(name, alias, Precondition(if_match), principal.actor)
+    precondition = Precondition(if_match, may_move_protected=principal.is_admin)
+    await registry_of(request).aliases.remove(name, alias, precondition, principal.actor)
     return Response(status_code=204)
 
 
@@ -67,8 +71,39 @@ async def roll_back_alias(
 ) -> Response:
     """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
     changeable(request, principal, name)
-    precondition = Precondition(if_match, required=False)
+    precondition = Precondition(if_match, required=False, may_move_protected=principal.is_admin)
     await registry_of(request).aliases.roll_back(name, alias, precondition, principal.actor)
+    return _shown(request, name, alias, 200)
+
+
+@router.get("/adapters/{name}/aliases/{alias}/history", responses=answers(AliasHistory))
+async def get_alias_history(
+    request: Request,
+    principal: AnyKey,
+    name: str,
+    alias: str,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    page_token: str | None = None,
+) -> Response:
+    """Where it pointed, newest first, also after it was deleted."""
+    readable(request, principal, name)
+    before = row_id(page_token) if page_token else LAST_ID
+    moves = await registry_of(request).aliases.history(name, alias, before, limit + 1)
+    token = encode_token(str(moves[limit - 1].id)) if len(moves) > limit else None
+    return rendered(AliasHistory(items=moves[:limit], next_page_token=token))
+
+
+@router.post("/adapters/{name}/aliases/{alias}:protect")
+async def protect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
+    """Only admins move or delete it from now on, or delete its adapter."""
+    await registry_of(request).aliases.protect(name, alias, principal.actor)
+    return _shown(request, name, alias, 200)
+
+
+@router.post("/adapters/{name}/aliases/{alias}:unprotect")
+async def unprotect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
+    """Its owner may move it again."""
+    await registry_of(request).aliases.unprotect(name, alias, principal.actor)
     return _shown(request, name, alias, 200)
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry import catalog
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import (
     AliasNotFound,
+    AliasProtected,
     InvalidRequest,
     NothingToRollBack,
     PreconditionFailed,
@@ -22,19 +24,29 @@ from multiflora_platform.registry.errors import (
 from multiflora_platform.registry.names import check_alias
 from multiflora_platform.registry.snapshot import DEFAULT
 from multiflora_platform.registry.split import lay_out
+from multiflora_platform.registry.superseding import supersede_rollouts
 from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter, Alias, AliasMove, Version
 
 
 @dataclass(frozen=True)
 class Precondition:
-    """The If-Match and If-None-Match headers as they came. `required`: a change without If-Match is refused (428)."""
+    """The If-Match and If-None-Match headers as they came. `required`: a change without If-Match is refused (428).
+
+    may_move_protected: who asks is an admin, or nobody in particular.
+    """
 
     if_match: str | None = None
     if_none_match: str | None = None
     required: bool = True
+    may_move_protected: bool = True
 
-    def check(self, alias: str, revision: int | None) -> None:
-        """revision: the present one; None without such an alias. Raises PreconditionFailed, PreconditionRequired."""
+    def check(self, alias: str, revision: int | None, protected: bool) -> None:
+        """revision: the present one; None without such an alias.
+
+        Raises AliasProtected, PreconditionFailed, PreconditionRequired.
+        """
+        if protected and not self.may_move_protected:
+            raise AliasProtected(f"Alias {alias!r} is protected; only an admin key changes it.")
         if self.if_none_match is not None and revision is not None and _matches(self.if_none_match, revision):
             raise PreconditionFailed(f"Alias {alias!r} exists already.", pointer="If-None-Match")
         if self.if_match is not None:
@@ -74,13 +86,22 @@ def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
 
 
 async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: Precondition) -> bool:
-    """Point the alias at ready versions; True when it was created. The layout follows the one before (split.py)."""
+    """Point the alias at ready versions; True when it was created. A rollout of it is over."""
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
     row = await change.session.get(Alias, (adapter.id, alias))
-    precondition.check(alias, row.revision if row else None)
+    precondition.check(alias, row.revision if row else None, bool(row and row.protected))
+    await require_ready(change, adapter, shares_of(target))
+    await supersede_rollouts(change, adapter, alias)
+    await move(change, adapter, alias, target)
+    return row is None
+
+
+async def move(change: Change, adapter: Adapter, alias: str, target: Mapping[str, Any]) -> None:
+    """The move itself, or the making of it; versions and preconditions have been looked at. The layout follows the one
+    before (split.py)."""
+    row = await change.session.get(Alias, (adapter.id, alias))
     shares = shares_of(target)
-    await _require_ready(change, adapter, shares)
     layout = lay_out(shares, row.layout if row else ())
     revision = await _remember(change, adapter, alias, dict(target))
     if row is None:
@@ -97,14 +118,14 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     else:
         row.target, row.layout, row.revision, row.updated_at = dict(target), layout, revision, change.now
     moved = {"alias": alias, "to": dict(target), "revision": revision}
-    change.record("alias.moved", f"{name}@{alias}", adapter=name, **moved)
-    return row is None
+    change.record("alias.moved", f"{adapter.name}@{alias}", adapter=adapter.name, **moved)
 
 
 async def remove(change: Change, name: str, alias: str, precondition: Precondition) -> None:
     adapter = await catalog.require(change.session, name)
-    row = await _require(change, adapter, alias)
-    precondition.check(alias, row.revision)
+    row = await require(change, adapter, alias)
+    precondition.check(alias, row.revision, row.protected)
+    await supersede_rollouts(change, adapter, alias)
     await change.session.delete(row)
     revision = await _remember(change, adapter, alias, None)
     change.record("alias.deleted", f"{name}@{alias}", adapter=name, alias=alias, revision=revision)
@@ -113,8 +134,8 @@ async def remove(change: Change, name: str, alias: str, precondition: Preconditi
 async def roll_back(change: Change, name: str, alias: str, precondition: Precondition) -> None:
     """Back to the target before the last move that changed it; a second rollback undoes the first."""
     adapter = await catalog.require(change.session, name)
-    row = await _require(change, adapter, alias)
-    precondition.check(alias, row.revision)
+    row = await require(change, adapter, alias)
+    precondition.check(alias, row.revision, row.protected)
     history = (
         select(AliasMove.target)
         .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.id < row.revision)
@@ -127,6 +148,21 @@ async def roll_back(change: Change, name: str, alias: str, precondition: Precond
     raise NothingToRollBack(f"{name}@{alias} has had no other target.")
 
 
+async def set_protected(change: Change, name: str, alias: str, protected: bool) -> None:
+    adapter = await catalog.require(change.session, name)
+    row = await require(change, adapter, alias)
+    if row.protected != protected:
+        row.protected = protected
+        verb = "protected" if protected else "unprotected"
+        change.record(f"alias.{verb}", f"{name}@{alias}", adapter=name, alias=alias)
+
+
+async def history(session: AsyncSession, adapter_id: int, alias: str, before: int, limit: int) -> list[AliasMove]:
+    """Moves with ids below `before`, newest first."""
+    query = select(AliasMove).where(AliasMove.adapter_id == adapter_id, AliasMove.alias == alias, AliasMove.id < before)
+    return list(await session.scalars(query.order_by(AliasMove.id.desc()).limit(limit)))
+
+
 async def make_default(change: Change, adapter: Adapter, number: int) -> None:
     """`model=name` means this version from now on; nothing moves when it already does."""
     row = await change.session.get(Alias, (adapter.id, DEFAULT))
@@ -134,14 +170,14 @@ async def make_default(change: Change, adapter: Adapter, number: int) -> None:
         await put(change, adapter.name, DEFAULT, {"version": number}, UNCONDITIONAL)
 
 
-async def _require(change: Change, adapter: Adapter, alias: str) -> Alias:
+async def require(change: Change, adapter: Adapter, alias: str) -> Alias:
     row = await change.session.get(Alias, (adapter.id, alias))
     if row is None:
         raise AliasNotFound(f"Adapter {adapter.name!r} has no alias {alias[:80]!r}.")
     return row
 
 
-async def _require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
+async def require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
     possible = [number for number in numbers if 0 < number <= LARGEST_NUMBER]
     query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(possible))
     states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())

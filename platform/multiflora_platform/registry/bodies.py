@@ -27,10 +27,11 @@ class NewAdapter(Body, frozen=True):
     description: str = ""
     tags: list[str] = []
     demo_prompt: str | None = None
+    warmup_prompts: list[str] = []
 
     @property
     def fields(self) -> AdapterFields:
-        return AdapterFields(self.description, self.tags, self.demo_prompt)
+        return AdapterFields(self.description, self.tags, self.demo_prompt, self.warmup_prompts)
 
 
 class AdapterPatch(Body, frozen=True):
@@ -39,6 +40,7 @@ class AdapterPatch(Body, frozen=True):
     description: str | UnsetType | None = UNSET
     tags: list[str] | UnsetType | None = UNSET
     demo_prompt: str | UnsetType | None = UNSET
+    warmup_prompts: list[str] | UnsetType | None = UNSET
 
     @property
     def fields(self) -> AdapterFields:
@@ -46,6 +48,7 @@ class AdapterPatch(Body, frozen=True):
             None if self.description is UNSET else self.description or "",
             None if self.tags is UNSET else self.tags or (),
             None if self.demo_prompt is UNSET else self.demo_prompt or "",
+            None if self.warmup_prompts is UNSET else self.warmup_prompts or (),
         )
 
 

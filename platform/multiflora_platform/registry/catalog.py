@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, InvalidRequest
 from multiflora_platform.registry.names import check_name
-from multiflora_platform.registry.snapshot import AdapterEntry, AdapterShape, AliasEntry
-from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Version
+from multiflora_platform.registry.snapshot import AdapterEntry, AdapterShape, AliasEntry, RolloutEntry
+from multiflora_platform.registry.superseding import supersede_rollouts
+from multiflora_platform.registry.tables import Adapter, Alias, AliasMove, Rollout, Version
 
 MAX_TEXT = 16_384
 MAX_TAGS = 64
+MAX_WARMUP_PROMPTS = 16
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,18 @@ class AdapterFields:
     description: str | None = None
     tags: Sequence[str] | None = None
     demo_prompt: str | None = None
+    warmup_prompts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest."""
         for name in ("description", "demo_prompt"):
             _check_text(getattr(self, name) or "", MAX_TEXT, f"/{name}")
+        if len(self.warmup_prompts or ()) > MAX_WARMUP_PROMPTS:
+            raise InvalidRequest(f"At most {MAX_WARMUP_PROMPTS} prompts warm up.", pointer="/warmup_prompts")
+        for index, prompt in enumerate(self.warmup_prompts or ()):
+            if not prompt:
+                raise InvalidRequest("A prompt has at least one character.", pointer=f"/warmup_prompts/{index}")
+            _check_text(prompt, MAX_TEXT, f"/warmup_prompts/{index}")
         if len(self.tags or ()) > MAX_TAGS:
             raise InvalidRequest(f"An adapter has at most {MAX_TAGS} tags.", pointer="/tags")
         for index, tag in enumerate(self.tags or ()):
@@ -58,6 +67,7 @@ async def create(change: Change, name: str, fields: AdapterFields, owner: str | 
         description=fields.description or "",
         tags=list(dict.fromkeys(fields.tags or ())),
         demo_prompt=fields.demo_prompt or None,
+        warmup_prompts=list(fields.warmup_prompts or ()),
         owner=owner,
         created_at=change.now,
         updated_at=change.now,
@@ -77,6 +87,9 @@ async def amend(change: Change, name: str, fields: AdapterFields) -> Adapter:
     if fields.demo_prompt is not None:
         adapter.demo_prompt = fields.demo_prompt or None
         changed.append("demo_prompt")
+    if fields.warmup_prompts is not None:
+        adapter.warmup_prompts = list(fields.warmup_prompts)
+        changed.append("warmup_prompts")
     if fields.tags is not None:
         adapter.tags = list(dict.fromkeys(fields.tags))
         changed.append("tags")
@@ -88,6 +101,7 @@ async def amend(change: Change, name: str, fields: AdapterFields) -> Adapter:
 async def remove(change: Change, name: str) -> list[str]:
     """The name is free again; returns the digests that this adapter's versions named."""
     adapter = await require(change.session, name)
+    await supersede_rollouts(change, adapter)
     adapter.deleted_at = adapter.updated_at = change.now
     for alias in await change.session.scalars(select(Alias.name).where(Alias.adapter_id == adapter.id)):
         change.session.add(
@@ -131,6 +145,12 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     aliases: dict[int, list[Alias]] = {}
     for alias in await session.scalars(select(Alias).where(Alias.adapter_id.in_(ids)).order_by(Alias.name)):
         aliases.setdefault(alias.adapter_id, []).append(alias)
+    rollouts: dict[tuple[int, str], RolloutEntry] = {}
+    names = {adapter.id: adapter.name for adapter in adapters}
+    for row in await session.scalars(select(Rollout).where(Rollout.adapter_id.in_(ids), Rollout.state == "running")):
+        rollouts[row.adapter_id, row.alias] = RolloutEntry(
+            row.id, names[row.adapter_id], row.stable, row.candidate, row.percent, row.shadow_percent, row.bounds
+        )
     digests: dict[int, dict[int, str]] = {}
     shapes: dict[int, dict[int, AdapterShape]] = {}
     ready = select(Version.adapter_id, Version.number, Version.digest, Version.manifest).where(
@@ -139,7 +159,10 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     for adapter_id, number, ready_digest, manifest in await session.execute(ready):
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
         shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
-    return [_entry(row, aliases.get(row.id, ()), digests.get(row.id, {}), shapes.get(row.id, {})) for row in adapters]
+    return [
+        _entry(adapter, aliases.get(adapter.id, ()), rollouts, digests.get(adapter.id, {}), shapes.get(adapter.id, {}))
+        for adapter in adapters
+    ]
 
 
 def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
@@ -147,7 +170,11 @@ def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
 
 
 def _entry(
-    row: Adapter, aliases: Iterable[Alias], digests: dict[int, str], shapes: dict[int, AdapterShape]
+    row: Adapter,
+    aliases: Iterable[Alias],
+    rollouts: Mapping[tuple[int, str], RolloutEntry],
+    digests: dict[int, str],
+    shapes: dict[int, AdapterShape],
 ) -> AdapterEntry:
     return AdapterEntry(
         id=row.id,
@@ -155,12 +182,19 @@ def _entry(
         description=row.description,
         tags=tuple(row.tags),
         demo_prompt=row.demo_prompt,
+        warmup_prompts=tuple(row.warmup_prompts),
         owner=row.owner,
         created_at=row.created_at,
         updated_at=row.updated_at,
         aliases={
             alias.name: AliasEntry(
-                alias.name, alias.target, tuple(alias.layout), alias.revision, f"{row.id}/{alias.name}"
+                alias.name,
+                alias.target,
+                tuple(alias.layout),
+                alias.revision,
+                f"{row.id}/{alias.name}",
+                alias.protected,
+                rollouts.get((row.id, alias.name)),
             )
             for alias in aliases
         },

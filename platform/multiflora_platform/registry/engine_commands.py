@@ -12,19 +12,22 @@ from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.errors import Unavailable, VersionNotFound
 from multiflora_platform.registry.live import Live
+from multiflora_platform.registry.warming import WarmUp
 
 
 class EngineCommands:
     """link: set when an engine is there."""
 
-    def __init__(self, database: Database, live: Live, artifacts: Artifacts) -> None:
+    def __init__(self, database: Database, live: Live, artifacts: Artifacts, warm_up: WarmUp) -> None:
         self._database = database
         self._live = live
         self._artifacts = artifacts
+        self._warm_up = warm_up
         self.link: EngineLink | None = None
 
     async def command(self, action: str, name: str, number: int | None, actor: str) -> dict[str, Any]:
-        """action: load, unload, pin or unpin; of a version, or of the one that `model=name` means."""
+        """action: load (with its warm-up prompts), unload, pin or unpin; of a version, or of the one that `model=name`
+        means."""
         resolved = self._live.adapter(name).resolve(str(number) if number else "default", None)
         if resolved is None:
             wanted = f"version {number}" if number else "default version"
@@ -33,6 +36,8 @@ class EngineCommands:
             raise Unavailable("No engine is running.")
         with self._artifacts.lease(resolved.digest):
             await self.link.command(action, resolved.digest)
+            if action == "load":
+                await self._warm_up.prompts(name, resolved.digest)
 
         async def work(change: Change) -> None:
             target = f"{name}@{resolved.version}"

@@ -41,6 +41,10 @@ class EngineLink:
     def __init__(self, engine: SupervisedEngine) -> None:
         self._engine = engine
 
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.state == "ready"
+
     async def command(self, action: str, digest: str) -> AdapterResult:
         """Raises Unavailable when no engine is there, CommandFailed when it refuses."""
         try:

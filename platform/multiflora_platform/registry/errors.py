@@ -4,11 +4,12 @@
     ├── InvalidRequest 400          ├── AliasNotFound 404        ├── PreconditionFailed 412
     ├── SourceIncomplete 400        ├── KeyNotFound 404          ├── PayloadTooLarge 413
     ├── SourceUnsupported 400       ├── TenantNotFound 404       ├── UnsupportedMedia 415
-    ├── SourceRefused 403           ├── AdapterExists 409        ├── VersionRejected 422
-    ├── SourceNotFound 404          ├── TenantExists 409         ├── IdempotencyMismatch 422
-    ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── PreconditionRequired 428
-    ├── VersionNotFound 404         ├── NothingToRollBack 409    ├── CommandFailed 502
-    └── SourceUnreachable 502       └── InsufficientStorage 507  └── Unavailable 503
+    ├── SourceRefused 403           ├── RolloutNotFound 404      ├── VersionRejected 422
+    ├── AliasProtected 403          ├── AdapterExists 409        ├── IdempotencyMismatch 422
+    ├── SourceNotFound 404          ├── TenantExists 409         ├── PreconditionRequired 428
+    ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── CommandFailed 502
+    ├── VersionNotFound 404         ├── RolloutConflict 409      ├── Unavailable 503
+    └── SourceUnreachable 502       └── NothingToRollBack 409    └── InsufficientStorage 507
 
 DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
 """
@@ -70,6 +71,18 @@ class VersionNotFound(RegistryError):
 
 class AliasNotFound(RegistryError):
     status, slug, title = 404, "alias-not-found", "No such alias"
+
+
+class AliasProtected(RegistryError):
+    status, slug, title = 403, "alias-protected", "The alias is protected"
+
+
+class RolloutNotFound(RegistryError):
+    status, slug, title = 404, "rollout-not-found", "No such rollout"
+
+
+class RolloutConflict(RegistryError):
+    status, slug, title = 409, "rollout-conflict", "The alias is not free for this rollout"
 
 
 class TenantNotFound(RegistryError):

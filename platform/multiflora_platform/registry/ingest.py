@@ -81,7 +81,9 @@ class Scratch:
 
 
 class Ingest:
-    """prober: set when an engine is there. touched(change, name): the adapter changed, the snapshot must follow."""
+    """prober, warm_up: set when an engine is there; warm_up(adapter, digest) runs before a version is promoted.
+
+    touched(change, name): the adapter changed, the snapshot must follow."""
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Ingest:
         self._room = asyncio.Semaphore(_VALIDATIONS_AT_ONCE)
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self.prober: Prober | None = None
+        self.warm_up: Callable[[str, str], Awaitable[None]] | None = None
 
     async def submit(self, submission: Submission) -> Outcome:
         """The outcome, also when the version is rejected (status 422). A caller that goes away does not stop it."""
@@ -150,7 +153,13 @@ class Ingest:
             return None
         if not self._artifacts.store.has(manifest.digest):  # lost from the disk: the upload brings it back
             await asyncio.to_thread(self._artifacts.store.add, folder)
+        await self._warm(submission, manifest.digest)
         return await self._database.write(submission.actor, work)
+
+    async def _warm(self, submission: Submission, digest: str) -> None:
+        """Traffic is about to move to it."""
+        if submission.promote and self.warm_up is not None:
+            await self.warm_up(submission.adapter, digest)
 
     async def _make(
         self, submission: Submission, folder: Path, source: str, manifest: AdapterManifest | None
@@ -193,6 +202,7 @@ class Ingest:
             row = await versions.finish(change, version_id, stored, list(rows), submission.promote)
             return await self._conclude(change, submission, 201, row)
 
+        await self._warm(submission, stored.digest)
         outcome = await self._database.write(submission.actor, work)
         if outcome.body["state"] != "ready":
             self._artifacts.collect_soon(stored.digest)

@@ -12,6 +12,8 @@ from typing import Any
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.snapshot import AdapterEntry, AliasEntry, Snapshot
 
+LAST_ID = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Page:
@@ -47,6 +49,7 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
         "description": entry.description,
         "tags": list(entry.tags),
         "demo_prompt": entry.demo_prompt,
+        "warmup_prompts": list(entry.warmup_prompts),
         "owner": entry.owner,
         "aliases": {name: dict(alias.target) for name, alias in entry.aliases.items()},
         "ready_versions": sorted(entry.digests),
@@ -56,7 +59,7 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
 
 
 def alias_view(adapter: str, alias: AliasEntry) -> dict[str, Any]:
-    return {"adapter": adapter, "alias": alias.name, **alias.target, "etag": alias.etag}
+    return {"adapter": adapter, "alias": alias.name, **alias.target, "protected": alias.protected, "etag": alias.etag}
 
 
 def encode_token(last: str) -> str:
@@ -68,6 +71,14 @@ def decode_token(token: str) -> str:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token") from None
+
+
+def row_id(token: str) -> int:
+    """The id that a page token holds. Raises InvalidRequest."""
+    text = decode_token(token)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
+    return int(text)
 
 
 def _matches(entry: AdapterEntry, query: str | None, tag: str | None) -> bool:

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from multiflora_platform.auth.errors import Forbidden
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.errors import AdapterNotFound, VersionNotFound
+from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.registry.snapshot import AdapterEntry
+from multiflora_platform.registry.snapshot import DEFAULT, AdapterEntry
 
 
 def registry_of(request: Request) -> Registry:
@@ -36,6 +36,24 @@ def changeable(request: Request, principal: Principal, name: str) -> AdapterEntr
     entry = readable(request, principal, name)
     if not principal.is_admin and (principal.tenant is None or entry.owner != principal.tenant):
         raise Forbidden(f"Adapter {name!r} belongs to someone else.")
+    return entry
+
+
+def deletable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """As `changeable`; an adapter with a protected alias goes with an admin key only. Raises AliasProtected, too."""
+    entry = changeable(request, principal, name)
+    for alias in entry.aliases.values():
+        if alias.protected and not principal.is_admin:
+            raise AliasProtected(f"Alias {alias.name!r} is protected; only an admin key deletes this adapter.")
+    return entry
+
+
+def promotable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """As `changeable`, and so is its alias `default`. Raises AliasProtected, too."""
+    entry = changeable(request, principal, name)
+    default = entry.aliases.get(DEFAULT)
+    if default is not None and default.protected and not principal.is_admin:
+        raise AliasProtected("Alias 'default' is protected; only an admin key promotes.")
     return entry
 
 

@@ -6,8 +6,17 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
-from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, version_routes
+from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, rollout_routes, version_routes
 
 router = APIRouter(prefix="/api/v1")
-for part in (adapter_routes, version_routes, alias_routes, operations_routes, auth_routes, usage_routes):
+PARTS = (
+    adapter_routes,
+    version_routes,
+    alias_routes,
+    rollout_routes,
+    operations_routes,
+    auth_routes,
+    usage_routes,
+)
+for part in PARTS:
     router.include_router(part.router)

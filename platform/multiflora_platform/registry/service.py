@@ -26,9 +26,11 @@ from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.local_paths import LocalPaths
 from multiflora_platform.registry.probing import Prober
 from multiflora_platform.registry.recovery import FolderLock, recover
+from multiflora_platform.registry.rollout_changes import RolloutChanges
 from multiflora_platform.registry.snapshot import AdapterEntry, Resolved, ServedAdapter, Snapshot
 from multiflora_platform.registry.sources import Sources
 from multiflora_platform.registry.version_intake import VersionIntake
+from multiflora_platform.registry.warming import WarmUp
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +56,11 @@ class Registry:
         self._ingest = Ingest(database, self._artifacts, scratch, base, max_rank, self._live.touch)
         self.adapters = AdapterChanges(database, self._live, self._artifacts, reserved_names)
         self.versions = VersionIntake(database, self._live, self._ingest, scratch, sources)
-        self.aliases = AliasChanges(database, self._live)
-        self.engine = EngineCommands(database, self._live, self._artifacts)
+        self.warm_up = WarmUp(self._live, self._artifacts)
+        self._ingest.warm_up = self.warm_up.version
+        self.aliases = AliasChanges(database, self._live, self.warm_up)
+        self.rollouts = RolloutChanges(database, self._live, self.warm_up)
+        self.engine = EngineCommands(database, self._live, self._artifacts, self.warm_up)
         self.paths = LocalPaths(database, self._live, self.adapters, self.versions, sources, scratch, base.digest)
         self._lock = FolderLock(scratch.root / ".lock")
 
@@ -96,11 +101,12 @@ class Registry:
 
     def attach(self, engine: EngineLink) -> None:
         """An engine is there: commands, probes and replicas go to it."""
-        self.engine.link = engine
+        self.engine.link = self.warm_up.link = engine
         self._ingest.prober = engine.probe
 
     async def close(self) -> None:
         self.stop_feeds()
+        await self.rollouts.close()
         await self._ingest.close()
         await self._artifacts.close()
         await self.database.close()

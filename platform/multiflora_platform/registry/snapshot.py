@@ -26,6 +26,19 @@ class AdapterShape:
 
 
 @dataclass(frozen=True)
+class RolloutEntry:
+    """A running rollout. bounds: as rollout_bodies.py names them."""
+
+    id: int
+    adapter: str
+    stable: int
+    candidate: int
+    percent: int
+    shadow_percent: int
+    bounds: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Resolved:
     """What `model` means for one request. alias: the alias that was followed; None when a version was named."""
 
@@ -35,6 +48,7 @@ class Resolved:
     alias: str | None
     shape: AdapterShape = AdapterShape()
     owner: str | None = None
+    rollout: RolloutEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class AliasEntry:
     layout: tuple[int, ...]
     revision: int
     salt: str
+    protected: bool = False
+    rollout: RolloutEntry | None = None
 
     @property
     def etag(self) -> str:
@@ -89,6 +105,7 @@ class AdapterEntry:
     description: str
     tags: tuple[str, ...]
     demo_prompt: str | None
+    warmup_prompts: tuple[str, ...]
     owner: str | None
     created_at: datetime
     updated_at: datetime
@@ -100,14 +117,16 @@ class AdapterEntry:
         """selector: an alias or a version's number without leading zeros."""
         if selector.isascii() and selector.isdecimal():
             number = int(selector) if len(selector) < 10 and selector[0] != "0" else 0
-            alias = None
+            alias = rollout = None
         else:
             entry = self.aliases.get(selector)
             if entry is None:
                 return None
-            number, alias = entry.version_for(user), selector
+            number, alias, rollout = entry.version_for(user), selector, entry.rollout
         digest = self.digests.get(number)
-        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner) if digest else None
+        if not digest:
+            return None
+        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner, rollout)
 
 
 @dataclass(frozen=True)

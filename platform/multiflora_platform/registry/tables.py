@@ -147,6 +147,7 @@ class Adapter(Base):
     description: Mapped[str] = mapped_column(Text)
     tags: Mapped[list[str]]
     demo_prompt: Mapped[str | None] = mapped_column(Text)
+    warmup_prompts: Mapped[list[str]] = mapped_column(default=list)
     owner: Mapped[str | None] = mapped_column(String(64))
     seed: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime]
@@ -203,7 +204,8 @@ class ValidationRow(Base):
 class Alias(Base):
     """target: {"version": n} or {"split": {"n": percent}}. layout: the version of each of 100 buckets (split.py).
 
-    revision: the id of the AliasMove that set it; ids are never used twice, so neither is a revision.
+    revision: the id of the AliasMove that set it; ids are never used twice, so neither is a revision. protected: only
+    admins move it.
     """
 
     __tablename__ = "aliases"
@@ -214,6 +216,7 @@ class Alias(Base):
     layout: Mapped[list[int]]
     revision: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime]
+    protected: Mapped[bool] = mapped_column(default=False)
 
 
 class AliasMove(Base):
@@ -228,6 +231,28 @@ class AliasMove(Base):
     target: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     actor: Mapped[str] = mapped_column(String(200))
     at: Mapped[datetime]
+
+
+class Rollout(Base):
+    """A candidate on its way. At most one of an alias is "running". bounds, observed: as rollout_bodies.py has them."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index(None, "adapter_id", "alias"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    alias: Mapped[str] = mapped_column(String(64))
+    stable: Mapped[int]
+    candidate: Mapped[int]
+    percent: Mapped[int]
+    shadow_percent: Mapped[int]
+    bounds: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str | None] = mapped_column(Text)
+    observed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_by: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
 
 
 class Event(Base):

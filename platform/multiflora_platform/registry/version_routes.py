@@ -13,7 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.bodies import VersionSource, content_type, is_json, read_json, schema
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.listing import decode_token, encode_token
-from multiflora_platform.registry.requests import changeable, readable, registry_of, version_number
+from multiflora_platform.registry.requests import changeable, promotable, readable, registry_of, version_number
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -36,7 +36,7 @@ async def add_version(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Response:
     """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
-    changeable(request, principal, name)
+    (promotable if promote else changeable)(request, principal, name)
     versions = registry_of(request).versions
     if is_json(request):
         source = (await read_json(request, VersionSource)).source

@@ -19,16 +19,27 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters"),
     ("GET", "/usage"),
+    ("GET", "/adapters/{name}/aliases/{alias}/history"),
+    ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
+    ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
 }
 OWNERS_AND_ADMINS = {
+    ("POST", "/adapters/{name}/aliases/{alias}:protect"),
+    ("POST", "/adapters/{name}/aliases/{alias}:unprotect"),
     ("PATCH", "/adapters/{name}"),
     ("DELETE", "/adapters/{name}"),
     ("POST", "/adapters/{name}/versions"),
     ("PUT", "/adapters/{name}/aliases/{alias}"),
     ("DELETE", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters/{name}/aliases/{alias}:rollback"),
+    ("POST", "/adapters/{name}/aliases/{alias}/rollout"),
+    ("PATCH", "/adapters/{name}/aliases/{alias}/rollout"),
+    ("POST", "/adapters/{name}/aliases/{alias}/rollout:promote"),
+    ("POST", "/adapters/{name}/aliases/{alias}/rollout:abort"),
 }
 ADMINS = {
+    ("POST", "/adapters/{name}/aliases/{alias}:protect"),
+    ("POST", "/adapters/{name}/aliases/{alias}:unprotect"),
     ("POST", "/adapters/{name}:load"),
     ("POST", "/adapters/{name}:unload"),
     ("POST", "/adapters/{name}:pin"),
