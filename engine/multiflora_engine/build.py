@@ -37,23 +37,32 @@ from multiflora_engine.weights import ModelWeights
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
+"""(stage, done, total): "weights" in bytes, "kv_cache" in steps and "warmup" in graphs."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A loaded engine, its adapters, and what it announces. probe(slot): max |logit difference| to the base.
-
-    call_between_layers(callback): from now on, however long a step takes.
-    """
+    """A loaded engine, its parts, and what it announces of itself."""
 
     engine: Engine
     residency: AdapterResidency
+    runner: ModelRunner
     model: ModelConfig
     base: BaseModel
     ready: Ready
-    probe: Callable[[int], float]
-    call_between_layers: Callable[[Callable[[], None]], None]
     grammars: GrammarMasks | None
+
+    def probe(self, slot: int) -> float:
+        """max |logits of the adapter in `slot` - logits of the base| over a fixed prompt."""
+        return self.runner.probe(slot)
+
+    def call_between_layers(self, callback: Callable[[], None]) -> None:
+        """From now on, however long a step takes."""
+        self.runner.call_between_layers(callback)
 
     def close(self) -> None:
         """Ends the threads of the adapter reader and of the grammars."""
@@ -62,26 +71,36 @@ class BuiltEngine:
             self.grammars.close()
 
 
-def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, total: None) -> BuiltEngine:
-    """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend.
-
-    progress(stage, done, total): "weights" in bytes, "kv_cache" and "warmup" in steps.
-    """
+def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEngine:
+    """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
     model = load_model_config(folder)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)
     weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
     base = model.base_model(folder.name)
-    slots, rows = pool_size(config.max_loras, config.max_lora_rank)
-    pool = SlotPool(base, slots, rows, dtype, device, config.max_lora_rank)
     grammars = _grammars(folder, model)
+    return assemble_engine(config, model, weights, base, _adapter_loader(config, base, weights), grammars, progress)
+
+
+def assemble_engine(
+    config: EngineConfig,
+    model: ModelConfig,
+    weights: ModelWeights,
+    base: BaseModel,
+    load_adapter: Callable[[str], HostAdapter],
+    grammars: GrammarMasks | None = None,
+    progress: Progress = _silent,
+) -> BuiltEngine:
+    """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own."""
+    device = weights.device
+    slots, rows = pool_size(config.max_loras, config.max_lora_rank)
+    pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    capture = choose_capture(device, config.enforce_eager)
-    runner = ModelRunner(config, model, weights, pool, sampler, capture)
+    runner = ModelRunner(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
     progress("kv_cache", 1, 1)
-    residency = _residency(config, pool, base, dtype, runner)
+    residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
     scheduler = Scheduler(
         _scheduler_config(config, model, runner),
         residency,
@@ -92,9 +111,15 @@ def build_engine(config: EngineConfig, progress: Progress = lambda stage, done, 
     progress("warmup", 0, 1)
     runner.warm_up(lambda done, total: progress("warmup", done, total))
     progress("warmup", 1, 1)
-    ready = _ready(config, weights, pool, runner)
-    engine = Engine(runner, scheduler, residency)
-    return BuiltEngine(engine, residency, model, base, ready, runner.probe, runner.call_between_layers, grammars)
+    return BuiltEngine(
+        engine=Engine(runner, scheduler, residency),
+        residency=residency,
+        runner=runner,
+        model=model,
+        base=base,
+        ready=_ready(config, weights, pool, runner),
+        grammars=grammars,
+    )
 
 
 def _grammars(folder: Path, model: ModelConfig) -> GrammarMasks | None:
@@ -109,25 +134,21 @@ def _grammars(folder: Path, model: ModelConfig) -> GrammarMasks | None:
         return None
 
 
-def _residency(
-    config: EngineConfig, pool: SlotPool, base: BaseModel, dtype: torch.dtype, runner: ModelRunner
-) -> AdapterResidency:
+def _adapter_loader(config: EngineConfig, base: BaseModel, weights: ModelWeights) -> Callable[[str], HostAdapter]:
+    """Reads versions from the artifact store, and mixes of them."""
     store = ArtifactStore(Path(config.artifact_root))
 
     def load_version(digest: str, dtype: torch.dtype) -> HostAdapter:
-        return load_adapter(store.path(digest), base, dtype, runner.base_weight, digest=digest)
+        return load_adapter(store.path(digest), base, dtype, weights.base_weight, digest=digest)
 
     def load(digest: str) -> HostAdapter:
         parts = mix_parts(digest)
         if parts is None:
-            return load_version(digest, dtype)
+            return load_version(digest, weights.dtype)
         loaded = [(load_version(part.digest, torch.float32), part.weight) for part in parts]
-        return mix_adapters(digest, loaded, base, dtype, config.max_lora_rank)
+        return mix_adapters(digest, loaded, base, weights.dtype, config.max_lora_rank)
 
-    def load_for_device(digest: str) -> HostAdapter:
-        return pinned(load(digest)) if pool.offsets.is_cuda else load(digest)
-
-    return AdapterResidency(pool, load_for_device, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
+    return load if weights.device.type == "cpu" else lambda digest: pinned(load(digest))
 
 
 def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRunner) -> SchedulerConfig:

@@ -95,10 +95,11 @@ class ModelConfig:
         shapes += [("self_attn.o_proj", self.q_size, hidden), ("mlp.down_proj", inner, hidden)]
         return tuple(Site(f"model.layers.{layer}.{name}", k, n, layer) for name, k, n in shapes)
 
-    def base_model(self, name: str) -> BaseModel:
-        """What adapters need to know. Hashes the weight files the first time (see `checkpoint.model_digest`)."""
+    def base_model(self, name: str, digest: str | None = None) -> BaseModel:
+        """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
+        `checkpoint.model_digest`)."""
         sites = {site.name: site for site in self._sites()}
-        return BaseModel(name, self.architecture, model_digest(self.folder), self.num_layers, sites)
+        return BaseModel(name, self.architecture, digest or model_digest(self.folder), self.num_layers, sites)
 
     def _sites(self) -> Iterator[Site]:
         yield Site("model.embed_tokens", self.vocab_size, self.hidden_size, kind="embedding")

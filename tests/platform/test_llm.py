@@ -23,7 +23,7 @@ from multiflora_engine.config import EngineConfig
 from multiflora_engine.limits import QueueFull
 from multiflora_engine.model_error import ModelError
 from multiflora_engine.request import GenerateRequest
-from multiflora_engine.step import ScheduledBatch, StepOutput
+from multiflora_engine.step import RunningStep, ScheduledBatch
 from multiflora_engine.supervisor import EngineSupervisor
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
@@ -287,11 +287,11 @@ def test_an_interrupt_leaves_other_streams_as_they_were(llm: LLM, monkeypatch: p
     stream = llm.generate("one", GREEDY, stream=True)
     tokens = list(next(stream).outputs[0].token_ids)
 
-    def interrupted(batch: ScheduledBatch) -> list[StepOutput]:
+    def interrupted(batch: ScheduledBatch) -> RunningStep:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(llm._built.engine._runner, "execute", interrupted)
+        patch.setattr(llm._built.engine._runner, "launch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             llm.generate("another", GREEDY, progress=False)
     tokens += [token for output in stream for token in output.outputs[0].token_ids]
