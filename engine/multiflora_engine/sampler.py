@@ -10,18 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from multiflora_engine.grammar_masks import GrammarMasks
-from multiflora_engine.request import EngineFailure, PositionLogprobs, SamplingParams, TokenLogprob
+from multiflora_engine.request import EngineFailure, PositionLogprobs, TokenLogprob
+from multiflora_engine.sampling_inputs import (
+    Edits,
+    Inputs,
+    Places,
+    Row,
+    Wish,
+    bias,
+    draws,
+    masks,
+    penalties,
+    token_bits,
+)
 from multiflora_engine.seen_tokens import SeenTokens
 from multiflora_engine.sequence import Sequence
-from multiflora_engine.staging import Readback
+from multiflora_engine.staging import Readback, Staging
 from multiflora_engine.step import SampledToken
 from multiflora_kernels import sampling
 
@@ -33,32 +45,6 @@ _NO_WAY_ON = EngineFailure(
     "No token is left that the grammar and the request's other parameters (allowed_token_ids, bad_words, logit_bias, "
     "stop_token_ids with min_tokens) all allow.",
 )
-# All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.
-_HOTTEST = 1e30
-
-
-@dataclass(slots=True)
-class _Row:
-    """What one sequence wants, worked out once. stops: what min_tokens holds back. seen: only under penalties."""
-
-    params: SamplingParams
-    stream: int
-    seed: int
-    random: bool
-    stops: list[int]
-    bad_words: list[list[int]]
-    seen: SeenTokens | None
-    edited: bool
-    has_grammar: bool
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the largest logit wins."""
-        return not (self.random or self.edited or self.has_grammar or self.seen is not None)
-
-
-_Output = tuple[_Row, list[int], int]
-"""What a sequence wants, the output that the host knows, and the output's length."""
 
 _Failures = dict[int, EngineFailure]
 """By row: what it means when no token can be chosen there, where that is known."""
@@ -113,15 +99,17 @@ class Sampler:
         seed: int = 0,
         grammars: GrammarMasks | None = None,
     ) -> None:
+        self._vocab_size = vocab_size
         self._eos_token_ids = sorted(token for token in eos_token_ids if token < vocab_size)
         self._seed = seed
         self._grammars = grammars
-        self._rows: WeakKeyDictionary[Sequence, _Row] = WeakKeyDictionary()
+        self._staging: Staging | None = None
+        self._wishes: WeakKeyDictionary[Sequence, Wish] = WeakKeyDictionary()
 
     def needs_last_token(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
-        row = self._row(sequence)
-        return sequence.grammar is not None or row.seen is not None or any(len(word) > 1 for word in row.bad_words)
+        wish = self._wish(sequence)
+        return wish.has_grammar or wish.seen is not None or any(len(word) > 1 for word in wish.bad_words)
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
         """Before the forward pass that these will be sampled after: what needs no logits begins beside it."""
@@ -133,23 +121,21 @@ class Sampler:
         output has lengths[l] tokens (the host may not know the last one, unless `needs_last_token`).
 
         The draw of a row depends on its seed, its index within the request and its output length alone, so that a
-        preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone.
+        preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone. The host
+        never waits for the device: what the ops need to know goes there in one copy, behind the forward pass.
         """
-        rows = [self._row(sequence) for sequence in sequences]
-        tokens = sampling.greedy(logits)
-        special = [i for i, row in enumerate(rows) if not row.is_plain]
-        failures: _Failures = {}
-        if special:
-            places = torch.tensor(special, device=logits.device)
-            chosen = logits[places]
-            over, failed = self._mask_(chosen, [sequences[i] for i in special])
-            tokens[places] = self._choose(
-                chosen, [(rows[i], sequences[i].output_token_ids, lengths[i]) for i in special], over
-            )
-            failures = {special[i]: failure for i, failure in failed.items()}
-        wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
-        num_top = [rows[i].params.logprobs or 0 for i in wanted]
-        logprobs = self._logprobs(logits, tokens, wanted, num_top) if wanted else None
+        rows = [
+            Row(self._wish(sequence), sequence.output_token_ids, length)
+            for sequence, length in zip(sequences, lengths, strict=True)
+        ]
+        inputs, failures = self._inputs(rows, sequences)
+        if inputs.direct or inputs.edits or inputs.wanted:
+            self._staging = self._staging or Staging(logits.device)
+            inputs = inputs.on_device(self._staging)
+        tokens = _choose(logits, inputs)
+        wanted = _wanted(rows)
+        num_top = [rows[i].wish.params.logprobs or 0 for i in wanted]
+        logprobs = _logprobs(logits, tokens, inputs.wanted, max(num_top)) if wanted else None
         return SampledStep(tokens, wanted, num_top, logprobs, failures)
 
     def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]:
@@ -158,26 +144,26 @@ class Sampler:
         logprobs = sampling.logprobs(logits, places, min(num_top, logits.shape[1]))
         return _position_logprobs(token_ids, logprobs, [num_top] * len(token_ids))
 
-    def _row(self, sequence: Sequence) -> _Row:
-        row = self._rows.get(sequence)
-        if row is None:
-            row = self._rows[sequence] = self._make_row(sequence)
-        return row
+    def _wish(self, sequence: Sequence) -> Wish:
+        wish = self._wishes.get(sequence)
+        if wish is None:
+            wish = self._wishes[sequence] = self._make_wish(sequence)
+        return wish
 
-    def _make_row(self, sequence: Sequence) -> _Row:
+    def _make_wish(self, sequence: Sequence) -> Wish:
         params = sequence.params
         penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
         eos = [] if params.ignore_eos else self._eos_token_ids
-        stops = [*eos, *params.stop_token_ids] if params.min_tokens else []
-        return _Row(
+        allowed = params.allowed_token_ids
+        return Wish(
             params=params,
             stream=sequence.index,
             seed=params.seed % 2**64 if params.seed is not None else self._own_seed(sequence.request_id),
-            random=not params.is_greedy and params.top_k != 1,
-            stops=stops,
+            is_random=not params.is_greedy and params.top_k != 1,
+            stops=[*eos, *params.stop_token_ids] if params.min_tokens else [],
             bad_words=sequence.bad_word_ids,
             seen=SeenTokens(sequence.prompt_token_ids) if penalised else None,
-            edited=bool(stops or sequence.bad_word_ids or params.logit_bias or params.allowed_token_ids is not None),
+            allowed=None if allowed is None else token_bits(allowed, self._vocab_size),
             has_grammar=sequence.grammar is not None,
         )
 
@@ -185,103 +171,93 @@ class Sampler:
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
-    def _mask_(self, logits: Tensor, sequences: list[Sequence]) -> tuple[set[int], _Failures]:
-        """Excludes from logits [R, V] what the sequences' grammars do not allow next.
+    def _inputs(self, rows: list[Row], sequences: Rows[Sequence]) -> tuple[Inputs, _Failures]:
+        """What the device must know, in host memory, and what it means where grammars leave nothing to choose."""
+        edited = [i for i, row in enumerate(rows) if row.wish.is_edited]
+        direct = [i for i, row in enumerate(rows) if row.wish.is_random and not row.wish.is_edited]
+        edits, failures = self._edits(edited, rows, sequences) if edited else (None, {})
+        wanted = _wanted(rows)
+        inputs = Inputs(
+            num_greedy=len(rows) - len(edited) - len(direct),
+            direct=draws([rows[i] for i in direct], direct, self._vocab_size),
+            edits=edits,
+            wanted=Places(np.array(wanted)) if 0 < len(wanted) < len(rows) else None,
+        )
+        return inputs, failures
 
-        Returns the rows where only an end token is left, and for each row with a grammar what it means if that leaves
-        nothing to choose.
-        """
-        masked = [i for i, sequence in enumerate(sequences) if sequence.grammar is not None]
-        if not masked:
-            return set(), {}
+    def _edits(self, places: list[int], all_rows: list[Row], sequences: Rows[Sequence]) -> tuple[Edits, _Failures]:
+        rows = [all_rows[i] for i in places]
+        drawn = [i for i, row in enumerate(rows) if row.wish.is_random]
+        bits, over, failures = self._masks(rows, [sequences[i] for i in places])
+        # A text that can only end now may do so below min_tokens: end tokens fill up what is missing.
+        may_end = [i in over or row.length >= row.wish.params.min_tokens for i, row in enumerate(rows)]
+        edits = Edits(
+            places=Places(np.array(places)),
+            masks=masks(bits),
+            bias=bias(rows, may_end),
+            penalties=penalties(rows),
+            draws=draws([rows[i] for i in drawn], drawn, self._vocab_size),
+        )
+        return edits, {places[i]: failure for i, failure in failures.items()}
+
+    def _masks(
+        self, rows: list[Row], sequences: list[Sequence]
+    ) -> tuple[dict[int, npt.NDArray[np.int32]], set[int], _Failures]:
+        """By row, the bits of allowed_token_ids and grammars; the rows where a grammar allows nothing but an end token;
+        and for each row with a grammar what it means if that leaves nothing to choose."""
+        bits = {i: row.wish.allowed for i, row in enumerate(rows) if row.wish.allowed is not None}
+        read = [i for i, row in enumerate(rows) if row.wish.has_grammar]
+        if not read:
+            return bits, set(), {}
         assert self._grammars is not None, "the scheduler refuses grammars that nobody can read"
-        masks = self._grammars.masks([sequences[i] for i in masked])
-        places = torch.tensor(masked, device=logits.device)
-        sampling.apply_bitmask_(logits, places, torch.from_numpy(masks.bits).to(logits.device))
-        failures = dict.fromkeys(masked, _NO_WAY_ON)
-        for row, error in masks.errors.items():
-            logits[masked[row]] = -torch.inf
-            failures[masked[row]] = EngineFailure("invalid_grammar", error)
-        return {i for i, is_over in zip(masked, masks.is_over.tolist(), strict=True) if is_over}, failures
+        found = self._grammars.masks([sequences[i] for i in read])
+        failures: _Failures = dict.fromkeys(read, _NO_WAY_ON)
+        for i, row_bits in zip(read, found.bits, strict=True):
+            bits[i] = row_bits & bits[i] if i in bits else row_bits
+        for row, error in found.errors.items():
+            bits[read[row]] = token_bits((), self._vocab_size)
+            failures[read[row]] = EngineFailure("invalid_grammar", error)
+        over = {i for i, is_over in zip(read, found.is_over.tolist(), strict=True) if is_over}
+        return bits, over, failures
 
-    def _choose(self, logits: Tensor, rows: list[_Output], over: set[int]) -> Tensor:
-        """Tokens [R] of rows that are not plainly greedy; logits [R, V] are this call's own to change.
 
-        over: rows whose text can only end now. They may do so below min_tokens: end tokens fill up what is missing.
-        """
-        for i, (logit_row, (row, output, length)) in enumerate(zip(logits, rows, strict=True)):
-            if row.edited:
-                _edit_(logit_row, row, output, may_end=i in over or length >= row.params.min_tokens)
-        _penalise_(logits, rows)
+def _wanted(rows: list[Row]) -> list[int]:
+    """The rows that want log-probabilities."""
+    return [i for i, row in enumerate(rows) if row.wish.params.logprobs is not None]
+
+
+def _choose(logits: Tensor, inputs: Inputs) -> Tensor:
+    """Tokens [L] of logits [L, V], which stay as they are."""
+    if inputs.num_greedy:
         tokens = sampling.greedy(logits)
-        drawn = [i for i, (row, _, _) in enumerate(rows) if row.random]
-        if drawn:
-            places = torch.tensor(drawn, device=logits.device)
-            usable = tokens[places] >= 0
-            chosen = self._draw(torch.where(usable[:, None], logits[places], 0.0), [rows[i] for i in drawn])
-            tokens[places] = torch.where(usable, chosen, -1)
-        return tokens
-
-    def _draw(self, logits: Tensor, rows: list[_Output]) -> Tensor:
-        params = [row.params for row, _, _ in rows]
-        device = logits.device
-        temperatures = torch.tensor([min(p.temperature, _HOTTEST) for p in params], device=device)
-        weights = sampling.weights(logits, temperatures)
-        cut = [i for i, p in enumerate(params) if p.top_k > 0 or p.top_p < 1 or p.min_p > 0]
-        if cut:
-            places = torch.tensor(cut, device=device)
-            weights[places] = self._truncate(weights[places], [params[i] for i in cut])
-        keys = zip(*((row.seed, row.stream, length) for row, _, length in rows), strict=True)
-        uniform = sampling.uniforms(*(np.array(key, dtype=np.uint64) for key in keys))
-        return sampling.draw(weights, torch.from_numpy(uniform).to(device))
-
-    def _truncate(self, weights: Tensor, params: list[SamplingParams]) -> Tensor:
-        vocab = weights.shape[1]
-        top_k = torch.tensor([min(p.top_k, vocab) if p.top_k > 0 else vocab for p in params], device=weights.device)
-        top_p = torch.tensor([p.top_p for p in params], device=weights.device)
-        min_p = torch.tensor([p.min_p for p in params], device=weights.device)
-        return sampling.truncate(weights, top_k, top_p, min_p)
-
-    def _logprobs(self, logits: Tensor, tokens: Tensor, wanted: list[int], num_top: list[int]) -> sampling.Logprobs:
-        if len(wanted) < len(tokens):
-            places = torch.tensor(wanted, device=logits.device)
-            logits, tokens = logits[places], tokens[places]
-        return sampling.logprobs(logits, tokens.clamp(min=0), min(max(num_top), logits.shape[1]))
+    else:
+        tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    if inputs.direct is not None:
+        tokens[inputs.direct.rows] = sampling.sample(logits, *inputs.direct)
+    if inputs.edits is not None:
+        places = inputs.edits.places.rows
+        tokens[places] = _choose_edited(logits[places], inputs.edits)
+    return tokens
 
 
-def _edit_(logits: Tensor, row: _Row, output: list[int], may_end: bool) -> None:
-    """vLLM's order: allowed ids, bad words, min_tokens, logit bias (penalties come after). logits: [V]."""
-    params = row.params
-    if params.allowed_token_ids is not None:
-        allowed = list(params.allowed_token_ids)
-        kept = logits[allowed]
-        logits.fill_(-torch.inf)
-        logits[allowed] = kept
-    for word in row.bad_words:
-        if len(word) == 1 or output[1 - len(word) :] == word[:-1]:
-            logits[word[-1]] = -torch.inf
-    if row.stops and not may_end:
-        logits[row.stops] = -torch.inf
-    if params.logit_bias:
-        logits[list(params.logit_bias)] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+def _choose_edited(logits: Tensor, edits: Edits) -> Tensor:
+    """logits [E, V] are this call's own. vLLM's order: masks, bad words, min_tokens, logit bias, penalties."""
+    if edits.masks is not None:
+        sampling.apply_bitmask_(logits, *edits.masks)
+    if edits.bias is not None:
+        sampling.bias_(logits, *edits.bias)
+    if edits.penalties is not None:
+        sampling.penalize_(logits, *edits.penalties)
+    tokens = sampling.greedy(logits)
+    if edits.draws is not None:
+        tokens[edits.draws.rows] = sampling.sample(logits, *edits.draws)
+    return tokens
 
 
-def _penalise_(logits: Tensor, rows: list[_Output]) -> None:
-    penalised = [(i, row, row.seen) for i, (row, _, _) in enumerate(rows) if row.seen is not None]
-    if not penalised:
-        return
-    for i, _, seen in penalised:
-        seen.extend_to(rows[i][1])
-    lengths = np.array([len(seen) for _, _, seen in penalised])
-    places = np.array([i for i, _, _ in penalised])
-    scalars = [
-        np.array([getattr(row.params, name) for _, row, _ in penalised], dtype=np.float32)
-        for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
-    ]
-    ids = np.concatenate([seen.ids for _, _, seen in penalised])
-    counts = np.concatenate([seen.counts for _, _, seen in penalised])
-    columns = [np.repeat(places, lengths), ids, counts, *(np.repeat(scalar, lengths) for scalar in scalars)]
-    sampling.penalize_(logits, *(torch.from_numpy(column).to(logits.device) for column in columns))
+def _logprobs(logits: Tensor, tokens: Tensor, wanted: Places | None, num_top: int) -> sampling.Logprobs:
+    if wanted is not None:
+        logits, tokens = logits[wanted.rows], tokens[wanted.rows]
+    return sampling.logprobs(logits, tokens.clamp(min=0), min(num_top, logits.shape[1]))
 
 
 def _position_logprobs(token_ids: list[int], result: sampling.Logprobs, counts: list[int]) -> list[PositionLogprobs]:

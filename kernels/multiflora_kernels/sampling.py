@@ -138,8 +138,10 @@ def sample(
     logits = logits[rows]
     best = greedy(logits)
     usable = best >= 0
-    w = weights(torch.where(usable[:, None], logits, 0.0), temperature)
-    cut = ((top_k < logits.shape[1]) | (top_p < 1) | (min_p > 0)).nonzero()[:, 0]
+    if not usable.all():
+        logits = torch.where(usable[:, None], logits, 0.0)
+    w = weights(logits, temperature)
+    cut = ((top_k < w.shape[1]) | (top_p < 1) | (min_p > 0)).nonzero()[:, 0]
     if len(cut):
         w[cut] = truncate(w[cut], top_k[cut], top_p[cut], min_p[cut])
     return torch.where(usable, draw(w, uniform), -1)

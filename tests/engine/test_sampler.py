@@ -343,3 +343,42 @@ def test_what_needs_the_last_token() -> None:
     assert not sampler.needs_last_token(_one(seed=3, top_k=3, min_tokens=2, logprobs=2, bad=[[4]]))
     assert sampler.needs_last_token(_one(repetition_penalty=1.1))
     assert sampler.needs_last_token(_one(bad=[[4, 5]]))
+
+
+def test_mixed_rows_have_the_tokens_that_they_have_alone() -> None:
+    """Greedy, drawn, edited and drawn after edits, with and without log-probabilities, in one step."""
+    wishes: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"seed": 3, "top_p": 0.8},
+        {"temperature": 0.0, "logit_bias": {9: 30.0}, "logprobs": 1},
+        {"seed": 4, "allowed_token_ids": (5, 6, 7), "min_tokens": 9, "stop_token_ids": (6,)},
+        {"seed": 5, "presence_penalty": 1.5, "bad": [[1], [2, 3]], "logprobs": 0},
+    ]
+    logits = _logits(5)
+    together = _sample(_sampler(), logits, [_one(2, **wish) for wish in wishes])
+    for row, wish in enumerate(wishes):
+        (alone,) = _sample(_sampler(), logits[row : row + 1], [_one(2, **wish)])
+        assert alone.token_id == together[row].token_id
+        assert (alone.logprobs is None) == (together[row].logprobs is None) == ("logprobs" not in wish)
+    assert together[2].token_id == 9
+    assert together[3].token_id in (5, 7)
+
+
+@pytest.mark.gpu
+def test_a_launch_never_waits_for_the_device() -> None:
+    logits, sampler = _logits(5).cuda(), _sampler()
+    sequences = [
+        _one(temperature=0.0),
+        _one(2, seed=1, top_p=0.9, top_k=9, logprobs=3),
+        _one(2, temperature=0.0, logit_bias={1: 2.0}, logprobs=0),
+        _one(2, allowed_token_ids=(1, 2, 3), bad=[[1]], min_tokens=3),
+        _one(2, frequency_penalty=0.5),
+    ]
+    _sample(sampler, logits, sequences)  # kernels compile, pinned memory is taken
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step = sampler.launch(logits, sequences, [1] * 5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    on_host = _sample(_sampler(), logits.cpu(), sequences)
+    assert [token.token_id for token in step.collect()] == [token.token_id for token in on_host]
