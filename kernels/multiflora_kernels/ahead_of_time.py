@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import (
     activation,
+    attention_cascade,
     attention_plan,
     attention_triton,
     rms_norm,
@@ -26,7 +27,7 @@ from . import (
 )
 from .triton_runtime import INTERPRETED, KernelVariant, triton
 
-OPS = (activation, attention_plan, attention_triton, rms_norm, rope, sample_triton, sampling_triton)
+OPS = (activation, attention_cascade, attention_plan, attention_triton, rms_norm, rope, sample_triton, sampling_triton)
 """Every module that has Triton kernels."""
 
 _TARGETS = {80: "sm_80", 90: "sm_90a"}

@@ -10,6 +10,7 @@ import struct
 import torch
 import torch.nn.functional as F
 
+from .attention_cascade import CascadePlan, cascade_attention_triton
 from .attention_plan import AttentionHeads, AttentionPlan, plan_attention
 from .attention_triton import paged_attention_triton
 from .native_library import native_function
@@ -163,7 +164,7 @@ def _paged_attention_cuda(
     scale: float,
     sliding_window: int | None,
     softcap: float | None,
-    plan: AttentionPlan | None,
+    plan: AttentionPlan | CascadePlan | None,
 ) -> torch.Tensor:
     if plan is None:
         heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
@@ -172,6 +173,9 @@ def _paged_attention_cuda(
         return paged_attention_reference(
             q, k_cache, v_cache, query_starts, context_lens, block_tables, scale, sliding_window, softcap
         )
+    if isinstance(plan, CascadePlan):
+        assert sliding_window is None, "groups share keys that a window may hide"
+        return cascade_attention_triton(q, k_cache, v_cache, block_tables, scale, softcap, plan)
     assert plan.window == sliding_window, "a plan for layers of this window"
     return paged_attention_triton(q, k_cache, v_cache, block_tables, scale, softcap, plan)
 
@@ -186,12 +190,13 @@ def paged_attention(
     scale: float,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    plan: AttentionPlan | None = None,
+    plan: AttentionPlan | CascadePlan | None = None,
 ) -> torch.Tensor:
     """q: [T, Hq, D], may be a view of a qkv tensor. Returns contiguous [T, Hq, D]. See `paged_attention_reference`.
 
     query_starts, context_lens and block_tables are contiguous int32 on q's device; block ids must lie inside the cache.
-    plan: `plan_attention` of this step and window, for all its layers; without one, a GPU makes it anew at each call.
+    plan: `plan_attention` of this step and window, for all its layers, or `plan_cascade` of it; without one, a GPU
+    makes one anew at each call.
     """
     if q.device.type != "cpu":
         return _paged_attention_cuda(

@@ -65,7 +65,7 @@ class AttentionHeads:
 class WorkList:
     """Work for one kernel, as device tensors of fixed shapes; `counts` says how much of them is filled.
 
-    most_tokens: of an item.
+    target: items beyond one for each tile of queries. most_tokens: of an item.
     items: [I, 8] int32: table row, first key, end key, slot or -1, first token, tokens, position of the first, 0.
     merges: [M, 4] int32: first slot, slots, first token, tokens. counts: [2] int32, of items and merges.
     partial: [slots, Hk, rows, D] float32, normalised results of split items; partial_lse: [slots, Hk, rows] float32,
@@ -73,6 +73,7 @@ class WorkList:
     """
 
     tile: Tile
+    target: int
     most_tokens: int
     items: torch.Tensor
     merges: torch.Tensor
@@ -141,13 +142,16 @@ def _plan_kernel(
     items: tl.tensor,
     merges: tl.tensor,
     counts: tl.tensor,
+    records: tl.tensor,
     query_starts: tl.tensor,
     context_lens: tl.tensor,
+    groups: tl.tensor,
     sequences: tl.tensor,
     target: tl.tensor,
     fewest: tl.tensor,
     most: tl.tensor,
     window: tl.tensor,
+    PART: tl.constexpr,
     WINDOWED: tl.constexpr,
     TOKENS: tl.constexpr,
     STEP: tl.constexpr,
@@ -160,16 +164,24 @@ def _plan_kernel(
     Every tile of TOKENS queries takes keys in steps of STEP. All steps, divided among `target` items, give the
     steps that an item should have; a sequence with more is split evenly. So there are at most tiles + target items,
     2 * target slots and target merges, whatever the lengths.
+    PART 0: all keys. PART 1: keys that the group led by s shares, for one query of each member. PART 2: keys of s
+    alone. Parts are merged by others, who find each sequence's first slot and slots in records: [S, 2].
     """
     own = tl.program_id(0)
     rows = tl.arange(0, BLOCK_S)
     exists = rows < sequences
-    queries = tl.load(query_starts + rows + 1, mask=exists, other=0) - tl.load(
-        query_starts + rows, mask=exists, other=0
-    )
-    lengths = tl.load(context_lens + rows, mask=exists, other=0)
+    shared = tl.zeros_like(rows)
+    if PART == 1:
+        queries = tl.load(groups + sequences + rows, mask=exists, other=0)
+        lengths = tl.load(groups + 2 * sequences + rows, mask=exists, other=0)
+    else:
+        starts = tl.load(query_starts + rows, mask=exists, other=0)
+        queries = tl.load(query_starts + rows + 1, mask=exists, other=0) - starts
+        lengths = tl.load(context_lens + rows, mask=exists, other=0)
+        if PART == 2:
+            shared = tl.load(groups + 2 * sequences + rows, mask=exists, other=0)
     queries = tl.where((queries >= fewest) & (queries <= most), queries, 0)
-    keys = tl.where(queries > 0, lengths, 0)
+    keys = tl.where(queries > 0, lengths - shared, 0)
     if WINDOWED:
         keys = tl.minimum(keys, tl.minimum(queries, TOKENS) + window - 1)
     tiles = (queries + TOKENS - 1) // TOKENS
@@ -178,7 +190,7 @@ def _plan_kernel(
     splits = (steps + share - 1) // share
     before = rows < own
     made = tiles * splits
-    is_split = splits > 1
+    is_split = (splits > 1) | ((splits > 0) & ((shared > 0) | (PART == 1)))
     first_item = tl.sum(tl.where(before, made, 0), 0)
     first_slot = tl.sum(tl.where(before & is_split, made, 0), 0)
     first_merge = tl.sum(tl.where(before & is_split, tiles, 0), 0)
@@ -190,8 +202,15 @@ def _plan_kernel(
     num_queries = tl.sum(tl.where(is_own, queries, 0), 0)
     num_splits = tl.sum(tl.where(is_own, splits, 0), 0)
     length = tl.sum(tl.where(is_own, lengths, 0), 0)
+    own_shared = tl.sum(tl.where(is_own, shared, 0), 0)
+    has_slots = tl.sum(tl.where(is_own & is_split, 1, 0), 0) > 0
     num_tiles = (num_queries + TOKENS - 1) // TOKENS
-    start = tl.load(query_starts + own)
+    start = own
+    if PART != 1:
+        start = tl.load(query_starts + own)
+    if PART > 0:
+        tl.store(records + own * 2, first_slot)
+        tl.store(records + own * 2 + 1, tl.where(has_slots, num_splits, 0))
     for chunk in tl.range(0, num_tiles * num_splits, BLOCK_I):
         item = chunk + tl.arange(0, BLOCK_I)
         is_item = item < num_tiles * num_splits
@@ -200,9 +219,13 @@ def _plan_kernel(
         split = item % num_splits
         token = tile * TOKENS
         tokens = tl.minimum(num_queries - token, TOKENS)
-        position = length - num_queries + token
-        end = position + tokens
-        first = tl.zeros_like(end)
+        if PART == 1:
+            position = tl.zeros_like(token) + length
+            end = position
+        else:
+            position = length - num_queries + token
+            end = position + tokens
+        first = tl.zeros_like(end) + own_shared
         if WINDOWED:
             first = tl.maximum(position - window + 1, 0)
         piece = (((end - first + STEP - 1) // STEP + num_splits - 1) // num_splits) * STEP
@@ -211,11 +234,11 @@ def _plan_kernel(
         tl.store(target_item, own, mask=is_item)
         tl.store(target_item + 1, first, mask=is_item)
         tl.store(target_item + 2, tl.minimum(first + piece, end), mask=is_item)
-        tl.store(target_item + 3, tl.where(num_splits > 1, first_slot + item, -1), mask=is_item)
+        tl.store(target_item + 3, tl.where(has_slots, first_slot + item, -1), mask=is_item)
         tl.store(target_item + 4, start + token, mask=is_item)
         tl.store(target_item + 5, tokens, mask=is_item)
         tl.store(target_item + 6, position, mask=is_item)
-        is_merge = is_item & (split == 0) & (num_splits > 1)
+        is_merge = is_item & (split == 0) & has_slots & (PART == 0)
         target_merge = merges + (first_merge + item // num_splits) * 4
         tl.store(target_merge, first_slot + item, mask=is_merge)
         tl.store(target_merge + 1, num_splits, mask=is_merge)
@@ -224,7 +247,7 @@ def _plan_kernel(
 
 
 @functools.cache
-def _device_class(device: torch.device) -> tuple[int, int]:
+def device_class(device: torch.device) -> tuple[int, int]:
     """(multiprocessors, capability as in sm_90); four in the interpreter, so that small inputs are split, too."""
     if device.type != "cuda":
         return 4, 90
@@ -263,7 +286,7 @@ def plan_work(
 ) -> AttentionPlan:
     """`plan_attention` on whatever device kernels run."""
     bounds = bounds or QueryBounds(1, num_tokens)
-    _, capability = _device_class(query_starts.device)
+    _, capability = device_class(query_starts.device)
     short, long = short_tile(heads, capability), long_tile(heads, capability)
     border = short.rows // heads.group
     lists = []
@@ -286,42 +309,67 @@ def _work_list(
     queries: tuple[int, int],
 ) -> WorkList:
     """The work of the sequences with queries[0] to queries[1] queries."""
-    device = query_starts.device
-    sequences = context_lens.shape[0]
-    multiprocessors, _ = _device_class(device)
-    target = max(1, multiprocessors * tile.occupancy // heads.kv_heads)
     tokens = tile.rows // heads.group
-    most = min(sequences, num_tokens // queries[0])
+    most = min(context_lens.shape[0], num_tokens // queries[0])
     tiles = min(num_tokens // tokens + most, most * -(-queries[1] // tokens))
-    slots = 2 * target
-    work = WorkList(
+    target = target_items(tile, heads, query_starts.device)
+    work = new_work_list(tile, heads, tiles, target, 2 * target, min(tokens, queries[1]), query_starts.device)
+    write_work_list(work, heads, query_starts, context_lens, queries, window)
+    return work
+
+
+def target_items(tile: Tile, heads: AttentionHeads, device: torch.device) -> int:
+    """As many items as, over all kv heads, are resident at once."""
+    return max(1, device_class(device)[0] * tile.occupancy // heads.kv_heads)
+
+
+def new_work_list(
+    tile: Tile, heads: AttentionHeads, tiles: int, target: int, slots: int, most_tokens: int, device: torch.device
+) -> WorkList:
+    """Nothing written yet. tiles: at most so many; see `WorkList`."""
+    return WorkList(
         tile,
-        min(tokens, queries[1]),
+        target,
+        most_tokens,
         items=torch.empty((tiles + target, ITEM_FIELDS), dtype=torch.int32, device=device),
         merges=torch.empty((min(tiles, target), MERGE_FIELDS), dtype=torch.int32, device=device),
         counts=torch.empty(2, dtype=torch.int32, device=device),
         partial=torch.empty((slots, heads.kv_heads, tile.rows, heads.head_size), dtype=torch.float32, device=device),
         partial_lse=torch.empty((slots, heads.kv_heads, tile.rows), dtype=torch.float32, device=device),
     )
+
+
+def write_work_list(
+    work: WorkList,
+    heads: AttentionHeads,
+    query_starts: torch.Tensor,
+    context_lens: torch.Tensor,
+    queries: tuple[int, int],
+    window: int | None = None,
+    part: int = 0,
+    groups: torch.Tensor | None = None,
+    records: torch.Tensor | None = None,
+) -> None:
+    """Launches the planning; part, groups and records as in `_plan_kernel`."""
+    tile, sequences = work.tile, context_lens.shape[0]
     _plan_kernel[(sequences,)](
-        work.items, work.merges, work.counts, query_starts, context_lens, sequences, target, *queries, window or 0,
-        WINDOWED=window is not None, TOKENS=tokens, STEP=tile.step, MIN_STEPS=tile.min_steps,
-        BLOCK_S=power_of_2(sequences), BLOCK_I=_ITEMS_AT_ONCE, num_warps=_PLAN_WARPS,
+        work.items, work.merges, work.counts, records, query_starts, context_lens, groups, sequences, work.target,
+        *queries, window or 0, PART=part, WINDOWED=window is not None, TOKENS=tile.rows // heads.group, STEP=tile.step,
+        MIN_STEPS=tile.min_steps, BLOCK_S=power_of_2(sequences), BLOCK_I=_ITEMS_AT_ONCE, num_warps=_PLAN_WARPS,
     )  # fmt: skip
-    return work
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
-    pointers = dict.fromkeys(("items", "merges", "counts", "query_starts", "context_lens"), "*i32")
+    pointers = ("items", "merges", "counts", "records", "query_starts", "context_lens", "groups")
     numbers = dict.fromkeys(("sequences", "target", "fewest", "most", "window"), "i32")
-    constants = ("WINDOWED", "TOKENS", "STEP", "MIN_STEPS", "BLOCK_S", "BLOCK_I")
-    for is_windowed, sequences in ((False, 256), (True, 1024)):
+    constants = ("PART", "WINDOWED", "TOKENS", "STEP", "MIN_STEPS", "BLOCK_S", "BLOCK_I")
+    for part, is_windowed, sequences in ((0, False, 256), (0, True, 1024), (1, False, 256), (2, False, 256)):
         yield KernelVariant(
-            f"plan S={sequences}" + " window" * is_windowed,
+            f"plan S={sequences} part={part}" + " window" * is_windowed,
             _plan_kernel,
-            pointers | numbers | dict.fromkeys(constants, "constexpr"),
-            dict(zip(constants, (is_windowed, 4, 64, 2, sequences, _ITEMS_AT_ONCE), strict=True)),
+            dict.fromkeys(pointers, "*i32") | numbers | dict.fromkeys(constants, "constexpr"),
+            dict(zip(constants, (part, is_windowed, 4, 64, 2, sequences, _ITEMS_AT_ONCE), strict=True)),
             unaligned=frozenset(numbers),
             options={"num_warps": _PLAN_WARPS},
         )

@@ -187,6 +187,40 @@ def _attention_kernel(
 
 
 @jit
+def weigh_slots(
+    acc: tl.tensor,
+    highest: tl.tensor,
+    total: tl.tensor,
+    partial: tl.tensor,
+    partial_lse: tl.tensor,
+    first: tl.tensor,
+    slots: tl.tensor,
+    row: tl.tensor,
+    SLOT_ROWS: tl.constexpr,
+    HEAD_SIZE: tl.constexpr,
+    HEAD_PADDED: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+) -> tl.tensor:
+    """Adds row `row` of the slots first <= s < first + slots, in order, each weighted by its sum (as in _over_keys)."""
+    dims = tl.arange(0, HEAD_PADDED)
+    for start in tl.range(0, slots, AT_ONCE):
+        slot = start + tl.arange(0, AT_ONCE)
+        is_slot = slot < slots
+        rows = (first + slot).to(tl.int64) * SLOT_ROWS + row
+        lse = tl.load(partial_lse + rows, mask=is_slot, other=float("-inf"))
+        inside = is_slot[:, None] & (dims < HEAD_SIZE)[None, :]
+        results = tl.load(partial + rows[:, None] * HEAD_SIZE + dims[None, :], mask=inside, other=0.0)
+        risen = tl.maximum(highest, tl.max(lse, 0))
+        level = tl.where(risen == float("-inf"), 0.0, risen)
+        weights = tl.exp2(lse - level)
+        fade = tl.exp2(highest - level)
+        total = total * fade + tl.sum(weights, 0)
+        acc = acc * fade + tl.sum(weights[:, None] * results, 0)
+        highest = risen
+    return acc, highest, total
+
+
+@jit
 def _merge_kernel(
     out: tl.tensor,
     partial: tl.tensor,
@@ -200,9 +234,9 @@ def _merge_kernel(
     BLOCK_M: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
-    """Program (h, m, t): query head h of token t of merge m; its slots' results, weighted by their sums, in order.
+    """Program (h, m, t): query head h of token t of merge m. Flash-Decoding's second step.
 
-    A merge: first slot, slots, first token, tokens. Flash-Decoding's second step.
+    A merge: first slot, slots, first token, tokens.
     """
     q_head = tl.program_id(0)
     index = tl.program_id(1)
@@ -210,35 +244,21 @@ def _merge_kernel(
     if index >= tl.load(counts + 1):
         return
     merge = merges + index * 4
-    first = tl.load(merge)
-    slots = tl.load(merge + 1)
     if place >= tl.load(merge + 3):
         return
-    token = (tl.load(merge + 2) + place).to(tl.int64)
     row = (q_head // GROUP) * BLOCK_M + place * GROUP + q_head % GROUP
-    dims = tl.arange(0, HEAD_PADDED)
-    is_dim = dims < HEAD_SIZE
     acc = tl.zeros([HEAD_PADDED], dtype=tl.float32)
-    highest = tl.max(tl.full([AT_ONCE], float("-inf"), dtype=tl.float32), 0)
-    total = tl.sum(tl.zeros([AT_ONCE], dtype=tl.float32), 0)
-    for start in tl.range(0, slots, AT_ONCE):
-        slot = start + tl.arange(0, AT_ONCE)
-        is_slot = slot < slots
-        rows = (first + slot).to(tl.int64) * (KV_HEADS * BLOCK_M) + row
-        lse = tl.load(partial_lse + rows, mask=is_slot, other=float("-inf"))
-        results = tl.load(
-            partial + rows[:, None] * HEAD_SIZE + dims[None, :], mask=is_slot[:, None] & is_dim[None, :], other=0.0
-        )
-        risen = tl.maximum(highest, tl.max(lse, 0))
-        level = tl.where(risen == float("-inf"), 0.0, risen)
-        weights = tl.exp2(lse - level)
-        fade = tl.exp2(highest - level)
-        total = total * fade + tl.sum(weights, 0)
-        acc = acc * fade + tl.sum(weights[:, None] * results, 0)
-        highest = risen
+    highest = tl.full([], float("-inf"), dtype=tl.float32)
+    total = tl.full([], 0.0, dtype=tl.float32)
+    acc, highest, total = weigh_slots(
+        acc, highest, total, partial, partial_lse, tl.load(merge), tl.load(merge + 1), row,
+        KV_HEADS * BLOCK_M, HEAD_SIZE, HEAD_PADDED, AT_ONCE,
+    )  # fmt: skip
     result = acc / tl.where(total != 0.0, total, 1.0)
+    token = (tl.load(merge + 2) + place).to(tl.int64)
+    dims = tl.arange(0, HEAD_PADDED)
     target = (token * (KV_HEADS * GROUP) + q_head) * HEAD_SIZE
-    tl.store(out + target + dims, result.to(out.dtype.element_ty), mask=is_dim)
+    tl.store(out + target + dims, result.to(out.dtype.element_ty), mask=dims < HEAD_SIZE)
 
 
 def paged_attention_triton(
@@ -253,8 +273,8 @@ def paged_attention_triton(
     """See `paged_attention`; lengths and window are the plan's. Rows of no sequence are left as they are found."""
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for work in plan.lists:
-        run_items(out, q, k_cache, v_cache, block_tables, scale, softcap, plan, work)
-        merge_items(out, plan, work)
+        run_items(out, q, k_cache, v_cache, block_tables, scale, softcap, plan.heads, plan.window, work)
+        merge_items(out, plan.heads, work)
     return out
 
 
@@ -266,19 +286,20 @@ def run_items(
     block_tables: torch.Tensor,
     scale: float,
     softcap: float | None,
-    plan: AttentionPlan,
+    heads: AttentionHeads,
+    window: int | None,
     work: WorkList,
 ) -> None:
     """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
-    heads, tile = plan.heads, work.tile
+    tile = work.tile
     assert q.dtype == k_cache.dtype == v_cache.dtype == heads.dtype, "one dtype for queries and caches"
     assert k_cache.stride() == v_cache.stride(), "caches of the same layout"
     _attention_kernel[(heads.kv_heads, work.items.shape[0])](
         out, work.partial, work.partial_lse, q, k_cache, v_cache, block_tables, work.items, work.counts,
         q.stride(0), q.stride(1), block_tables.stride(0), k_cache.stride(0),
         scale / softcap if softcap else scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
-        plan.window or 0, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, k_cache.shape[2], plan.window is not None, softcap is not None),
+        window or 0, num_warps=tile.warps, num_stages=tile.stages,
+        **_constants(heads, tile, k_cache.shape[2], window is not None, softcap is not None),
     )  # fmt: skip
 
 
@@ -300,17 +321,17 @@ def _constants(
     }
 
 
-def merge_items(out: torch.Tensor, plan: AttentionPlan, work: WorkList) -> None:
+def merge_items(out: torch.Tensor, heads: AttentionHeads, work: WorkList) -> None:
     """The results of split items, merged into out. Deterministic: a row's slots are added in their order."""
-    heads, tile = plan.heads, work.tile
+    tile = work.tile
     grid = (heads.q_heads, work.merges.shape[0], work.most_tokens)
     _merge_kernel[grid](
         out, work.partial, work.partial_lse, work.merges, work.counts,
-        num_warps=4, **_merge_constants(heads, tile),
+        num_warps=4, **merge_constants(heads, tile),
     )  # fmt: skip
 
 
-def _merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
+def merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
     return {
         "GROUP": heads.group,
         "KV_HEADS": heads.kv_heads,
@@ -338,7 +359,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
                 constants = _constants(heads, tile, 16, is_windowed, is_capped)
                 yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
     heads = AttentionHeads(32, 8, 128, torch.bfloat16)
-    yield _merge_variant("merge D=128 bf16", "bf16", _merge_constants(heads, short_tile(heads, 90)))
+    yield _merge_variant("merge D=128 bf16", "bf16", merge_constants(heads, short_tile(heads, 90)))
 
 
 def _tiles(
