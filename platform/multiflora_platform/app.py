@@ -8,6 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from multiflora_platform import docs_page, error_pages, health
+from multiflora_platform.batches import calls as batch_calls
+from multiflora_platform.batches import files
+from multiflora_platform.batches.desk import make_desk
 from multiflora_platform.gateway import chat, completions, embeddings, lora_calls, models, response_calls, tokenization
 from multiflora_platform.gateway.bodies import component_schemas
 from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
@@ -20,8 +23,9 @@ def create_app(services: Services) -> FastAPI:
     """services: reached by routes as `request.app.state.services`; the caller has started its engine and registry."""
     app = FastAPI(title="Multiflora", version=_version(), docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.services = services
-    gateway = (chat, completions, embeddings, response_calls, models, tokenization, lora_calls, health, docs_page)
-    for router in (*(module.router for module in gateway), registry_router):
+    app.state.desk = make_desk(app, services)
+    gateway = (chat, completions, response_calls, embeddings, models, tokenization, files, batch_calls, lora_calls)
+    for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router):
         app.include_router(router)
     error_pages.install(app)
     # The last one added is the outermost.

@@ -28,7 +28,7 @@ from multiflora_platform.services import Services
 access_log = logging.getLogger("multiflora.access")
 MAX_HEAD_BYTES = 64 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_UPLOAD = re.compile(r"/api/v1/adapters/[^/]+/versions\Z")
+_UPLOAD = re.compile(r"(/api/v1/adapters/[^/]+/versions|/v1/files)\Z")
 _API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
 

@@ -129,7 +129,8 @@ async def _serve(settings: Settings, opened: Opened, listener: socket.socket) ->
     with LoadingDisplay() as display:
         async with _parts(settings, opened, display) as (services, engine):
             url = address(listener)
-            server = HttpServer(create_app(services), services)
+            app = create_app(services)
+            server = HttpServer(app, services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 ready = await _ready_or_stopped(engine, serving)
@@ -137,6 +138,7 @@ async def _serve(settings: Settings, opened: Opened, listener: socket.socket) ->
                     await _seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
                     services.seeding = False
+                    app.state.desk.runner.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     await _watch(engine, serving)
             except EngineFailed as error:
@@ -146,6 +148,7 @@ async def _serve(settings: Settings, opened: Opened, listener: socket.socket) ->
             finally:
                 server.should_exit = True
                 await serving
+                await app.state.desk.runner.close()
     return ExitCode.OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -45,6 +45,15 @@ class Directory:
         if entry.expires_at is not None and time.time() >= entry.expires_at:
             return None
         return entry.principal
+
+    def of_tenant(self, tenant: str) -> Principal | None:
+        """Who works for the tenant without a key of its own at hand; None when no key of the tenant's is valid."""
+        now = time.time()
+        for entry in self._entries.values():
+            is_valid = entry.expires_at is None or now < entry.expires_at
+            if entry.principal.tenant == tenant and is_valid and not entry.principal.policy.disabled:
+                return replace(entry.principal, key_id="batches", scopes=None)
+        return None
 
     async def reload(self) -> None:
         async with self._database.read() as session:

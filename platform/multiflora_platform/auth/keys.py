@@ -86,6 +86,12 @@ class KeyStore:
             self._note_use(principal.key_id)
         return principal
 
+    def principal_of(self, tenant: str | None) -> Principal | None:
+        """Who the server itself works as for a tenant; None when the tenant may no more. tenant None: an admin."""
+        if self._no_auth:
+            return OPEN_PRINCIPAL
+        return Principal("admin", None, "batches") if tenant is None else self._directory.of_tenant(tenant)
+
     def cache_salt(self, principal: Principal) -> str:
         """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins, and one
         for all tenants together that opted in to share."""

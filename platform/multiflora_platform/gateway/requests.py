@@ -163,6 +163,13 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
     model: str | None = None
 
 
+class BatchRequest(msgspec.Struct, kw_only=True, frozen=True):
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+
+
 class LoadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):
     """vLLM's call. load_inplace: replace the adapter of that name."""
 
@@ -182,6 +189,7 @@ BODIES = (
     EmbeddingRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    BatchRequest,
     LoadAdapterRequest,
     UnloadAdapterRequest,
 )

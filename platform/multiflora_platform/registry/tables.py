@@ -291,3 +291,44 @@ class IdempotencyRecord(Base):
     status: Mapped[int]
     response: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class StoredFile(Base):
+    """owner: the tenant's name; None is the administration. The bytes lie in the data folder under the id."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class Batch(Base):
+    """owner: as a file's. note: the client's metadata. errors: what is wrong with the input. Counts are of the end."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(String(80), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(64), index=True)
+    endpoint: Mapped[str] = mapped_column(String(64))
+    input_file_id: Mapped[str] = mapped_column(String(80))
+    output_file_id: Mapped[str | None] = mapped_column(String(80))
+    error_file_id: Mapped[str | None] = mapped_column(String(80))
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    note: Mapped[dict[str, Any]]
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    total: Mapped[int]
+    completed: Mapped[int]
+    failed: Mapped[int]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    in_progress_at: Mapped[datetime | None]
+    finalizing_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+    expired_at: Mapped[datetime | None]
+    cancelling_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]

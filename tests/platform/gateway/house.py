@@ -140,6 +140,7 @@ def position(token_id: int, index: int) -> PositionLogprobs:
 @dataclass
 class FakeRegistry:
     digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
+    database: Any = None
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
@@ -217,6 +218,9 @@ class FakeKeys:
 
     def authenticate(self, header: str | None) -> Principal | None:
         return self._principals.get((header or "").removeprefix("Bearer "))
+
+    def principal_of(self, tenant: str | None) -> Principal | None:
+        return next((found for found in self._principals.values() if found.tenant == tenant), None)
 
     def cache_salt(self, principal: Principal) -> str:
         return f"salt-of-{principal.tenant}"

@@ -1,0 +1,91 @@
+"""/v1/batches: made, shown, listed, cancelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.batches.desk import Desk
+from multiflora_platform.batches.files import require_file
+from multiflora_platform.batches.in_process import ENDPOINTS
+from multiflora_platform.batches.ledger import UNFINISHED
+from multiflora_platform.batches.views import batch_view, list_view
+from multiflora_platform.gateway.bodies import body_schema, read_body
+from multiflora_platform.gateway.errors import ApiError, invalid
+from multiflora_platform.gateway.requests import BatchRequest
+from multiflora_platform.registry.tables import Batch
+
+router = APIRouter(tags=["batches"])
+_MAX_METADATA = 16
+
+
+@router.post("/v1/batches", openapi_extra=body_schema(BatchRequest))
+async def create_batch(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """Answer every line of a file, behind all requests that somebody waits for."""
+    desk = _desk(request)
+    body = await read_body(request, BatchRequest)
+    if body.endpoint not in ENDPOINTS:
+        raise invalid("endpoint", f"endpoint must be one of {', '.join(ENDPOINTS)}.")
+    if body.completion_window != "24h":
+        raise invalid("completion_window", "completion_window must be '24h'.")
+    if len(body.metadata or {}) > _MAX_METADATA:
+        raise invalid("metadata", f"metadata holds at most {_MAX_METADATA} entries.")
+    await require_file(desk, principal, body.input_file_id, "input_file_id")
+    row = await desk.ledger.add_batch(principal, body.endpoint, body.input_file_id, body.metadata or {})
+    desk.runner.wake()
+    return _shown(desk, row)
+
+
+@router.get("/v1/batches")
+async def list_batches(
+    request: Request,
+    principal: Principal = Depends(require_key),
+    after: str | None = None,
+    limit: int = Query(20, ge=1, le=100),
+) -> Response:
+    desk = _desk(request)
+    rows = await desk.ledger.batches(principal, after, limit + 1)
+    return _json(list_view([batch_view(row, desk.runner.counts(row)) for row in rows], limit))
+
+
+@router.get("/v1/batches/{batch_id}")
+async def show_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
+    desk = _desk(request)
+    return _shown(desk, await _require(desk, principal, batch_id))
+
+
+@router.post("/v1/batches/{batch_id}/cancel")
+async def cancel_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
+    """What is answered stays; the rest is not begun. A batch that has ended stays as it is."""
+    desk = _desk(request)
+    row = await _require(desk, principal, batch_id)
+    if row.status in UNFINISHED:
+        values = {"status": "cancelling", "cancelling_at": ...}
+        await desk.ledger.amend(principal.actor, batch_id, values, ("validating", "in_progress"))
+        desk.runner.cancel(batch_id)
+    return _shown(desk, await _require(desk, principal, batch_id))
+
+
+async def _require(desk: Desk, principal: Principal, batch_id: str) -> Batch:
+    row = await desk.ledger.batch(principal, batch_id)
+    if row is None:
+        raise ApiError(404, "not_found", f"There is no batch {batch_id[:80]!r}.", param="batch_id")
+    return row
+
+
+def _shown(desk: Desk, row: Batch) -> Response:
+    return _json(batch_view(row, desk.runner.counts(row)))
+
+
+def _desk(request: Request) -> Desk:
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -1,0 +1,39 @@
+"""What the routes of files and batches reach as `request.app.state.desk`: the bytes, the rows and the runner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.batches.file_store import FileStore
+from multiflora_platform.batches.in_process import answer
+from multiflora_platform.batches.ledger import Ledger
+from multiflora_platform.batches.runner import BatchRunner
+from multiflora_platform.services import Services
+
+
+@dataclass(frozen=True)
+class Desk:
+    files: FileStore
+    ledger: Ledger
+    runner: BatchRunner
+
+
+def make_desk(app: FastAPI, services: Services) -> Desk:
+    """Nothing runs before `runner.start`."""
+    files = FileStore(services.settings.data_dir / "files")
+    ledger = Ledger(services.registry.database)
+
+    async def answer_one(principal: Principal, url: str, body: dict[str, Any]) -> Response:
+        return await answer(app, principal, url, body)
+
+    def width() -> int:
+        """Half of what the engine runs at once: the other half is free for those who wait."""
+        ready = services.engine.client.ready
+        return 1 if ready is None else max(1, ready.max_num_seqs // 2)
+
+    return Desk(files, ledger, BatchRunner(ledger, files, answer_one, services.keys.principal_of, width))

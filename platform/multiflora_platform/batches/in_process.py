@@ -1,0 +1,72 @@
+"""One request of a batch through the gateway's own route, without a connection: the same checks, the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.error_pages import render_error
+from multiflora_platform.gateway.chat import chat_completions
+from multiflora_platform.gateway.completions import completions
+from multiflora_platform.gateway.embeddings import embeddings
+from multiflora_platform.gateway.response_calls import create_response
+
+Route = Callable[[Request, Principal], Awaitable[Response]]
+ENDPOINTS: dict[str, Route] = {
+    "/v1/chat/completions": chat_completions,
+    "/v1/completions": completions,
+    "/v1/embeddings": embeddings,
+    "/v1/responses": create_response,
+}
+# Behind everything that does not ask for a later turn itself.
+PRIORITY = 1000
+
+
+async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, Any]) -> Response:
+    """Whatever the route answers, errors included. Cancelling aborts what the engine computes for it."""
+    request = Request(_scope(app, url), _receive(msgspec.json.encode(_later(body))))
+    request.state.principal = principal
+    try:
+        return await ENDPOINTS[url](request, principal)
+    except Exception as error:
+        return render_error(url, error)
+
+
+def _later(body: dict[str, Any]) -> dict[str, Any]:
+    priority = body.get("priority")
+    if isinstance(priority, int) and priority >= PRIORITY:
+        return body
+    return {**body, "priority": PRIORITY}
+
+
+def _scope(app: FastAPI, url: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": url,
+        "query_string": b"",
+        "headers": [],
+        "app": app,
+        "state": {},
+    }
+
+
+def _receive(content: bytes) -> Callable[[], Awaitable[Message]]:
+    """The body, then silence: nobody hangs up."""
+    messages = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+        raise AssertionError("the event is never set")
+
+    return receive

@@ -1,0 +1,144 @@
+"""Files and batches as rows: made, found by those who may see them, changed. Knows neither bytes nor HTTP."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.tables import Batch, StoredFile
+
+UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
+_WINDOW = timedelta(hours=24)
+Row = TypeVar("Row", StoredFile, Batch)
+
+
+class Ledger:
+    """A tenant sees its own files and batches, an admin everybody's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_file(self, principal: Principal, file_id: str, name: str, purpose: str, size: int) -> StoredFile:
+        row = StoredFile(id=file_id, owner=principal.tenant, name=name[:255], purpose=purpose, size=size)
+
+        async def work(change: Change) -> StoredFile:
+            row.created_at = change.now
+            change.session.add(row)
+            change.record("file.created", file_id, size=size)
+            return row
+
+        return await self._database.write(principal.actor, work)
+
+    async def remove_file(self, principal: Principal, file_id: str) -> None:
+        async def work(change: Change) -> None:
+            row = await change.session.get(StoredFile, file_id)
+            if row is not None:
+                await change.session.delete(row)
+                change.record("file.deleted", file_id)
+
+        await self._database.write(principal.actor, work)
+
+    async def add_batch(self, principal: Principal, endpoint: str, input_file: str, note: dict[str, str]) -> Batch:
+        async def work(change: Change) -> Batch:
+            row = Batch(
+                id=f"batch_{uuid.uuid4().hex}",
+                owner=principal.tenant,
+                endpoint=endpoint,
+                input_file_id=input_file,
+                status="validating",
+                note=note,
+                errors=[],
+                total=0,
+                completed=0,
+                failed=0,
+                created_at=change.now,
+                expires_at=change.now + _WINDOW,
+            )
+            change.session.add(row)
+            change.record("batch.created", row.id, endpoint=endpoint)
+            return row
+
+        return await self._database.write(principal.actor, work)
+
+    async def file(self, principal: Principal, file_id: str) -> StoredFile | None:
+        return _visible(principal, await self._get(StoredFile, file_id))
+
+    async def batch(self, principal: Principal, batch_id: str) -> Batch | None:
+        return _visible(principal, await self._get(Batch, batch_id))
+
+    async def any_batch(self, batch_id: str) -> Batch | None:
+        """For the runner, who works for everybody."""
+        return await self._get(Batch, batch_id)
+
+    async def files(self, principal: Principal, purpose: str | None, after: str | None, limit: int) -> list[StoredFile]:
+        """Newest first."""
+        query = select(StoredFile).order_by(StoredFile.created_at.desc(), StoredFile.id.desc()).limit(limit)
+        if purpose is not None:
+            query = query.where(StoredFile.purpose == purpose)
+        return await self._page(principal, StoredFile, query, after)
+
+    async def batches(self, principal: Principal, after: str | None, limit: int) -> list[Batch]:
+        """Newest first."""
+        query = select(Batch).order_by(Batch.created_at.desc(), Batch.id.desc()).limit(limit)
+        return await self._page(principal, Batch, query, after)
+
+    async def unfinished(self) -> list[str]:
+        """Ids, in the order in which they came."""
+        async with self._database.read() as session:
+            query = select(Batch.id).where(Batch.status.in_(UNFINISHED)).order_by(Batch.created_at, Batch.id)
+            return list(await session.scalars(query))
+
+    async def is_used(self, file_id: str) -> bool:
+        """Whether an unfinished batch reads the file."""
+        query = select(Batch.id).where(Batch.input_file_id == file_id, Batch.status.in_(UNFINISHED)).limit(1)
+        async with self._database.read() as session:
+            return await session.scalar(query) is not None
+
+    async def amend(
+        self, actor: str, batch_id: str, values: Mapping[str, Any], only_from: tuple[str, ...] = ()
+    ) -> None:
+        """only_from: the states in which it may be changed; none: all. A value of `...` is this moment."""
+        moment = datetime.now(UTC)
+        changes = {name: moment if value is ... else value for name, value in values.items()}
+
+        async def work(change: Change) -> None:
+            query = update(Batch).where(Batch.id == batch_id)
+            if only_from:
+                query = query.where(Batch.status.in_(only_from))
+            changed = await change.session.execute(query.values(**changes))
+            if "status" in changes and changed.rowcount:  # type: ignore[attr-defined]  # of an UPDATE
+                change.record(f"batch.{changes['status']}", batch_id)
+
+        await self._database.write(actor, work)
+
+    async def _get(self, kind: type[Row], key: str) -> Row | None:
+        async with self._database.read() as session:
+            return await session.get(kind, key)
+
+    async def _page(self, principal: Principal, kind: type[Row], query: Select[Any], after: str | None) -> list[Row]:
+        if not principal.is_admin:
+            query = query.where(kind.owner == principal.tenant)
+        async with self._database.read() as session:
+            if after is not None:
+                query = await _behind(session, kind, query, after)
+            return list(await session.scalars(query))
+
+
+async def _behind(session: AsyncSession, kind: type[Row], query: Select[Any], after: str) -> Select[Any]:
+    """What comes after that row; after an unknown one, nothing."""
+    last = await session.get(kind, after)
+    if last is None:
+        return query.where(kind.id.is_(None))
+    older = kind.created_at < last.created_at
+    return query.where(older | ((kind.created_at == last.created_at) & (kind.id < last.id)))
+
+
+def _visible(principal: Principal, row: Row | None) -> Row | None:
+    return row if row is not None and (principal.is_admin or row.owner == principal.tenant) else None

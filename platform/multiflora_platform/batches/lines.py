@@ -1,0 +1,96 @@
+"""A batch's lines: what one must be, and reading a whole input or a half-written output. Knows no database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+MAX_LINES = 50_000
+_MAX_ERRORS = 20
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One request. custom_id: the client's, unique within the file. url: the batch's endpoint."""
+
+    custom_id: str
+    method: str
+    url: str
+    body: dict[str, Any]
+
+
+class LineError(msgspec.Struct, frozen=True):
+    """line: from 1."""
+
+    code: str
+    message: str
+    line: int
+    param: str | None = None
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Of a file that `check_lines` has found sound."""
+    with path.open("rb") as file:
+        for text in file:
+            if text.strip():
+                yield msgspec.json.decode(text, type=Line)
+
+
+def check_lines(path: Path, endpoint: str) -> tuple[int, list[LineError]]:
+    """(how many requests, what is wrong with the file)."""
+    seen: set[str] = set()
+    errors: list[LineError] = []
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            error = _check(text, number, endpoint, seen)
+            if error is not None:
+                errors.append(error)
+            if len(seen) > MAX_LINES:
+                errors.append(LineError("too_many_requests", f"The file has more than {MAX_LINES} requests.", number))
+            if len(errors) >= _MAX_ERRORS or len(seen) > MAX_LINES:
+                break
+    if not seen and not errors:
+        errors.append(LineError("empty_file", "The file has no requests.", 1))
+    return len(seen), errors
+
+
+def done_ids(path: Path) -> set[str]:
+    """The requests that a result file answers already; a line that was cut off while it was written is removed."""
+    ids: set[str] = set()
+    if not path.exists():
+        return ids
+    with path.open("rb+") as file:
+        end = 0
+        for text in file:
+            if not text.endswith(b"\n"):
+                break
+            ids.add(msgspec.json.decode(text)["custom_id"])
+            end += len(text)
+        file.truncate(end)
+        file.flush()
+        os.fsync(file.fileno())
+    return ids
+
+
+def _check(text: bytes, number: int, endpoint: str, seen: set[str]) -> LineError | None:
+    try:
+        line = msgspec.json.decode(text, type=Line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return LineError("invalid_json_line", f"Line {number} is not a request: {error}.", number)
+    if not line.custom_id or line.custom_id in seen:
+        return LineError("duplicate_custom_id", f"Line {number} needs a custom_id of its own.", number, "custom_id")
+    seen.add(line.custom_id)
+    if line.method != "POST":
+        return LineError("invalid_method", f"Line {number}: method must be POST.", number, "method")
+    if line.url != endpoint:
+        return LineError(
+            "mismatched_url", f"Line {number}: url must be the batch's endpoint {endpoint}.", number, "url"
+        )
+    if line.body.get("stream"):
+        return LineError("invalid_body", f"Line {number}: a batch cannot stream.", number, "body.stream")
+    return None
