@@ -20,6 +20,7 @@ from . import (
     attention_cascade,
     attention_plan,
     attention_triton,
+    lora_triton,
     rms_norm,
     rope,
     sample_triton,
@@ -27,7 +28,17 @@ from . import (
 )
 from .triton_runtime import INTERPRETED, KernelVariant, triton
 
-OPS = (activation, attention_cascade, attention_plan, attention_triton, rms_norm, rope, sample_triton, sampling_triton)
+OPS = (
+    activation,
+    attention_cascade,
+    attention_plan,
+    attention_triton,
+    lora_triton,
+    rms_norm,
+    rope,
+    sample_triton,
+    sampling_triton,
+)
 """Every module that has Triton kernels."""
 
 _TARGETS = {80: "sm_80", 90: "sm_90a"}

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-HEADER = 4
 TILE_FIELDS = 4
-"""(first token, tokens, slot, 0); slot is -1 in the tiles of base rows, which follow those of adapters."""
+"""(first token, tokens, slot, 0). Tiles of base rows have slot -1 and follow those of adapters; then come tiles without
+tokens, up to the table's capacity."""
 
 DECODE_TILE, PREFILL_TILE = 16, 64
 """Tokens of a tile: the least rows a tensor core takes, and what keeps it busy."""
@@ -30,8 +30,7 @@ Table = npt.NDArray[np.int32]
 class LoraTiles:
     """A filled (or, in a graph, still to be filled) table on the device.
 
-    table: int32 [HEADER + capacity * TILE_FIELDS]: (adapter tiles, all tiles, 0, 0), then the tiles.
-    max_adapter_tiles, max_tiles: no table in this place has more of them; what grids are made of.
+    table: int32 [max_tiles, TILE_FIELDS]. max_adapter_tiles: the tiles of adapters are among the first so many.
     tile: tokens of a tile at most. is_static: the contents change between launches.
     """
 
@@ -44,22 +43,22 @@ class LoraTiles:
 
 def table_entries(max_tokens: int, max_segments: int) -> int:
     """int32 entries of a decode table that can describe any batch of so many tokens and segments."""
-    return HEADER + TILE_FIELDS * _capacity(max_tokens, max_segments, DECODE_TILE)
+    return TILE_FIELDS * _capacity(max_tokens, max_segments, DECODE_TILE)
 
 
 def fill_table(
     table: Table, starts: Sequence[int], slots: Sequence[int], num_rows: int, tile: int = DECODE_TILE
 ) -> None:
-    """Writes the tiles of a batch into `table` [entries], of which only so much is touched as is needed.
+    """Writes the tiles of a batch into `table` [entries].
 
     starts, slots: as for `LoraSegments.build`. num_rows: rows of the batch; those past starts[-1] count as the base's.
     """
-    firsts, counts, owners, num_adapter_tiles = _tiles(starts, slots, num_rows, tile)
-    end = HEADER + TILE_FIELDS * len(firsts)
-    assert end <= len(table), "the batch has more tokens or segments than the table was made for"
-    table[:HEADER] = num_adapter_tiles, len(firsts), 0, 0
-    rows = table[HEADER:end].reshape(-1, TILE_FIELDS)
-    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3] = firsts, counts, owners, 0
+    firsts, counts, owners = _tiles(starts, slots, num_rows, tile)
+    used = len(firsts)
+    rows = table.reshape(-1, TILE_FIELDS)
+    assert used <= len(rows), "the batch has more tokens or segments than the table was made for"
+    rows[:used, 0], rows[:used, 1], rows[:used, 2] = firsts, counts, owners
+    rows[used:, :2], rows[used:, 2], rows[:, 3] = 0, -1, 0
 
 
 def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> LoraTiles:
@@ -75,10 +74,11 @@ def build_tiles(starts: Sequence[int], slots: Sequence[int], device: torch.devic
     """The tiles of one batch, in one copy to the device."""
     counts = np.diff(np.asarray(starts))
     tile = PREFILL_TILE if len(slots) and int(counts.max()) >= _PREFILL_SEGMENT else DECODE_TILE
-    num_tiles = int((-(-counts // tile)).sum()) + -(-starts[0] // tile)
-    table = np.empty(HEADER + TILE_FIELDS * num_tiles, np.int32)
+    adapter_tiles = int((-(-counts // tile)).sum())
+    num_tiles = adapter_tiles + -(-starts[0] // tile)
+    table = np.empty(TILE_FIELDS * num_tiles, np.int32)
     fill_table(table, starts, slots, starts[-1], tile)
-    return LoraTiles(torch.from_numpy(table).to(device), int(table[0]), num_tiles, tile, is_static=False)
+    return LoraTiles(torch.from_numpy(table).to(device), adapter_tiles, num_tiles, tile, is_static=False)
 
 
 def _capacity(max_tokens: int, max_segments: int, tile: int) -> int:
@@ -88,8 +88,8 @@ def _capacity(max_tokens: int, max_segments: int, tile: int) -> int:
 
 def _tiles(
     starts: Sequence[int], slots: Sequence[int], num_rows: int, tile: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """(first token, tokens, slot) of each tile, adapters first, and how many are adapters'."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(first token, tokens, slot) of each tile, adapters first."""
     bounds = np.asarray(starts, dtype=np.int64)
     begins = np.concatenate([bounds[:-1], [0, bounds[-1]]])
     ends = np.concatenate([bounds[1:], [bounds[0], num_rows]])
@@ -98,4 +98,4 @@ def _tiles(
     runs = np.repeat(np.arange(len(per_run)), per_run)
     place = np.arange(len(runs)) - np.repeat(np.cumsum(per_run) - per_run, per_run)
     firsts = begins[runs] + place * tile
-    return firsts, np.minimum(ends[runs] - firsts, tile), owners[runs], int(per_run[:-2].sum())
+    return firsts, np.minimum(ends[runs] - firsts, tile), owners[runs]

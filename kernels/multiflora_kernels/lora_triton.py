@@ -23,14 +23,8 @@ MAX_SITES = 3
 RANKS = 16
 """Rank rows that a program holds at once; it goes on to the next until its adapter's rank is reached."""
 
-_FEW = 4
-"""Up to so many tokens a tile is multiplied without tensor cores, which would work on rows that are not there."""
-
 _MAX_PROGRAMS = 4096
 _ENOUGH_PROGRAMS = 132
-
-_SMALL_K, _LARGE_K, _BLOCK_N = 512, 64, 256
-"""Columns of x that a program multiplies at once (decode: all it has; prefill: a step of its loop), columns of y."""
 
 
 @jit
@@ -45,28 +39,25 @@ def _pick(site: tl.tensor, first: tl.tensor, second: tl.tensor, third: tl.tensor
 
 
 @jit
-def _shrink_few(
-    h: tl.tensor, x: tl.tensor, a: tl.tensor, first: tl.tensor, count: tl.tensor, rank: tl.tensor, k: tl.tensor,
-    k_begin: tl.tensor, k_end: tl.tensor, x_stride: tl.tensor, h_stride: tl.tensor,
-    RANKS: tl.constexpr, BLOCK_K: tl.constexpr,
+def _shrink_token(
+    h: tl.tensor, x: tl.tensor, a: tl.tensor, rank: tl.tensor, k: tl.tensor, k_begin: tl.tensor, k_end: tl.tensor,
+    RANKS: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ) -> None:  # fmt: skip
-    """h[t, :rank] = x[t, k_begin:k_end] . a[:rank, k_begin:k_end] of a few tokens, one after the other."""
-    for r in range(0, rank, RANKS):
-        rows = r + tl.arange(0, RANKS)
+    """h[:rank] = x[k_begin:k_end] . a[:rank, k_begin:k_end] of one token, RANKS x BLOCK_K weights after the other."""
+    chunks = tl.cdiv(k_end - k_begin, BLOCK_K)
+    total = tl.zeros((RANKS,), dtype=tl.float32)
+    for step in tl.range(0, tl.cdiv(rank, RANKS) * chunks, num_stages=STAGES):
+        chunk = step % chunks
+        rows = step // chunks * RANKS + tl.arange(0, RANKS)
         live = rows < rank
-        for t in range(first, first + count):
-            total = tl.zeros((RANKS,), dtype=tl.float32)
-            for start in range(k_begin, k_end, BLOCK_K):
-                columns = start + tl.arange(0, BLOCK_K)
-                inside = columns < k_end
-                weights = tl.load(
-                    a + rows.to(tl.int64)[:, None] * k + columns[None, :],
-                    mask=live[:, None] & inside[None, :],
-                    other=0.0,
-                )
-                values = tl.load(x + tl.cast(t, tl.int64) * x_stride + columns, mask=inside, other=0.0)
-                total += tl.sum(weights.to(tl.float32) * values.to(tl.float32)[None, :], axis=1)
-            tl.store(h + tl.cast(t, tl.int64) * h_stride + rows, total, mask=live)
+        columns = k_begin + chunk * BLOCK_K + tl.arange(0, BLOCK_K)
+        inside = columns < k_end
+        places = a + rows.to(tl.int64)[:, None] * k + columns[None, :]
+        weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        values = tl.load(x + columns, mask=inside, other=0.0).to(tl.float32)
+        product = tl.sum(weights * values[None, :], axis=1)
+        total = tl.where(chunk == 0, product, total + product)
+        tl.store(h + rows, total, mask=live & (chunk == chunks - 1))
 
 
 @jit
@@ -113,26 +104,31 @@ def _shrink_rows(
 
 @jit
 def _shrink_kernel(
-    h: tl.tensor, x: tl.tensor, tiles: tl.tensor, offsets: tl.tensor,
+    h: tl.tensor, x: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor, offsets2: tl.tensor,
     a0: tl.tensor, a1: tl.tensor, a2: tl.tensor, ranks0: tl.tensor, ranks1: tl.tensor, ranks2: tl.tensor,
     k: tl.tensor, x_stride: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor, split_k: tl.tensor, splits: tl.tensor,
-    SITES: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr, DOT: tl.constexpr, FEW: tl.constexpr,
+    items: tl.tensor, SITES: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr, TOKEN_K: tl.constexpr,
+    STAGES: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
     """h: [splits, T, SITES, max_rank] float32, each part of K's share of x [T, K] . A [R, K] of a token's adapter."""
-    items = tl.load(tiles) * splits * SITES
     h_stride = SITES * max_rank
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         site = item % SITES
         split = (item // SITES) % splits
-        tile = tiles + 4 + item // (SITES * splits) * 4
+        tile = tiles + item // (SITES * splits) * 4
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-        rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot)
-        a = _pick(site, a0, a1, a2, SITES) + tl.load(offsets + slot).to(tl.int64) * k
+        used = (slot >= 0) & (count > 0)
+        rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot, mask=used, other=0)
+        a = (
+            _pick(site, a0, a1, a2, SITES)
+            + tl.load(_pick(site, offsets0, offsets1, offsets2, SITES) + slot, mask=used, other=0).to(tl.int64) * k
+        )
         k_begin = split * split_k
         k_end = tl.minimum(k, k_begin + split_k)
         out = h + split.to(tl.int64) * h_split + site * max_rank
-        if count <= FEW:
-            _shrink_few(out, x, a, first, count, rank, k, k_begin, k_end, x_stride, h_stride, 16, 512)
+        if count == 1:
+            row = first.to(tl.int64)
+            _shrink_token(out + row * h_stride, x + row * x_stride, a, rank, k, k_begin, k_end, 16, TOKEN_K, STAGES)
         elif TILE == 16:
             for r in range(0, rank, 16):
                 _shrink_rows(
@@ -151,150 +147,154 @@ def _shrink_kernel(
 
 
 @jit
-def _summed(
-    h: tl.tensor, tokens: tl.tensor, ranks: tl.tensor, here: tl.tensor, live: tl.tensor,
-    h_stride: tl.tensor, h_split: tl.tensor, SPLITS: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """The rank values of a tile, [tokens, ranks]: the shares of all parts of K in their order."""
-    places = h + tokens.to(tl.int64)[:, None] * h_stride + ranks[None, :]
-    inside = here[:, None] & live[None, :]
-    total = tl.load(places, mask=inside, other=0.0)
-    for split in tl.static_range(1, SPLITS):
-        total += tl.load(places + tl.cast(split, tl.int64) * h_split, mask=inside, other=0.0)
-    return total
-
-
-@jit
-def _summed_token(
-    h: tl.tensor, ranks: tl.tensor, live: tl.tensor, h_split: tl.tensor, SPLITS: tl.constexpr, PADDED: tl.constexpr
-) -> tl.tensor:
-    """The rank values of one token, [ranks]; all shares are on their way at once and summed in one fixed order."""
+def _expand_token(
+    y: tl.tensor, h: tl.tensor, b: tl.tensor, bias: tl.tensor, magnitude: tl.tensor, scaled: tl.tensor,
+    rank: tl.tensor, begin: tl.tensor, end: tl.tensor, width: tl.tensor, h_split: tl.tensor,
+    BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, STAGES: tl.constexpr,
+    DORA: tl.constexpr, HAS_BIAS: tl.constexpr,
+) -> None:  # fmt: skip
+    """y[begin:end] += h[:rank] @ b[:rank, begin:end] of one token."""
+    turns = tl.cdiv(rank, RANKS)
     splits = tl.arange(0, PADDED)
-    inside = (splits < SPLITS)[:, None] & live[None, :]
-    return tl.sum(tl.load(h + splits.to(tl.int64)[:, None] * h_split + ranks[None, :], mask=inside, other=0.0), axis=0)
-
-
-@jit
-def _expanded_token(
-    h: tl.tensor, b: tl.tensor, rank: tl.tensor, columns: tl.tensor, inside: tl.tensor, width: tl.tensor,
-    h_split: tl.tensor, BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """h[:rank] @ b[:rank, columns] of one token: float32 [BLOCK_N]."""
     total = tl.zeros((BLOCK_N,), dtype=tl.float32)
-    for r in range(0, rank, RANKS):
-        rows = r + tl.arange(0, RANKS)
+    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * turns, num_stages=STAGES):
+        turn = step % turns
+        rows = turn * RANKS + tl.arange(0, RANKS)
         live = rows < rank
-        weights = tl.load(
-            b + rows.to(tl.int64)[:, None] * width + columns[None, :], mask=live[:, None] & inside[None, :], other=0.0
-        )
-        values = _summed_token(h, rows, live, h_split, SPLITS, PADDED)
-        total += tl.sum(weights.to(tl.float32) * values[:, None], axis=0)
-    return total
+        columns = begin + step // turns * BLOCK_N + tl.arange(0, BLOCK_N)
+        inside = columns < end
+        places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
+        weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        before = tl.load(y + columns, mask=inside, other=0.0).to(tl.float32)
+        shares = tl.load(
+            h + splits.to(tl.int64)[:, None] * h_split + rows[None, :],
+            mask=(splits < SPLITS)[:, None] & live[None, :], other=0.0,
+        )  # fmt: skip
+        product = tl.sum(weights * tl.sum(shares, axis=0)[:, None], axis=0)
+        total = tl.where(turn == 0, before, total) + product
+        result = total
+        if DORA:
+            scale = tl.load(magnitude + columns, mask=inside & scaled, other=1.0)
+            base = tl.zeros((BLOCK_N,), dtype=tl.float32)
+            if HAS_BIAS:
+                base = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+            result = base + scale * (total - base)
+        tl.store(y + columns, result.to(y.dtype.element_ty), mask=inside & (turn == turns - 1))
 
 
 @jit
-def _expanded_rows(
-    h: tl.tensor, b: tl.tensor, tokens: tl.tensor, here: tl.tensor, rank: tl.tensor, columns: tl.tensor,
-    inside: tl.tensor, width: tl.tensor, h_stride: tl.tensor, h_split: tl.tensor,
-    TILE: tl.constexpr, BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, DOT: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """h[tokens, :rank] @ b[:rank, columns] on tensor cores: float32 [TILE, BLOCK_N].
+def _expand_rows(
+    y: tl.tensor, h: tl.tensor, b: tl.tensor, bias: tl.tensor, magnitude: tl.tensor, scaled: tl.tensor,
+    count: tl.tensor, rank: tl.tensor, begin: tl.tensor, end: tl.tensor, width: tl.tensor,
+    y_stride: tl.tensor, h_stride: tl.tensor, h_split: tl.tensor,
+    TILE: tl.constexpr, BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr,
+    DORA: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
+) -> None:  # fmt: skip
+    """The same for the `count` tokens of a tile, on tensor cores.
 
     The rank values go in as the sum of two numbers of the weights' type, so that they are not rounded to it.
     """
+    turns = tl.cdiv(rank, RANKS)
+    tokens = tl.arange(0, TILE)
+    here = tokens < count
+    y_rows = y + tokens.to(tl.int64)[:, None] * y_stride
+    h_rows = h + tokens.to(tl.int64)[:, None] * h_stride
     total = tl.zeros((TILE, BLOCK_N), dtype=tl.float32)
-    for r in range(0, rank, RANKS):
-        rows = r + tl.arange(0, RANKS)
+    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * turns, num_stages=STAGES):
+        turn = step % turns
+        rows = turn * RANKS + tl.arange(0, RANKS)
         live = rows < rank
-        weights = tl.load(
-            b + rows.to(tl.int64)[:, None] * width + columns[None, :], mask=live[:, None] & inside[None, :], other=0.0
-        ).to(DOT)
-        values = _summed(h, tokens, rows, here, live, h_stride, h_split, SPLITS)
+        columns = begin + step // turns * BLOCK_N + tl.arange(0, BLOCK_N)
+        inside = columns < end
+        last = here[:, None] & inside[None, :] & (turn == turns - 1)
+        places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
+        weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(DOT)
+        before = tl.load(y_rows + columns[None, :], mask=last, other=0.0)
+        shares = h_rows + rows[None, :]
+        values = tl.load(shares, mask=here[:, None] & live[None, :], other=0.0)
+        for split in tl.static_range(1, SPLITS):
+            values += tl.load(shares + split * h_split, mask=here[:, None] & live[None, :], other=0.0)
         high = values.to(DOT)
+        total = tl.where(turn == 0, 0.0, total)
         total = tl.dot(high, weights, total, input_precision="ieee")
         if tl.float32 != DOT:
             total = tl.dot((values - high.to(tl.float32)).to(DOT), weights, total, input_precision="ieee")
-    return total
-
-
-@jit
-def _dora(total: tl.tensor, magnitude: tl.tensor, bias: tl.tensor) -> tl.tensor:
-    return bias + magnitude * (total - bias)
+        result = before.to(tl.float32) + total
+        if DORA:
+            scale = tl.load(magnitude + columns, mask=inside & scaled, other=1.0)
+            base = tl.zeros((BLOCK_N,), dtype=tl.float32)
+            if HAS_BIAS:
+                base = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+            result = base[None, :] + scale[None, :] * (result - base[None, :])
+        tl.store(y_rows + columns[None, :], result.to(y.dtype.element_ty), mask=last)
 
 
 @jit
 def _expand_kernel(
-    y: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets: tl.tensor, bias: tl.tensor,
-    b0: tl.tensor, b1: tl.tensor, b2: tl.tensor, ranks0: tl.tensor, ranks1: tl.tensor, ranks2: tl.tensor,
+    y: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor, offsets2: tl.tensor,
+    bias: tl.tensor, b0: tl.tensor, b1: tl.tensor, b2: tl.tensor,
+    ranks0: tl.tensor, ranks1: tl.tensor, ranks2: tl.tensor,
     magnitude0: tl.tensor, magnitude1: tl.tensor, magnitude2: tl.tensor,
     first0: tl.tensor, first1: tl.tensor, first2: tl.tensor, width0: tl.tensor, width1: tl.tensor, width2: tl.tensor,
-    y_stride: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor,
-    SITES: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, BLOCK_N: tl.constexpr,
-    DORA: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr, FEW: tl.constexpr,
+    y_stride: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor, items: tl.tensor, run: tl.tensor,
+    SITES: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, TOKEN_N: tl.constexpr,
+    ROWS_N: tl.constexpr, STAGES: tl.constexpr, DORA: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """y: [T, N] in place, h from `_shrink_kernel`. DORA: bit i says that site i has magnitudes."""
-    before1 = tl.cdiv(width0, BLOCK_N)
-    before2 = before1 + (tl.cdiv(width1, BLOCK_N) if SITES > 1 else 0)
-    blocks = before2 + (tl.cdiv(width2, BLOCK_N) if SITES > 2 else 0)
-    items = tl.load(tiles) * blocks
+    """y: [T, N] in place, h from `_shrink_kernel`; an item is a tile and `run` columns of one site.
+
+    DORA: bit i says that site i has magnitudes.
+    """
+    before1 = tl.cdiv(width0, run)
+    before2 = before1 + (tl.cdiv(width1, run) if SITES > 1 else 0)
+    parts = before2 + (tl.cdiv(width2, run) if SITES > 2 else 0)
     h_stride = SITES * max_rank
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
-        block = item % blocks
-        tile = tiles + 4 + item // blocks * 4
+        part = item % parts
+        tile = tiles + item // parts * 4
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-        site = (block >= before1).to(tl.int32) + (block >= before2).to(tl.int32)
-        rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot)
-        if rank > 0:
+        if (slot >= 0) & (count > 0):
+            site = (part >= before1).to(tl.int32) + (part >= before2).to(tl.int32)
+            rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot)
             width = _pick(site, width0, width1, width2, SITES)
-            b = _pick(site, b0, b1, b2, SITES) + tl.load(offsets + slot).to(tl.int64) * width
-            columns = (block - _pick(site, 0, before1, before2, SITES)) * BLOCK_N + tl.arange(0, BLOCK_N)
-            inside = columns < width
-            place = _pick(site, first0, first1, first2, SITES) + columns
-            values = h + site * max_rank
-            magnitude = tl.full((BLOCK_N,), 1.0, dtype=tl.float32)
-            base = tl.zeros((BLOCK_N,), dtype=tl.float32)
+            b = (
+                _pick(site, b0, b1, b2, SITES)
+                + tl.load(_pick(site, offsets0, offsets1, offsets2, SITES) + slot).to(tl.int64) * width
+            )
+            begin = (part - _pick(site, 0, before1, before2, SITES)) * run
+            end = tl.minimum(width, begin + run)
+            place = _pick(site, first0, first1, first2, SITES)
+            scaled = ((DORA >> site) & 1) != 0
+            scales = magnitude0
             if DORA != 0:
-                scaled = inside & (((DORA >> site) & 1) != 0)
                 scales = _pick(site, magnitude0, magnitude1, magnitude2, SITES) + slot.to(tl.int64) * width
-                magnitude = tl.load(scales + columns, mask=scaled, other=1.0)
-                if HAS_BIAS:
-                    base = tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
-            if count <= FEW:
-                for t in range(first, first + count):
-                    spot = y + tl.cast(t, tl.int64) * y_stride + place
-                    total = tl.load(spot, mask=inside, other=0.0).to(tl.float32)
-                    total += _expanded_token(
-                        values + tl.cast(t, tl.int64) * h_stride, b, rank, columns, inside, width, h_split,
-                        BLOCK_N, 16, SPLITS, PADDED,
-                    )  # fmt: skip
-                    if DORA != 0:
-                        total = _dora(total, magnitude, base)
-                    tl.store(spot, total.to(y.dtype.element_ty), mask=inside)
-            else:
-                tokens = first + tl.arange(0, TILE)
-                here = tl.arange(0, TILE) < count
-                spots = y + tokens.to(tl.int64)[:, None] * y_stride + place[None, :]
-                both = here[:, None] & inside[None, :]
-                sums = _expanded_rows(
-                    values, b, tokens, here, rank, columns, inside, width, h_stride, h_split,
-                    TILE, BLOCK_N, 16, SPLITS, DOT,
+            y_tile = y + first.to(tl.int64) * y_stride + place
+            h_tile = h + first.to(tl.int64) * h_stride + site * max_rank
+            bias_tile = bias
+            if HAS_BIAS:
+                bias_tile = bias + place
+            if count == 1:
+                _expand_token(
+                    y_tile, h_tile, b, bias_tile, scales, scaled, rank, begin, end, width, h_split,
+                    TOKEN_N, 16, SPLITS, PADDED, STAGES, DORA != 0, HAS_BIAS,
                 )  # fmt: skip
-                sums += tl.load(spots, mask=both, other=0.0).to(tl.float32)
-                if DORA != 0:
-                    sums = _dora(sums, magnitude[None, :], base[None, :])
-                tl.store(spots, sums.to(y.dtype.element_ty), mask=both)
+            else:
+                _expand_rows(
+                    y_tile, h_tile, b, bias_tile, scales, scaled, count, rank, begin, end, width,
+                    y_stride, h_stride, h_split, TILE, ROWS_N, 16, SPLITS, STAGES, DORA != 0, HAS_BIAS, DOT,
+                )  # fmt: skip
 
 
 @jit
 def _gather_kernel(
     h: tl.tensor, token_ids: tl.tensor, tiles: tl.tensor, offsets: tl.tensor, a: tl.tensor, ranks: tl.tensor,
-    a_stride: tl.tensor, max_rank: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr,
+    a_stride: tl.tensor, max_rank: tl.tensor, items: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr,
 ) -> None:  # fmt: skip
     """h: [T, max_rank] float32: for an embedding's A [V, R], the row of the token."""
-    for item in range(tl.program_id(0), tl.load(tiles), tl.num_programs(0)):
-        tile = tiles + 4 + item * 4
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        tile = tiles + item * 4
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
-        rank, offset = tl.load(ranks + slot), tl.load(offsets + slot)
+        rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
+        offset = tl.load(offsets + slot, mask=slot >= 0, other=0)
         tokens = first + tl.arange(0, TILE)
         here = tl.arange(0, TILE) < count
         rows = tl.load(token_ids + tokens, mask=here, other=0) * a_stride + offset
@@ -308,19 +308,19 @@ def _gather_kernel(
 def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
     """x: [T, K], rows contiguous; at most MAX_SITES sites. Returns [splits, T, sites, max_rank] float32.
 
-    Only the ranks of tokens that have an adapter are written; `expand_triton_` sums over the splits.
+    Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
     """
     tokens, k = x.shape
-    split_k, splits = _splits(k, len(sites), tiles)
+    split_k = _split_k(k, len(sites), tiles)
+    splits = -(-k // split_k)
     max_rank = max(site.max_rank for site in sites)
     h = torch.empty((splits, tokens, len(sites), max_rank), dtype=torch.float32, device=x.device)
     items = tiles.max_adapter_tiles * splits * len(sites)
-    large = tiles.tile == PREFILL_TILE
     _shrink_kernel[(min(items, _MAX_PROGRAMS),)](
-        h, x, tiles.table, sites[0].offsets, *_three([s.a for s in sites]), *_three([s.ranks for s in sites]),
-        k, x.stride(0), max_rank, h.stride(0), split_k, splits,
-        SITES=len(sites), TILE=tiles.tile, BLOCK_K=_LARGE_K if large else _SMALL_K, DOT=dot_dtype(x.dtype), FEW=_FEW,
-        num_warps=4, num_stages=3 if large else 2,
+        h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
+        *_three([s.ranks for s in sites]),
+        k, x.stride(0), max_rank, h.stride(0), split_k, splits, items,
+        SITES=len(sites), DOT=dot_dtype(x.dtype), **_shrink_form(tiles.tile, x.dtype),
     )  # fmt: skip
     return h
 
@@ -336,35 +336,64 @@ def expand_triton_(
     """y: [T, N] in place, rows contiguous; h from `shrink_triton` for the same sites; site i acts on columns[i]."""
     widths = [end - first for first, end in columns]
     dora = sum(1 << i for i, site in enumerate(sites) if site.magnitude is not None)
-    blocks = sum(-(-width // _BLOCK_N) for width in widths)
-    splits = h.shape[0]
     magnitudes = [sites[0].b if site.magnitude is None else site.magnitude for site in sites]
-    _expand_kernel[(min(tiles.max_adapter_tiles * blocks, _MAX_PROGRAMS),)](
-        y, h, tiles.table, sites[0].offsets, bias if dora else None,
+    run = _columns_of_an_item(sum(widths), tiles)
+    items = tiles.max_adapter_tiles * sum(-(-width // run) for width in widths)
+    _expand_kernel[(min(items, _MAX_PROGRAMS),)](
+        y, h, tiles.table, *_three([s.offsets for s in sites]), bias if dora else None,
         *_three([s.b for s in sites]), *_three([s.ranks for s in sites]), *_three(magnitudes),
-        *_three([first for first, _ in columns]), *_three(widths), y.stride(0), h.shape[3], h.stride(0),
-        SITES=len(sites), TILE=tiles.tile, SPLITS=splits, PADDED=_power_of_two(splits), BLOCK_N=_BLOCK_N,
-        DORA=dora, HAS_BIAS=bias is not None, DOT=dot_dtype(sites[0].b.dtype), FEW=_FEW, num_warps=4,
+        *_three([first for first, _ in columns]), *_three(widths), y.stride(0), h.shape[3], h.stride(0), items, run,
+        SITES=len(sites), SPLITS=h.shape[0], PADDED=_power_of_two(h.shape[0]), DORA=dora,
+        HAS_BIAS=dora != 0 and bias is not None, DOT=dot_dtype(sites[0].b.dtype),
+        **_expand_form(tiles.tile, sites[0].b.dtype, dora),
     )  # fmt: skip
 
 
 def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> torch.Tensor:
     """token_ids: [T] int64. Returns what `shrink_triton` returns, for an embedding: [1, T, 1, max_rank] float32."""
     h = torch.empty((1, len(token_ids), 1, site.max_rank), dtype=torch.float32, device=token_ids.device)
-    _gather_kernel[(min(tiles.max_adapter_tiles, _MAX_PROGRAMS),)](
-        h, token_ids, tiles.table, site.offsets, site.a, site.ranks, site.a.stride(0), site.max_rank,
+    items = tiles.max_adapter_tiles
+    _gather_kernel[(min(items, _MAX_PROGRAMS),)](
+        h, token_ids, tiles.table, site.offsets, site.a, site.ranks, site.a.stride(0), site.max_rank, items,
         TILE=tiles.tile, RANKS=RANKS, num_warps=2,
     )  # fmt: skip
     return h
 
 
-def _splits(k: int, num_sites: int, tiles: LoraTiles) -> tuple[int, int]:
-    """(columns of K in a part, parts). Few distinct numbers: each is a compiled form of the expand kernel."""
+def _split_k(k: int, num_sites: int, tiles: LoraTiles) -> int:
+    """Columns of K that one item multiplies. Few distinct numbers: each is a compiled form of what sums the parts."""
     if tiles.tile != PREFILL_TILE:
-        return _SMALL_K, -(-k // _SMALL_K)
-    wanted = 1 if tiles.max_adapter_tiles * num_sites >= _ENOUGH_PROGRAMS else 4
-    part = -(-k // wanted // _LARGE_K) * _LARGE_K
-    return part, -(-k // part)
+        return 512 if k <= 8192 else 1024
+    parts = 1 if tiles.max_adapter_tiles * num_sites >= _ENOUGH_PROGRAMS else 4
+    return max(256, -(-k // parts // 64) * 64)
+
+
+def _columns_of_an_item(width: int, tiles: LoraTiles) -> int:
+    """The widest that still leaves enough programs: each reads its token's rank values anew."""
+    for run in (1024, 512):
+        if tiles.max_adapter_tiles * width >= run * 8 * _ENOUGH_PROGRAMS:
+            return run
+    return 256
+
+
+def _shrink_form(tile: int, dtype: torch.dtype) -> dict[str, int]:
+    """Block shapes and launch options, by what the compiler's reports say of registers and shared memory."""
+    if dtype == torch.float32:
+        blocks = {"BLOCK_K": 64 if tile == DECODE_TILE else 32, "TOKEN_K": 256, "STAGES": 2}
+        return blocks | {"TILE": tile, "num_warps": 4, "num_stages": 2}
+    if tile == PREFILL_TILE:
+        return {"TILE": tile, "BLOCK_K": 64, "TOKEN_K": 256, "STAGES": 3, "num_warps": 4, "num_stages": 3}
+    return {"TILE": tile, "BLOCK_K": 256, "TOKEN_K": 256, "STAGES": 4, "num_warps": 4, "num_stages": 3, "maxnreg": 112}
+
+
+def _expand_form(tile: int, dtype: torch.dtype, dora: int) -> dict[str, int]:
+    if dtype == torch.float32:
+        registers = 128 if tile == DECODE_TILE else 240
+        return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 1, "num_warps": 4, "maxnreg": registers}
+    if tile == PREFILL_TILE:
+        return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 2, "num_warps": 4}
+    form = {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 128, "STAGES": 3, "num_warps": 4}
+    return form if dora else form | {"maxnreg": 112}
 
 
 def _three(items: Sequence[T]) -> list[T]:
@@ -376,58 +405,59 @@ def _power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
 def kernel_variants() -> Iterator[KernelVariant]:
-    """For the ahead-of-time table: the sites of Llama-3.1-8B, decode and prefill."""
-    for dtype in ("bf16", "fp16", "fp32"):
+    """For the ahead-of-time table: the sites of Llama-3.1-8B; float16 compiles to what bfloat16 does."""
+    for dtype in ("bf16", "fp32"):
         for tile in (DECODE_TILE, PREFILL_TILE):
-            for sites, k in ((3, 4096), (2, 4096), (1, 4096), (1, 14336)):
+            for sites, k in ((3, 4096), (1, 14336)):
                 yield from _linear_variants(dtype, tile, sites, k)
         yield _gather_variant(dtype)
+    yield from _linear_variants("fp16", DECODE_TILE, 2, 4096)
 
 
 def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
-    large = tile == PREFILL_TILE
-    splits = 4 if large else -(-k // _SMALL_K)
+    splits = 4 if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
     dot = getattr(tl, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
-    pointer, ints, floats = f"*{dtype}", "*i32", "*fp32"
-    shrink = dict.fromkeys(["x", "a0", "a1", "a2"], pointer) | dict.fromkeys(["tiles", "offsets"], ints)
-    shrink |= dict.fromkeys(["ranks0", "ranks1", "ranks2"], ints) | {"h": floats}
-    yield KernelVariant(
+    yield _variant(
         f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",
         _shrink_kernel,
-        _signature(_shrink_kernel, shrink),
-        {"SITES": sites, "TILE": tile, "BLOCK_K": _LARGE_K if large else _SMALL_K, "DOT": dot, "FEW": _FEW},
-        unaligned=frozenset({"splits"}),
-        options={"num_warps": 4, "num_stages": 3 if large else 2},
+        {"h": "*fp32", **dict.fromkeys(["x", "a0", "a1", "a2"], f"*{dtype}")},
+        {"SITES": sites, "DOT": dot, **_shrink_form(tile, _DTYPES[dtype])},
     )
-    expand = dict.fromkeys(["y", "b0", "b1", "b2", "bias"], pointer) | dict.fromkeys(["tiles", "offsets"], ints)
-    expand |= dict.fromkeys(["ranks0", "ranks1", "ranks2"], ints) | {"h": floats}
-    expand |= dict.fromkeys(["magnitude0", "magnitude1", "magnitude2"], floats)
     for dora in (0, (1 << sites) - 1):
-        constants = {"SITES": sites, "TILE": tile, "SPLITS": splits, "PADDED": _power_of_two(splits), "DORA": dora}
-        constants |= {"BLOCK_N": _BLOCK_N, "HAS_BIAS": bool(dora), "DOT": dot, "FEW": _FEW}
-        yield KernelVariant(
+        constants = {"SITES": sites, "SPLITS": splits, "PADDED": _power_of_two(splits), "DORA": dora}
+        pointers = dict.fromkeys(["h", "magnitude0", "magnitude1", "magnitude2"], "*fp32")
+        yield _variant(
             f"lora_expand {dtype} tile={tile} sites={sites} k={k}{' dora' if dora else ''}",
             _expand_kernel,
-            _signature(_expand_kernel, expand),
-            constants,
-            options={"num_warps": 4},
+            pointers | dict.fromkeys(["y", "b0", "b1", "b2", "bias"], f"*{dtype}"),
+            constants | {"HAS_BIAS": bool(dora), "DOT": dot} | _expand_form(tile, _DTYPES[dtype], dora),
         )
 
 
 def _gather_variant(dtype: str) -> KernelVariant:
+    constants = {"TILE": PREFILL_TILE, "RANKS": RANKS, "num_warps": 2}
     pointers = {"h": "*fp32", "token_ids": "*i64", "a": f"*{dtype}"}
-    pointers |= dict.fromkeys(["tiles", "offsets", "ranks"], "*i32")
-    constants = {"TILE": PREFILL_TILE, "RANKS": RANKS}
+    return _variant(f"lora_gather {dtype}", _gather_kernel, pointers, constants)
+
+
+_TABLES = dict.fromkeys(
+    ["tiles", "offsets", "ranks", *(f"{name}{i}" for name in ("offsets", "ranks") for i in range(3))], "*i32"
+)
+_UNALIGNED = frozenset({"splits", "items"})
+
+
+def _variant(name: str, kernel: Any, pointers: Mapping[str, str], values: Mapping[str, Any]) -> KernelVariant:
+    """values: constants in upper case, launch options in lower case. What is no pointer or constant is a number."""
+    types = _TABLES | dict(pointers)
     return KernelVariant(
-        f"lora_gather {dtype}",
-        _gather_kernel,
-        _signature(_gather_kernel, pointers),
-        constants,
-        options={"num_warps": 2},
+        name,
+        kernel,
+        {argument: "constexpr" if argument.isupper() else types.get(argument, "i32") for argument in kernel.arg_names},
+        {constant: value for constant, value in values.items() if constant.isupper()},
+        _UNALIGNED & set(kernel.arg_names),
+        {option: value for option, value in values.items() if option.islower()},
     )
-
-
-def _signature(kernel: Any, pointers: Mapping[str, str]) -> dict[str, str]:
-    """Arguments in upper case are constants, those that are no pointers are numbers."""
-    return {name: "constexpr" if name.isupper() else pointers.get(name, "i32") for name in kernel.arg_names}

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from multiflora_kernels.lora_tiles import (
     DECODE_TILE,
-    HEADER,
     PREFILL_TILE,
     build_tiles,
     fill_table,
@@ -23,14 +22,14 @@ from multiflora_kernels.lora_tiles import (
 
 def owners(table: np.ndarray, num_rows: int, tile: int) -> list[int]:
     """The slot of every row, as the tiles say it; checks that adapters come first and nothing comes twice."""
-    num_adapter_tiles, num_tiles = int(table[0]), int(table[1])
-    slots = [-2] * num_rows
-    for index, (first, count, slot, _) in enumerate(table[HEADER : HEADER + 4 * num_tiles].reshape(-1, 4).tolist()):
-        assert (slot >= 0) == (index < num_adapter_tiles)
-        assert 0 < count <= tile
+    slots, kinds = [-2] * num_rows, list[int]()
+    for first, count, slot, _ in table.reshape(-1, 4).tolist():
+        kinds.append(2 if count == 0 else 1 if slot < 0 else 0)
+        assert count <= tile
         for row in range(first, first + count):
             assert slots[row] == -2
             slots[row] = slot
+    assert kinds == sorted(kinds)
     return slots
 
 
@@ -52,8 +51,8 @@ def test_every_row_is_in_one_tile(base, counts, padding):
     assert owners(table, num_rows, DECODE_TILE) == expected_owners(starts, slots, num_rows)
     tiles = build_tiles(starts, slots, "cpu")
     assert owners(tiles.table.numpy(), starts[-1], tiles.tile) == expected_owners(starts, slots, starts[-1])
-    assert tiles.max_adapter_tiles == tiles.table[0]
-    assert len(tiles.table) == HEADER + 4 * tiles.max_tiles
+    assert tiles.max_adapter_tiles == (tiles.table.view(-1, 4)[:, 2] >= 0).sum()
+    assert len(tiles.table) == 4 * tiles.max_tiles
 
 
 def test_long_segments_get_large_tiles():
@@ -67,8 +66,8 @@ def test_a_static_table_takes_whatever_fits_and_nothing_else():
     host = np.zeros(len(table), np.int32)
     for starts in ([64], [0, *range(57, 65)], [0, 64], [1, 2, 3, 4, 5, 6, 7, 8, 63]):
         fill_table(host, starts, list(range(len(starts) - 1)), 64)
-        assert host[0] <= tiles.max_adapter_tiles
-        assert host[1] <= tiles.max_tiles
+        assert (host.reshape(-1, 4)[tiles.max_adapter_tiles :, 2] < 0).all()
+        assert owners(host, 64, DECODE_TILE) == expected_owners(starts, list(range(len(starts) - 1)), 64)
     with pytest.raises(AssertionError, match="more tokens or segments"):
         fill_table(host, list(range(65)), list(range(64)), 64)
 
