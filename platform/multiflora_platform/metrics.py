@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
+from multiflora_engine.request import SamplingParams
 from multiflora_platform.gateway.errors import ApiError
 from multiflora_platform.gateway.observers import Observer
 
@@ -23,6 +24,7 @@ MAX_ADAPTER_LABELS = 256
 _TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
 _ITL = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 40)
 _E2E = (0.05, 0.1, 0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960)
+_COUNTS = (1, 2, 5, 10, 20)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
 
@@ -52,6 +54,20 @@ class Metrics:
         self.queue = self._histogram("vllm:request_queue_time_seconds", "Seconds before it first runs", _TTFT)
         self.itl = self._histogram("vllm:inter_token_latency_seconds", "Seconds between two tokens", _ITL)
         self.e2e = self._histogram("vllm:e2e_request_latency_seconds", "Seconds from arrival to end", _E2E)
+        self.prefill = self._histogram("vllm:request_prefill_time_seconds", "Seconds from start to first token", _E2E)
+        self.decode = self._histogram("vllm:request_decode_time_seconds", "Seconds from first to last token", _E2E)
+        self.inference = self._histogram("vllm:request_inference_time_seconds", "Seconds from start to end", _E2E)
+        self.tpot = self._histogram(
+            "vllm:request_time_per_output_token_seconds", "A request's mean seconds between tokens", _ITL
+        )
+        self.params_n = self._histogram("vllm:request_params_n", "Answers asked for", _COUNTS)
+        self.params_max_tokens = self._histogram("vllm:request_params_max_tokens", "Tokens asked for at most", _TOKENS)
+        self.most_generated = self._histogram(
+            "vllm:request_max_num_generation_tokens", "Tokens of a request's longest answer", _TOKENS
+        )
+        self.computed = self._histogram(
+            "vllm:request_prefill_kv_computed_tokens", "Prompt tokens that the prefix cache did not have", _TOKENS
+        )
         self.request_prompt = self._histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", _TOKENS)
         self.request_generation = self._histogram("vllm:request_generation_tokens", "Tokens of an answer", _TOKENS)
         self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens")
@@ -62,13 +78,16 @@ class Metrics:
         self._requests = Counter(
             "multiflora_requests", "Ended prompts", ["model_name", "adapter", "outcome"], registry=self._registry
         )
+        self._tokens = Counter(
+            "multiflora_adapter_tokens", "Tokens", ["model_name", "adapter", "kind"], registry=self._registry
+        )
         self._http = Counter(
             "multiflora_http_requests", "HTTP responses", ["method", "route", "status"], registry=self._registry
         )
 
-    def prompt(self, adapter: str | None, num_tokens: int, arrival: float) -> PromptMetrics:
+    def prompt(self, adapter: str | None, num_tokens: int, params: SamplingParams, arrival: float) -> PromptMetrics:
         """arrival: Unix seconds."""
-        return PromptMetrics(self, adapter, num_tokens, time.time() - arrival)
+        return PromptMetrics(self, adapter, num_tokens, params, time.time() - arrival)
 
     def http(self, method: str, route: str, status: int) -> None:
         """route: as declared, never a client's path."""
@@ -77,8 +96,12 @@ class Metrics:
     def answered(self, reason: str) -> None:
         self._success.labels(self._model, reason).inc()
 
-    def ended(self, adapter: str | None, outcome: str) -> None:
-        self._requests.labels(self._model, self._label(adapter), outcome).inc()
+    def ended(self, adapter: str | None, outcome: str, tokens: Mapping[str, int]) -> None:
+        """tokens: by kind."""
+        label = self._label(adapter)
+        self._requests.labels(self._model, label, outcome).inc()
+        for kind, count in tokens.items():
+            self._tokens.labels(self._model, label, kind).inc(count)
 
     def render(self, view: EngineView) -> bytes:
         """The text format, 0.0.4."""
@@ -105,19 +128,30 @@ class Metrics:
 class PromptMetrics(Observer):
     """Of one prompt, from arrival to end. elapsed: seconds since arrival when this is made."""
 
-    def __init__(self, metrics: Metrics, adapter: str | None, num_tokens: int, elapsed: float) -> None:
+    def __init__(
+        self, metrics: Metrics, adapter: str | None, num_tokens: int, params: SamplingParams, elapsed: float
+    ) -> None:
         self._metrics = metrics
         self._adapter = adapter
         self._num_prompt = num_tokens
         self._arrival = time.perf_counter() - elapsed
+        self._queued = 0.0
+        self._cached = 0
+        self._first: float | None = None
         self._last: dict[int, float] = {}
         self._counts: dict[int, int] = {}
+        metrics.params_n.observe(params.n)
+        metrics.params_max_tokens.observe(params.max_tokens or 0)
 
     def started(self, cached_tokens: int, queued_seconds: float) -> None:
-        self._metrics.queue.observe(queued_seconds)
-        self._metrics.prompt_tokens.inc(self._num_prompt)
-        self._metrics.request_prompt.observe(self._num_prompt)
-        self._metrics.ttft.observe(time.perf_counter() - self._arrival)
+        metrics, self._first = self._metrics, time.perf_counter()
+        self._queued, self._cached = queued_seconds, cached_tokens
+        metrics.queue.observe(queued_seconds)
+        metrics.prompt_tokens.inc(self._num_prompt)
+        metrics.request_prompt.observe(self._num_prompt)
+        metrics.computed.observe(self._num_prompt - cached_tokens)
+        metrics.ttft.observe(self._first - self._arrival)
+        metrics.prefill.observe(max(0.0, self._first - self._arrival - queued_seconds))
 
     def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
         now = time.perf_counter()
@@ -129,15 +163,25 @@ class PromptMetrics(Observer):
         self._metrics.generation_tokens.inc(len(token_ids))
 
     def answered(self, index: int, reason: str) -> None:
+        count = self._counts.get(index, 0)
         self._metrics.answered(reason)
-        self._metrics.request_generation.observe(self._counts.get(index, 0))
+        self._metrics.request_generation.observe(count)
+        if count > 1 and self._first is not None:
+            self._metrics.tpot.observe((self._last[index] - self._first) / (count - 1))
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
+        metrics, generated = self._metrics, sum(self._counts.values())
         if outcome == "ok":
-            self._metrics.e2e.observe(time.perf_counter() - self._arrival)
+            now = time.perf_counter()
+            metrics.e2e.observe(now - self._arrival)
+            metrics.inference.observe(max(0.0, now - self._arrival - self._queued))
+            metrics.most_generated.observe(max(self._counts.values(), default=0))
         else:
-            self._metrics.answered(outcome)
-        self._metrics.ended(self._adapter, outcome)
+            metrics.answered(outcome)
+        if self._first is not None:
+            metrics.decode.observe(max(self._last.values(), default=self._first) - self._first)
+        prompt = self._num_prompt if self._first is not None else 0
+        metrics.ended(self._adapter, outcome, {"prompt": prompt, "cached": self._cached, "generated": generated})
 
 
 class _Snapshot(Collector):

@@ -12,6 +12,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import msgspec
 from starlette.datastructures import Headers
@@ -85,12 +86,18 @@ class RequestLog:
         method = scope["method"] if status != 405 and route != "unmatched" else "ANY"
         self._services.metrics.http(method, route, status or 500)
         if access_log.isEnabledFor(logging.INFO):
+            state = scope.get("state", {})
+            principal = state.get("principal")
             line = {
                 "request_id": request_id,
                 "method": scope["method"],
                 "path": scope["path"],
                 "status": status or 500,
                 "seconds": round(seconds, 4),
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "key": None if principal is None else principal.key_id,
+                "tenant": None if principal is None else principal.tenant,
+                "model": state.get("model"),
                 "client": (scope.get("client") or ("", 0))[0],
             }
             access_log.info(msgspec.json.encode(line).decode("utf-8", "replace"))

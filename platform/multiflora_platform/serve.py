@@ -35,6 +35,7 @@ from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.metrics import Metrics
+from multiflora_platform.middleware import access_log
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.errors import RegistryError, VersionRejected
@@ -44,6 +45,7 @@ from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.tracing import Tracing
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,11 @@ def serve(settings: Settings) -> int:
 
 
 def _log_to_stderr(level: str) -> None:
-    """Other packages' notes on their own progress are for debugging."""
+    """Other packages' notes on their own progress are for debugging. Access lines stay pure JSON."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    bare = logging.StreamHandler()
+    bare.setFormatter(logging.Formatter("%(message)s"))
+    access_log.handlers, access_log.propagate = [bare], False
     if level == "info":
         for package in ("alembic", "uvicorn", "httpx", "huggingface_hub"):
             logging.getLogger(package).setLevel(logging.WARNING)
@@ -185,6 +190,10 @@ async def _parts(
             on_progress=display.update,
         )
         registry.attach(EngineLink(engine))
+        tracing = None
+        if settings.otlp_traces_endpoint is not None:
+            tracing = Tracing.open(settings.otlp_traces_endpoint)
+            stack.callback(tracing.close)
         grammars = GrammarCompiler(
             opened.served.tokenizer, opened.config.vocab_size, frozenset(opened.config.eos_token_ids)
         )
@@ -203,6 +212,7 @@ async def _parts(
             usage=usage,
             grammars=grammars,
             shadows=shadows,
+            tracing=tracing,
             seeding=True,
         )
         registry.warm_up.run_prompts = PromptWarmer(services).run

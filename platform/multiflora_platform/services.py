@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from multiflora_platform.gateway.shadows import Shadows
     from multiflora_platform.registry.service import Registry
     from multiflora_platform.settings import Settings
+    from multiflora_platform.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Services:
     usage: UsageLedger
     grammars: GrammarCompiler
     shadows: Shadows
+    tracing: Tracing | None = None
     seeding: bool = False
     draining: bool = False
     active: set[Generation] = field(default_factory=set)

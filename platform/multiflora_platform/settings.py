@@ -74,6 +74,9 @@ class Settings(BaseModel):
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
     max_upload_bytes: int = Field(4 << 30, ge=1024, description="largest adapter upload")
+    otlp_traces_endpoint: str | None = Field(
+        None, description="OTLP collector (HTTP) that traces go to; needs multiflora[otel]"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
     @field_validator("lora_modules")

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from starlette.requests import Request
 
@@ -44,6 +45,8 @@ class Admission:
         self.body = body
         self.arrival = time.time()
         self._principal = principal
+        self._headers = request.headers
+        request.state.model = body.model
         self._held = ExitStack()
         if self.services.engine.client.ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")
@@ -105,15 +108,33 @@ class Admission:
             pooling=pooling,
             grammar=grammar,
         )
-        metrics = self.services.metrics.prompt(self.target.adapter, len(ids), self.arrival)
+        metrics = self.services.metrics.prompt(self.target.adapter, len(ids), params, self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
         observers: list[Observer] = [metrics, meter]
+        if self.services.tracing is not None:
+            observers.append(self.services.tracing.follow(self._headers, self._facts(request), self.arrival))
         if self.target.rollout is not None:
             rollouts, shadows = self.services.registry.rollouts, self.services.shadows
             observers.append(RolloutWatch(rollouts, shadows, self.target.rollout, self.target.number, request))
         generation = Generation(self.services, request, self.target.adapter, observers, beams)
         self._held.callback(generation.close)
         return generation
+
+    def _facts(self, request: GenerateRequest) -> dict[str, Any]:
+        """What a trace says of a request, in OpenTelemetry's names where there are some."""
+        params = request.params
+        return {
+            "gen_ai.request.id": request.id,
+            "gen_ai.request.model": self.body.model,
+            "gen_ai.request.max_tokens": params.max_tokens,
+            "gen_ai.request.temperature": params.temperature,
+            "gen_ai.request.top_p": params.top_p,
+            "gen_ai.request.choice.count": params.n,
+            "gen_ai.usage.input_tokens": len(request.prompt_token_ids),
+            "multiflora.adapter": self.target.adapter,
+            "multiflora.adapter_digest": self.target.digest,
+            "multiflora.tenant": self._principal.tenant,
+        }
 
     def _cache_salt(self) -> str:
         """The tenant's, narrowed by the client's: hashed together, so that no client can name another tenant's."""

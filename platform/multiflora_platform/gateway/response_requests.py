@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from multiflora_platform.gateway.errors import ApiError, invalid, unsupported
-from multiflora_platform.gateway.requests import ChatRequest, GenerationRequest
+from multiflora_platform.gateway.requests import ChatRequest, GenerationRequest, ResponseFormat
 
 _LOGPROBS = "message.output_text.logprobs"
 _STORED = ("previous_response_id", "conversation", "background", "prompt", "context_management")
@@ -46,7 +48,7 @@ def chat_request(body: ResponseRequest) -> ChatRequest:
     _refuse(body)
     shared = {name: getattr(body, name) for name in GenerationRequest.__struct_fields__}
     return ChatRequest(
-        **{**shared, "response_format": _response_format(body) or body.response_format, "stream_options": None},
+        **{**shared, "response_format": _response_format(body), "stream_options": None},
         messages=_messages(body),
         max_completion_tokens=body.max_output_tokens,
         logprobs=_LOGPROBS in (body.include or ()) or None,
@@ -132,8 +134,14 @@ def _tool_choice(choice: Any) -> Any:
     return choice
 
 
-def _response_format(body: ResponseRequest) -> Any:
+def _response_format(body: ResponseRequest) -> ResponseFormat | None:
+    """text.format, whose JSON schema stands flat beside its type."""
     form = (body.text or {}).get("format")
+    if form is None:
+        return body.response_format
     if isinstance(form, dict) and form.get("type") == "json_schema":
-        return {"type": "json_schema", "json_schema": {key: value for key, value in form.items() if key != "type"}}
-    return form
+        form = {"type": "json_schema", "json_schema": {key: value for key, value in form.items() if key != "type"}}
+    try:
+        return msgspec.convert(form, ResponseFormat)
+    except msgspec.ValidationError as error:
+        raise invalid("text.format", f"text.format cannot be used: {error}.") from None

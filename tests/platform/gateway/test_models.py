@@ -126,6 +126,16 @@ async def test_metrics(house: House) -> None:
         'vllm:inter_token_latency_seconds_count{model_name="base"} 3.0',
         'vllm:time_per_output_token_seconds_count{model_name="base"} 3.0',
         'vllm:e2e_request_latency_seconds_count{model_name="base"} 1.0',
+        'vllm:request_prefill_time_seconds_count{model_name="base"} 1.0',
+        'vllm:request_decode_time_seconds_count{model_name="base"} 1.0',
+        'vllm:request_inference_time_seconds_count{model_name="base"} 1.0',
+        'vllm:request_time_per_output_token_seconds_count{model_name="base"} 1.0',
+        'vllm:request_params_max_tokens_sum{model_name="base"} 4.0',
+        'vllm:request_params_n_sum{model_name="base"} 1.0',
+        'vllm:request_max_num_generation_tokens_sum{model_name="base"} 4.0',
+        'vllm:request_prefill_kv_computed_tokens_sum{model_name="base"} 2.0',
+        'multiflora_adapter_tokens_total{adapter="sql",kind="cached",model_name="base"} 1.0',
+        'multiflora_adapter_tokens_total{adapter="sql",kind="generated",model_name="base"} 4.0',
         'vllm:cache_config_info{block_size="16",model_name="base",num_gpu_blocks="64"} 1.0',
         'multiflora_requests_total{adapter="sql",model_name="base",outcome="ok"} 1.0',
         'multiflora_http_requests_total{method="POST",route="/v1/completions",status="404"} 1.0',
@@ -143,7 +153,7 @@ async def test_metrics(house: House) -> None:
 
 async def test_labels_stay_bounded(house: House) -> None:
     for number in range(400):
-        house.services.metrics.ended(f"adapter{number}", "ok")
+        house.services.metrics.ended(f"adapter{number}", "ok", {"generated": 1})
         await house.http.get(f"/nowhere/{number}")
         await house.http.request(f"M{number}", "/v1/models")
     text = (await house.http.get("/metrics")).text

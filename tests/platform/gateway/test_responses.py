@@ -104,6 +104,8 @@ async def test_a_failure_within_a_stream(house: House) -> None:
         ({"include": ["file_search_call.results"]}, "include"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"n": 2}, "n"),
+        ({"text": {"format": {"type": "yaml"}}}, "text.format"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}}, "text.format"),
         ({"input": []}, "input"),
         ({"input": [{"role": "alien", "content": "x"}]}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
