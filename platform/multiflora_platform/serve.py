@@ -46,6 +46,7 @@ from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.tracing import Tracing
+from multiflora_platform.webhooks.service import Webhooks
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,9 @@ async def _parts(
             registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
+        webhooks = Webhooks(registry.database, keys.secret, settings.allow_webhook_target)
+        webhooks.dispatcher.start()
+        stack.push_async_callback(webhooks.close)
         usage = UsageLedger(registry.database)
         usage.start()
         stack.push_async_callback(usage.close)
@@ -213,6 +217,7 @@ async def _parts(
             grammars=grammars,
             shadows=shadows,
             tracing=tracing,
+            webhooks=webhooks,
             seeding=True,
         )
         registry.warm_up.run_prompts = PromptWarmer(services).run

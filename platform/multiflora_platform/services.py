@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from multiflora_platform.registry.service import Registry
     from multiflora_platform.settings import Settings
     from multiflora_platform.tracing import Tracing
+    from multiflora_platform.webhooks.service import Webhooks
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Services:
     usage: UsageLedger
     grammars: GrammarCompiler
     shadows: Shadows
+    webhooks: Webhooks
     tracing: Tracing | None = None
     seeding: bool = False
     draining: bool = False

@@ -5,6 +5,7 @@ Owns names, defaults, bounds and where each value came from. Does not know the c
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ class Settings(BaseModel):
     database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
     data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")
     allow_source_root: Paths = Field((), description="folder below which file:// sources are allowed; repeatable")
+    allow_webhook_target: Words = Field((), description="network, as 10.0.0.0/8, that webhooks may reach; repeatable")
     allowed_host: Words = Field((), description="further Host header that is accepted; repeatable")
     no_auth: bool = Field(False, description="serve without keys; only on a loopback address")
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
@@ -87,6 +89,13 @@ class Settings(BaseModel):
             if not name or not path:
                 raise ValueError(f"{module!r} is not name=path")
         return modules
+
+    @field_validator("allow_webhook_target")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            ipaddress.ip_network(network, strict=False)
+        return networks
 
     @field_validator("tensor_parallel_size")
     @classmethod

@@ -9,7 +9,8 @@
     ├── SourceNotFound 404          ├── TenantExists 409         ├── PreconditionRequired 428
     ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── CommandFailed 502
     ├── VersionNotFound 404         ├── RolloutConflict 409      ├── Unavailable 503
-    └── SourceUnreachable 502       └── NothingToRollBack 409    └── InsufficientStorage 507
+    ├── TargetRefused 403           ├── NothingToRollBack 409    └── InsufficientStorage 507
+    └── SourceUnreachable 502       └── WebhookNotFound 404
 
 DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
 """
@@ -87,6 +88,14 @@ class RolloutConflict(RegistryError):
 
 class TenantNotFound(RegistryError):
     status, slug, title = 404, "tenant-not-found", "No such tenant"
+
+
+class WebhookNotFound(RegistryError):
+    status, slug, title = 404, "webhook-not-found", "No such webhook"
+
+
+class TargetRefused(RegistryError):
+    status, slug, title = 403, "target-refused", "The webhook's address is not allowed"
 
 
 class KeyNotFound(RegistryError):

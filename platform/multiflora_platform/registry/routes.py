@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
 from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, rollout_routes, version_routes
+from multiflora_platform.webhooks import routes as webhook_routes
 
 router = APIRouter(prefix="/api/v1")
 PARTS = (
@@ -17,6 +18,7 @@ PARTS = (
     operations_routes,
     auth_routes,
     usage_routes,
+    webhook_routes,
 )
 for part in PARTS:
     router.include_router(part.router)

@@ -268,6 +268,42 @@ class Event(Base):
     at: Mapped[datetime]
 
 
+class Webhook(Base):
+    """events: patterns of types. generation: of the signing key. cursor: id of the last event that was looked at."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[str]]
+    description: Mapped[str] = mapped_column(Text)
+    generation: Mapped[int]
+    cursor: Mapped[int] = mapped_column(BigInteger)
+    disabled: Mapped[bool]
+    created_by: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+
+
+class WebhookDelivery(Base):
+    """state: pending, delivered or failed. next_attempt_at: while one runs, when somebody else may take it over."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index(None, "state", "next_attempt_at"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"), index=True)
+    message_id: Mapped[str] = mapped_column(String(64))
+    type: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    next_attempt_at: Mapped[datetime]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+
+
 class AuditRow(Base):
     __tablename__ = "audit"
     __table_args__ = ({"sqlite_autoincrement": True},)

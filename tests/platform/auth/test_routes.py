@@ -24,6 +24,15 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
 }
 OWNERS_AND_ADMINS = {
+    ("GET", "/webhooks"),
+    ("POST", "/webhooks"),
+    ("GET", "/webhooks/{webhook_id}"),
+    ("PATCH", "/webhooks/{webhook_id}"),
+    ("DELETE", "/webhooks/{webhook_id}"),
+    ("POST", "/webhooks/{webhook_id}:rotate"),
+    ("POST", "/webhooks/{webhook_id}:test"),
+    ("GET", "/webhooks/{webhook_id}/deliveries"),
+    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery}:redeliver"),
     ("POST", "/adapters/{name}/aliases/{alias}:protect"),
     ("POST", "/adapters/{name}/aliases/{alias}:unprotect"),
     ("PATCH", "/adapters/{name}"),
@@ -38,6 +47,15 @@ OWNERS_AND_ADMINS = {
     ("POST", "/adapters/{name}/aliases/{alias}/rollout:abort"),
 }
 ADMINS = {
+    ("GET", "/webhooks"),
+    ("POST", "/webhooks"),
+    ("GET", "/webhooks/{webhook_id}"),
+    ("PATCH", "/webhooks/{webhook_id}"),
+    ("DELETE", "/webhooks/{webhook_id}"),
+    ("POST", "/webhooks/{webhook_id}:rotate"),
+    ("POST", "/webhooks/{webhook_id}:test"),
+    ("GET", "/webhooks/{webhook_id}/deliveries"),
+    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery}:redeliver"),
     ("POST", "/adapters/{name}/aliases/{alias}:protect"),
     ("POST", "/adapters/{name}/aliases/{alias}:unprotect"),
     ("POST", "/adapters/{name}:load"),
@@ -76,7 +94,7 @@ async def test_each_route_for_each_role(house, method, path):
     await house.adapter("a", 1)
     tenant = await house.tenant("acme")
     key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
-    url = path.format(name="a", alias="default", number=1, key_id=key, tenant="acme")
+    url = path.format(name="a", alias="default", number=1, key_id=key, tenant="acme", webhook_id="wh_x", delivery=1)
     before = (await house.admin.get("/events")).json()
 
     for client in (house.client(None), house.client("mf-wrong")):

@@ -56,6 +56,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             usage=FakeLedger(),
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
             shadows=Shadows(registry, supervisor),
+            webhooks=SimpleNamespace(),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

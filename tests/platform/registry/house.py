@@ -24,6 +24,7 @@ from multiflora_platform.registry.database import private_folder
 from multiflora_platform.registry.migrate import upgrade
 from multiflora_platform.registry.routes import router
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"
 SITE = "model.layers.0.self_attn.q_proj"
@@ -100,7 +101,10 @@ class House:
         self.keys = await KeyStore.open(self.registry.database, self.data, admin_keys=[ADMIN])
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
-        self.app.state.services = SimpleNamespace(registry=self.registry, keys=self.keys, usage=self.usage)
+        self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
+        self.app.state.services = SimpleNamespace(
+            registry=self.registry, keys=self.keys, usage=self.usage, webhooks=self.webhooks
+        )
         self.app.include_router(router)
         problems.install(self.app)
         self.admin = self.client(ADMIN)
@@ -119,6 +123,7 @@ class House:
         if self.closed:
             return
         self.closed = True
+        await self.webhooks.close()
         await self.usage.close()
         await self.keys.close()
         await self.registry.close()

@@ -38,7 +38,7 @@ def test_migrations_make_what_the_models_say(url):
         unique = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'uq_adapters_name'")).scalar_one()
         counted = connection.execute(text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")).scalars()
         assert "deleted_at IS NULL" in unique
-        assert set(counted) == {"alias_history", "events", "audit"}
+        assert set(counted) == {"alias_history", "events", "audit", "webhook_deliveries"}
     engine.dispose()
 
 

@@ -1,0 +1,207 @@
+"""Turns events into deliveries, and sees each delivery through its attempts.
+
+Which events became deliveries is a cursor of the webhook, moved in the transaction that makes them: none is left out
+and none is doubled, whenever the server ends. An attempt that a crash cuts off is made again by whoever finds it late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+
+from sqlalchemy import Select, delete, func, select
+
+from multiflora_platform.auth.secret import Secret
+from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.registry.errors import WebhookNotFound
+from multiflora_platform.registry.tables import Event, Webhook, WebhookDelivery
+from multiflora_platform.webhooks.bodies import Delivery
+from multiflora_platform.webhooks.sender import GONE, Attempt, Message, Sender
+from multiflora_platform.webhooks.signing import signing_key
+from multiflora_platform.webhooks.subscriptions import delivery_view
+
+_log = logging.getLogger(__name__)
+# Seconds after each failed attempt; after the last one it has failed. Those of Standard Webhooks.
+BACKOFF = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+AT_ONCE = 16
+IDLE_SECONDS = 1.0
+KEPT = timedelta(days=7)
+_LEASE = timedelta(seconds=60)
+_BATCH = 500
+_ACTOR = "system/webhooks"
+
+
+class Dispatcher:
+    """`start` it, `close` it; `test` sends one message now."""
+
+    def __init__(self, database: Database, secret: Secret, sender: Sender) -> None:
+        self._database = database
+        self._secret = secret
+        self._sender = sender
+        self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+        self._cleaned = datetime.min.replace(tzinfo=UTC)
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Attempts that run are cut off, and made again by the next server."""
+        tasks = [task for task in (self._loop, *self._running) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._sender.close()
+
+    async def test(self, webhook_id: str, actor: str) -> Delivery:
+        """A `webhook.test` message, tried once, its outcome in the log like any other's. Raises WebhookNotFound."""
+
+        async def begin(change: Change) -> tuple[Webhook, WebhookDelivery]:
+            webhook = await change.session.get(Webhook, webhook_id)
+            if webhook is None:
+                raise WebhookNotFound(f"There is no webhook {webhook_id[:40]!r}.")
+            data = {"webhook": webhook_id, "at": change.now.isoformat()}
+            delivery = _delivery(webhook, f"test_{secrets.token_hex(8)}", "webhook.test", data, change.now)
+            delivery.attempts, delivery.next_attempt_at = len(BACKOFF) + 1, change.now + _LEASE
+            change.session.add(delivery)
+            await change.session.flush()
+            change.record("webhook.tested", webhook_id, webhook=webhook_id)
+            return webhook, delivery
+
+        webhook, delivery = await self._database.write(actor, begin)
+        return await self._attempt(webhook, delivery)
+
+    async def turn(self) -> None:
+        """New events become deliveries, due deliveries are sent in the background."""
+        if await self._has_new_events():
+            await self._database.write(_ACTOR, self._fan_out)
+        if len(self._running) < AT_ONCE and await self._has_due():
+            for webhook, delivery in await self._database.write(_ACTOR, self._claim):
+                task = asyncio.create_task(self._deliver(webhook, delivery))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def _run(self) -> None:
+        while True:
+            seen = self._database.commits
+            try:
+                await self.turn()
+            except Exception as error:
+                _log.warning("webhooks could not be looked after, and will be in a moment: %s", error)
+            await self._rest(seen)
+
+    async def _rest(self, seen: int) -> None:
+        """Until something was committed after `seen`, or a moment has passed: a retry may be due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_SECONDS), self._database.changed:
+                await self._database.changed.wait_for(lambda: self._database.commits != seen)
+
+    async def _has_new_events(self) -> bool:
+        async with self._database.read() as session:
+            oldest = await session.scalar(select(func.min(Webhook.cursor)).where(Webhook.disabled.is_(False)))
+            newest = await session.scalar(select(func.max(Event.id))) if oldest is not None else None
+        return oldest is not None and newest is not None and newest > oldest
+
+    async def _fan_out(self, change: Change) -> None:
+        webhooks = await change.session.scalars(select(Webhook).where(Webhook.disabled.is_(False)))
+        for webhook in webhooks:
+            query = select(Event).where(Event.id > webhook.cursor).order_by(Event.id).limit(_BATCH)
+            for event in await change.session.scalars(query):
+                webhook.cursor = event.id
+                if any(fnmatchcase(event.type, pattern) for pattern in webhook.events):
+                    data = {"id": event.id, "type": event.type, "adapter": event.adapter, "payload": event.payload}
+                    data["at"] = event.at.isoformat()
+                    change.session.add(_delivery(webhook, f"evt_{event.id}", event.type, data, change.now))
+        if change.now - self._cleaned > timedelta(hours=1):
+            self._cleaned = change.now
+            old = WebhookDelivery.created_at < change.now - KEPT
+            await change.session.execute(delete(WebhookDelivery).where(old, WebhookDelivery.state != "pending"))
+
+    async def _has_due(self) -> bool:
+        async with self._database.read() as session:
+            return await session.scalar(_due(datetime.now(UTC)).limit(1)) is not None
+
+    async def _claim(self, change: Change) -> Sequence[tuple[Webhook, WebhookDelivery]]:
+        """Nobody else sends them while the lease lasts."""
+        rows = list(await change.session.scalars(_due(change.now).limit(AT_ONCE - len(self._running))))
+        claimed = []
+        for row in rows:
+            row.attempts += 1
+            row.next_attempt_at = change.now + _LEASE
+            webhook = await change.session.get(Webhook, row.webhook_id)
+            assert webhook is not None, "a webhook's deliveries go with it"
+            claimed.append((webhook, row))
+        return claimed
+
+    async def _deliver(self, webhook: Webhook, delivery: WebhookDelivery) -> None:
+        try:
+            await self._attempt(webhook, delivery)
+        except Exception as error:
+            _log.warning("the outcome of %s could not be noted: %s", delivery.message_id, error)
+
+    async def _attempt(self, webhook: Webhook, delivery: WebhookDelivery) -> Delivery:
+        key = signing_key(self._secret, webhook.id, webhook.generation)
+        attempt = await self._sender.send(Message(delivery.message_id, webhook.url, key, delivery.payload))
+
+        async def conclude(change: Change) -> Delivery:
+            row = await change.session.get(WebhookDelivery, delivery.id)
+            if row is None:  # deleted with its webhook meanwhile
+                return delivery_view(delivery)
+            _note(row, attempt, change.now)
+            if attempt.status == GONE and not delivery.message_id.startswith("test_"):
+                await _switch_off(change, webhook.id)
+            return delivery_view(row)
+
+        return await self._database.write(_ACTOR, conclude)
+
+
+def _due(now: datetime) -> Select[WebhookDelivery]:
+    enabled = select(Webhook.id).where(Webhook.disabled.is_(False))
+    return (
+        select(WebhookDelivery)
+        .where(
+            WebhookDelivery.state == "pending",
+            WebhookDelivery.next_attempt_at <= now,
+            WebhookDelivery.webhook_id.in_(enabled),
+        )
+        .order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
+    )
+
+
+def _delivery(
+    webhook: Webhook, message_id: str, type: str, data: Mapping[str, object], now: datetime
+) -> WebhookDelivery:
+    return WebhookDelivery(
+        webhook_id=webhook.id,
+        message_id=message_id,
+        type=type,
+        payload={"type": type, "timestamp": data["at"], "data": data},
+        state="pending",
+        attempts=0,
+        next_attempt_at=now,
+        created_at=now,
+    )
+
+
+def _note(row: WebhookDelivery, attempt: Attempt, now: datetime) -> None:
+    row.last_status, row.last_error = attempt.status, attempt.error
+    if attempt.ok:
+        row.state, row.delivered_at = "delivered", now
+    elif row.attempts > len(BACKOFF):
+        row.state = "failed"
+    else:
+        row.next_attempt_at = now + timedelta(seconds=BACKOFF[row.attempts - 1] * random.uniform(0.9, 1.1))
+
+
+async def _switch_off(change: Change, webhook_id: str) -> None:
+    """The receiver says that nobody is there any more."""
+    webhook = await change.session.get(Webhook, webhook_id)
+    if webhook is not None and not webhook.disabled:
+        webhook.disabled = True
+        change.record("webhook.updated", webhook_id, webhook=webhook_id, fields=["disabled"], reason="410 Gone")

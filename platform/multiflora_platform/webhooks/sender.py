@@ -1,0 +1,67 @@
+"""One attempt: a signed POST to one address, and what came back. Knows no database and no retries."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from multiflora_platform.registry.errors import TargetRefused
+from multiflora_platform.webhooks.destinations import Destinations
+from multiflora_platform.webhooks.signing import headers
+
+ATTEMPT_SECONDS = 10.0
+GONE = 410
+
+
+@dataclass(frozen=True)
+class Message:
+    """key: that signs. payload: {type, timestamp, data}, as Standard Webhooks has it."""
+
+    id: str
+    url: str
+    key: bytes
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """status: None when there was no answer; error then says why."""
+
+    status: int | None
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+class Sender:
+    """Follows no redirects, uses no proxies, and reads nothing but the status."""
+
+    def __init__(self, destinations: Destinations) -> None:
+        self._destinations = destinations
+        self._http = httpx.AsyncClient(timeout=ATTEMPT_SECONDS, follow_redirects=False, trust_env=False)
+
+    async def send(self, message: Message) -> Attempt:
+        """Never raises."""
+        body = msgspec.json.encode(message.payload)
+        try:
+            target = await self._destinations.find(message.url)
+            sent = {**headers(message.key, message.id, int(time.time()), body), "host": target.host}
+            extensions = {"sni_hostname": target.name}
+            async with self._http.stream(
+                "POST", target.url, content=body, headers=sent, extensions=extensions
+            ) as response:
+                error = None if response.is_success else f"it answered {response.status_code}"
+                return Attempt(response.status_code, error)
+        except TargetRefused as refused:
+            return Attempt(None, refused.detail)
+        except Exception as failure:
+            return Attempt(None, f"{type(failure).__name__}: {failure}"[:500])
+
+    async def close(self) -> None:
+        await self._http.aclose()

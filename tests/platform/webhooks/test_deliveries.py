@@ -1,0 +1,208 @@
+"""Events on their way: signed, once each, tried again, logged, across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from tests.platform.registry.house import House, OpenHouse
+
+from multiflora_platform.registry.database import Change
+from multiflora_platform.registry.tables import WebhookDelivery
+from multiflora_platform.webhooks import dispatcher
+
+from .conftest import Receiver
+
+
+async def subscribe(house: House, receiver: Receiver, *events: str) -> dict[str, Any]:
+    response = await house.admin.post("/webhooks", json={"url": receiver.url, "events": list(events) or ["*"]})
+    assert response.status_code == 201, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+async def log(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = (await house.admin.get(f"/webhooks/{webhook['id']}/deliveries")).json()["items"]
+    return items
+
+
+async def settled(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
+    async with asyncio.timeout(10):
+        while True:
+            items = await log(house, webhook)
+            if items and all(item["attempts"] and not house.webhooks.dispatcher._running for item in items):
+                return items
+            await asyncio.sleep(0.01)
+
+
+async def make_all_due(house: House) -> None:
+    async def work(change: Change) -> None:
+        await change.session.execute(update(WebhookDelivery).values(next_attempt_at=change.now))
+
+    await house.registry.database.write("test", work)
+
+
+def verify(secret: str, headers: dict[str, str], body: bytes) -> None:
+    """As the receivers' libraries of Standard Webhooks do it."""
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    expected = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert abs(time.time() - int(headers["webhook-timestamp"])) < 60
+
+
+async def test_an_event_arrives_signed(house: House, receiver: Receiver) -> None:
+    await house.adapter("before")
+    webhook = await subscribe(house, receiver, "adapter.*")
+    house.webhooks.dispatcher.start()
+    await house.adapter("after")
+    await receiver.until(1)
+    headers, body = receiver.received[0]
+    verify(webhook["secret"], headers, body)
+    message = receiver.bodies[0]
+    assert message["type"] == "adapter.created"
+    assert message["data"]["adapter"] == "after"
+    assert headers["webhook-id"] == f"evt_{message['data']['id']}"
+    assert headers["host"] == receiver.url.split("/")[2]
+    (delivery,) = await settled(house, webhook)
+    assert (delivery["state"], delivery["attempts"], delivery["last_status"]) == ("delivered", 1, 200)
+    assert len(receiver.received) == 1, "neither what was before it, nor what it did not ask for"
+
+
+async def test_a_receiver_that_fails_is_asked_again_with_the_same_id(house: House, receiver: Receiver) -> None:
+    receiver.statuses = [500, 302, 200]
+    webhook = await subscribe(house, receiver, "adapter.created")
+    house.webhooks.dispatcher.start()
+    await house.adapter("a")
+    for attempts in (1, 2):
+        await receiver.until(attempts)
+        (delivery,) = await settled(house, webhook)
+        assert (delivery["state"], delivery["attempts"]) == ("pending", attempts)
+        assert delivery["last_error"].startswith("it answered")
+        assert delivery["next_attempt_at"] is not None
+        await make_all_due(house)
+    await receiver.until(3)
+    (delivery,) = await settled(house, webhook)
+    assert (delivery["state"], delivery["attempts"], delivery["last_error"]) == ("delivered", 3, None)
+    assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
+
+
+async def test_in_the_end_it_has_failed_and_can_be_sent_once_more(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "BACKOFF", (0.0,))
+    receiver.statuses = [500, 500, 200]
+    webhook = await subscribe(house, receiver, "adapter.created")
+    house.webhooks.dispatcher.start()
+    await house.adapter("a")
+    await receiver.until(2)
+    (delivery,) = await settled(house, webhook)
+    assert (delivery["state"], delivery["attempts"], delivery["next_attempt_at"]) == ("failed", 2, None)
+    again = await house.admin.post(f"/webhooks/{webhook['id']}/deliveries/{delivery['id']}:redeliver")
+    assert again.json()["state"] == "pending"
+    await receiver.until(3)
+    assert (await settled(house, webhook))[0]["state"] == "delivered"
+    assert (await house.admin.post(f"/webhooks/{webhook['id']}/deliveries/999:redeliver")).status_code == 404
+
+
+async def test_nobody_listens(house: House, receiver: Receiver) -> None:
+    receiver.url = "http://127.0.0.1:9/"
+    webhook = await subscribe(house, receiver, "adapter.created")
+    house.webhooks.dispatcher.start()
+    await house.adapter("a")
+    (delivery,) = await settled(house, webhook)
+    assert (delivery["state"], delivery["last_status"]) == ("pending", None)
+    assert "ConnectError" in delivery["last_error"]
+
+
+async def test_a_restart_loses_and_doubles_nothing(open_house: OpenHouse, receiver: Receiver) -> None:
+    house = await open_house()
+    webhook = await subscribe(house, receiver, "adapter.created")
+    for name in "ab":
+        await house.adapter(name)
+    await house.close()
+    house = await open_house()
+    await house.adapter("c")
+    house.webhooks.dispatcher.start()
+    await receiver.until(3)
+    await settled(house, webhook)
+    await house.close()
+    house = await open_house()
+    house.webhooks.dispatcher.start()
+    await house.adapter("d")
+    await receiver.until(4)
+    await settled(house, webhook)
+    assert sorted(body["data"]["adapter"] for body in receiver.bodies) == list("abcd")
+
+
+async def test_the_test_call_tells_what_came_back(house: House, receiver: Receiver) -> None:
+    receiver.statuses = [200, 503]
+    webhook = await subscribe(house, receiver)
+    first = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
+    assert (first["type"], first["state"], first["last_status"]) == ("webhook.test", "delivered", 200)
+    verify(webhook["secret"], *receiver.received[0])
+    second = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
+    assert (second["state"], second["last_status"]) == ("failed", 503)
+    assert (await house.admin.post("/webhooks/wh_none:test")).status_code == 404
+
+
+async def test_a_rotated_secret_signs_at_once(house: House, receiver: Receiver) -> None:
+    webhook = await subscribe(house, receiver)
+    rotated = (await house.admin.post(f"/webhooks/{webhook['id']}:rotate")).json()
+    assert rotated["secret"] != webhook["secret"]
+    await house.admin.post(f"/webhooks/{webhook['id']}:test")
+    verify(rotated["secret"], *receiver.received[0])
+
+
+async def test_who_is_gone_is_switched_off(house: House, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    webhook = await subscribe(house, receiver, "adapter.created")
+    house.webhooks.dispatcher.start()
+    await house.adapter("a")
+    await receiver.until(1)
+    await settled(house, webhook)
+    shown = (await house.admin.get(f"/webhooks/{webhook['id']}")).json()
+    assert shown["disabled"] is True
+    assert "secret" not in shown
+    await house.adapter("b")
+    await make_all_due(house)
+    await asyncio.sleep(0.1)
+    assert len(receiver.received) == 1
+    receiver.statuses = [200]
+    await house.admin.patch(f"/webhooks/{webhook['id']}", json={"disabled": False})
+    await house.adapter("c")
+    await receiver.until(3)
+    await settled(house, webhook)
+    assert {body["data"]["adapter"] for body in receiver.bodies} == {"a", "c"}
+
+
+async def test_deleting_takes_the_log_along(house: House, receiver: Receiver) -> None:
+    webhook = await subscribe(house, receiver)
+    await house.admin.post(f"/webhooks/{webhook['id']}:test")
+    assert (await house.admin.delete(f"/webhooks/{webhook['id']}")).status_code == 204
+    assert (await house.admin.get(f"/webhooks/{webhook['id']}/deliveries")).status_code == 404
+    assert (await house.admin.get("/webhooks")).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"url": "http://10.0.0.1/"}, 403),
+        ({"url": "nonsense"}, 403),
+        ({"url": "http://127.0.0.1/", "events": []}, 400),
+        ({"url": "http://127.0.0.1/", "events": ["Adapter Created"]}, 400),
+        ({"url": "http://127.0.0.1/", "secret": "mine"}, 400),
+    ],
+)
+async def test_what_cannot_be_subscribed(house: House, body: dict[str, Any], status: int) -> None:
+    response = await house.admin.post("/webhooks", json=body)
+    assert response.status_code == status
+    webhook = (await house.admin.post("/webhooks", json={"url": "http://127.0.0.1/"})).json()
+    if "url" in body:
+        assert (await house.admin.patch(f"/webhooks/{webhook['id']}", json=body)).status_code == status
