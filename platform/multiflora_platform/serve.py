@@ -34,6 +34,8 @@ from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
 from multiflora_platform.loading import LoadingDisplay
+from multiflora_platform.messages.reasoning import REASONING_FORMATS
+from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.middleware import access_log
 from multiflora_platform.registry.catalog import AdapterFields
@@ -91,19 +93,26 @@ def open_model(settings: Settings) -> Opened:
             folder = resolve_model(settings.model)
         config = load_model_config(folder)
         name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
+        tokenizer = Tokenizer.load(folder)
         served = ServedModel(
             name=name,
             root=settings.model or MODEL_NAME,
-            tokenizer=Tokenizer.load(folder),
+            tokenizer=tokenizer,
             vocab_size=config.vocab_size,
             max_model_len=settings.max_model_len or config.max_position_embeddings,
             created=int(time.time()),
             generation_defaults=config.generation_defaults,
             eos_token_ids=frozenset(config.eos_token_ids),
+            tool_format=_tool_format(settings.tool_call_parser, tokenizer),
+            reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
         )
         return Opened(served, config, config.base_model(name), demo)
     except (ModelError, TokenizerError) as error:
         raise ConfigurationError(str(error)) from None
+
+
+def _tool_format(parser: str, tokenizer: Tokenizer) -> ToolFormat | None:
+    return detect(tokenizer.templates.tool_source or "") if parser == "auto" else TOOL_FORMATS.get(parser)
 
 
 def require_paths(settings: Settings) -> None:

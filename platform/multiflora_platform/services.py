@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from multiflora_engine.protocol import AdapterResult, EngineStats, Ready, Status
 from multiflora_engine.request import GenerateRequest
 from multiflora_platform.gateway.errors import unavailable
+from multiflora_platform.messages.reasoning import ReasoningFormat
+from multiflora_platform.messages.tool_formats import ToolFormat
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -65,6 +67,7 @@ class ServedModel:
 
     max_model_len: as configured, until the engine says what it chose. generation_defaults: temperature, top_p, top_k,
     min_p, repetition_penalty of generation_config.json, those that it has. eos_token_ids: what ends an answer.
+    tool_format: how it writes tool calls, None when nobody knows. reasoning_format: how it marks its reasoning.
     """
 
     name: str
@@ -75,6 +78,8 @@ class ServedModel:
     created: int
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
     eos_token_ids: frozenset[int] = frozenset()
+    tool_format: ToolFormat | None = None
+    reasoning_format: ReasoningFormat | None = None
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import APIRouter, Depends, Request
 from msgspec import UNSET
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from multiflora_engine.sampling_params import MAX_LOGPROBS
@@ -19,6 +20,7 @@ from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.errors import invalid
 from multiflora_platform.gateway.generation import Generation, TextEvent
 from multiflora_platform.gateway.logprobs import LogprobWriter
+from multiflora_platform.gateway.message_forms import chat_form
 from multiflora_platform.gateway.prompts import chat_prompt, output_length, truncate
 from multiflora_platform.gateway.requests import ChatRequest
 from multiflora_platform.gateway.responses import (
@@ -28,11 +30,18 @@ from multiflora_platform.gateway.responses import (
     ChatCompletion,
     ChatMessage,
     Delta,
+    FunctionCall,
+    FunctionDelta,
+    ToolCall,
+    ToolCallDelta,
 )
 from multiflora_platform.gateway.sampling import sampling_params
 from multiflora_platform.gateway.streaming import frame
-from multiflora_platform.gateway.structured import compile_structure, requested_structure
+from multiflora_platform.gateway.structured import compile_structure
+from multiflora_platform.gateway.tool_use import call_ids
 from multiflora_platform.gateway.unsupported import refuse_unsupported
+from multiflora_platform.messages.message import Message, MessageForm, MessageReader
+from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
 
 router = APIRouter(tags=["inference"])
 
@@ -46,15 +55,21 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     num_top = num_top_logprobs(body)
     admission = Admission(request, principal, body)
     try:
-        generations = await start_chat(admission, body, num_top)
-        return await respond(request, admission, generations, _Writer(admission, body, num_top), bool(body.stream))
+        generations, form = await start_chat(admission, body, num_top)
+        writer = _Writer(admission, body, num_top, form)
+        return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:
         admission.close()
         raise
 
 
-async def start_chat(admission: Admission, body: ChatRequest, num_top: int | None) -> list[Generation]:
-    """The conversation as a prompt, on its way. num_top: of `num_top_logprobs`. Raises ApiError."""
+async def start_chat(
+    admission: Admission, body: ChatRequest, num_top: int | None
+) -> tuple[list[Generation], MessageForm]:
+    """The conversation as a prompt, on its way, and how to read the answer. num_top: of `num_top_logprobs`.
+
+    Raises ApiError.
+    """
     services = admission.services
     model, limit = services.model, services.max_model_len
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
@@ -62,6 +77,7 @@ async def start_chat(admission: Admission, body: ChatRequest, num_top: int | Non
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
     ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)
+    form = chat_form(body, model, ids)
     params = sampling_params(
         body,
         model.generation_defaults,
@@ -70,10 +86,11 @@ async def start_chat(admission: Admission, body: ChatRequest, num_top: int | Non
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,
     )
-    asked_form = requested_structure(body)
-    grammar = None if asked_form is None else await compile_structure(services.grammars, *asked_form)
+    if form.shows_special_tokens:
+        params = replace(params, skip_special_tokens=False)
     beams = beam_params(body, params, model.eos_token_ids)
-    return admission.start([(ids, params)], beams=beams, grammar=grammar)
+    grammar = None if form.structure is None else await compile_structure(services.grammars, *form.structure)
+    return admission.start([(ids, params)], beams=beams, grammar=grammar), form.message
 
 
 def num_top_logprobs(body: ChatRequest) -> int | None:
@@ -87,9 +104,12 @@ def num_top_logprobs(body: ChatRequest) -> int | None:
 
 
 class _Writer:
-    def __init__(self, admission: Admission, body: ChatRequest, num_top: int | None) -> None:
+    def __init__(self, admission: Admission, body: ChatRequest, num_top: int | None, form: MessageForm) -> None:
         self._body = body
         self._num_top = num_top
+        self._form = form
+        self._shows_reasoning = body.include_reasoning is not False
+        self._new_call_id = call_ids(admission.services.model.tool_format)
         self._logprobs = LogprobWriter(admission.services.model.tokenizer, bool(body.return_tokens_as_token_ids))
         self._id = f"chatcmpl-{admission.id}"
         self._created = int(admission.arrival)
@@ -114,16 +134,16 @@ class _Writer:
     ) -> AsyncGenerator[bytes, None]:
         at_end, self._always = wants_usage(self._body)
         self._null_usage = at_end
-        begun: set[int] = set()
+        readers: dict[int, MessageReader] = {}
         try:
             async for _, event in events:
                 out = b""
-                if event.index not in begun:
-                    out = self._role(event.index, generations, is_first=not begun)
-                    begun.add(event.index)
-                out += self._content(event, generations)
+                if event.index not in readers:
+                    out = self._role(event.index, generations, is_first=not readers)
+                    readers[event.index] = self._form.reader()
+                out += self._message(event, readers[event.index], generations)
                 if event.finish_reason is not None:
-                    out += self._finish(event, generations)
+                    out += self._finish(event, readers[event.index], generations)
                 if out:
                     yield out
             if at_end:
@@ -137,19 +157,40 @@ class _Writer:
             chunk.prompt_token_ids = generations[0].request.prompt_token_ids
         return frame(chunk)
 
-    def _content(self, event: TextEvent, generations: Sequence[Generation]) -> bytes:
-        if not (event.text or (event.token_ids and (event.logprobs or self._body.return_token_ids))):
-            return b""
-        choice = ChatChunkChoice(index=event.index, delta=Delta(content=event.text))
-        if self._num_top is not None and event.logprobs is not None:
-            choice.logprobs = self._logprobs.chat(event.logprobs, self._num_top)
-        if self._body.return_token_ids:
-            choice.token_ids = event.token_ids
-        return frame(self._chunk([choice], generations))
+    def _message(self, event: TextEvent, reader: MessageReader, generations: Sequence[Generation]) -> bytes:
+        """A chunk for each piece; the first one carries what belongs to the event's tokens."""
+        pieces = reader.push(event.text)
+        if event.finish_reason is not None:
+            pieces += reader.flush()
+        deltas = [delta for piece in pieces if (delta := self._delta(piece)) is not None]
+        if not deltas and event.token_ids and (event.logprobs or self._body.return_token_ids):
+            deltas = [Delta(content="")]
+        choices = [ChatChunkChoice(index=event.index, delta=delta) for delta in deltas]
+        if choices and self._num_top is not None and event.logprobs is not None:
+            choices[0].logprobs = self._logprobs.chat(event.logprobs, self._num_top)
+        if choices and self._body.return_token_ids:
+            choices[0].token_ids = event.token_ids
+        return b"".join(frame(self._chunk([choice], generations)) for choice in choices)
 
-    def _finish(self, event: TextEvent, generations: Sequence[Generation]) -> bytes:
+    def _delta(self, piece: Piece) -> Delta | None:
+        match piece:
+            case Content(text):
+                return Delta(content=text)
+            case Reasoning(text):
+                return Delta(reasoning=text, reasoning_content=text) if self._shows_reasoning else None
+            case CallBegin(index, name):
+                function = FunctionDelta(name=name, arguments="")
+                call = ToolCallDelta(index=index, id=self._new_call_id(), type="function", function=function)
+                return Delta(tool_calls=[call])
+            case CallArguments(index, text):
+                return Delta(tool_calls=[ToolCallDelta(index=index, function=FunctionDelta(arguments=text))])
+
+    def _finish(self, event: TextEvent, reader: MessageReader, generations: Sequence[Generation]) -> bytes:
         choice = ChatChunkChoice(
-            index=event.index, delta=Delta(), finish_reason=event.finish_reason, stop_reason=event.stop_reason
+            index=event.index,
+            delta=Delta(),
+            finish_reason=_finish_reason(event.finish_reason, reader.has_calls),
+            stop_reason=event.stop_reason,
         )
         return frame(self._chunk([choice], generations))
 
@@ -160,10 +201,11 @@ class _Writer:
         return ChatChunk(id=self._id, created=self._created, model=self._body.model, choices=choices, usage=total)
 
     def _choice(self, answer: Answer) -> ChatChoice:
+        message = self._form.read(answer.text)
         choice = ChatChoice(
             index=answer.index,
-            message=ChatMessage(content=answer.text),
-            finish_reason=answer.finish_reason,
+            message=self._chat_message(message),
+            finish_reason=_finish_reason(answer.finish_reason, bool(message.calls)),
             stop_reason=answer.stop_reason,
         )
         if self._num_top is not None:
@@ -171,3 +213,18 @@ class _Writer:
         if self._body.return_token_ids:
             choice.token_ids = answer.token_ids
         return choice
+
+    def _chat_message(self, message: Message) -> ChatMessage:
+        out = ChatMessage(content=message.content if message.calls else message.content or "")
+        if message.reasoning is not None and self._shows_reasoning:
+            out.reasoning = out.reasoning_content = message.reasoning
+        if message.calls:
+            out.tool_calls = [
+                ToolCall(id=self._new_call_id(), function=FunctionCall(name=call.name, arguments=call.arguments))
+                for call in message.calls
+            ]
+        return out
+
+
+def _finish_reason(reason: str | None, has_calls: bool) -> str | None:
+    return "tool_calls" if has_calls and reason == "stop" else reason

@@ -55,12 +55,14 @@ async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokeniz
     template = None if tokenizer.templates.is_empty else _template(request, tokenizer)
     messages = template_messages(request.messages, template)
     continues = bool(request.continue_final_message)
+    # What the model does not see, it does not call.
+    tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
     generation_prompt = not continues if request.add_generation_prompt is None else request.add_generation_prompt
 
     def encode() -> list[int]:
         text = tokenizer.apply_chat_template(
             messages,
-            tools=request.tools,
+            tools=tools,
             documents=request.documents,
             add_generation_prompt=generation_prompt,
             continue_final_message=continues,

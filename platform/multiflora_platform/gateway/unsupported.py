@@ -26,8 +26,6 @@ def refuse_chat_template(value: object) -> None:
 
 def _refuse_in_chat(request: ChatRequest) -> None:
     _refuse_given(request, _NEVER_IN_CHAT)
-    if request.tool_choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", "tool_choice is not supported yet, except 'auto' and 'none'.")
     if request.modalities and request.modalities != ["text"]:
         raise unsupported("modalities", "modalities is not supported, except ['text'].")
 

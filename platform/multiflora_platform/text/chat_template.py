@@ -57,6 +57,12 @@ class ChatTemplates:
         template = self._templates.get("default")
         return template.source if template else None
 
+    @property
+    def tool_source(self) -> str | None:
+        """The text of the template that conversations with tools use."""
+        template = self._templates.get("tool_use") or self._templates.get("default")
+        return template.source if template else None
+
     def pick(self, tools: Sequence[Mapping[str, Any]] | None) -> Template:
         """ "tool_use" when tools are given and it exists, otherwise "default". Raises ChatTemplateError."""
         template = (tools is not None and self._templates.get("tool_use")) or self._templates.get("default")

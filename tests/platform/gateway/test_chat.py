@@ -117,7 +117,7 @@ async def test_token_ids_are_returned_on_request(house: House) -> None:
     assert [event["choices"][0]["token_ids"] for event in events] == [[token] for token in encode("He")]
 
 
-async def test_tool_definitions_reach_the_template_only(house: House) -> None:
+async def test_tool_definitions_reach_the_template(house: House) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     assert (await house.post(PATH, body(tools=tools, tool_choice="auto", max_tokens=1))).status_code == 200
 

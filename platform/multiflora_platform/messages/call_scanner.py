@@ -1,0 +1,145 @@
+"""Reads one tool call written as JSON, {"name": ..., "arguments": {...}}, as it comes, in any order of its keys."""
+
+from __future__ import annotations
+
+import json
+
+_ARGUMENTS = ("arguments", "parameters")
+
+
+class CallScanner:
+    """name: as soon as it is known. is_done: the call has ended; what follows is no part of it. has_failed: it is no
+    call, or no JSON. raw: everything read so far. is_alone: the JSON is the arguments alone.
+
+    Arguments are passed on as they are written; those written as a JSON text inside the JSON are unwrapped at the end.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.is_done = False
+        self.has_failed = False
+        self.raw = ""
+        self._depth = 0
+        self._in_string = self._is_escaped = False
+        self._token = ""  # the string, or value, that is being read at depth 1
+        self._key: str | None = None
+        self._awaits_key = True
+        self._arguments = ""  # what waits for the name
+        self._has_arguments = False
+        self.is_alone = False
+
+    @classmethod
+    def of_arguments(cls, name: str) -> CallScanner:
+        """For forms that write the name apart: the JSON is the arguments alone."""
+        scanner = cls()
+        scanner.name, scanner.is_alone = name, True
+        scanner._depth, scanner._awaits_key, scanner._key = 1, False, _ARGUMENTS[0]
+        return scanner
+
+    def push(self, text: str) -> tuple[str, str]:
+        """(what this adds to the arguments, what stands behind the call)."""
+        out = ""
+        for at, character in enumerate(text):
+            if self.is_done or self.has_failed:
+                return out, text[at:]
+            self.raw += character
+            out += self._read(character)
+        return out, ""
+
+    def _read(self, character: str) -> str:
+        if self._in_string:
+            return self._read_string(character)
+        if self._depth == 0:
+            self._depth, self.has_failed = 1, character != "{"
+            return ""
+        if character == '"':
+            self._in_string = True
+            return self._add(character)
+        if character in "{[":
+            self._depth += 1
+            self.has_failed = self._depth == 2 and self._awaits_key
+            return self._add(character)
+        if character in "}]":
+            return self._close(character)
+        if self._depth == 1 and character in ",:":
+            return self._divide(character)
+        if self._depth == 1 and self._awaits_key and not character.isspace():
+            self.has_failed = True
+            return ""
+        return self._add(character)
+
+    def _read_string(self, character: str) -> str:
+        if self._is_escaped:
+            self._is_escaped = False
+        elif character == "\\":
+            self._is_escaped = True
+        elif character == '"':
+            self._in_string = False
+        return self._add(character)
+
+    def _close(self, character: str) -> str:
+        self._depth -= 1
+        if self._depth == 0:
+            self.is_done = True
+            return self._end_value() + self._end_call()
+        out = self._add(character)
+        if self._depth == 1 and self.is_alone:
+            self.is_done = True
+        return out
+
+    def _divide(self, character: str) -> str:
+        if character == ":":
+            self._key, self._token, self._awaits_key = self._text(), "", False
+            return ""
+        out = self._end_value()
+        self._key, self._token, self._awaits_key = None, "", True
+        return out
+
+    def _add(self, character: str) -> str:
+        """Of the arguments, what may go out now."""
+        if self._depth == 1 and character.isspace() and not self._in_string:
+            return ""
+        if self._key not in _ARGUMENTS:
+            self._token += character
+            return ""
+        self._token += character if self._is_text or not self._token else ""
+        if self._is_text:
+            return ""
+        return self._release(character)
+
+    @property
+    def _is_text(self) -> bool:
+        return self._token.startswith('"')
+
+    def _release(self, text: str) -> str:
+        self._has_arguments = True
+        if self.name is None:
+            self._arguments += text
+            return ""
+        held, self._arguments = self._arguments, ""
+        return held + text
+
+    def _end_value(self) -> str:
+        if self._key == "name":
+            self.name = self._text()
+            return self._release("") if self._has_arguments else ""
+        if self._key in _ARGUMENTS and self._is_text:
+            return self._release(self._text() or "{}")
+        return ""
+
+    def _end_call(self) -> str:
+        if self.name is None:
+            self.has_failed = True
+            return ""
+        return "" if self._has_arguments else self._release("{}")
+
+    def _text(self) -> str | None:
+        """The string that has been read; None if it is none, and then this is no call."""
+        try:
+            value = json.loads(self._token)
+        except ValueError:
+            value = None
+        if not isinstance(value, str):
+            self.has_failed = True
+            return None
+        return value

@@ -1,0 +1,102 @@
+"""Calls are found in whatever pieces the text comes, and what is no call stays text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from multiflora_platform.messages.message import Call, Message, MessageForm
+from multiflora_platform.messages.tool_formats import TOOL_FORMATS, detect
+from multiflora_platform.messages.tool_readers import make_reader
+
+ARGUMENTS = '{"a": [1, "}{\\""], "b": {"c": null, "d": "é"}}'
+HERMES = f'<tool_call>\n{{"name": "f", "arguments": {ARGUMENTS}}}\n</tool_call>'
+CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
+    ("hermes", HERMES, None, [("f", ARGUMENTS)]),
+    ("hermes", f"Let me see.\n{HERMES}\n{HERMES}", "Let me see.", [("f", ARGUMENTS)] * 2),
+    ("hermes", f"{HERMES}\nDone. ", "Done. ", [("f", ARGUMENTS)]),
+    ("hermes", "no call \n", "no call \n", []),
+    ("hermes", "a <tool_call b <", "a <tool_call b <", []),
+    ("hermes", '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>', None, [("f", '{"a": 1}')]),
+    ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', None, [("f", '{"a": 1}')]),
+    ("hermes", '<tool_call>{"name": "f"}</tool_call>', None, [("f", "{}")]),
+    ("hermes", '<tool_call>{"name": "f", "arguments": {}}<tool_call>', None, [("f", "{}")]),
+    ("hermes", '<tool_call>{"x": 1}</tool_call>', '<tool_call>{"x": 1}</tool_call>', []),
+    ("hermes", '<tool_call>{"name": 3}</tool_call>', '<tool_call>{"name": 3}</tool_call>', []),
+    ("hermes", "<tool_call>nonsense</tool_call>", "<tool_call>nonsense</tool_call>", []),
+    ("hermes", '<tool_call>{"na', '<tool_call>{"na', []),
+    ("hermes", '<tool_call>\n{"name": "f", "arguments": {"a": 1', None, [("f", '{"a": 1')]),
+    ("qwen", HERMES, None, [("f", ARGUMENTS)]),
+    ("llama3_json", f'{{"name": "f", "parameters": {ARGUMENTS}}}', None, [("f", ARGUMENTS)]),
+    ("llama3_json", '{"type": "function", "name": "f", "parameters": {"a": 1}}', None, [("f", '{"a": 1}')]),
+    ("llama3_json", '<|python_tag|>{"name": "f", "parameters": {}}; {"name": "g", "parameters": {"b": 2}}', None,
+     [("f", "{}"), ("g", '{"b": 2}')]),
+    ("llama3_json", '{"parameters": {"a": 1}, "name": "f"}', None, [("f", '{"a": 1}')]),
+    ("llama3_json", '{"name": "Bob", "age": 3} is he', '{"name": "Bob", "age": 3} is he', []),
+    ("llama3_json", 'see {"name": "f"}', 'see {"name": "f"}', []),
+    ("llama3_json", '{"a": 1}', '{"a": 1}', []),
+    ("llama3_json", '{"na', '{"na', []),
+    ("llama3_json", "<|py", "<|py", []),
+    ("mistral", '[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]', None,
+     [("f", '{"a": 1}'), ("g", "{}")]),
+    ("mistral", f'Well. [TOOL_CALLS] [{{"name": "f", "arguments": {ARGUMENTS}}}]', "Well.", [("f", ARGUMENTS)]),
+    ("mistral", f'[TOOL_CALLS]f[ARGS]{ARGUMENTS}[TOOL_CALLS]g{{"c": 2}}', None, [("f", ARGUMENTS), ("g", '{"c": 2}')]),
+    ("mistral", "nothing [TOOL", "nothing [TOOL", []),
+]  # fmt: skip
+
+
+def form(kind: str, only_one: bool = False) -> MessageForm:
+    return MessageForm(tools=lambda: make_reader(TOOL_FORMATS[kind], {"f", "g"}, only_one))
+
+
+def in_pieces(text: str, size: int, how: MessageForm) -> Message:
+    message, reader = Message(), how.reader()
+    for start in range(0, len(text), size):
+        for piece in reader.push(text[start : start + size]):
+            message.add(piece)
+    for piece in reader.flush():
+        message.add(piece)
+    assert reader.has_calls == bool(message.calls)
+    return message
+
+
+@pytest.mark.parametrize(("kind", "text", "content", "calls"), CASES)
+def test_calls_and_content(kind: str, text: str, content: str | None, calls: list[tuple[str, str]]) -> None:
+    expected = Message(None, content, [Call(name, arguments) for name, arguments in calls])
+    assert form(kind).read(text) == expected
+    for size in (1, 2, 3, 7, 50):
+        assert in_pieces(text, size, form(kind)) == expected
+
+
+@pytest.mark.parametrize("kind", ["hermes", "llama3_json", "mistral"])
+def test_one_call_where_only_one_is_wanted(kind: str) -> None:
+    text = {
+        "hermes": f"{HERMES}\n{HERMES}",
+        "llama3_json": '{"name": "f", "parameters": {}}; {"name": "g", "parameters": {}}',
+        "mistral": '[TOOL_CALLS][{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]',
+    }[kind]
+    for size in (1, 100):
+        assert [call.name for call in in_pieces(text, size, form(kind, only_one=True)).calls] == ["f"]
+
+
+def test_arguments_go_out_as_they_come() -> None:
+    reader = form("hermes").reader()
+    assert reader.push('<tool_call>{"name": "f", "argu') != []
+    (piece,) = reader.push('ments": {"a": "hel')
+    assert piece.text == '{"a": "hel'
+    json.loads(piece.text + 'lo"}')
+
+
+@pytest.mark.parametrize(
+    ("template", "kind"),
+    [
+        ("{{ '<tool_call>' }}", "hermes"),
+        ("{{ '[TOOL_CALLS] [' }}", "mistral"),
+        ("{{ '<|python_tag|>' }}", "llama3_json"),
+        ("{{ '<tool_call><function=' }}", None),
+        ("{{ messages }}", None),
+    ],
+)
+def test_templates_tell_the_form(template: str, kind: str | None) -> None:
+    assert detect(template) is (None if kind is None else TOOL_FORMATS[kind])
