@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, jit_with_varying, tl
 
 ITEM_FIELDS = 8
 MERGE_FIELDS = 4
@@ -20,6 +20,8 @@ LARGEST_HEAD = 256
 _DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 _PLAN_WARPS = 4
 _ITEMS_AT_ONCE = 64
+_LEAST_SEQUENCES = 64
+"""Fewer are planned by the same compiled kernel."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def short_tile(heads: AttentionHeads, capability: int) -> Tile:
     if heads.dtype == torch.float32:
         return Tile(rows, keys=32, wide=None, warps=8, stages=3, min_steps=4, occupancy=2)
     keys = 64 if heads.head_size <= 128 else 32
-    return Tile(rows, keys, wide=None, warps=4, stages=5, min_steps=128 // keys, occupancy=3 if capability >= 90 else 2)
+    warps, occupancy = (4 if rows <= 32 else 8), (3 if capability >= 90 else 2)
+    return Tile(rows, keys, None, warps, stages=5, min_steps=128 // keys, occupancy=occupancy)
 
 
 def long_tile(heads: AttentionHeads, capability: int) -> Tile:
@@ -138,7 +141,7 @@ def power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@jit
+@jit_with_varying("sequences", "target", "fewest", "most", "window")
 def _plan_kernel(
     items: tl.tensor,
     merges: tl.tensor,
@@ -356,7 +359,8 @@ def write_work_list(
     _plan_kernel[(sequences,)](
         work.items, work.merges, work.counts, records, query_starts, context_lens, groups, sequences, work.target,
         *queries, window or 0, PART=part, WINDOWED=window is not None, TOKENS=tile.rows // heads.group, STEP=tile.step,
-        MIN_STEPS=tile.min_steps, BLOCK_S=power_of_2(sequences), BLOCK_I=_ITEMS_AT_ONCE, num_warps=_PLAN_WARPS,
+        MIN_STEPS=tile.min_steps, BLOCK_S=max(_LEAST_SEQUENCES, power_of_2(sequences)), BLOCK_I=_ITEMS_AT_ONCE,
+        num_warps=_PLAN_WARPS,
     )  # fmt: skip
 
 

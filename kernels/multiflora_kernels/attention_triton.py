@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .attention_plan import AttentionHeads, AttentionPlan, Tile, WorkList, long_tile, power_of_2, short_tile
-from .triton_runtime import KernelVariant, dot_dtype, jit, tl
+from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
 
 _MERGED_AT_ONCE = 16
 
@@ -93,7 +93,7 @@ def _over_keys(
     return acc, highest, total
 
 
-@jit
+@jit_with_varying("table_stride", "window")
 def _attention_kernel(
     out: tl.tensor,
     partial: tl.tensor,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["INTERPRETED", "KernelVariant", "dot_dtype", "jit", "tl", "triton"]
+__all__ = ["INTERPRETED", "KernelVariant", "dot_dtype", "jit", "jit_with_varying", "tl", "triton"]
 
 try:
     import triton
@@ -29,6 +29,12 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 def jit(function: Callable[..., Any]) -> Any:
     """`triton.jit`. Arguments are annotated tl.tensor (pointers and scalars) or tl.constexpr."""
     return function if triton is None else triton.jit(function)
+
+
+def jit_with_varying(*names: str) -> Callable[[Callable[..., Any]], Any]:
+    """`jit` of a kernel whose integers `names` differ from step to step: compiled once for all their values, not while
+    requests wait because one is the first to be 1 or a multiple of 16."""
+    return lambda function: function if triton is None else triton.jit(function, do_not_specialize=names)
 
 
 _DOT_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
