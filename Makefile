@@ -1,6 +1,7 @@
 # make serve   set everything up and serve the bundled demo (MODEL=… and ARGS="…" go to `multiflora serve`)
 # make test    set everything up, then lint, types and all tests
 # make bench   measure kernels and serving beside transformers + PEFT
+# make gpu-check   on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
 # Needs Python 3.11 or newer and make; everything else lands in .venv.
 
 suitable = $(shell $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(1))
@@ -10,7 +11,13 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 export MULTIFLORA_DATA_DIR ?= $(CURDIR)/.multiflora
 
-.PHONY: serve test lint types bench demo clean
+# gpu-check installs nothing by itself and needs no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
+GPU_PYTHON ?= python3
+WHEELS ?=
+ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
+gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
+
+.PHONY: serve test lint types bench gpu-check demo clean
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -29,11 +36,21 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/multiflora bench kernels
 	$(BIN)/python benchmarks/serving.py
 
+gpu-check:
+	@$(ON_GPU) -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "gpu-check needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
+	$(if $(WHEELS),$(GPU_PYTHON) -m pip install -q --no-index --no-deps --upgrade --target .gpu-packages $(WHEELS)/*.whl)
+	@tests="$(call gpu_tests,tests/kernels)"; \
+	if $(ON_GPU) -c 'import llguidance, msgspec, peft, transformers'; then tests="$$tests $(call gpu_tests,tests/engine)"; \
+	else echo "The engine's tests are LEFT OUT: this Python lacks the above; WHEELS=folder brings it." >&2; fi; \
+	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
+	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
+
 demo: $(VENV)/.installed-dev
 	$(BIN)/python examples/demo/train.py --stage all
 
 clean:
-	rm -rf $(VENV) .multiflora .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .gpu-packages .multiflora .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Multiflora needs Python 3.11 or newer; install it or set PYTHON=…" >&2; exit 1; }

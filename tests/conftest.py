@@ -20,6 +20,11 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if "kernel_device" in getattr(item, "fixturenames", ()):
+        item.add_marker("kernel")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")

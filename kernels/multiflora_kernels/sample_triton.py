@@ -23,6 +23,7 @@ from .triton_runtime import KernelVariant, jit, tl
 
 _BLOCK = 4096
 _SAMPLE_WARPS = 16
+_LOGPROBS_BLOCK = 2048
 _LOGPROBS_WARPS = 8
 
 
@@ -88,16 +89,14 @@ def _highest_floor(
     """
     low = tl.full((), 0, tl.int32)
     high = tl.full((), 0x3F800001, tl.int32)  # just above 1
-    while high - low > 1:
+    for _ in range(30):  # halvings, until they are neighbours
         middle = (low + high) // 2
         floor = middle.to(tl.float32, bitcast=True)
         amount = _above(first, floor, OF_MASS)
-        start = tl.full((), BLOCK, tl.int32)
-        while start < count:
+        for start in range(BLOCK, count, BLOCK):
             columns = start + tl.arange(0, BLOCK)
             block = tl.load(weights + columns, mask=columns < count, other=-1.0)
             amount += _above(block, floor, OF_MASS)
-            start += BLOCK
         low = tl.where(amount >= target, middle, low)
         high = tl.where(amount >= target, high, middle)
     return low.to(tl.float32, bitcast=True)
@@ -114,11 +113,9 @@ def _mass(
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
     total = tl.full((), 0.0, tl.float64)
-    start = tl.full((), 0, tl.int32)
-    while start < count:
+    for start in range(0, count, BLOCK):
         kept = _kept(source, start, count, floor, best, temperature, FROM_LOGITS, BLOCK)
         total += tl.sum(kept, axis=0).to(tl.float64)
-        start += BLOCK
     return total
 
 
@@ -146,11 +143,9 @@ def _drawn(
     """The place drawn from `count` weights: first which BLOCK of them, then which in it."""
     part = tl.arange(0, PARTS)
     masses = tl.zeros((PARTS,), tl.float64)
-    start = tl.full((), 0, tl.int32)
-    while start < count:
+    for start in range(0, count, BLOCK):
         kept = _kept(source, start, count, floor, best, temperature, FROM_LOGITS, BLOCK)
         masses = tl.where(part == start // BLOCK, tl.sum(kept, axis=0).to(tl.float64), masses)
-        start += BLOCK
     target = uniform * tl.sum(masses, axis=0)
     chosen = _first_beyond(masses, target, PARTS)
     rest = target - tl.sum(tl.where(part < chosen, masses, 0.0), axis=0)
@@ -303,7 +298,7 @@ def _logprobs_kernel(
     best = tl.max(groups, axis=0)
     total = tl.full((), 0.0, tl.float32)
     larger = tl.full((), 0, tl.int32)
-    for start in tl.range(0, VOCAB, BLOCK, loop_unroll_factor=2):
+    for start in range(0, VOCAB, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         x = tl.load(logits + columns, mask=columns < VOCAB, other=-float("inf")).to(tl.float32)
         total += tl.sum(tl.exp(x - best), axis=0)
@@ -317,25 +312,21 @@ def _logprobs_kernel(
         count = _copy_above(values, ids, logits, bound, best, 1.0, False, VOCAB, BLOCK)
         last = tl.full((), float("inf"), tl.float32)
         last_place = tl.full((), -1, tl.int32)
-        index = tl.full((), 0, tl.int32)
-        while index < num_top:
+        for index in range(num_top):
             next_value = tl.full((), -float("inf"), tl.float32)
             next_place = tl.full((), 0x7FFFFFFF, tl.int32)
-            start = tl.full((), 0, tl.int32)
-            while start < count:
+            for start in range(0, count, BLOCK):
                 place = start + tl.arange(0, BLOCK)
                 x = tl.load(values + place, mask=place < count, other=-float("inf"))
                 value, found = _next_best(x, place, place < count, last, last_place)
                 better = (value > next_value) | ((value == next_value) & (found < next_place))
                 next_value = tl.where(better, value, next_value)
                 next_place = tl.where(better, found, next_place)
-                start += BLOCK
             last = next_value
             last_place = next_place
             tl.store(top + row * num_top + index, last - norm)
             token = tl.load(ids + last_place, mask=last_place < count, other=0)
             tl.store(top_ids + row * num_top + index, token.to(tl.int64))
-            index += 1
 
 
 def logprobs_triton(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -353,7 +344,7 @@ def logprobs_triton(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Te
     if rows:
         _logprobs_kernel[(rows,)](
             chosen, ranks, top, top_ids, values, ids, logits, logits.stride(0), token_ids, num_top,
-            VOCAB=vocab, BLOCK=_BLOCK, num_warps=_LOGPROBS_WARPS,
+            VOCAB=vocab, BLOCK=_LOGPROBS_BLOCK, num_warps=_LOGPROBS_WARPS,
         )  # fmt: skip
     return chosen, ranks, top_ids, top
 
@@ -384,7 +375,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
             {"chosen": "*fp32", "ranks": "*i64", "top": "*fp32", "top_ids": "*i64", "values": "*fp32", "ids": "*i32"}
             | {"logits": f"*{dtype}", "row_stride": "i32", "token_ids": "*i64", "num_top": "i32"}
             | dict.fromkeys(("VOCAB", "BLOCK"), "constexpr"),
-            {"VOCAB": vocab, "BLOCK": _BLOCK},
+            {"VOCAB": vocab, "BLOCK": _LOGPROBS_BLOCK},
             unaligned=frozenset({"num_top"}),
             options={"num_warps": _LOGPROBS_WARPS},
         )

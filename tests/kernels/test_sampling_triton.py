@@ -19,6 +19,7 @@ VOCABULARIES = [1, 33, 131, 300]
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks for small vocabularies, and lists longer than a block."""
     monkeypatch.setattr(sample_triton, "_BLOCK", 64)
+    monkeypatch.setattr(sample_triton, "_LOGPROBS_BLOCK", 64)
     monkeypatch.setattr(sampling_triton, "_BLOCK", 64)
 
 
