@@ -17,6 +17,7 @@ from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
 from multiflora_platform.registry.answers import answer_schemas
 from multiflora_platform.registry.routes import router as registry_router
 from multiflora_platform.services import Services
+from multiflora_platform.ui.routes import router as ui_router
 
 
 def create_app(services: Services) -> FastAPI:
@@ -25,7 +26,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.desk = make_desk(app, services)
     gateway = (chat, completions, response_calls, embeddings, models, tokenization, files, batch_calls, lora_calls)
-    for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router):
+    for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
         app.include_router(router)
     error_pages.install(app)
     # The last one added is the outermost.

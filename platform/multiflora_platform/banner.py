@@ -42,6 +42,7 @@ class Banner:
             "",
             f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({ready.dtype})",
             f"  API       {self.url}/v1    docs {self.url}/docs    metrics {self.url}/metrics",
+            f"  UI        {self.url}/ui/",
             f"  adapters  {', '.join(self.adapters) or NO_ADAPTERS}",
             f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
             f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",

@@ -17,11 +17,13 @@ from datetime import UTC, datetime
 import msgspec
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
-from multiflora_platform.auth.errors import Unauthenticated
+from multiflora_platform.auth.errors import AuthError, Unauthenticated
 from multiflora_platform.error_pages import render_error
 from multiflora_platform.gateway.errors import unavailable
 from multiflora_platform.services import Services
@@ -128,8 +130,11 @@ class Guard:
             return render_error(path, HTTPException(400, message))
         if is_public(path):
             return None
-        if self._services.keys.authenticate(headers.get("authorization")) is None:
-            return render_error(path, Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`."))
+        try:
+            if identify(HTTPConnection(scope), self._services.keys) is None:
+                raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+        except AuthError as error:
+            return render_error(path, error)
         if self._services.draining and path != "/metrics":
             return render_error(path, unavailable("The server is shutting down."))
         return None

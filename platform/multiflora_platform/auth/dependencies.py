@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 
+from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.errors import Forbidden, Unauthenticated
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.scopes import scope_of
@@ -22,8 +23,8 @@ PUBLIC_PREFIXES = ("/ui",)
 
 
 async def require_key(request: Request) -> Principal:
-    """Any valid key whose scopes cover this route. Raises Unauthenticated or Forbidden."""
-    principal: Principal | None = request.app.state.services.keys.authenticate(request.headers.get("authorization"))
+    """Any valid key, or a session of one, whose scopes cover this route. Raises Unauthenticated or Forbidden."""
+    principal = identify(request, request.app.state.services.keys)
     if principal is None:
         raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
     if principal.policy.disabled:

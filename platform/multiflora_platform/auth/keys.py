@@ -22,6 +22,7 @@ from multiflora_platform.auth.directory import Directory, Entry
 from multiflora_platform.auth.principals import Principal, Role
 from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.auth.secret import Secret
+from multiflora_platform.auth.sessions import Sessions
 from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound
@@ -36,13 +37,14 @@ TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usag
 
 
 class KeyStore:
-    """Open with `KeyStore.open`. tenants: their owners."""
+    """Open with `KeyStore.open`. tenants: their owners. sessions: of browsers that signed in with a key."""
 
     def __init__(self, database: Database, secret: Secret, no_auth: bool) -> None:
         self.secret = secret
         self._database = database
         self._directory = Directory(database)
         self.tenants = Tenants(database, self._directory)
+        self.sessions = Sessions(secret, self._directory)
         self._no_auth = no_auth
         self._used: dict[str, float] = {}
         self._flushed = time.monotonic()
@@ -91,6 +93,11 @@ class KeyStore:
         if self._no_auth:
             return OPEN_PRINCIPAL
         return Principal("admin", None, "batches") if tenant is None else self._directory.of_tenant(tenant)
+
+    def sign_in(self, key: str) -> tuple[Principal, str] | None:
+        """Whom the key stands for, and the value of a session's cookie; None: it is not good."""
+        principal = self.authenticate(f"Bearer {key}")
+        return principal and (principal, self.sessions.open(self._hmac(key.strip())))
 
     def cache_salt(self, principal: Principal) -> str:
         """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins, and one

@@ -53,6 +53,8 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
         "owner": entry.owner,
         "aliases": {name: dict(alias.target) for name, alias in entry.aliases.items()},
         "ready_versions": sorted(entry.digests),
+        "digests": {str(number): digest for number, digest in sorted(entry.digests.items())},
+        "rank": max((shape.rank for shape in entry.shapes.values()), default=None),
         "created_at": entry.created_at.isoformat(),
         "updated_at": entry.updated_at.isoformat(),
     }

@@ -1,0 +1,105 @@
+"""The UI's files, read once, compressed once, known by one digest of them all. Does not know HTTP.
+
+Every file's address holds the digest, so that a browser may keep it for ever and never mixes two releases.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "static"
+MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
+# What the vendored modules call each other, and where it lies; the files stay as their authors published them.
+_IMPORTS = {
+    "preact": "vendor/preact.mjs",
+    "preact/hooks": "vendor/hooks.mjs",
+    "@preact/signals": "vendor/signals.mjs",
+    "@preact/signals-core": "vendor/signals-core.mjs",
+    "htm": "vendor/htm.mjs",
+    "uplot": "vendor/uPlot.esm.js",
+}
+# Every page needs these; to name them up front saves a round trip for each level of imports.
+_FIRST = ("app.js", "vendor/*.mjs", "lib/*.js", "components/*.js")
+
+
+@dataclass(frozen=True)
+class Asset:
+    """gzipped: None where compression does not pay."""
+
+    body: bytes
+    gzipped: bytes | None
+    media_type: str
+    etag: str
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> Asset:
+        small = gzip.compress(body, 9, mtime=0)
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        return cls(body, small if len(small) < 0.9 * len(body) else None, media_type, etag)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """page: the one HTML page. policy: its Content-Security-Policy. files: by path below `base`."""
+
+    base: str
+    page: Asset
+    policy: str
+    files: Mapping[str, Asset]
+
+
+@cache
+def bundle(folder: Path = FOLDER) -> Bundle:
+    """Read all files below the folder; index.html becomes the page."""
+    bodies = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in MEDIA_TYPES
+    }
+    template = (folder / "index.html").read_text(encoding="utf-8")
+    digest = hashlib.sha256(template.encode())
+    for name, body in bodies.items():
+        digest.update(f"{name}\0{len(body)}\0".encode() + body)
+    base = f"/ui/assets/{digest.hexdigest()[:16]}/"
+    import_map = json.dumps({"imports": {name: base + path for name, path in _IMPORTS.items()}})
+    page = template.replace("{base}", base).replace("{import_map}", import_map)
+    page = page.replace("{preloads}", "\n".join(_preloads(folder, base)))
+    files = {name: Asset.of(body, MEDIA_TYPES[Path(name).suffix]) for name, body in bodies.items()}
+    return Bundle(base, Asset.of(page.encode(), "text/html; charset=utf-8"), _policy(import_map), files)
+
+
+def _preloads(folder: Path, base: str) -> list[str]:
+    names = [path.relative_to(folder).as_posix() for pattern in _FIRST for path in sorted(folder.glob(pattern))]
+    return [f'<link rel="modulepreload" href="{base}{name}">' for name in names]
+
+
+def _policy(import_map: str) -> str:
+    """Nothing from elsewhere, no inline code but the import map, no HTML made of strings but the one named policy's."""
+    digest = base64.b64encode(hashlib.sha256(import_map.encode()).digest()).decode()
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src 'self' 'sha256-{digest}'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "form-action 'none'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types model-card",
+        ]
+    )

@@ -1,0 +1,71 @@
+/** Starts the UI: who is signed in, which page the address means, and that page's module. */
+import { html, render, useEffect, useState } from "./lib/html.js";
+import { watchServer } from "./lib/api.js";
+import { go, match, path, startRouter } from "./lib/router.js";
+import { isAdmin, loadSession, session } from "./lib/session.js";
+import { Shell, Toasts } from "./components/shell.js";
+import { Empty, Failure, Skeleton } from "./components/states.js";
+import { SignIn } from "./pages/sign-in.js";
+
+const PAGES = [
+  ["/", "overview"],
+  ["/adapters", "adapters"],
+  ["/adapters/:name", "adapter"],
+  ["/register", "register"],
+  ["/playground", "playground"],
+  ["/cache", "cache"],
+  ["/slots", "slots"],
+  ["/requests", "requests"],
+  ["/requests/:id", "request"],
+  ["/tenants", "tenants"],
+  ["/tenants/:name", "tenant"],
+  ["/usage", "usage"],
+  ["/audit", "audit"],
+  ["/settings", "settings"],
+];
+
+function found(where) {
+  for (const [pattern, module] of PAGES) {
+    const parts = match(pattern, where);
+    if (parts) return { module, parts };
+  }
+  return null;
+}
+
+function Page() {
+  const page = found(path.value);
+  const [view, setView] = useState(null);
+  useEffect(() => {
+    let left = false;
+    if (page) {
+      import(`./pages/${page.module}.js`).then(
+        (module) => !left && setView({ module: page.module, Component: module.default }),
+        () => !left && setView({ module: page.module, failed: true }),
+      );
+    }
+    return () => { left = true; };
+  }, [page?.module]);
+  if (!page) return html`<div class="page"><${Empty} title="There is no such page" action=${html`<a class="button" href="/ui/adapters">To the adapters</a>`} /></div>`;
+  if (view?.module !== page.module) return html`<div class="page"><${Skeleton} lines=${8} /></div>`;
+  if (view.failed) {
+    return html`<div class="page"><${Empty} title="This page could not be loaded" icon="gone"
+      action=${html`<button class="button" onClick=${() => location.reload()}>Load again</button>`}>The server is not answering, or it has been updated since this window was opened.<//></div>`;
+  }
+  return html`<div class="page" key=${path.value}><${view.Component} ...${page.parts} /></div>`;
+}
+
+function App() {
+  const [error, setError] = useState(null);
+  const start = () => loadSession().then(() => setError(null), setError);
+  useEffect(() => { start(); }, []);
+  const wantsHome = session.value && !isAdmin.value && path.value === "/";
+  useEffect(() => { if (wantsHome) go("/adapters", { replace: true }); }, [wantsHome]);
+  if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${start} /></main>`;
+  if (session.value === undefined || wantsHome) return null;
+  if (session.value === null) return html`<${SignIn} /><${Toasts} />`;
+  return html`<${Shell}><${Page} /><//>`;
+}
+
+startRouter();
+watchServer();
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,75 @@
+/** The smallest parts: headings, badges, numbers, meters, tabs, choices. */
+import { html, useEffect, useRef } from "../lib/html.js";
+import { href } from "../lib/router.js";
+import { ago, dateTime } from "../lib/format.js";
+import { Icon } from "./icon.js";
+
+/** The page's title, in the window's, too. Takes the focus, so that a screen reader says where one is. */
+export function PageHeader({ title, about, back, actions }) {
+  const heading = useRef(null);
+  useEffect(() => {
+    document.title = `${title} · Multiflora`;
+  }, [title]);
+  useEffect(() => heading.current?.focus({ preventScroll: true }), []);
+  return html`<header class="page-header">
+    <div>
+      ${back && html`<a class="crumb" href=${href(back.to)}>← ${back.label}</a>`}
+      <h1 tabindex="-1" ref=${heading}>${title}</h1>
+      ${about && html`<p>${about}</p>`}
+    </div>
+    ${actions && html`<div class="row">${actions}</div>`}
+  </header>`;
+}
+
+export function Card({ title, about, actions, children, flush, wide }) {
+  return html`<section class=${`card${wide ? " wide" : ""}`} aria-label=${title}>
+    ${title && html`<header><div><h2>${title}</h2>${about && html`<p>${about}</p>`}</div>${actions && html`<div class="row">${actions}</div>`}</header>`}
+    <div class=${flush ? "scroll" : "body"} ...${flush ? { tabindex: 0, role: "group", "aria-label": title } : {}}>${children}</div>
+  </section>`;
+}
+
+export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
+export const Tags = ({ of }) => html`${of.map((tag) => html`<span class="tag" key=${tag}>${tag}</span> `)}`;
+export const Time = ({ at }) => html`<time title=${dateTime(at)} class="nowrap">${ago(at)}</time>`;
+
+const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
+  fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", rolled_back: "bad", starting: "warn" };
+const WORDS = { slot: "on device", cpu: "in host memory", disk: "on disk", rolled_back: "rolled back" };
+export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
+
+/** @param {{of: Array<[string, any, any?]>}} props label, value, small print */
+export const Stats = ({ of, label }) => html`<dl class="stats" aria-label=${label}>
+  ${of.map(([name, value, small]) => html`<div key=${name}><dt>${name}</dt><dd>${value} ${small && html`<small>${small}</small>`}</dd></div>`)}
+</dl>`;
+
+export const Facts = ({ of }) => html`<dl class="facts">
+  ${of.filter(Boolean).map(([name, value]) => html`<dt key=${name}>${name}</dt><dd>${value}</dd>`)}
+</dl>`;
+
+/** value: 0..1 */
+export const Meter = ({ value, label }) => html`<span class="meter" role="img" aria-label=${`${label}: ${Math.round(value * 100)}%`}>
+  <i style=${{ width: `${Math.min(100, value * 100)}%` }}></i></span>`;
+
+/** Parts of a whole as one bar. @param {{parts: Array<{label: string, value: number, colour?: string}>}} props */
+export function Share({ parts, label }) {
+  const total = parts.reduce((sum, part) => sum + part.value, 0) || 1;
+  const text = parts.map((part) => `${part.label} ${Math.round((100 * part.value) / total)}%`).join(", ");
+  return html`<span class="share" role="img" aria-label=${`${label}: ${text}`} title=${text}>
+    ${parts.map((part, i) => html`<i key=${part.label} style=${{ flex: `${part.value} 0 0`, background: part.colour ?? series(i) }}></i>`)}
+  </span>`;
+}
+
+export const series = (index) => `var(--series-${(index % 8) + 1})`;
+
+/** @param {{of: Array<[string, string]>}} props [value of ?tab, label]; the first is the default */
+export const Tabs = ({ of, current, path, label }) => html`<nav class="tabs" aria-label=${label}>
+  ${of.map(([value, name], i) => html`<a key=${value} href=${href(path + (i ? `?tab=${value}` : ""))}
+    aria-current=${value === current ? "page" : undefined}>${name}</a>`)}
+</nav>`;
+
+export const Segmented = ({ of, value, onChange, label }) => html`<div class="segmented" role="group" aria-label=${label}>
+  ${of.map(([one, name]) => html`<button key=${one} type="button" aria-pressed=${one === value} onClick=${() => onChange(one)}>${name}</button>`)}
+</div>`;
+
+export const Search = ({ value, onInput, label }) => html`<div class="search"><${Icon} name="search" size=${16} />
+  <input type="search" value=${value} placeholder=${label} aria-label=${label} onInput=${(event) => onInput(event.target.value)} /></div>`;

@@ -1,0 +1,42 @@
+/** Text to copy. */
+import { html, useState } from "../lib/html.js";
+import { Segmented } from "./bits.js";
+import { Icon } from "./icon.js";
+
+export function Copy({ text, label = "Copy" }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      copyBySelection(text);
+    }
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button type="button" class="button small" onClick=${copy}><${Icon} name=${done ? "check" : "copy"} size=${14} />
+    <span aria-live="polite">${done ? "Copied" : label}</span></button>`;
+}
+
+/** Where the clipboard's own interface is not there: pages without TLS on another machine. */
+function copyBySelection(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+export const Code = ({ text, label, wrap }) => html`<div class=${`code${wrap ? " wrap" : ""}`}>
+  <pre tabindex="0" role="group" aria-label=${label}>${text}</pre><${Copy} text=${text} /></div>`;
+
+/** @param {{of: Array<[string, string]>}} props [language, code] */
+export function Snippets({ of }) {
+  const [shown, setShown] = useState(of[0][0]);
+  const text = of.find(([name]) => name === shown)[1];
+  return html`<div class="stack tight">
+    <${Segmented} label="Language" of=${of.map(([name]) => [name, name])} value=${shown} onChange=${setShown} />
+    <${Code} text=${text} label=${`${shown} code`} />
+  </div>`;
+}

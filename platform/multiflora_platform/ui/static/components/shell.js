@@ -1,0 +1,88 @@
+/** What stands around every page: navigation, who is signed in, theme, notes, and whether the server answers. */
+import { html, useEffect, useSignal } from "../lib/html.js";
+import { online } from "../lib/api.js";
+import { asset } from "../lib/assets.js";
+import { href, path } from "../lib/router.js";
+import { isAdmin, may, session, signOut } from "../lib/session.js";
+import { setTheme, theme } from "../lib/theme.js";
+import { attempt, dismiss, toasts } from "../lib/toasts.js";
+import { Icon } from "./icon.js";
+
+const GROUPS = [
+  ["Watch", [
+    ["/", "Overview", "overview", () => isAdmin.value],
+    ["/requests", "Requests", "requests", () => isAdmin.value],
+    ["/cache", "Prefix cache", "cache", () => isAdmin.value],
+    ["/slots", "Slots and memory", "slots", () => isAdmin.value],
+  ]],
+  ["Adapters", [
+    ["/adapters", "Adapters", "adapters", () => may("registry:read")],
+    ["/register", "Register", "register", () => may("registry:write")],
+    ["/playground", "Playground", "playground", () => may("inference")],
+  ]],
+  ["Manage", [
+    ["/tenants", "Tenants and keys", "tenants", () => isAdmin.value],
+    ["/usage", "Usage", "overview", () => !isAdmin.value && may("usage:read")],
+    ["/audit", "Audit", "audit", () => isAdmin.value],
+    ["/settings", "Settings and health", "settings", () => isAdmin.value],
+  ]],
+];
+
+const isHere = (to) => (to === "/" ? path.value === "/" : path.value === to || path.value.startsWith(`${to}/`));
+
+export function Shell({ children }) {
+  const open = useSignal(false);
+  useEffect(() => { open.value = false; }, [path.value]);
+  useEffect(() => {
+    const onKey = (event) => { if (event.key === "Escape") open.value = false; };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  return html`<div class="shell">
+    <a class="skip" href="#main">Skip to the page</a>
+    <div class="topbar">
+      <button class="button quiet" aria-label="Open the navigation" aria-expanded=${open.value} onClick=${() => { open.value = true; }}><${Icon} name="menu" /></button>
+      <${Brand} />
+    </div>
+    ${open.value && html`<button class="scrim" aria-label="Close the navigation" onClick=${() => { open.value = false; }}></button>`}
+    <div class=${`side${open.value ? " open" : ""}`}>
+      <${Brand} />
+      <nav aria-label="Pages">${GROUPS.map(([name, pages]) => html`<${Group} key=${name} name=${name} pages=${pages} />`)}</nav>
+      <${Who} />
+    </div>
+    <div>
+      ${!online.value && html`<div class="offline" role="alert">The server is not answering. What you see is its last state; trying again.</div>`}
+      <main id="main" tabindex="-1">${children}</main>
+    </div>
+    <${Toasts} />
+  </div>`;
+}
+
+const Brand = () => html`<a class="brand" href=${href(isAdmin.value ? "/" : "/adapters")}><img src=${asset("icon.svg")} alt="" />Multiflora</a>`;
+
+function Group({ name, pages }) {
+  const shown = pages.filter(([, , , visible]) => visible());
+  if (!shown.length) return null;
+  return html`<div><h2>${name}</h2><ul>${shown.map(([to, label, icon]) => html`<li key=${to}>
+    <a href=${href(to)} aria-current=${isHere(to) ? "page" : undefined}><${Icon} name=${icon} />${label}</a></li>`)}</ul></div>`;
+}
+
+function Who() {
+  const { tenant, key_id: key, open, version } = session.value;
+  return html`<footer>
+    <label class="who">Theme
+      <select aria-label="Theme" class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
+        <option value="system">System</option><option value="light">Light</option><option value="dark">Dark</option>
+      </select></label>
+    <div class="who"><span class="cut" title=${key}>${open ? "Open server, no key" : tenant ?? "Administrator"}</span>
+      ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />Sign out</button>`}</div>
+    <span>Version ${version}</span>
+  </footer>`;
+}
+
+export const Toasts = () => html`<div class="toasts" role="status" aria-live="polite">${toasts.value.map((note) => html`<div class="toast" key=${note.id}>
+  <span class="break">${note.message}</span>
+  ${note.undo
+    ? html`<button onClick=${() => { dismiss(note.id); note.undo(); }}>Undo</button>`
+    : html`<button aria-label="Dismiss" onClick=${() => dismiss(note.id)}>✕</button>`}
+</div>`)}</div>`;

@@ -1,0 +1,68 @@
+/** A table of any length that draws only the rows one can see; with sorting and the keyboard. */
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
+
+const ROW = 44;
+const BEYOND = 8;
+
+/**
+ * @param {object} props
+ * columns: [{key, label, width (of a grid), sortable, align, cell(row)}]; keyOf(row); onOpen(row) on Enter;
+ * sort: {key, down}; onSort(key); least: the narrowest it gets before it scrolls sideways
+ */
+export function VirtualTable({ label, columns, rows, keyOf, onOpen, onToggle, sort, onSort, least = "720px" }) {
+  const viewport = useRef(null);
+  const [range, setRange] = useState([0, 30]);
+  const [active, setActive] = useState(-1);
+  const look = () => {
+    const { scrollTop, clientHeight } = viewport.current;
+    const first = Math.max(0, Math.floor(scrollTop / ROW) - BEYOND);
+    const last = Math.ceil((scrollTop + clientHeight) / ROW) + BEYOND;
+    setRange((old) => (old[0] === first && old[1] === last ? old : [first, last]));
+  };
+  useLayoutEffect(look, [rows.length]);
+  useEffect(() => {
+    const observer = new ResizeObserver(look);
+    observer.observe(viewport.current);
+    return () => observer.disconnect();
+  }, []);
+  const move = (to) => {
+    const index = Math.max(0, Math.min(rows.length - 1, to));
+    setActive(index);
+    const { scrollTop, clientHeight } = viewport.current;
+    if (index * ROW < scrollTop) viewport.current.scrollTop = index * ROW;
+    else if ((index + 1) * ROW > scrollTop + clientHeight - 38) viewport.current.scrollTop = (index + 1) * ROW - clientHeight + 38;
+  };
+  const onKeyDown = (event) => {
+    if (event.target !== viewport.current) return;
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10, Home: -rows.length, End: rows.length }[event.key];
+    if (step) move(active + step);
+    else if (event.key === "Enter" && rows[active]) onOpen?.(rows[active]);
+    else if (event.key === " " && rows[active]) onToggle?.(rows[active]);
+    else return;
+    event.preventDefault();
+  };
+  const shown = rows.slice(range[0], range[1]);
+  return html`<div class="vtable" style=${{ "--columns": columns.map((column) => column.width ?? "1fr").join(" "), "--least": least }}>
+    <div class="viewport" ref=${viewport} tabindex="0" role="table" aria-label=${label} aria-rowcount=${rows.length + 1}
+      onScroll=${look} onKeyDown=${onKeyDown}>
+      <div role="rowgroup"><div class="vrow vhead" role="row" aria-rowindex="1">
+        ${columns.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}
+      </div></div>
+      <div class="vbody" role="rowgroup" style=${{ height: `${rows.length * ROW}px` }}>
+        ${shown.map((row, i) => html`<div class=${`vrow${range[0] + i === active ? " active" : ""}`} role="row" key=${keyOf(row)}
+          aria-rowindex=${range[0] + i + 2} style=${{ top: `${(range[0] + i) * ROW}px` }} onClick=${() => setActive(range[0] + i)}>
+          ${columns.map((column) => html`<div role="cell" class=${`cut ${column.align ?? ""}`} key=${column.key}>${column.cell(row)}</div>`)}
+        </div>`)}
+      </div>
+    </div>
+  </div>`;
+}
+
+function Head({ column, sort, onSort }) {
+  const order = sort?.key === column.key ? (sort.down ? "descending" : "ascending") : undefined;
+  const mark = order === "descending" ? " ↓" : order ? " ↑" : "";
+  return html`<div role="columnheader" class=${`cut ${column.align ?? ""}`} aria-sort=${order}>
+    ${column.sortable ? html`<button type="button" onClick=${() => onSort(column.key)}>${column.label}${mark}</button>`
+      : column.hidden ? html`<span class="visually-hidden">${column.label}</span>` : column.label}
+  </div>`;
+}

@@ -1,0 +1,42 @@
+/** Who is signed in. The key itself is sent once and kept nowhere. */
+import { computed, signal } from "./html.js";
+import { get, post, remove, refused, setCsrf } from "./api.js";
+
+/** undefined: not known yet; null: nobody. */
+export const session = signal(undefined);
+export const isAdmin = computed(() => session.value?.role === "admin");
+/** Why the sign-in page is shown, if not for the first time. */
+export const signedOutBecause = signal("");
+
+function take(answer) {
+  setCsrf(answer.csrf ?? "");
+  session.value = answer.signed_in ? answer : null;
+}
+
+export async function loadSession() {
+  take(await get("/ui/session"));
+}
+
+export async function signIn(key) {
+  take(await post("/ui/session", { key }));
+  signedOutBecause.value = "";
+}
+
+export async function signOut() {
+  await remove("/ui/session");
+  signedOutBecause.value = "";
+  session.value = null;
+}
+
+/** Whether the key's scopes cover this; a key without scopes may do all that its role may. */
+export function may(scope) {
+  const scopes = session.value?.scopes;
+  return !scopes || scopes.includes(scope);
+}
+
+refused.subscribe((count) => {
+  if (count && session.peek()) {
+    signedOutBecause.value = "The session has ended. Sign in again to go on where you were.";
+    session.value = null;
+  }
+});

@@ -1,0 +1,84 @@
+/** Overview: what the server does now and did lately, and what needs attention. */
+import { html, useMemo } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { ago, bytes, count, percent, rate, seconds } from "../lib/format.js";
+import { useSeries } from "../lib/live.js";
+import { useResource } from "../lib/resource.js";
+import { href, query, setQuery } from "../lib/router.js";
+import { Card, PageHeader, Segmented, Stats } from "../components/bits.js";
+import { Chart } from "../components/chart.js";
+import { Failure, Notice, Skeleton } from "../components/states.js";
+
+const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"]];
+const MOST_MODELS = 7;
+
+export default function Overview() {
+  const span = Number(query.value.get("window") ?? 900);
+  const series = useSeries(span);
+  const actions = html`<${Segmented} label="Time shown" of=${SPANS} value=${String(span)} onChange=${(value) => setQuery({ window: value === "900" ? null : value })} />`;
+  return html`<${PageHeader} title="Overview" actions=${actions} />
+    <${Alerts} />
+    ${series.points ? html`<${Charts} points=${series.points} span=${span} />`
+      : series.error ? html`<${Failure} error=${series.error} onRetry=${series.reload} />` : html`<${Skeleton} lines=${10} />`}`;
+}
+
+function Alerts() {
+  const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { every: 5 });
+  return html`<div class="stack tight" aria-live="polite">${(alerts.data?.items ?? []).map((alert) => html`
+    <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
+      action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>Look</a>`}>
+      ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since ${ago(alert.since)}.</span>
+    <//>`)}</div>`;
+}
+
+/** The sums over the window by model, largest first; what is beyond the palette counts as "other". */
+function byModel(points) {
+  const sums = new Map();
+  for (const point of points) {
+    for (const [model, value] of Object.entries(point.by_model ?? {})) sums.set(model, (sums.get(model) ?? 0) + value);
+  }
+  const names = [...sums].sort((a, b) => b[1] - a[1]).map(([name]) => name);
+  const shown = names.slice(0, MOST_MODELS);
+  const lines = shown.map((name) => ({ label: name, values: points.map((point) => point.by_model?.[name] ?? 0) }));
+  if (names.length > shown.length) {
+    const rest = new Set(names.slice(MOST_MODELS));
+    const other = (point) => Object.entries(point.by_model ?? {}).reduce((sum, [name, value]) => sum + (rest.has(name) ? value : 0), 0);
+    lines.push({ label: `${rest.size} others`, values: points.map(other) });
+  }
+  return lines.length ? lines : [{ label: "no traffic", values: points.map(() => 0), slot: 7 }];
+}
+
+function Charts({ points, span }) {
+  const times = useMemo(() => points.map((point) => point.at), [points]);
+  const line = (label, field, slot) => ({ label, slot, values: points.map((point) => point[field]) });
+  const lines = useMemo(() => ({
+    tokens: byModel(points),
+    ttft: [line("p50", "ttft_p50", 1), line("p95", "ttft_p95", 0)],
+    itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
+    load: [line("running", "running", 2), line("waiting", "waiting", 3)],
+    cache: [line("KV blocks in use", "kv_use", 4), line("cache hit rate", "cache_hit_rate", 2)],
+    memory: [line("host", "host_bytes", 5), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
+    errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
+  }), [points]);
+  const now = points.at(-1) ?? {};
+  const latest = (field) => points.findLast((point) => point[field] !== null && point[field] !== undefined)?.[field];
+  const chart = (title, name, format, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} format=${format} span=${span} ...${more} /><//>`;
+  return html`
+    <${Stats} label="Now" of=${[
+      ["Tokens per second", rate(now.tokens_per_second)],
+      ["Time to first token", seconds(latest("ttft_p50")), `p95 ${seconds(latest("ttft_p95"))}`],
+      ["Between tokens", seconds(latest("itl_p50")), `p95 ${seconds(latest("itl_p95"))}`],
+      ["Running", count(now.running), `${count(now.waiting)} waiting`],
+      ["KV blocks in use", percent(now.kv_use)],
+      ["Cache hit rate", percent(latest("cache_hit_rate"))],
+    ]} />
+    <div class="grid">
+      ${chart("Generated tokens per second, by model", "tokens", rate, { stacked: true, wide: true, height: 220 })}
+      ${chart("Time to first token", "ttft", seconds)}
+      ${chart("Time between tokens", "itl", seconds)}
+      ${chart("Requests at once", "load", count)}
+      ${chart("KV cache", "cache", percent, { range: [0, 1] })}
+      ${chart("Memory", "memory", bytes)}
+      ${chart("Requests and errors", "errors", rate)}
+    </div>`;
+}
