@@ -49,7 +49,7 @@ def require_own_page(request: HTTPConnection, session: Session) -> None:
     require_same_origin(request)
     given = request.headers.get(CSRF_HEADER, "").encode("utf-8", "surrogatepass")
     if not hmac.compare_digest(given, session.csrf.encode()):
-        raise Forbidden("A change with a session's cookie needs the session's X-CSRF-Token; scripts send a key instead.")
+        raise Forbidden("A change with a session's cookie needs its X-CSRF-Token; scripts send a key instead.")
 
 
 def require_same_origin(request: HTTPConnection) -> None:

@@ -47,9 +47,7 @@ async def sign_in(request: Request) -> Response:
     session = keys.sessions.find(cookie)
     response = JSONResponse(_shown(request, principal, session), headers={"Cache-Control": "no-store"})
     secure = request.url.scheme == "https"
-    response.set_cookie(
-        keys.sessions.cookie, cookie, LIFETIME_SECONDS, httponly=True, samesite="strict", secure=secure
-    )
+    response.set_cookie(keys.sessions.cookie, cookie, LIFETIME_SECONDS, httponly=True, samesite="strict", secure=secure)
     return response
 
 

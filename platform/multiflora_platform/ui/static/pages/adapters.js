@@ -71,8 +71,8 @@ function columns(chosen, toggle) {
     { key: "chosen", label: "Select", hidden: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
     { key: "name", label: "Name", sortable: true, width: "minmax(130px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><b>${row.name}</b></a>` },
     { key: "version", label: "Default", sortable: true, width: "76px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
-    { key: "aliases", label: "Aliases", width: "minmax(90px, 1fr)", cell: (row) => aliases(row) },
-    { key: "tags", label: "Tags", width: "minmax(90px, 1fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
+    { key: "aliases", label: "Aliases", width: "minmax(84px, 0.7fr)", cell: (row) => aliases(row) },
+    { key: "tags", label: "Tags", width: "minmax(120px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
   ];
   if (!isAdmin.value) return all;
   return [
