@@ -97,7 +97,7 @@ class KeyStore:
     def sign_in(self, key: str) -> tuple[Principal, str] | None:
         """Whom the key stands for, and the value of a session's cookie; None: it is not good."""
         principal = self.authenticate(f"Bearer {key}")
-        return principal and (principal, self.sessions.open(self._hmac(key.strip())))
+        return None if principal is None else (principal, self.sessions.open(self._hmac(key.strip())))
 
     def cache_salt(self, principal: Principal) -> str:
         """Two requests may share cached KV only when this is equal: one for each tenant, one for all admins, and one

@@ -49,7 +49,9 @@ class Sessions:
         if int(until) <= time.time() or session_id in self._closed:
             return None
         principal = self._directory.find(digest)
-        return principal and Session(principal, self._secret.derive("csrf", session_id), int(until))
+        if principal is None:
+            return None
+        return Session(principal, self._secret.derive("csrf", session_id), int(until))
 
     def close(self, value: str) -> None:
         """Not found any more by this server, even if the cookie comes back."""
