@@ -1,0 +1,39 @@
+/** Tokens by day as bars, with the same numbers as a table. */
+import { html } from "../lib/html.js";
+import { getAll } from "../lib/api.js";
+import { count, percent, seconds } from "../lib/format.js";
+import { useResource } from "../lib/resource.js";
+import { Card, Stats } from "./bits.js";
+import { Empty, Loaded } from "./states.js";
+
+const DAYS = 30;
+
+/** @param {{title: string, filter: {adapter?: string, tenant?: string}}} props */
+export function UsageDays({ title, filter }) {
+  const since = new Date(Date.now() - (DAYS - 1) * 86_400_000).toISOString().slice(0, 10);
+  const search = new URLSearchParams({ ...filter, since, group_by: "day" });
+  const usage = useResource((signal) => getAll(`/api/v1/usage?${search}`, { signal }), [search.toString()], { every: 15 });
+  return html`<${Card} title=${title}><${Loaded} resource=${usage} lines=${4}>${(rows) => (rows.length
+    ? html`<${Shown} rows=${rows} since=${since} />` : html`<${Empty} title="Not used yet">Requests are counted here by day, a few seconds after they end.<//>`)}<//><//>`;
+}
+
+function Shown({ rows, since }) {
+  const sum = (field) => rows.reduce((total, row) => total + row[field], 0);
+  const days = Array.from({ length: DAYS }, (_, i) => new Date(Date.parse(since) + i * 86_400_000).toISOString().slice(0, 10));
+  const by = new Map(rows.map((row) => [row.day, row]));
+  const most = Math.max(...rows.map((row) => row.prompt_tokens + row.completion_tokens), 1);
+  const total = sum("prompt_tokens");
+  return html`<div class="stack">
+    <${Stats} label="Sums" of=${[["Requests", count(sum("requests"))], ["Prompt tokens", count(total), `${percent(total ? sum("cached_tokens") / total : 0)} cached`],
+      ["Generated tokens", count(sum("completion_tokens"))], ["Device time", seconds(sum("device_ms") / 1000)]]} />
+    <div class="days" role="img" aria-label=${`Tokens by day: ${rows.map((row) => `${row.day} ${row.prompt_tokens + row.completion_tokens}`).join(", ")}`}>
+      ${days.map((day) => html`<${Day} key=${day} day=${day} row=${by.get(day)} most=${most} />`)}</div>
+    <ul class="legend"><li><i class="s2"></i>prompt</li><li><i class="s1"></i>generated</li><li>${days[0]} to ${days.at(-1)}</li></ul>
+  </div>`;
+}
+
+function Day({ day, row, most }) {
+  const height = (value) => ({ height: `${(100 * value) / most}%` });
+  const text = row ? `${day}: ${count(row.requests)} requests, ${count(row.prompt_tokens)} + ${count(row.completion_tokens)} tokens` : `${day}: nothing`;
+  return html`<span class="day" title=${text}>${row && html`<i class="s1" style=${height(row.completion_tokens)}></i><i class="s2" style=${height(row.prompt_tokens)}></i>`}</span>`;
+}

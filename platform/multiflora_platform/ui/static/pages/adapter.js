@@ -1,0 +1,84 @@
+/** One adapter: its versions, where its aliases point, how it is used, its card, and code to call it. */
+import { html, useState } from "../lib/html.js";
+import { get, getAll, patch, post, remove } from "../lib/api.js";
+import { useResource } from "../lib/resource.js";
+import { go, href, query } from "../lib/router.js";
+import { isAdmin, may, session } from "../lib/session.js";
+import { attempt, toast } from "../lib/toasts.js";
+import { PageHeader, Tabs, Tags } from "../components/bits.js";
+import { ConfirmByName, Dialog } from "../components/dialog.js";
+import { TextArea, TextField } from "../components/fields.js";
+import { Loaded } from "../components/states.js";
+import { Aliases } from "./adapter/aliases.js";
+import { Activity } from "./adapter/activity.js";
+import { ModelCard } from "./adapter/card.js";
+import { UseIt } from "./adapter/use.js";
+import { Versions } from "./adapter/versions.js";
+
+const TABS = [["versions", "Versions"], ["aliases", "Aliases and rollout"], ["activity", "Usage and events"], ["card", "Model card"], ["use", "Use it"]];
+const VIEWS = { versions: Versions, aliases: Aliases, activity: Activity, card: ModelCard, use: UseIt };
+
+export default function Adapter({ name }) {
+  const api = `/api/v1/adapters/${encodeURIComponent(name)}`;
+  const loaded = useResource(async (signal) => {
+    const [adapter, versions, aliases] = await Promise.all([
+      get(api, { signal }), getAll(`${api}/versions?deleted=true`, { signal }), get(`${api}/aliases`, { signal }),
+    ]);
+    return { adapter, versions, aliases: aliases.items, api };
+  }, [api], { every: 10 });
+  const tab = VIEWS[query.value.get("tab")] ? query.value.get("tab") : "versions";
+  const View = VIEWS[tab];
+  const adapter = loaded.data?.adapter;
+  return html`
+    <${PageHeader} title=${name} about=${adapter?.description} back=${{ to: "/adapters", label: "Adapters" }}
+      actions=${adapter && html`<${Actions} adapter=${adapter} api=${api} onChange=${loaded.reload} />`} />
+    ${adapter?.tags.length > 0 && html`<div class="row"><${Tags} of=${adapter.tags} /></div>`}
+    <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path=${`/adapters/${name}`} />
+    <${Loaded} resource=${loaded} lines=${8}>${(data) => html`<${View} ...${data} mine=${mayChange(data.adapter)} onChange=${loaded.reload} />`}<//>`;
+}
+
+const mayChange = (adapter) => may("registry:write") && (isAdmin.value || adapter.owner === session.value.tenant);
+
+function Actions({ adapter, api, onChange }) {
+  const [open, setOpen] = useState(null);
+  const close = () => setOpen(null);
+  const command = (verb, done, back) => attempt(() => post(`${api}:${verb}`), done, back && { undo: () => command(back, `${adapter.name} ${back}ned.`) }).then(onChange);
+  const mine = mayChange(adapter);
+  return html`
+    <a class="button primary" href=${href(`/playground?model=${adapter.name}`)}>Try it</a>
+    ${mine && html`<a class="button" href=${href(`/register?name=${adapter.name}`)}>Add a version</a>`}
+    ${isAdmin.value && html`<button class="button" onClick=${() => command("load", `${adapter.name} is on the device.`)}>Load</button>
+      <button class="button" onClick=${() => command("pin", `${adapter.name} is pinned: it stays on the device.`, "unpin")}>Pin</button>`}
+    ${mine && html`<button class="button" onClick=${() => setOpen("edit")}>Edit…</button>
+      <button class="button danger" onClick=${() => setOpen("archive")}>Archive…</button>`}
+    ${open === "edit" && html`<${Edit} adapter=${adapter} api=${api} onClose=${close} onChange=${onChange} />`}
+    ${open === "archive" && html`<${ConfirmByName} title=${`Archive ${adapter.name}?`} name=${adapter.name} action="Archive" onClose=${close}
+      onConfirm=${async () => { await remove(api); toast(`${adapter.name} is archived.`); go("/adapters"); }}>
+      Requests for it are answered with 404 from then on and its name is free again; running requests finish.<//>`}`;
+}
+
+function Edit({ adapter, api, onClose, onChange }) {
+  const [description, setDescription] = useState(adapter.description);
+  const [tags, setTags] = useState(adapter.tags.join(", "));
+  const [prompt, setPrompt] = useState(adapter.demo_prompt ?? "");
+  const [problem, setProblem] = useState("");
+  const save = async (event) => {
+    event.preventDefault();
+    const changes = { description, tags: tags.split(",").map((tag) => tag.trim()).filter(Boolean), demo_prompt: prompt || null };
+    try {
+      await patch(api, changes);
+      onChange();
+      onClose();
+      const { description: before, tags: old, demo_prompt: was } = adapter;
+      toast(`${adapter.name} is changed.`, { undo: () => attempt(() => patch(api, { description: before, tags: old, demo_prompt: was })).then(onChange) });
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  return html`<${Dialog} title=${`Edit ${adapter.name}`} onClose=${onClose}><form class="stack" onSubmit=${save}>
+    <${TextArea} label="Description" rows="3" value=${description} onInput=${setDescription} problem=${problem} />
+    <${TextField} label="Tags" hint="Separated by commas" value=${tags} onInput=${setTags} />
+    <${TextArea} label="Example prompt" hint="What the playground starts with" rows="2" value=${prompt} onInput=${setPrompt} />
+    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Save</button></footer>
+  </form><//>`;
+}

@@ -1,0 +1,80 @@
+/** A candidate on its way to an alias's users: started, compared with the stable version while it runs, ended. */
+import { html, useState } from "../../lib/html.js";
+import { get, patch, post } from "../../lib/api.js";
+import { count, percent, rate, seconds } from "../../lib/format.js";
+import { useResource } from "../../lib/resource.js";
+import { attempt, toast } from "../../lib/toasts.js";
+import { State, Time } from "../../components/bits.js";
+import { Dialog } from "../../components/dialog.js";
+import { Select, TextField } from "../../components/fields.js";
+
+export function Rollout({ adapter, alias, path, mine, onChange }) {
+  const [starting, setStarting] = useState(false);
+  const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path, alias.etag], { every: 2 });
+  if (!rollouts.data) return null;
+  const newest = rollouts.data.items[0];
+  const running = newest?.state === "running";
+  const changed = () => { rollouts.reload(); onChange(); };
+  const candidates = adapter.ready_versions.filter((version) => version !== alias.version);
+  return html`<div class="stack tight">
+    ${newest && html`<${Observed} rollout=${newest} path=${path} mine=${mine && running} onChange=${changed} />`}
+    ${mine && !running && alias.version && candidates.length > 0 && html`<div><button class="button small" onClick=${() => setStarting(true)}>Start a watched rollout…</button></div>`}
+    ${starting && html`<${Start} candidates=${candidates} alias=${alias} path=${path} onClose=${() => setStarting(false)} onChange=${changed} />`}
+  </div>`;
+}
+
+function Observed({ rollout, path, mine, onChange }) {
+  const end = (verb, done) => attempt(() => post(`${path}/rollout:${verb}`), done).then(onChange);
+  const share = (part) => attempt(() => patch(`${path}/rollout`, { percent: part }), `${part}% get v${rollout.candidate}.`, { undo: () => attempt(() => patch(`${path}/rollout`, { percent: rollout.percent })).then(onChange) }).then(onChange);
+  const { stable_observed: stable, candidate_observed: candidate, shadow_observed: shadow } = rollout;
+  const line = (label, show) => html`<tr key=${label}><th scope="row">${label}</th><td>${stable ? show(stable) : "–"}</td><td>${candidate ? show(candidate) : "–"}</td></tr>`;
+  return html`<section class="rollout" aria-label="Rollout">
+    <div class="row between"><div class="row"><b>v${rollout.candidate}</b> to ${rollout.percent}%${rollout.shadow_percent > 0 && `, shadowing ${rollout.shadow_percent}%`} <${State} of=${rollout.state} />
+      <span class="muted small">${rollout.reason} <${Time} at=${rollout.ended_at ?? rollout.created_at} /></span></div>
+      ${mine && html`<div class="row">${[10, 25, 50].filter((part) => part > rollout.percent).map((part) => html`<button class="button small" key=${part} onClick=${() => share(part)}>${part}%</button>`)}
+        <button class="button small primary" onClick=${() => end("promote", `v${rollout.candidate} is for everybody.`)}>Promote</button>
+        <button class="button small danger" onClick=${() => end("abort", `Everybody is back on v${rollout.stable}.`)}>Stop</button></div>`}</div>
+    <table><thead><tr><th></th><th>v${rollout.stable}, stable</th><th>v${rollout.candidate}, candidate</th></tr></thead><tbody>
+      ${line("Requests", (one) => count(one.requests))}
+      ${line("Errors", (one) => `${count(one.errors)} (${percent(one.requests ? one.errors / one.requests : 0)})`)}
+      ${line("Median time", (one) => seconds(one.p50_seconds))}
+      ${line("95th percentile", (one) => seconds(one.p95_seconds))}
+    </tbody></table>
+    ${shadow && html`<p class="small muted">Shadow: ${count(shadow.requests)} requests, ${count(shadow.exact)} of ${count(shadow.compared)} answers equal, agreement ${percent(shadow.agreement)}, ${rate(shadow.latency_ratio)}× the time.</p>`}
+    <p class="small muted">Rolls back by itself above ${percent(rollout.max_error_rate)} errors${rollout.max_p95_ratio ? ` or ${rollout.max_p95_ratio}× the stable p95` : ""}, from ${rollout.min_samples} requests on.</p>
+  </section>`;
+}
+
+function Start({ candidates, alias, path, onClose, onChange }) {
+  const [candidate, setCandidate] = useState(String(candidates.at(-1)));
+  const [part, setPart] = useState("10");
+  const [shadow, setShadow] = useState("0");
+  const [errors, setErrors] = useState("5");
+  const [ratio, setRatio] = useState("");
+  const [problem, setProblem] = useState("");
+  const start = async (event) => {
+    event.preventDefault();
+    const body = { candidate: Number(candidate), percent: Number(part), shadow_percent: Number(shadow), max_error_rate: Number(errors) / 100 };
+    if (ratio) body.max_p95_ratio = Number(ratio);
+    try {
+      await post(`${path}/rollout`, body, { headers: { "If-Match": alias.etag } });
+      toast(`${part}% of ${alias.alias}'s users get v${candidate}.`);
+      onChange();
+      onClose();
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  const number = { type: "number", min: 0, max: 100, required: true };
+  return html`<${Dialog} title=${`Roll out a version to ${alias.alias}`} onClose=${onClose}><form class="stack" onSubmit=${start}>
+    <${Select} label="Candidate" value=${candidate} onChange=${setCandidate} of=${candidates.toReversed().map((one) => [String(one), `Version ${one}`])} />
+    <div class="form-grid">
+      <${TextField} label="Users that get it, %" ...${number} max="99" value=${part} onInput=${setPart} />
+      <${TextField} label="Requests copied to it, %" hint="Answers are compared, nobody sees them" ...${number} value=${shadow} onInput=${setShadow} />
+      <${TextField} label="Roll back above errors, %" ...${number} value=${errors} onInput=${setErrors} />
+      <${TextField} label="Roll back above p95 ratio" hint="To the stable version; empty: never" type="number" min="1" step="0.1" value=${ratio} onInput=${setRatio} />
+    </div>
+    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary">Start</button></footer>
+  </form><//>`;
+}
