@@ -5,6 +5,7 @@
 The model is random on purpose: its speed is that of any model of its shape, and its tokens come from the seed alone.
 W1: 32 requests of 128 prompt + 64 new tokens over 0/1/8/32 adapters.
 W2: 16 requests of 1,024 shared + 32 own prompt tokens + 16 new tokens over 0/8 adapters (a RAG backend's traffic).
+W3: 64 requests of mixed lengths over 32 adapters of which few are hot, below 4 system prompts: a busy server.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ def make_workloads(folder: Path) -> None:
     def tokens(count: int) -> list[int]:
         return [rng.randrange(FIRST_PLAIN_TOKEN, VOCABULARY) for _ in range(count)]
 
+    def save(name: str, requests: list[dict[str, Any]]) -> None:
+        (folder / f"{name}.json").write_text(json.dumps(requests), encoding="utf-8")
+
     def write(name: str, prompts: list[list[int]], max_tokens: int, adapters: int) -> None:
         requests = [
             {"prompt": prompt, "max_tokens": max_tokens, "adapter": f"a{i % adapters:02d}" if adapters else None}
             for i, prompt in enumerate(prompts)
         ]
-        (folder / f"{name}-{adapters}.json").write_text(json.dumps(requests), encoding="utf-8")
+        save(f"{name}-{adapters}", requests)
 
     w1 = [tokens(128) for _ in range(32)]
     shared = tokens(1024)
@@ -95,6 +99,18 @@ def make_workloads(folder: Path) -> None:
         write("w1", w1, 64, adapters)
     for adapters in (0, 8):
         write("w2", w2, 16, adapters)
+    systems = [tokens(256) for _ in range(4)]
+    popularity = [1 / rank for rank in range(1, ADAPTERS + 1)]  # Zipf's law
+    hot = rng.choices(range(ADAPTERS), popularity, k=64)
+    w3 = [
+        {
+            "prompt": rng.choice(systems) + tokens(rng.randint(16, 256)),
+            "max_tokens": rng.randint(8, 64),
+            "adapter": f"a{adapter:02d}",
+        }
+        for adapter in hot
+    ]
+    save(f"w3-{ADAPTERS}", w3)
 
 
 def make(folder: Path) -> None:

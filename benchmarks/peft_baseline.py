@@ -19,6 +19,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+_PAD = 2
+
 
 class FirstToken:
     """A stopping criterion that never stops: it notes when the first token was there."""
@@ -43,23 +45,27 @@ def load(inputs: Path, adapters: list[str]) -> Any:
 
 
 def run(model: Any, requests: list[dict[str, Any]]) -> dict[str, float]:
-    ids = torch.tensor([request["prompt"] for request in requests])
+    """One batch, prompts padded on the left, as long as its longest; only tokens that were asked for count."""
+    longest = max(len(request["prompt"]) for request in requests)
+    padding = [longest - len(request["prompt"]) for request in requests]
+    rows = [[_PAD] * pad + request["prompt"] for pad, request in zip(padding, requests, strict=True)]
+    mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
     mixed = {"adapter_names": [r["adapter"] for r in requests]} if requests[0]["adapter"] else {}
-    tokens, clock, start = requests[0]["max_tokens"], FirstToken(), time.perf_counter()
+    tokens, clock, start = max(r["max_tokens"] for r in requests), FirstToken(), time.perf_counter()
     model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
+        input_ids=torch.tensor(rows, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
         max_new_tokens=tokens,
         min_new_tokens=tokens,
         do_sample=False,
-        pad_token_id=2,
+        pad_token_id=_PAD,
         stopping_criteria=[clock],
         **mixed,
     )
     wall = time.perf_counter() - start
     return {
         "wall": wall,
-        "tokens_per_second": len(requests) * tokens / wall,
+        "tokens_per_second": sum(r["max_tokens"] for r in requests) / wall,
         "ttft": (clock.at or time.perf_counter()) - start,
     }
 
