@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from .native_library import native_function
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 
 
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -36,7 +36,7 @@ def _normed(x: tl.tensor, weight: tl.tensor, eps: tl.tensor, SIZE: tl.constexpr,
     return (x * scale).to(ROUNDED).to(tl.float32) * weight.to(tl.float32)
 
 
-@jit
+@jit_with_varying("rows")
 def _rms_norm_kernel(
     out: tl.tensor,
     x: tl.tensor,
@@ -60,7 +60,7 @@ def _rms_norm_kernel(
     tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
-@jit
+@jit_with_varying("rows")
 def _add_rms_norm_kernel(
     out: tl.tensor,
     total: tl.tensor,

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 
 _BLOCK = 4096
 _SAMPLE_WARPS = 16
@@ -273,7 +273,7 @@ def _next_best(
     return best, tl.min(tl.where(later & (values == best), place, 0x7FFFFFFF), axis=0)
 
 
-@jit
+@jit_with_varying("num_top")
 def _logprobs_kernel(
     chosen: tl.tensor,
     ranks: tl.tensor,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 
 _BLOCK = 4096
 _ENTRIES = 128
@@ -65,7 +65,7 @@ def greedy_triton(logits: Tensor) -> Tensor:
     return tokens
 
 
-@jit
+@jit_with_varying("entries")
 def _penalize_kernel(
     logits: tl.tensor,
     rows: tl.tensor,
@@ -103,7 +103,7 @@ def penalize_triton_(
         )  # fmt: skip
 
 
-@jit
+@jit_with_varying("entries")
 def _bias_kernel(
     logits: tl.tensor,
     rows: tl.tensor,
@@ -159,7 +159,7 @@ def apply_bitmask_triton_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None
         )
 
 
-@jit
+@jit_with_varying("tokens")
 def _gather_tokens_kernel(
     out: tl.tensor,
     token_ids: tl.tensor,
