@@ -1,5 +1,6 @@
 # make serve   set everything up and serve the bundled demo (MODEL=… and ARGS="…" go to `multiflora serve`)
 # make test    set everything up, then lint, types and all tests
+# make client  write the Python client's operations anew, after a route has changed
 # make bench   measure kernels and serving beside transformers + PEFT
 # make gpu-check   on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
 # Needs Python 3.11 or newer and make; everything else lands in .venv.
@@ -17,7 +18,7 @@ WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test lint types bench gpu-check demo clean
+.PHONY: serve test lint types bench gpu-check client demo clean
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -45,6 +46,8 @@ gpu-check:
 	else echo "The engine's tests are LEFT OUT: this Python lacks the above; WHEELS=folder brings it." >&2; fi; \
 	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
 	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
+client: $(VENV)/.installed-dev
+	$(BIN)/python -m multiflora_platform.client_source
 
 demo: $(VENV)/.installed-dev
 	$(BIN)/python examples/demo/train.py --stage all

@@ -14,7 +14,8 @@ from multiflora_platform.batches.desk import make_desk
 from multiflora_platform.gateway import chat, completions, embeddings, lora_calls, models, response_calls, tokenization
 from multiflora_platform.gateway.bodies import component_schemas
 from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
-from multiflora_platform.registry.answers import answer_schemas
+from multiflora_platform.registry.document import describe as described
+from multiflora_platform.registry.document import operation_id
 from multiflora_platform.registry.routes import router as registry_router
 from multiflora_platform.services import Services
 from multiflora_platform.ui.routes import router as ui_router
@@ -22,7 +23,14 @@ from multiflora_platform.ui.routes import router as ui_router
 
 def create_app(services: Services) -> FastAPI:
     """services: reached by routes as `request.app.state.services`; the caller has started its engine and registry."""
-    app = FastAPI(title="Multiflora", version=_version(), docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(
+        title="Multiflora",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        generate_unique_id_function=operation_id,
+    )
     app.state.services = services
     app.state.desk = make_desk(app, services)
     gateway = (chat, completions, response_calls, embeddings, models, tokenization, files, batch_calls, lora_calls)
@@ -42,9 +50,8 @@ def _describe_bodies(app: FastAPI) -> None:
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = describe()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update({**component_schemas(), **answer_schemas()})
+        document = described(describe())
+        document["components"]["schemas"].update(component_schemas())
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

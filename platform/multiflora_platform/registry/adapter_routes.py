@@ -10,16 +10,20 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.answers import answers
 from multiflora_platform.registry.bodies import AdapterPatch, CommandTarget, NewAdapter, read_json, schema
 from multiflora_platform.registry.listing import adapter_view, page
 from multiflora_platform.registry.requests import changeable, deletable, readable, registry_of, version_number
+from multiflora_platform.registry.views import Adapter, AdapterPage, CommandDone
 
 router = APIRouter(tags=["adapters"])
 AnyKey = Annotated[Principal, Depends(require_key)]
 Admin = Annotated[Principal, Depends(require_admin)]
 
 
-@router.post("/adapters", status_code=201, openapi_extra=schema(NewAdapter))
+@router.post(
+    "/adapters", status_code=201, openapi_extra=schema(NewAdapter), responses=answers(Adapter, 201), response_model=None
+)
 async def create_adapter(request: Request, principal: AnyKey) -> Response:
     """Make an adapter; a tenant's key makes it the tenant's own."""
     body = await read_json(request, NewAdapter)
@@ -27,7 +31,7 @@ async def create_adapter(request: Request, principal: AnyKey) -> Response:
     return JSONResponse(adapter_view(entry), 201, headers={"Location": f"/api/v1/adapters/{entry.name}"})
 
 
-@router.get("/adapters")
+@router.get("/adapters", responses=answers(AdapterPage), response_model=None)
 async def list_adapters(
     request: Request,
     principal: AnyKey,
@@ -41,12 +45,12 @@ async def list_adapters(
     return {"items": found.items, "next_page_token": found.next_page_token}
 
 
-@router.get("/adapters/{name}")
+@router.get("/adapters/{name}", responses=answers(Adapter), response_model=None)
 async def get_adapter(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
     return adapter_view(readable(request, principal, name))
 
 
-@router.patch("/adapters/{name}", openapi_extra=schema(AdapterPatch))
+@router.patch("/adapters/{name}", openapi_extra=schema(AdapterPatch), responses=answers(Adapter), response_model=None)
 async def change_adapter(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
     """Description, tags, demo_prompt; null clears."""
     changeable(request, principal, name)
@@ -75,25 +79,25 @@ async def _command(
     return await registry_of(request).engine.command(action, name, number, principal.actor)
 
 
-@router.post("/adapters/{name}:load")
+@router.post("/adapters/{name}:load", responses=answers(CommandDone), response_model=None)
 async def load_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
     """Bring it into a slot now, rather than at its first request."""
     return await _command(request, principal, name, version, "load")
 
 
-@router.post("/adapters/{name}:unload")
+@router.post("/adapters/{name}:unload", responses=answers(CommandDone), response_model=None)
 async def unload_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
     """Take it out of memory; its next request loads it again."""
     return await _command(request, principal, name, version, "unload")
 
 
-@router.post("/adapters/{name}:pin")
+@router.post("/adapters/{name}:pin", responses=answers(CommandDone), response_model=None)
 async def pin_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
     """Load it and never evict it."""
     return await _command(request, principal, name, version, "pin")
 
 
-@router.post("/adapters/{name}:unpin")
+@router.post("/adapters/{name}:unpin", responses=answers(CommandDone), response_model=None)
 async def unpin_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
     """It may be evicted again."""
     return await _command(request, principal, name, version, "unpin")

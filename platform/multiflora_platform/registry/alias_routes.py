@@ -16,7 +16,7 @@ from multiflora_platform.registry.bodies import AliasTarget, read_json, schema
 from multiflora_platform.registry.errors import AliasNotFound
 from multiflora_platform.registry.listing import LAST_ID, alias_view, encode_token, row_id
 from multiflora_platform.registry.requests import changeable, readable, registry_of
-from multiflora_platform.registry.views import AliasHistory
+from multiflora_platform.registry.views import Alias, AliasHistory, AliasPage
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -24,20 +24,25 @@ Admin = Annotated[Principal, Depends(require_admin)]
 IfMatch = Annotated[str | None, Header()]
 
 
-@router.get("/adapters/{name}/aliases")
+@router.get("/adapters/{name}/aliases", responses=answers(AliasPage), response_model=None)
 async def list_aliases(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
     entry = readable(request, principal, name)
     return {"items": [alias_view(name, alias) for alias in entry.aliases.values()], "next_page_token": None}
 
 
-@router.get("/adapters/{name}/aliases/{alias}")
+@router.get("/adapters/{name}/aliases/{alias}", responses=answers(Alias), response_model=None)
 async def get_alias(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """With its ETag, which a change must bring as If-Match."""
     readable(request, principal, name)
     return _shown(request, name, alias, 200)
 
 
-@router.put("/adapters/{name}/aliases/{alias}", openapi_extra=schema(AliasTarget))
+@router.put(
+    "/adapters/{name}/aliases/{alias}",
+    openapi_extra=schema(AliasTarget),
+    responses=answers(Alias, 200, 201),
+    response_model=None,
+)
 async def put_alias(
     request: Request,
     principal: AnyKey,
@@ -65,7 +70,7 @@ async def delete_alias(
     return Response(status_code=204)
 
 
-@router.post("/adapters/{name}/aliases/{alias}:rollback")
+@router.post("/adapters/{name}/aliases/{alias}:rollback", responses=answers(Alias), response_model=None)
 async def roll_back_alias(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
@@ -93,14 +98,14 @@ async def get_alias_history(
     return rendered(AliasHistory(items=moves[:limit], next_page_token=token))
 
 
-@router.post("/adapters/{name}/aliases/{alias}:protect")
+@router.post("/adapters/{name}/aliases/{alias}:protect", responses=answers(Alias), response_model=None)
 async def protect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
     """Only admins move or delete it from now on, or delete its adapter."""
     await registry_of(request).aliases.protect(name, alias, principal.actor)
     return _shown(request, name, alias, 200)
 
 
-@router.post("/adapters/{name}/aliases/{alias}:unprotect")
+@router.post("/adapters/{name}/aliases/{alias}:unprotect", responses=answers(Alias), response_model=None)
 async def unprotect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
     """Its owner may move it again."""
     await registry_of(request).aliases.unprotect(name, alias, principal.actor)

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 _encode = msgspec.json.Encoder().encode
 _REFERENCE = "#/components/schemas/{name}"
-_answered: dict[str, type[msgspec.Struct]] = {}
+# Those that routes give, by name.
+ANSWERS: dict[str, type[msgspec.Struct]] = {}
 
 
 def rendered(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -19,7 +20,7 @@ def rendered(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, st
 
 def answers(kind: type[msgspec.Struct], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route that answers with this type, by default with status 200."""
-    _answered[kind.__name__] = kind
+    ANSWERS[kind.__name__] = kind
     schema = {"$ref": _REFERENCE.format(name=kind.__name__)}
     content = {"application/json": {"schema": schema}}
     return {status: {"description": "Success", "content": content} for status in statuses or (200,)}
@@ -27,4 +28,4 @@ def answers(kind: type[msgspec.Struct], *statuses: int) -> dict[int | str, dict[
 
 def answer_schemas() -> dict[str, Any]:
     """Components for the OpenAPI document: of all types that routes have named."""
-    return msgspec.json.schema_components(_answered.values(), ref_template=_REFERENCE)[1]
+    return msgspec.json.schema_components(ANSWERS.values(), ref_template=_REFERENCE)[1]

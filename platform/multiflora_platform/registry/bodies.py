@@ -13,6 +13,8 @@ from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 MAX_JSON_BYTES = 1 << 20
+# Those that routes read, by name.
+BODIES: dict[str, type[Body]] = {}
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -107,6 +109,7 @@ async def read_json(request: Request, body_type: type[B]) -> B:
 
 def schema(body_type: type[Body]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads this body itself."""
+    BODIES[body_type.__name__] = body_type
     (_,), components = msgspec.json.schema_components([body_type], ref_template="#/{name}")
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": components[body_type.__name__]}}}

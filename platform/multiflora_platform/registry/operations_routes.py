@@ -9,23 +9,25 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.registry.answers import answers
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.events import audit_page
 from multiflora_platform.registry.listing import decode_token, encode_token
 from multiflora_platform.registry.requests import registry_of
+from multiflora_platform.registry.views import AuditPage, EventPage, ReplicaPage
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(require_admin)])
 _LAST = 2**63 - 1
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-@router.get("/replicas")
+@router.get("/replicas", responses=answers(ReplicaPage), response_model=None)
 async def list_replicas(request: Request) -> dict[str, Any]:
     """Each engine process: pid, state, and which adapters it holds where."""
     return {"items": await registry_of(request).engine.replicas(), "next_page_token": None}
 
 
-@router.get("/events")
+@router.get("/events", responses=answers(EventPage), response_model=None)
 async def list_events(
     request: Request,
     cursor: Annotated[int, Query(ge=0, le=_LAST)] = 0,
@@ -42,7 +44,7 @@ async def list_events(
     return JSONResponse({"items": items, "next_cursor": items[-1]["id"] if items else cursor})
 
 
-@router.get("/audit")
+@router.get("/audit", responses=answers(AuditPage), response_model=None)
 async def list_audit(request: Request, limit: Limit = 100, page_token: str | None = None) -> dict[str, Any]:
     """Who did what, newest first."""
     before = _event_id(decode_token(page_token)) if page_token else _LAST

@@ -10,10 +10,12 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.answers import answers
 from multiflora_platform.registry.bodies import VersionSource, content_type, is_json, read_json, schema
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.listing import decode_token, encode_token
 from multiflora_platform.registry.requests import changeable, promotable, readable, registry_of, version_number
+from multiflora_platform.registry.views import ValidationReport, Version, VersionPage
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -27,7 +29,13 @@ _UPLOAD["requestBody"]["content"]["multipart/form-data"] = {
 }
 
 
-@router.post("/adapters/{name}/versions", status_code=201, openapi_extra=_UPLOAD)
+@router.post(
+    "/adapters/{name}/versions",
+    status_code=201,
+    openapi_extra=_UPLOAD,
+    responses=answers(Version, 200, 201),
+    response_model=None,
+)
 async def add_version(
     request: Request,
     principal: AnyKey,
@@ -55,7 +63,7 @@ async def add_version(
     return JSONResponse(outcome.body, outcome.status, headers={"Location": location})
 
 
-@router.get("/adapters/{name}/versions")
+@router.get("/adapters/{name}/versions", responses=answers(VersionPage), response_model=None)
 async def list_versions(
     request: Request,
     principal: AnyKey,
@@ -73,13 +81,13 @@ async def list_versions(
     return {"items": found[:limit], "next_page_token": encode_token(str(found[limit - 1]["version"])) if more else None}
 
 
-@router.get("/adapters/{name}/versions/{number}")
+@router.get("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
 async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
     readable(request, principal, name)
     return await registry_of(request).versions.version(name, version_number(number, name))
 
 
-@router.get("/adapters/{name}/versions/{number}/validation")
+@router.get("/adapters/{name}/versions/{number}/validation", responses=answers(ValidationReport), response_model=None)
 async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
     """What the checks said, row by row."""
     readable(request, principal, name)

@@ -1,13 +1,56 @@
-"""What the registry's routes answer, as types."""
+"""What the registry's routes answer, as types: described in the OpenAPI document, and what the client returns."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+Severity = Literal["error", "warning", "info", "ok"]
+VersionState = Literal["pending", "fetching", "validating", "ready", "rejected", "archived"]
 
-class AliasMoveView(msgspec.Struct, frozen=True, kw_only=True):
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A newer server may answer with more fields; clients ignore them."""
+
+
+class Adapter(View, frozen=True, kw_only=True):
+    """aliases: {alias: {"version": 3} or {"split": {"3": 90, "4": 10}}}. owner: a tenant's name; null is the admins."""
+
+    name: str
+    description: str
+    tags: list[str]
+    demo_prompt: str | None
+    warmup_prompts: list[str]
+    owner: str | None
+    aliases: dict[str, dict[str, Any]]
+    ready_versions: list[int]
+    created_at: str
+    updated_at: str
+
+
+class AdapterPage(View, frozen=True, kw_only=True):
+    items: list[Adapter]
+    next_page_token: str | None
+
+
+class Alias(View, frozen=True, kw_only=True):
+    """Exactly one of version and split is there. etag: for If-Match."""
+
+    adapter: str
+    alias: str
+    version: int | msgspec.UnsetType = msgspec.UNSET
+    split: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    protected: bool
+    etag: str
+
+
+class AliasPage(View, frozen=True, kw_only=True):
+    items: list[Alias]
+    next_page_token: str | None
+
+
+class AliasMoveView(View, frozen=True, kw_only=True):
     """target: {"version": 3} or {"split": {"3": 90, "4": 10}}; null when the alias was deleted."""
 
     id: int
@@ -16,6 +59,104 @@ class AliasMoveView(msgspec.Struct, frozen=True, kw_only=True):
     at: str
 
 
-class AliasHistory(msgspec.Struct, frozen=True, kw_only=True):
+class AliasHistory(View, frozen=True, kw_only=True):
     items: list[AliasMoveView]
+    next_page_token: str | None
+
+
+class FileView(View, frozen=True, kw_only=True):
+    sha256: str
+    size: int
+
+
+class Version(View, frozen=True, kw_only=True):
+    """digest, manifest: null until known."""
+
+    adapter: str
+    version: int
+    state: VersionState
+    digest: str | None
+    base_digest: str
+    files: dict[str, FileView]
+    manifest: dict[str, Any] | None
+    source: str
+    created_by: str
+    created_at: str
+    updated_at: str
+
+
+class VersionPage(View, frozen=True, kw_only=True):
+    items: list[Version]
+    next_page_token: str | None
+
+
+class ReportRowView(View, frozen=True, kw_only=True):
+    check: str
+    severity: Severity
+    message: str
+    observed: str | None
+    expected: str | None
+    hint: str | None
+
+
+class ValidationReport(View, frozen=True, kw_only=True):
+    adapter: str
+    version: int
+    state: VersionState
+    rows: list[ReportRowView]
+
+
+class CommandDone(View, frozen=True, kw_only=True):
+    adapter: str
+    version: int
+    digest: str
+    action: Literal["load", "unload", "pin", "unpin"]
+
+
+class ResidentAdapter(View, frozen=True, kw_only=True):
+    digest: str
+    residency: Literal["slot", "cpu", "disk"]
+    pinned: bool
+    rank: int
+    bytes: int
+    running: int
+
+
+class Replica(View, frozen=True, kw_only=True):
+    """pid: null while there is no process."""
+
+    pid: int | None
+    state: str
+    adapters: list[ResidentAdapter]
+
+
+class ReplicaPage(View, frozen=True, kw_only=True):
+    items: list[Replica]
+    next_page_token: str | None
+
+
+class EventView(View, frozen=True, kw_only=True):
+    id: int
+    type: str
+    adapter: str | None
+    at: str
+    payload: dict[str, Any]
+
+
+class EventPage(View, frozen=True, kw_only=True):
+    items: list[EventView]
+    next_cursor: int
+
+
+class AuditEntry(View, frozen=True, kw_only=True):
+    id: int
+    actor: str
+    action: str
+    target: str
+    detail: dict[str, Any]
+    at: str
+
+
+class AuditPage(View, frozen=True, kw_only=True):
+    items: list[AuditEntry]
     next_page_token: str | None

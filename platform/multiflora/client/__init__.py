@@ -1,0 +1,34 @@
+"""The registry and administration from Python: `Client` for waiting, `AsyncClient` for awaiting.
+
+    with Client("http://127.0.0.1:8000", api_key="mf-…") as client:
+        client.upload("sql", {"adapter.tar.gz": Path("adapter.tar.gz")}, promote=True)
+        for adapter in client.every(client.list_adapters, tag="prod"):
+            print(adapter.name, adapter.aliases)
+
+Completions and chat are OpenAI's API: use OpenAI's client for them.
+"""
+
+from multiflora.client.operations import AsyncClient, Client
+from multiflora.client.transport import ApiProblem
+from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
+from multiflora_platform.registry.rollout_bodies import NewRollout, RolloutPatch
+from multiflora_platform.webhooks.bodies import NewWebhook, WebhookPatch
+
+__all__ = [
+    "AdapterPatch",
+    "AliasTarget",
+    "ApiProblem",
+    "AsyncClient",
+    "Client",
+    "KeyRotation",
+    "NewAdapter",
+    "NewKey",
+    "NewRollout",
+    "NewTenant",
+    "NewWebhook",
+    "RolloutPatch",
+    "TenantPatch",
+    "VersionSource",
+    "WebhookPatch",
+]

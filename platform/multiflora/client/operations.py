@@ -1,0 +1,631 @@
+"""One method for each operation of /api/v1. Written by `make client`; do not edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from multiflora.client.transport import AsyncTransport, Transport, quoted
+from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
+from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
+from multiflora_platform.registry.rollout_bodies import NewRollout, Rollout, RolloutPage, RolloutPatch
+from multiflora_platform.registry.views import (
+    Adapter,
+    AdapterPage,
+    Alias,
+    AliasHistory,
+    AliasPage,
+    AuditPage,
+    CommandDone,
+    EventPage,
+    ReplicaPage,
+    ValidationReport,
+    Version,
+    VersionPage,
+)
+from multiflora_platform.webhooks.bodies import (
+    Delivery,
+    DeliveryPage,
+    NewWebhook,
+    Webhook,
+    WebhookPage,
+    WebhookPatch,
+    WebhookWithSecret,
+)
+
+
+class Client(Transport):
+    """/api/v1 as methods; raises ApiProblem and httpx's errors."""
+
+    def create_adapter(self, body: NewAdapter) -> Adapter:
+        """Make an adapter; a tenant's key makes it the tenant's own."""
+        return self.call("POST", "/adapters", Adapter, body=body)
+
+    def list_adapters(
+        self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
+    ) -> AdapterPage:
+        """By name. `q`: a part of name or description; `tag`: one of its tags."""
+        return self.call(
+            "GET", "/adapters", AdapterPage, query={"limit": limit, "page_token": page_token, "q": q, "tag": tag}
+        )
+
+    def get_adapter(self, name: str) -> Adapter:
+        """Get adapter."""
+        return self.call("GET", f"/adapters/{quoted(name)}", Adapter)
+
+    def change_adapter(self, name: str, body: AdapterPatch) -> Adapter:
+        """Description, tags, demo_prompt; null clears."""
+        return self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, body=body)
+
+    def delete_adapter(self, name: str) -> None:
+        """The name is a 404 at once and free again; running requests finish."""
+        self.call("DELETE", f"/adapters/{quoted(name)}", None)
+
+    def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Bring it into a slot now, rather than at its first request."""
+        return self.call("POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version})
+
+    def unload_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Take it out of memory; its next request loads it again."""
+        return self.call("POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version})
+
+    def pin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Load it and never evict it."""
+        return self.call("POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version})
+
+    def unpin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """It may be evicted again."""
+        return self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
+
+    def add_version(
+        self, name: str, body: VersionSource, *, promote: bool = False, idempotency_key: str | None = None
+    ) -> Version:
+        """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
+        return self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/versions",
+            Version,
+            query={"promote": promote},
+            headers={"idempotency-key": idempotency_key},
+            body=body,
+        )
+
+    def list_versions(self, name: str, *, limit: int = 50, page_token: str | None = None) -> VersionPage:
+        """Newest first."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/versions", VersionPage, query={"limit": limit, "page_token": page_token}
+        )
+
+    def get_version(self, name: str, number: str) -> Version:
+        """Get version."""
+        return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+
+    def get_validation(self, name: str, number: str) -> ValidationReport:
+        """What the checks said, row by row."""
+        return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/validation", ValidationReport)
+
+    def list_aliases(self, name: str) -> AliasPage:
+        """List aliases."""
+        return self.call("GET", f"/adapters/{quoted(name)}/aliases", AliasPage)
+
+    def get_alias(self, name: str, alias: str) -> Alias:
+        """With its ETag, which a change must bring as If-Match."""
+        return self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", Alias)
+
+    def put_alias(
+        self, name: str, alias: str, body: AliasTarget, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> Alias:
+        """201 when it is new; moving one needs If-Match (428 without, 412 when stale)."""
+        return self.call(
+            "PUT",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}",
+            Alias,
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    def delete_alias(self, name: str, alias: str, *, if_match: str | None = None) -> None:
+        """Without `default`, `model=name` is a 404."""
+        self.call("DELETE", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", None, headers={"if-match": if_match})
+
+    def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
+        """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:rollback", Alias, headers={"if-match": if_match}
+        )
+
+    def get_alias_history(
+        self, name: str, alias: str, *, limit: int = 100, page_token: str | None = None
+    ) -> AliasHistory:
+        """Where it pointed, newest first, also after it was deleted."""
+        return self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/history",
+            AliasHistory,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    def protect_alias(self, name: str, alias: str) -> Alias:
+        """Only admins move or delete it from now on, or delete its adapter."""
+        return self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias)
+
+    def unprotect_alias(self, name: str, alias: str) -> Alias:
+        """Its owner may move it again."""
+        return self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias)
+
+    def start_rollout(self, name: str, alias: str, body: NewRollout, *, if_match: str | None = None) -> Rollout:
+        """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
+        return self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout",
+            Rollout,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    def get_rollout(self, name: str, alias: str) -> Rollout:
+        """The running one with what was observed until now, or the last that ran."""
+        return self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout", Rollout)
+
+    def change_rollout(self, name: str, alias: str, body: RolloutPatch, *, if_match: str | None = None) -> Rollout:
+        """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
+        return self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout",
+            Rollout,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    def list_rollouts(self, name: str, alias: str, *, limit: int = 50, page_token: str | None = None) -> RolloutPage:
+        """Newest first."""
+        return self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
+            RolloutPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
+        """The candidate for everybody."""
+        return self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:promote",
+            Rollout,
+            headers={"if-match": if_match},
+        )
+
+    def abort_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
+        """The stable version for everybody."""
+        return self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:abort",
+            Rollout,
+            headers={"if-match": if_match},
+        )
+
+    def list_replicas(self) -> ReplicaPage:
+        """Each engine process: pid, state, and which adapters it holds where."""
+        return self.call("GET", "/replicas", ReplicaPage)
+
+    def list_events(self, *, cursor: int = 0, limit: int = 100, last_event_id: str | None = None) -> EventPage:
+        """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
+        return self.call(
+            "GET",
+            "/events",
+            EventPage,
+            query={"cursor": cursor, "limit": limit},
+            headers={"last-event-id": last_event_id},
+        )
+
+    def list_audit(self, *, limit: int = 100, page_token: str | None = None) -> AuditPage:
+        """Who did what, newest first."""
+        return self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
+
+    def list_tenants(self) -> TenantPage:
+        """By name, all of them."""
+        return self.call("GET", "/tenants", TenantPage)
+
+    def create_tenant(self, body: NewTenant) -> Tenant:
+        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
+        return self.call("POST", "/tenants", Tenant, body=body)
+
+    def get_tenant(self, tenant: str) -> Tenant:
+        """Get tenant."""
+        return self.call("GET", f"/tenants/{quoted(tenant)}", Tenant)
+
+    def change_tenant(self, tenant: str, body: TenantPatch) -> Tenant:
+        """Holds from the next request on; null lifts a limit."""
+        return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, body=body)
+
+    def create_key(self, body: NewKey) -> NewlyMadeKey:
+        """The answer's `key` is shown this once."""
+        return self.call("POST", "/keys", NewlyMadeKey, body=body)
+
+    def list_keys(self, *, tenant: str | None = None) -> KeyPage:
+        """Oldest first; `tenant`: only this one's."""
+        return self.call("GET", "/keys", KeyPage, query={"tenant": tenant})
+
+    def get_key(self, key_id: str) -> Key:
+        """Get key."""
+        return self.call("GET", f"/keys/{quoted(key_id)}", Key)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Refused from the next request on; it stays in the list, with `revoked_at`."""
+        self.call("DELETE", f"/keys/{quoted(key_id)}", None)
+
+    def rotate_key(self, key_id: str, body: KeyRotation) -> NewlyMadeKey:
+        """A new key like the old one, which goes on working for `overlap_seconds`."""
+        return self.call("POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, body=body)
+
+    def get_usage(
+        self,
+        *,
+        tenant: str | None = None,
+        adapter: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        group_by: Sequence[Literal["day", "tenant", "adapter"]] = ("day", "tenant", "adapter"),
+        limit: int = 100,
+        page_token: str | None = None,
+    ) -> UsagePage:
+        """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
+        return self.call(
+            "GET",
+            "/usage",
+            UsagePage,
+            query={
+                "tenant": tenant,
+                "adapter": adapter,
+                "since": since,
+                "until": until,
+                "group_by": group_by,
+                "limit": limit,
+                "page_token": page_token,
+            },
+        )
+
+    def list_webhooks(self) -> WebhookPage:
+        """Oldest first."""
+        return self.call("GET", "/webhooks", WebhookPage)
+
+    def create_webhook(self, body: NewWebhook) -> WebhookWithSecret:
+        """Events from now on are POSTed to the URL, signed as Standard Webhooks has it; `secret` is shown this once."""
+        return self.call("POST", "/webhooks", WebhookWithSecret, body=body)
+
+    def get_webhook(self, webhook_id: str) -> Webhook:
+        """Get webhook."""
+        return self.call("GET", f"/webhooks/{quoted(webhook_id)}", Webhook)
+
+    def change_webhook(self, webhook_id: str, body: WebhookPatch) -> Webhook:
+        """Change webhook."""
+        return self.call("PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, body=body)
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """With its deliveries, those on their way included."""
+        self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None)
+
+    def rotate_webhook(self, webhook_id: str) -> WebhookWithSecret:
+        """A new secret signs from now on."""
+        return self.call("POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret)
+
+    def test_webhook(self, webhook_id: str) -> Delivery:
+        """Sends a `webhook.test` message now, once, and tells what came back."""
+        return self.call("POST", f"/webhooks/{quoted(webhook_id)}:test", Delivery)
+
+    def list_deliveries(self, webhook_id: str, *, limit: int = 50, page_token: str | None = None) -> DeliveryPage:
+        """Newest first; kept for a week."""
+        return self.call(
+            "GET",
+            f"/webhooks/{quoted(webhook_id)}/deliveries",
+            DeliveryPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    def redeliver(self, webhook_id: str, delivery: int) -> Delivery:
+        """The same message once more, with all its retries."""
+        return self.call("POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery)
+
+
+class AsyncClient(AsyncTransport):
+    """/api/v1 as methods; raises ApiProblem and httpx's errors."""
+
+    async def create_adapter(self, body: NewAdapter) -> Adapter:
+        """Make an adapter; a tenant's key makes it the tenant's own."""
+        return await self.call("POST", "/adapters", Adapter, body=body)
+
+    async def list_adapters(
+        self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
+    ) -> AdapterPage:
+        """By name. `q`: a part of name or description; `tag`: one of its tags."""
+        return await self.call(
+            "GET", "/adapters", AdapterPage, query={"limit": limit, "page_token": page_token, "q": q, "tag": tag}
+        )
+
+    async def get_adapter(self, name: str) -> Adapter:
+        """Get adapter."""
+        return await self.call("GET", f"/adapters/{quoted(name)}", Adapter)
+
+    async def change_adapter(self, name: str, body: AdapterPatch) -> Adapter:
+        """Description, tags, demo_prompt; null clears."""
+        return await self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, body=body)
+
+    async def delete_adapter(self, name: str) -> None:
+        """The name is a 404 at once and free again; running requests finish."""
+        await self.call("DELETE", f"/adapters/{quoted(name)}", None)
+
+    async def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Bring it into a slot now, rather than at its first request."""
+        return await self.call("POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version})
+
+    async def unload_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Take it out of memory; its next request loads it again."""
+        return await self.call("POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version})
+
+    async def pin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """Load it and never evict it."""
+        return await self.call("POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version})
+
+    async def unpin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+        """It may be evicted again."""
+        return await self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
+
+    async def add_version(
+        self, name: str, body: VersionSource, *, promote: bool = False, idempotency_key: str | None = None
+    ) -> Version:
+        """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
+        return await self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/versions",
+            Version,
+            query={"promote": promote},
+            headers={"idempotency-key": idempotency_key},
+            body=body,
+        )
+
+    async def list_versions(self, name: str, *, limit: int = 50, page_token: str | None = None) -> VersionPage:
+        """Newest first."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/versions", VersionPage, query={"limit": limit, "page_token": page_token}
+        )
+
+    async def get_version(self, name: str, number: str) -> Version:
+        """Get version."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+
+    async def get_validation(self, name: str, number: str) -> ValidationReport:
+        """What the checks said, row by row."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/validation", ValidationReport
+        )
+
+    async def list_aliases(self, name: str) -> AliasPage:
+        """List aliases."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/aliases", AliasPage)
+
+    async def get_alias(self, name: str, alias: str) -> Alias:
+        """With its ETag, which a change must bring as If-Match."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", Alias)
+
+    async def put_alias(
+        self, name: str, alias: str, body: AliasTarget, *, if_match: str | None = None, if_none_match: str | None = None
+    ) -> Alias:
+        """201 when it is new; moving one needs If-Match (428 without, 412 when stale)."""
+        return await self.call(
+            "PUT",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}",
+            Alias,
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    async def delete_alias(self, name: str, alias: str, *, if_match: str | None = None) -> None:
+        """Without `default`, `model=name` is a 404."""
+        await self.call(
+            "DELETE", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", None, headers={"if-match": if_match}
+        )
+
+    async def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
+        """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:rollback", Alias, headers={"if-match": if_match}
+        )
+
+    async def get_alias_history(
+        self, name: str, alias: str, *, limit: int = 100, page_token: str | None = None
+    ) -> AliasHistory:
+        """Where it pointed, newest first, also after it was deleted."""
+        return await self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/history",
+            AliasHistory,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    async def protect_alias(self, name: str, alias: str) -> Alias:
+        """Only admins move or delete it from now on, or delete its adapter."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias)
+
+    async def unprotect_alias(self, name: str, alias: str) -> Alias:
+        """Its owner may move it again."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias)
+
+    async def start_rollout(self, name: str, alias: str, body: NewRollout, *, if_match: str | None = None) -> Rollout:
+        """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
+        return await self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout",
+            Rollout,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    async def get_rollout(self, name: str, alias: str) -> Rollout:
+        """The running one with what was observed until now, or the last that ran."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout", Rollout)
+
+    async def change_rollout(
+        self, name: str, alias: str, body: RolloutPatch, *, if_match: str | None = None
+    ) -> Rollout:
+        """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
+        return await self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout",
+            Rollout,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    async def list_rollouts(
+        self, name: str, alias: str, *, limit: int = 50, page_token: str | None = None
+    ) -> RolloutPage:
+        """Newest first."""
+        return await self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
+            RolloutPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    async def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
+        """The candidate for everybody."""
+        return await self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:promote",
+            Rollout,
+            headers={"if-match": if_match},
+        )
+
+    async def abort_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
+        """The stable version for everybody."""
+        return await self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:abort",
+            Rollout,
+            headers={"if-match": if_match},
+        )
+
+    async def list_replicas(self) -> ReplicaPage:
+        """Each engine process: pid, state, and which adapters it holds where."""
+        return await self.call("GET", "/replicas", ReplicaPage)
+
+    async def list_events(self, *, cursor: int = 0, limit: int = 100, last_event_id: str | None = None) -> EventPage:
+        """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
+        return await self.call(
+            "GET",
+            "/events",
+            EventPage,
+            query={"cursor": cursor, "limit": limit},
+            headers={"last-event-id": last_event_id},
+        )
+
+    async def list_audit(self, *, limit: int = 100, page_token: str | None = None) -> AuditPage:
+        """Who did what, newest first."""
+        return await self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
+
+    async def list_tenants(self) -> TenantPage:
+        """By name, all of them."""
+        return await self.call("GET", "/tenants", TenantPage)
+
+    async def create_tenant(self, body: NewTenant) -> Tenant:
+        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
+        return await self.call("POST", "/tenants", Tenant, body=body)
+
+    async def get_tenant(self, tenant: str) -> Tenant:
+        """Get tenant."""
+        return await self.call("GET", f"/tenants/{quoted(tenant)}", Tenant)
+
+    async def change_tenant(self, tenant: str, body: TenantPatch) -> Tenant:
+        """Holds from the next request on; null lifts a limit."""
+        return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, body=body)
+
+    async def create_key(self, body: NewKey) -> NewlyMadeKey:
+        """The answer's `key` is shown this once."""
+        return await self.call("POST", "/keys", NewlyMadeKey, body=body)
+
+    async def list_keys(self, *, tenant: str | None = None) -> KeyPage:
+        """Oldest first; `tenant`: only this one's."""
+        return await self.call("GET", "/keys", KeyPage, query={"tenant": tenant})
+
+    async def get_key(self, key_id: str) -> Key:
+        """Get key."""
+        return await self.call("GET", f"/keys/{quoted(key_id)}", Key)
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Refused from the next request on; it stays in the list, with `revoked_at`."""
+        await self.call("DELETE", f"/keys/{quoted(key_id)}", None)
+
+    async def rotate_key(self, key_id: str, body: KeyRotation) -> NewlyMadeKey:
+        """A new key like the old one, which goes on working for `overlap_seconds`."""
+        return await self.call("POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, body=body)
+
+    async def get_usage(
+        self,
+        *,
+        tenant: str | None = None,
+        adapter: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        group_by: Sequence[Literal["day", "tenant", "adapter"]] = ("day", "tenant", "adapter"),
+        limit: int = 100,
+        page_token: str | None = None,
+    ) -> UsagePage:
+        """Sums by day (UTC), tenant and adapter, or by fewer of them. `since`, `until`: days, both included."""
+        return await self.call(
+            "GET",
+            "/usage",
+            UsagePage,
+            query={
+                "tenant": tenant,
+                "adapter": adapter,
+                "since": since,
+                "until": until,
+                "group_by": group_by,
+                "limit": limit,
+                "page_token": page_token,
+            },
+        )
+
+    async def list_webhooks(self) -> WebhookPage:
+        """Oldest first."""
+        return await self.call("GET", "/webhooks", WebhookPage)
+
+    async def create_webhook(self, body: NewWebhook) -> WebhookWithSecret:
+        """Events from now on are POSTed to the URL, signed as Standard Webhooks has it; `secret` is shown this once."""
+        return await self.call("POST", "/webhooks", WebhookWithSecret, body=body)
+
+    async def get_webhook(self, webhook_id: str) -> Webhook:
+        """Get webhook."""
+        return await self.call("GET", f"/webhooks/{quoted(webhook_id)}", Webhook)
+
+    async def change_webhook(self, webhook_id: str, body: WebhookPatch) -> Webhook:
+        """Change webhook."""
+        return await self.call("PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, body=body)
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """With its deliveries, those on their way included."""
+        await self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None)
+
+    async def rotate_webhook(self, webhook_id: str) -> WebhookWithSecret:
+        """A new secret signs from now on."""
+        return await self.call("POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret)
+
+    async def test_webhook(self, webhook_id: str) -> Delivery:
+        """Sends a `webhook.test` message now, once, and tells what came back."""
+        return await self.call("POST", f"/webhooks/{quoted(webhook_id)}:test", Delivery)
+
+    async def list_deliveries(self, webhook_id: str, *, limit: int = 50, page_token: str | None = None) -> DeliveryPage:
+        """Newest first; kept for a week."""
+        return await self.call(
+            "GET",
+            f"/webhooks/{quoted(webhook_id)}/deliveries",
+            DeliveryPage,
+            query={"limit": limit, "page_token": page_token},
+        )
+
+    async def redeliver(self, webhook_id: str, delivery: int) -> Delivery:
+        """The same message once more, with all its retries."""
+        return await self.call(
+            "POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery
+        )
