@@ -15,7 +15,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Adapter(View, frozen=True, kw_only=True):
-    """aliases: {alias: {"version": 3} or {"split": {"3": 90, "4": 10}}}. owner: a tenant's name; null is the admins."""
+    """aliases: {alias: {"version": 3} or {"split": {"3": 90, "4": 10}}}. owner: a tenant's name; null is the admins.
+
+    digests: of the ready versions, by number. rank: their largest.
+    """
 
     name: str
     description: str
@@ -25,6 +28,8 @@ class Adapter(View, frozen=True, kw_only=True):
     owner: str | None
     aliases: dict[str, dict[str, Any]]
     ready_versions: list[int]
+    digests: dict[str, str]
+    rank: int | None
     created_at: str
     updated_at: str
 

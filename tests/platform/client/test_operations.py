@@ -125,6 +125,22 @@ async def test_administration_through_the_client(client: AsyncClient, house: Hou
     await client.delete_webhook(hook.id)
 
 
+async def test_the_server_answers_nothing_that_the_types_do_not_name(house: House) -> None:
+    await house.adapter("a", 1)
+    for path, kind in (
+        ("/adapters/a", "Adapter"),
+        ("/adapters/a/versions/1", "Version"),
+        ("/adapters/a/versions/1/validation", "ValidationReport"),
+        ("/adapters/a/aliases/default", "Alias"),
+        ("/replicas", "ReplicaPage"),
+        ("/events", "EventPage"),
+        ("/audit", "AuditPage"),
+    ):
+        answer = (await house.admin.get(path)).json()
+        assert set(answer) <= set(DOCUMENT["components"]["schemas"][kind]["properties"]), path
+        assert set(answer) >= set(DOCUMENT["components"]["schemas"][kind]["required"]), path
+
+
 async def test_rejections_carry_their_rows(client: AsyncClient, house: House) -> None:
     await client.create_adapter(NewAdapter(name="a"))
     with pytest.raises(ApiProblem) as rejected:
@@ -187,6 +203,8 @@ ADAPTER: Any = written.Adapter(
     owner=None,
     aliases={},
     ready_versions=[],
+    digests={},
+    rank=None,
     created_at="",
     updated_at="",
 )
