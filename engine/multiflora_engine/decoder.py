@@ -20,7 +20,8 @@ from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention import paged_attention
 from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, plan_attention
 from multiflora_kernels.linear import linear
-from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_, lora_linear_
+from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_
+from multiflora_kernels.lora_delta import LoraDelta, linear_with_lora
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
 from multiflora_kernels.rope import HeadNorms, rope_and_write_kv
 
@@ -42,15 +43,15 @@ class LivePoolSite(LoraSite, Protocol):
 Sites = Callable[[str], LivePoolSite]
 
 
-def _gelu(x: torch.Tensor) -> torch.Tensor:
-    return gelu_and_mul(x, "none")
+def _gelu(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+    return gelu_and_mul(x, "none", delta)
 
 
-def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
-    return gelu_and_mul(x, "tanh")
+def _gelu_tanh(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+    return gelu_and_mul(x, "tanh", delta)
 
 
-_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor], torch.Tensor]] = {
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor, LoraDelta | None], torch.Tensor]] = {
     "silu": silu_and_mul,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
@@ -76,12 +77,17 @@ class _Linear:
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
-        y = linear(x, self._weight, self._bias)
-        if lora is not None:
-            touched = [site if _is_touched(site, lora) else None for site in self._sites]
-            if any(touched):
-                lora_linear_(y, x, touched, self._columns, lora, self._bias)
+        y, delta = self.parts(x, lora)
+        if delta is not None:
+            delta.add_to_(y)
         return y
+
+    def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
+        """The product, and what of the adapters' share its consumer must still add as it reads it."""
+        touched = [] if lora is None else [site if _is_touched(site, lora) else None for site in self._sites]
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,11 @@ class Decoder:
             if index == last and batch.logit_rows is not None:
                 # From here on each token is on its own: what nobody asks for is not computed.
                 x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
-            x, residual = add_rms_norm(layer.o(x, lora), residual, layer.weights.post_norm, eps)
-            x = layer.down(self._activation(layer.gate_up(x, lora)), lora)
+            x, delta = layer.o.parts(x, lora)
+            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, delta)
+            x, delta = layer.down.parts(self._activation(*layer.gate_up.parts(x, lora)), lora)
             norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
-            x, residual = add_rms_norm(x, residual, norm, eps)
+            x, residual = add_rms_norm(x, residual, norm, eps, delta)
             self.between_layers()
         return x
 

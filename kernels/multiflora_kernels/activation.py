@@ -8,8 +8,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from .lora_delta import LoraDelta
+from .lora_tiles import DECODE_TILE
+from .lora_triton import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant, power_of_two, rows_share
 from .native_library import native_function
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, dot_dtype, jit, tl
 
 GeluApproximation = Literal["none", "tanh"]
 
@@ -64,8 +67,112 @@ def gate_triton(x: torch.Tensor, kind: int) -> torch.Tensor:
     return out
 
 
+@jit
+def _gated(gate: tl.tensor, value: tl.tensor, KIND: tl.constexpr, DTYPE: tl.constexpr) -> tl.tensor:
+    """activated(gate) * value of float32 blocks, each rounded to DTYPE first, as if it had been stored."""
+    activated = _activated(gate.to(DTYPE).to(tl.float32), KIND).to(DTYPE).to(tl.float32)
+    return (activated * value.to(DTYPE).to(tl.float32)).to(DTYPE)
+
+
+@jit
+def _gate_lora_kernel(
+    out: tl.tensor, x: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor,
+    b0: tl.tensor, b1: tl.tensor, ranks0: tl.tensor, ranks1: tl.tensor, width: tl.tensor, x_stride: tl.tensor,
+    max_rank: tl.tensor, h_split: tl.tensor, items: tl.tensor, KIND: tl.constexpr, TILE: tl.constexpr,
+    TOKEN_N: tl.constexpr, ROWS_N: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, DOT: tl.constexpr,
+) -> None:  # fmt: skip
+    """out: [T, I] contiguous, x: [T, 2I] without the adapters' share; an item is a tile and TOKEN_N columns of out."""
+    dtype: tl.constexpr = x.dtype.element_ty
+    blocks = tl.cdiv(width, TOKEN_N)
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        begin = item % blocks * TOKEN_N
+        tile = tiles + item // blocks * 4
+        first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+        used = slot >= 0
+        rank0 = tl.load(ranks0 + slot, mask=used, other=0)
+        rank1 = tl.load(ranks1 + slot, mask=used, other=0)
+        gate_b = b0 + tl.load(offsets0 + slot, mask=used, other=0).to(tl.int64) * width
+        value_b = b1 + tl.load(offsets1 + slot, mask=used, other=0).to(tl.int64) * width
+        out_tile = out + first.to(tl.int64) * width
+        x_tile = x + first.to(tl.int64) * x_stride
+        h_tile = h + first.to(tl.int64) * 2 * max_rank
+        if count == 1:
+            columns = begin + tl.arange(0, TOKEN_N)
+            inside = columns < width
+            gate = tl.load(x_tile + columns, mask=inside, other=0.0).to(tl.float32)
+            value = tl.load(x_tile + width + columns, mask=inside, other=0.0).to(tl.float32)
+            splits = tl.arange(0, PADDED).to(tl.int64)[:, None] * h_split
+            for r in tl.range(0, tl.maximum(rank0, rank1), 16, num_stages=2):
+                # One loop for both halves, so that what it reads of their weights is on its way together.
+                rows = r + tl.arange(0, 16)
+                places = rows.to(tl.int64)[:, None] * width + columns[None, :]
+                shared = tl.arange(0, PADDED)[:, None] < SPLITS
+                gates = tl.load(gate_b + places, mask=(rows < rank0)[:, None] & inside[None, :], other=0.0)
+                values = tl.load(value_b + places, mask=(rows < rank1)[:, None] & inside[None, :], other=0.0)
+                at = h_tile + splits + rows[None, :]
+                gate_h = tl.sum(tl.load(at, mask=shared & (rows < rank0)[None, :], other=0.0), axis=0)
+                value_h = tl.sum(tl.load(at + max_rank, mask=shared & (rows < rank1)[None, :], other=0.0), axis=0)
+                gate += tl.sum(gates.to(tl.float32) * gate_h[:, None], axis=0)
+                value += tl.sum(values.to(tl.float32) * value_h[:, None], axis=0)
+            tl.store(out_tile + columns, _gated(gate, value, KIND, dtype), mask=inside)
+        elif count > 1:
+            tokens = tl.arange(0, TILE)
+            here = tokens < count
+            x_rows = x_tile + tokens.to(tl.int64)[:, None] * x_stride
+            h_rows = h_tile + tokens.to(tl.int64)[:, None] * 2 * max_rank
+            for start in range(begin, tl.minimum(width, begin + TOKEN_N), ROWS_N):
+                columns = start + tl.arange(0, ROWS_N)
+                inside = columns < width
+                both = here[:, None] & inside[None, :]
+                gates = rows_share(
+                    h_rows, gate_b, here, rank0, columns, inside, width, h_split, TILE, 16, ROWS_N, SPLITS, DOT
+                )
+                values = rows_share(
+                    h_rows + max_rank, value_b, here, rank1, columns, inside, width, h_split, TILE, 16, ROWS_N, SPLITS,
+                    DOT,
+                )  # fmt: skip
+                gates += tl.load(x_rows + columns[None, :], mask=both, other=0.0).to(tl.float32)
+                values += tl.load(x_rows + width + columns[None, :], mask=both, other=0.0).to(tl.float32)
+                places = out_tile + tokens.to(tl.int64)[:, None] * width + columns[None, :]
+                tl.store(places, _gated(gates, values, KIND, dtype), mask=both)
+
+
+def _lora_form(dtype: torch.dtype) -> dict[str, int]:
+    form = {"TILE": DECODE_TILE, "TOKEN_N": 256, "ROWS_N": 64, "num_warps": 4}
+    return form | ({"num_stages": 1} if dtype == torch.float32 else {"num_stages": 2, "maxnreg": 128})
+
+
+def gate_lora_triton(x: torch.Tensor, delta: LoraDelta, kind: int) -> torch.Tensor:
+    """As `gate_triton` of x [T, 2I] with `delta` added: both halves have a site, the tiles cover all rows."""
+    rows, width = x.shape[0], x.shape[1] // 2
+    (gate, value), h, tiles, form = delta.sites, delta.values, delta.tiles, _lora_form(x.dtype)
+    out = torch.empty((rows, width), dtype=x.dtype, device=x.device)
+    items = tiles.max_tiles * -(-width // form["TOKEN_N"])
+    _gate_lora_kernel[(min(items, MAX_PROGRAMS),)](
+        out, x, h, tiles.table, gate.offsets, value.offsets, gate.b, value.b, gate.ranks, value.ranks, width,
+        x.stride(0), h.shape[3], h.stride(0), items, KIND=kind, SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]),
+        DOT=dot_dtype(x.dtype), **form,
+    )  # fmt: skip
+    return out
+
+
+def _gate(x: torch.Tensor, delta: LoraDelta | None, kind: int) -> torch.Tensor:
+    if delta is None:
+        return gate_triton(x, kind)
+    if len(delta.sites) == 2:
+        return gate_lora_triton(x, delta, kind)
+    delta.add_to_(x)
+    return gate_triton(x, kind)
+
+
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
+    for dtype in ("bf16", "fp32"):
+        pointers = dict.fromkeys(["out", "x", "b0", "b1"], f"*{dtype}") | {"h": "*fp32"}
+        constants = {"KIND": _SILU, "SPLITS": 8, "PADDED": 8, "DOT": DTYPES[dtype]}
+        yield kernel_variant(
+            f"gate with lora {dtype}", _gate_lora_kernel, pointers, constants | _lora_form(TORCH_DTYPES[dtype])
+        )
     for kind in (_SILU, _GELU, _GELU_TANH):
         for dtype in ("bf16", "fp32"):
             yield KernelVariant(
@@ -89,18 +196,20 @@ def _gate_cpu(x: torch.Tensor, name: str) -> torch.Tensor | None:
     return out
 
 
-def silu_and_mul(x: torch.Tensor) -> torch.Tensor:
-    """x: [T, 2I], gate first. Returns [T, I]. See `silu_and_mul_reference`."""
-    if x.device.type == "cuda":
-        return gate_triton(x, _SILU)
+def silu_and_mul(x: torch.Tensor, delta: LoraDelta | None = None) -> torch.Tensor:
+    """x: [T, 2I], gate first; delta: what is still to be added to x. Returns [T, I]. See `silu_and_mul_reference`."""
+    if x.device.type == "cuda" or delta is not None:
+        return _gate(x, delta, _SILU)
     fast = _gate_cpu(x, "multiflora_silu_and_mul") if x.device.type == "cpu" else None
     return silu_and_mul_reference(x) if fast is None else fast
 
 
-def gelu_and_mul(x: torch.Tensor, approximate: GeluApproximation = "none") -> torch.Tensor:
-    """x: [T, 2I], gate first. Returns [T, I]. See `gelu_and_mul_reference`; only "tanh" has a native kernel."""
-    if x.device.type == "cuda":
-        return gate_triton(x, _GELU_TANH if approximate == "tanh" else _GELU)
+def gelu_and_mul(
+    x: torch.Tensor, approximate: GeluApproximation = "none", delta: LoraDelta | None = None
+) -> torch.Tensor:
+    """As `silu_and_mul`. See `gelu_and_mul_reference`; only "tanh" has a native kernel."""
+    if x.device.type == "cuda" or delta is not None:
+        return _gate(x, delta, _GELU_TANH if approximate == "tanh" else _GELU)
     native = approximate == "tanh" and x.device.type == "cpu"
     fast = _gate_cpu(x, "multiflora_gelu_tanh_and_mul") if native else None
     return gelu_and_mul_reference(x, approximate) if fast is None else fast

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from .lora_tiles import LoraTiles, build_tiles, static_tiles
-from .lora_triton import MAX_SITES, expand_triton_, gather_triton, shrink_triton
+from .lora_triton import MAX_SITES, expand_triton_, gather_triton, shrink_triton, shrunk_empty
 from .native_library import native_function, pointer
 
 MAX_NATIVE_SITES = 4
@@ -197,7 +197,9 @@ def _lora_linear_triton_(
 ) -> None:
     for first in range(0, len(present), MAX_SITES):
         sites, columns = zip(*present[first : first + MAX_SITES], strict=True)
-        expand_triton_(y, shrink_triton(x, sites, tiles), sites, columns, tiles, bias)
+        values = shrunk_empty(x, sites, tiles)
+        shrink_triton(x, sites, tiles, values)
+        expand_triton_(y, values, sites, columns, tiles, bias)
 
 
 def lora_embedding_(h: torch.Tensor, token_ids: torch.Tensor, site: LoraSite, segments: LoraSegments) -> None:

@@ -30,8 +30,9 @@ Table = npt.NDArray[np.int32]
 class LoraTiles:
     """A filled (or, in a graph, still to be filled) table on the device.
 
-    table: int32 [max_tiles, TILE_FIELDS]. max_adapter_tiles: the tiles of adapters are among the first so many.
-    tile: tokens of a tile at most. is_static: the contents change between launches.
+    table: int32, [max_tiles, TILE_FIELDS] and after it the slot of every row (-1: the base's).
+    max_adapter_tiles: the tiles of adapters are among the first so many. tile: tokens of a tile at most.
+    is_static: the contents change between launches.
     """
 
     table: torch.Tensor
@@ -40,10 +41,15 @@ class LoraTiles:
     tile: int
     is_static: bool
 
+    @property
+    def row_slots(self) -> torch.Tensor:
+        """int32 [rows], a view."""
+        return self.table[TILE_FIELDS * self.max_tiles :]
+
 
 def table_entries(max_tokens: int, max_segments: int) -> int:
     """int32 entries of a decode table that can describe any batch of so many tokens and segments."""
-    return TILE_FIELDS * _capacity(max_tokens, max_segments, DECODE_TILE)
+    return TILE_FIELDS * _capacity(max_tokens, max_segments, DECODE_TILE) + max_tokens
 
 
 def fill_table(
@@ -51,11 +57,15 @@ def fill_table(
 ) -> None:
     """Writes the tiles of a batch into `table` [entries].
 
-    starts, slots: as for `LoraSegments.build`. num_rows: rows of the batch; those past starts[-1] count as the base's.
+    starts, slots: as for `LoraSegments.build`. num_rows: rows of the batch (of a static table: its max_tokens); those
+    past starts[-1] count as the base's.
     """
+    tiles, row_slots = np.split(table, [len(table) - num_rows])
+    row_slots[: starts[0]], row_slots[starts[-1] :] = -1, -1
+    row_slots[starts[0] : starts[-1]] = np.repeat(np.asarray(slots, dtype=np.int32), np.diff(starts))
     firsts, counts, owners = _tiles(starts, slots, num_rows, tile)
     used = len(firsts)
-    rows = table.reshape(-1, TILE_FIELDS)
+    rows = tiles.reshape(-1, TILE_FIELDS)
     assert used <= len(rows), "the batch has more tokens or segments than the table was made for"
     rows[:used, 0], rows[:used, 1], rows[:used, 2] = firsts, counts, owners
     rows[used:, :2], rows[used:, 2], rows[:, 3] = 0, -1, 0
@@ -76,7 +86,7 @@ def build_tiles(starts: Sequence[int], slots: Sequence[int], device: torch.devic
     tile = PREFILL_TILE if len(slots) and int(counts.max()) >= _PREFILL_SEGMENT else DECODE_TILE
     adapter_tiles = int((-(-counts // tile)).sum())
     num_tiles = adapter_tiles + -(-starts[0] // tile)
-    table = np.empty(TILE_FIELDS * num_tiles, np.int32)
+    table = np.empty(TILE_FIELDS * num_tiles + starts[-1], np.int32)
     fill_table(table, starts, slots, starts[-1], tile)
     return LoraTiles(torch.from_numpy(table).to(device), adapter_tiles, num_tiles, tile, is_static=False)
 

@@ -23,7 +23,7 @@ MAX_SITES = 3
 RANKS = 16
 """Rank rows that a program holds at once; it goes on to the next until its adapter's rank is reached."""
 
-_MAX_PROGRAMS = 4096
+MAX_PROGRAMS = 4096
 _ENOUGH_PROGRAMS = 132
 
 
@@ -230,6 +230,51 @@ def _expand_rows(
 
 
 @jit
+def token_share(
+    h: tl.tensor, b: tl.tensor, rank: tl.tensor, columns: tl.tensor, inside: tl.tensor, width: tl.tensor,
+    h_split: tl.tensor, RANKS: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr,
+    STAGES: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """h[:rank] @ b[:rank, columns] of one token, float32 [BLOCK_N]: for consumers of y that add it on their way."""
+    total = tl.zeros((BLOCK_N,), dtype=tl.float32)
+    splits = tl.arange(0, PADDED)
+    for r in tl.range(0, rank, RANKS, num_stages=STAGES):
+        rows = r + tl.arange(0, RANKS)
+        live = rows < rank
+        places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
+        weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        shares = tl.load(
+            h + splits.to(tl.int64)[:, None] * h_split + rows[None, :],
+            mask=(splits < SPLITS)[:, None] & live[None, :], other=0.0,
+        )  # fmt: skip
+        total += tl.sum(weights * tl.sum(shares, axis=0)[:, None], axis=0)
+    return total
+
+
+@jit
+def rows_share(
+    h_rows: tl.tensor, b: tl.tensor, here: tl.tensor, rank: tl.tensor, columns: tl.tensor, inside: tl.tensor,
+    width: tl.tensor, h_split: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr, BLOCK_N: tl.constexpr,
+    SPLITS: tl.constexpr, DOT: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """The same for the tokens of a tile, float32 [TILE, BLOCK_N]; h_rows: pointers [TILE, 1]."""
+    total = tl.zeros((TILE, BLOCK_N), dtype=tl.float32)
+    for r in range(0, rank, RANKS):
+        rows = r + tl.arange(0, RANKS)
+        live = rows < rank
+        places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
+        weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(DOT)
+        values = tl.load(h_rows + rows[None, :], mask=here[:, None] & live[None, :], other=0.0)
+        for split in tl.static_range(1, SPLITS):
+            values += tl.load(h_rows + rows[None, :] + split * h_split, mask=here[:, None] & live[None, :], other=0.0)
+        high = values.to(DOT)
+        total = tl.dot(high, weights, total, input_precision="ieee")
+        if tl.float32 != DOT:
+            total = tl.dot((values - high.to(tl.float32)).to(DOT), weights, total, input_precision="ieee")
+    return total
+
+
+@jit
 def _expand_kernel(
     y: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor, offsets2: tl.tensor,
     bias: tl.tensor, b0: tl.tensor, b1: tl.tensor, b2: tl.tensor,
@@ -305,24 +350,27 @@ def _gather_kernel(
             tl.store(h + tokens.to(tl.int64)[:, None] * max_rank + columns[None, :], values, mask=inside)
 
 
-def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
-    """x: [T, K], rows contiguous; at most MAX_SITES sites. Returns [splits, T, sites, max_rank] float32.
+def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
+    """Memory for the rank values of x: [splits, T, sites, max_rank] float32."""
+    splits = -(-x.shape[1] // _split_k(x.shape[1], len(sites), tiles))
+    max_rank = max(site.max_rank for site in sites)
+    return torch.empty((splits, x.shape[0], len(sites), max_rank), dtype=torch.float32, device=x.device)
+
+
+def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, h: torch.Tensor) -> None:
+    """x: [T, K], rows contiguous; at most MAX_SITES sites; h from `shrunk_empty`.
 
     Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
     """
-    tokens, k = x.shape
+    k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
     split_k = _split_k(k, len(sites), tiles)
-    splits = -(-k // split_k)
-    max_rank = max(site.max_rank for site in sites)
-    h = torch.empty((splits, tokens, len(sites), max_rank), dtype=torch.float32, device=x.device)
     items = tiles.max_adapter_tiles * splits * len(sites)
-    _shrink_kernel[(min(items, _MAX_PROGRAMS),)](
+    _shrink_kernel[(min(items, MAX_PROGRAMS),)](
         h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
         *_three([s.ranks for s in sites]),
         k, x.stride(0), max_rank, h.stride(0), split_k, splits, items,
         SITES=len(sites), DOT=dot_dtype(x.dtype), **_shrink_form(tiles.tile, x.dtype),
     )  # fmt: skip
-    return h
 
 
 def expand_triton_(
@@ -333,27 +381,27 @@ def expand_triton_(
     tiles: LoraTiles,
     bias: torch.Tensor | None,
 ) -> None:
-    """y: [T, N] in place, rows contiguous; h from `shrink_triton` for the same sites; site i acts on columns[i]."""
+    """y: [T, N] in place, rows contiguous; h of `shrink_triton` for the same sites; site i acts on columns[i]."""
     widths = [end - first for first, end in columns]
     dora = sum(1 << i for i, site in enumerate(sites) if site.magnitude is not None)
     magnitudes = [sites[0].b if site.magnitude is None else site.magnitude for site in sites]
     run = _columns_of_an_item(sum(widths), tiles)
     items = tiles.max_adapter_tiles * sum(-(-width // run) for width in widths)
-    _expand_kernel[(min(items, _MAX_PROGRAMS),)](
+    _expand_kernel[(min(items, MAX_PROGRAMS),)](
         y, h, tiles.table, *_three([s.offsets for s in sites]), bias if dora else None,
         *_three([s.b for s in sites]), *_three([s.ranks for s in sites]), *_three(magnitudes),
         *_three([first for first, _ in columns]), *_three(widths), y.stride(0), h.shape[3], h.stride(0), items, run,
-        SITES=len(sites), SPLITS=h.shape[0], PADDED=_power_of_two(h.shape[0]), DORA=dora,
+        SITES=len(sites), SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]), DORA=dora,
         HAS_BIAS=dora != 0 and bias is not None, DOT=dot_dtype(sites[0].b.dtype),
         **_expand_form(tiles.tile, sites[0].b.dtype, dora),
     )  # fmt: skip
 
 
 def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> torch.Tensor:
-    """token_ids: [T] int64. Returns what `shrink_triton` returns, for an embedding: [1, T, 1, max_rank] float32."""
+    """token_ids: [T] int64. Returns an embedding's rank values, [1, T, 1, max_rank] float32."""
     h = torch.empty((1, len(token_ids), 1, site.max_rank), dtype=torch.float32, device=token_ids.device)
     items = tiles.max_adapter_tiles
-    _gather_kernel[(min(items, _MAX_PROGRAMS),)](
+    _gather_kernel[(min(items, MAX_PROGRAMS),)](
         h, token_ids, tiles.table, site.offsets, site.a, site.ranks, site.a.stride(0), site.max_rank, items,
         TILE=tiles.tile, RANKS=RANKS, num_warps=2,
     )  # fmt: skip
@@ -401,11 +449,13 @@ def _three(items: Sequence[T]) -> list[T]:
     return [*items, *[items[0]] * (MAX_SITES - len(items))]
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {name: getattr(tl, str(dtype).removeprefix("torch."), None) for name, dtype in TORCH_DTYPES.items()}
+"""What `dot_dtype` gives a compiled kernel, by the name in a signature; None without Triton."""
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
@@ -420,28 +470,28 @@ def kernel_variants() -> Iterator[KernelVariant]:
 
 def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
     splits = 4 if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
-    dot = getattr(tl, {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[dtype])
-    yield _variant(
+    dot = DTYPES[dtype]
+    yield kernel_variant(
         f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",
         _shrink_kernel,
         {"h": "*fp32", **dict.fromkeys(["x", "a0", "a1", "a2"], f"*{dtype}")},
-        {"SITES": sites, "DOT": dot, **_shrink_form(tile, _DTYPES[dtype])},
+        {"SITES": sites, "DOT": dot, **_shrink_form(tile, TORCH_DTYPES[dtype])},
     )
     for dora in (0, (1 << sites) - 1):
-        constants = {"SITES": sites, "SPLITS": splits, "PADDED": _power_of_two(splits), "DORA": dora}
+        constants = {"SITES": sites, "SPLITS": splits, "PADDED": power_of_two(splits), "DORA": dora}
         pointers = dict.fromkeys(["h", "magnitude0", "magnitude1", "magnitude2"], "*fp32")
-        yield _variant(
+        yield kernel_variant(
             f"lora_expand {dtype} tile={tile} sites={sites} k={k}{' dora' if dora else ''}",
             _expand_kernel,
             pointers | dict.fromkeys(["y", "b0", "b1", "b2", "bias"], f"*{dtype}"),
-            constants | {"HAS_BIAS": bool(dora), "DOT": dot} | _expand_form(tile, _DTYPES[dtype], dora),
+            constants | {"HAS_BIAS": bool(dora), "DOT": dot} | _expand_form(tile, TORCH_DTYPES[dtype], dora),
         )
 
 
 def _gather_variant(dtype: str) -> KernelVariant:
     constants = {"TILE": PREFILL_TILE, "RANKS": RANKS, "num_warps": 2}
     pointers = {"h": "*fp32", "token_ids": "*i64", "a": f"*{dtype}"}
-    return _variant(f"lora_gather {dtype}", _gather_kernel, pointers, constants)
+    return kernel_variant(f"lora_gather {dtype}", _gather_kernel, pointers, constants)
 
 
 _TABLES = dict.fromkeys(
@@ -450,7 +500,7 @@ _TABLES = dict.fromkeys(
 _UNALIGNED = frozenset({"splits", "items"})
 
 
-def _variant(name: str, kernel: Any, pointers: Mapping[str, str], values: Mapping[str, Any]) -> KernelVariant:
+def kernel_variant(name: str, kernel: Any, pointers: Mapping[str, str], values: Mapping[str, Any]) -> KernelVariant:
     """values: constants in upper case, launch options in lower case. What is no pointer or constant is a number."""
     types = _TABLES | dict(pointers)
     return KernelVariant(

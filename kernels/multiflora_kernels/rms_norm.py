@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from .lora_delta import LoraDelta
+from .lora_triton import TORCH_DTYPES, kernel_variant, power_of_two, token_share
 from .native_library import native_function
 from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 
@@ -88,6 +90,41 @@ def _add_rms_norm_kernel(
     tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
+@jit
+def _add_rms_norm_lora_kernel(
+    out: tl.tensor, total: tl.tensor, x: tl.tensor, residual: tl.tensor, weight: tl.tensor, h: tl.tensor,
+    row_slots: tl.tensor, offsets: tl.tensor, ranks: tl.tensor, b: tl.tensor, x_row: tl.tensor,
+    residual_row: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor, eps: tl.tensor,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr,
+    STAGES: tl.constexpr,
+) -> None:  # fmt: skip
+    """As `_add_rms_norm_kernel`, a row a program, of x with h[row] @ b[: rank of the row's adapter] added."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < SIZE
+    slot = tl.load(row_slots + row)
+    values = tl.load(x + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
+    before = tl.load(residual + row * residual_row + column, mask=inside, other=0.0).to(tl.float32)
+    scales = tl.load(weight + column, mask=inside, other=0.0)
+    rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
+    b += tl.load(offsets + slot, mask=slot >= 0, other=0).to(tl.int64) * SIZE
+    values += token_share(
+        h + row * max_rank, b, rank, column, inside, SIZE, h_split, RANKS, BLOCK, SPLITS, PADDED, STAGES
+    )
+    rounded = (values.to(x.dtype.element_ty).to(tl.float32) + before).to(total.dtype.element_ty)
+    tl.store(total + row * SIZE + column, rounded, mask=inside)
+    normed = _normed(rounded.to(tl.float32)[None, :], scales[None, :], eps, SIZE, total.dtype.element_ty)
+    tl.store(out + row * SIZE + column[None, :], normed.to(out.dtype.element_ty), mask=inside[None, :])
+
+
+def _lora_shape(size: int, dtype: torch.dtype) -> dict[str, int]:
+    """RANKS rows of B are about 32 KB, and three times as much is on its way to shared memory."""
+    block = max(16, power_of_two(size))
+    ranks = min(16, max(1, 32768 // dtype.itemsize // block))
+    warps = min(16, max(1, block * ranks // 1024))
+    return {"SIZE": size, "BLOCK": block, "RANKS": ranks, "STAGES": 4, "num_warps": warps}
+
+
 def _shape(size: int) -> dict[str, int]:
     """One program holds whole rows in registers: at most 32 values of a thread up to a size of 16,384."""
     block = max(16, 1 << (size - 1).bit_length())
@@ -123,6 +160,24 @@ def add_rms_norm_triton(
     return out, total
 
 
+def add_rms_norm_lora_triton(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: LoraDelta
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `add_rms_norm_triton` of x with `delta` added: one site, which has all columns of x."""
+    rows, size = x.shape
+    total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
+    out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
+    ((site,), h) = delta.sites, delta.values
+    assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
+    if rows:
+        _add_rms_norm_lora_kernel[(rows,)](
+            out, total, x, residual, weight, h, delta.tiles.row_slots, site.offsets, site.ranks, site.b, x.stride(0),
+            residual.stride(0), h.shape[3], h.stride(0), eps, SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]),
+            **_lora_shape(size, site.b.dtype),
+        )  # fmt: skip
+    return out, total
+
+
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table: head sizes, a hidden size that is no power of two, the largest."""
     for dtype in ("bf16", "fp32"):
@@ -152,6 +207,14 @@ def kernel_variants() -> Iterator[KernelVariant]:
                 unaligned,
                 options,
             )
+
+    for dtype, size, splits in (("bf16", 4096, 8), ("bf16", 4096, 14), ("bf16", 8192, 28), ("fp32", 5120, 10)):
+        pointers = dict.fromkeys(("out", "total", "x", "residual", "weight", "b"), f"*{dtype}")
+        pointers |= {"h": "*fp32", "row_slots": "*i32", "eps": "fp32"}
+        constants = {"SPLITS": splits, "PADDED": power_of_two(splits)}
+        constants |= _lora_shape(size, TORCH_DTYPES[dtype])
+        name = f"add_rms_norm with lora size={size} splits={splits} {dtype}"
+        yield kernel_variant(name, _add_rms_norm_lora_kernel, pointers, constants)
 
 
 def _rms_norm_cpu(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -184,9 +247,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def add_rms_norm(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: LoraDelta | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x, residual: [T, H]. Returns (normed, x + residual); neither input changes. See `add_rms_norm_reference`."""
+    """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual); no input changes.
+
+    See `add_rms_norm_reference`.
+    """
+    if delta is not None:
+        return add_rms_norm_lora_triton(x, residual, weight, eps, delta)
     if x.device.type == "cuda":
         return add_rms_norm_triton(x, residual, weight, eps)
     op = _add_rms_norm_cpu if x.device.type == "cpu" else add_rms_norm_reference

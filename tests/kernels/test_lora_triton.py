@@ -115,7 +115,7 @@ def test_nobody(kernel_device):
 
 
 def test_few_programs_do_all_items(kernel_device, monkeypatch):
-    monkeypatch.setattr(lora_triton, "_MAX_PROGRAMS", 3)
+    monkeypatch.setattr(lora_triton, "MAX_PROGRAMS", 3)
     sites, columns = stacked(600, [300, 20], ranks=RANKS)
     run(kernel_device, torch.float32, segments_on(kernel_device, *DECODE), 600, sites, columns)
 
