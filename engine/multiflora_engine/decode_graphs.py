@@ -161,12 +161,12 @@ def _padded(size: int, arrays: StepArrays | None, max_segments: int) -> list[npt
     query_starts, context_lens = np.full(size + 1, count, np.int32), np.zeros(size, np.int32)
     segments = min(size, max_segments)
     table = np.zeros(table_entries(size, segments), np.int32)
+    fill_table(table, *(([0], []) if arrays is None else segment_runs(arrays.slots, arrays.counts)), size)
     if arrays is not None:
         token_ids[:count], positions[:count], kv_slots[:count] = arrays.token_ids, arrays.positions, arrays.kv_slots
         query_starts[: count + 1], context_lens[:count] = arrays.query_starts, arrays.context_lens
         if arrays.token_sources is not None:
             sources[:count] = arrays.token_sources
-        fill_table(table, *segment_runs(arrays.slots, arrays.counts), size)
     return [token_ids, positions, kv_slots, sources, query_starts, context_lens, table]
 
 
