@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from random import Random
 
+import pytest
+
 from multiflora import LLM, SamplingParams, StructuredOutputsParams
+from multiflora_platform.messages.message import MessageForm
+from multiflora_platform.messages.tool_formats import TOOL_FORMATS, Tool
+from multiflora_platform.messages.tool_readers import make_reader
 
 from .schemas import check, random_schema
 
@@ -28,7 +34,36 @@ def test_random_weights_follow_random_schemas(llm: LLM) -> None:
         for seed, schema in enumerate(schemas)
     ]
     outputs = llm.generate(["Hello"] * COUNT, params, progress=False)
+    assert len({output.outputs[0].text for output in outputs}) > COUNT // 2
     for schema, output in zip(schemas, outputs, strict=True):
         (answer,) = output.outputs
         assert answer.finish_reason == "stop", (answer.finish_reason, answer.error, schema, answer.text[:200])
         check(answer.text, schema, json.loads(answer.text))
+
+
+@pytest.mark.parametrize("kind", ["hermes", "llama3_json", "mistral"])
+def test_random_weights_call_tools_with_arguments_that_follow_random_schemas(llm: LLM, kind: str) -> None:
+    form = TOOL_FORMATS[kind]
+    offers = [
+        [Tool(f"tool_{n}", random_schema(Random(f"{seed}/{n}"))) for n in range(1 + seed % 3)]
+        for seed in range(COUNT // 3)
+    ]
+    params = [
+        SamplingParams(
+            temperature=1.0,
+            seed=seed,
+            max_tokens=3000,
+            structured_outputs=StructuredOutputsParams(structural_tag={"format": form.calls(tools, seed % 2 == 0)}),
+        )
+        for seed, tools in enumerate(offers)
+    ]
+    outputs = llm.generate(["Hello"] * len(offers), params, progress=False)
+    for tools, output in zip(offers, outputs, strict=True):
+        (answer,) = output.outputs
+        assert answer.finish_reason == "stop", (answer.finish_reason, answer.error, answer.text[:200])
+        message = MessageForm(tools=partial(make_reader, form, {tool.name for tool in tools}, False)).read(answer.text)
+        assert message.calls
+        assert message.content is None
+        schemas = {tool.name: tool.parameters for tool in tools}
+        for call in message.calls:
+            check(answer.text, schemas[call.name], json.loads(call.arguments))
