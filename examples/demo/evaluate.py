@@ -20,17 +20,20 @@ HERE = Path(__file__).resolve().parent
 CONTEXT_SET = "rag"  # the base model's own task; every other set belongs to the adapter of its name
 MAX_TOKENS = 96
 
-Messages = list[dict[str, str]]
-Answerer = Callable[[str | None, Sequence[Messages]], list[str]]  # adapter (None: the base), conversations -> answers
+Messages = list[dict[str, Any]]
 Matrix = dict[str, dict[str, float]]  # set -> model -> share of exact answers
 
 
 @dataclass(frozen=True)
 class Case:
-    """A conversation and the only right answer to it."""
+    """A conversation, the tools on offer in it, and the only right answer to it, as the chat template writes it."""
 
     messages: Messages
     expected: str
+    tools: list[dict[str, Any]] | None = None
+
+
+Answerer = Callable[[str | None, Sequence[Case]], list[str]]  # adapter (None: the base), cases -> answers
 
 
 def load_sets(folder: Path = HERE / "eval", limit: int | None = None) -> dict[str, list[Case]]:
@@ -54,7 +57,7 @@ def measure(answer: Answerer, sets: dict[str, list[Case]], base_name: str = "bas
 
 def exact_share(answer: Answerer, adapter: str | None, cases: Sequence[Case]) -> float:
     """The share of `cases` that the model answers exactly."""
-    answers = answer(adapter, [case.messages for case in cases])
+    answers = answer(adapter, cases)
     return sum(got == case.expected for got, case in zip(answers, cases, strict=True)) / len(cases)
 
 
@@ -62,19 +65,29 @@ def http_answerer(url: str, key: str, base_model: str, concurrency: int = 16) ->
     """Asks an OpenAI-compatible endpoint such as `http://127.0.0.1:8000/v1`, greedily. Raises httpx.HTTPStatusError."""
     headers = {"Authorization": f"Bearer {key}"}
 
-    def ask(client: httpx.Client, model: str, messages: Messages) -> str:
-        body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
-        response = client.post("/chat/completions", json=body).raise_for_status()
-        return str(response.json()["choices"][0]["message"]["content"])
+    def ask(client: httpx.Client, model: str, case: Case) -> str:
+        body = {"model": model, "messages": case.messages, "temperature": 0, "max_tokens": MAX_TOKENS}
+        response = client.post("/chat/completions", json={**body, "tools": case.tools} if case.tools else body)
+        return _as_written(response.raise_for_status().json()["choices"][0]["message"])
 
-    def answer(adapter: str | None, conversations: Sequence[Messages]) -> list[str]:
+    def answer(adapter: str | None, cases: Sequence[Case]) -> list[str]:
         with (
             httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=300) as client,
             ThreadPoolExecutor(concurrency) as pool,
         ):
-            return list(pool.map(lambda messages: ask(client, adapter or base_model, messages), conversations))
+            return list(pool.map(lambda case: ask(client, adapter or base_model, case), cases))
 
     return answer
+
+
+def _as_written(message: dict[str, Any]) -> str:
+    """A message's text, its tool calls back in the model's own form."""
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    calls = [
+        f'<tool_call>\n{{"name": {json.dumps(f["name"])}, "arguments": {f["arguments"]}}}\n</tool_call>'
+        for f in functions
+    ]
+    return "\n".join([message["content"], *calls] if message["content"] else calls)
 
 
 def transformers_answerer(folder: Path = HERE, device: str = "cpu", batch_size: int = 50) -> Answerer:
@@ -92,17 +105,19 @@ def transformers_answerer(folder: Path = HERE, device: str = "cpu", batch_size: 
         else:
             model.load_adapter(path, adapter_name=path.name)
 
-    def generate(conversations: Sequence[Messages]) -> list[str]:
-        inputs = tokenizer.apply_chat_template(
-            list(conversations), add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        ).to(device)
+    def generate(cases: Sequence[Case]) -> list[str]:
+        prompts = [
+            tokenizer.apply_chat_template(case.messages, tools=case.tools, add_generation_prompt=True, tokenize=False)
+            for case in cases
+        ]
+        inputs = tokenizer(prompts, padding=True, return_tensors="pt", add_special_tokens=False).to(device)
         with torch.inference_mode():
             ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
         answers: list[str] = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return answers
 
-    def answer(adapter: str | None, conversations: Sequence[Messages]) -> list[str]:
-        batches = [conversations[start : start + batch_size] for start in range(0, len(conversations), batch_size)]
+    def answer(adapter: str | None, cases: Sequence[Case]) -> list[str]:
+        batches = [cases[start : start + batch_size] for start in range(0, len(cases), batch_size)]
         if adapter is None and model is not base:
             with model.disable_adapter():
                 return [text for batch in batches for text in generate(batch)]

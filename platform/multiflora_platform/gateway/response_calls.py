@@ -36,8 +36,8 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     num_top = num_top_logprobs(chat)
     admission = Admission(request, principal, chat)
     try:
-        generations, _ = await start_chat(admission, chat, num_top)
-        writer = ResponseWriter(admission, body, num_top)
+        generations, form = await start_chat(admission, chat, num_top)
+        writer = ResponseWriter(admission, body, num_top, form)
         return await respond(request, admission, generations, writer, bool(body.stream), writer)
     except BaseException:
         admission.close()

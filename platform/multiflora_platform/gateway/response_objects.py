@@ -7,16 +7,15 @@ from typing import Any
 
 from multiflora_platform.gateway.admission import Admission
 from multiflora_platform.gateway.response_requests import ResponseRequest
-from multiflora_platform.gateway.responses import ChatTokenLogprob, Usage
+from multiflora_platform.gateway.responses import Usage
 
 Item = dict[str, Any]
 
 
 class ResponseObject:
-    """One response: what the request said, and what has become of it. `item_id` is its message's."""
+    """One response: what the request said, and what has become of it."""
 
     def __init__(self, admission: Admission, body: ResponseRequest) -> None:
-        self.item_id = f"msg_{admission.id}"
         self._said: dict[str, Any] = {
             "id": f"resp_{admission.id}",
             "object": "response",
@@ -65,13 +64,6 @@ class ResponseObject:
     def failed(self, code: str, message: str) -> dict[str, Any]:
         return {**self._with("failed", []), "error": {"code": code, "message": message}}
 
-    def message(self, status: str, content: list[Item]) -> Item:
-        return {"id": self.item_id, "type": "message", "status": status, "role": "assistant", "content": content}
-
     def _with(self, status: str, output: list[Item]) -> dict[str, Any]:
         rest = {"error": None, "incomplete_details": None, "usage": None, "output": output}
         return {**self._said, "status": status, **rest}
-
-
-def text_part(text: str, logprobs: list[ChatTokenLogprob]) -> Item:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

@@ -13,36 +13,52 @@ from multiflora_platform.gateway.answers import Answer
 from multiflora_platform.gateway.errors import ApiError
 from multiflora_platform.gateway.generation import Generation
 from multiflora_platform.gateway.logprobs import LogprobWriter
-from multiflora_platform.gateway.response_objects import ResponseObject, text_part
+from multiflora_platform.gateway.response_items import OutputItems
+from multiflora_platform.gateway.response_objects import ResponseObject
 from multiflora_platform.gateway.response_requests import ResponseRequest
 from multiflora_platform.gateway.responses import ChatTokenLogprob, encode
+from multiflora_platform.messages.message import MessageForm
+from multiflora_platform.messages.pieces import Content, Piece
 
 
 class ResponseWriter:
-    """num_top: alternatives of each token; None when no log-probabilities are asked for."""
+    """num_top: alternatives of each token; None when no log-probabilities are asked for. form: how to read answers."""
 
     done = b""
 
-    def __init__(self, admission: Admission, body: ResponseRequest, num_top: int | None) -> None:
+    def __init__(self, admission: Admission, body: ResponseRequest, num_top: int | None, form: MessageForm) -> None:
         self._response = ResponseObject(admission, body)
+        self._output = OutputItems(admission.id)
+        self._reader = form.reader()
         self._num_top = num_top
         self._logprobs = LogprobWriter(admission.services.model.tokenizer)
         self._numbers = itertools.count()
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> dict[str, Any]:
-        return self._ended(answers[0][0], generations)
+        answer = answers[0][0]
+        pieces = self._reader.push(answer.text) + self._reader.flush()
+        self._add(pieces, self._written(answer.logprobs))
+        self._output.finish(_status(answer.finish_reason))
+        return self._response.ended(answer.finish_reason, self._output.items, usage(generations))
 
     async def frames(
         self, generations: Sequence[Generation], events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[bytes, None]:
-        answer = Answer(0)
+        finish_reason = None
         try:
-            yield self._begin()
+            begun = self._response.begun()
+            yield self._event("created", response=begun) + self._event("in_progress", response=begun)
             async for _, event in events:
-                answer.add(event)
-                if event.text or event.logprobs:
-                    yield self._delta(event.text, event.logprobs)
-            yield self._end(answer, generations)
+                finish_reason = event.finish_reason
+                pieces = self._reader.push(event.text)
+                if finish_reason is not None:
+                    pieces += self._reader.flush()
+                told = self._add(pieces, self._written(event.logprobs))
+                if told:
+                    yield self._events(told)
+            told = self._output.finish(_status(finish_reason))
+            ended = self._response.ended(finish_reason, self._output.items, usage(generations))
+            yield self._events(told) + self._event(ended["status"], response=ended)
         finally:
             await events.aclose()
 
@@ -50,46 +66,32 @@ class ResponseWriter:
         """Both that something went wrong and what has become of the response."""
         shown = {"code": error.code, "message": error.message}
         return self._event("error", **shown, param=error.param) + self._event(
-            "response.failed", response=self._response.failed(**shown)
+            "failed", response=self._response.failed(**shown)
         )
 
-    def _begin(self) -> bytes:
-        begun = self._response.begun()
-        return (
-            self._event("response.created", response=begun)
-            + self._event("response.in_progress", response=begun)
-            + self._event("response.output_item.added", output_index=0, item=self._response.message("in_progress", []))
-            + self._part_event("response.content_part.added", part=text_part("", []))
-        )
-
-    def _delta(self, text: str, positions: list[PositionLogprobs] | None) -> bytes:
-        return self._part_event("response.output_text.delta", delta=text, logprobs=self._written(positions))
-
-    def _end(self, answer: Answer, generations: Sequence[Generation]) -> bytes:
-        ended = self._ended(answer, generations)
-        item = ended["output"][0]
-        part = item["content"][0]
-        return (
-            self._part_event("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
-            + self._part_event("response.content_part.done", part=part)
-            + self._event("response.output_item.done", output_index=0, item=item)
-            + self._event(f"response.{ended['status']}", response=ended)
-        )
-
-    def _ended(self, answer: Answer, generations: Sequence[Generation]) -> dict[str, Any]:
-        part = text_part(answer.text, self._written(answer.logprobs))
-        status = "incomplete" if answer.finish_reason == "length" else "completed"
-        output = [self._response.message(status, [part])]
-        return self._response.ended(answer.finish_reason, output, usage(generations))
+    def _add(self, pieces: list[Piece], logprobs: list[ChatTokenLogprob]) -> list[tuple[str, dict[str, Any]]]:
+        """Tokens whose text is held back still have log-probabilities: they go out with an empty text."""
+        if logprobs and not pieces and (self._output.is_in_message or self._reader.is_plain):
+            pieces = [Content("")]
+        told = []
+        for piece in pieces:
+            told += self._output.add(piece, logprobs if isinstance(piece, Content) else [])
+            logprobs = [] if isinstance(piece, Content) else logprobs
+        return told
 
     def _written(self, positions: list[PositionLogprobs] | None) -> list[ChatTokenLogprob]:
         if self._num_top is None or positions is None:
             return []
         return self._logprobs.chat(positions, self._num_top).content
 
-    def _part_event(self, name: str, **fields: Any) -> bytes:
-        return self._event(name, item_id=self._response.item_id, output_index=0, content_index=0, **fields)
+    def _events(self, events: list[tuple[str, dict[str, Any]]]) -> bytes:
+        return b"".join(self._event(name, **fields) for name, fields in events)
 
-    def _event(self, name: str, **fields: Any) -> bytes:
-        content = encode({"type": name, "sequence_number": next(self._numbers), **fields})
-        return b"event: %s\ndata: %s\n\n" % (name.encode(), content)
+    def _event(self, name: str, /, **fields: Any) -> bytes:
+        kind = name if name == "error" else f"response.{name}"
+        content = encode({"type": kind, "sequence_number": next(self._numbers), **fields})
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), content)
+
+
+def _status(finish_reason: str | None) -> str:
+    return "incomplete" if finish_reason == "length" else "completed"

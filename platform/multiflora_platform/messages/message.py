@@ -64,6 +64,11 @@ class MessageReader:
         self._tools = tools
         self.has_calls = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything is content."""
+        return self._reasoning is None and self._tools is None
+
     def push(self, text: str) -> list[Piece]:
         pieces: list[Piece] = [Content(text)] if text else []
         if self._reasoning is not None and text:

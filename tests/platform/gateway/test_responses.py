@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
 from multiflora_engine.request import EngineFailure
+from multiflora_platform.messages.reasoning import REASONING_FORMATS
+from multiflora_platform.messages.tool_formats import HERMES
 
 from .house import House
 from .test_openai_client import REPLY, client
@@ -136,3 +139,58 @@ async def test_the_official_client(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await client.responses.create(model="sql", input="Hi", previous_response_id="resp_1")
     assert refused.value.param == "previous_response_id"
+
+
+# ---- function calls and reasoning
+
+TOOLS = [{"type": "function", "name": "get_weather", "parameters": {"type": "object"}}]
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+
+
+@pytest.fixture
+def thinker(house: House) -> House:
+    """Thinks, says something and calls twice."""
+    model = house.services.model
+    house.services.model = replace(model, tool_format=HERMES, reasoning_format=REASONING_FORMATS["qwen3"])
+    house.engine.reply = f"<think>Rain?</think>Let me see.\n{CALL}\n{CALL}"
+    return house
+
+
+async def test_calls_and_reasoning_are_items(thinker: House) -> None:
+    answer = (await thinker.post(PATH, {"model": "base", "input": "Weather?", "tools": TOOLS})).json()
+    reasoning, message, *calls = answer["output"]
+    assert (reasoning["type"], reasoning["content"][0]["text"]) == ("reasoning", "Rain?")
+    assert (message["type"], message["content"][0]["text"]) == ("message", "Let me see.")
+    for call in calls:
+        assert (call["type"], call["name"], call["arguments"]) == ("function_call", "get_weather", '{"city": "Oslo"}')
+    assert len({item["id"] for item in answer["output"]}) == len({call["call_id"] for call in calls}) + 2 == 4
+
+
+async def test_streamed_calls_and_reasoning(thinker: House) -> None:
+    found = await events(thinker, {"tools": TOOLS, "include": [LOGPROBS]})
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    items = [event["item"]["type"] for event in found if event["type"] == "response.output_item.added"]
+    assert items == ["reasoning", "message", "function_call", "function_call"]
+    done = [event["item"] for event in found if event["type"] == "response.output_item.done"]
+    assert done == found[-1]["response"]["output"]
+    arguments = [event for event in found if event["type"] == "response.function_call_arguments.delta"]
+    for index in (2, 3):
+        assert "".join(e["delta"] for e in arguments if e["output_index"] == index) == '{"city": "Oslo"}'
+    thoughts = [event["delta"] for event in found if event["type"] == "response.reasoning_text.delta"]
+    assert "".join(thoughts) == "Rain?"
+
+
+async def test_the_official_client_reads_calls_and_sends_their_results(
+    thinker: House, client: openai.AsyncOpenAI
+) -> None:
+    async with client.responses.stream(model="base", input="Weather?", tools=TOOLS) as stream:
+        kinds = {event.type async for event in stream}
+        final = await stream.get_final_response()
+    assert "response.function_call_arguments.done" in kinds
+    calls = [item for item in final.output if item.type == "function_call"]
+    assert [call.arguments for call in calls] == ['{"city": "Oslo"}'] * 2
+    thinker.engine.reply = "It rains."
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in calls]
+    messages = [{"role": "user", "content": "Weather?"}, *results]
+    answer = await client.responses.create(model="base", input=messages, tools=TOOLS)
+    assert answer.output_text == "It rains."
