@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from multiflora_engine.request import GenerateRequest, Pooling, SamplingParams
@@ -93,6 +94,8 @@ class Admission:
         grammar: str | None,
     ) -> Generation:
         tokenizer = self.services.model.tokenizer
+        if beams is not None:
+            params = replace(params, best_of=None)  # the width of the search, of which n answers come out
         request = GenerateRequest(
             id=uuid.uuid4().hex,
             prompt_token_ids=ids,

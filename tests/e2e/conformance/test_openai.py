@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
+import time
 from typing import Any
 
 import httpx
@@ -58,10 +60,12 @@ async def test_all_cases_at_once(demo: Any, plains: dict[str, Plain]) -> None:
 
 
 def test_the_streaming_helper(client: openai.OpenAI, plains: dict[str, Plain]) -> None:
-    with client.chat.completions.stream(model="sql", temperature=0, max_tokens=12, **CONTENT[CHAT]) as stream:
+    """To the answer's own end: a cut one is an error to the helper, here as with OpenAI."""
+    with client.chat.completions.stream(model="sql", temperature=0, max_tokens=90, **CONTENT[CHAT]) as stream:
         texts = [event.delta for event in stream if event.type == "content.delta"]
         final = stream.get_final_completion()
-    assert "".join(texts) == final.choices[0].message.content == plains[CHAT].text
+    assert "".join(texts) == final.choices[0].message.content
+    assert "".join(texts).startswith(plains[CHAT].text)
 
 
 def test_responses(client: openai.OpenAI, plains: dict[str, Plain]) -> None:
@@ -99,9 +103,6 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_batches(client: openai.OpenAI, plains: dict[str, Plain]) -> None:
-    import json
-    import time
-
     body = {"model": "sql", "temperature": 0, "max_tokens": 12, **CONTENT[CHAT]}
     rows = [{"custom_id": str(i), "method": "POST", "url": CHAT, "body": body} for i in range(5)]
     content = "\n".join(json.dumps(row) for row in rows).encode()
@@ -174,7 +175,7 @@ def test_suffix_is_refused(client: openai.OpenAI) -> None:
 
 def test_leaving_a_stream_aborts(demo: Any, client: openai.OpenAI, http: httpx.Client) -> None:
     body = {"model": "sql", "max_tokens": 400, "extra_body": {"ignore_eos": True}, "stream": True, **CONTENT[CHAT]}
-    before = demo.metric('multiflora_requests_total{adapter="sql",model_name="multiflora-demo",outcome="abort"}'[:25])
+    before = demo.metric("multiflora_requests_total")
     with client.chat.completions.create(**body) as stream:
         next(iter(stream))
     for _ in range(200):

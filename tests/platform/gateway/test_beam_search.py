@@ -90,6 +90,13 @@ async def test_an_answer_comes_out_of_steps_of_one_token(house: House) -> None:
     assert not house.services.active
 
 
+async def test_best_of_is_the_width(house: House) -> None:
+    body = {"model": "sql", "prompt": "ab", "use_beam_search": True, "best_of": 2, "max_tokens": 3}
+    response = await house.post("/v1/completions", body)
+    assert [choice["text"] for choice in response.json()["choices"]] == ["HHH"]
+    assert len(house.engine.requests) == 5
+
+
 async def test_a_failing_step_fails_the_request(house: House) -> None:
     house.engine.failure = EngineFailure("adapter_unavailable", "The file is gone.")
     body = {"model": "sql", "prompt": "ab", "use_beam_search": True, "n": 2, "max_tokens": 3}
