@@ -130,8 +130,8 @@ def sample(
     """Semantics: y[r] = draw(truncate(weights(logits[rows[r]], temperature[r]), ...), uniform[r]), see there; -1 where
     `greedy` is. rows: [R] int64; the rest as those take it, [R]. Returns [R] int64; logits stay as they are.
 
-    All paths cut at the same token and agree on the token drawn, except where the uniform number falls so close to the
-    border of two tokens (about 1e-6 of the mass) that float32's rounding in the weights decides.
+    All paths agree on the token, except where a number that decides (the uniform one, top_p of the mass, min_p) falls
+    within about 1e-6 of the border between two tokens, so that float32's rounding in the weights decides.
     """
     if logits.device.type == "cuda":
         return sample_triton(logits, rows, temperature, top_k, top_p, min_p, uniform)

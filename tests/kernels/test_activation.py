@@ -92,3 +92,14 @@ def test_triton_kernel(kernel_device, dtype, kind, formula, tokens, width):
     y = gate_triton(x, kind)
     assert y.dtype == dtype
     torch.testing.assert_close(y.cpu().double(), loop(x.cpu(), formula), rtol=4 * torch.finfo(dtype).eps, atol=2e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize(("tokens", "width"), [(1, 14336), (4099, 2816)])
+def test_large_inputs_on_a_gpu(name, dtype, tokens, width):
+    _, op, reference = OPS[name]
+    x = (torch.randn(tokens, 2 * width, device="cuda") * 4).to(dtype)
+    rtol = 4 * torch.finfo(dtype).eps + 4e-6
+    torch.testing.assert_close(op(x).double(), reference(x.double()), rtol=rtol, atol=2e-5)

@@ -178,7 +178,8 @@ def test_large_inputs_on_a_gpu(tokens, form, is_normed):
         *caches,
         norms and HeadNorms(norms.q.cuda(), norms.k.cuda(), 1e-6),
     )
-    tolerances = {"rtol": 2e-2, "atol": 3e-2, "equal_nan": True}
+    # Normed heads reach 16 and round twice more before two of them may cancel.
+    tolerances = {"rtol": 2e-2, "atol": 0.15 if is_normed else 0.03, "equal_nan": True}
     torch.testing.assert_close(actual.cpu().double(), expected, **tolerances)
     for cache, wanted in zip(caches, expected_caches, strict=True):
         torch.testing.assert_close(cache.cpu().double(), wanted, **tolerances)

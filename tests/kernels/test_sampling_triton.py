@@ -132,8 +132,10 @@ def _columns(cases: list[tuple[float, int, float, float, float]]) -> list[Tensor
     ]
 
 
-def _assert_same_draws(logits: Tensor, rows: Tensor, columns: list[Tensor], device: torch.device) -> None:
-    """Token for token, unless the uniform number is as good as on the border of two."""
+def _assert_same_draws(
+    logits: Tensor, rows: Tensor, columns: list[Tensor], device: torch.device, border: float = 2e-6
+) -> None:
+    """Token for token, unless the uniform number is as good as on the border of two (within that share of the mass)."""
     found = sample_triton.sample_triton(*(t.to(device) for t in (logits, rows, *columns))).cpu()
     expected = sampling.sample(logits, rows, *columns)
     for r in (found != expected).nonzero()[:, 0].tolist():
@@ -144,7 +146,7 @@ def _assert_same_draws(logits: Tensor, rows: Tensor, columns: list[Tensor], devi
         target = columns[4][r] * ends[-1]
         assert low >= 0
         assert weights[0, found[r]] > 0
-        assert (ends[low:high] - target).abs().max() < 2e-6 * ends[-1]
+        assert (ends[low:high] - target).abs().max() < border * ends[-1]
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)
@@ -248,7 +250,8 @@ def test_large_rows_on_a_gpu(monkeypatch: pytest.MonkeyPatch, vocab: int) -> Non
     columns[4] = torch.from_numpy(np.random.default_rng().random(256))
     on_device = logits.cuda()
     assert torch.equal(sampling.greedy(on_device).cpu(), sampling.greedy(logits))
-    _assert_same_draws(logits, rows, columns, torch.device("cuda"))
+    # Top-p's own border may lie a token further, too, of which thousands weigh this little.
+    _assert_same_draws(logits, rows, columns, torch.device("cuda"), border=5e-5)
     found = sampling.logprobs(on_device, rows.cuda(), 20)
     expected = sampling.logprobs(logits.double(), rows, 20)
     assert torch.equal(found.ranks.cpu(), expected.ranks)
