@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
-from multiflora_engine.protocol import AdapterCommand, AdapterResidency, AdapterResult
+from multiflora_engine.protocol import AdapterCommand, AdapterResidency, AdapterResult, SlotEvent
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class ManagedAdapters(AdapterSource, Protocol):
     def pin(self, digest: str) -> None: ...
     def unpin(self, digest: str) -> None: ...
     def snapshot(self) -> list[AdapterResidency]: ...
+    def history(self) -> list[SlotEvent]: ...
 
 
 class AdapterCommands:

@@ -19,7 +19,8 @@ class AdapterRecord:
 
     reading: queued or being read from disk. host: its copy in host memory. slot: its place, from the moment its upload
     begins. upload: the copy that runs. users: sequences that hold the slot. used: since it came to the slot.
-    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed.
+    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed. wanted: since when
+    somebody asks for it in a slot; 0 while nobody does or it is there.
     """
 
     digest: str
@@ -36,6 +37,7 @@ class AdapterRecord:
     failed_at: float = 0.0
     rank: int = 0
     num_bytes: int = 0
+    wanted: float = 0.0
 
     def arrived(self, host: HostAdapter) -> None:
         """It was read into host memory."""

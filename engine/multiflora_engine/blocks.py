@@ -6,7 +6,7 @@ Hands out ids and knows nothing of sequences, tokens or devices. After vLLM's pa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from multiflora_engine.eviction import EvictionQueue
@@ -28,8 +28,15 @@ class BlockPool:
     evictable: nobody references it, but its content is published and may be hit until the block is taken for other use.
     """
 
-    def __init__(self, num_blocks: int, eviction: EvictionQueue | None = None) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        eviction: EvictionQueue | None = None,
+        given_up: Callable[[bytes], None] = lambda hash: None,
+    ) -> None:
+        """given_up: hears the hash of each block that can be found no more."""
         self.num_blocks = num_blocks
+        self._given_up = given_up
         self.evictions = 0
         self._blocks = [_Block() for _ in range(num_blocks)]
         self._empty = list(range(num_blocks - 1, -1, -1))
@@ -88,15 +95,28 @@ class BlockPool:
             else:
                 self._evictable.add(block_id, block.owner)
 
-    def publish(self, block_id: int, hash: bytes, owner: str) -> None:
-        """Offers a computed block for hits. If the same content is published already, this copy stays private."""
+    def publish(self, block_id: int, hash: bytes, owner: str) -> bool:
+        """Offers a computed block for hits; False if the same content is published already: this copy stays private."""
         block = self._blocks[block_id]
         assert block.references, "published by a sequence that holds it"
         assert block.hash is None, "published once"
-        if hash not in self._published:
-            self._published[hash] = block_id
-            block.hash = hash
-            self._assign(block, owner)
+        if hash in self._published:
+            return False
+        self._published[hash] = block_id
+        block.hash = hash
+        self._assign(block, owner)
+        return True
+
+    def unpublish(self, hash: bytes) -> None:
+        """Nobody finds the content any more; sequences that reference the block go on with it."""
+        block_id = self._published.pop(hash)
+        block = self._blocks[block_id]
+        block.hash = None
+        if not block.references:
+            self._evictable.remove(block_id)
+            self._assign(block, "")
+            self._empty.append(block_id)
+        self._given_up(hash)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
@@ -120,11 +140,12 @@ class BlockPool:
     def _evict(self, block_id: int) -> None:
         block = self._blocks[block_id]
         assert block.hash is not None, "only published blocks are evictable"
-        del self._published[block.hash]
-        block.hash = None
+        hash, block.hash = block.hash, None
+        del self._published[hash]
         self._assign(block, "")
         self._empty.append(block_id)
         self.evictions += 1
+        self._given_up(hash)
 
     def _assign(self, block: _Block, owner: str) -> None:
         """Counts are kept of those who own something: owners come and go."""

@@ -19,6 +19,8 @@ from multiflora_engine.protocol import (
     Abort,
     AdapterCommand,
     AdapterResult,
+    CacheReply,
+    CacheRequest,
     Deltas,
     EndSequence,
     EngineStats,
@@ -28,6 +30,9 @@ from multiflora_engine.protocol import (
     Heartbeat,
     LoadProgress,
     Ready,
+    SlotEvent,
+    SlotHistory,
+    SlotHistoryRequest,
     Status,
     StatusRequest,
     ToEngine,
@@ -38,6 +43,7 @@ from multiflora_engine.token_stream import TokenStream
 _log = logging.getLogger(__name__)
 
 Event = LoadProgress | Ready | Fatal
+Answer = AdapterResult | Status | CacheReply | SlotHistory
 
 
 class EngineUnavailable(Exception):
@@ -69,7 +75,7 @@ class EngineClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
-        self._calls: dict[int, asyncio.Future[AdapterResult | Status]] = {}
+        self._calls: dict[int, asyncio.Future[Answer]] = {}
         self._call_ids = itertools.count(1)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(FromEngine).decode
@@ -99,6 +105,18 @@ class EngineClient:
         result = await self._call(StatusRequest(next(self._call_ids)))
         assert isinstance(result, Status), "call ids are unique"
         return result
+
+    async def cache(self, action: str, hash: str = "") -> CacheReply:
+        """report, tokens, pin, unpin or drop; see CacheRequest. Raises EngineUnavailable."""
+        result = await self._call(CacheRequest(next(self._call_ids), action, hash))
+        assert isinstance(result, CacheReply), "call ids are unique"
+        return result
+
+    async def slot_history(self) -> list[SlotEvent]:
+        """Loads and evictions of adapters, oldest first. Raises EngineUnavailable."""
+        result = await self._call(SlotHistoryRequest(next(self._call_ids)))
+        assert isinstance(result, SlotHistory), "call ids are unique"
+        return result.events
 
     @property
     def connected(self) -> bool:
@@ -177,9 +195,9 @@ class EngineClient:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is not ready; it is starting or restarting.")
 
-    async def _call(self, message: AdapterCommand | StatusRequest) -> AdapterResult | Status:
+    async def _call(self, message: AdapterCommand | StatusRequest | CacheRequest | SlotHistoryRequest) -> Answer:
         self._require_ready()
-        future: asyncio.Future[AdapterResult | Status] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._calls[message.call_id] = future
         try:
             self.send(message)
@@ -211,7 +229,7 @@ class EngineClient:
                         del self._streams[delta.request_id]
             case Heartbeat(stats):
                 self.stats = stats
-            case AdapterResult() | Status():
+            case AdapterResult() | Status() | CacheReply() | SlotHistory():
                 call = self._calls.get(message.call_id)
                 if call is not None and not call.done():
                     call.set_result(message)

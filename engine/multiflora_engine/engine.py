@@ -14,7 +14,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from multiflora_engine.adapter_source import AdapterSource
-from multiflora_engine.protocol import EngineStats
+from multiflora_engine.protocol import CacheReply, CacheRequest, EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduler import Scheduler
 from multiflora_engine.step import DeviceLost, ModelRunner, RunningStep, Scheduled, ScheduledBatch, StepOutput
@@ -101,6 +101,10 @@ class Engine:
             adapter_loads=self._residency.loads,
             adapter_evictions=self._residency.evictions,
         )
+
+    def cache(self, request: CacheRequest) -> CacheReply:
+        """What operators ask of the prefix cache, between two steps."""
+        return self._scheduler.cache_control.answer(request)
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
         """Launches the batch, then takes in the one before it: the device computes while the host does so."""

@@ -11,6 +11,7 @@ import struct
 from hashlib import blake2b
 
 from multiflora_engine.blocks import BlockPool
+from multiflora_engine.cache_ledger import CacheLedger
 from multiflora_engine.sequence import Sequence
 
 
@@ -36,8 +37,9 @@ class PrefixCache:
     When disabled, sequences get no hashes, and everything else follows: no hits, nothing announced, nothing published.
     """
 
-    def __init__(self, pool: BlockPool, block_size: int, enabled: bool = True) -> None:
+    def __init__(self, pool: BlockPool, ledger: CacheLedger, block_size: int, enabled: bool = True) -> None:
         self._pool = pool
+        self._ledger = ledger
         self._block_size = block_size
         self._enabled = enabled
         self._computing: dict[bytes, Sequence] = {}
@@ -89,8 +91,10 @@ class PrefixCache:
         """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known."""
         if not self._enabled:
             return
-        for hash, block_id in zip(sequence.block_hashes[first:stop], sequence.block_table[first:stop], strict=True):
-            self._pool.publish(block_id, hash, sequence.cache_owner)
+        for number in range(first, stop):
+            hash = sequence.block_hashes[number]
+            if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
+                self._ledger.published(sequence, number)
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
 

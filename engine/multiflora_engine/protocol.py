@@ -47,11 +47,38 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
     call_id: int
 
 
+class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
+    """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows).
+
+    hash: of the run's last block, hexadecimal. Answered by CacheReply with the call_id.
+    """
+
+    call_id: int
+    action: str
+    hash: str = ""
+
+
+class SlotHistoryRequest(msgspec.Struct, frozen=True, tag="slot_history"):
+    """Answered by SlotHistory with the call_id."""
+
+    call_id: int
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
 
-ToEngine = Start | Generate | Abort | EndSequence | AdapterCommand | StatusRequest | Shutdown
+ToEngine = (
+    Start
+    | Generate
+    | Abort
+    | EndSequence
+    | AdapterCommand
+    | StatusRequest
+    | CacheRequest
+    | SlotHistoryRequest
+    | Shutdown
+)
 
 
 # ---- engine -> gateway
@@ -95,7 +122,8 @@ class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
 
 
 class AdapterResidency(msgspec.Struct, frozen=True):
-    """residency: "slot", "cpu" or "disk" (known, not in memory)."""
+    """residency: "slot", "cpu" or "disk" (known, not in memory). slot: None outside slots. idle_seconds: since it was
+    last asked for."""
 
     digest: str
     residency: str
@@ -103,6 +131,8 @@ class AdapterResidency(msgspec.Struct, frozen=True):
     rank: int
     bytes: int
     running: int
+    slot: int | None = None
+    idle_seconds: float = 0.0
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +162,52 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply"):
     adapters: list[AdapterResidency]
 
 
+class CacheNode(msgspec.Struct, frozen=True):
+    """A run of cached blocks. hash: of its last block, hexadecimal. parent: the run before it, None at the beginning.
+
+    adapter: digest, None for the base. owner: a tenant. hits: prompts that found its last block. referenced: in use.
+    """
+
+    hash: str
+    parent: str | None
+    adapter: str | None
+    owner: str
+    tokens: int
+    blocks: int
+    hits: int
+    age_seconds: float
+    idle_seconds: float
+    pinned: bool
+    referenced: bool
+
+
+class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
+    """error is None on success."""
+
+    call_id: int
+    error: str | None = None
+    nodes: list[CacheNode] = []
+    token_ids: list[int] = []
+
+
+class SlotEvent(msgspec.Struct, frozen=True):
+    """event: load (it took seconds from being wanted), or evict. at: Unix seconds."""
+
+    at: float
+    event: str
+    slot: int
+    digest: str
+    seconds: float
+    bytes: int
+
+
+class SlotHistory(msgspec.Struct, frozen=True, tag="slot_history_reply"):
+    """The last few hundred, oldest first."""
+
+    call_id: int
+    events: list[SlotEvent]
+
+
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Sent about once a second by the step loop itself, so that a hung loop is noticed by its absence."""
 
@@ -145,4 +221,4 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
     message: str
 
 
-FromEngine = LoadProgress | Ready | Deltas | AdapterResult | Status | Heartbeat | Fatal
+FromEngine = LoadProgress | Ready | Deltas | AdapterResult | Status | CacheReply | SlotHistory | Heartbeat | Fatal

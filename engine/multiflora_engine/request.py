@@ -131,7 +131,8 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
-    first ran (both with a sequence's first delta). device_seconds: its part of the time of the steps since its last
+    first ran, load_seconds: how long of that for its adapter; miss_reason: why the prefix cache had no more (see
+    CacheLedger); all with a sequence's first delta. device_seconds: its part of the time of the steps since its last
     delta, divided by tokens. stop_reason: the stop token id that ended it, or None.
     embedding: of a pooling request, float32 little-endian, not normalised; it comes with the only delta.
     """
@@ -142,6 +143,8 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: list[PositionLogprobs] | None = None
     prompt_logprobs: list[PositionLogprobs | None] | None = None
     cached_tokens: int = 0
+    load_seconds: float = 0.0
+    miss_reason: str = ""
     queued_seconds: float = 0.0
     device_seconds: float = 0.0
     finish_reason: FinishReason | None = None

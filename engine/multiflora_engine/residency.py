@@ -18,10 +18,12 @@ from multiflora_engine.adapter_record import AdapterRecord
 from multiflora_engine.adapter_source import AdapterUnavailable, Residency
 from multiflora_engine.host_adapters import HostAdapters
 from multiflora_engine.protocol import AdapterResidency as ResidencyRow
+from multiflora_engine.protocol import SlotEvent
 
 _BYTES_PER_POLL = 8 << 20
 _MAX_KNOWN = 1024
 _HELD_PER_POLL = 8
+_REMEMBERED_EVENTS = 500
 
 
 class AdapterResidency:
@@ -52,6 +54,7 @@ class AdapterResidency:
         self._uploads: deque[AdapterRecord] = deque()
         self._held: dict[str, None] = {}  # an ordered set: what load and pin want in a slot, first come first served
         self._lock = threading.RLock()
+        self._history: deque[SlotEvent] = deque(maxlen=_REMEMBERED_EVENTS)
         self.loads = 0
         self.evictions = 0
 
@@ -171,6 +174,15 @@ class AdapterResidency:
         """End the background thread after the read it is at."""
         self._host.reader.close()
 
+    def history(self) -> list[SlotEvent]:
+        """Loads and evictions, oldest first."""
+        with self._lock:
+            return list(self._history)
+
+    def _note(self, event: str, record: AdapterRecord, seconds: float) -> None:
+        assert record.slot is not None, "something happened to a slot"
+        self._history.append(SlotEvent(time.time(), event, record.slot, record.digest, seconds, record.num_bytes))
+
     def _asked(self, digest: str) -> AdapterRecord:
         record = self._records.get(digest)
         if record is None:
@@ -178,6 +190,8 @@ class AdapterResidency:
             record = self._records[digest] = AdapterRecord(digest)
         record.asked = self._clock()
         record.dropped = False
+        if record.slot is None and not record.wanted:
+            record.wanted = record.asked
         return record
 
     def _forget_oldest(self) -> None:
@@ -241,6 +255,7 @@ class AdapterResidency:
 
     def _evict(self, record: AdapterRecord) -> None:
         assert not record.users, "only idle adapters are evicted"
+        self._note("evict", record, 0.0)
         self._leave_slot(record)
         self.evictions += 1
         if record.pinned:
@@ -283,6 +298,8 @@ class AdapterResidency:
                 record.upload = None
                 self._uploads.popleft()
                 self.loads += 1
+                self._note("load", record, self._clock() - record.wanted)
+                record.wanted = 0.0
             elif not copied:
                 return  # all of it is under way
 

@@ -27,6 +27,8 @@ from operator import attrgetter
 
 from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
 from multiflora_engine.blocks import BlockPool
+from multiflora_engine.cache_control import CacheControl
+from multiflora_engine.cache_ledger import CacheLedger
 from multiflora_engine.finish import finish_of
 from multiflora_engine.grammar import GrammarError
 from multiflora_engine.grammar_source import GrammarSource
@@ -76,12 +78,14 @@ class Scheduler:
     ) -> None:
         self.config = config
         self._may_run_ahead = may_run_ahead
-        self.pool = BlockPool(config.num_blocks)
+        self._ledger = CacheLedger(config.block_size, clock)
+        self.pool = BlockPool(config.num_blocks, given_up=self._ledger.given_up)
+        self.cache_control = CacheControl(self.pool, self._ledger, clock)
         self._adapters = adapters
         self._base_digest = base_digest
         self._clock = clock
         self._grammars = grammars
-        self._cache = PrefixCache(self.pool, config.block_size, config.enable_prefix_caching)
+        self._cache = PrefixCache(self.pool, self._ledger, config.block_size, config.enable_prefix_caching)
         self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
         self._requests: dict[str, list[Sequence]] = {}
         self._waiting: list[Sequence] = []
@@ -252,7 +256,7 @@ class Scheduler:
             if sequence.cache_owner in full:
                 continue
             try:
-                if not self._has_grammar(sequence) or not self._turns.acquire(sequence):
+                if not self._has_grammar(sequence) or not self._acquire(sequence):
                     continue
             except AdapterUnavailable as error:
                 failures += self._fail_request(sequence.request_id, EngineFailure("adapter_unavailable", str(error)))
@@ -273,6 +277,13 @@ class Scheduler:
                 continue
             self._start(sequence, hits)
             budget -= self._schedule_chunk(sequence, budget, entries)
+
+    def _acquire(self, sequence: Sequence) -> bool:
+        """Gives it its adapter's slot; how long that takes is noted. Raises AdapterUnavailable."""
+        if not self._turns.acquire(sequence):
+            sequence.load_since = sequence.load_since or self._clock()
+            return False
+        return True
 
     def _has_grammar(self, sequence: Sequence) -> bool:
         """Whether it needs none, or has it compiled. Raises GrammarError."""
@@ -327,6 +338,9 @@ class Scheduler:
         if sequence.epoch == 0:
             sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
+            sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
+            sequence.miss_reason = self._ledger.why_missed(sequence, len(hits))
+            self._ledger.hit(sequence.block_hashes[: len(hits)])
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 
@@ -393,6 +407,8 @@ class Scheduler:
             prompt_logprobs=sequence.prompt_logprobs if is_first else None,
             cached_tokens=sequence.cached_tokens if is_first else 0,
             queued_seconds=sequence.queued_seconds if is_first else 0.0,
+            load_seconds=sequence.load_seconds if is_first else 0.0,
+            miss_reason=sequence.miss_reason if is_first else "",
             device_seconds=device_seconds,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
@@ -413,6 +429,8 @@ class Scheduler:
                 embedding=embedding_bytes(sequence),
                 cached_tokens=sequence.cached_tokens,
                 queued_seconds=sequence.queued_seconds,
+                load_seconds=sequence.load_seconds,
+                miss_reason=sequence.miss_reason,
                 device_seconds=sequence.device_seconds,
                 finish_reason="stop",
             )

@@ -35,7 +35,8 @@ class Sequence:
     block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
-    queued_at: Unix seconds. queued_seconds: from then to the first start.
+    queued_at: Unix seconds. queued_seconds: from then to the first start. load_since: when it first waited for its
+        adapter alone, Unix seconds or 0; load_seconds: from then to the first start. miss_reason: see CacheLedger.
     device_seconds: its part of the executed steps' time, as far as no delta has told of it.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     num_scheduled_tokens: leading tokens whose KV is in the cache once every step in flight is committed.
@@ -67,6 +68,9 @@ class Sequence:
     cached_tokens: int = 0
     queued_at: float = 0.0
     queued_seconds: float = 0.0
+    load_since: float = 0.0
+    load_seconds: float = 0.0
+    miss_reason: str = ""
     device_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0

@@ -18,6 +18,8 @@ from multiflora_engine.line import Line
 from multiflora_engine.protocol import (
     Abort,
     AdapterCommand,
+    CacheReply,
+    CacheRequest,
     Deltas,
     EndSequence,
     EngineStats,
@@ -25,6 +27,8 @@ from multiflora_engine.protocol import (
     Heartbeat,
     Ready,
     Shutdown,
+    SlotHistory,
+    SlotHistoryRequest,
     Start,
     Status,
     StatusRequest,
@@ -49,6 +53,7 @@ class StepEngine(Protocol):
     def abort(self, request_id: str, index: int | None = None) -> None: ...
     def step(self) -> list[TokenDelta]: ...
     def stats(self) -> EngineStats: ...
+    def cache(self, request: CacheRequest) -> CacheReply: ...
 
 
 class Served(Protocol):
@@ -109,6 +114,10 @@ class StepLoop:
                     self._line.send(result)
             case StatusRequest(call_id):
                 self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+            case CacheRequest():
+                self._line.send(self._engine.cache(message))
+            case SlotHistoryRequest(call_id):
+                self._line.send(SlotHistory(call_id, self._residency.history()))
             case Shutdown():
                 self._shutdown = True
             case Start():

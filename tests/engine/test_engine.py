@@ -24,6 +24,7 @@ from multiflora_engine.adapter_source import AdapterUnavailable
 from multiflora_engine.adapter_source import Residency as State
 from multiflora_engine.engine import Engine
 from multiflora_engine.limits import SchedulerConfig
+from multiflora_engine.protocol import CacheRequest
 from multiflora_engine.request import (
     EngineFailure,
     GenerateRequest,
@@ -773,6 +774,17 @@ class EngineMachine(RuleBasedStateMachine):
         self.machine.engine.abort(request_id, index)
         self.ended.add((request_id, index))
 
+    @rule(data=st.data(), action=st.sampled_from(["pin", "unpin", "drop", "tokens"]))
+    def steer_cache(self, data: st.DataObject, action: str) -> None:
+        nodes = self.machine.engine.cache(CacheRequest(1, "report")).nodes
+        assert sum(node.blocks for node in nodes) == self.machine.scheduler.pool.num_published
+        assert {node.parent for node in nodes} <= {None, *(node.hash for node in nodes)}
+        if nodes:
+            node = data.draw(st.sampled_from(sorted(nodes, key=lambda node: (node.tokens, node.hash))))
+            reply = self.machine.engine.cache(CacheRequest(2, action, node.hash))
+            assert reply.error is None or action == "pin"
+            assert len(reply.token_ids) == (node.tokens if action == "tokens" else 0)
+
     @rule(digest=st.sampled_from(["a", "b"]), how=st.sampled_from(["add", "discard"]))
     def pin(self, digest: str, how: Literal["add", "discard"]) -> None:
         getattr(self.machine.adapters.pinned, how)(digest)
@@ -782,6 +794,7 @@ class EngineMachine(RuleBasedStateMachine):
         scheduler, pool = self.machine.scheduler, self.machine.scheduler.pool
         running, waiting = scheduler._running, scheduler._waiting
         held = Counter(block_id for sequence in running for block_id in sequence.block_table)
+        held.update(block_id for ids in scheduler.cache_control._pins.values() for block_id in ids)
         assert [pool.references(b) for b in range(pool.num_blocks)] == [held[b] for b in range(pool.num_blocks)]
         assert pool.num_free == pool.num_blocks - len(held)
         assert +self.machine.adapters.users == Counter(s.adapter_digest for s in running if s.adapter_digest)
@@ -797,6 +810,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.machine.adapters.pinned.clear()
+        for hash in list(self.machine.scheduler.cache_control._pins):
+            self.machine.engine.cache(CacheRequest(3, "unpin", hash.hex()))
         self.machine.run()
         self.machine.check_idle()
         assert not self.machine.scheduler._cache._computing

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiflora_engine.blocks import BlockPool
+from multiflora_engine.cache_ledger import CacheLedger
 from multiflora_engine.prefix_cache import PrefixCache, block_hash, root_hash
 from multiflora_engine.request import GenerateRequest, SamplingParams
 from multiflora_engine.sequence import Sequence, make_sequences
@@ -46,8 +47,9 @@ def compute(cache: PrefixCache, sequence: Sequence, end: int) -> None:
 
 
 def make_cache(enabled: bool = True) -> tuple[PrefixCache, BlockPool]:
-    pool = BlockPool(32)
-    return PrefixCache(pool, BLOCK, enabled), pool
+    ledger = CacheLedger(BLOCK)
+    pool = BlockPool(32, given_up=ledger.given_up)
+    return PrefixCache(pool, ledger, BLOCK, enabled), pool
 
 
 def test_no_two_kinds_of_identity_collide() -> None:
