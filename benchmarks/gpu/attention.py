@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gpu.measure import Row
-from multiflora_kernels.attention_cascade import CascadeCosts, cascade_attention_triton, plan_cascade, shared_groups
+from multiflora_kernels.attention_cascade import CascadeCosts, cascade_attention_triton, plan_parts, shared_groups
 from multiflora_kernels.attention_plan import AttentionHeads, QueryBounds, plan_work
 from multiflora_kernels.attention_triton import paged_attention_triton
 
@@ -86,7 +86,7 @@ class Work:
         groups = torch.from_numpy(found).to(self._q.device)
 
         def call() -> torch.Tensor:
-            plan = plan_cascade(self._starts, self._lengths, groups, self.heads)
+            plan = plan_parts(self._starts, self._lengths, groups, self.heads)
             results = [
                 cascade_attention_triton(self._q, keys, values, self._device_tables, self._scale, None, plan)
                 for keys, values in self._caches

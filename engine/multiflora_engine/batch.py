@@ -31,6 +31,7 @@ class ForwardBatch:
     query_bounds: the least and most tokens of a sequence; in a graph, those of all that it will be replayed for.
     lora: which tokens belong to which slot; None when all are the base's.
     logit_rows: [L] int64, ascending, the tokens whose logits are wanted; None: all T. logit_lora: `lora` of these rows.
+    groups: [3, S] int32, decoding sequences that share leading blocks (see `shared_groups`); None: each for itself.
     """
 
     token_ids: torch.Tensor
@@ -43,12 +44,21 @@ class ForwardBatch:
     lora: LoraSegments | None
     logit_rows: torch.Tensor | None
     logit_lora: LoraSegments | None
+    groups: torch.Tensor | None = None
+
+
+_PROBES = (0, 7, 63, 511)
+"""Blocks by which sequences are ordered: those that have one of them in common have all before it in common."""
 
 
 def slot_order(entries: Items[Scheduled]) -> list[int]:
-    """Indices of the entries, base first, then by slot; stable."""
-    slots = [-1 if entry.sequence.adapter_slot is None else entry.sequence.adapter_slot for entry in entries]
-    return sorted(range(len(entries)), key=slots.__getitem__)
+    """Indices of the entries, base first, then by slot; of a slot those with the same leading blocks are neighbours."""
+    return sorted(range(len(entries)), key=[_place(entry) for entry in entries].__getitem__)
+
+
+def _place(entry: Scheduled) -> tuple[int, ...]:
+    slot, table = entry.sequence.adapter_slot, entry.sequence.block_table
+    return (-1 if slot is None else slot, *(table[i] for i in _PROBES if i < len(table)))
 
 
 @dataclass(frozen=True)

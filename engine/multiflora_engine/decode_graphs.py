@@ -1,4 +1,5 @@
-"""Decode steps as captured graphs: one for each size of batch, with and without adapters, replayed on new contents.
+"""Decode steps as captured graphs: one for each size of batch, with and without adapters, with and without groups of
+sequences that share leading blocks, replayed on new contents.
 
 Owns the static memory that the graphs read. Knows neither what is captured nor how a device captures it.
 
@@ -29,6 +30,9 @@ _EXACT_SIZES = (1, 2, 4)
 _SIZE_STEP = 8
 _LARGE_STEP = 16
 _LARGE = 128
+LEAST_GROUPED = 8
+"""Smaller batches read too little twice for a graph of their own to pay."""
+
 _MAX_LAYOUTS = 4
 """Sets of graphs that are kept, that without adapters included: adapters that touch rare sites come and go."""
 
@@ -90,37 +94,46 @@ class DecodeGraphs:
         self._max_segments = max_segments
         self._tables = torch.zeros((sizes[-1], max_blocks), dtype=torch.int32, device=device)
         self._memory = torch.zeros(_num_bytes(sizes[-1], max_segments), dtype=torch.uint8, device=device)
-        self._graphs: dict[Hashable | None, dict[int, Graph]] = {}
+        self._graphs: dict[Hashable | None, dict[tuple[int, bool], Graph]] = {}
 
     def fits(self, num_sequences: int) -> bool:
         return num_sequences <= self._sizes[-1]
 
-    def run(self, arrays: StepArrays) -> torch.Tensor:
-        """Logits [S, V] of a decode step, good until the next call. The first call for a size and layout captures."""
+    def run(self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None) -> torch.Tensor:
+        """Logits [S, V] of a decode step, good until the next call. The first call for a size and layout captures.
+
+        groups: [3, S], see `ForwardBatch.groups`.
+        """
         size = self._sizes[bisect_left(self._sizes, len(arrays.slots))]
-        graph = self._graph(size, has_lora=arrays.slots[-1] is not None)
-        self._upload(size, arrays)
+        has_groups = groups is not None and size >= LEAST_GROUPED
+        graph = self._graph(size, has_lora=arrays.slots[-1] is not None, has_groups=has_groups)
+        self._upload(size, arrays, groups if has_groups else None)
         graph.replay()
         return graph.output[: len(arrays.slots)]
 
     def capture_all(self, progress: Callable[[int, int], None]) -> None:
         """Captures every size, the largest first, so that the others find memory that is large enough."""
-        todo = [(size, has_lora) for size in reversed(self._sizes) for has_lora in (False, True)]
-        for done, (size, has_lora) in enumerate(todo):
+        todo = [
+            (size, has_lora, has_groups)
+            for size in reversed(self._sizes)
+            for has_lora in (False, True)
+            for has_groups in ((False, True) if size >= LEAST_GROUPED else (False,))
+        ]
+        for done, (size, has_lora, has_groups) in enumerate(todo):
             progress(done, len(todo))
-            self._graph(size, has_lora=has_lora)
+            self._graph(size, has_lora=has_lora, has_groups=has_groups)
 
-    def _graph(self, size: int, *, has_lora: bool) -> Graph:
+    def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> Graph:
         layout = self._layout() if has_lora else None
         graphs = self._graphs.setdefault(layout, {})
-        if size not in graphs:
-            graphs[size] = self._captured(size, has_lora)
+        if (size, has_groups) not in graphs:
+            graphs[size, has_groups] = self._captured(size, has_lora, has_groups)
             if len(self._graphs) > _MAX_LAYOUTS:
                 del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
-        return graphs[size]
+        return graphs[size, has_groups]
 
-    def _captured(self, size: int, has_lora: bool) -> Graph:
-        inputs = self._inputs(size, has_lora)
+    def _captured(self, size: int, has_lora: bool, has_groups: bool) -> Graph:
+        inputs = self._inputs(size, has_lora, has_groups)
 
         def work() -> torch.Tensor:
             token_ids = self._feedback.resolve(inputs.batch.token_ids, inputs.token_sources)
@@ -128,10 +141,10 @@ class DecodeGraphs:
 
         return self._capture(work)
 
-    def _inputs(self, size: int, has_lora: bool) -> _Inputs:
+    def _inputs(self, size: int, has_lora: bool, has_groups: bool) -> _Inputs:
         """An empty batch in the static memory."""
-        views = self._staging.upload(_padded(size, None, self._max_segments), self._memory)
-        token_ids, positions, kv_slots, token_sources, query_starts, context_lens, table = views
+        views = self._staging.upload(_padded(size, None, None, self._max_segments), self._memory)
+        token_ids, positions, kv_slots, token_sources, query_starts, context_lens, table, groups = views
         lora = LoraSegments.static(table, size, min(size, self._max_segments)) if has_lora else None
         batch = ForwardBatch(
             token_ids=token_ids,
@@ -144,16 +157,19 @@ class DecodeGraphs:
             lora=lora,
             logit_rows=None,
             logit_lora=lora,
+            groups=groups if has_groups else None,
         )
         return _Inputs(batch, token_sources)
 
-    def _upload(self, size: int, arrays: StepArrays) -> None:
-        self._staging.upload(_padded(size, arrays, self._max_segments), self._memory)
+    def _upload(self, size: int, arrays: StepArrays, groups: npt.NDArray[np.int32] | None) -> None:
+        self._staging.upload(_padded(size, arrays, groups, self._max_segments), self._memory)
         (tables,) = self._staging.upload([arrays.block_tables])
         self._tables[: tables.shape[0], : tables.shape[1]] = tables
 
 
-def _padded(size: int, arrays: StepArrays | None, max_segments: int) -> list[npt.NDArray[Any]]:
+def _padded(
+    size: int, arrays: StepArrays | None, groups: npt.NDArray[np.int32] | None, max_segments: int
+) -> list[npt.NDArray[Any]]:
     """The arrays of a step (None: of nobody) filled up to `size` sequences; always of the same shapes for a size."""
     count = 0 if arrays is None else len(arrays.slots)
     token_ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
@@ -167,9 +183,12 @@ def _padded(size: int, arrays: StepArrays | None, max_segments: int) -> list[npt
         query_starts[: count + 1], context_lens[:count] = arrays.query_starts, arrays.context_lens
         if arrays.token_sources is not None:
             sources[:count] = arrays.token_sources
-    return [token_ids, positions, kv_slots, sources, query_starts, context_lens, table]
+    padded_groups = np.zeros((3, size), np.int32)
+    if groups is not None:
+        padded_groups[:, :count] = groups
+    return [token_ids, positions, kv_slots, sources, query_starts, context_lens, table, padded_groups]
 
 
 def _num_bytes(size: int, max_segments: int) -> int:
     """Of the static memory, with room for each array's alignment."""
-    return sum(array.nbytes + ALIGNMENT for array in _padded(size, None, max_segments))
+    return sum(array.nbytes + ALIGNMENT for array in _padded(size, None, None, max_segments))

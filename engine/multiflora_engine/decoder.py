@@ -18,6 +18,7 @@ from multiflora_engine.model_config import Activation, ModelConfig
 from multiflora_engine.weights import LayerWeights, ModelWeights, Projection
 from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention import paged_attention
+from multiflora_kernels.attention_cascade import CascadePlan, plan_cascade
 from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, plan_attention
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_
@@ -117,7 +118,7 @@ class Decoder:
         self._weights = weights
         self._cos, self._sin = rope
         self._scale = config.head_dim**-0.5
-        self._heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
+        self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
         self._activation = _ACTIVATIONS[config.activation]
         self._embedding_site = None if sites is None else sites("model.embed_tokens")
         self._head = _Linear(weights.lm_head, sites)
@@ -159,13 +160,15 @@ class Decoder:
             lora_embedding_(hidden, batch.token_ids, site, batch.lora)
         return hidden
 
-    def _plans(self, batch: ForwardBatch) -> dict[int | None, AttentionPlan | None]:
+    def _plans(self, batch: ForwardBatch) -> dict[int | None, AttentionPlan | CascadePlan | None]:
         """The step's attention work, once for all layers of each sliding window."""
         tokens = len(batch.token_ids)
         return {
             window: plan_attention(
-                batch.query_starts, batch.context_lens, tokens, self._heads, window, batch.query_bounds
+                batch.query_starts, batch.context_lens, tokens, self.heads, window, batch.query_bounds
             )
+            if window is not None or batch.groups is None
+            else plan_cascade(batch.query_starts, batch.context_lens, batch.groups, self.heads)
             for window in {layer.weights.sliding_window for layer in self._layers}
         }
 
@@ -174,7 +177,7 @@ class Decoder:
         layer: _Layer,
         x: torch.Tensor,
         batch: ForwardBatch,
-        plan: AttentionPlan | None,
+        plan: AttentionPlan | CascadePlan | None,
         keys: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:

@@ -31,6 +31,7 @@ from multiflora_engine.staging import Staging
 from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
 from multiflora_engine.token_feedback import TokenFeedback
 from multiflora_engine.weights import ModelWeights
+from multiflora_kernels.attention_cascade import shared_groups
 
 _LOGIT_BYTES = 64 << 20
 _PROBE_TOKENS = 16
@@ -165,7 +166,8 @@ class ModelRunner:
         self._sampler.prepare([entry.sequence for entry in entries if entry.samples])
         arrays = step_arrays(entries, counts, self.block_size, self._feedback.sources(entries))
         if self._graphs is not None and _is_decode(entries) and self._graphs.fits(len(entries)):
-            logits = self._graphs.run(arrays)
+            groups = shared_groups(arrays.block_tables, arrays.context_lens, self.block_size, self._decoder.heads)
+            logits = self._graphs.run(arrays, groups)
             nothing = [None] * len(entries)
             return RunningStep(order, list(range(len(entries))), self._sample(logits, entries), nothing, nothing)
         step = forward_batch(arrays, self._staging, self._feedback)

@@ -24,6 +24,7 @@ from .attention_plan import (
     Tile,
     WorkList,
     device_class,
+    has_kernels,
     long_tile,
     new_work_list,
     short_tile,
@@ -141,9 +142,17 @@ class CascadePlan:
 
 def plan_cascade(
     query_starts: torch.Tensor, context_lens: torch.Tensor, groups: torch.Tensor, heads: AttentionHeads
+) -> CascadePlan | None:
+    """query_starts: [S+1], context_lens: [S], groups: [3, S], int32 on the device. Sequence s has its one query at row
+    s, or none. Like `plan_attention`: once a step, inside the graph where there is one, without synchronisation, None
+    where no kernel takes it."""
+    return plan_parts(query_starts, context_lens, groups, heads) if has_kernels(query_starts.device, heads) else None
+
+
+def plan_parts(
+    query_starts: torch.Tensor, context_lens: torch.Tensor, groups: torch.Tensor, heads: AttentionHeads
 ) -> CascadePlan:
-    """query_starts: [S+1], context_lens: [S], groups: [3, S], int32 on the device. Like `plan_attention`: once a step,
-    inside the graph where there is one, without synchronisation. Sequence s has its one query at row s, or none."""
+    """`plan_cascade` on whatever device kernels run."""
     device, sequences = context_lens.device, context_lens.shape[0]
     capability = device_class(device)[1]
     long, short = long_tile(heads, capability), short_tile(heads, capability)

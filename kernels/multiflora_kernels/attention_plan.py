@@ -275,9 +275,13 @@ def plan_attention(
     some microseconds, no synchronisation; tensors that a graph captures belong to its pool. Without bounds, sequences
     of all lengths are looked for.
     """
-    if query_starts.device.type != "cuda" or heads.dtype not in _DTYPES or heads.head_size > LARGEST_HEAD:
+    if not has_kernels(query_starts.device, heads):
         return None
     return plan_work(query_starts, context_lens, num_tokens, heads, sliding_window, bounds)
+
+
+def has_kernels(device: torch.device, heads: AttentionHeads) -> bool:
+    return device.type == "cuda" and heads.dtype in _DTYPES and heads.head_size <= LARGEST_HEAD
 
 
 def plan_work(

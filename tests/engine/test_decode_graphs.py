@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import LlamaConfig
 
 from multiflora_engine.decode_graphs import Graph, graph_sizes
 from multiflora_engine.runner import ModelRunner
+from multiflora_kernels.attention_cascade import CascadeCosts, shared_groups
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
 pytestmark = [
@@ -69,12 +71,12 @@ def test_replays_say_what_the_model_says(
     """Sizes that fit and sizes that are filled up; a batch that shrinks as its sequences end."""
     model, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=8)
-    assert capture.captured == 2 * 4, "each size with and without adapters"
+    assert capture.captured == 2 * 4 + 2, "each size with and without adapters, the largest with and without groups"
     for count in (1, 3, 7):
         for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):
             check_answer(model, prompt, answer)
     assert set(capture.replays) >= {1, 4, 8}
-    assert capture.captured == 8
+    assert capture.captured == 10
 
 
 def test_a_graph_serves_other_adapters_than_those_it_was_captured_with(
@@ -131,3 +133,32 @@ def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
     pool._layout -= 2000
     ask(built, [[5, 6, 7]], [digest], max_tokens=3)
     assert capture.captured == captured + 4, "only a few are kept"
+
+
+def test_sequences_with_common_blocks_replay_as_groups(
+    capture: FakeCapture,
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two documents, asked about in turns: each is one group, whose members are neighbours in the batch."""
+    free = CascadeCosts(reread_rate=1e30, extra_seconds=-1.0)
+    monkeypatch.setattr("multiflora_engine.runner.shared_groups", partial(shared_groups, costs=free))
+    seen: list[list[list[int]]] = []
+
+    def plan(starts: torch.Tensor, lengths: torch.Tensor, groups: torch.Tensor, heads: object) -> None:
+        seen.append(groups.tolist())
+
+    monkeypatch.setattr("multiflora_engine.decoder.plan_cascade", plan)
+    model, folder = save_model(tiny_config(LlamaConfig))
+    built = start_engine(folder, max_num_seqs=9, block_size=4)
+    documents = [[5 + i for i in range(9)], [40 + i for i in range(21)]]
+    prompts = [documents[i % 2] + [100 + i] for i in range(9)]
+    for prompt, answer in zip(prompts, ask(built, prompts, max_tokens=6), strict=True):
+        check_answer(model, prompt, answer)
+    members = {tuple(sorted(groups[1], reverse=True)[:3]) for groups in seen}
+    assert (5, 4, 0) in members
+    assert {shared for groups in seen for shared in groups[2]} >= {0, 8, 20}

@@ -14,6 +14,7 @@ from multiflora_kernels.attention_cascade import (
     CascadeCosts,
     cascade_attention_triton,
     plan_cascade,
+    plan_parts,
     shared_groups,
 )
 from multiflora_kernels.attention_plan import AttentionHeads
@@ -44,7 +45,7 @@ def attend(case: Case, groups: np.ndarray, device: torch.device, softcap: float 
     case = case.to(device)
     k_cache, v_cache, starts, lengths, tables = case.arguments
     heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
-    plan = plan_cascade(starts, lengths, torch.from_numpy(groups).to(device), heads)
+    plan = plan_parts(starts, lengths, torch.from_numpy(groups).to(device), heads)
     return cascade_attention_triton(case.q, k_cache, v_cache, tables, case.scale, softcap, plan)
 
 
@@ -143,6 +144,11 @@ def test_what_does_not_pay_is_left():
     tables[:, :128] = tables[0, :128]
     assert shared_groups(tables, lengths, 16, heads)[1, 0] == 32
     assert shared_groups(tables, lengths, 16, heads, CascadeCosts(extra_seconds=1.0)) is None
+
+
+def test_a_cpu_needs_no_plan():
+    case = make([40, 40], [1, 1])
+    assert plan_cascade(*case.arguments[2:4], torch.zeros(3, 2, dtype=torch.int32), ANY_HEADS) is None
 
 
 def test_a_single_sequence_and_none():
