@@ -126,6 +126,75 @@ def test_a_key_from_its_making_to_its_end(cli: Callable[..., Done], demo: Any) -
         assert http.get("/v1/models").status_code == 401
 
 
+def test_a_rollout_from_its_first_share_to_everybody(cli: Callable[..., Done], adapter: str) -> None:
+    assert cli("adapters", "set", adapter, "--warmup-prompt", "Hello", "-o", "json").json["warmup_prompts"] == ["Hello"]
+    assert cli("adapters", "add", adapter, SECOND).code == 0
+    begun = cli("adapters", "rollout", "start", adapter, "default", "2", "--percent", "10", "-o", "json")
+    assert (begun.code, begun.json["state"]) == (0, "running")
+    assert cli("adapters", "rollout", "set", adapter, "default", "--percent", "50", "-o", "json").json["percent"] == 50
+    assert cli("adapters", "rollout", "set", adapter, "default").code == 2
+    assert cli("adapters", "rollout", "promote", adapter, "default", "-o", "json").json["state"] == "promoted"
+    assert "promoted" in cli("adapters", "rollout", "ls", adapter, "default").out
+    assert cli("adapters", "rollout", "show", adapter, "default").code == 0
+    assert cli("adapters", "rollout", "abort", adapter, "default").code == 1
+    history = cli("adapters", "history", adapter, "default", "-o", "json").json
+    assert history[0]["target"] == {"version": 2}
+    assert cli("adapters", "protect", adapter, "default", "-o", "json").json["protected"] is True
+    assert cli("adapters", "unprotect", adapter, "default", "-o", "json").json["protected"] is False
+    assert cli("adapters", "pin", adapter, "-o", "json").json["action"] == "pin"
+    assert cli("adapters", "unpin", adapter).code == 0
+    assert cli("adapters", "load", adapter, "1", "-o", "json").json["version"] == 1
+    assert "pid" in cli("replicas", "-o", "json").json[0]
+
+
+def test_a_tenant_its_key_and_its_usage(cli: Callable[..., Done], demo: Any) -> None:
+    limits = ("--allow", NAMES[0], "--rpm", "2", "--kv-share", "0.5", "--priority", "low")
+    assert cli("tenants", "create", "cli-tenant", *limits, "-o", "json").json["requests_per_minute"] == 2
+    scopes = ("--scope", "inference", "--scope", "usage:read", "--expires-in", "1d")
+    key = cli("keys", "create", "k", "--tenant", "cli-tenant", *scopes, "-o", "json").json
+    with httpx.Client(base_url=demo.url, headers={"Authorization": f"Bearer {key['key']}"}) as http:
+        assert [card["id"] for card in http.get("/v1/models").json()["data"]] == [NAMES[0]]
+        body = {"model": NAMES[0], "prompt": "Hello", "max_tokens": 4, "ignore_eos": True}
+        answers = [http.post("/v1/completions", json=body) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[0].headers["x-ratelimit-remaining-requests"] == "1"
+        assert http.post("/v1/completions", json={**body, "model": NAMES[1]}).status_code == 404
+    (row,) = cli("usage", "--tenant", "cli-tenant", "-o", "json").json
+    assert (row["adapter"], row["requests"], row["completion_tokens"]) == (NAMES[0], 2, 8)
+    assert row["device_ms"] > 0
+    assert cli("usage", "--by", "tenant").code == 0
+    changed = cli("tenants", "set", "cli-tenant", "--rpm", "none", "--disable", "-o", "json").json
+    assert (changed["requests_per_minute"], changed["disabled"]) == (None, True)
+    assert "cli-tenant" in cli("tenants", "ls").out
+    rotated = cli("keys", "rotate", key["id"], "--overlap", "0s", "-o", "json").json
+    assert rotated["rotated_from"] == key["id"]
+    assert cli("keys", "show", rotated["id"], "-o", "json").json["scopes"] == ["inference", "usage:read"]
+    assert len(cli("keys", "ls", "--tenant", "cli-tenant", "-o", "json").json) == 2
+
+
+def test_a_webhook_is_refused_where_it_may_not_go(cli: Callable[..., Done]) -> None:
+    refused = cli("webhooks", "create", "http://127.0.0.1:9/")
+    assert refused.code == 1
+    assert "--allow-webhook-target" in refused.err
+    made = cli("webhooks", "create", "http://8.8.8.8/", "--event", "nothing.*", "-o", "json").json
+    assert made["secret"].startswith("whsec_")
+    assert cli("webhooks", "set", made["id"], "--disable", "-o", "json").json["disabled"] is True
+    assert cli("webhooks", "show", made["id"], "-o", "json").json["events"] == ["nothing.*"]
+    assert cli("webhooks", "rotate", made["id"], "-o", "json").json["secret"] != made["secret"]
+    assert made["id"] in cli("webhooks", "ls").out
+    assert cli("webhooks", "deliveries", made["id"], "-o", "json").json == []
+    assert cli("webhooks", "redeliver", made["id"], "1").code == 1
+    assert cli("webhooks", "rm", made["id"], "-o", "json").json == {"deleted": made["id"]}
+
+
+def test_events_and_audit(cli: Callable[..., Done], adapter: str) -> None:
+    events = cli("events", "--limit", "1000", "-o", "json").json
+    assert adapter in [event["adapter"] for event in events]
+    after = cli("events", "--after", str(events[-2]["id"]), "-o", "json").json
+    assert [event["id"] for event in after] == [events[-1]["id"]]
+    assert cli("audit", "--limit", "1", "-o", "json").json[0]["action"] == events[-1]["type"]
+
+
 def test_bench_serve_counts_every_token(cli: Callable[..., Done]) -> None:
     shape = ("--requests", "4", "--prompt-tokens", "16", "--output-tokens", "3")
     (row,) = cli("bench", "serve", *shape, "-o", "json").json

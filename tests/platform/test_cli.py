@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
+import httpx
 import pytest
+from rich.progress import Progress
 
-from multiflora_platform.cli import main
+from multiflora_platform.cli import durations, main
+from multiflora_platform.cli.progress import uploading
 from multiflora_platform.settings import Settings
 
 
@@ -81,6 +86,44 @@ def test_sigterm_before_the_server_listens_ends_well(tmp_path: Path) -> None:
 def test_no_server_is_unreachable(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--url", "http://127.0.0.1:9"]) == 4
     assert "127.0.0.1:9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("adapters", "rollout", "tenants", "webhooks", "--max-loras"):
+        assert word in script
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_accepts_the_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    assert subprocess.run(["bash", "-n", str(tmp_path / "completion")], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90d", 7_776_000), ("12h", 43_200), ("30m", 1800), ("15s", 15), ("7", 7)]
+)
+def test_spans_of_time(text: str, seconds: int) -> None:
+    assert durations.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1d", "1w", "1.5h", "9999999999s"])
+def test_what_is_no_span_of_time(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        durations.seconds(text)
+
+
+def test_an_upload_moves_its_bar_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(Progress, "advance", lambda self, task, advance: seen.append(advance))
+    (tmp_path / "f").write_bytes(b"x" * 100_000)
+    with uploading([tmp_path / "f"]) as [(name, file)]:
+        request = httpx.Request("POST", "http://x/", files={"f": (name, file)})
+        assert b"x" * 100_000 in b"".join(request.stream)  # type: ignore[arg-type]
+    assert sum(seen) == 100_000
 
 
 def test_doctor_explains_this_machine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,37 @@ import os
 import sys
 from collections.abc import Sequence
 
-from multiflora_platform.cli import adapters, bench, config, database, doctor, keys, serve
+from multiflora_platform.cli import (
+    adapters,
+    bench,
+    completion,
+    config,
+    database,
+    doctor,
+    events,
+    keys,
+    serve,
+    tenants,
+    usage,
+    webhooks,
+)
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
-COMMANDS = (serve, adapters, keys, database, bench, doctor, config)
+COMMANDS = (
+    serve,
+    adapters,
+    tenants,
+    keys,
+    usage,
+    webhooks,
+    events,
+    database,
+    bench,
+    doctor,
+    config,
+    completion,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,7 @@
-"""`multiflora adapters ls|add|show|validate|alias|rollback|rm`, over the server's REST API."""
+"""`multiflora adapters ls|add|show|set|validate|alias|rollback|rm`, over the server's REST API.
+
+Its other actions are in residency.py and rollouts.py.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import argparse
 import json
 import re
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from multiflora_platform.cli import residency, rollouts
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.cli.http import add_server_flags, request
 from multiflora_platform.cli.output import add_output_flag, emit, emit_one
+from multiflora_platform.cli.progress import uploading
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 REPORT = ("severity", "check", "message", "observed", "expected", "hint")
@@ -50,6 +54,12 @@ def add_parser(commands: Any) -> None:
     rolling = action("rollback", rollback, "return an alias to its previous target")
     rolling.add_argument("alias", nargs="?", default="default")
     action("rm", rm, "delete an adapter")
+    editing = action("set", change, "change what is said about an adapter")
+    editing.add_argument("--description")
+    editing.add_argument("--tag", action="append", dest="tags", help="all its tags; repeatable")
+    editing.add_argument("--warmup-prompt", action="append", dest="warmup_prompts", help="all of them; repeatable")
+    residency.add_actions(group)
+    rollouts.add_actions(group)
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -101,8 +111,8 @@ def _upload(arguments: argparse.Namespace, files: list[Path] | None) -> dict[str
     if files is None:
         answer = request(arguments, "POST", path, params=params, json={"source": arguments.source})
     else:
-        with ExitStack() as stack:
-            parts = [("files", (file.name, stack.enter_context(file.open("rb")))) for file in files]
+        with uploading(files) as opened:
+            parts = [("files", part) for part in opened]
             answer = request(arguments, "POST", path, params=params, files=parts)
     version: dict[str, Any] = answer.json()
     return version
@@ -175,6 +185,17 @@ def rollback(arguments: argparse.Namespace) -> int:
     path = _alias_path(arguments)
     answer = request(arguments, "POST", f"{path}:rollback", headers=_if_match(arguments, path))
     emit_one(arguments.output, answer.json())
+    return 0
+
+
+def change(arguments: argparse.Namespace) -> int:
+    fields = {name: getattr(arguments, name) for name in ("description", "tags", "warmup_prompts")}
+    body = {name: value for name, value in fields.items() if value is not None}
+    if not body:
+        raise CommandError("nothing to change; give --description, --tag or --warmup-prompt", ExitCode.USAGE)
+    emit_one(
+        arguments.output, request(arguments, "PATCH", f"/adapters/{quote(arguments.name, safe='')}", json=body).json()
+    )
     return 0
 
 

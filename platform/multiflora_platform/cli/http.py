@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -30,17 +31,51 @@ def request(arguments: argparse.Namespace, method: str, path: str, **options: An
     headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
     headers.update(options.pop("headers", {}))
     try:
-        response = httpx.request(
-            method, f"{arguments.url.rstrip('/')}/api/v1{path}", headers=headers, timeout=600.0, **options
-        )
+        response = httpx.request(method, _url(arguments, path), headers=headers, timeout=600.0, **options)
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise CommandError(
-            f"cannot reach {arguments.url}: {error}; is `multiflora serve` running? --url names another server",
-            ExitCode.UNREACHABLE,
-        ) from None
+        raise _unreachable(arguments, error) from None
     if response.is_error:
         raise _problem(response)
     return response
+
+
+def every(arguments: argparse.Namespace, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All items of a list, page by page."""
+    token: str | None = None
+    while True:
+        page = {"limit": 1000, **({"page_token": token} if token else {})}
+        answer = request(arguments, "GET", path, params={**params, **page}).json()
+        yield from answer["items"]
+        if not (token := answer["next_page_token"]):
+            return
+
+
+def lines(arguments: argparse.Namespace, path: str, headers: Mapping[str, str]) -> Iterator[str]:
+    """The lines of an answer that goes on; until the server ends it."""
+    own = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
+    patience = httpx.Timeout(10.0, read=None)
+    try:
+        with httpx.stream("GET", _url(arguments, path), headers={**own, **headers}, timeout=patience) as response:
+            if response.is_error:
+                response.read()
+                raise _problem(response)
+            yield from response.iter_lines()
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise _unreachable(arguments, error) from None
+
+
+def quoted(part: str) -> str:
+    """One part of a path."""
+    return quote(part, safe="")
+
+
+def _url(arguments: argparse.Namespace, path: str) -> str:
+    return f"{arguments.url.rstrip('/')}/api/v1{path}"
+
+
+def _unreachable(arguments: argparse.Namespace, error: Exception) -> CommandError:
+    message = f"cannot reach {arguments.url}: {error}; is `multiflora serve` running? --url names another server"
+    return CommandError(message, ExitCode.UNREACHABLE)
 
 
 def _problem(response: httpx.Response) -> CommandError:

@@ -1,35 +1,42 @@
-"""`multiflora keys create|ls|revoke`, over the server's REST API."""
+"""`multiflora keys create|ls|show|rotate|revoke`, over the server's REST API."""
 
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
-from multiflora_platform.cli.http import add_server_flags, request
-from multiflora_platform.cli.output import add_output_flag, emit, emit_one
+from multiflora_platform.auth.scopes import SCOPES
+from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.durations import seconds
+from multiflora_platform.cli.http import quoted, request
+from multiflora_platform.cli.output import emit, emit_one, tell
+
+COLUMNS = ("id", "name", "role", "tenant", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at")
 
 
 def add_parser(commands: Any) -> None:
-    group = commands.add_parser("keys", help="API keys").add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def action(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = group.add_parser(name, help=help_text)
-        add_server_flags(parser)
-        add_output_flag(parser)
-        parser.set_defaults(run=run)
-        return parser
-
-    creating = action("create", create, "make a key; it is shown once")
+    actions = Actions(commands, "keys", "API keys")
+    creating = actions.add("create", create, "make a key; it is shown once")
     creating.add_argument("name", help="what the key is for")
     creating.add_argument("--role", choices=("admin", "tenant"), default="tenant")
     creating.add_argument("--tenant", help="the tenant that owns the key; made when it is new")
-    action("ls", ls, "list keys")
-    action("revoke", revoke, "revoke a key").add_argument("id", help="as `keys ls` shows it")
+    creating.add_argument("--scope", action="append", choices=SCOPES, help="narrow it; repeatable")
+    creating.add_argument("--expires-in", type=seconds, metavar="TIME", help="such as 90d, 12h, 30m")
+    actions.add("ls", ls, "list keys").add_argument("--tenant", help="only this tenant's")
+    for name, run, help_text in (("show", show, "show a key"), ("revoke", revoke, "revoke a key")):
+        actions.add(name, run, help_text).add_argument("id", help="as `keys ls` shows it")
+    rotating = actions.add("rotate", rotate, "make a key's successor; it is shown once")
+    rotating.add_argument("id", help="as `keys ls` shows it")
+    rotating.add_argument(
+        "--overlap", type=seconds, default=3600, metavar="TIME", help="how long both work; default 1h"
+    )
 
 
 def create(arguments: argparse.Namespace) -> int:
-    body = {"name": arguments.name, "role": arguments.role}
+    body: dict[str, Any] = {"name": arguments.name, "role": arguments.role, "scopes": arguments.scope}
+    if arguments.expires_in is not None:
+        body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=arguments.expires_in)).isoformat()
     if arguments.role == "tenant":
         body["tenant"] = arguments.tenant or arguments.name
         known = {tenant["name"] for tenant in request(arguments, "GET", "/tenants").json()["items"]}
@@ -40,12 +47,23 @@ def create(arguments: argparse.Namespace) -> int:
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    items = request(arguments, "GET", "/keys").json()["items"]
-    emit(arguments.output, items, ("id", "name", "role", "tenant", "created_at", "last_used_at", "revoked_at"))
+    params = {"tenant": arguments.tenant} if arguments.tenant else {}
+    emit(arguments.output, request(arguments, "GET", "/keys", params=params).json()["items"], COLUMNS)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    emit_one(arguments.output, request(arguments, "GET", f"/keys/{quoted(arguments.id)}").json())
+    return 0
+
+
+def rotate(arguments: argparse.Namespace) -> int:
+    body = {"overlap_seconds": arguments.overlap}
+    emit_one(arguments.output, request(arguments, "POST", f"/keys/{quoted(arguments.id)}:rotate", json=body).json())
     return 0
 
 
 def revoke(arguments: argparse.Namespace) -> int:
-    request(arguments, "DELETE", f"/keys/{quote(arguments.id, safe='')}")
-    print(f"revoked {arguments.id}")
+    request(arguments, "DELETE", f"/keys/{quoted(arguments.id)}")
+    tell(arguments.output, "revoked", arguments.id)
     return 0

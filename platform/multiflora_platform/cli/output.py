@@ -45,6 +45,11 @@ def emit_one(output: str, row: Mapping[str, Any]) -> None:
         print(f"{key:<{width}}  {_cell(value)}")
 
 
+def tell(output: str, verb: str, what: str) -> None:
+    """What was done to something that is not there any more."""
+    print(json.dumps({verb: what}) if output == "json" else f"{verb} {what}")
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""

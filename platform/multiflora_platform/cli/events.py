@@ -1,0 +1,59 @@
+"""`multiflora events`, `audit` and `replicas`: what happens on a server, over its REST API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from multiflora_platform.cli.actions import server_command
+from multiflora_platform.cli.http import lines, request
+from multiflora_platform.cli.output import emit
+
+EVENTS = ("id", "at", "type", "adapter", "payload")
+AUDIT = ("id", "at", "actor", "action", "target", "detail")
+REPLICAS = ("pid", "state", "adapters")
+
+
+def add_parser(commands: Any) -> None:
+    events = server_command(commands, "events", run_events, "what happened, oldest first")
+    events.add_argument("--after", type=int, default=0, metavar="ID", help="only later ones")
+    events.add_argument("--limit", type=int, default=100)
+    events.add_argument(
+        "--follow", action="store_true", help="go on with what happens from now on; a line of JSON each"
+    )
+    audit = server_command(commands, "audit", run_audit, "who did what, newest first")
+    audit.add_argument("--limit", type=int, default=100)
+    server_command(commands, "replicas", run_replicas, "engine processes and the adapters that they hold")
+
+
+def run_events(arguments: argparse.Namespace) -> int:
+    if arguments.follow:
+        return _follow(arguments)
+    params = {"cursor": arguments.after, "limit": arguments.limit}
+    emit(arguments.output, request(arguments, "GET", "/events", params=params).json()["items"], EVENTS)
+    return 0
+
+
+def _follow(arguments: argparse.Namespace) -> int:
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(arguments.after)}
+    for line in lines(arguments, "/events", headers):
+        if line.startswith("data: "):
+            sys.stdout.write(json.dumps(json.loads(line[6:]), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+    return 0
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    emit(
+        arguments.output,
+        request(arguments, "GET", "/audit", params={"limit": arguments.limit}).json()["items"],
+        AUDIT,
+    )
+    return 0
+
+
+def run_replicas(arguments: argparse.Namespace) -> int:
+    emit(arguments.output, request(arguments, "GET", "/replicas").json()["items"], REPLICAS)
+    return 0

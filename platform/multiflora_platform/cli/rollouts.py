@@ -1,0 +1,100 @@
+"""`multiflora adapters rollout start|show|ls|set|promote|abort`, and an alias's history and protection."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from multiflora_platform.cli.actions import server_command
+from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.output import emit, emit_one
+
+COLUMNS = ("id", "stable", "candidate", "percent", "shadow_percent", "state", "reason", "created_at", "ended_at")
+FIELDS = ("percent", "shadow_percent", "max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
+
+
+def add_actions(adapters: Any) -> None:
+    """adapters: the actions of `multiflora adapters`."""
+    parser = adapters.add_parser("rollout", help="a candidate on its way to an alias's users")
+    group = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    starting = _step(group, "start", start, "give users, or copies of requests, to a candidate")
+    starting.add_argument("candidate", type=int, help="a version")
+    for one in (starting, _step(group, "set", change, "other shares or bounds")):
+        one.add_argument("--percent", type=int, help="of the alias's users")
+        one.add_argument("--shadow", type=int, dest="shadow_percent", help="percent of the others' requests to copy")
+        one.add_argument("--max-error-rate", type=float, help="0 to 1; above it the candidate is rolled back")
+        one.add_argument("--max-p95-seconds", type=float)
+        one.add_argument("--max-p95-ratio", type=float, help="to the stable version's P95")
+        one.add_argument("--min-samples", type=int, help="requests before errors and latency are judged")
+    _step(group, "show", show, "the running one, or the last")
+    _step(group, "ls", ls, "all of them, newest first")
+    _step(group, "promote", promote, "the candidate for everybody")
+    _step(group, "abort", abort, "the stable version for everybody")
+    _step(adapters, "history", history, "where an alias pointed, newest first")
+    _step(adapters, "protect", protect, "only admins move the alias")
+    _step(adapters, "unprotect", unprotect, "its owner may move the alias again")
+
+
+def _step(group: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+    parser = server_command(group, name, run, help_text)
+    parser.add_argument("name", help="the adapter's name")
+    parser.add_argument("alias")
+    return parser
+
+
+def _alias(arguments: argparse.Namespace) -> str:
+    return f"/adapters/{quoted(arguments.name)}/aliases/{quoted(arguments.alias)}"
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {field: value for field in FIELDS if (value := getattr(arguments, field)) is not None}
+
+
+def start(arguments: argparse.Namespace) -> int:
+    headers = {"If-Match": request(arguments, "GET", _alias(arguments)).headers["etag"]}
+    body = {"candidate": arguments.candidate, **_given(arguments)}
+    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout", json=body, headers=headers))
+
+
+def change(arguments: argparse.Namespace) -> int:
+    fields = _given(arguments)
+    if not fields:
+        raise CommandError("nothing to change; --help lists shares and bounds", ExitCode.USAGE)
+    return _shown(arguments, request(arguments, "PATCH", f"{_alias(arguments)}/rollout", json=fields))
+
+
+def show(arguments: argparse.Namespace) -> int:
+    return _shown(arguments, request(arguments, "GET", f"{_alias(arguments)}/rollout"))
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    emit(arguments.output, list(every(arguments, f"{_alias(arguments)}/rollouts", {})), COLUMNS)
+    return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout:promote"))
+
+
+def abort(arguments: argparse.Namespace) -> int:
+    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout:abort"))
+
+
+def history(arguments: argparse.Namespace) -> int:
+    rows = list(every(arguments, f"{_alias(arguments)}/history", {}))
+    emit(arguments.output, rows, ("at", "target", "actor"))
+    return 0
+
+
+def protect(arguments: argparse.Namespace) -> int:
+    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}:protect"))
+
+
+def unprotect(arguments: argparse.Namespace) -> int:
+    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}:unprotect"))
+
+
+def _shown(arguments: argparse.Namespace, answer: Any) -> int:
+    emit_one(arguments.output, answer.json())
+    return 0

@@ -1,0 +1,85 @@
+"""`multiflora tenants create|ls|show|set`, over the server's REST API."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.cli.http import quoted, request
+from multiflora_platform.cli.output import emit, emit_one
+
+COLUMNS = (
+    "name",
+    "allowed_adapters",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "max_concurrent_requests",
+    "kv_share",
+    "priority",
+    "shared_prefixes",
+    "disabled",
+)
+NO_LIMIT = "none"
+
+
+def add_parser(commands: Any) -> None:
+    actions = Actions(commands, "tenants", "tenants and their limits")
+    _add_limits(actions.add("create", create, "make a tenant"))
+    actions.add("ls", ls, "list tenants")
+    actions.add("show", show, "one tenant").add_argument("name")
+    changing = actions.add("set", change, "change a tenant's limits; `none` lifts one")
+    _add_limits(changing)
+    switch = changing.add_mutually_exclusive_group()
+    switch.add_argument("--disable", dest="disabled", action="store_const", const=True, help="refuse all its keys")
+    switch.add_argument("--enable", dest="disabled", action="store_const", const=False)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--allow", action="append", dest="allowed_adapters", metavar="PATTERN", help="repeatable")
+    for flag, field in (
+        ("--rpm", "requests_per_minute"),
+        ("--tpm", "tokens_per_minute"),
+        ("--concurrent", "max_concurrent_requests"),
+    ):
+        parser.add_argument(flag, dest=field, type=_limit, metavar="N", help=field.replace("_", " "))
+    parser.add_argument("--kv-share", type=float, metavar="PART", help="of all KV blocks, above 0 and at most 1")
+    parser.add_argument("--priority", choices=("high", "normal", "low"))
+    parser.add_argument("--shared-prefixes", action=argparse.BooleanOptionalAction, default=None)
+
+
+def _limit(text: str) -> int | str:
+    return text if text == NO_LIMIT else int(text)
+
+
+def create(arguments: argparse.Namespace) -> int:
+    answer = request(arguments, "POST", "/tenants", json={"name": arguments.name, **_given(arguments)})
+    emit_one(arguments.output, answer.json())
+    return 0
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    emit(arguments.output, request(arguments, "GET", "/tenants").json()["items"], COLUMNS)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    emit_one(arguments.output, request(arguments, "GET", f"/tenants/{quoted(arguments.name)}").json())
+    return 0
+
+
+def change(arguments: argparse.Namespace) -> int:
+    fields = _given(arguments)
+    if arguments.disabled is not None:
+        fields["disabled"] = arguments.disabled
+    if not fields:
+        raise CommandError("nothing to change; --help lists the limits", ExitCode.USAGE)
+    emit_one(arguments.output, request(arguments, "PATCH", f"/tenants/{quoted(arguments.name)}", json=fields).json())
+    return 0
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {field: getattr(arguments, field, None) for field in COLUMNS if field not in ("name", "disabled")}
+    return {field: None if value == NO_LIMIT else value for field, value in given.items() if value is not None}
