@@ -77,7 +77,7 @@ function Compared({ versions }) {
   return html`<${Card} title=${versions.length > 1 ? "Side by side" : `Version ${versions[0].version}`} about=${versions.length > 1 && "What differs stands out"} flush>
     <table class="compare"><thead><tr><th></th>${versions.map((one) => html`<th key=${one.version}>v${one.version}</th>`)}</tr></thead>
     <tbody>${lines.map((line) => html`<tr key=${line.label} class=${differs(line) ? "differs" : ""}><th scope="row">${line.label}</th>
-      ${line.values.map((value, i) => html`<td key=${i}>${line.show(value)}</td>`)}</tr>`)}</tbody></table>
+      ${line.values.map((value, i) => html`<td key=${i} class=${line.label === "Digest" ? "mono" : ""}>${line.show(value)}</td>`)}</tr>`)}</tbody></table>
   <//>`;
 }
 

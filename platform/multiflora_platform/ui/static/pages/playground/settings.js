@@ -1,0 +1,35 @@
+/** How answers are drawn, what is shown of them, and the schema they have to follow. */
+import { html } from "../../lib/html.js";
+import { session } from "../../lib/session.js";
+import { Card } from "../../components/bits.js";
+import { Check, TextArea, TextField } from "../../components/fields.js";
+
+export const DEFAULTS = { temperature: "0", topP: "1", topK: "", maxTokens: "128", seed: "", stop: "", schema: "", colour: "none" };
+
+export function Settings({ value, onChange, mode }) {
+  const set = (name) => (entry) => onChange({ ...value, [name]: entry });
+  const number = { type: "number", inputmode: "decimal" };
+  return html`<${Card} title="Settings"><div class="stack">
+    <div class="form-grid two">
+      <${TextField} label="Temperature" ...${number} min="0" max="2" step="0.1" value=${value.temperature} onInput=${set("temperature")} />
+      <${TextField} label="Most tokens" ...${number} min="1" max=${session.value.max_model_len} value=${value.maxTokens} onInput=${set("maxTokens")} />
+      <${TextField} label="Top p" ...${number} min="0" max="1" step="0.05" value=${value.topP} onInput=${set("topP")} />
+      <${TextField} label="Top k" ...${number} min="0" placeholder="all" value=${value.topK} onInput=${set("topK")} />
+      <${TextField} label="Seed" ...${number} placeholder="none" value=${value.seed} onInput=${set("seed")} />
+      <${TextField} label="Stop at" placeholder="text" value=${value.stop} onInput=${set("stop")} />
+    </div>
+    <${Check} label="Show probabilities" hint="The less likely a token, the stronger its colour" checked=${value.colour === "probability"} onChange=${(on) => set("colour")(on ? "probability" : "none")} />
+    <${Check} label="Show the difference to the base" hint="Colours tokens that the base model would not have chosen" checked=${value.colour === "difference"} onChange=${(on) => set("colour")(on ? "difference" : "none")} />
+    ${mode === "chat" && html`<${TextArea} label="JSON schema" hint="The answer follows it" rows="4" class="mono" spellcheck="false" placeholder='{"type": "object", …}' value=${value.schema} onInput=${set("schema")} problem=${schemaProblem(value.schema)} />`}
+  </div><//>`;
+}
+
+export function schemaProblem(text) {
+  if (!text.trim()) return "";
+  try {
+    JSON.parse(text);
+    return "";
+  } catch (error) {
+    return `Not JSON: ${error.message}.`;
+  }
+}

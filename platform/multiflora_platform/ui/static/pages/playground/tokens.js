@@ -1,0 +1,33 @@
+/** An answer as text, or as tokens coloured by how likely they were, alone or beside the base model. */
+import { html } from "../../lib/html.js";
+
+const LARGEST = 38;
+
+export function Tokens({ answer, colour }) {
+  if (colour === "none" || !answer.tokens.length) return html`<pre class="text">${answer.text}</pre>`;
+  const isDifference = colour === "difference";
+  return html`<pre class="text">${answer.tokens.map((token, i) => html`<span key=${i} style=${{ background: background(token, answer.base?.[i], isDifference) }} title=${told(token, answer.base?.[i], isDifference)}>${token.text}</span>`)}</pre>
+    <p class="small muted">${legend(answer, isDifference)}</p>`;
+}
+
+function background(token, base, isDifference) {
+  if (isDifference && typeof base !== "number") return undefined;
+  const strength = isDifference ? Math.min(1, Math.max(0, (token.logprob - base) / 6)) : 1 - Math.exp(token.logprob);
+  const tone = isDifference ? "--series-5" : "--series-1";
+  return strength < 0.02 ? undefined : `color-mix(in srgb, var(${tone}) ${Math.round(strength * LARGEST)}%, transparent)`;
+}
+
+const share = (logprob) => `${(100 * Math.exp(logprob)).toPrecision(3)}%`;
+
+function told(token, base, isDifference) {
+  if (isDifference && typeof base === "number") return `${share(token.logprob)} here, ${share(base)} by the base model`;
+  const others = token.others.filter(([text]) => text !== token.text).map(([text, logprob]) => `${JSON.stringify(text)} ${share(logprob)}`);
+  return `${share(token.logprob)}${others.length ? `; otherwise ${others.join(", ")}` : ""}`;
+}
+
+function legend(answer, isDifference) {
+  if (!isDifference) return "Colour: how unlikely the token was. Point at one for the alternatives.";
+  if (!answer.base) return answer.busy ? "The base model is asked when the answer is complete." : "The base model's probabilities are not known.";
+  const changed = answer.tokens.filter((token, i) => typeof answer.base[i] === "number" && token.logprob - answer.base[i] > Math.LN2).length;
+  return `Colour: how much likelier than for the base model; ${changed} of ${answer.tokens.length} tokens at least twice as likely.`;
+}

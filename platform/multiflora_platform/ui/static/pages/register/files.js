@@ -1,0 +1,38 @@
+/** Which of the files that somebody dropped make an adapter. */
+const NEEDED = ["adapter_config.json", "adapter_model.safetensors"];
+const KEPT = new Set([...NEEDED, "README.md"]);
+const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
+
+/** One archive, or the files of one folder that count. @param {File[]} files */
+export function chosen(files) {
+  const archive = files.find((file) => ARCHIVE.test(file.name));
+  return archive ? [archive] : files.filter((file) => KEPT.has(file.name));
+}
+
+/** What is missing, with the next step; "" when it can be sent. */
+export function problemOf(files) {
+  if (files.length === 1 && ARCHIVE.test(files[0].name)) return "";
+  const missing = NEEDED.filter((name) => !files.some((file) => file.name === name));
+  if (missing.length === NEEDED.length) return "Add the adapter's folder or an archive of it.";
+  if (missing.length) return `${missing[0]} is missing. PEFT's save_pretrained() writes it beside the other file.`;
+  const twice = files.find((file, i) => files.findIndex((other) => other.name === file.name) !== i);
+  return twice ? `${twice.name} is there twice. Add one adapter's folder at a time.` : "";
+}
+
+/** All files of a drop, those in folders, too. @param {DataTransfer} transfer */
+export async function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  return entries.length ? (await Promise.all(entries.map(filesOf))).flat() : [...transfer.files];
+}
+
+async function filesOf(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break;
+    found.push(...some);
+  }
+  return (await Promise.all(found.map(filesOf))).flat();
+}

@@ -1,0 +1,33 @@
+/** How far a registration is, what the checks say, and where to go next. */
+import { html } from "../../lib/html.js";
+import { href } from "../../lib/router.js";
+import { Card, Meter } from "../../components/bits.js";
+import { Icon } from "../../components/icon.js";
+import { Report } from "../../components/report.js";
+import { Notice } from "../../components/states.js";
+
+const STEPS = [["upload", "Upload"], ["validate", "Validate"], ["finish", "Alias and loading"], ["done", "Ready"]];
+
+export function Progress({ state }) {
+  if (!state) {
+    return html`<${Card} title="What is checked"><ul class="plain">
+      <li>The configuration describes a LoRA that this server can run.</li>
+      <li>Every tensor lands on a module of the base model, with the right shape.</li>
+      <li>No value is missing, infinite or not a number.</li>
+      <li>The adapter changes what the model says.</li>
+    </ul><//>`;
+  }
+  const at = STEPS.findIndex(([step]) => step === state.step);
+  const done = state.step === "done";
+  return html`<div class="stack" aria-live="polite">
+    <${Card} title=${`Registering ${state.name}`}><div class="stack">
+      <ol class="steps">${STEPS.map(([step, label], i) => html`<li key=${step} class=${i < at || done ? "done" : i === at ? (state.error ? "failed" : "now") : ""} aria-current=${i === at ? "step" : undefined}>
+        <${Icon} name=${i < at || done ? "check" : i === at && state.error ? "close" : "right"} size=${14} />${label}</li>`)}</ol>
+      ${state.step === "upload" && state.busy && html`<${Meter} label="Uploaded" value=${state.progress} />`}
+      ${state.rows.length > 0 && html`<${Report} rows=${state.rows} />`}
+    </div><//>
+    ${state.error && html`<${Notice} kind="bad" title="Not registered">${state.error.message}<//>`}
+    ${done && html`<${Notice} kind="ok" title=${`${state.name}@${state.version} is ready`}>
+      <div class="row"><a href=${href(`/playground?model=${state.name}@${state.version}`)}>Try it in the playground</a><a href=${href(`/adapters/${state.name}`)}>Look at the adapter</a><a href=${href(`/adapters/${state.name}?tab=aliases`)}>Roll it out</a></div><//>`}
+  </div>`;
+}
