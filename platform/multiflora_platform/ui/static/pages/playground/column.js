@@ -8,10 +8,10 @@ import { Icon } from "../../components/icon.js";
 import { baseLogprobs, requestOf, stream } from "./request.js";
 import { Tokens } from "./tokens.js";
 
-const NOTHING = { text: "", tokens: [], base: null, usage: null, reason: null, error: null, first: null, last: null, busy: false };
+const nothing = () => ({ text: "", tokens: [], base: null, usage: null, reason: null, error: null, first: null, last: null, busy: false });
 
 export function Column({ model, task, run, canRemove, onModel, onRemove }) {
-  const [answer, setAnswer] = useState(NOTHING);
+  const [answer, setAnswer] = useState(nothing);
   const [sharing, setSharing] = useState(false);
   const abort = useRef(null);
   useEffect(() => {
@@ -43,7 +43,7 @@ export function Column({ model, task, run, canRemove, onModel, onRemove }) {
 async function ask(model, task, setAnswer, signal) {
   const { colour } = task.settings;
   const start = performance.now();
-  const answer = { ...NOTHING, busy: true };
+  const answer = { ...nothing(), busy: true };
   const ids = [];
   let promptIds = null;
   let drawn = 0;

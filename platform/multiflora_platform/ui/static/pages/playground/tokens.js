@@ -6,7 +6,9 @@ const LARGEST = 38;
 export function Tokens({ answer, colour }) {
   if (colour === "none" || !answer.tokens.length) return html`<pre class="text">${answer.text}</pre>`;
   const isDifference = colour === "difference";
-  return html`<pre class="text">${answer.tokens.map((token, i) => html`<span key=${i} style=${{ background: background(token, answer.base?.[i], isDifference) }} title=${told(token, answer.base?.[i], isDifference)}>${token.text}</span>`)}</pre>
+  const isEnd = answer.reason === "stop" && !answer.text.endsWith(answer.tokens.at(-1).text);
+  const tokens = isEnd ? answer.tokens.slice(0, -1) : answer.tokens;
+  return html`<pre class="text">${tokens.map((token, i) => html`<span key=${i} style=${{ background: background(token, answer.base?.[i], isDifference) }} title=${told(token, answer.base?.[i], isDifference)}>${token.text}</span>`)}</pre>
     <p class="small muted">${legend(answer, isDifference)}</p>`;
 }
 

@@ -1,0 +1,42 @@
+/** Audit: who changed what, newest first. */
+import { html, useMemo, useState } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { count } from "../lib/format.js";
+import { useResource } from "../lib/resource.js";
+import { query, setQuery } from "../lib/router.js";
+import { attempt } from "../lib/toasts.js";
+import { PageHeader, Search, Time } from "../components/bits.js";
+import { Empty, Loaded } from "../components/states.js";
+import { VirtualTable } from "../components/virtual-table.js";
+
+export default function Audit() {
+  const first = useResource((signal) => get("/api/v1/audit?limit=500", { signal }), []);
+  const text = query.value.get("q") ?? "";
+  return html`<${PageHeader} title="Audit" about="Every change, by whom and when" actions=${html`<button class="button" onClick=${first.reload}>Look again</button>`} />
+    <div class="row"><${Search} label="Who, what, where" value=${text} onInput=${(value) => setQuery({ q: value })} /></div>
+    <div class="card"><${Loaded} resource=${first} lines=${10}>${(page) => html`<${Rows} key=${page.items[0]?.id} page=${page} text=${text.toLowerCase()} />`}<//></div>`;
+}
+
+function Rows({ page, text }) {
+  const [items, setItems] = useState(page.items);
+  const [token, setToken] = useState(page.next_page_token);
+  const more = () => attempt(async () => {
+    const next = await get(`/api/v1/audit?limit=500&page_token=${encodeURIComponent(token)}`);
+    setItems([...items, ...next.items]);
+    setToken(next.next_page_token);
+  });
+  const rows = useMemo(() => (text ? items.filter((row) => JSON.stringify(row).toLowerCase().includes(text)) : items), [items, text]);
+  if (!items.length) return html`<${Empty} title="Nothing was changed yet" />`;
+  return html`${rows.length ? html`<${VirtualTable} label="Audit" rows=${rows} keyOf=${(row) => row.id} columns=${COLUMNS} least="820px" />` : html`<${Empty} title="Nothing matches">Only the rows that are loaded are searched.<//>`}
+    ${token && html`<div class="row body-row"><button class="button small" onClick=${more}>Load older ones</button><span class="muted small">${count(items.length)} loaded</span></div>`}`;
+}
+
+const details = (row) => Object.entries(row.detail ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+
+const COLUMNS = [
+  { key: "at", label: "When", width: "130px", cell: (row) => html`<${Time} at=${row.at} />` },
+  { key: "actor", label: "Who", width: "minmax(130px, 0.8fr)", cell: (row) => html`<span title=${row.actor}>${row.actor}</span>` },
+  { key: "action", label: "What", width: "minmax(120px, 0.6fr)", cell: (row) => html`<b>${row.action.replace(".", " ").replaceAll("_", " ")}</b>` },
+  { key: "target", label: "Where", width: "minmax(110px, 0.7fr)", cell: (row) => html`<span title=${row.target}>${row.target}</span>` },
+  { key: "detail", label: "Details", width: "2fr", cell: (row) => html`<span class="muted small" title=${details(row)}>${details(row)}</span>` },
+];

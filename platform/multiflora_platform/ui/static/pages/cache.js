@@ -1,0 +1,61 @@
+/** Prefix cache: what is in it, why the last prompts missed it, what it saves. */
+import { html } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { bytes, count, percent, seconds } from "../lib/format.js";
+import { useSeries } from "../lib/live.js";
+import { useResource } from "../lib/resource.js";
+import { href, query } from "../lib/router.js";
+import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
+import { Chart } from "../components/chart.js";
+import { Empty, Loaded } from "../components/states.js";
+import { Tree } from "./cache/tree.js";
+import { Warm } from "./cache/warm.js";
+
+const TABS = [["tree", "What is cached"], ["misses", "Why prompts missed"], ["savings", "Savings"]];
+
+export default function Cache() {
+  const cache = useResource((signal) => get("/api/v1/cache", { signal }), [], { every: 4 });
+  const tab = TABS.some(([name]) => name === query.value.get("tab")) ? query.value.get("tab") : "tree";
+  return html`<${PageHeader} title="Prefix cache" about="Prompts that begin alike share the work that was done for the first of them"
+      actions=${html`<${Warm} onDone=${cache.reload} />`} />
+    <${Loaded} resource=${cache} lines=${8}>${(data) => html`
+      <${Numbers} cache=${data} />
+      <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/cache" />
+      ${tab === "tree" && html`<${Tree} cache=${data} onChange=${cache.reload} />`}
+      ${tab === "misses" && html`<${Misses} />`}
+      ${tab === "savings" && html`<${Savings} of=${data.savings ?? []} /><${HitRate} />`}`}<//>`;
+}
+
+function Numbers({ cache }) {
+  const { blocks, free, cached, block_size: size, bytes_per_block: each } = cache;
+  return html`<${Stats} label="Now" of=${[
+    ["Hit rate", percent(cache.queries_tokens ? cache.hits_tokens / cache.queries_tokens : null), `${count(cache.hits_tokens)} of ${count(cache.queries_tokens)} tokens`],
+    ["Cached", bytes(cached * each), `${count(cached * size)} tokens`],
+    ["In use by requests", count(Math.max(0, blocks - free - cached)), "blocks"],
+    ["Free", count(free), `of ${count(blocks)} blocks`],
+    ["Evicted", count(cache.evictions), "blocks, since the start"],
+  ]} />`;
+}
+
+const REASONS = { first_seen: "first time", other_adapter: "other adapter", other_tenant: "other tenant", other_salt: "other salt", evicted: "evicted", diverged_at: "differs" };
+
+function Misses() {
+  const misses = useResource((signal) => get("/api/v1/cache/misses", { signal }), [], { every: 4 });
+  return html`<${Card} title="Last misses" about="The newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
+    ? html`<table><thead><tr><th>When</th><th>Model</th><th class="number">Cached</th><th class="number">Prompt</th><th>Why</th><th>What that means</th></tr></thead>
+      <tbody>${items.map((miss) => html`<tr key=${miss.request_id}><td><a href=${href(`/requests/${miss.request_id}`)}><${Time} at=${miss.at} /></a></td><td>${miss.model}</td>
+        <td class="number">${count(miss.cached_tokens)}</td><td class="number">${count(miss.prompt_tokens)}</td><td><${Badge}>${REASONS[miss.reason] ?? miss.reason}<//></td><td class="break">${miss.detail}</td></tr>`)}</tbody></table>`
+    : html`<${Empty} title="No misses" icon="check">Every prompt since the start was found, or none has come yet.<//>`)}<//><//>`;
+}
+
+const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed" flush>${of.length
+  ? html`<table><thead><tr><th>Adapter</th><th class="number">Tokens</th><th class="number">Device time</th></tr></thead>
+    <tbody>${of.toSorted((a, b) => b.tokens - a.tokens).map((row) => html`<tr key=${row.adapter}><td>${row.adapter ? html`<b>${row.adapter}</b>` : "base model"}</td><td class="number">${count(row.tokens)}</td><td class="number">${seconds(row.device_seconds)}</td></tr>`)}</tbody></table>`
+  : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>`;
+
+function HitRate() {
+  const series = useSeries(3600);
+  if (!series.points?.length) return null;
+  return html`<${Card} title="Hit rate, last hour"><${Chart} label="Hit rate" times=${series.points.map((point) => point.at)} format=${percent} range=${[0, 1]}
+    lines=${[{ label: "hit rate", values: series.points.map((point) => point.cache_hit_rate), slot: 2 }]} /><//>`;
+}

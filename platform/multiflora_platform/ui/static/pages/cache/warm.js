@@ -1,0 +1,39 @@
+/** Compute a prompt's beginning before anybody asks. */
+import { html, useState } from "../../lib/html.js";
+import { post } from "../../lib/api.js";
+import { count } from "../../lib/format.js";
+import { session } from "../../lib/session.js";
+import { toast } from "../../lib/toasts.js";
+import { Dialog } from "../../components/dialog.js";
+import { TextArea, TextField } from "../../components/fields.js";
+
+export function Warm({ onDone }) {
+  const [open, setOpen] = useState(false);
+  return html`<button class="button" onClick=${() => setOpen(true)}>Warm a prefix…</button>
+    ${open && html`<${Form} onClose=${() => setOpen(false)} onDone=${onDone} />`}`;
+}
+
+function Form({ onClose, onDone }) {
+  const [model, setModel] = useState(session.value.base_model);
+  const [prompt, setPrompt] = useState("");
+  const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
+  const warm = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const { cached_tokens: cached, computed_tokens: computed } = await post("/api/v1/cache:warm", { model: model.trim(), prompt });
+      toast(`${count(computed)} tokens computed, ${count(cached)} were there already.`);
+      onDone();
+      onClose();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title="Warm a prefix" onClose=${onClose}><form class="stack" onSubmit=${warm}>
+    <${TextField} label="Model" hint="A prefix serves the model it was computed for" spellcheck="false" value=${model} onInput=${setModel} />
+    <${TextArea} label="Text" rows="8" value=${prompt} onInput=${setPrompt} problem=${problem} />
+    <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary" disabled=${busy || !prompt}>${busy ? "Computing…" : "Warm"}</button></footer>
+  </form><//>`;
+}

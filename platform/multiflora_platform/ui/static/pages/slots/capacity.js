@@ -1,0 +1,49 @@
+/** What would fit: so many adapters of such ranks, so many sequences of such a length. */
+import { html, useEffect, useState } from "../../lib/html.js";
+import { post } from "../../lib/api.js";
+import { bytes, count } from "../../lib/format.js";
+import { session } from "../../lib/session.js";
+import { Card, Stats } from "../../components/bits.js";
+import { TextField } from "../../components/fields.js";
+import { Failure, Notice } from "../../components/states.js";
+
+export function Capacity() {
+  const [adapters, setAdapters] = useState("16");
+  const [rank, setRank] = useState("16");
+  const [context, setContext] = useState(String(session.value.max_model_len));
+  const [sequences, setSequences] = useState("16");
+  const [answer, setAnswer] = useState(null);
+  useEffect(() => {
+    const abort = new AbortController();
+    const timer = setTimeout(() => {
+      const amounts = [adapters, rank, context, sequences].map(Number);
+      if (amounts.some((amount) => !Number.isInteger(amount) || amount < 1)) return;
+      const [howMany, each, tokens, running] = amounts;
+      const body = { ranks: Array(Math.min(howMany, 10_000)).fill(each), context_tokens: tokens, sequences: running };
+      post("/api/v1/capacity", body, { signal: abort.signal }).then((data) => setAnswer({ data }), (error) => error.name !== "AbortError" && setAnswer({ error }));
+    }, 250);
+    return () => {
+      clearTimeout(timer);
+      abort.abort();
+    };
+  }, [adapters, rank, context, sequences]);
+  const number = { type: "number", min: 1, step: 1 };
+  return html`<${Card} title="What would fit?" about="With this server's settings and memory"><div class="stack">
+    <div class="form-grid">
+      <${TextField} label="Adapters at once" ...${number} value=${adapters} onInput=${setAdapters} />
+      <${TextField} label="Rank of each" ...${number} value=${rank} onInput=${setRank} />
+      <${TextField} label="Sequences at once" ...${number} value=${sequences} onInput=${setSequences} />
+      <${TextField} label="Tokens of each" ...${number} value=${context} onInput=${setContext} />
+    </div>
+    ${answer?.error && html`<${Failure} error=${answer.error} />`}
+    ${answer?.data && html`<${Answer} of=${answer.data} />`}
+  </div><//>`;
+}
+
+function Answer({ of }) {
+  const fits = of.fits_adapters && of.fits_context;
+  return html`<div class="stack" aria-live="polite">
+    <${Notice} kind=${fits ? "ok" : "warn"} title=${fits ? "It fits." : of.fits_context ? "The adapters do not fit at once." : of.fits_adapters ? "The sequences do not fit at once." : "Neither adapters nor sequences fit at once."}>${of.advice}<//>
+    <${Stats} label="Needed" of=${[["Adapters", bytes(of.adapter_bytes)], ["Rank rows", count(of.rows_needed), `of ${count(of.rows)}`], ["KV cache", bytes(of.kv_bytes)], ["KV blocks", count(of.blocks_needed), `of ${count(of.blocks)}`]]} />
+  </div>`;
+}

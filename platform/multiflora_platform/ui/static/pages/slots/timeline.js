@@ -1,0 +1,47 @@
+/** When which adapter lay in which slot, and how long loading it took; drawn as bars over time. */
+import { html, useMemo } from "../../lib/html.js";
+import { bytes, clock, seconds } from "../../lib/format.js";
+import { series, Time } from "../../components/bits.js";
+import { Empty } from "../../components/states.js";
+
+const LISTED = 30;
+
+/** From events to stays: {slot, name, from, until|null, seconds, bytes}. */
+function staysOf(events) {
+  const open = new Map();
+  const stays = [];
+  for (const event of events.toSorted((a, b) => a.at - b.at)) {
+    const key = `${event.slot} ${event.digest}`;
+    if (event.event === "evict") {
+      const stay = open.get(key);
+      if (stay) stay.until = event.at;
+      open.delete(key);
+    } else {
+      const stay = open.get(key) ?? { slot: event.slot, name: event.name ?? event.digest.slice(0, 8), from: event.at, until: null, seconds: null, bytes: event.bytes };
+      if (!open.has(key)) stays.push(stay);
+      stay.seconds = event.seconds ?? stay.seconds;
+      open.set(key, stay);
+    }
+  }
+  return stays;
+}
+
+export function Timeline({ events }) {
+  const stays = useMemo(() => staysOf(events), [events]);
+  if (!stays.length) return html`<${Empty} title="Nothing was loaded yet" />`;
+  const start = Math.min(...stays.map((stay) => stay.from));
+  const end = Date.now() / 1000;
+  const at = (moment) => `${(100 * (moment - start)) / Math.max(end - start, 1)}%`;
+  const slots = [...new Set(stays.map((stay) => stay.slot))].sort((a, b) => a - b);
+  const names = [...new Set(stays.map((stay) => stay.name))];
+  return html`<div class="stack">
+    <div class="lanes" role="img" aria-label=${`${stays.length} stays in ${slots.length} slots since ${clock(start)}; the table below has them all`}>
+      ${slots.map((slot) => html`<div class="lane" key=${slot}><span class="muted small">slot ${slot}</span><span class="track">
+        ${stays.filter((stay) => stay.slot === slot).map((stay) => html`<i key=${stay.from} title=${`${stay.name}: ${clock(stay.from)} to ${stay.until ? clock(stay.until) : "now"}`}
+          style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: series(names.indexOf(stay.name)) }}></i>`)}</span></div>`)}
+      <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
+    </div>
+    <details><summary class="small muted">As a table</summary><table><thead><tr><th>When</th><th>What</th><th>Adapter</th><th class="number">Slot</th><th class="number">Took</th><th class="number">Size</th></tr></thead>
+      <tbody>${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED).map((event, i) => html`<tr key=${i}><td class="muted"><${Time} at=${event.at} /></td><td>${event.event}</td><td>${event.name ?? event.digest.slice(0, 12)}</td><td class="number">${event.slot}</td><td class="number">${seconds(event.seconds)}</td><td class="number">${bytes(event.bytes)}</td></tr>`)}</tbody></table></details>
+  </div>`;
+}

@@ -1,0 +1,39 @@
+/** One tenant: its limits, its keys, what it used. */
+import { html, useState } from "../lib/html.js";
+import { get, patch } from "../lib/api.js";
+import { count, percent } from "../lib/format.js";
+import { useResource } from "../lib/resource.js";
+import { attempt } from "../lib/toasts.js";
+import { Badge, Card, PageHeader, Stats } from "../components/bits.js";
+import { Loaded } from "../components/states.js";
+import { UsageDays } from "../components/usage-days.js";
+import { Keys } from "./tenants/keys.js";
+import { NewKey } from "./tenants/new-key.js";
+import { TenantForm } from "./tenants/tenant-form.js";
+
+export default function TenantPage({ name }) {
+  const path = `/api/v1/tenants/${encodeURIComponent(name)}`;
+  const [open, setOpen] = useState(null);
+  const tenant = useResource((signal) => get(path, { signal }), [path]);
+  const keys = useResource((signal) => get(`/api/v1/keys?tenant=${encodeURIComponent(name)}`, { signal }), [name], { every: 15 });
+  const one = tenant.data;
+  const able = (disabled) => attempt(() => patch(path, { disabled }), disabled ? `${name} is disabled: its keys are refused.` : `${name} may send requests again.`,
+    disabled ? { undo: () => able(false) } : undefined).then(tenant.reload);
+  return html`<${PageHeader} title=${name} back=${{ to: "/tenants", label: "Tenants and keys" }} actions=${one && html`
+      ${one.disabled && html`<${Badge} kind="bad">disabled<//>`}
+      <button class="button" onClick=${() => able(!one.disabled)}>${one.disabled ? "Enable" : "Disable"}</button>
+      <button class="button" onClick=${() => setOpen("limits")}>Change limits…</button>
+      <button class="button primary" onClick=${() => setOpen("key")}>New key</button>`} />
+    <${Loaded} resource=${tenant}>${(data) => html`<${Limits} of=${data} />`}<//>
+    <${UsageDays} title="Usage, last 30 days" filter=${{ tenant: name }} />
+    <${Card} title="Keys" flush><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//><//>
+    ${open === "limits" && html`<${TenantForm} tenant=${one} onClose=${() => setOpen(null)} onChange=${tenant.reload} />`}
+    ${open === "key" && html`<${NewKey} tenants=${[name]} tenant=${name} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
+}
+
+const limit = (value) => (value === null ? "none" : count(value));
+
+const Limits = ({ of }) => html`<${Stats} label="Limits" of=${[
+  ["Requests per minute", limit(of.requests_per_minute)], ["Tokens per minute", limit(of.tokens_per_minute)], ["Requests at once", limit(of.max_concurrent_requests)],
+  ["Cache share", percent(of.kv_share)], ["Priority", of.priority], ["Adapters", of.allowed_adapters.join(", ")],
+]} />`;
