@@ -9,8 +9,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import sys
+import time
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import msgspec
 
@@ -25,6 +28,7 @@ COMPILE_SECONDS = 1.0
 COMPILE_MEGABYTES = 1024
 WAIT_SECONDS = 0.7
 START_SECONDS = 60.0
+REMEMBER_SECONDS = 60.0
 MAX_STRUCTURE_BYTES = 1 << 20
 MAX_CACHED = 512
 MAX_CACHED_BYTES = 32 << 20
@@ -55,7 +59,7 @@ class GrammarCompiler:
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._starting: set[asyncio.Task[None]] = set()
         self._workers: set[_Worker] = set()
-        self._cache: OrderedDict[bytes, Compiled] = OrderedDict()
+        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cached_bytes = 0
         self._running: dict[bytes, asyncio.Task[Compiled]] = {}
         self._closed = False
@@ -85,11 +89,12 @@ class GrammarCompiler:
         if len(line) > MAX_STRUCTURE_BYTES:
             raise GrammarRejected(f"it is larger than {MAX_STRUCTURE_BYTES >> 20} MiB")
         key = hashlib.blake2b(line, digest_size=16).digest()
-        compiled = self._cache.get(key)
-        if compiled is None:
+        known = self._cache.get(key)
+        if known is None or time.monotonic() > known.until:
             compiled = await self._join(key, line)
         else:
             self._cache.move_to_end(key)
+            compiled = known.compiled
         if compiled.grammar is None:
             raise GrammarRejected(compiled.error or "it cannot be compiled")
         return compiled.grammar
@@ -104,27 +109,35 @@ class GrammarCompiler:
 
     async def _compile(self, key: bytes, line: bytes) -> Compiled:
         worker = await self._take_worker()
+        until = math.inf
         try:
             compiled = await worker.compile(line)
         except (_WorkerDied, TimeoutError):
             compiled = Compiled(error=f"it takes more than {COMPILE_SECONDS:g} s or {COMPILE_MEGABYTES} MB to compile")
+            # On a machine that is less busy it may take less; until then nobody pays for it again.
+            until = time.monotonic() + REMEMBER_SECONDS
             await self._replace(worker)
         except asyncio.CancelledError:
             await self._replace(worker)
             raise
         else:
             self._idle.put_nowait(worker)
-        self._remember(key, compiled)
+        self._remember(key, _Known(compiled, until))
         return compiled
 
     async def _take_worker(self) -> _Worker:
-        self.start()
-        # The first request of all may have to wait for a large tokenizer; later ones do not.
-        patience = WAIT_SECONDS if self._workers else START_SECONDS
-        try:
-            return await asyncio.wait_for(self._idle.get(), patience)
-        except TimeoutError:
-            raise CompilersBusy("All grammar compilers are busy with other requests' structures.") from None
+        """An idle one; those that died meanwhile are replaced. Raises CompilersBusy."""
+        while True:
+            self.start()
+            # While none is there they are starting, which takes its time with a large tokenizer.
+            patience = WAIT_SECONDS if self._workers else START_SECONDS
+            try:
+                worker = await asyncio.wait_for(self._idle.get(), patience)
+            except TimeoutError:
+                raise CompilersBusy("All grammar compilers are busy with other requests' structures.") from None
+            if not worker.is_dead:
+                return worker
+            await self._replace(worker)
 
     async def _replace(self, worker: _Worker) -> None:
         self._workers.discard(worker)
@@ -136,12 +149,28 @@ class GrammarCompiler:
         self._workers.add(worker)
         self._idle.put_nowait(worker)
 
-    def _remember(self, key: bytes, compiled: Compiled) -> None:
-        self._cache[key] = compiled
-        self._cached_bytes += len(compiled.grammar or "")
+    def _remember(self, key: bytes, known: _Known) -> None:
+        self._forget(key)
+        self._cache[key] = known
+        self._cached_bytes += known.size
         while len(self._cache) > MAX_CACHED or (self._cached_bytes > MAX_CACHED_BYTES and len(self._cache) > 1):
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= len(oldest.grammar or "")
+            self._forget(next(iter(self._cache)))
+
+    def _forget(self, key: bytes) -> None:
+        known = self._cache.pop(key, None)
+        self._cached_bytes -= known.size if known else 0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """until: monotonic seconds."""
+
+    compiled: Compiled
+    until: float
+
+    @property
+    def size(self) -> int:
+        return len(self.compiled.grammar or "")
 
 
 class _WorkerDied(Exception):
@@ -174,6 +203,10 @@ class _Worker:
                 _log.error("A grammar compiler did not start")
             raise
         return worker
+
+    @property
+    def is_dead(self) -> bool:
+        return self._process.returncode is not None
 
     async def compile(self, line: bytes) -> Compiled:
         """Raises _WorkerDied, or TimeoutError if it does not even die in time."""

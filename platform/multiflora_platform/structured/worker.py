@@ -55,6 +55,8 @@ def compile_structure(
 
 
 def main() -> None:
+    # Ctrl-C reaches the whole terminal; the server decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
     try:
         vocabulary: GrammarVocabulary | str = GrammarVocabulary(setup.definition, setup.vocab_size, setup.eos_token_ids)

@@ -83,8 +83,7 @@ async def test_memory_has_a_bound(compiler: GrammarCompiler, monkeypatch: pytest
 
 async def test_when_all_workers_are_taken_others_are_told_soon(compiler: GrammarCompiler) -> None:
     await compiler.compile(schema(title="warm"))
-    while compiler._starting:  # noqa: ASYNC110 - the second worker, too
-        await asyncio.sleep(0.01)
+    await all_started(compiler)
     variants = [Structure(json_schema({**ENDLESS, "title": str(i)})) for i in range(6)]
     began = time.monotonic()
     results = await asyncio.gather(*map(compiler.compile, variants), return_exceptions=True)
@@ -104,15 +103,33 @@ async def test_one_who_leaves_does_not_end_it_for_the_others(compiler: GrammarCo
 
 async def test_a_worker_that_died_is_replaced(compiler: GrammarCompiler) -> None:
     await compiler.compile(schema(title="a"))
-    for worker in list(compiler._workers):
+    await all_started(compiler)
+    for worker in compiler._workers:
         worker._process.kill()
-    outcomes = await asyncio.gather(
-        *(compiler.compile(schema(title=f"after {i}")) for i in range(2)), return_exceptions=True
-    )
-    assert any(isinstance(outcome, GrammarRejected | str) for outcome in outcomes)
-    while not compiler._workers or compiler._starting:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+        await worker._process.wait()
     assert await compiler.compile(schema(title="b"))
+
+
+async def test_what_took_too_long_once_is_tried_again_later(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler_module, "REMEMBER_SECONDS", 0.0)
+    compile_line = compiler_module._Worker.compile
+
+    async def slow(self: Any, line: bytes) -> Any:
+        raise TimeoutError
+
+    monkeypatch.setattr(compiler_module._Worker, "compile", slow)
+    with pytest.raises(GrammarRejected, match=TOO_LONG):
+        await compiler.compile(schema(title="a"))
+    monkeypatch.setattr(compiler_module._Worker, "compile", compile_line)
+    assert await compiler.compile(schema(title="a"))
+    assert len(compiler._cache) == 1
+
+
+async def all_started(compiler: GrammarCompiler) -> None:
+    while compiler._starting:  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0.01)
 
 
 async def test_what_is_too_large_or_too_deep_is_refused_at_once(compiler: GrammarCompiler) -> None:
@@ -131,4 +148,4 @@ async def test_few_grammars_are_kept(compiler: GrammarCompiler, monkeypatch: pyt
     for i in range(5):
         await compiler.compile(schema(title=str(i)))
     assert len(compiler._cache) == 3
-    assert compiler._cached_bytes == sum(len(compiled.grammar or "") for compiled in compiler._cache.values())
+    assert compiler._cached_bytes == sum(known.size for known in compiler._cache.values())
