@@ -62,7 +62,7 @@ def _leaf(rng: Random) -> Schema:
         {"type": "string", "minLength": rng.randint(0, 3), "maxLength": rng.randint(3, 12)},
         {"type": "string", "pattern": "^[a-f]{2,4}-[0-9]+x$", "maxLength": 12},
         {"type": "string", "format": rng.choice(("date", "uuid", "ipv4", "date-time"))},
-        {"type": "string"},
+        {"type": "string", "maxLength": 60},
         {"enum": rng.sample(["a", "b", 1, 2.5, None, True, "ü"], rng.randint(1, 4))},
         {"const": rng.choice([0, "only", None, False, {"k": [1]}])},
     ]
