@@ -1,4 +1,5 @@
-"""GET /v1/models and /v1/models/{id}: the base model first, then every adapter that `model=name` reaches."""
+"""GET /v1/models and /v1/models/{id}: the base model first, then every adapter that `model=name` reaches, with its
+aliases."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.errors import model_not_found
 from multiflora_platform.gateway.targets import resolve_model
-from multiflora_platform.registry.snapshot import ServedAdapter
+from multiflora_platform.registry.snapshot import DEFAULT, ServedAdapter
 from multiflora_platform.services import Services
 
 router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
@@ -24,11 +25,9 @@ async def list_models(request: Request) -> Response:
     services: Services = request.app.state.services
     principal: Principal = request.state.principal
     cards = [_base_card(services)] if principal.may_use(services.model.name) else []
-    cards += [
-        _adapter_card(services, adapter)
-        for adapter in services.registry.served()
-        if principal.may_use(adapter.name, adapter.owner)
-    ]
+    for adapter in services.registry.served():
+        if principal.may_use(adapter.name, adapter.owner):
+            cards += _adapter_cards(services, adapter)
     return _json({"object": "list", "data": cards})
 
 
@@ -41,7 +40,7 @@ async def show_model(request: Request, model: str) -> Response:
         return _json(_base_card(services))
     for adapter in services.registry.served():
         if adapter.name == target.adapter:
-            return _json({**_adapter_card(services, adapter), "id": model})
+            return _json(_adapter_card(services, adapter, model))
     if model == target.adapter:
         raise model_not_found(model)
     return _json(_card(services, model, target.adapter, services.model.name, services.model.created))
@@ -51,9 +50,18 @@ def _base_card(services: Services) -> dict[str, Any]:
     return _card(services, services.model.name, services.model.root, None, services.model.created)
 
 
-def _adapter_card(services: Services, adapter: ServedAdapter) -> dict[str, Any]:
-    root = f"{adapter.name}@{adapter.version}"
-    return _card(services, adapter.name, root, services.model.name, adapter.created)
+def _adapter_cards(services: Services, adapter: ServedAdapter) -> list[dict[str, Any]]:
+    """The name, which follows `default`, and every other alias."""
+    others = sorted(alias for alias in adapter.aliases if alias != DEFAULT)
+    names = [adapter.name, *(f"{adapter.name}@{alias}" for alias in others)]
+    return [_adapter_card(services, adapter, name) for name in names]
+
+
+def _adapter_card(services: Services, adapter: ServedAdapter, model: str) -> dict[str, Any]:
+    """model: the name, `name@alias` or `name@3`."""
+    selector = model.partition("@")[2] or DEFAULT
+    root = f"{adapter.name}@{adapter.aliases.get(selector, selector)}"
+    return _card(services, model, root, services.model.name, adapter.created)
 
 
 def _card(services: Services, model: str, root: str, parent: str | None, created: int) -> dict[str, Any]:

@@ -53,10 +53,13 @@ class Resolved:
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """An adapter that `model=name` reaches. version, digest: of `default` (of its largest share, if it is split)."""
+    """An adapter that `model=name` reaches. version, digest: of `default` (of its largest share, if it is split).
+
+    aliases: the version of each (of its largest share), `default` among them.
+    """
 
     name: str
-    aliases: tuple[str, ...]
+    aliases: Mapping[str, int]
     version: int
     digest: str
     created: int
@@ -170,7 +173,7 @@ def _served(entry: AdapterEntry) -> ServedAdapter | None:
     created = int(entry.created_at.timestamp())
     return ServedAdapter(
         entry.name,
-        tuple(entry.aliases),
+        {alias.name: number for alias in entry.aliases.values() if (number := alias.main_version) in entry.digests},
         alias.main_version,
         digest,
         created,

@@ -152,7 +152,10 @@ class FakeRegistry:
         return Resolved(name, 3, digest, alias or "default", shape) if digest and alias in ("", "3") else None
 
     def served(self) -> list[ServedAdapter]:
-        return [ServedAdapter(n, ("default",), 3, d, 1_700_000_000, "", None) for n, d in sorted(self.digests.items())]
+        return [
+            ServedAdapter(n, {"canary": 2, "default": 3}, 3, d, 1_700_000_000, "", None)
+            for n, d in sorted(self.digests.items())
+        ]
 
     @property
     def snapshot(self) -> SimpleNamespace:

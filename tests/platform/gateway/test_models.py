@@ -16,15 +16,17 @@ LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 async def test_the_base_comes_first(house: House) -> None:
-    base, sql = (await house.http.get("/v1/models")).json()["data"]
+    base, sql, canary = (await house.http.get("/v1/models")).json()["data"]
     assert (base["id"], base["root"], base["parent"], base["max_model_len"]) == ("base", "org/base", None, MAX_LEN)
     assert (sql["id"], sql["root"], sql["parent"], sql["created"]) == ("sql", "sql@3", "base", 1_700_000_000)
-    assert {card["owned_by"] for card in (base, sql)} == {"multiflora"}
+    assert (canary["id"], canary["root"], canary["parent"]) == ("sql@canary", "sql@2", "base")
+    assert {card["owned_by"] for card in (base, sql, canary)} == {"multiflora"}
 
 
 async def test_one_model(house: House) -> None:
-    for name in ("base", "sql", "sql@3"):
-        assert (await house.http.get(f"/v1/models/{name}")).json()["id"] == name
+    for name, root in (("base", "org/base"), ("sql", "sql@3"), ("sql@3", "sql@3")):
+        card = (await house.http.get(f"/v1/models/{name}")).json()
+        assert (card["id"], card["root"]) == (name, root)
     missing = await house.http.get("/v1/models/org/nobody")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 

@@ -50,7 +50,7 @@ async def test_completions(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_models(client: openai.AsyncOpenAI) -> None:
-    assert [model.id async for model in client.models.list()] == ["base", "sql"]
+    assert [model.id async for model in client.models.list()] == ["base", "sql", "sql@canary"]
     assert (await client.models.retrieve("sql")).owned_by == "multiflora"
 
 

@@ -25,7 +25,10 @@ async def test_an_adapter_that_is_not_allowed_does_not_exist(house: House) -> No
     assert tokenized.status_code == 404
     house.services.keys.set_policy(TENANT, allowed_adapters=("s?l",))
     assert (await house.http.post("/v1/completions", json=BODY, headers=key(TENANT))).status_code == 200
-    assert [card["id"] for card in (await house.http.get("/v1/models", headers=key(TENANT))).json()["data"]] == ["sql"]
+    assert [card["id"] for card in (await house.http.get("/v1/models", headers=key(TENANT))).json()["data"]] == [
+        "sql",
+        "sql@canary",
+    ]
 
 
 async def test_requests_per_minute(house: House) -> None:

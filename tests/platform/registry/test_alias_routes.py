@@ -206,7 +206,10 @@ async def test_served_lists_names_that_answer(house):
     await house.adapter("empty")
     await house.admin.put("/adapters/b/aliases/default", json={"split": {"1": 30, "2": 70}}, headers={"If-Match": "*"})
     served = house.registry.served()
-    assert [(row.name, row.version, row.aliases) for row in served] == [("a", 1, ("default",)), ("b", 2, ("default",))]
+    assert [(row.name, row.version, row.aliases) for row in served] == [
+        ("a", 1, {"default": 1}),
+        ("b", 2, {"default": 2}),
+    ]
     assert served[0].digest == house.registry.resolve("a", None).digest
     assert isinstance(served[0].created, int)
 
