@@ -1,0 +1,178 @@
+"""Batched LoRA on all seven modules of Llama 3.1 8B: shrinks, expands, both, and the consumers that expand on the way.
+
+A call does one layer after another, as a step does, on weights that together are larger than the card's L2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+
+from gpu.measure import Row
+from multiflora_kernels.activation import silu_and_mul
+from multiflora_kernels.lora_delta import LoraDelta
+from multiflora_kernels.lora_tiles import LoraTiles, build_tiles, fill_table, static_tiles, table_entries
+from multiflora_kernels.lora_triton import expand_triton_, shrink_triton, shrunk_empty
+from multiflora_kernels.rms_norm import add_rms_norm
+
+_BEYOND_L2 = 256 << 20
+_MOST_LAYERS = 32
+
+Projection = tuple[int, tuple[int, ...]]
+"""Columns of x, and the columns of y of each linear that the projection stacks."""
+
+LLAMA_LAYER: tuple[Projection, ...] = (
+    (4096, (4096, 1024, 1024)),
+    (4096, (4096,)),
+    (4096, (14336, 14336)),
+    (14336, (4096,)),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """adapters of one rank, each with `tokens` tokens."""
+
+    adapters: int
+    tokens: int
+    rank: int
+
+    def __str__(self) -> str:
+        return f"N={self.adapters} tokens={self.tokens} rank={self.rank}"
+
+
+LOADS = [Load(n, tokens, rank) for rank in (16, 64) for n in (1, 8, 32, 64, 128) for tokens in (1, 64)]
+
+
+@dataclass(frozen=True)
+class _Site:
+    a: torch.Tensor
+    b: torch.Tensor
+    offsets: torch.Tensor
+    ranks: torch.Tensor
+    max_rank: int
+    magnitude: None = None
+
+
+class _Product:
+    """One projection of one layer: its adapters, x, y, and the rank values between them."""
+
+    def __init__(
+        self, projection: Projection, load: Load, tiles: LoraTiles, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        k, widths = projection
+        rows, tokens = load.adapters * load.rank, load.adapters * load.tokens
+        offsets = torch.arange(0, rows, load.rank, dtype=torch.int32, device=device)
+        ranks = torch.full_like(offsets, load.rank)
+        highest = -(-load.rank // 16) * 16
+        self.sites = tuple(
+            _Site(*(torch.randn(rows, size, device=device).to(dtype) for size in (k, n)), offsets, ranks, highest)
+            for n in widths
+        )
+        self.columns = tuple(pairwise(accumulate(widths, initial=0)))
+        self.tiles, self.load, self.width = tiles, load, sum(widths)
+        self.x = torch.randn(tokens, k, device=device).to(dtype)
+        self.y = torch.zeros(tokens, self.width, device=device, dtype=dtype)
+        self.values = shrunk_empty(self.x, self.sites, tiles)
+
+    @property
+    def shrink_bytes(self) -> int:
+        """x once, whatever the number of sites."""
+        return self.x.nbytes + sum(site.a.nbytes for site in self.sites)
+
+    @property
+    def expand_bytes(self) -> int:
+        """y is read and written."""
+        return 2 * self.y.nbytes + sum(site.b.nbytes for site in self.sites)
+
+    @property
+    def half_flops(self) -> tuple[float, float]:
+        """Of the shrink and of the expand."""
+        pairs = 2.0 * self.x.shape[0] * self.load.rank
+        return pairs * self.x.shape[1] * len(self.sites), pairs * self.width
+
+    def shrink(self) -> None:
+        shrink_triton(self.x, self.sites, self.tiles, self.values)
+
+    def expand(self) -> None:
+        expand_triton_(self.y, self.values, self.sites, self.columns, self.tiles, None)
+
+    def both(self) -> None:
+        self.shrink()
+        self.expand()
+
+
+class _Work:
+    """The layers of a load."""
+
+    def __init__(
+        self, load: Load, layer: Sequence[Projection], dtype: torch.dtype, device: torch.device, tiles: LoraTiles
+    ) -> None:
+        self.load, self.layer = load, layer
+        weights = load.adapters * load.rank * sum(k * len(n) + sum(n) for k, n in layer) * dtype.itemsize
+        self.layers = max(1, min(_MOST_LAYERS, _BEYOND_L2 // weights)) if device.type == "cuda" else 1
+        self.products = [
+            _Product(projection, load, tiles, dtype, device) for _ in range(self.layers) for projection in layer
+        ]
+
+    def row(self, name: str, kind: Callable[[_Product], None], shrinks: bool, expands: bool) -> Row:
+        num_bytes = sum(shrinks * p.shrink_bytes + expands * p.expand_bytes for p in self.products)
+        flops = sum(shrinks * p.half_flops[0] + expands * p.half_flops[1] for p in self.products)
+        return self._named(name, num_bytes, flops, [partial(kind, product) for product in self.products])
+
+    def folded_rows(self) -> Iterator[Row]:
+        """What a decode graph runs in place of an expand: it reads y anyway. The floor is that of all it does."""
+        gates = [p for p in self.products if len(p.sites) == 2]
+        yield self._named(
+            "lora in the activation",
+            sum(p.expand_bytes - p.y.nbytes // 2 for p in gates),
+            sum(p.half_flops[1] for p in gates),
+            [partial(silu_and_mul, p.y, _delta(p)) for p in gates],
+        )
+        rows = [p for p in self.products if len(p.sites) == 1]
+        weight = torch.ones_like(rows[0].y[0])
+        residual = torch.zeros_like(rows[0].y)
+        yield self._named(
+            "lora in the residual norm",
+            sum(p.expand_bytes + 2 * p.y.nbytes for p in rows),
+            sum(p.half_flops[1] for p in rows),
+            [partial(add_rms_norm, p.y, residual, weight, 1e-5, _delta(p)) for p in rows],
+        )
+
+    def _named(self, name: str, num_bytes: float, flops: float, calls: Sequence[Callable[[], object]]) -> Row:
+        return Row(name, f"{self.load} x{self.layers}", float(num_bytes), flops, lambda: [call() for call in calls])
+
+
+def _delta(product: _Product) -> LoraDelta:
+    product.shrink()
+    return LoraDelta(product.values, product.sites, product.columns, product.tiles)
+
+
+def lora_rows(
+    device: torch.device,
+    layer: Sequence[Projection] = LLAMA_LAYER,
+    loads: Sequence[Load] = LOADS,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Iterator[Row]:
+    """One after another: a row's data is gone when the next is made. With one token, the rows of a graph as well."""
+    for load in loads:
+        starts, slots = [load.tokens * i for i in range(load.adapters + 1)], list(range(load.adapters))
+        work = _Work(load, layer, dtype, device, build_tiles(starts, slots, device))
+        yield work.row("lora shrink", _Product.shrink, shrinks=True, expands=False)
+        yield work.row("lora expand", _Product.expand, shrinks=False, expands=True)
+        yield work.row("lora", _Product.both, shrinks=True, expands=True)
+        del work
+        if load.tokens == 1:
+            tiles = _graph_tiles(starts, slots, device)
+            yield from _Work(load, layer, dtype, device, tiles).folded_rows()
+
+
+def _graph_tiles(starts: list[int], slots: list[int], device: torch.device) -> LoraTiles:
+    table = np.zeros(table_entries(starts[-1], len(slots)), np.int32)
+    fill_table(table, starts, slots, starts[-1])
+    return static_tiles(torch.from_numpy(table).to(device), starts[-1], len(slots))
