@@ -16,8 +16,8 @@ import torch
 from gpu.measure import Row
 from multiflora_kernels.activation import silu_and_mul
 from multiflora_kernels.lora_delta import LoraDelta
+from multiflora_kernels.lora_launch import expand_triton_, shrink_triton, shrunk_empty
 from multiflora_kernels.lora_tiles import LoraTiles, build_tiles, fill_table, static_tiles, table_entries
-from multiflora_kernels.lora_triton import expand_triton_, shrink_triton, shrunk_empty
 from multiflora_kernels.rms_norm import add_rms_norm
 
 _BEYOND_L2 = 256 << 20
@@ -71,12 +71,12 @@ class _Product:
         ranks = torch.full_like(offsets, load.rank)
         highest = -(-load.rank // 16) * 16
         self.sites = tuple(
-            _Site(*(torch.randn(rows, size, device=device).to(dtype) for size in (k, n)), offsets, ranks, highest)
+            _Site(_random(rows, k, dtype, device), _random(rows, n, dtype, device), offsets, ranks, highest)
             for n in widths
         )
         self.columns = tuple(pairwise(accumulate(widths, initial=0)))
         self.tiles, self.load, self.width = tiles, load, sum(widths)
-        self.x = torch.randn(tokens, k, device=device).to(dtype)
+        self.x = _random(tokens, k, dtype, device)
         self.y = torch.zeros(tokens, self.width, device=device, dtype=dtype)
         self.values = shrunk_empty(self.x, self.sites, tiles)
 
@@ -146,6 +146,10 @@ class _Work:
 
     def _named(self, name: str, num_bytes: float, flops: float, calls: Sequence[Callable[[], object]]) -> Row:
         return Row(name, f"{self.load} x{self.layers}", float(num_bytes), flops, lambda: [call() for call in calls])
+
+
+def _random(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.randn(rows, columns, device=device).to(dtype)
 
 
 def _delta(product: _Product) -> LoraDelta:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from .lora_delta import LoraDelta
+from .lora_launch import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant, power_of_two
 from .lora_tiles import DECODE_TILE
-from .lora_triton import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant, power_of_two, rows_share
+from .lora_triton import rows_share
 from .native_library import native_function
-from .triton_runtime import KernelVariant, dot_dtype, jit, tl
+from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
 
 GeluApproximation = Literal["none", "tanh"]
 
@@ -74,7 +75,7 @@ def _gated(gate: tl.tensor, value: tl.tensor, KIND: tl.constexpr, DTYPE: tl.cons
     return (activated * value.to(DTYPE).to(tl.float32)).to(DTYPE)
 
 
-@jit
+@jit_with_varying("items")
 def _gate_lora_kernel(
     out: tl.tensor, x: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor,
     b0: tl.tensor, b1: tl.tensor, ranks0: tl.tensor, ranks1: tl.tensor, width: tl.tensor, x_stride: tl.tensor,

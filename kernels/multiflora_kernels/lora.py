@@ -12,8 +12,8 @@ from typing import Protocol
 
 import torch
 
+from .lora_launch import MAX_SITES, expand_triton_, gather_triton, shrink_triton, shrunk_empty
 from .lora_tiles import LoraTiles, build_tiles, static_tiles
-from .lora_triton import MAX_SITES, expand_triton_, gather_triton, shrink_triton, shrunk_empty
 from .native_library import native_function, pointer
 
 MAX_NATIVE_SITES = 4

@@ -27,8 +27,8 @@ import torch
 
 from .linear import linear
 from .lora import LoraSegments, LoraSite, lora_linear_
+from .lora_launch import MAX_SITES, expand_triton_, shrink_triton, shrunk_empty
 from .lora_tiles import LoraTiles
-from .lora_triton import MAX_SITES, expand_triton_, shrink_triton, shrunk_empty
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,16 @@
 """Batched LoRA on a GPU: shrink to float32 rank values, expand into y. Knows tiles and sites, not who made them.
 
-Two launches for all sites of a projection. A work item is (tile, site, part of K or columns), and a program takes items
-until none is left: the grid is made for the capacity, work follows the adapters present.
+A work item is (tile, site, part of K or columns), and a program takes items until none is left: grids are made for a
+capacity, work follows the adapters present. A program holds 16 rank rows and goes on until its adapter's rank is
+reached, so that ranks of one launch differ freely. A tile of one token (of many adapters, the memory's bandwidth is
+what counts) is multiplied on the plain units, weights streaming through shared memory in 16-byte copies several
+blocks ahead; larger tiles go to tensor cores, so that what is read of the weights serves all their tokens. K is cut
+into parts for enough programs; their shares are summed in a fixed order by whoever reads them, in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
-
-from .lora_tiles import DECODE_TILE, PREFILL_TILE, LoraTiles
-from .triton_runtime import KernelVariant, dot_dtype, jit, tl
-
-if TYPE_CHECKING:
-    from .lora import LoraSite
-
-T = TypeVar("T")
-
-MAX_SITES = 3
-RANKS = 16
-"""Rank rows that a program holds at once; it goes on to the next until its adapter's rank is reached."""
-
-MAX_PROGRAMS = 4096
-_ENOUGH_PROGRAMS = 132
+from .triton_runtime import jit, jit_with_varying, tl
 
 
 @jit
@@ -102,7 +88,7 @@ def _shrink_rows(
     )
 
 
-@jit
+@jit_with_varying("items", "splits")
 def _shrink_kernel(
     h: tl.tensor, x: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor, offsets2: tl.tensor,
     a0: tl.tensor, a1: tl.tensor, a2: tl.tensor, ranks0: tl.tensor, ranks1: tl.tensor, ranks2: tl.tensor,
@@ -274,7 +260,7 @@ def rows_share(
     return total
 
 
-@jit
+@jit_with_varying("items")
 def _expand_kernel(
     y: tl.tensor, h: tl.tensor, tiles: tl.tensor, offsets0: tl.tensor, offsets1: tl.tensor, offsets2: tl.tensor,
     bias: tl.tensor, b0: tl.tensor, b1: tl.tensor, b2: tl.tensor,
@@ -329,7 +315,7 @@ def _expand_kernel(
                 )  # fmt: skip
 
 
-@jit
+@jit_with_varying("items")
 def _gather_kernel(
     h: tl.tensor, token_ids: tl.tensor, tiles: tl.tensor, offsets: tl.tensor, a: tl.tensor, ranks: tl.tensor,
     a_stride: tl.tensor, max_rank: tl.tensor, items: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr,
@@ -348,166 +334,3 @@ def _gather_kernel(
             inside = here[:, None] & (columns < rank)[None, :]
             values = tl.load(a + rows[:, None] + columns[None, :], mask=inside, other=0.0).to(tl.float32)
             tl.store(h + tokens.to(tl.int64)[:, None] * max_rank + columns[None, :], values, mask=inside)
-
-
-def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
-    """Memory for the rank values of x: [splits, T, sites, max_rank] float32."""
-    splits = -(-x.shape[1] // _split_k(x.shape[1], len(sites), tiles))
-    max_rank = max(site.max_rank for site in sites)
-    return torch.empty((splits, x.shape[0], len(sites), max_rank), dtype=torch.float32, device=x.device)
-
-
-def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, h: torch.Tensor) -> None:
-    """x: [T, K], rows contiguous; at most MAX_SITES sites; h from `shrunk_empty`.
-
-    Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
-    """
-    k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
-    split_k = _split_k(k, len(sites), tiles)
-    items = tiles.max_adapter_tiles * splits * len(sites)
-    _shrink_kernel[(min(items, MAX_PROGRAMS),)](
-        h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
-        *_three([s.ranks for s in sites]),
-        k, x.stride(0), max_rank, h.stride(0), split_k, splits, items,
-        SITES=len(sites), DOT=dot_dtype(x.dtype), **_shrink_form(tiles.tile, x.dtype),
-    )  # fmt: skip
-
-
-def expand_triton_(
-    y: torch.Tensor,
-    h: torch.Tensor,
-    sites: Sequence[LoraSite],
-    columns: Sequence[tuple[int, int]],
-    tiles: LoraTiles,
-    bias: torch.Tensor | None,
-) -> None:
-    """y: [T, N] in place, rows contiguous; h of `shrink_triton` for the same sites; site i acts on columns[i]."""
-    widths = [end - first for first, end in columns]
-    dora = sum(1 << i for i, site in enumerate(sites) if site.magnitude is not None)
-    magnitudes = [sites[0].b if site.magnitude is None else site.magnitude for site in sites]
-    run = _columns_of_an_item(sum(widths), tiles)
-    items = tiles.max_adapter_tiles * sum(-(-width // run) for width in widths)
-    _expand_kernel[(min(items, MAX_PROGRAMS),)](
-        y, h, tiles.table, *_three([s.offsets for s in sites]), bias if dora else None,
-        *_three([s.b for s in sites]), *_three([s.ranks for s in sites]), *_three(magnitudes),
-        *_three([first for first, _ in columns]), *_three(widths), y.stride(0), h.shape[3], h.stride(0), items, run,
-        SITES=len(sites), SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]), DORA=dora,
-        HAS_BIAS=dora != 0 and bias is not None, DOT=dot_dtype(sites[0].b.dtype),
-        **_expand_form(tiles.tile, sites[0].b.dtype, dora),
-    )  # fmt: skip
-
-
-def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> torch.Tensor:
-    """token_ids: [T] int64. Returns an embedding's rank values, [1, T, 1, max_rank] float32."""
-    h = torch.empty((1, len(token_ids), 1, site.max_rank), dtype=torch.float32, device=token_ids.device)
-    items = tiles.max_adapter_tiles
-    _gather_kernel[(min(items, MAX_PROGRAMS),)](
-        h, token_ids, tiles.table, site.offsets, site.a, site.ranks, site.a.stride(0), site.max_rank, items,
-        TILE=tiles.tile, RANKS=RANKS, num_warps=2,
-    )  # fmt: skip
-    return h
-
-
-def _split_k(k: int, num_sites: int, tiles: LoraTiles) -> int:
-    """Columns of K that one item multiplies. Few distinct numbers: each is a compiled form of what sums the parts."""
-    if tiles.tile != PREFILL_TILE:
-        return 512 if k <= 8192 else 1024
-    parts = 1 if tiles.max_adapter_tiles * num_sites >= _ENOUGH_PROGRAMS else 4
-    return max(256, -(-k // parts // 64) * 64)
-
-
-def _columns_of_an_item(width: int, tiles: LoraTiles) -> int:
-    """The widest that still leaves enough programs: each reads its token's rank values anew."""
-    for run in (1024, 512):
-        if tiles.max_adapter_tiles * width >= run * 8 * _ENOUGH_PROGRAMS:
-            return run
-    return 256
-
-
-def _shrink_form(tile: int, dtype: torch.dtype) -> dict[str, int]:
-    """Block shapes and launch options, by what the compiler's reports say of registers and shared memory."""
-    if dtype == torch.float32:
-        blocks = {"BLOCK_K": 64 if tile == DECODE_TILE else 32, "TOKEN_K": 256, "STAGES": 2}
-        return blocks | {"TILE": tile, "num_warps": 4, "num_stages": 2}
-    if tile == PREFILL_TILE:
-        return {"TILE": tile, "BLOCK_K": 64, "TOKEN_K": 256, "STAGES": 3, "num_warps": 4, "num_stages": 3}
-    return {"TILE": tile, "BLOCK_K": 256, "TOKEN_K": 256, "STAGES": 4, "num_warps": 4, "num_stages": 3, "maxnreg": 112}
-
-
-def _expand_form(tile: int, dtype: torch.dtype, dora: int) -> dict[str, int]:
-    if dtype == torch.float32:
-        registers = 128 if tile == DECODE_TILE else 240
-        return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 1, "num_warps": 4, "maxnreg": registers}
-    if tile == PREFILL_TILE:
-        return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 2, "num_warps": 4}
-    form = {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 128, "STAGES": 3, "num_warps": 4}
-    return form if dora else form | {"maxnreg": 112}
-
-
-def _three(items: Sequence[T]) -> list[T]:
-    """Kernels take three of everything; what is not there is never looked at."""
-    return [*items, *[items[0]] * (MAX_SITES - len(items))]
-
-
-def power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
-
-
-TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-DTYPES = {name: getattr(tl, str(dtype).removeprefix("torch."), None) for name, dtype in TORCH_DTYPES.items()}
-"""What `dot_dtype` gives a compiled kernel, by the name in a signature; None without Triton."""
-
-
-def kernel_variants() -> Iterator[KernelVariant]:
-    """For the ahead-of-time table: the sites of Llama-3.1-8B; float16 compiles to what bfloat16 does."""
-    for dtype in ("bf16", "fp32"):
-        for tile in (DECODE_TILE, PREFILL_TILE):
-            for sites, k in ((3, 4096), (1, 14336)):
-                yield from _linear_variants(dtype, tile, sites, k)
-        yield _gather_variant(dtype)
-    yield from _linear_variants("fp16", DECODE_TILE, 2, 4096)
-
-
-def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
-    splits = 4 if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
-    dot = DTYPES[dtype]
-    yield kernel_variant(
-        f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",
-        _shrink_kernel,
-        {"h": "*fp32", **dict.fromkeys(["x", "a0", "a1", "a2"], f"*{dtype}")},
-        {"SITES": sites, "DOT": dot, **_shrink_form(tile, TORCH_DTYPES[dtype])},
-    )
-    for dora in (0, (1 << sites) - 1):
-        constants = {"SITES": sites, "SPLITS": splits, "PADDED": power_of_two(splits), "DORA": dora}
-        pointers = dict.fromkeys(["h", "magnitude0", "magnitude1", "magnitude2"], "*fp32")
-        yield kernel_variant(
-            f"lora_expand {dtype} tile={tile} sites={sites} k={k}{' dora' if dora else ''}",
-            _expand_kernel,
-            pointers | dict.fromkeys(["y", "b0", "b1", "b2", "bias"], f"*{dtype}"),
-            constants | {"HAS_BIAS": bool(dora), "DOT": dot} | _expand_form(tile, TORCH_DTYPES[dtype], dora),
-        )
-
-
-def _gather_variant(dtype: str) -> KernelVariant:
-    constants = {"TILE": PREFILL_TILE, "RANKS": RANKS, "num_warps": 2}
-    pointers = {"h": "*fp32", "token_ids": "*i64", "a": f"*{dtype}"}
-    return kernel_variant(f"lora_gather {dtype}", _gather_kernel, pointers, constants)
-
-
-_TABLES = dict.fromkeys(
-    ["tiles", "offsets", "ranks", *(f"{name}{i}" for name in ("offsets", "ranks") for i in range(3))], "*i32"
-)
-_UNALIGNED = frozenset({"splits", "items"})
-
-
-def kernel_variant(name: str, kernel: Any, pointers: Mapping[str, str], values: Mapping[str, Any]) -> KernelVariant:
-    """values: constants in upper case, launch options in lower case. What is no pointer or constant is a number."""
-    types = _TABLES | dict(pointers)
-    return KernelVariant(
-        name,
-        kernel,
-        {argument: "constexpr" if argument.isupper() else types.get(argument, "i32") for argument in kernel.arg_names},
-        {constant: value for constant, value in values.items() if constant.isupper()},
-        _UNALIGNED & set(kernel.arg_names),
-        {option: value for option, value in values.items() if option.islower()},
-    )

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from .lora_delta import LoraDelta
-from .lora_triton import TORCH_DTYPES, kernel_variant, power_of_two, token_share
+from .lora_launch import TORCH_DTYPES, kernel_variant, power_of_two
+from .lora_triton import token_share
 from .native_library import native_function
 from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.kernels.lora_cases import Site, loop, make_site, stacked
 
-from multiflora_kernels import lora_triton
+from multiflora_kernels import lora_launch
 from multiflora_kernels.lora import LoraSegments, lora_embedding_, lora_linear_
 from multiflora_kernels.lora_tiles import build_tiles, fill_table, table_entries
 
@@ -85,8 +85,8 @@ def test_mixed_ranks(kernel_device, dtype, batch, dora):
 
 @pytest.mark.parametrize("batch", [DECODE, PREFILL])
 def test_sums_over_the_parts_of_k_and_columns_in_blocks(kernel_device, batch):
-    sites, columns = stacked(1040, [300, 70], ranks=RANKS)
-    run(kernel_device, torch.float32, segments_on(kernel_device, *batch), 1040, sites, columns)
+    sites, columns = stacked(560, [270, 40], ranks=RANKS)
+    run(kernel_device, torch.float32, segments_on(kernel_device, *batch), 560, sites, columns)
 
 
 def test_bias_and_sites_of_which_only_some_have_magnitudes(kernel_device):
@@ -97,10 +97,10 @@ def test_bias_and_sites_of_which_only_some_have_magnitudes(kernel_device):
 
 
 def test_more_sites_than_one_launch_takes_and_gaps_between_columns(kernel_device):
-    sites, columns = stacked(40, [16, 20, 24, 8, 12], ranks=RANKS)
+    sites, columns = stacked(24, [16, 20, 24, 8], ranks=RANKS)
     segments = segments_on(kernel_device, *DECODE)
-    run(kernel_device, torch.float32, segments, 40, sites, columns)
-    run(kernel_device, torch.float32, segments, 40, [sites[0], sites[2]], [columns[0], columns[2]])
+    run(kernel_device, torch.float32, segments, 24, sites, columns)
+    run(kernel_device, torch.float32, segments, 24, [sites[0], sites[2]], [columns[0], columns[2]])
 
 
 def test_a_slot_may_touch_some_sites_only(kernel_device):
@@ -115,18 +115,18 @@ def test_nobody(kernel_device):
 
 
 def test_few_programs_do_all_items(kernel_device, monkeypatch):
-    monkeypatch.setattr(lora_triton, "MAX_PROGRAMS", 3)
+    monkeypatch.setattr(lora_launch, "MAX_PROGRAMS", 3)
     sites, columns = stacked(600, [300, 20], ranks=RANKS)
     run(kernel_device, torch.float32, segments_on(kernel_device, *DECODE), 600, sites, columns)
 
 
 def test_the_same_bits_again(kernel_device):
-    sites, columns = stacked(1040, [64, 40], ranks=RANKS)
+    sites, columns = stacked(560, [24], ranks=RANKS)
     segments = segments_on(kernel_device, *DECODE)
     results = []
     for _ in range(2):
         torch.manual_seed(1)
-        results.append(run(kernel_device, torch.bfloat16, segments, 1040, sites, columns))
+        results.append(run(kernel_device, torch.bfloat16, segments, 560, sites, columns))
     assert torch.equal(*results)
 
 
