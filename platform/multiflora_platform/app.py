@@ -11,7 +11,16 @@ from multiflora_platform import docs_page, error_pages, health
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.desk import make_desk
-from multiflora_platform.gateway import chat, completions, embeddings, lora_calls, models, response_calls, tokenization
+from multiflora_platform.gateway import (
+    chat,
+    completions,
+    embeddings,
+    lora_calls,
+    models,
+    response_calls,
+    scores,
+    tokenization,
+)
 from multiflora_platform.gateway.bodies import component_schemas
 from multiflora_platform.middleware import BodyLimit, Guard, RequestLog
 from multiflora_platform.registry.document import describe as described
@@ -33,7 +42,8 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.desk = make_desk(app, services)
-    gateway = (chat, completions, response_calls, embeddings, models, tokenization, files, batch_calls, lora_calls)
+    inference = (chat, completions, response_calls, embeddings, scores, models, tokenization)
+    gateway = (*inference, files, batch_calls, lora_calls)
     for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
         app.include_router(router)
     error_pages.install(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -16,8 +17,8 @@ from multiflora_platform.gateway.answers import collect_all
 from multiflora_platform.gateway.bodies import body_schema, read_body
 from multiflora_platform.gateway.errors import unsupported
 from multiflora_platform.gateway.generation import Generation
-from multiflora_platform.gateway.prompts import output_length, text_prompts, truncate
-from multiflora_platform.gateway.requests import EmbeddingRequest
+from multiflora_platform.gateway.prompts import Prompt, output_length, text_prompts, truncate
+from multiflora_platform.gateway.requests import EmbeddingRequest, PoolingRequest
 from multiflora_platform.gateway.responses import Embedding, EmbeddingList, EmbeddingUsage, encode
 from multiflora_platform.gateway.streaming import until_disconnect
 
@@ -32,23 +33,34 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
         raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
     admission = Admission(request, principal, body)
     try:
-        generations = await _start(admission, body)
+        generations = await start_embeddings(admission, body, ("input", body.input))
         await until_disconnect(request, collect_all(generations))
         return Response(encode(_answer(admission, body, generations)), media_type="application/json")
     finally:
         admission.close()
 
 
-async def _start(admission: Admission, body: EmbeddingRequest) -> list[Generation]:
+async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: tuple[str, Prompt]) -> list[Generation]:
+    """inputs: (the request's parameter, its texts or ids); their prompts follow each other. Raises ApiError."""
     services = admission.services
     model, limit = services.model, services.max_model_len
     prompts = []
     special = body.add_special_tokens is not False
-    for ids in await text_prompts("input", body.input, special, model.tokenizer, model.vocab_size):
-        ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
-        output_length(len(ids), 0, None, limit, ("input", "input"))
-        prompts.append((ids, SamplingParams(max_tokens=0)))
+    for param, texts in inputs:
+        for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size):
+            ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
+            output_length(len(ids), 0, None, limit, (param, param))
+            prompts.append((ids, SamplingParams(max_tokens=0)))
     return admission.start(prompts, pooling=body.pooling or "last")
+
+
+def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:
+    """The prompt's embedding, of length one."""
+    vector = _raw_vector(generation)
+    unit: npt.NDArray[np.float32] = (vector / max(float(np.linalg.norm(vector.astype(np.float64))), 1e-12)).astype(
+        "<f4"
+    )
+    return unit
 
 
 def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Generation]) -> EmbeddingList:
@@ -63,11 +75,13 @@ def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Gene
 
 
 def _vector(generation: Generation, body: EmbeddingRequest) -> list[float] | str:
-    assert generation.embedding is not None, "a pooling request ends with its embedding"
-    vector = np.frombuffer(generation.embedding, "<f4")
-    if body.normalize is not False:
-        vector = (vector / max(float(np.linalg.norm(vector.astype(np.float64))), 1e-12)).astype("<f4")
+    vector = _raw_vector(generation) if body.normalize is False else unit_vector(generation)
     if body.encoding_format == "base64":
         return base64.b64encode(vector.tobytes()).decode()
     numbers: list[float] = vector.tolist()
     return numbers
+
+
+def _raw_vector(generation: Generation) -> npt.NDArray[np.float32]:
+    assert generation.embedding is not None, "a pooling request ends with its embedding"
+    return np.frombuffer(generation.embedding, "<f4")

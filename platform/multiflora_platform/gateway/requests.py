@@ -130,16 +130,25 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     web_search_options: Any = None
 
 
-class EmbeddingRequest(EngineRequest, kw_only=True, frozen=True):
-    """input: a string, token ids, or a list of either. pooling: of the last token (the default) or the mean of all.
+class PoolingRequest(EngineRequest, kw_only=True, frozen=True):
+    """What asks for vectors. pooling: of the last token (the default) or the mean of all."""
 
-    normalize: to length one, unless false.
-    """
+    pooling: Literal["last", "mean"] | None = None
+
+
+class ScoreRequest(PoolingRequest, kw_only=True, frozen=True):
+    """text_1: one text, or as many as text_2."""
+
+    text_1: str | list[str]
+    text_2: str | list[str]
+
+
+class EmbeddingRequest(PoolingRequest, kw_only=True, frozen=True):
+    """input: a string, token ids, or a list of either. normalize: to length one, unless false."""
 
     input: str | list[str | int | list[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
-    pooling: Literal["last", "mean"] | None = None
     normalize: bool | None = None
 
 
@@ -188,6 +197,7 @@ BODIES = (
     CompletionRequest,
     ChatRequest,
     EmbeddingRequest,
+    ScoreRequest,
     TokenizeRequest,
     DetokenizeRequest,
     BatchRequest,

@@ -169,3 +169,18 @@ class EmbeddingList(msgspec.Struct, kw_only=True):
     model: str
     data: list[Embedding]
     usage: EmbeddingUsage
+
+
+class Score(msgspec.Struct, kw_only=True):
+    object: str = "score"
+    index: int
+    score: float
+
+
+class ScoreList(msgspec.Struct, kw_only=True):
+    id: str
+    object: str = "list"
+    created: int
+    model: str
+    data: list[Score]
+    usage: EmbeddingUsage

@@ -70,3 +70,24 @@ async def test_refusals(house: House, fields: dict[str, Any], param: str, code: 
 async def test_an_unknown_model_is_a_404(house: House) -> None:
     response = await house.post("/v1/embeddings", {"model": "nobody", "input": "a"})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_scores_are_cosines_of_pairs(house: House) -> None:
+    body = {"model": "sql", "text_1": "ab", "text_2": ["c", "de"]}
+    answer = (await house.post("/v1/score", body)).json()
+    assert [(row["object"], row["index"]) for row in answer["data"]] == [("score", 0), ("score", 1)]
+    assert [row["score"] for row in answer["data"]] == pytest.approx([1, 1])
+    assert answer["usage"]["prompt_tokens"] == 5
+    assert len(house.engine.requests) == 3
+    pairs = (await house.post("/v1/score", {**body, "text_1": ["a", "b"]})).json()
+    assert len(pairs["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"text_2": []}, "text_2"), ({"text_1": ["a", "b", "c"]}, "text_2"), ({"text_1": ""}, "text_1")],
+)
+async def test_scores_need_pairs(house: House, fields: dict[str, Any], param: str) -> None:
+    response = await house.post("/v1/score", {"model": "sql", "text_1": "a", "text_2": ["b", "c"], **fields})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert not house.engine.requests
