@@ -1,6 +1,7 @@
 """Unpacking an uploaded adapter: .zip, .tar or .tar.gz. Torch-free.
 
-Every member is looked at before the first byte is unpacked, and only the two files of an adapter are ever written.
+Every member is looked at before the first byte is unpacked, and only the two files of an adapter and its README.md are
+ever written.
 Knows nothing of what is in those files.
 """
 
@@ -20,7 +21,7 @@ from typing import IO, Protocol
 
 from multiflora_adapters.bounded_reader import BoundedReader, ReadLimitError
 from multiflora_adapters.lora_config import CONFIG_NAME, MAX_CONFIG_BYTES
-from multiflora_adapters.manifest import ARTIFACT_FILES
+from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_adapters.report import shown
 from multiflora_adapters.tensor_file import WEIGHTS_NAME
 
@@ -52,7 +53,7 @@ class _Opened(Protocol):
 
 
 def unpack_adapter(archive: Path, destination: Path, max_bytes: int) -> None:
-    """Write adapter_config.json and adapter_model.safetensors of `archive` to the folder `destination`.
+    """Write adapter_config.json, adapter_model.safetensors and a README.md of `archive` to the folder `destination`.
 
     Other regular files are left out. max_bytes: limit on all members together, unpacked. Raises ArchiveError for
     everything that is unsafe, damaged, too large or missing; then no file is left in `destination`.
@@ -181,7 +182,7 @@ def _check_count(members: int) -> None:
 
 
 def _choose(members: list[_Member], max_bytes: int) -> dict[str, tuple[int, int]]:
-    """File name -> (index, size) of the adapter's two files, after all members were found harmless."""
+    """File name -> (index, size) of the files to write, after all members were found harmless."""
     paths = [_safe_path(member) for member in members]
     _refuse_duplicates(paths)
     if sum(member.size for member in members) > max_bytes:
@@ -193,7 +194,7 @@ def _choose(members: list[_Member], max_bytes: int) -> dict[str, tuple[int, int]
         raise ArchiveError(f"The archive lacks {' and '.join(missing)}{_pickle_note(files, folder)}.")
     if files[folder / CONFIG_NAME][1] > MAX_CONFIG_BYTES:
         raise ArchiveError(f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes.")
-    return {name: files[folder / name] for name in ARTIFACT_FILES}
+    return {name: files[folder / name] for name in (*ARTIFACT_FILES, CARD_NAME) if folder / name in files}
 
 
 def _safe_path(member: _Member) -> PurePosixPath:

@@ -16,6 +16,8 @@ from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, TensorFile, read_tensor_file
 
 ARTIFACT_FILES = (CONFIG_NAME, WEIGHTS_NAME)
+# The model card: for people, no part of the identity, and never required.
+CARD_NAME = "README.md"
 _HASH_BYTES = 1 << 20
 
 

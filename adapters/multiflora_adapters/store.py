@@ -29,7 +29,7 @@ class ArtifactStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._remove_abandoned()
+        self.remove_abandoned(_ABANDONED_SECONDS)
 
     def add(self, folder: Path) -> AdapterManifest:
         """Copy both files of `folder` byte for byte; adding known content again changes nothing (or mends it).
@@ -67,10 +67,22 @@ class ArtifactStore:
 
     def remove(self, digest: str) -> None:
         """Forget an artifact; an unknown digest is no error. It vanishes at once, also for a concurrent reader."""
+        aside = self.set_aside(digest)
+        if aside is not None:
+            self.discard(aside)
+
+    def set_aside(self, digest: str) -> Path | None:
+        """Take the artifact out of the store with one rename, for `discard` to delete; None: there is none."""
         aside = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.rename(self.path(digest), aside)
-            _sync_folder(self._root)
+        except FileNotFoundError:
+            return None
+        return aside
+
+    def discard(self, aside: Path) -> None:
+        """Delete what `set_aside` took out. Blocks for as long as the disk takes."""
+        _sync_folder(self._root)
         shutil.rmtree(aside, ignore_errors=True)
 
     def digests(self) -> list[str]:
@@ -95,11 +107,12 @@ class ArtifactStore:
         _sync_folder(self._root)
         return True
 
-    def _remove_abandoned(self) -> None:
-        """Clear what a crash left behind; younger folders may belong to a process that is adding right now."""
+    def remove_abandoned(self, older_than: float) -> None:
+        """Clear what a crash left behind. older_than: seconds; younger folders may belong to a process that is adding
+        right now, so 0 is for the only process."""
         for entry in self._root.glob(f"{_TEMPORARY_PREFIX}*"):
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                if time.time() - entry.stat().st_mtime >= older_than:
                     shutil.rmtree(entry, ignore_errors=True)
 
 

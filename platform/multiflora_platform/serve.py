@@ -30,6 +30,7 @@ from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.banner import Banner, KeySource
 from multiflora_platform.cli.errors import CommandError, ExitCode
 from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
+from multiflora_platform.gateway.evaluation import EvalAnswers
 from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
@@ -191,6 +192,7 @@ async def _parts(
         keys = await KeyStore.open(
             registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
+        registry.follower.subscribe(keys.follow)
         stack.push_async_callback(keys.close)
         webhooks = Webhooks(registry.database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()
@@ -202,7 +204,6 @@ async def _parts(
             engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
             on_progress=display.update,
         )
-        registry.attach(EngineLink(engine))
         tracing = None
         if settings.otlp_traces_endpoint is not None:
             tracing = Tracing.open(settings.otlp_traces_endpoint)
@@ -229,6 +230,7 @@ async def _parts(
             webhooks=webhooks,
             seeding=True,
         )
+        registry.attach(EngineLink(engine), EvalAnswers(services).answer)
         registry.warm_up.run_prompts = PromptWarmer(services).run
         await engine.start()
         stack.push_async_callback(engine.stop)

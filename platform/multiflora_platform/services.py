@@ -137,7 +137,7 @@ class Services:
         Past patience (seconds) the rest end with an error, a stream with its error frame.
         """
         self.draining = True
-        self.registry.feed.stop()
+        self.registry.stop_feeds()
         if not await self._wait_idle(patience):
             _log.warning("%d prompts were cut off by the shutdown", len(self.active))
             for generation in list(self.active):

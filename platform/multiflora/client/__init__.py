@@ -13,6 +13,7 @@ from multiflora.client.transport import ApiProblem
 from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
 from multiflora_platform.registry.rollout_bodies import NewRollout, RolloutPatch
+from multiflora_platform.registry.version_details import Eval, Lineage, VersionPatch
 from multiflora_platform.webhooks.bodies import NewWebhook, WebhookPatch
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "ApiProblem",
     "AsyncClient",
     "Client",
+    "Eval",
     "KeyRotation",
+    "Lineage",
     "NewAdapter",
     "NewKey",
     "NewRollout",
@@ -29,6 +32,7 @@ __all__ = [
     "NewWebhook",
     "RolloutPatch",
     "TenantPatch",
+    "VersionPatch",
     "VersionSource",
     "WebhookPatch",
 ]

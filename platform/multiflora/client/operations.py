@@ -10,6 +10,7 @@ from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant,
 from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
 from multiflora_platform.registry.rollout_bodies import NewRollout, Rollout, RolloutPage, RolloutPatch
+from multiflora_platform.registry.version_details import VersionPatch
 from multiflora_platform.registry.views import (
     Adapter,
     AdapterPage,
@@ -17,8 +18,11 @@ from multiflora_platform.registry.views import (
     AliasHistory,
     AliasPage,
     AuditPage,
+    Card,
     CommandDone,
     EventPage,
+    Job,
+    JobPage,
     ReplicaPage,
     ValidationReport,
     Version,
@@ -79,7 +83,13 @@ class Client(Transport):
         return self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
 
     def add_version(
-        self, name: str, body: VersionSource, *, promote: bool = False, idempotency_key: str | None = None
+        self,
+        name: str,
+        body: VersionSource,
+        *,
+        promote: bool = False,
+        idempotency_key: str | None = None,
+        prefer: str | None = None,
     ) -> Version:
         """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
         return self.call(
@@ -87,23 +97,104 @@ class Client(Transport):
             f"/adapters/{quoted(name)}/versions",
             Version,
             query={"promote": promote},
-            headers={"idempotency-key": idempotency_key},
+            headers={"idempotency-key": idempotency_key, "prefer": prefer},
             body=body,
         )
 
-    def list_versions(self, name: str, *, limit: int = 50, page_token: str | None = None) -> VersionPage:
-        """Newest first."""
+    def list_versions(
+        self,
+        name: str,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        q: str | None = None,
+        tag: str | None = None,
+        state: Literal["pending", "fetching", "validating", "ready", "rejected", "archived"] | None = None,
+        dataset: str | None = None,
+        training_run: str | None = None,
+        parent: str | None = None,
+        digest: str | None = None,
+        deleted: bool = False,
+    ) -> VersionPage:
+        """Newest first. `deleted` shows those, too, that can be restored."""
         return self.call(
-            "GET", f"/adapters/{quoted(name)}/versions", VersionPage, query={"limit": limit, "page_token": page_token}
+            "GET",
+            f"/adapters/{quoted(name)}/versions",
+            VersionPage,
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "q": q,
+                "tag": tag,
+                "state": state,
+                "dataset": dataset,
+                "training_run": training_run,
+                "parent": parent,
+                "digest": digest,
+                "deleted": deleted,
+            },
+        )
+
+    def search_versions(
+        self,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        q: str | None = None,
+        tag: str | None = None,
+        state: Literal["pending", "fetching", "validating", "ready", "rejected", "archived"] | None = None,
+        dataset: str | None = None,
+        training_run: str | None = None,
+        parent: str | None = None,
+        digest: str | None = None,
+        deleted: bool = False,
+    ) -> VersionPage:
+        """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
+        return self.call(
+            "GET",
+            "/versions",
+            VersionPage,
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "q": q,
+                "tag": tag,
+                "state": state,
+                "dataset": dataset,
+                "training_run": training_run,
+                "parent": parent,
+                "digest": digest,
+                "deleted": deleted,
+            },
         )
 
     def get_version(self, name: str, number: str) -> Version:
         """Get version."""
         return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
 
+    def change_version(self, name: str, number: str, body: VersionPatch) -> Version:
+        """Description, tags, lineage; the content of a version never changes."""
+        return self.call("PATCH", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, body=body)
+
+    def delete_version(self, name: str, number: str) -> Version:
+        """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
+        return self.call("DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+
+    def restore_version(self, name: str, number: str) -> Version:
+        """Undo its deletion."""
+        return self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore", Version)
+
+    def purge_version(self, name: str, number: str) -> None:
+        """Remove a deleted version for good, and its artifact unless another version has the same content."""
+        self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None)
+
     def get_validation(self, name: str, number: str) -> ValidationReport:
-        """What the checks said, row by row."""
+        """What the checks said, row by row, and what the evals answered."""
         return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/validation", ValidationReport)
+
+    def get_card(self, name: str, number: str) -> Card:
+        """The model card: README.md as markdown, as sanitised HTML, and its front matter."""
+        return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/card", Card)
 
     def list_aliases(self, name: str) -> AliasPage:
         """List aliases."""
@@ -204,6 +295,30 @@ class Client(Transport):
             Rollout,
             headers={"if-match": if_match},
         )
+
+    def list_jobs(
+        self,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
+        adapter: str | None = None,
+    ) -> JobPage:
+        """Newest first."""
+        return self.call(
+            "GET",
+            "/jobs",
+            JobPage,
+            query={"limit": limit, "page_token": page_token, "state": state, "adapter": adapter},
+        )
+
+    def get_job(self, job_id: str) -> Job:
+        """The job; its progress as it goes on when Accept asks for text/event-stream."""
+        return self.call("GET", f"/jobs/{quoted(job_id)}", Job)
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Its version is rejected; 409 when the job has ended."""
+        return self.call("POST", f"/jobs/{quoted(job_id)}:cancel", Job)
 
     def list_replicas(self) -> ReplicaPage:
         """Each engine process: pid, state, and which adapters it holds where."""
@@ -372,7 +487,13 @@ class AsyncClient(AsyncTransport):
         return await self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
 
     async def add_version(
-        self, name: str, body: VersionSource, *, promote: bool = False, idempotency_key: str | None = None
+        self,
+        name: str,
+        body: VersionSource,
+        *,
+        promote: bool = False,
+        idempotency_key: str | None = None,
+        prefer: str | None = None,
     ) -> Version:
         """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
         return await self.call(
@@ -380,25 +501,106 @@ class AsyncClient(AsyncTransport):
             f"/adapters/{quoted(name)}/versions",
             Version,
             query={"promote": promote},
-            headers={"idempotency-key": idempotency_key},
+            headers={"idempotency-key": idempotency_key, "prefer": prefer},
             body=body,
         )
 
-    async def list_versions(self, name: str, *, limit: int = 50, page_token: str | None = None) -> VersionPage:
-        """Newest first."""
+    async def list_versions(
+        self,
+        name: str,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        q: str | None = None,
+        tag: str | None = None,
+        state: Literal["pending", "fetching", "validating", "ready", "rejected", "archived"] | None = None,
+        dataset: str | None = None,
+        training_run: str | None = None,
+        parent: str | None = None,
+        digest: str | None = None,
+        deleted: bool = False,
+    ) -> VersionPage:
+        """Newest first. `deleted` shows those, too, that can be restored."""
         return await self.call(
-            "GET", f"/adapters/{quoted(name)}/versions", VersionPage, query={"limit": limit, "page_token": page_token}
+            "GET",
+            f"/adapters/{quoted(name)}/versions",
+            VersionPage,
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "q": q,
+                "tag": tag,
+                "state": state,
+                "dataset": dataset,
+                "training_run": training_run,
+                "parent": parent,
+                "digest": digest,
+                "deleted": deleted,
+            },
+        )
+
+    async def search_versions(
+        self,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        q: str | None = None,
+        tag: str | None = None,
+        state: Literal["pending", "fetching", "validating", "ready", "rejected", "archived"] | None = None,
+        dataset: str | None = None,
+        training_run: str | None = None,
+        parent: str | None = None,
+        digest: str | None = None,
+        deleted: bool = False,
+    ) -> VersionPage:
+        """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
+        return await self.call(
+            "GET",
+            "/versions",
+            VersionPage,
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "q": q,
+                "tag": tag,
+                "state": state,
+                "dataset": dataset,
+                "training_run": training_run,
+                "parent": parent,
+                "digest": digest,
+                "deleted": deleted,
+            },
         )
 
     async def get_version(self, name: str, number: str) -> Version:
         """Get version."""
         return await self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
 
+    async def change_version(self, name: str, number: str, body: VersionPatch) -> Version:
+        """Description, tags, lineage; the content of a version never changes."""
+        return await self.call("PATCH", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, body=body)
+
+    async def delete_version(self, name: str, number: str) -> Version:
+        """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
+        return await self.call("DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+
+    async def restore_version(self, name: str, number: str) -> Version:
+        """Undo its deletion."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore", Version)
+
+    async def purge_version(self, name: str, number: str) -> None:
+        """Remove a deleted version for good, and its artifact unless another version has the same content."""
+        await self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None)
+
     async def get_validation(self, name: str, number: str) -> ValidationReport:
-        """What the checks said, row by row."""
+        """What the checks said, row by row, and what the evals answered."""
         return await self.call(
             "GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/validation", ValidationReport
         )
+
+    async def get_card(self, name: str, number: str) -> Card:
+        """The model card: README.md as markdown, as sanitised HTML, and its front matter."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}/card", Card)
 
     async def list_aliases(self, name: str) -> AliasPage:
         """List aliases."""
@@ -505,6 +707,30 @@ class AsyncClient(AsyncTransport):
             Rollout,
             headers={"if-match": if_match},
         )
+
+    async def list_jobs(
+        self,
+        *,
+        limit: int = 50,
+        page_token: str | None = None,
+        state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
+        adapter: str | None = None,
+    ) -> JobPage:
+        """Newest first."""
+        return await self.call(
+            "GET",
+            "/jobs",
+            JobPage,
+            query={"limit": limit, "page_token": page_token, "state": state, "adapter": adapter},
+        )
+
+    async def get_job(self, job_id: str) -> Job:
+        """The job; its progress as it goes on when Accept asks for text/event-stream."""
+        return await self.call("GET", f"/jobs/{quoted(job_id)}", Job)
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Its version is rejected; 409 when the job has ended."""
+        return await self.call("POST", f"/jobs/{quoted(job_id)}:cancel", Job)
 
     async def list_replicas(self) -> ReplicaPage:
         """Each engine process: pid, state, and which adapters it holds where."""

@@ -27,7 +27,7 @@ from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound
 from multiflora_platform.registry.names import check_name
-from multiflora_platform.registry.tables import Key, Tenant
+from multiflora_platform.registry.tables import Event, Key, Tenant
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
@@ -65,6 +65,11 @@ class KeyStore:
     async def reload(self) -> None:
         """Look at the database again, for what another process has changed."""
         await self._directory.reload()
+
+    async def follow(self, events: Sequence[Event]) -> None:
+        """Another process's events (Follower.subscribe)."""
+        if any(event.type.startswith(("key.", "tenant.")) for event in events):
+            await self.reload()
 
     async def bootstrap(self) -> str | None:
         """An admin key where there is none at all, to be shown this once; otherwise None.

@@ -8,7 +8,9 @@ import os
 import secrets
 from pathlib import Path
 
-from multiflora_platform.registry.database import private_folder
+from multiflora_platform.registry.connections import private_folder
+
+SECRET_NAME = "secret"
 
 
 class Secret:
@@ -20,7 +22,7 @@ class Secret:
     @classmethod
     def load(cls, data_dir: Path) -> Secret:
         """Read data_dir/secret, or make it; of two processes that make it at once, both use the first's."""
-        path = private_folder(data_dir) / "secret"
+        path = private_folder(data_dir) / SECRET_NAME
         if not path.exists():
             _publish(path, secrets.token_hex(32))
         path.chmod(0o600)

@@ -9,17 +9,30 @@ from multiflora_platform.registry.artifacts import Artifacts
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import AdapterExists
+from multiflora_platform.registry.job_changes import cancel_all
+from multiflora_platform.registry.job_runner import JobRunner
 from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.snapshot import AdapterEntry
+from multiflora_platform.registry.staging import Scratch
 
 
 class AdapterChanges:
     """reserved_names: the base model's, which no adapter may take."""
 
-    def __init__(self, database: Database, live: Live, artifacts: Artifacts, reserved_names: Collection[str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        live: Live,
+        artifacts: Artifacts,
+        runner: JobRunner,
+        scratch: Scratch,
+        reserved_names: Collection[str],
+    ) -> None:
         self._database = database
         self._live = live
         self._artifacts = artifacts
+        self._runner = runner
+        self._scratch = scratch
         self._reserved = frozenset(reserved_names)
 
     async def create(self, name: str, fields: AdapterFields, actor: str, owner: str | None = None) -> AdapterEntry:
@@ -45,10 +58,15 @@ class AdapterChanges:
     async def remove(self, name: str, actor: str) -> None:
         """The name is a 404 and free again; artifacts that nobody else names go when their last request ends."""
 
-        async def work(change: Change) -> list[str]:
+        async def work(change: Change) -> tuple[list[str], list[str]]:
+            ended = await cancel_all(change, await catalog.require(change.session, name))
             digests = await catalog.remove(change, name)
             self._live.drop(change, name)
-            return digests
+            return digests, ended
 
-        for digest in await self._database.write(actor, work):
+        digests, ended = await self._database.write(actor, work)
+        for job_id in ended:
+            self._runner.stopped(job_id)
+            await self._scratch.remove(job_id)
+        for digest in digests:
             self._artifacts.collect_soon(digest)

@@ -11,17 +11,19 @@ from starlette.requests import Request
 
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from multiflora_platform.registry.version_details import Eval, Lineage, VersionDetails
 
 MAX_JSON_BYTES = 1 << 20
 # Those that routes read, by name.
-BODIES: dict[str, type[Body]] = {}
+_REFERENCE = "#/components/schemas/{name}"
+BODIES: dict[str, type[msgspec.Struct]] = {}
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pass
 
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound=msgspec.Struct)
 
 
 class NewAdapter(Body, frozen=True):
@@ -55,7 +57,18 @@ class AdapterPatch(Body, frozen=True):
 
 
 class VersionSource(Body, frozen=True):
+    """Beside the source, what VersionDetails has."""
+
     source: str
+    description: str = ""
+    tags: list[str] = []
+    lineage: Lineage = Lineage()
+    evals: list[Eval] = []
+
+    @property
+    def details(self) -> VersionDetails:
+        """Raises InvalidRequest."""
+        return VersionDetails(self.description, self.tags, self.lineage, self.evals).check()
 
 
 class AliasTarget(Body, frozen=True):
@@ -107,13 +120,18 @@ async def read_json(request: Request, body_type: type[B]) -> B:
         raise InvalidRequest(f"The body is not valid JSON: {error}.", pointer="") from None
 
 
-def schema(body_type: type[Body]) -> dict[str, Any]:
+def schema(body_type: type[msgspec.Struct]) -> dict[str, Any]:
     """`openapi_extra` of a route that reads this body itself."""
     BODIES[body_type.__name__] = body_type
-    (_,), components = msgspec.json.schema_components([body_type], ref_template="#/{name}")
+    (_,), components = msgspec.json.schema_components([body_type], ref_template=_REFERENCE)
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": components[body_type.__name__]}}}
     }
+
+
+def body_schemas() -> dict[str, Any]:
+    """Components for the OpenAPI document: of all bodies that routes read, with the types inside them."""
+    return msgspec.json.schema_components(BODIES.values(), ref_template=_REFERENCE)[1]
 
 
 def _pointer(message: str, path: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.database import Change
@@ -33,22 +33,22 @@ class AdapterFields:
     def __post_init__(self) -> None:
         """Raises InvalidRequest."""
         for name in ("description", "demo_prompt"):
-            _check_text(getattr(self, name) or "", MAX_TEXT, f"/{name}")
+            check_text(getattr(self, name) or "", MAX_TEXT, f"/{name}")
         if len(self.warmup_prompts or ()) > MAX_WARMUP_PROMPTS:
             raise InvalidRequest(f"At most {MAX_WARMUP_PROMPTS} prompts warm up.", pointer="/warmup_prompts")
         for index, prompt in enumerate(self.warmup_prompts or ()):
             if not prompt:
                 raise InvalidRequest("A prompt has at least one character.", pointer=f"/warmup_prompts/{index}")
-            _check_text(prompt, MAX_TEXT, f"/warmup_prompts/{index}")
+            check_text(prompt, MAX_TEXT, f"/warmup_prompts/{index}")
         if len(self.tags or ()) > MAX_TAGS:
             raise InvalidRequest(f"An adapter has at most {MAX_TAGS} tags.", pointer="/tags")
         for index, tag in enumerate(self.tags or ()):
             if not tag:
                 raise InvalidRequest("A tag has at least one character.", pointer=f"/tags/{index}")
-            _check_text(tag, 64, f"/tags/{index}")
+            check_text(tag, 64, f"/tags/{index}")
 
 
-def _check_text(text: str, limit: int, pointer: str) -> None:
+def check_text(text: str, limit: int, pointer: str) -> None:
     if len(text) > limit:
         raise InvalidRequest(f"The text is longer than {limit} characters.", pointer=pointer)
     if "\0" in text:  # PostgreSQL holds no such text
@@ -126,13 +126,24 @@ async def _find(session: AsyncSession, name: str) -> Adapter | None:
 
 
 async def live_digests(session: AsyncSession) -> set[str]:
-    """Digests that a ready version of a live adapter names; their artifacts must stay."""
-    query = (
+    """Digests of artifacts that must stay: those that a version of a live adapter names, unless it was refused.
+
+    Versions that are being made count, and deleted ones until they are purged.
+    """
+    return {digest for digest in await session.scalars(_needed()) if digest}
+
+
+async def is_needed(session: AsyncSession, digest: str) -> bool:
+    """Whether the digest's artifact must stay."""
+    return await session.scalar(_needed().where(Version.digest == digest).limit(1)) is not None
+
+
+def _needed() -> Select[str | None]:
+    return (
         select(Version.digest)
         .join(Adapter, Adapter.id == Version.adapter_id)
-        .where(Adapter.deleted_at.is_(None), Version.state == "ready", Version.digest.is_not(None))
+        .where(Adapter.deleted_at.is_(None), Version.digest.is_not(None), Version.state != "rejected")
     )
-    return {digest for digest in await session.scalars(query) if digest}
 
 
 async def load_entries(session: AsyncSession, base_digest: str, name: str | None = None) -> list[AdapterEntry]:

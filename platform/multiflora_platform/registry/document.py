@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from multiflora_platform.registry.answers import answer_schemas
+from multiflora_platform.registry.bodies import body_schemas
 
 PROBLEM = {
     "type": "object",
@@ -33,7 +34,7 @@ def operation_id(route: APIRoute) -> str:
 def describe(document: dict[str, Any]) -> dict[str, Any]:
     """Completes what FastAPI has found out by itself; in place."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update({**answer_schemas(), "Problem": PROBLEM})
+    schemas.update({**body_schemas(), **answer_schemas(), "Problem": PROBLEM})
     for path, methods in document["paths"].items():
         for operation in methods.values():
             operation["responses"].pop("422", None)

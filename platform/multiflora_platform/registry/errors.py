@@ -9,8 +9,10 @@
     ├── SourceNotFound 404          ├── TenantExists 409         ├── PreconditionRequired 428
     ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── CommandFailed 502
     ├── VersionNotFound 404         ├── RolloutConflict 409      ├── Unavailable 503
-    ├── TargetRefused 403           ├── NothingToRollBack 409    └── InsufficientStorage 507
-    └── SourceUnreachable 502       └── WebhookNotFound 404
+    ├── TargetRefused 403           ├── NothingToRollBack 409    ├── InsufficientStorage 507
+    ├── JobNotFound 404             ├── VersionInUse 409         ├── JobEnded 409
+    └── SourceUnreachable 502       ├── NotDeleted 409           ├── JobCancelled 409
+                                    └── WebhookNotFound 404
 
 DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
 """
@@ -86,6 +88,10 @@ class RolloutConflict(RegistryError):
     status, slug, title = 409, "rollout-conflict", "The alias is not free for this rollout"
 
 
+class JobNotFound(RegistryError):
+    status, slug, title = 404, "job-not-found", "No such job"
+
+
 class TenantNotFound(RegistryError):
     status, slug, title = 404, "tenant-not-found", "No such tenant"
 
@@ -112,6 +118,22 @@ class TenantExists(RegistryError):
 
 class VersionNotReady(RegistryError):
     status, slug, title = 409, "version-not-ready", "The version cannot be served"
+
+
+class VersionInUse(RegistryError):
+    status, slug, title = 409, "version-in-use", "An alias points to the version"
+
+
+class NotDeleted(RegistryError):
+    status, slug, title = 409, "not-deleted", "Only a deleted version can be restored or purged"
+
+
+class JobEnded(RegistryError):
+    status, slug, title = 409, "job-ended", "The job has ended"
+
+
+class JobCancelled(RegistryError):
+    status, slug, title = 409, "job-cancelled", "The job was cancelled"
 
 
 class NothingToRollBack(RegistryError):

@@ -5,10 +5,15 @@ Every change of an adapter calls `touch` inside its transaction. Does not know w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from multiflora_platform.registry import catalog
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.registry.snapshot import AdapterEntry, Snapshot
+from multiflora_platform.registry.tables import Event
 
 
 class Live:
@@ -29,7 +34,7 @@ class Live:
     async def touch(self, change: Change, name: str) -> None:
         """The adapter's entry as this transaction leaves it becomes visible with the commit."""
         await change.session.flush()
-        entries = await catalog.load_entries(change.session, self._base_digest, name)
+        entries = await self._load(change.session, name)
         change.after_commit.append(lambda: self.swap(self.snapshot.replaced(*entries)))
 
     def drop(self, change: Change, name: str) -> None:
@@ -39,7 +44,19 @@ class Live:
     def swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
 
+    async def follow(self, events: Sequence[Event]) -> None:
+        """Others' events: their adapters are read anew, those that are gone are dropped."""
+        names = {event.adapter for event in events if event.adapter is not None}
+        async with self._database.read() as session:
+            found = [entry for name in sorted(names) for entry in await self._load(session, name)]
+        gone = names - {entry.name for entry in found}
+        kept = {name: entry for name, entry in self.snapshot.adapters.items() if name not in gone}
+        self.swap(Snapshot({**kept, **{entry.name: entry for entry in found}}))
+
+    async def _load(self, session: AsyncSession, name: str | None = None) -> list[AdapterEntry]:
+        return await catalog.load_entries(session, self._base_digest, name)
+
     async def reload(self) -> None:
         async with self._database.read() as session:
-            entries = await catalog.load_entries(session, self._base_digest)
+            entries = await self._load(session)
         self.swap(Snapshot({entry.name: entry for entry in entries}))

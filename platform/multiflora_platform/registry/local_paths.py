@@ -9,16 +9,17 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+from multiflora_adapters.manifest import ARTIFACT_FILES
 from multiflora_platform.registry import catalog
 from multiflora_platform.registry.adapter_changes import AdapterChanges
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import AdapterExists, RegistryError
-from multiflora_platform.registry.idempotency import Outcome, Repeatable
-from multiflora_platform.registry.ingest import Scratch, moved_from
+from multiflora_platform.registry.idempotency import Outcome
 from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.sources import Sources
-from multiflora_platform.registry.version_intake import VersionIntake
+from multiflora_platform.registry.staging import Scratch
+from multiflora_platform.registry.version_intake import VersionIntake, Wish
 
 _SYSTEM = "system"
 
@@ -31,7 +32,7 @@ class LocalPaths:
         database: Database,
         live: Live,
         adapters: AdapterChanges,
-        versions: VersionIntake,
+        intake: VersionIntake,
         sources: Sources,
         scratch: Scratch,
         base_digest: str,
@@ -39,7 +40,7 @@ class LocalPaths:
         self._database = database
         self._live = live
         self._adapters = adapters
-        self._versions = versions
+        self._intake = intake
         self._sources = sources
         self._anywhere = Sources(None, sources.max_bytes)
         self._scratch = scratch
@@ -80,7 +81,7 @@ class LocalPaths:
         if is_new:
             await self._adapters.create(name, fields, actor)
         try:
-            return await self._versions.submit(name, moved_from(folder, source), actor, True, Repeatable(None, ""))
+            return await self._intake.add_folder(Wish(name, actor, promote=True), folder, source)
         except (RegistryError, OSError):
             if is_new:
                 await self._adapters.remove(name, actor)
@@ -95,9 +96,9 @@ class LocalPaths:
 
 
 def _content(folder: Path) -> str:
-    """SHA-256 over the folder's files."""
+    """SHA-256 over an adapter's files."""
     hasher = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        with file.open("rb") as reader:
+    for name in ARTIFACT_FILES:
+        with (folder / name).open("rb") as reader:
             hasher.update(hashlib.file_digest(reader, "sha256").digest())
     return hasher.hexdigest()

@@ -13,6 +13,8 @@ from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected,
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot import DEFAULT, AdapterEntry
 
+_LONGEST_WAIT = 600.0
+
 
 def registry_of(request: Request) -> Registry:
     return cast(Registry, request.app.state.services.registry)
@@ -55,6 +57,26 @@ def promotable(request: Request, principal: Principal, name: str) -> AdapterEntr
     if default is not None and default.protected and not principal.is_admin:
         raise AliasProtected("Alias 'default' is protected; only an admin key promotes.")
     return entry
+
+
+def visible_adapters(request: Request, principal: Principal) -> list[int] | None:
+    """Ids of the adapters that exist for this principal; None: all do."""
+    if principal.is_admin:
+        return None
+    entries = registry_of(request).snapshot.adapters.values()
+    return [entry.id for entry in entries if principal.may_use(entry.name, entry.owner)]
+
+
+def preferred_wait(prefer: str | None) -> float | None:
+    """Seconds of RFC 7240's `wait=`, 0 of `respond-async`; None: no preference that we know. At most ten minutes."""
+    for preference in (prefer or "").lower().split(","):
+        name, _, value = preference.partition(";")[0].strip().partition("=")
+        if name.strip() == "respond-async":
+            return 0.0
+        value = value.strip().strip('"')
+        if name.strip() == "wait" and value.isascii() and value.isdecimal():
+            return min(float(value[:6]), _LONGEST_WAIT)
+    return None
 
 
 def version_number(text: str, name: str) -> int:

@@ -6,7 +6,14 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
-from multiflora_platform.registry import adapter_routes, alias_routes, operations_routes, rollout_routes, version_routes
+from multiflora_platform.registry import (
+    adapter_routes,
+    alias_routes,
+    job_routes,
+    operations_routes,
+    rollout_routes,
+    version_routes,
+)
 from multiflora_platform.webhooks import routes as webhook_routes
 
 router = APIRouter(prefix="/api/v1")
@@ -15,6 +22,7 @@ PARTS = (
     version_routes,
     alias_routes,
     rollout_routes,
+    job_routes,
     operations_routes,
     auth_routes,
     usage_routes,

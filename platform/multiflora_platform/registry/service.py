@@ -1,6 +1,7 @@
 """The registry: its parts put together, opened and closed, and what a request asks of it from memory.
 
-Changes go through the parts (`adapters`, `versions`, `aliases`, `paths`, `engine`), one database transaction each.
+Changes go through the parts (`adapters`, `versions`, `intake`, `jobs`, `aliases`, `paths`, `engine`), one database
+transaction each.
 """
 
 from __future__ import annotations
@@ -20,15 +21,22 @@ from multiflora_platform.registry.artifacts import Artifacts
 from multiflora_platform.registry.database import Database
 from multiflora_platform.registry.engine_commands import EngineCommands
 from multiflora_platform.registry.engine_link import EngineLink
+from multiflora_platform.registry.evals import Answer
 from multiflora_platform.registry.events import Feed
-from multiflora_platform.registry.ingest import Ingest, Scratch
+from multiflora_platform.registry.follower import Follower
+from multiflora_platform.registry.holds import Holds
+from multiflora_platform.registry.imports import Imports
+from multiflora_platform.registry.job_changes import JobChanges
+from multiflora_platform.registry.job_runner import JobRunner
 from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.local_paths import LocalPaths
 from multiflora_platform.registry.probing import Prober
-from multiflora_platform.registry.recovery import FolderLock, recover
+from multiflora_platform.registry.recovery import FolderLock, Sweeper, recover
 from multiflora_platform.registry.rollout_changes import RolloutChanges
 from multiflora_platform.registry.snapshot import AdapterEntry, Resolved, ServedAdapter, Snapshot
 from multiflora_platform.registry.sources import Sources
+from multiflora_platform.registry.staging import Scratch
+from multiflora_platform.registry.version_changes import VersionChanges
 from multiflora_platform.registry.version_intake import VersionIntake
 from multiflora_platform.registry.warming import WarmUp
 
@@ -52,17 +60,28 @@ class Registry:
         self.feed = Feed(database)
         self._live = Live(database, base.digest)
         self._scratch = scratch
-        self._artifacts = Artifacts(store, database, self._forget)
-        self._ingest = Ingest(database, self._artifacts, scratch, base, max_rank, self._live.touch)
-        self.adapters = AdapterChanges(database, self._live, self._artifacts, reserved_names)
-        self.versions = VersionIntake(database, self._live, self._ingest, scratch, sources)
+        self._lock = FolderLock(scratch.root / ".lock")
+        self._holds = Holds(scratch.root / ".holds")
+        self._artifacts = Artifacts(store, database, self._holds, self._forget)
         self.warm_up = WarmUp(self._live, self._artifacts)
-        self._ingest.warm_up = self.warm_up.version
+        self._imports = Imports(
+            database, self._artifacts, scratch, sources, base, max_rank, self._live.touch, self.warm_up
+        )
+        self._runner = JobRunner(database, self._imports.run, self._imports.fail)
+        self._sweeper = Sweeper(database, self._artifacts)
+        self.follower = Follower(database)
+        self.follower.subscribe(self._live.follow)
+        self.follower.subscribe(self._runner.follow)
+        self.adapters = AdapterChanges(database, self._live, self._artifacts, self._runner, scratch, reserved_names)
+        self.versions = VersionChanges(database, self._live, self._artifacts)
+        self.jobs = JobChanges(database, self._live, self._runner, scratch, self._artifacts)
+        self.intake = VersionIntake(
+            database, self._live, store, self._imports, self._runner, scratch, sources, base.digest, self.warm_up
+        )
         self.aliases = AliasChanges(database, self._live, self.warm_up)
         self.rollouts = RolloutChanges(database, self._live, self.warm_up)
         self.engine = EngineCommands(database, self._live, self._artifacts, self.warm_up)
-        self.paths = LocalPaths(database, self._live, self.adapters, self.versions, sources, scratch, base.digest)
-        self._lock = FolderLock(scratch.root / ".lock")
+        self.paths = LocalPaths(database, self._live, self.adapters, self.intake, sources, scratch, base.digest)
 
     @classmethod
     async def open(
@@ -78,10 +97,11 @@ class Registry:
         max_upload_bytes: int = 4 << 30,
         reserved_names: Collection[str] = (),
     ) -> Registry:
-        """Bring the schema up to date (SQLite), clean up after a crash, read everything.
+        """Bring the schema up to date (SQLite), clean up after a crash, read everything, go on with unfinished jobs.
 
-        scratch: our folder for files on their way in, emptied at each start. source_roots: where file:// may read.
-        reserved_names: the base model's names, which no adapter may take. Raises DatabaseOutdated, DatabaseUnusable.
+        scratch: the folder for files on their way in, of all processes on this data folder.
+        source_roots: where file:// may read. reserved_names: the base model's names, which no adapter may take.
+        Raises DatabaseOutdated, DatabaseUnusable.
         """
         await asyncio.to_thread(migrate.prepare, database_url)
         registry = cls(
@@ -93,28 +113,38 @@ class Registry:
             Sources(tuple(source_roots), max_upload_bytes),
             reserved_names,
         )
-        registry._ingest.prober = prober
-        if registry._lock.is_ours:
+        registry._imports.prober = prober
+        if registry._lock.is_alone:
             await recover(registry.database, registry._scratch, registry._artifacts)
+        registry._lock.admit_others()
+        await registry.follower.start()
         await registry._live.reload()
+        registry._runner.start()
+        registry._sweeper.start()
         return registry
 
-    def attach(self, engine: EngineLink) -> None:
-        """An engine is there: commands, probes and replicas go to it."""
+    def attach(self, engine: EngineLink, answer: Answer | None = None) -> None:
+        """An engine is there: commands, probes and replicas go to it. answer: asks it the evals of new versions."""
         self.engine.link = self.warm_up.link = engine
-        self._ingest.prober = engine.probe
+        self._imports.prober = engine.probe
+        self._imports.answer = answer
 
     async def close(self) -> None:
         self.stop_feeds()
         await self.rollouts.close()
-        await self._ingest.close()
+        await self._sweeper.close()
+        await self.intake.close()
+        await self._runner.close()
         await self._artifacts.close()
+        await self.follower.close()
         await self.database.close()
+        self._holds.close()
         self._lock.close()
 
     def stop_feeds(self) -> None:
-        """End everybody's live feed of events, so that a server that drains is not kept open by them."""
+        """End everybody's live feed of events and jobs, so that a server that drains is not kept open by them."""
         self.feed.stop()
+        self.jobs.stop()
 
     # What names mean: from memory, without an await.
 

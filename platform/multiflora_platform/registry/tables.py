@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")
 ROLES = ("admin", "tenant")
 # What an INTEGER column of PostgreSQL holds.
@@ -156,7 +157,11 @@ class Adapter(Base):
 
 
 class Version(Base):
-    """digest, base_digest, manifest: None until known. source: "upload" or the source's address."""
+    """digest, manifest, facts: None until known. source: "upload" or the source's address, pinned once it is known.
+
+    facts: what the layout on this base model tells (version_facts.py). card: README.md as it came. evals: wishes and,
+    once they ran, results. deleted_at: archived, can be restored; purged_at: only its number is left.
+    """
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -172,8 +177,58 @@ class Version(Base):
     base_digest: Mapped[str] = mapped_column(String(64))
     manifest: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     source: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text, default="")
+    tags: Mapped[list[str]] = mapped_column(default=list)
+    lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    facts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    card: Mapped[str | None] = mapped_column(Text)
+    evals: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     created_by: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
+
+
+class VersionLabel(Base):
+    """What versions are searched by. kind: tag, dataset, run or parent."""
+
+    __tablename__ = "version_labels"
+    __table_args__ = (Index(None, "kind", "value"),)
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    value: Mapped[str] = mapped_column(String(255), primary_key=True)
+
+
+class Job(Base):
+    """Making one version: whoever holds the lease works on it; a lease that ended is anybody's.
+
+    done, total: bytes fetched so far, of how many. run_after: not to be tried before. outcome: the answer to the
+    request that made it, {"status", "body"}. error: of the last attempt.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(f"state IN {JOB_STATES}", name="state"),
+        Index(None, "state", "run_after"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    promote: Mapped[bool]
+    actor: Mapped[str] = mapped_column(String(200))
+    attempts: Mapped[int]
+    done: Mapped[int] = mapped_column(BigInteger)
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    run_after: Mapped[datetime]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(index=True)
     updated_at: Mapped[datetime]
 
 
@@ -317,15 +372,16 @@ class AuditRow(Base):
 
 
 class IdempotencyRecord(Base):
-    """The first answer to a request, given again to every repetition under the same key."""
+    """The first answer to a request, given again to every repetition under the same key: here, or its job's."""
 
     __tablename__ = "idempotency"
 
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_hash: Mapped[str] = mapped_column(String(64))
-    status: Mapped[int]
-    response: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    status: Mapped[int | None]
+    response: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 

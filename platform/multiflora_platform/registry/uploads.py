@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from multiflora_adapters.manifest import ARTIFACT_FILES
+from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import InvalidRequest, PayloadTooLarge, SourceIncomplete, UnsupportedMedia
-from multiflora_platform.registry.sources import ARCHIVES, require_complete, unpack
+from multiflora_platform.registry.local_source import ARCHIVES, require_complete, unpack
 
 RAW_ARCHIVES = {
     "application/zip": ".zip",
@@ -30,6 +30,7 @@ RAW_ARCHIVES = {
 _FLUSH_BYTES = 1 << 20
 _MAX_PARTS = 64
 _MAX_HEADER_BYTES = 16 << 10
+_MAX_METADATA_BYTES = 1 << 20
 
 
 @dataclass
@@ -59,6 +60,12 @@ class Upload:
         self._files: dict[str, _File] = {}
         self._pending: list[tuple[_File, bytes]] = []
         self._pending_bytes = 0
+        self._metadata = bytearray()
+
+    @property
+    def metadata(self) -> bytes | None:
+        """The field `metadata`, once all is received; None: there was none."""
+        return bytes(self._metadata) or None
 
     async def receive(self, content_type: str, length: str | None, chunks: AsyncIterator[bytes]) -> str:
         """Fill the folder with the adapter's two files; returns the body's fingerprint (of names and bytes).
@@ -116,7 +123,7 @@ class Upload:
         """The file to fill; None for one that is not kept. Only the name's last part counts."""
         name = re.split(r"[/\\]", filename)[-1]
         suffix = next((suffix for suffix in ARCHIVES if name.lower().endswith(suffix)), None)
-        if name not in ARTIFACT_FILES and suffix is None:
+        if name not in (*ARTIFACT_FILES, CARD_NAME) and suffix is None:
             return None
         slot = name if suffix is None else "archive" + suffix
         if slot in self._files or (suffix and any(other.startswith("archive") for other in self._files)):
@@ -135,10 +142,11 @@ class Upload:
 
     def _settle(self) -> None:
         archives = [slot for slot in self._files if slot.startswith("archive")]
-        if archives and len(self._files) > 1:
+        if archives and any(name in self._files for name in ARTIFACT_FILES):
             raise SourceIncomplete("Send either one archive or the two files, not both.")
         for slot in archives:
             archive = self._folder / slot
+            (self._folder / CARD_NAME).unlink(missing_ok=True)
             unpack(archive, self._folder, self._max_bytes)
             archive.unlink()
         require_complete(self._folder)
@@ -146,7 +154,12 @@ class Upload:
     def _fingerprint(self) -> str:
         # The multipart boundary differs between repetitions of one request, so the body itself cannot be hashed.
         lines = sorted(f"{slot} {file.hasher.hexdigest()}" for slot, file in self._files.items())
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode() + self._metadata).hexdigest()
+
+    def _take_metadata(self, data: bytes) -> None:
+        self._metadata += data
+        if len(self._metadata) > _MAX_METADATA_BYTES:
+            raise PayloadTooLarge(f"The field `metadata` is larger than {_MAX_METADATA_BYTES} bytes.")
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The upload is larger than {self._max_bytes} bytes (--max-upload-bytes).")
@@ -163,6 +176,7 @@ class _MultipartReader:
         self._header_bytes = 0
         self._parts = 0
         self._file: _File | None = None
+        self._is_metadata = False
         self.ended = False
 
     def callbacks(self) -> dict[str, Any]:
@@ -198,10 +212,13 @@ class _MultipartReader:
         _, options = parse_options_header(self._disposition)
         filename = options.get(b"filename", b"").decode("utf-8", "replace")
         self._file = self._upload._open(filename) if filename else None
+        self._is_metadata = self._file is None and options.get(b"name") == b"metadata"
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
             self._upload._take(self._file, data[start:end])
+        elif self._is_metadata:
+            self._upload._take_metadata(data[start:end])
 
     def _end(self) -> None:
         self.ended = True

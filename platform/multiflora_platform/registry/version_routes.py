@@ -1,8 +1,9 @@
-"""/api/v1/adapters/{name}/versions: uploads, sources, what became of them."""
+"""/api/v1/adapters/{name}/versions and /api/v1/versions: uploads, sources, what became of them, their end."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse, Response
@@ -14,17 +15,35 @@ from multiflora_platform.registry.answers import answers
 from multiflora_platform.registry.bodies import VersionSource, content_type, is_json, read_json, schema
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.listing import decode_token, encode_token
-from multiflora_platform.registry.requests import changeable, promotable, readable, registry_of, version_number
-from multiflora_platform.registry.views import ValidationReport, Version, VersionPage
+from multiflora_platform.registry.requests import (
+    changeable,
+    preferred_wait,
+    promotable,
+    readable,
+    registry_of,
+    version_number,
+    visible_adapters,
+)
+from multiflora_platform.registry.tables import STATES
+from multiflora_platform.registry.version_details import VersionPatch
+from multiflora_platform.registry.version_intake import Wish
+from multiflora_platform.registry.version_views import VersionQuery
+from multiflora_platform.registry.views import Card, ValidationReport, Version, VersionPage
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+State = Literal["pending", "fetching", "validating", "ready", "rejected", "archived"]
+assert State.__args__ == STATES  # type: ignore[attr-defined]
 _UPLOAD = schema(VersionSource)
 _UPLOAD["requestBody"]["content"]["multipart/form-data"] = {
     "schema": {
         "type": "object",
-        "description": "the adapter's two files, or one .tar.gz/.tgz/.tar/.zip; file names decide",
-        "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        "description": "the adapter's two files and a README.md, or one .tar.gz/.tgz/.tar/.zip; file names decide",
+        "properties": {
+            "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+            "metadata": {"type": "string", "description": "JSON: description, tags, lineage, evals"},
+        },
     }
 }
 
@@ -42,23 +61,22 @@ async def add_version(
     name: str,
     promote: bool = False,
     idempotency_key: Annotated[str | None, Header()] = None,
+    prefer: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """201 a new version, 200 one that is known already, 422 rejected with its `rows`."""
+    """201 a new version, 200 one that is known already, 422 rejected with its `rows`.
+
+    202 with a `job` to poll where it takes long: sources that are fetched over the network, large archives, and
+    `Prefer: respond-async`. `Prefer: wait=SECONDS` waits so long for the outcome.
+    """
     (promotable if promote else changeable)(request, principal, name)
-    versions = registry_of(request).versions
+    intake = registry_of(request).intake
+    wish = Wish(name, principal.actor, promote, idempotency_key, wait=preferred_wait(prefer))
     if is_json(request):
-        source = (await read_json(request, VersionSource)).source
-        outcome = await versions.add_source(name, source, principal.actor, promote=promote, key=idempotency_key)
+        body = await read_json(request, VersionSource)
+        outcome = await intake.add_source(replace(wish, details=body.details), body.source)
     else:
-        outcome = await versions.add_upload(
-            name,
-            content_type(request),
-            request.headers.get("content-length"),
-            request.stream(),
-            principal.actor,
-            promote=promote,
-            key=idempotency_key,
-        )
+        length = request.headers.get("content-length")
+        outcome = await intake.add_upload(wish, content_type(request), length, request.stream())
     location = f"/api/v1/adapters/{name}/versions/{outcome.body['version']}"
     return JSONResponse(outcome.body, outcome.status, headers={"Location": location})
 
@@ -68,27 +86,106 @@ async def list_versions(
     request: Request,
     principal: AnyKey,
     name: str,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    limit: Limit = 50,
     page_token: str | None = None,
+    q: str | None = None,
+    tag: str | None = None,
+    state: State | None = None,
+    dataset: str | None = None,
+    training_run: str | None = None,
+    parent: str | None = None,
+    digest: str | None = None,
+    deleted: bool = False,
 ) -> dict[str, Any]:
-    """Newest first."""
+    """Newest first. `deleted` shows those, too, that can be restored."""
     readable(request, principal, name)
-    before = decode_token(page_token) if page_token else str(2**31 - 1)
-    if not (before.isascii() and before.isdecimal() and len(before) <= 10):
-        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
-    found = await registry_of(request).versions.page(name, int(before), limit + 1)
-    more = len(found) > limit
-    return {"items": found[:limit], "next_page_token": encode_token(str(found[limit - 1]["version"])) if more else None}
+    wanted = VersionQuery(None, state, digest, q, tag, dataset, training_run, parent, deleted)
+    return await _page(request, wanted, name, limit, page_token)
+
+
+@router.get("/versions", responses=answers(VersionPage), response_model=None)
+async def search_versions(
+    request: Request,
+    principal: AnyKey,
+    limit: Limit = 50,
+    page_token: str | None = None,
+    q: str | None = None,
+    tag: str | None = None,
+    state: State | None = None,
+    dataset: str | None = None,
+    training_run: str | None = None,
+    parent: str | None = None,
+    digest: str | None = None,
+    deleted: bool = False,
+) -> dict[str, Any]:
+    """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
+    wanted = VersionQuery(
+        visible_adapters(request, principal), state, digest, q, tag, dataset, training_run, parent, deleted
+    )
+    return await _page(request, wanted, None, limit, page_token)
 
 
 @router.get("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
 async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
     readable(request, principal, name)
-    return await registry_of(request).versions.version(name, version_number(number, name))
+    return await registry_of(request).versions.view(name, version_number(number, name))
+
+
+@router.patch(
+    "/adapters/{name}/versions/{number}",
+    openapi_extra=schema(VersionPatch),
+    responses=answers(Version),
+    response_model=None,
+)
+async def change_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+    """Description, tags, lineage; the content of a version never changes."""
+    changeable(request, principal, name)
+    patch = (await read_json(request, VersionPatch)).check()
+    return await registry_of(request).versions.amend(name, version_number(number, name), patch, principal.actor)
+
+
+@router.delete("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
+async def delete_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+    """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
+    changeable(request, principal, name)
+    return await registry_of(request).versions.delete(name, version_number(number, name), principal.actor)
+
+
+@router.post("/adapters/{name}/versions/{number}:restore", responses=answers(Version), response_model=None)
+async def restore_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+    """Undo its deletion."""
+    changeable(request, principal, name)
+    return await registry_of(request).versions.restore(name, version_number(number, name), principal.actor)
+
+
+@router.post("/adapters/{name}/versions/{number}:purge", status_code=204)
+async def purge_version(request: Request, principal: AnyKey, name: str, number: str) -> Response:
+    """Remove a deleted version for good, and its artifact unless another version has the same content."""
+    changeable(request, principal, name)
+    await registry_of(request).versions.purge(name, version_number(number, name), principal.actor)
+    return Response(status_code=204)
 
 
 @router.get("/adapters/{name}/versions/{number}/validation", responses=answers(ValidationReport), response_model=None)
 async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
-    """What the checks said, row by row."""
+    """What the checks said, row by row, and what the evals answered."""
     readable(request, principal, name)
     return await registry_of(request).versions.report(name, version_number(number, name))
+
+
+@router.get("/adapters/{name}/versions/{number}/card", responses=answers(Card), response_model=None)
+async def get_card(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+    """The model card: README.md as markdown, as sanitised HTML, and its front matter."""
+    readable(request, principal, name)
+    return await registry_of(request).versions.card(name, version_number(number, name))
+
+
+async def _page(
+    request: Request, wanted: VersionQuery, name: str | None, limit: int, page_token: str | None
+) -> dict[str, Any]:
+    before = decode_token(page_token) if page_token else None
+    if before is not None and not (before.isascii() and before.isdecimal() and len(before) <= 10):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
+    last = min(int(before), 2**31 - 1) if before else None
+    items, rest = await registry_of(request).versions.search(wanted, name, last, limit)
+    return {"items": items, "next_page_token": None if rest is None else encode_token(str(rest))}

@@ -1,85 +1,111 @@
-"""Versions as rows: numbered, validated, ready or rejected; and shown. Does not know where files come from."""
+"""Versions as rows: numbered, validated, ready or rejected. Does not know where files come from or how it is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_adapters.facts import AdapterFacts
 from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.validation import ValidationRow as ReportRow
 from multiflora_platform.registry import aliases
 from multiflora_platform.registry.database import Change
-from multiflora_platform.registry.errors import AdapterNotFound, VersionNotFound
-from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter, ValidationRow, Version, VersionFile
+from multiflora_platform.registry.errors import NotDeleted, VersionInUse, VersionNotFound, VersionNotReady
+from multiflora_platform.registry.tables import (
+    LARGEST_NUMBER,
+    Adapter,
+    Alias,
+    ValidationRow,
+    Version,
+    VersionFile,
+    VersionLabel,
+)
+from multiflora_platform.registry.version_details import Lineage, VersionDetails, VersionPatch, labels
 
-UNFINISHED = ("pending", "fetching", "validating")
 
-
-async def begin(change: Change, adapter_id: int, source: str, base_digest: str) -> Version:
-    """A new number, in state validating. Raises AdapterNotFound when the adapter was deleted meanwhile."""
-    adapter = await _live(change, adapter_id)
-    if adapter is None:
-        raise AdapterNotFound("The adapter was deleted while its version was being made.")
+async def begin(
+    change: Change,
+    adapter: Adapter,
+    source: str,
+    base_digest: str,
+    details: VersionDetails,
+    *,
+    here: bool,
+    digest: str | None = None,
+    card: str | None = None,
+) -> Version:
+    """A new number. here: the files are; otherwise they are still to be fetched."""
+    adapter_id = adapter.id
     last = await change.session.scalar(select(func.max(Version.number)).where(Version.adapter_id == adapter_id))
     version = Version(
         adapter_id=adapter_id,
         number=(last or 0) + 1,
-        state="validating",
+        state="validating" if here else "pending",
+        digest=digest,
         base_digest=base_digest,
         source=source,
+        description=details.description,
+        tags=list(dict.fromkeys(details.tags)),
+        lineage=msgspec.to_builtins(details.lineage),
+        card=card,
+        evals=msgspec.to_builtins(details.evals),
         created_by=change.actor,
         created_at=change.now,
         updated_at=change.now,
     )
     change.session.add(version)
     await change.session.flush()
+    label(change, version)
     change.record("version.created", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
     return version
 
 
-async def finish(
-    change: Change,
-    version_id: int,
-    manifest: AdapterManifest,
-    rows: Sequence[ReportRow],
-    promote: bool,
-) -> Version:
-    """Ready; the adapter's first ready version (or a promoted one) becomes its default.
+@dataclass(frozen=True)
+class Judged:
+    """What validation, probe and evals found of a version that may be served."""
 
-    A version whose adapter was deleted meanwhile is archived instead.
-    """
+    manifest: AdapterManifest
+    facts: AdapterFacts
+    rows: Sequence[ReportRow]
+    evals: list[dict[str, Any]]
+
+
+async def finish(change: Change, version_id: int, judged: Judged, promote: bool) -> Version:
+    """Ready; the adapter's first ready version (or a promoted one) becomes its default."""
+    manifest = judged.manifest
     version = await change.session.get_one(Version, version_id)
-    adapter = await _live(change, version.adapter_id)
+    adapter = await change.session.get_one(Adapter, version.adapter_id)
     earlier = select(Version.id).where(Version.adapter_id == version.adapter_id, Version.state == "ready").limit(1)
     is_first = await change.session.scalar(earlier) is None
-    _settle(change, version, "ready" if adapter else "archived", rows)
+    _settle(change, version, "ready", judged.rows)
+    version.facts = msgspec.to_builtins(judged.facts)
+    version.evals = judged.evals
     version.digest = manifest.digest
     version.manifest = msgspec.to_builtins(manifest)
     for name, file in manifest.files.items():
         change.session.add(VersionFile(version_id=version.id, name=name, sha256=file.sha256, size=file.size))
     await change.session.flush()
-    if adapter is not None:
-        change.record(
-            "version.ready",
-            f"{adapter.name}@{version.number}",
-            adapter=adapter.name,
-            version=version.number,
-            digest=manifest.digest,
-        )
-        if promote or is_first:
-            await aliases.make_default(change, adapter, version.number)
+    target = f"{adapter.name}@{version.number}"
+    change.record("version.ready", target, adapter=adapter.name, version=version.number, digest=manifest.digest)
+    if promote or is_first:
+        await aliases.make_default(change, adapter, version.number)
     return version
 
 
-async def reject(change: Change, version_id: int, rows: Sequence[ReportRow], digest: str | None) -> Version:
-    """Rejected, with the rows that say why. digest: of what was refused, where it could be read."""
+async def reject(
+    change: Change, version_id: int, rows: Sequence[ReportRow], evals: list[dict[str, Any]] | None = None
+) -> Version:
+    """Rejected, with the rows that say why."""
     version = await change.session.get_one(Version, version_id)
     _settle(change, version, "rejected", rows)
-    version.digest = digest
+    if evals is not None:
+        version.evals = evals
     adapter = await change.session.get_one(Adapter, version.adapter_id)
     change.record(
         "version.rejected",
@@ -91,17 +117,72 @@ async def reject(change: Change, version_id: int, rows: Sequence[ReportRow], dig
     return version
 
 
-async def reject_unfinished(change: Change) -> None:
-    """Versions that a stopped server was making: their files were in its scratch folder and are gone."""
-    row = ReportRow(
-        check="interrupted",
-        severity="error",
-        message="The server stopped while this version was being made.",
-        hint="Upload it again.",
-    )
-    stuck = select(Version.id).where(Version.state.in_(UNFINISHED))
-    for version_id in list(await change.session.scalars(stuck)):
-        await reject(change, version_id, [row], None)
+async def archive(change: Change, adapter: Adapter, version: Version, rows: Sequence[ReportRow]) -> None:
+    """Never to be ready: its adapter is gone, or another version has its content."""
+    _settle(change, version, "archived", rows)
+    change.record("version.archived", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
+
+
+async def delete(change: Change, adapter: Adapter, version: Version) -> None:
+    """Out of service, kept until it is purged. Raises VersionInUse while an alias points to it."""
+    if version.state not in ("ready", "rejected", "archived"):
+        raise VersionNotReady(f"Version {version.number} is being made; cancel its job instead.")
+    for alias in await change.session.scalars(select(Alias).where(Alias.adapter_id == adapter.id)):
+        if version.number in aliases.shares_of(alias.target):
+            raise VersionInUse(
+                f"{adapter.name}@{alias.name} points to version {version.number}; move or delete the alias first."
+            )
+    if version.deleted_at is not None:
+        return
+    if version.state == "ready":
+        version.state = "archived"
+    version.deleted_at = version.updated_at = change.now
+    target = f"{adapter.name}@{version.number}"
+    change.record("version.deleted", target, adapter=adapter.name, version=version.number, digest=version.digest)
+
+
+async def restore(change: Change, adapter: Adapter, version: Version) -> None:
+    """As it was before it was deleted. Raises NotDeleted."""
+    if version.deleted_at is None:
+        raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted.")
+    version.deleted_at = None
+    version.updated_at = change.now
+    if version.manifest is not None:
+        version.state = "ready"
+    target = f"{adapter.name}@{version.number}"
+    change.record("version.restored", target, adapter=adapter.name, version=version.number, digest=version.digest)
+
+
+async def purge(change: Change, adapter: Adapter, version: Version) -> None:
+    """Only the number is left, so that it never means anything else. Raises NotDeleted."""
+    if version.deleted_at is None:
+        raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted; DELETE it first.")
+    for table in (VersionFile, ValidationRow, VersionLabel):
+        await change.session.execute(sql_delete(table).where(table.version_id == version.id))
+    target = f"{adapter.name}@{version.number}"
+    change.record("version.purged", target, adapter=adapter.name, version=version.number, digest=version.digest)
+    version.purged_at = version.updated_at = change.now
+    version.state, version.digest, version.manifest, version.facts, version.card = "archived", None, None, None, None
+    version.description, version.tags, version.lineage, version.evals = "", [], {}, []
+
+
+async def amend(change: Change, adapter: Adapter, version: Version, patch: VersionPatch) -> None:
+    if patch.description is not msgspec.UNSET:
+        version.description = patch.description
+    if patch.tags is not msgspec.UNSET:
+        version.tags = list(dict.fromkeys(patch.tags))
+    if patch.lineage is not msgspec.UNSET:
+        version.lineage = msgspec.to_builtins(patch.lineage)
+    version.updated_at = change.now
+    await change.session.execute(sql_delete(VersionLabel).where(VersionLabel.version_id == version.id))
+    label(change, version)
+    change.record("version.updated", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
+
+
+def label(change: Change, version: Version) -> None:
+    """What it is searched by, anew from its tags and lineage."""
+    for kind, value in sorted(labels(version.tags, msgspec.convert(version.lineage, Lineage))):
+        change.session.add(VersionLabel(version_id=version.id, kind=kind, value=value))
 
 
 async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> Version | None:
@@ -114,51 +195,17 @@ async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_d
     return (await session.scalars(query.order_by(Version.number).limit(1))).first()
 
 
+async def of_id(session: AsyncSession, version_id: int) -> Version:
+    return await session.get_one(Version, version_id)
+
+
 async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> Version:
+    """Raises VersionNotFound, also for one that was purged."""
     query = select(Version).where(Version.adapter_id == adapter_id, Version.number == min(number, LARGEST_NUMBER))
-    version = await session.scalar(query)
+    version = await session.scalar(query.where(Version.purged_at.is_(None)))
     if version is None:
         raise VersionNotFound(f"Adapter {name!r} has no version {number}.")
     return version
-
-
-async def page(session: AsyncSession, adapter_id: int, before: int, limit: int) -> list[Version]:
-    """Newest first, numbers below `before`."""
-    query = select(Version).where(Version.adapter_id == adapter_id, Version.number < before)
-    return list(await session.scalars(query.order_by(Version.number.desc()).limit(limit)))
-
-
-async def views(session: AsyncSession, name: str, rows: Sequence[Version]) -> list[dict[str, Any]]:
-    """The versions as the API shows them, each with its files."""
-    ids = [row.id for row in rows]
-    files: dict[int, dict[str, dict[str, Any]]] = {}
-    query = select(VersionFile).where(VersionFile.version_id.in_(ids)).order_by(VersionFile.name)
-    for file in await session.scalars(query):
-        files.setdefault(file.version_id, {})[file.name] = {"sha256": file.sha256, "size": file.size}
-    return [_view(name, row, files.get(row.id, {})) for row in rows]
-
-
-async def report(session: AsyncSession, version_id: int) -> list[dict[str, Any]]:
-    query = select(ValidationRow).where(ValidationRow.version_id == version_id).order_by(ValidationRow.position)
-    fields = ("check", "severity", "message", "observed", "expected", "hint")
-    return [{field: getattr(row, field) for field in fields} for row in await session.scalars(query)]
-
-
-def _view(name: str, row: Version, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    manifest = {key: value for key, value in (row.manifest or {}).items() if key not in ("files", "digest")}
-    return {
-        "adapter": name,
-        "version": row.number,
-        "state": row.state,
-        "digest": row.digest,
-        "base_digest": row.base_digest,
-        "files": files,
-        "manifest": manifest or None,
-        "source": row.source,
-        "created_by": row.created_by,
-        "created_at": row.created_at.isoformat(),
-        "updated_at": row.updated_at.isoformat(),
-    }
 
 
 def _settle(change: Change, version: Version, state: str, rows: Sequence[ReportRow]) -> None:
@@ -177,8 +224,3 @@ def _settle(change: Change, version: Version, state: str, rows: Sequence[ReportR
                 hint=row.hint,
             )
         )
-
-
-async def _live(change: Change, adapter_id: int) -> Adapter | None:
-    query = select(Adapter).where(Adapter.id == adapter_id, Adapter.deleted_at.is_(None))
-    return await change.session.scalar(query)

@@ -69,13 +69,57 @@ class AliasHistory(View, frozen=True, kw_only=True):
     next_page_token: str | None
 
 
+class JobProgress(View, frozen=True, kw_only=True):
+    """total_bytes: null until it is known, and for files that came with the request."""
+
+    done_bytes: int
+    total_bytes: int | None
+
+
+class Job(View, frozen=True, kw_only=True):
+    """Making one version. error: of the last attempt. next_attempt_at: while it waits for another one."""
+
+    id: str
+    kind: Literal["import"]
+    adapter: str
+    version: int
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    version_state: VersionState
+    source: str
+    progress: JobProgress
+    attempts: int
+    next_attempt_at: str | None
+    error: str | None
+    created_by: str
+    created_at: str
+    updated_at: str
+
+
+class JobPage(View, frozen=True, kw_only=True):
+    items: list[Job]
+    next_page_token: str | None
+
+
+class Card(View, frozen=True, kw_only=True):
+    """metadata: the front matter of README.md. html: sanitised."""
+
+    adapter: str
+    version: int
+    metadata: dict[str, Any]
+    markdown: str
+    html: str
+
+
 class FileView(View, frozen=True, kw_only=True):
     sha256: str
     size: int
 
 
 class Version(View, frozen=True, kw_only=True):
-    """digest, manifest: null until known."""
+    """digest, manifest, facts: null until known. evals: what was wished for and, once they ran, `answer` and `passed`.
+
+    job: with 202 only, what is making it.
+    """
 
     adapter: str
     version: int
@@ -84,10 +128,18 @@ class Version(View, frozen=True, kw_only=True):
     base_digest: str
     files: dict[str, FileView]
     manifest: dict[str, Any] | None
+    facts: dict[str, Any] | None
     source: str
+    description: str
+    tags: list[str]
+    lineage: dict[str, Any]
+    evals: list[dict[str, Any]]
+    has_card: bool
     created_by: str
     created_at: str
     updated_at: str
+    deleted_at: str | None
+    job: Job | msgspec.UnsetType = msgspec.UNSET
 
 
 class VersionPage(View, frozen=True, kw_only=True):
@@ -109,6 +161,7 @@ class ValidationReport(View, frozen=True, kw_only=True):
     version: int
     state: VersionState
     rows: list[ReportRowView]
+    evals: list[dict[str, Any]]
 
 
 class CommandDone(View, frozen=True, kw_only=True):

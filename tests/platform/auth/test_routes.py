@@ -19,6 +19,11 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters"),
     ("GET", "/usage"),
+    ("GET", "/versions"),
+    ("GET", "/adapters/{name}/versions/{number}/card"),
+    ("GET", "/jobs"),
+    ("GET", "/jobs/{job_id}"),
+    ("POST", "/jobs/{job_id}:cancel"),
     ("GET", "/adapters/{name}/aliases/{alias}/history"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
@@ -38,6 +43,10 @@ OWNERS_AND_ADMINS = {
     ("PATCH", "/adapters/{name}"),
     ("DELETE", "/adapters/{name}"),
     ("POST", "/adapters/{name}/versions"),
+    ("PATCH", "/adapters/{name}/versions/{number}"),
+    ("DELETE", "/adapters/{name}/versions/{number}"),
+    ("POST", "/adapters/{name}/versions/{number}:restore"),
+    ("POST", "/adapters/{name}/versions/{number}:purge"),
     ("PUT", "/adapters/{name}/aliases/{alias}"),
     ("DELETE", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters/{name}/aliases/{alias}:rollback"),
@@ -94,7 +103,8 @@ async def test_each_route_for_each_role(house, method, path):
     await house.adapter("a", 1)
     tenant = await house.tenant("acme")
     key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
-    url = path.format(name="a", alias="default", number=1, key_id=key, tenant="acme", webhook_id="wh_x", delivery=1)
+    ids = {"key_id": key, "webhook_id": "wh_x", "delivery": 1, "job_id": "job_x"}
+    url = path.format(name="a", alias="default", number=1, tenant="acme", **ids)
     before = (await house.admin.get("/events")).json()
 
     for client in (house.client(None), house.client("mf-wrong")):

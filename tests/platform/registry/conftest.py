@@ -1,18 +1,53 @@
-"""A registry for each test; `open_house` for tests that choose its options or open it twice."""
+"""A registry for each test; `open_house` for tests that choose its options or open it twice. On both databases."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from multiflora_platform.registry.migrate import upgrade
+
 from .house import House, OpenHouse, opening
+from .postgres import Server, running
+
+BACKENDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    with running() as server:
+        if server is None:
+            pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_schema(postgres: Server) -> str:
+    """A database with the schema, emptied for each test."""
+    url = postgres.create()
+    upgrade(url)
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-async def open_house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
-    async with opening(tmp_path / "data") as make:
+def database_url(backend: str, request: pytest.FixtureRequest) -> str | None:
+    """Of an empty registry; None: SQLite in the data folder."""
+    if backend == "sqlite":
+        return None
+    postgres: Server = request.getfixturevalue("postgres")
+    return postgres.empty(request.getfixturevalue("postgres_schema"))
+
+
+@pytest.fixture
+async def open_house(tmp_path: Path, database_url: str | None) -> AsyncIterator[OpenHouse]:
+    async with opening(tmp_path / "data", database_url) as make:
         yield make
 
 

@@ -1,4 +1,7 @@
-"""Run by test_recovery.py: uploads one version and kills itself, as `kill -9` does, at the given point."""
+"""Run by test_recovery.py: imports one version and kills itself, as `kill -9` does, at the given point.
+
+crash.py DATA_FOLDER DATABASE_URL SOURCE POINT       POINT: a name of `POINTS`
+"""
 
 from __future__ import annotations
 
@@ -6,53 +9,73 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry import ingest, versions
+from multiflora_platform.registry import imports, jobs, remote_source, version_intake, versions
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.staging import Scratch
+from multiflora_platform.registry.version_intake import Wish
 
 SITE = "model.layers.0.self_attn.q_proj"
 
 
-def die(*_: Any) -> None:
+def die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying_before(function: Any) -> Any:
-    return die
+def before(owner: Any, name: str) -> None:
+    setattr(owner, name, die)
 
 
-def dying_after(function: Any) -> Any:
-    def wrapped(*arguments: Any) -> None:
-        function(*arguments)
-        die()
+def after(owner: Any, name: str) -> None:
+    function = getattr(owner, name)
 
-    return wrapped
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        if asyncio.iscoroutine(result):
+            return _then_die(result)
+        return die()
+
+    setattr(owner, name, wrapped)
 
 
-async def main(data: Path, source: Path, point: str) -> None:
+async def _then_die(awaited: Any) -> None:
+    await awaited
+    die()
+
+
+# In order: what the process was about to do, or had just done, when it was killed.
+POINTS: dict[str, Callable[[Registry], None]] = {
+    "copied": lambda _: before(version_intake.idempotency, "recall"),
+    "staged": lambda _: after(Scratch, "adopt"),
+    "filing": lambda _: after(jobs, "create"),
+    "filed": lambda registry: before(registry._runner, "kick"),
+    "claimed": lambda registry: before(registry._runner, "_begin"),
+    "fetching": lambda _: before(remote_source, "_fetch_file"),
+    "fetched": lambda _: before(remote_source, "require_complete"),
+    "validating": lambda _: before(imports, "validate_adapter"),
+    "storing": lambda registry: before(registry._artifacts.store, "_publish"),
+    "stored": lambda registry: after(registry._artifacts.store, "add"),
+    "probing": lambda _: before(imports, "probe"),
+    "recording": lambda _: after(versions, "finish"),
+    "recorded": lambda registry: before(registry._live, "swap"),
+    "cleaning": lambda registry: before(registry._scratch, "remove"),
+}
+
+
+async def main(data: Path, database_url: str, source: str, point: str) -> None:
     store = ArtifactStore(data / "artifacts")
     base = BaseModel("tiny", "LlamaForCausalLM", "b" * 64, 1, {SITE: Site(SITE, 8, 8, 0)})
-    registry = await Registry.open(
-        f"sqlite:///{data / 'multiflora.db'}", store, base, 8, scratch=data / "incoming", source_roots=[source]
-    )
+    registry = await Registry.open(database_url, store, base, 8, scratch=data / "incoming", source_roots=[Path("/")])
     await registry.adapters.create("a", AdapterFields(), "test")
-    match point:
-        case "validating":
-            ingest.validate_adapter = dying_before(ingest.validate_adapter)
-        case "storing":
-            os.rename = dying_before(os.rename)
-        case "stored":
-            store.add = dying_after(store.add)  # type: ignore[method-assign]
-        case "recording":
-            versions._settle = dying_after(versions._settle)
-        case "recorded":
-            registry._live.swap = die  # type: ignore[method-assign]
-    await registry.versions.add_source("a", f"file://{source}", "test", key="k")
+    POINTS[point](registry)
+    await registry.intake.add_source(Wish("a", "test", key="k", wait=30.0), source)
 
 
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]))

@@ -20,7 +20,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.registry import problems
-from multiflora_platform.registry.database import private_folder
+from multiflora_platform.registry.connections import private_folder
 from multiflora_platform.registry.migrate import upgrade
 from multiflora_platform.registry.routes import router
 from multiflora_platform.registry.service import Registry
@@ -78,8 +78,10 @@ def _provide_schema(database: Path) -> None:
 class House:
     """One registry with its keys and an HTTP client, over a data folder that can be opened again."""
 
-    def __init__(self, data: Path, **options: Any) -> None:
+    def __init__(self, data: Path, database_url: str | None = None, **options: Any) -> None:
+        """database_url: of a database with the schema; None: SQLite in the data folder."""
         self.data = data
+        self.database_url = database_url or f"sqlite:///{data / 'multiflora.db'}"
         self.options = options
         self.max_rank = options.pop("max_rank", 8)
         self.base = options.pop("base", base_model())
@@ -88,9 +90,10 @@ class House:
         self.closed = False
 
     async def open(self) -> House:
-        _provide_schema(self.data / "multiflora.db")
+        if self.database_url.startswith("sqlite"):
+            _provide_schema(self.data / "multiflora.db")
         self.registry = await Registry.open(
-            f"sqlite+aiosqlite:///{self.data / 'multiflora.db'}",
+            self.database_url,
             self.store,
             self.base,
             self.max_rank,
@@ -99,6 +102,7 @@ class House:
             **self.options,
         )
         self.keys = await KeyStore.open(self.registry.database, self.data, admin_keys=[ADMIN])
+        self.registry.follower.subscribe(self.keys.follow)
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
@@ -147,12 +151,13 @@ OpenHouse = Callable[..., Awaitable[House]]
 
 
 @asynccontextmanager
-async def opening(data: Path) -> AsyncIterator[OpenHouse]:
-    """Gives a function that opens a registry over the folder, with Registry.open's options; all are closed after."""
+async def opening(data: Path, database_url: str | None = None) -> AsyncIterator[OpenHouse]:
+    """Gives a function that opens a registry over folder and database, with Registry.open's options; all are closed
+    after."""
     houses: list[House] = []
 
     async def make(**options: Any) -> House:
-        house = await House(data, **options).open()
+        house = await House(data, database_url, **options).open()
         houses.append(house)
         return house
 

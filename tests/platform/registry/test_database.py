@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from multiflora_platform.registry import database as database_module
+from multiflora_platform.registry import connections
 from multiflora_platform.registry.tables import Event, Version
 
 
@@ -18,13 +18,14 @@ def database(house):
     return house.registry.database
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
 async def test_sqlite_is_durable_and_checked(database):
     async with database.read() as session:
         values = {
             name: (await session.execute(text(f"PRAGMA {name}"))).scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
-    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
 
 
 async def test_foreign_keys_hold(database):
@@ -99,8 +100,9 @@ async def test_a_reader_sees_one_moment(database):
     assert len(await events(database)) == len(before) + 1
 
 
+@pytest.mark.parametrize("backend", ["sqlite"])
 async def test_a_database_locked_by_another_process_is_unavailable(open_house, monkeypatch):
-    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0)
     house = await open_house()
     other = sqlite3.connect(house.data / "multiflora.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
+from datetime import timedelta
 
-import huggingface_hub
 import pytest
 
+from multiflora_platform.registry import jobs
+
+from .fake_hub import COMMIT, FakeHub
 from .house import adapter_files, write_folder
 from .test_version_routes import tar
 
@@ -71,7 +73,8 @@ async def test_web_addresses_are_always_refused(rooted, source):
 @pytest.mark.parametrize(
     ("source", "status"),
     [
-        ("s3://bucket/key", 400),
+        ("s3://bucket", 400),
+        ("s3://../key", 400),
         ("", 400),
         ("/etc", 400),
         ("ftp://x/y", 400),
@@ -113,39 +116,68 @@ async def test_a_source_is_idempotent_by_key_without_being_read_again(rooted, tm
     assert (await post(rooted, f"file://{tmp_path}/allowed", headers=headers)).status_code == 422
 
 
-class Hub:
-    """Stands in for the hub: one repository at one commit."""
-
-    commit = "0" * 40
-
-    def __init__(self, monkeypatch, files):
-        self.files = files
-        self.asked = []
-        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: self)
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.download)
-
-    def model_info(self, repo, revision, files_metadata):
-        self.asked.append((repo, revision))
-        siblings = [SimpleNamespace(rfilename=name, size=len(data)) for name, data in self.files.items()]
-        return SimpleNamespace(sha=self.commit, siblings=siblings)
-
-    def download(self, repo, revision, allow_patterns, local_dir):
-        assert revision == self.commit
-        return str(write_folder(local_dir, {name: self.files[name] for name in allow_patterns}))
+@pytest.fixture
+def hub():
+    with FakeHub({"org/repo": {**adapter_files(6), "README.md": b"# A card", "other.bin": b"x"}}) as hub:
+        yield hub
 
 
-@pytest.mark.parametrize(("source", "revision"), [("hf://org/repo@v1", "v1"), ("hf://org/repo", None)])
-async def test_a_hub_source_is_pinned_to_its_commit(rooted, monkeypatch, source, revision):
-    hub = Hub(monkeypatch, {**adapter_files(6), "README.md": b"x"})
-    response = await post(rooted, source)
+WAIT = {"Prefer": "wait=20"}
+
+
+@pytest.mark.parametrize("source", ["hf://org/repo@v1", "hf://org/repo"])
+async def test_a_hub_source_is_pinned_to_its_commit(rooted, hub, source):
+    response = await post(rooted, source, headers=WAIT)
     assert response.status_code == 201, response.text
-    assert response.json()["source"] == f"hf://org/repo@{hub.commit}"
-    assert hub.asked == [("org/repo", revision)]
+    assert response.json()["source"] == f"hf://org/repo@{COMMIT}"
+    assert response.json()["has_card"]
+    revision = f"/revision/{source.partition('@')[2]}" if "@" in source else ""
+    assert f"/api/models/org/repo{revision}" in [path.partition("?")[0] for path, _ in hub.asked]
+    assert not any("other.bin" in path for path, _ in hub.asked)
+    again = await post(rooted, source, headers=WAIT)
+    assert (again.status_code, again.json()["version"]) == (200, 1)
+    assert (await rooted.admin.get("/adapters/a/versions/2")).json()["state"] == "archived"
 
 
-async def test_a_hub_that_cannot_be_reached_or_is_too_large(rooted, monkeypatch):
-    response = await post(rooted, "hf://org/repo@main")
-    assert response.status_code == 502
-    assert "hf://org/repo@main" in response.json()["detail"]
-    Hub(monkeypatch, {"adapter_model.safetensors": bytes(200_000), "adapter_config.json": b"{}"})
-    assert (await post(rooted, "hf://org/repo")).status_code == 413
+async def test_a_hub_source_is_a_job_to_poll(rooted, hub):
+    response = await post(rooted, "hf://org/repo")
+    assert response.status_code == 202
+    body = response.json()
+    assert (body["version"], body["job"]["version"]) == (1, 1)
+    assert response.headers["location"] == "/api/v1/adapters/a/versions/1"
+    await rooted.registry._runner.ended(body["job"]["id"], 20)
+    job = (await rooted.admin.get(f"/jobs/{body['job']['id']}")).json()
+    size = sum(len(data) for name, data in hub.repositories["org/repo"].items() if name != "other.bin")
+    assert (job["state"], job["version_state"], job["attempts"]) == ("succeeded", "ready", 1)
+    assert (await rooted.admin.get("/adapters/a/versions/1")).json()["state"] == "ready"
+    assert job["progress"]["total_bytes"] in (None, size)
+
+
+async def test_a_connection_that_breaks_is_gone_on_with_where_it_stopped(rooted, hub, monkeypatch):
+    monkeypatch.setattr(jobs, "_FIRST_PAUSE", timedelta(0))
+    hub.breaks = [10]
+    response = await post(rooted, "hf://org/repo", headers=WAIT)
+    assert (response.status_code, response.json()["state"]) == (201, "ready")
+    (job,) = (await rooted.admin.get("/jobs")).json()["items"]
+    assert job["attempts"] == 2
+    assert "bytes=10-" in [asked for _, asked in hub.asked]
+
+
+@pytest.mark.parametrize(("source", "hint"), [("hf://org/nothing@main", "does not exist"), ("hf://org/huge", "limit")])
+async def test_a_hub_source_that_cannot_be_had_is_rejected_at_once(rooted, hub, source, hint):
+    hub.repositories["org/huge"] = {"adapter_model.safetensors": bytes(200_000), "adapter_config.json": b"{}"}
+    response = await post(rooted, source, headers=WAIT)
+    assert response.status_code == 422
+    (row,) = response.json()["rows"]
+    assert row["check"] == "source"
+    assert hint in row["message"]
+
+
+async def test_an_unreachable_hub_is_tried_again_and_then_given_up(rooted, hub, monkeypatch):
+    monkeypatch.setattr(jobs, "_FIRST_PAUSE", timedelta(0))
+    hub._server.server_close()
+    response = await post(rooted, "hf://org/repo@main", headers=WAIT)
+    assert response.status_code == 422
+    (row,) = response.json()["rows"]
+    assert "hf://org/repo@main could not be fetched" in row["message"]
+    assert f"{jobs.MAX_ATTEMPTS} attempts" in row["hint"]

@@ -1,0 +1,70 @@
+"""What an adapter is, for people who choose and plan: ranks, targets, sizes on disk and on the device. Torch-free."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.layout import split_tensor_name
+from multiflora_adapters.lora_config import CONFIG_NAME, parse_config, read_raw_config
+from multiflora_adapters.manifest import read_manifest
+from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """rank: the largest. alpha: lora_alpha. targets: last name parts of the touched modules, sorted.
+
+    bytes_per_module: of the file, by target. device_bytes: of `rank` rows at every linear of the base, which is what
+    the adapter takes of the device's pool when it is served in its own dtype (half of float32 in bfloat16).
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    rslora: bool
+    dora: bool
+    alora: bool
+    dtype: str
+    num_parameters: int
+    num_bytes: int
+    bytes_per_module: dict[str, int]
+    device_bytes: int
+
+
+def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
+    """Of a folder that validation has passed. Raises AdapterError, OSError."""
+    raw = read_raw_config(folder / CONFIG_NAME)
+    config = parse_config(raw)
+    manifest = read_manifest(folder)
+    sizes: Counter[str] = Counter()
+    for name, entry in read_tensor_file(folder / WEIGHTS_NAME).tensors.items():
+        place = split_tensor_name(name)
+        if place is not None:
+            sizes[place[0].rpartition(".")[2]] += entry.num_bytes
+    return AdapterFacts(
+        rank=manifest.max_rank,
+        alpha=config.lora_alpha,
+        targets=manifest.target_modules,
+        rslora=config.use_rslora,
+        dora=config.use_dora,
+        alora=raw.get("alora_invocation_tokens") is not None,
+        dtype=manifest.dtype,
+        num_parameters=manifest.num_parameters,
+        num_bytes=manifest.num_bytes,
+        bytes_per_module=dict(sorted(sizes.items())),
+        device_bytes=manifest.max_rank * _row_elements(base, manifest.target_modules) * _BYTES.get(manifest.dtype, 4),
+    )
+
+
+def _row_elements(base: BaseModel, targets: tuple[str, ...]) -> int:
+    """Elements of one rank row: at every layer's linear, and at embedding and head only when they are touched."""
+    return sum(
+        site.in_features + site.out_features
+        for site in base.sites.values()
+        if site.layer is not None or site.name.rpartition(".")[2] in targets
+    )

@@ -1,0 +1,108 @@
+"""Two servers on one database and data folder: what one changes, the other serves within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+
+import pytest
+
+from multiflora_platform.registry import jobs
+
+from .house import adapter_files
+
+
+@pytest.fixture
+async def two(open_house):
+    return await open_house(), await open_house()
+
+
+async def within_a_second(look):
+    """look() becomes true by itself."""
+    start = time.monotonic()
+    async with asyncio.timeout(5):
+        while not look():  # noqa: ASYNC110 - the other server tells nobody
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - start < 1.0
+
+
+async def test_changes_are_seen(two):
+    one, other = two
+    await one.adapter("a", 1, 2)
+    await within_a_second(lambda: other.registry.resolve("a@2", None))
+    headers = {"If-Match": await other.etag("a", "default")}
+    assert (await other.admin.put("/adapters/a/aliases/default", json={"version": 2}, headers=headers)).is_success
+    await within_a_second(lambda: one.registry.resolve("a", None).version == 2)
+    stale = await one.admin.put("/adapters/a/aliases/default", json={"version": 1}, headers=headers)
+    assert stale.status_code == 412
+    await other.admin.delete("/adapters/a")
+    await within_a_second(lambda: one.registry.resolve("a", None) is None)
+    assert (await one.admin.get("/adapters")).json()["items"] == []
+
+
+async def test_a_revoked_key_is_refused_everywhere(two):
+    one, other = two
+    made = (await one.admin.post("/keys", json={"name": "k", "role": "admin"})).json()
+    header = f"Bearer {made['key']}"
+    await within_a_second(lambda: other.keys.authenticate(header))
+    await other.admin.delete(f"/keys/{made['id']}")
+    await within_a_second(lambda: one.keys.authenticate(header) is None)
+
+
+async def test_parallel_changes_of_both_are_one_order(two):
+    one, other = two
+    await one.adapter("a", 1)
+    await within_a_second(lambda: other.registry.resolve("a", None))
+    uploads = [house.upload("a", adapter_files(seed)) for seed in range(2, 8) for house in two]
+    answers = await asyncio.gather(*uploads)
+    assert sorted(answer.status_code for answer in answers) == [200] * 6 + [201] * 6
+    assert sorted(answer.json()["version"] for answer in answers) == sorted([2, 3, 4, 5, 6, 7] * 2)
+    for house in two:
+        events = (await house.admin.get("/events?limit=1000")).json()["items"]
+        assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_job_of_a_server_that_hangs_is_taken_over(open_house, monkeypatch):
+    stuck = asyncio.Event()
+
+    async def hangs(digest):
+        stuck.set()
+        await asyncio.Event().wait()
+
+    one = await open_house(prober=hangs)
+    await one.adapter("a")
+    answer = asyncio.create_task(one.upload("a", adapter_files(1)))
+    await stuck.wait()
+    one.registry._runner._loop.cancel()  # as if its process hung, too
+    other = await open_house()
+
+    async def lapse(change):
+        await jobs.end_leases(change)
+
+    await one.registry.database.write("test", lapse)
+    assert (await asyncio.wait_for(answer, 20)).status_code == 201
+    (job,) = (await other.admin.get("/jobs")).json()["items"]
+    assert (job["state"], job["attempts"]) == ("succeeded", 2)
+
+
+async def test_an_artifact_in_use_by_another_process_stays(open_house, tmp_path):
+    house = await open_house()
+    await house.adapter("a", 1)
+    digest = house.registry.resolve("a", None).digest
+    code = (
+        "import sys; from pathlib import Path; from multiflora_platform.registry.holds import Holds\n"
+        "holds = Holds(Path(sys.argv[1])); holds.share(sys.argv[2]); print('held', flush=True); sys.stdin.read()"
+    )
+    arguments = ("-c", code, str(house.data / "incoming" / ".holds"), digest)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert await process.stdout.readline() == b"held\n"
+    await house.admin.delete("/adapters/a")
+    await house.registry._artifacts.sweep()
+    assert house.store.has(digest)
+    process.kill()
+    await process.wait()
+    await house.registry._artifacts.sweep()
+    assert not house.store.has(digest)
