@@ -293,13 +293,16 @@ def run_items(
     """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
     tile = work.tile
     assert q.dtype == k_cache.dtype == v_cache.dtype == heads.dtype, "one dtype for queries and caches"
+    block_size, size = k_cache.shape[2:]
     assert k_cache.stride() == v_cache.stride(), "caches of the same layout"
+    assert k_cache.stride()[1:] == (block_size * size, size, 1), "blocks in one piece"
+    assert q.stride(2) == 1, "heads in one piece"
     _attention_kernel[(heads.kv_heads, work.items.shape[0])](
         out, work.partial, work.partial_lse, q, k_cache, v_cache, block_tables, work.items, work.counts,
         q.stride(0), q.stride(1), block_tables.stride(0), k_cache.stride(0),
         scale / softcap if softcap else scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
         window or 0, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, k_cache.shape[2], window is not None, softcap is not None),
+        **_constants(heads, tile, block_size, window is not None, softcap is not None),
     )  # fmt: skip
 
 
