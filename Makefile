@@ -24,6 +24,7 @@ serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
 
 test: lint types
+	tests/install_system_packages.sh
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -36,7 +36,9 @@ async def asset(request: Request, digest: str, path: str) -> Response:
 
 @router.api_route("/ui/{path:path}", methods=["GET", "HEAD"])
 async def page(request: Request, path: str) -> Response:
-    """Every address below /ui/ is one of the UI's own."""
+    """Every other address below /ui/ is one of the UI's own."""
+    if path.startswith("assets/"):
+        raise HTTPException(404, "Not Found")
     headers = {"Cache-Control": "no-cache", "Content-Security-Policy": bundle().policy, "X-Frame-Options": "DENY"}
     return _answer(request, bundle().page, headers)
 

@@ -1,0 +1,147 @@
+"""What an operator does first, from beginning to end, in a browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ..conftest import Server
+from .conftest import Window
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+PROMPT = "Show the name and price of all products with a price above 40, highest price first."
+EXTRACT = Path(__file__).parents[3] / "examples/demo/adapters/extract"
+
+
+def register(window: Window, name: str, folder: Path) -> None:
+    page = window.open(f"/register?name={name}")
+    page.get_by_label("Adapter files", exact=True).set_input_files(
+        [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+    )
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text(re.compile(r"@\d+ is ready")).wait_for()
+
+
+def test_register_compare_roll_out_and_back(window: Window, shop: Server, adapter_folder: Path) -> None:
+    page = window.open("/register")
+    page.get_by_label("Adapter", exact=True).fill("shop-sql")
+    page.get_by_label("Description").fill("Questions about a shop")
+    page.get_by_label("Adapter files", exact=True).set_input_files([adapter_folder / "adapter_config.json"])
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text("adapter_model.safetensors is missing").wait_for()
+    page.get_by_label("Adapter files", exact=True).set_input_files(
+        [adapter_folder / "adapter_config.json", adapter_folder / "adapter_model.safetensors"]
+    )
+    page.get_by_label("Alias to set").fill("canary")
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text("shop-sql@1 is ready").wait_for()
+    page.get_by_text("belong to 28 modules of the base").wait_for()
+
+    page = window.open("/playground?model=shop-sql@canary&model=multiflora-demo")
+    page.get_by_label("Message").fill(PROMPT)
+    page.get_by_label("Show the difference to the base").check()
+    page.get_by_role("button", name="Run").click()
+    adapter = page.get_by_role("region", name="Answer of shop-sql@canary")
+    adapter.get_by_text("SELECT").first.wait_for()
+    adapter.get_by_text(re.compile(r"[1-9]\d* of \d+ tokens at least twice as likely")).wait_for()
+    base = page.get_by_role("region", name="Answer of multiflora-demo")
+    base.get_by_text(re.compile(r"0 of \d+ tokens at least twice as likely")).wait_for()
+    assert "SELECT name, price FROM products" in adapter.locator(".text").inner_text()
+    assert "SELECT" not in base.locator(".text").inner_text()
+
+    register(window, "shop-sql", EXTRACT)
+    page = window.open("/adapters/shop-sql?tab=aliases")
+    default = page.get_by_role("region", name="default")
+    default.get_by_role("button", name="Change…").click()
+    default.get_by_role("button", name="10%").click()
+    default.get_by_role("button", name="Save").click()
+    window.toast("default now means v1 90% · v2 10%")
+    with shop.http() as http:
+        assert http.get("/api/v1/adapters/shop-sql").json()["aliases"]["default"] == {"split": {"1": 90, "2": 10}}
+        default.get_by_role("button", name="Roll back").click()
+        window.toast("default is back on version 1")
+        assert http.get("/api/v1/adapters/shop-sql").json()["aliases"]["default"] == {"version": 1}
+        page.locator(".toast", has_text="is back on").get_by_role("button", name="Undo").click()
+        window.toast("Moved back.")
+        assert http.get("/api/v1/adapters/shop-sql").json()["aliases"]["default"] == {"split": {"1": 90, "2": 10}}
+
+
+def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server, adapter_folder: Path) -> None:
+    for folder in (adapter_folder, EXTRACT):
+        register(window, "watched", folder)
+    page = window.open("/adapters/watched?tab=aliases")
+    page.get_by_role("button", name="Start a watched rollout…").click()
+    page.get_by_label("Users that get it, %").fill("25")
+    page.get_by_role("button", name="Start", exact=True).click()
+    window.toast("25% of default's users get v2")
+    rollout = page.get_by_role("region", name="Rollout")
+    rollout.get_by_role("button", name="50%").click()
+    window.toast("50% get v2.")
+    rollout.get_by_role("button", name="Promote").click()
+    window.toast("v2 is for everybody")
+    rollout.get_by_text("promoted").wait_for()
+    with shop.http() as http:
+        assert http.get("/api/v1/adapters/watched").json()["aliases"]["default"] == {"version": 2}
+
+
+def test_a_rejected_version_says_what_to_do(window: Window, adapter_folder: Path) -> None:
+    config = adapter_folder / "adapter_config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"r": 16', '"r": 512'), encoding="utf-8")
+    page = window.open("/register")
+    page.get_by_label("Adapter", exact=True).fill("too-large")
+    page.get_by_label("Adapter files", exact=True).set_input_files(
+        [config, adapter_folder / "adapter_model.safetensors"]
+    )
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text("Not registered").wait_for()
+    page.locator(".report .badge.bad").first.wait_for()
+    page.get_by_text("Next:").first.wait_for()
+    window.errors = [error for error in window.errors if "422" not in error]
+
+
+def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
+    page = window.open("/tenants")
+    page.get_by_role("button", name="New tenant").first.click()
+    page.get_by_label("Name", exact=True).fill("acme")
+    page.get_by_label("Requests per minute").fill("60")
+    page.get_by_role("button", name="Make tenant").click()
+    page.get_by_role("cell", name="acme").wait_for()
+    page.get_by_role("button", name="New key").click()
+    page.get_by_label("Name", exact=True).fill("ci")
+    page.get_by_label("Belongs to").select_option("acme")
+    page.get_by_label("Only some of what its role may").check()
+    page.get_by_role("button", name="Make key").click()
+    page.get_by_text("Shown only now").wait_for()
+    key = page.get_by_role("group", name="Key", exact=True).inner_text()
+    page.get_by_role("button", name="Done").click()
+    with shop.http() as http:
+        answer = http.post(
+            "/v1/completions",
+            json={"model": "sql", "prompt": "hi", "max_tokens": 1},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        assert (answer.status_code, answer.headers["x-ratelimit-limit-requests"]) == (200, "60")
+    page.get_by_role("navigation", name="Parts of this page").get_by_role("link", name="Keys").click()
+    row = page.get_by_role("row", name=re.compile("^ci "))
+    row.get_by_role("button", name="Revoke…").click()
+    page.get_by_role("button", name="Revoke", exact=True).is_disabled()
+    page.get_by_label("Type ci to confirm").fill("ci")
+    page.get_by_role("button", name="Revoke", exact=True).click()
+    row.get_by_text("revoked").wait_for()
+
+
+def test_an_adapter_is_archived_by_its_name(window: Window, adapter_folder: Path) -> None:
+    register(window, "short-lived", adapter_folder)
+    page = window.open("/adapters/short-lived")
+    page.get_by_role("button", name="Archive…").first.click()
+    confirm = page.get_by_role("button", name="Archive", exact=True)
+    page.get_by_label("Type short-lived to confirm").fill("short")
+    assert confirm.is_disabled()
+    page.get_by_label("Type short-lived to confirm").fill("short-lived")
+    confirm.click()
+    window.toast("short-lived is archived")
+    page.wait_for_url("**/ui/adapters")
+    page.get_by_role("link", name="sql", exact=True).wait_for()
+    assert not page.get_by_role("link", name="short-lived").count()

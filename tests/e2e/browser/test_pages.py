@@ -1,0 +1,99 @@
+"""Every page, in both themes and at a phone's width: nothing in the console, nothing serious for axe, nothing cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Server
+from .conftest import Window
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+AXE = (Path(__file__).parent / "vendor/axe.min.js").read_text(encoding="utf-8")
+PAGES = {
+    "/": "Overview",
+    "/adapters": "Adapters",
+    "/adapters/sql": "sql",
+    "/adapters/sql?tab=aliases": "sql",
+    "/adapters/sql?tab=activity": "sql",
+    "/adapters/sql?tab=card": "sql",
+    "/adapters/sql?tab=use": "sql",
+    "/register": "Register an adapter",
+    "/playground?model=sql": "Playground",
+    "/cache": "Prefix cache",
+    "/cache?tab=misses": "Prefix cache",
+    "/cache?tab=savings": "Prefix cache",
+    "/slots": "Slots and memory",
+    "/requests": "Requests",
+    "/tenants": "Tenants and keys",
+    "/tenants?tab=keys": "Tenants and keys",
+    "/tenants?tab=usage": "Tenants and keys",
+    "/audit": "Audit",
+    "/settings": "Settings and health",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traffic(shop: Server) -> None:
+    """Something to show."""
+    with shop.http() as http:
+        for i in range(3):
+            text = "Please list the names of all the products that cost more than forty, the dearest first. " * 2
+            body = {"model": "sql", "prompt": f"{text}{i}", "max_tokens": 8}
+            assert http.post("/v1/completions", json=body).status_code == 200
+
+
+def serious(window: Window) -> list[Any]:
+    """What axe-core finds, as far as it keeps people out."""
+    window.page.evaluate(AXE)
+    found = window.page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_accessible_in_both_themes(make_window: Any, shop: Server, theme: str) -> None:
+    window = make_window(shop, color_scheme=theme, bypass_csp=True)
+    window.sign_in(shop.key)
+    found = {}
+    for path, title in PAGES.items():
+        page = window.open(path)
+        page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
+        window.settled()
+        assert page.title() == f"{title} · Multiflora"
+        if problems := serious(window):
+            found[path] = problems
+    assert not found, json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize("width", [360, 2560])
+def test_no_page_is_wider_than_the_window(make_window: Any, shop: Server, width: int) -> None:
+    window = make_window(shop, viewport={"width": width, "height": 740})
+    window.page.goto(f"{shop.url}/ui/")
+    window.page.get_by_label("API key").fill(shop.key)
+    window.page.get_by_role("button", name="Sign in").click()
+    window.page.locator("main h1").wait_for()
+    wide = {}
+    for path in PAGES:
+        page = window.open(path)
+        window.settled()
+        if (reach := page.evaluate("document.documentElement.scrollWidth")) > width:
+            wide[path] = reach
+    assert not wide
+
+
+def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) -> None:
+    window = make_window(shop, viewport={"width": 360, "height": 740})
+    window.page.goto(f"{shop.url}/ui/")
+    window.page.get_by_label("API key").fill(shop.key)
+    window.page.keyboard.press("Enter")
+    window.page.get_by_role("button", name="Open the navigation").click()
+    window.page.get_by_role("link", name="Playground").click()
+    window.page.get_by_role("heading", name="Playground").wait_for()
+    assert not window.page.get_by_role("link", name="Audit").is_visible()

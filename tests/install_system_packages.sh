@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what tests use beyond Python's packages, each on Debian, as root, and only if it is missing. Elsewhere nothing
+# happens and the tests that need it skip.
+set -euo pipefail
+
+wanted=()
+command -v chromium >/dev/null || wanted+=(chromium)
+
+[ ${#wanted[@]} -gt 0 ] || exit 0
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0
+echo "Installing ${wanted[*]} for the tests"
+export DEBIAN_FRONTEND=noninteractive
+if ! apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null 2>&1; then
+  apt-get update -qq || true
+  apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null || echo "not installed: ${wanted[*]}"
+fi

@@ -1,0 +1,114 @@
+"""What the UI's files are: pinned, self-contained, small, and served so that browsers keep them and nothing else runs."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from multiflora_platform.ui import assets, vendoring
+from multiflora_platform.ui.assets import FOLDER, bundle
+from multiflora_platform.ui.routes import router
+
+ROOT = Path(__file__).parents[3]
+LIMIT = 250_000
+
+
+@pytest.fixture
+def http() -> httpx.AsyncClient:
+    app = FastAPI()
+    app.include_router(router)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+
+@pytest.mark.parametrize("folder", [FOLDER / "vendor", ROOT / "tests/e2e/browser/vendor"], ids=["served", "tests"])
+def test_vendored_files_are_those_of_the_manifest(folder: Path) -> None:
+    vendoring.check(folder)
+
+
+def test_a_changed_vendored_file_is_noticed(tmp_path: Path) -> None:
+    for path in (FOLDER / "vendor").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "htm.mjs").write_text("alert(1)", encoding="utf-8")
+    with pytest.raises(vendoring.VendoringError, match=r"htm\.mjs"):
+        vendoring.check(tmp_path)
+
+
+def test_no_file_of_ours_names_another_host() -> None:
+    for path in FOLDER.rglob("*"):
+        if path.suffix in assets.MEDIA_TYPES and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?://[a-z]", text), path
+            assert "innerHTML" not in text, path
+
+
+def test_every_import_of_a_module_exists() -> None:
+    """A wrong one would show only when its page is opened."""
+    mapped = set(assets._IMPORTS)
+    for path in (path for path in FOLDER.rglob("*.js") if "vendor" not in path.parts):
+        for name in re.findall(r'(?:} from |^import |import\()"([^"]+)"', path.read_text(encoding="utf-8"), re.M):
+            assert name in mapped or (path.parent / name).exists(), f"{path.name}: {name}"
+
+
+async def test_the_first_load_is_small(http: httpx.AsyncClient) -> None:
+    """The page, what it names, and the heaviest page with the charts' library, as they travel."""
+    async with http:
+        page = await http.get("/ui/", headers={"accept-encoding": "gzip"})
+        names = set(re.findall(r'(?:href|src)="([^"]+)"', page.text)) - {"/docs"}
+        names |= {bundle().base + name for name in ("pages/overview.js", "vendor/uPlot.esm.js")}
+        sizes = {}
+        for name in names:
+            response = await http.get(name, headers={"accept-encoding": "gzip"})
+            assert response.status_code == 200, name
+            sizes[name] = int(response.headers["content-length"])
+    assert len(sizes) > 20
+    assert sum(sizes.values()) < LIMIT
+
+
+async def test_files_are_kept_for_ever_and_the_page_is_asked_for(http: httpx.AsyncClient) -> None:
+    async with http:
+        page = await http.get("/ui/adapters/some.name")
+        assert page.headers["cache-control"] == "no-cache"
+        assert (await http.get("/ui/", headers={"if-none-match": page.headers["etag"]})).status_code == 304
+        file = await http.get(bundle().base + "app.js")
+        assert "immutable" in file.headers["cache-control"]
+        assert file.headers["content-type"].startswith("text/javascript")
+        assert file.headers["x-content-type-options"] == "nosniff"
+        old = bundle().base.replace(bundle().base[11:15], "0000")
+        assert (await http.get(old + "app.js")).status_code == 404
+        assert (await http.get(bundle().base + "../routes.py")).status_code == 404
+        assert (await http.get("/ui")).headers["location"] == "/ui/"
+
+
+async def test_compression_is_for_those_who_take_it(http: httpx.AsyncClient) -> None:
+    async with http:
+        plain = await http.get(bundle().base + "app.js", headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        packed = bundle().files["app.js"].gzipped
+        assert packed is not None
+        assert gzip.decompress(packed) == plain.content
+
+
+async def test_the_policy_lets_nothing_in(http: httpx.AsyncClient) -> None:
+    async with http:
+        policy = (await http.get("/ui/")).headers["content-security-policy"]
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in policy
+    assert "*" not in policy
+    assert rules["script-src"].startswith("'self' 'sha256-")
+    assert rules["connect-src"] == "'self'"
+    assert rules["frame-ancestors"] == "'none'"
+    assert rules["require-trusted-types-for"] == "'script'"
+
+
+def test_another_file_makes_another_release(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("{base}{import_map}{preloads}", encoding="utf-8")
+    (tmp_path / "app.js").write_text("1", encoding="utf-8")
+    before = bundle.__wrapped__(tmp_path).base
+    (tmp_path / "app.js").write_text("2", encoding="utf-8")
+    assert bundle.__wrapped__(tmp_path).base != before
