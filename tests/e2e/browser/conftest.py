@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
+from tests.e2e.conftest import Server, serving
 
-from ..conftest import Server, serving
+from .window import Window
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-PATIENCE_MS = 15_000
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """For one module: while it runs, no other event loop can."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("needs Debian's chromium: tests/install_system_packages.sh installs it as root")
@@ -36,47 +41,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled demo for the browser's tests, which may change it: each test uses names of its own."""
     with serving(tmp_path_factory.mktemp("shop"), "--max-num-batched-tokens", "512") as server:
         yield server
-
-
-class Window:
-    """One browser window on one server. errors: what its console complained about."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.errors: list[str] = []
-        self.hosts: set[str] = set()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", self._note)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.hosts.add(re.sub(r"^(\w+://[^/]*).*", r"\1", request.url)))
-
-    def _note(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
-
-    def expect_error(self, text: str) -> None:
-        """One that belongs to the test, such as the browser's own note of a refused request."""
-        assert any(text in error for error in self.errors), self.errors
-        self.errors = [error for error in self.errors if text not in error]
-
-    def sign_in(self, key: str) -> None:
-        self.page.goto(f"{self.url}/ui/")
-        self.page.get_by_label("API key").fill(key)
-        self.page.get_by_role("button", name="Sign in").click()
-        self.page.get_by_role("navigation", name="Pages").wait_for()
-
-    def open(self, path: str) -> Page:
-        self.page.goto(f"{self.url}/ui{path}")
-        self.page.locator("h1").wait_for()
-        return self.page
-
-    def settled(self) -> None:
-        """Nothing is loading any more."""
-        self.page.wait_for_function("!document.querySelector('.skeleton')")
-
-    def toast(self, text: str | re.Pattern[str]) -> None:
-        self.page.locator(".toast", has_text=text).first.wait_for()
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.e2e.conftest import Server
 
-from ..conftest import Server
-from .conftest import Window
+from .window import Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PROMPT = "Show the name and price of all products with a price above 40, highest price first."

@@ -1,4 +1,4 @@
-"""Every page, in both themes and at a phone's width: nothing in the console, nothing serious for axe, nothing cut off."""
+"""Every page, in both themes and at a phone's width: nothing in the console, nothing serious for axe."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import Server
 
-from ..conftest import Server
-from .conftest import Window
+from .window import Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 AXE = (Path(__file__).parent / "vendor/axe.min.js").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the UI's files are: pinned, self-contained, small, and served so that browsers keep them and nothing else runs."""
+"""What the UI's files are: pinned, self-contained, small, and served so that browsers keep them."""
 
 from __future__ import annotations
 

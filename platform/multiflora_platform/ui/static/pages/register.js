@@ -48,7 +48,7 @@ export default function Register() {
           ${!existing && html`<${TextField} label="Description" placeholder="What it does, in a sentence" value=${description} onInput=${setDescription} />
             <${TextField} label="Tags" hint="Separated by commas" value=${tags} onInput=${setTags} />`}
         </div><//>
-        <${Card} title="Adapter files"><div class="stack">
+        <${Card} title="Content"><div class="stack">
           <${Segmented} label="Where it comes from" of=${[["files", "Upload"], ["source", "From a source"]]} value=${from} onChange=${setFrom} />
           ${from === "files" ? html`<${DropZone} onFiles=${setFiles} />
               ${files.length > 0 && html`<ul class="files" aria-label="Files to upload">${files.map((file) => html`<li key=${file.name}><${Icon} name="check" size=${14} /><span class="mono break">${file.name}</span><span class="muted">${bytes(file.size)}</span></li>`)}</ul>`}`
