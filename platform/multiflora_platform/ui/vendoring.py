@@ -1,7 +1,7 @@
-"""Fetch and check the libraries that a folder's manifest.json pins: `python -m multiflora_platform.ui.vendoring FOLDER`.
+"""Fetch and check the libraries that a folder's manifest.json pins: `python -m multiflora_platform.ui.vendoring DIR`.
 
-The manifest names packages of npm with the SHA-256 of their archives and of each file that is kept. What does not match is
-refused. With --update, what is fetched becomes what is pinned. Needs npm; serving does not.
+The manifest names packages of npm with the SHA-256 of their archives and of each file that is kept. What does not match
+is refused. With --update, what is fetched becomes what is pinned. Needs npm; serving does not.
 """
 
 from __future__ import annotations

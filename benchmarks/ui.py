@@ -1,0 +1,100 @@
+"""What the admin UI costs a browser: bytes and time of a first load, and the work of a page that is updated.
+
+    python benchmarks/ui.py [--seconds 20]
+
+Starts the bundled demo and Debian's chromium; everything runs on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import threading
+import time
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from gateway import KEY, demo
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+LOADS = 7
+
+
+def sign_in(browser: Browser, url: str) -> Page:
+    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    page.goto(f"{url}/ui/")
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("navigation", name="Pages").wait_for()
+    return page
+
+
+def first_load(page: Page, url: str) -> tuple[float, float, int]:
+    """Kilobytes as they travelled, milliseconds until the page stands, requests; nothing is cached."""
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.send("Network.clearBrowserCache")
+    sizes: list[float] = []
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.goto("about:blank")
+    sizes.clear()
+    page.goto(f"{url}/ui/adapters", wait_until="commit")
+    page.get_by_role("heading", level=1).wait_for()
+    took = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? performance.now()")
+    weight, requests = sum(sizes) / 1000, len(sizes)
+    session.detach()
+    return weight, took, requests
+
+
+def update_cost(page: Page, url: str, path: str, seconds: float) -> float:
+    """Part of one CPU core that the page's own work takes while it is updated."""
+    session = page.context.new_cdp_session(page)
+    page.goto(f"{url}/ui{path}")
+    page.locator("h1").wait_for()
+    time.sleep(3)
+    session.send("Performance.enable")
+    before = _task_seconds(session)
+    time.sleep(seconds)
+    return (_task_seconds(session) - before) / seconds
+
+
+def _task_seconds(session: Any) -> float:
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+
+
+def traffic(url: str, stop: threading.Event) -> None:
+    """Something for the charts to show."""
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+        while not stop.wait(0.4):
+            client.post("/v1/completions", json={"model": "sql", "prompt": "Show the names.", "max_tokens": 12})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the admin UI costs a browser.")
+    parser.add_argument("--seconds", type=float, default=20, help="how long each live page is watched")
+    arguments = parser.parse_args()
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise SystemExit("needs Debian's chromium: tests/install_system_packages.sh installs it as root")
+    stop = threading.Event()
+    with demo() as (_, url), sync_playwright() as playwright:
+        threading.Thread(target=traffic, args=(url, stop), daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = sign_in(browser, url)
+        loads = [first_load(page, url) for _ in range(LOADS)]
+        print(f"first load: {statistics.median(load[0] for load in loads):.0f} kB in {loads[0][2]} requests,", end=" ")
+        print(f"{statistics.median(load[1] for load in loads):.0f} ms until it is painted (median of {LOADS})")
+        for path in ("/", "/adapters", "/requests"):
+            print(
+                f"{path:12} {100 * update_cost(page, url, path, arguments.seconds):.1f}% of a core while it is updated"
+            )
+        stop.set()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
