@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 import inputs
+from gpu.attention import attention_rows, cascade_costs
 from gpu.llama import LLAMA_8B, build, model_config, random_weights
-from gpu.measure import Limits, Result, Row, measure, measure_limits, print_results
+from gpu.measure import Limits, Result, Row, measure, measure_limits, print_results, seconds
 from gpu.peers import baseline_model, compare, engine_speeds
 from gpu.steps import Traffic, decode_results, lora_taxes, prefill_results
 
@@ -40,7 +41,7 @@ _BF16, _CUDA = torch.bfloat16, torch.device("cuda")
 
 def kernel_rows() -> Iterator[Row]:
     """Of every op that has rows of its own."""
-    yield from ()
+    yield from attention_rows(_CUDA)
 
 
 class Bench:
@@ -61,6 +62,7 @@ class Bench:
 
     def kernels(self) -> None:
         self._keep("kernels", [measure(row, self.limits) for row in kernel_rows()])
+        self.report["cascade_costs"] = asdict(cascade_costs(seconds, _CUDA))
 
     def engine(self, parts: set[str]) -> None:
         """The parts that need whole models: engines one after the other on the same weights, then the baseline."""
