@@ -84,14 +84,21 @@ class BatchRunner:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for batch_id in await self._ledger.unfinished():
-                try:
-                    await self._work(batch_id)
-                except Exception:
-                    _log.exception("Batch %s failed", batch_id)
-                    await self._fail(
-                        batch_id, "internal_error", "Something failed inside the server; its log says what."
-                    )
+            try:
+                for batch_id in await self._ledger.unfinished():
+                    await self._attempt(batch_id)
+            except Exception:  # a database that is locked for long, a full disk: batches wait, nobody loses them
+                _log.exception("Batches stand still and are tried again")
+                await asyncio.sleep(_RETRY_SECONDS)
+                self._wake.set()
+
+    async def _attempt(self, batch_id: str) -> None:
+        """One batch's trouble ends that batch. Raises only when not even that can be recorded."""
+        try:
+            await self._work(batch_id)
+        except Exception:
+            _log.exception("Batch %s failed", batch_id)
+            await self._fail(batch_id, "internal_error", "Something failed inside the server; its log says what.")
 
     async def _work(self, batch_id: str) -> None:
         batch = await self._ledger.any_batch(batch_id)

@@ -31,6 +31,7 @@ from multiflora_platform.gateway.targets import resolve_mix, resolve_model
 from multiflora_platform.services import Services
 
 _MAX_TIMEOUT = 86_400.0
+_LOGGED_MODEL = 128
 _PRIORITIES = 2**31
 # A tenant's class decides before what its requests ask for; these are the classes' first priorities.
 _CLASS_WIDTH = 1 << 20
@@ -47,7 +48,7 @@ class Admission:
         self.arrival = time.time()
         self._principal = principal
         self._headers = request.headers
-        request.state.model = body.model
+        request.state.model = body.model[:_LOGGED_MODEL]
         self._held = ExitStack()
         if self.services.engine.client.ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")

@@ -216,3 +216,24 @@ async def test_a_file_in_use_stays(house: House) -> None:
     begun = await begin(house, [line("a", prompt="ab")])
     response = await house.http.delete(f"/v1/files/{begun['input_file_id']}")
     assert (response.status_code, response.json()["error"]["code"]) == (409, "file_in_use")
+
+
+async def test_trouble_with_one_batch_is_that_batchs(house: House) -> None:
+    """Its file vanishes from the disk; the next batch runs, and so does one after the database was away."""
+    file = (await upload(house, line("a", prompt="ab", max_tokens=2))).json()
+    (house.services.settings.data_dir / "files" / file["id"]).unlink()
+    body = {"input_file_id": file["id"], "endpoint": COMPLETIONS, "completion_window": "24h"}
+    broken = (await house.post("/v1/batches", body)).json()
+    assert (await until(house, broken["id"], *END))["errors"]["data"][0]["code"] == "internal_error"
+    ledger = house.app.state.desk.ledger
+    whole, calls = ledger.unfinished, []
+
+    async def once_away() -> list[str]:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError("the database is away")
+        return await whole()
+
+    ledger.unfinished = once_away
+    begun = await begin(house, [line("a", prompt="ab", max_tokens=2)])
+    assert (await until(house, begun["id"], *END))["status"] == "completed"
