@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
 from multiflora_engine.request import SamplingParams
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer
+from multiflora_platform.gateway.observers import Observer, PromptStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")
@@ -143,15 +143,15 @@ class PromptMetrics(Observer):
         metrics.params_n.observe(params.n)
         metrics.params_max_tokens.observe(params.max_tokens or 0)
 
-    def started(self, cached_tokens: int, queued_seconds: float) -> None:
+    def started(self, start: PromptStart) -> None:
         metrics, self._first = self._metrics, time.perf_counter()
-        self._queued, self._cached = queued_seconds, cached_tokens
-        metrics.queue.observe(queued_seconds)
+        self._queued, self._cached = start.queued_seconds, start.cached_tokens
+        metrics.queue.observe(start.queued_seconds)
         metrics.prompt_tokens.inc(self._num_prompt)
         metrics.request_prompt.observe(self._num_prompt)
-        metrics.computed.observe(self._num_prompt - cached_tokens)
+        metrics.computed.observe(self._num_prompt - start.cached_tokens)
         metrics.ttft.observe(self._first - self._arrival)
-        metrics.prefill.observe(max(0.0, self._first - self._arrival - queued_seconds))
+        metrics.prefill.observe(max(0.0, self._first - self._arrival - start.queued_seconds))
 
     def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
         now = time.perf_counter()

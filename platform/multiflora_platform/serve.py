@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from multiflora_platform.gateway.evaluation import EvalAnswers
 from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
+from multiflora_platform.insight.insight import Insight
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
@@ -62,14 +63,17 @@ class Opened:
     demo: tuple[DemoAdapter, ...]
 
 
-def serve(settings: Settings) -> int:
-    """Run until a signal ends it; returns the exit code. Raises ConfigurationError or CommandError."""
+def serve(settings: Settings, sources: Mapping[str, str]) -> int:
+    """Run until a signal ends it; returns the exit code. sources: where each setting came from.
+
+    Raises ConfigurationError or CommandError.
+    """
     _log_to_stderr(settings.log_level)
     require_paths(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
     with listen(settings) as listener:
-        return uvloop.run(_serve(settings, opened, listener))
+        return uvloop.run(_serve(settings, sources, opened, listener))
 
 
 def _log_to_stderr(level: str) -> None:
@@ -141,10 +145,11 @@ def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineCo
     return EngineConfig(**shared, model_path=str(folder), artifact_root=str(artifacts))
 
 
-async def _serve(settings: Settings, opened: Opened, listener: socket.socket) -> int:
+async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened, listener: socket.socket) -> int:
     with LoadingDisplay() as display:
         async with _parts(settings, opened, display) as (services, engine):
             url = address(listener)
+            services.setting_sources = sources
             app = create_app(services)
             server = HttpServer(app, services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -215,6 +220,9 @@ async def _parts(
         stack.push_async_callback(grammars.close)
         shadows = Shadows(registry, engine)
         stack.push_async_callback(shadows.close)
+        insight = Insight(engine, opened.served.name)
+        insight.start()
+        stack.push_async_callback(insight.close)
         services = Services(
             settings=settings,
             model=opened.served,
@@ -228,6 +236,7 @@ async def _parts(
             shadows=shadows,
             tracing=tracing,
             webhooks=webhooks,
+            insight=insight,
             seeding=True,
         )
         registry.attach(EngineLink(engine), EvalAnswers(services).answer)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from multiflora_engine.protocol import AdapterResult, EngineStats, Ready, Status
+from multiflora_engine.protocol import AdapterResult, CacheReply, EngineStats, Ready, SlotEvent, Status
 from multiflora_engine.request import GenerateRequest
 from multiflora_platform.gateway.errors import unavailable
 from multiflora_platform.messages.reasoning import ReasoningFormat
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.gateway.generation import Generation
     from multiflora_platform.gateway.shadows import Shadows
+    from multiflora_platform.insight.insight import Insight
     from multiflora_platform.registry.service import Registry
     from multiflora_platform.settings import Settings
     from multiflora_platform.tracing import Tracing
@@ -47,6 +48,10 @@ class EngineClientLike(Protocol):
     async def adapter(self, action: str, digest: str) -> AdapterResult: ...
 
     async def status(self) -> Status: ...
+
+    async def cache(self, action: str, hash: str = "") -> CacheReply: ...
+
+    async def slot_history(self) -> list[SlotEvent]: ...
 
 
 class Engine(Protocol):
@@ -85,7 +90,8 @@ class ServedModel:
 @dataclass
 class Services:
     """seeding: the adapters of the start are still being registered. draining: set once, by `drain`. active: prompts
-    that are being answered. in_flight: HTTP requests, without health checks."""
+    that are being answered. in_flight: HTTP requests, without health checks. setting_sources: cli, env or file, by
+    setting."""
 
     settings: Settings
     model: ServedModel
@@ -98,6 +104,8 @@ class Services:
     grammars: GrammarCompiler
     shadows: Shadows
     webhooks: Webhooks
+    insight: Insight
+    setting_sources: Mapping[str, str] = field(default_factory=dict)
     tracing: Tracing | None = None
     seeding: bool = False
     draining: bool = False
@@ -138,6 +146,7 @@ class Services:
         """
         self.draining = True
         self.registry.stop_feeds()
+        self.insight.stop()
         if not await self._wait_idle(patience):
             _log.warning("%d prompts were cut off by the shutdown", len(self.active))
             for generation in list(self.active):

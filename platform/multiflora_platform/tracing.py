@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer
+from multiflora_platform.gateway.observers import Observer, PromptStart
 from multiflora_platform.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ class _PromptSpans(Observer):
         self._num_tokens = 0
         self._device_seconds = 0.0
 
-    def started(self, cached_tokens: int, queued_seconds: float) -> None:
+    def started(self, start: PromptStart) -> None:
         self._first = time.time()
-        began = min(self._arrival + queued_seconds, self._first)
+        began = min(self._arrival + start.queued_seconds, self._first)
         self._part("queue", self._arrival, began)
         self._part("prefill", began, self._first)
-        self._span.set_attribute("multiflora.usage.cached_tokens", cached_tokens)
+        self._span.set_attribute("multiflora.usage.cached_tokens", start.cached_tokens)
 
     def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
         self._num_tokens += len(token_ids)

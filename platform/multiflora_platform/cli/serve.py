@@ -20,10 +20,10 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        settings, _ = settings_from(arguments)
+        settings, sources = settings_from(arguments)
         from multiflora_platform.serve import serve
 
-        return serve(settings)
+        return serve(settings, sources)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -28,6 +28,7 @@ from multiflora_platform.gateway.observers import Observer
 from multiflora_platform.gateway.requests import EngineRequest
 from multiflora_platform.gateway.rollout_watch import RolloutWatch
 from multiflora_platform.gateway.targets import resolve_mix, resolve_model
+from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.services import Services
 
 _MAX_TIMEOUT = 86_400.0
@@ -48,6 +49,8 @@ class Admission:
         self.arrival = time.time()
         self._principal = principal
         self._headers = request.headers
+        self._path = request.url.path
+        self._stream = bool(getattr(body, "stream", False))
         request.state.model = body.model[:_LOGGED_MODEL]
         self._held = ExitStack()
         if self.services.engine.client.ready is None:
@@ -114,7 +117,7 @@ class Admission:
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), params, self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
-        observers: list[Observer] = [metrics, meter]
+        observers: list[Observer] = [metrics, meter, *self.services.insight.follow_prompt(self._prompt_facts(request))]
         if self.services.tracing is not None:
             observers.append(self.services.tracing.follow(self._headers, self._facts(request), self.arrival))
         if self.target.rollout is not None:
@@ -123,6 +126,20 @@ class Admission:
         generation = Generation(self.services, request, self.target.adapter, observers, beams)
         self._held.callback(generation.close)
         return generation
+
+    def _prompt_facts(self, request: GenerateRequest) -> PromptFacts:
+        return PromptFacts(
+            id=request.id,
+            at=self.arrival,
+            tenant=self._principal.tenant,
+            model=self.body.model,
+            adapter=self.target.adapter,
+            version=self.target.number,
+            digest=self.target.digest,
+            path=self._path,
+            stream=self._stream,
+            prompt_tokens=len(request.prompt_token_ids),
+        )
 
     def _facts(self, request: GenerateRequest) -> dict[str, Any]:
         """What a trace says of a request, in OpenTelemetry's names where there are some."""

@@ -16,7 +16,7 @@ from multiflora_engine.request import GenerateRequest, PositionLogprobs, TokenDe
 from multiflora_platform.gateway.beam_search import BeamParams
 from multiflora_platform.gateway.beam_stream import BeamStream
 from multiflora_platform.gateway.errors import ApiError, from_failure, internal_error, unavailable
-from multiflora_platform.gateway.observers import Observer
+from multiflora_platform.gateway.observers import Observer, PromptStart
 from multiflora_platform.services import Services
 from multiflora_platform.text.detokenizer import make_detokenizer
 from multiflora_platform.text.stop_strings import StopStrings
@@ -161,8 +161,9 @@ class Generation:
         if not self.has_started:
             self.has_started = True
             self.cached_tokens = delta.cached_tokens
+            start = PromptStart(delta.cached_tokens, delta.queued_seconds, delta.load_seconds, delta.miss_reason)
             for observer in self._observers:
-                observer.started(delta.cached_tokens, delta.queued_seconds)
+                observer.started(start)
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = delta.prompt_logprobs
         if delta.embedding is not None:

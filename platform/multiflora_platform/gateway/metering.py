@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.usage import Counts, UsageLedger
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer
+from multiflora_platform.gateway.observers import Observer, PromptStart
 
 
 class Meter(Observer):
@@ -25,8 +25,8 @@ class Meter(Observer):
         self._adapter = adapter
         self._num_prompt = num_prompt
 
-    def started(self, cached_tokens: int, queued_seconds: float) -> None:
-        self._count(Counts(prompt_tokens=self._num_prompt, cached_tokens=cached_tokens))
+    def started(self, start: PromptStart) -> None:
+        self._count(Counts(prompt_tokens=self._num_prompt, cached_tokens=start.cached_tokens))
 
     def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
         self._claim.generated(len(token_ids))

@@ -29,7 +29,7 @@ class PromptWarmer:
         for prompt in prompts:
             ids = self._services.model.tokenizer.encode(prompt, True)[: self._services.max_model_len - 1]
             if ids:
-                await self._run(digest, ids, principal)
+                await warm_prompt(self._services, digest, ids, principal)
 
     async def _owner(self, name: str | None) -> Principal:
         if name is None:
@@ -38,18 +38,26 @@ class PromptWarmer:
         policy = await self._services.keys.tenants.policy(name)
         return Principal("tenant", name, "warm-up", tenant.id, policy=policy)
 
-    async def _run(self, digest: str, ids: list[int], principal: Principal) -> None:
-        request = GenerateRequest(
-            id=uuid.uuid4().hex,
-            prompt_token_ids=ids,
-            params=SamplingParams(temperature=0.0, max_tokens=1),
-            adapter_digest=digest,
-            cache_salt=self._services.keys.cache_salt(principal),
-            cache_owner=self._services.keys.cache_owner(principal),
-            cache_share=principal.policy.kv_share,
-            priority=_PRIORITY,
-            arrival_time=time.time(),
-        )
-        async for delta in self._services.engine.client.generate(request):
-            if delta.failure is not None:
-                raise RuntimeError(delta.failure.message)
+
+async def warm_prompt(services: Services, digest: str | None, ids: list[int], principal: Principal) -> int:
+    """Computes a prompt for the principal's cache; how many of its tokens were cached before.
+
+    digest: of the adapter, None for the base. Raises EngineUnavailable, or RuntimeError with the engine's reason.
+    """
+    request = GenerateRequest(
+        id=uuid.uuid4().hex,
+        prompt_token_ids=ids,
+        params=SamplingParams(temperature=0.0, max_tokens=1),
+        adapter_digest=digest,
+        cache_salt=services.keys.cache_salt(principal),
+        cache_owner=services.keys.cache_owner(principal),
+        cache_share=principal.policy.kv_share,
+        priority=_PRIORITY,
+        arrival_time=time.time(),
+    )
+    cached = 0
+    async for delta in services.engine.client.generate(request):
+        if delta.failure is not None:
+            raise RuntimeError(delta.failure.message)
+        cached = max(cached, delta.cached_tokens)
+    return cached

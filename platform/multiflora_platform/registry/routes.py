@@ -6,6 +6,8 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
+from multiflora_platform.insight import cache_routes
+from multiflora_platform.insight import routes as insight_routes
 from multiflora_platform.registry import (
     adapter_routes,
     alias_routes,
@@ -27,6 +29,8 @@ PARTS = (
     auth_routes,
     usage_routes,
     webhook_routes,
+    insight_routes,
+    cache_routes,
 )
 for part in PARTS:
     router.include_router(part.router)

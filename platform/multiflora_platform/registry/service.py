@@ -58,6 +58,7 @@ class Registry:
     ) -> None:
         self.database = database
         self.feed = Feed(database)
+        self.base = base
         self._live = Live(database, base.digest)
         self._scratch = scratch
         self._lock = FolderLock(scratch.root / ".lock")

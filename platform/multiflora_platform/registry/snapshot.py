@@ -161,6 +161,11 @@ class Snapshot:
         return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
 
     @cached_property
+    def names_by_digest(self) -> Mapping[str, str]:
+        """An adapter's name by each of its versions' digests."""
+        return {digest: entry.name for entry in self.adapters.values() for digest in entry.digests.values()}
+
+    @cached_property
     def served(self) -> list[ServedAdapter]:
         return [row for name in self.sorted_names if (row := _served(self.adapters[name]))]
 

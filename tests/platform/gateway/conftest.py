@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from multiflora_platform.app import create_app
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.gateway.shadows import Shadows
+from multiflora_platform.insight.insight import Insight
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import Settings
@@ -57,6 +58,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
             shadows=Shadows(registry, supervisor),
             webhooks=SimpleNamespace(),
+            insight=Insight(supervisor, "base"),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

@@ -14,8 +14,17 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_engine.client import EngineUnavailable
-from multiflora_engine.protocol import AdapterResidency, AdapterResult, EngineStats, Ready, Status
+from multiflora_engine.protocol import (
+    AdapterResidency,
+    AdapterResult,
+    CacheReply,
+    EngineStats,
+    Ready,
+    SlotEvent,
+    Status,
+)
 from multiflora_engine.request import (
     EngineFailure,
     GenerateRequest,
@@ -60,6 +69,8 @@ class FakeClient:
     aborted: list[str] = field(default_factory=list)
     ended: list[tuple[str, int]] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    cache_reply: CacheReply = field(default_factory=lambda: CacheReply(0))
+    cache_calls: list[tuple[str, str]] = field(default_factory=list)
 
     def generate(self, request: GenerateRequest) -> TokenStream:
         if self.ready is None:
@@ -84,7 +95,16 @@ class FakeClient:
     async def status(self) -> Status:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
-        return Status(0, 1, self.stats, [AdapterResidency("d" * 64, "slot", False, 8, 100, 0)])
+        return Status(0, 1, self.stats, [AdapterResidency("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
+
+    async def cache(self, action: str, hash: str = "") -> CacheReply:
+        self.cache_calls.append((action, hash))
+        if self.ready is None:
+            raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
+        return self.cache_reply
+
+    async def slot_history(self) -> list[SlotEvent]:
+        return [SlotEvent(5.0, "load", 0, "d" * 64, 0.75, 100)]
 
     async def _play(self, request: GenerateRequest, stream: TokenStream) -> None:
         if self.hangs:
@@ -159,7 +179,16 @@ class FakeRegistry:
 
     @property
     def snapshot(self) -> SimpleNamespace:
-        return SimpleNamespace(digests=frozenset(self.digests.values()))
+        names = {digest: name for name, digest in self.digests.items()}
+        return SimpleNamespace(digests=frozenset(self.digests.values()), names_by_digest=names)
+
+    @property
+    def base(self) -> BaseModel:
+        sites = {
+            name: Site(name, k, n, layer)
+            for name, k, n, layer in (("model.layers.0.q", 8, 16, 0), ("lm_head", 8, 99, None))
+        }
+        return BaseModel("base", "LlamaForCausalLM", "b" * 64, 1, sites)
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:

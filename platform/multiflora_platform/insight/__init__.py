@@ -1,0 +1,1 @@
+"""What operators see of a running server: its last day in numbers, its last requests, its cache, its slots."""

@@ -1,0 +1,146 @@
+"""/api/v1/cache: what the prefix cache holds, to whom it belongs, and steering it. Admins only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from multiflora_engine.client import EngineUnavailable
+from multiflora_engine.protocol import CacheNode, CacheReply, Ready
+from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.warming import warm_prompt
+from multiflora_platform.insight.errors import NotCached
+from multiflora_platform.insight.misses import miss_of
+from multiflora_platform.insight.views import CacheAnswer, CacheRun, CacheText, MissPage, WarmAnswer
+from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.errors import AdapterNotFound, InvalidRequest, Unavailable
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
+Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
+_MOST_MISSES = 200
+
+
+class WarmBody(BaseModel):
+    """model: as in a request. prompt: text; its whole blocks are cached for admins' requests."""
+
+    model: str = Field(max_length=200)
+    prompt: str = Field(min_length=1, max_length=1 << 20)
+
+
+@router.get("/cache", responses=answers(CacheAnswer))
+async def get_cache(request: Request) -> Response:
+    """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
+    services: Services = request.app.state.services
+    reply = await _ask(services, "report")
+    stats, ready = services.engine.client.stats, _ready(services)
+    names = services.registry.snapshot.names_by_digest
+    per_block = ready.kv_bytes // max(1, ready.num_blocks)
+    nodes = [_run(node, names.get(node.adapter or ""), per_block) for node in reply.nodes]
+    return rendered(
+        CacheAnswer(
+            blocks=ready.num_blocks,
+            free=stats.free_blocks,
+            cached=stats.cached_blocks,
+            block_size=ready.block_size,
+            bytes_per_block=per_block,
+            hits_tokens=stats.cache_hits,
+            queries_tokens=stats.cache_queries,
+            evictions=stats.evictions,
+            savings=services.insight.savings(),
+            nodes=nodes,
+        )
+    )
+
+
+@router.get("/cache/misses", responses=answers(MissPage))
+async def list_misses(request: Request) -> Response:
+    """The last prompts of which the cache had less than it could have, and why; newest first."""
+    log = request.app.state.services.insight.requests
+    misses = (miss_of(entry.view()) for entry in log.newest() if entry.miss_reason)
+    found = [miss for miss, _ in zip((miss for miss in misses if miss), range(_MOST_MISSES), strict=False)]
+    return rendered(MissPage(found))
+
+
+@router.post("/cache:warm", responses=answers(WarmAnswer))
+async def warm(request: Request, body: WarmBody, principal: Annotated[Principal, Depends(require_admin)]) -> Response:
+    """Computes a prompt now, so that it is found later."""
+    services: Services = request.app.state.services
+    digest = None
+    if body.model != services.model.name:
+        resolved = services.registry.resolve(body.model, None)
+        if resolved is None:
+            raise AdapterNotFound(f"There is no model named {body.model[:80]!r}; GET /v1/models lists what is served.")
+        digest = resolved.digest
+    ids = services.model.tokenizer.encode(body.prompt, True)
+    if len(ids) >= services.max_model_len:
+        raise InvalidRequest(f"The prompt has {len(ids)} tokens; {services.max_model_len - 1} fit.", pointer="/prompt")
+    try:
+        cached = await warm_prompt(services, digest, ids, principal)
+    except EngineUnavailable as error:
+        raise Unavailable(f"The engine is not available: {error.message}") from error
+    except RuntimeError as error:
+        raise Unavailable(f"The engine could not compute the prompt: {error}") from error
+    return rendered(WarmAnswer(cached, len(ids) - cached))
+
+
+@router.get("/cache/{hash}/text", responses=answers(CacheText))
+async def get_text(request: Request, hash: Hash) -> Response:
+    """The tokens of one run, and what they say."""
+    services: Services = request.app.state.services
+    reply = await _ask(services, "tokens", hash)
+    return rendered(CacheText(reply.token_ids, services.model.tokenizer.decode(reply.token_ids)))
+
+
+@router.post("/cache/{hash}:pin", status_code=204)
+async def pin(request: Request, hash: Hash) -> Response:
+    """The run and all before it stay cached until they are unpinned or the engine restarts."""
+    return await _steer(request, "pin", hash)
+
+
+@router.post("/cache/{hash}:unpin", status_code=204)
+async def unpin(request: Request, hash: Hash) -> Response:
+    """It may be evicted again."""
+    return await _steer(request, "unpin", hash)
+
+
+@router.post("/cache/{hash}:drop", status_code=204)
+async def drop(request: Request, hash: Hash) -> Response:
+    """The run and everything that continues it are found no more; requests that use them go on."""
+    return await _steer(request, "drop", hash)
+
+
+async def _steer(request: Request, action: str, hash: str) -> Response:
+    await _ask(request.app.state.services, action, hash)
+    return Response(status_code=204)
+
+
+async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
+    try:
+        reply = await services.engine.client.cache(action, hash)
+    except EngineUnavailable as error:
+        raise Unavailable(f"The engine is not available: {error.message}") from error
+    if reply.error is not None:
+        raise NotCached(reply.error)
+    return reply
+
+
+def _ready(services: Services) -> Ready:
+    ready = services.engine.client.ready
+    if ready is None:
+        raise Unavailable("The engine is not ready; it is starting or restarting.")
+    return ready
+
+
+def _run(node: CacheNode, name: str | None, per_block: int) -> CacheRun:
+    fields: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
+    return CacheRun(
+        **{**fields, "adapter": name, "owner": node.owner or None},
+        digest=node.adapter,
+        bytes=node.blocks * per_block,
+    )

@@ -1,0 +1,146 @@
+"""Holds what is watched of a running server and closes each second of it. Used by routes and by admission."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from multiflora_platform.gateway.errors import ApiError
+from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.insight.alerts import Alerts
+from multiflora_platform.insight.request_log import PromptFacts, RequestLog
+from multiflora_platform.insight.series import Gauges, Series
+from multiflora_platform.insight.views import Point, Saving
+
+if TYPE_CHECKING:
+    from multiflora_platform.services import Engine
+
+_TICK = 1.0
+_MOST_ADAPTERS = 4096
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class Insight:
+    """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter."""
+
+    def __init__(self, engine: Engine, base: str, clock: Callable[[], float] = time.time) -> None:
+        self.requests = RequestLog()
+        self.series = Series()
+        self.alerts = Alerts(clock)
+        self._engine = engine
+        self._base = base
+        self._clock = clock
+        self._cached: Counter[str | None] = Counter()
+        self._computed = 0
+        self._prefill_seconds = 0.0
+        self._last_failures: dict[str, str | None] = {}
+        self._ticking: asyncio.Task[None] | None = None
+        self._followers: set[asyncio.Queue[Point | None]] = set()
+
+    def load_failures(self) -> dict[str, str]:
+        """Adapters whose last request failed because they could not be loaded, and the engine's reason."""
+        return {name: reason for name, reason in self._last_failures.items() if reason is not None}
+
+    def note_end(self, adapter: str | None, error: ApiError | None) -> None:
+        """A prompt of the adapter ended."""
+        if adapter is not None:
+            failed = error is not None and error.code == "adapter_unavailable"
+            self._last_failures[adapter] = error.message if failed and error is not None else None
+            if len(self._last_failures) > _MOST_ADAPTERS:
+                self._last_failures.pop(next(iter(self._last_failures)))
+
+    def start(self) -> None:
+        self._ticking = asyncio.create_task(self._tick())
+
+    def stop(self) -> None:
+        """Ends all followers: the server is going."""
+        for queue in self._followers:
+            queue.put_nowait(None)
+
+    async def close(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
+
+    def follow_prompt(self, facts: PromptFacts) -> Sequence[Observer]:
+        """What watches one prompt."""
+        return (self.requests.open(facts), _SeriesWatch(self, facts))
+
+    async def points(self) -> AsyncGenerator[Point, None]:
+        """Each second's, as it ends, until `stop`."""
+        queue: asyncio.Queue[Point | None] = asyncio.Queue()
+        self._followers.add(queue)
+        try:
+            while (point := await queue.get()) is not None:
+                yield point
+        finally:
+            self._followers.discard(queue)
+
+    def savings(self) -> list[Saving]:
+        """By adapter, the most first; the device's time is estimated from what prefills of other tokens took."""
+        per_token = self._prefill_seconds / self._computed if self._computed else 0.0
+        return [Saving(adapter, tokens, tokens * per_token) for adapter, tokens in self._cached.most_common()]
+
+    def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float) -> None:
+        """A prompt's first token came `seconds` after its sequence had started to run."""
+        self._cached[facts.adapter] += cached_tokens
+        self._computed += facts.prompt_tokens - cached_tokens
+        self._prefill_seconds += seconds
+
+    def model_label(self, adapter: str | None) -> str:
+        return adapter or self._base
+
+    def gauges(self) -> Gauges:
+        client = self._engine.client
+        stats, ready = client.stats, client.ready
+        on_gpu = ready is not None and ready.device.startswith("cuda")
+        return Gauges(
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_use=1.0 - stats.free_blocks / stats.num_blocks if stats.num_blocks else 0.0,
+            cache_queries=stats.cache_queries,
+            cache_hits=stats.cache_hits,
+            host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
+            device_bytes=ready.kv_bytes + ready.weight_bytes if on_gpu and ready is not None else None,
+        )
+
+    async def _tick(self) -> None:
+        due = time.monotonic() + _TICK
+        while True:
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due += _TICK
+            point = self.series.tick(self._clock(), self.gauges())
+            for queue in self._followers:
+                queue.put_nowait(point)
+
+
+class _SeriesWatch(Observer):
+    """Adds one prompt's events to the series."""
+
+    def __init__(self, insight: Insight, facts: PromptFacts) -> None:
+        self._insight = insight
+        self._facts = facts
+        self._model = insight.model_label(facts.adapter)
+        self._last: dict[int, float] = {}
+
+    def started(self, start: PromptStart) -> None:
+        ttft = time.time() - self._facts.at
+        self._insight.series.prompt(self._facts.prompt_tokens, ttft)
+        self._insight.prefilled(self._facts, start.cached_tokens, max(0.0, ttft - start.queued_seconds))
+
+    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
+        now = time.perf_counter()
+        last = self._last.get(index)
+        self._last[index] = now
+        self._insight.series.generated(self._model, len(token_ids), None if last is None else now - last)
+
+    def ended(self, outcome: str, error: ApiError | None) -> None:
+        self._insight.series.ended(is_error=error is not None and error.status >= 500)
+        self._insight.note_end(self._facts.adapter, error)

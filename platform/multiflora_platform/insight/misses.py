@@ -1,0 +1,29 @@
+"""Why the prefix cache had no more of a prompt, in words. The reasons themselves are the engine's (CacheLedger)."""
+
+from __future__ import annotations
+
+from multiflora_platform.insight.views import Miss, RequestView
+
+_WORDS = {
+    "first_seen": "Nobody sent a prompt that begins like this one.",
+    "diverged": "The prompt begins like a cached one, and differs from token {cached} on.",
+    "evicted": "It was cached, and gave way to others when KV blocks ran out.",
+    "other_adapter": "The same beginning is cached for another adapter, whose KV differs.",
+    "other_tenant": "The same beginning is cached for another tenant; tenants never share.",
+    "other_salt": "The same beginning is cached under another cache_salt.",
+}
+
+
+def miss_of(request: RequestView) -> Miss | None:
+    """None for a prompt whose whole blocks were all found, or that has none."""
+    if request.miss_reason not in _WORDS:
+        return None
+    return Miss(
+        request_id=request.id,
+        at=request.at,
+        model=request.model,
+        prompt_tokens=request.prompt_tokens,
+        cached_tokens=request.cached_tokens,
+        reason=request.miss_reason,
+        detail=_WORDS[request.miss_reason].format(cached=request.cached_tokens),
+    )

@@ -1,0 +1,240 @@
+"""What the routes of insight answer. Times are Unix seconds, durations seconds, sizes bytes."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One interval. Rates are per second; quantiles are None when nothing happened. by_model: tokens per second."""
+
+    at: float
+    tokens_per_second: float
+    prompt_tokens_per_second: float
+    ttft_p50: float | None
+    ttft_p95: float | None
+    itl_p50: float | None
+    itl_p95: float | None
+    running: int
+    waiting: int
+    kv_use: float
+    cache_hit_rate: float | None
+    requests: int
+    errors: int
+    host_bytes: int
+    device_bytes: int | None
+    by_model: dict[str, float]
+
+
+class SeriesAnswer(msgspec.Struct, frozen=True):
+    """points: oldest first, one for each interval (seconds) that the server was up."""
+
+    interval: int
+    points: list[Point]
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """severity: warning or error. link: a path of the admin UI."""
+
+    id: str
+    severity: str
+    title: str
+    detail: str
+    next_step: str
+    since: float
+    link: str
+
+
+class AlertPage(msgspec.Struct, frozen=True):
+    items: list[Alert]
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """stage: queue, load, prefill or decode."""
+
+    stage: str
+    start: float
+    end: float
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt. status and code: as answered; None while it runs. miss_reason: see the engine's CacheLedger."""
+
+    id: str
+    at: float
+    tenant: str | None
+    model: str
+    adapter: str | None
+    version: int | None
+    digest: str | None
+    path: str
+    stream: bool
+    status: int | None
+    code: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    finish_reason: str | None
+    queue_seconds: float | None
+    load_seconds: float | None
+    prefill_seconds: float | None
+    decode_seconds: float | None
+    ttft: float | None
+    total_seconds: float | None
+    device_seconds: float
+    miss_reason: str
+    timeline: list[Stage]
+
+
+class RequestPage(msgspec.Struct, frozen=True):
+    """Newest first."""
+
+    items: list[RequestView]
+    next_page_token: str | None
+
+
+class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Successive cached blocks that were used alike. hash: of the last one. adapter: its name where it has one."""
+
+    hash: str
+    parent: str | None
+    adapter: str | None
+    digest: str | None
+    owner: str | None
+    tokens: int
+    blocks: int
+    bytes: int
+    hits: int
+    age_seconds: float
+    idle_seconds: float
+    pinned: bool
+    referenced: bool
+
+
+class Saving(msgspec.Struct, frozen=True):
+    """What the cache spared one adapter (None: the base) since the start. device_seconds: estimated from prefills."""
+
+    adapter: str | None
+    tokens: int
+    device_seconds: float
+
+
+class CacheAnswer(msgspec.Struct, frozen=True):
+    blocks: int
+    free: int
+    cached: int
+    block_size: int
+    bytes_per_block: int
+    hits_tokens: int
+    queries_tokens: int
+    evictions: int
+    savings: list[Saving]
+    nodes: list[CacheRun]
+
+
+class CacheText(msgspec.Struct, frozen=True):
+    token_ids: list[int]
+    text: str
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """reason: evicted, diverged, other_adapter, other_tenant, other_salt or first_seen; detail says it in words."""
+
+    request_id: str
+    at: float
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    reason: str
+    detail: str
+
+
+class MissPage(msgspec.Struct, frozen=True):
+    """Newest first."""
+
+    items: list[Miss]
+
+
+class SlotResident(msgspec.Struct, frozen=True):
+    """An adapter on the device. name: None when its version is no longer registered."""
+
+    slot: int
+    digest: str
+    name: str | None
+    rank: int
+    bytes: int
+    pinned: bool
+    users: int
+    idle_seconds: float
+
+
+class SlotMoment(msgspec.Struct, frozen=True):
+    """event: load (seconds: since it was wanted) or evict."""
+
+    at: float
+    event: str
+    slot: int
+    digest: str
+    name: str | None
+    seconds: float
+    bytes: int
+
+
+class ReplicaSlots(msgspec.Struct, frozen=True):
+    """rows: rank rows of the pool. bytes: that the residents take."""
+
+    pid: int
+    slots: int
+    rows: int
+    bytes: int
+    residents: list[SlotResident]
+    timeline: list[SlotMoment]
+
+
+class SlotsAnswer(msgspec.Struct, frozen=True):
+    replicas: list[ReplicaSlots]
+
+
+class CapacityAnswer(msgspec.Struct, frozen=True):
+    """Whether what was asked about fits on the device as it is configured."""
+
+    adapter_bytes: int
+    rows_needed: int
+    rows: int
+    fits_adapters: bool
+    kv_bytes: int
+    blocks_needed: int
+    blocks: int
+    fits_context: bool
+    advice: str
+
+
+class SettingView(msgspec.Struct, frozen=True):
+    """source: cli, env, file or default. value: secrets hidden."""
+
+    name: str
+    value: str
+    source: str
+    description: str
+
+
+class SettingPage(msgspec.Struct, frozen=True):
+    items: list[SettingView]
+
+
+class DoctorRow(msgspec.Struct, frozen=True):
+    check: str
+    ok: bool
+    detail: str
+    next_step: str
+
+
+class DoctorPage(msgspec.Struct, frozen=True):
+    items: list[DoctorRow]
+
+
+class WarmAnswer(msgspec.Struct, frozen=True):
+    """Tokens of the prompt that were cached before, and that were computed now."""
+
+    cached_tokens: int
+    computed_tokens: int

@@ -1,0 +1,80 @@
+"""A prompt's stages add up, and the oldest are forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from multiflora_platform.gateway.errors import ApiError
+from multiflora_platform.gateway.observers import PromptStart
+from multiflora_platform.insight import request_log
+from multiflora_platform.insight.misses import miss_of
+from multiflora_platform.insight.request_log import PromptFacts, RequestLog
+
+
+class Clock:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(request_log, "time", clock)
+    return clock
+
+
+def facts(id: str = "r1") -> PromptFacts:
+    return PromptFacts(id, 1000.0, "team", "sql", "sql", 3, "d" * 64, "/v1/chat/completions", True, 48)
+
+
+def test_queue_load_prefill_and_decode_make_up_the_whole(clock: Clock) -> None:
+    entry = RequestLog().open(facts())
+    assert [stage.stage for stage in entry.view().timeline] == ["queue"]
+    clock.now = 1005.0
+    entry.started(PromptStart(16, 3.0, 2.0, "diverged"))
+    entry.tokens(0, [1, 2], 0.25)
+    clock.now = 1009.0
+    entry.tokens(0, [3], 0.25)
+    entry.answered(0, "stop")
+    entry.ended("ok", None)
+    view = entry.view()
+    assert (view.queue_seconds, view.load_seconds, view.prefill_seconds, view.decode_seconds) == (1.0, 2.0, 2.0, 4.0)
+    assert (view.ttft, view.total_seconds, view.device_seconds) == (5.0, 9.0, 0.5)
+    assert (view.status, view.code, view.finish_reason, view.completion_tokens, view.version) == (
+        200,
+        None,
+        "stop",
+        3,
+        3,
+    )
+    assert [(stage.start, stage.end) for stage in view.timeline] == [
+        (1000.0, 1001.0),
+        (1001.0, 1003.0),
+        (1003.0, 1005.0),
+        (1005.0, 1009.0),
+    ]
+    miss = miss_of(view)
+    assert miss is not None
+    assert (miss.reason, miss.cached_tokens) == ("diverged", 16)
+    assert "from token 16 on" in miss.detail
+
+
+def test_ends_that_are_no_answers(clock: Clock) -> None:
+    log = RequestLog()
+    failed, left = log.open(facts("a")), log.open(facts("b"))
+    failed.ended("error", ApiError(504, "deadline_exceeded", "too late"))
+    left.ended("abort", None)
+    assert (failed.view().status, failed.view().code) == (504, "deadline_exceeded")
+    assert (left.view().status, left.view().code) == (499, "client_disconnected")
+    assert miss_of(left.view()) is None
+
+
+def test_the_oldest_are_forgotten_and_pages_go_back(clock: Clock) -> None:
+    log = RequestLog(size=5)
+    for number in range(8):
+        log.open(facts(f"r{number}"))
+    assert [entry.facts.id for entry in log.newest()] == ["r7", "r6", "r5", "r4", "r3"]
+    assert [entry.facts.id for entry in log.newest("r5")] == ["r4", "r3"]
+    assert log.find("r2") is None
