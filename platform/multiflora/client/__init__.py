@@ -11,6 +11,7 @@ Completions and chat are OpenAI's API: use OpenAI's client for them.
 from multiflora.client.operations import AsyncClient, Client
 from multiflora.client.transport import ApiProblem
 from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
 from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
 from multiflora_platform.registry.rollout_bodies import NewRollout, RolloutPatch
 from multiflora_platform.registry.version_details import Eval, Lineage, VersionPatch
@@ -21,6 +22,7 @@ __all__ = [
     "AliasTarget",
     "ApiProblem",
     "AsyncClient",
+    "CapacityQuestion",
     "Client",
     "Eval",
     "KeyRotation",
@@ -34,5 +36,6 @@ __all__ = [
     "TenantPatch",
     "VersionPatch",
     "VersionSource",
+    "WarmPrompt",
     "WebhookPatch",
 ]

@@ -8,6 +8,21 @@ from typing import Literal
 from multiflora.client.transport import AsyncTransport, Transport, quoted
 from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
 from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.views import (
+    AlertPage,
+    CacheAnswer,
+    CacheText,
+    CapacityAnswer,
+    DoctorPage,
+    MissPage,
+    RequestPage,
+    RequestView,
+    SeriesAnswer,
+    SettingPage,
+    SlotsAnswer,
+    WarmAnswer,
+)
 from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
 from multiflora_platform.registry.rollout_bodies import NewRollout, Rollout, RolloutPage, RolloutPatch
 from multiflora_platform.registry.version_details import VersionPatch
@@ -442,6 +457,79 @@ class Client(Transport):
         """The same message once more, with all its retries."""
         return self.call("POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery)
 
+    def get_series(self, *, window: int = 900) -> SeriesAnswer:
+        """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
+        return self.call("GET", "/series", SeriesAnswer, query={"window": window})
+
+    def list_alerts(self) -> AlertPage:
+        """What to look at now, the worst first."""
+        return self.call("GET", "/alerts", AlertPage)
+
+    def list_requests(
+        self,
+        *,
+        limit: int = 100,
+        page_token: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        tenant: str | None = None,
+    ) -> RequestPage:
+        """The last 2,000 prompts, newest first; without their texts."""
+        return self.call(
+            "GET",
+            "/requests",
+            RequestPage,
+            query={"limit": limit, "page_token": page_token, "model": model, "status": status, "tenant": tenant},
+        )
+
+    def get_request(self, id: str) -> RequestView:
+        """One prompt, with the stages it went through."""
+        return self.call("GET", f"/requests/{quoted(id)}", RequestView)
+
+    def get_slots(self) -> SlotsAnswer:
+        """Which adapters are on the device, and the last loads and evictions."""
+        return self.call("GET", "/slots", SlotsAnswer)
+
+    def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
+        """Whether adapters of these ranks and so much context fit at the same time."""
+        return self.call("POST", "/capacity", CapacityAnswer, body=body)
+
+    def list_settings(self) -> SettingPage:
+        """Every setting, and where its value came from; no secrets."""
+        return self.call("GET", "/settings", SettingPage)
+
+    def get_doctor(self) -> DoctorPage:
+        """What `multiflora doctor` says of the server's machine."""
+        return self.call("GET", "/doctor", DoctorPage)
+
+    def get_cache(self) -> CacheAnswer:
+        """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
+        return self.call("GET", "/cache", CacheAnswer)
+
+    def list_misses(self) -> MissPage:
+        """The last prompts of which the cache had less than it could have, and why; newest first."""
+        return self.call("GET", "/cache/misses", MissPage)
+
+    def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
+        """Computes a prompt now, so that it is found later."""
+        return self.call("POST", "/cache:warm", WarmAnswer, body=body)
+
+    def get_cached_text(self, hash: str) -> CacheText:
+        """The tokens of one run, and what they say."""
+        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText)
+
+    def pin_cached(self, hash: str) -> None:
+        """The run and all before it stay cached until they are unpinned or the engine restarts."""
+        self.call("POST", f"/cache/{quoted(hash)}:pin", None)
+
+    def unpin_cached(self, hash: str) -> None:
+        """It may be evicted again."""
+        self.call("POST", f"/cache/{quoted(hash)}:unpin", None)
+
+    def drop_cached(self, hash: str) -> None:
+        """The run and everything that continues it are found no more; requests that use them go on."""
+        self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+
 
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
@@ -855,3 +943,76 @@ class AsyncClient(AsyncTransport):
         return await self.call(
             "POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery
         )
+
+    async def get_series(self, *, window: int = 900) -> SeriesAnswer:
+        """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
+        return await self.call("GET", "/series", SeriesAnswer, query={"window": window})
+
+    async def list_alerts(self) -> AlertPage:
+        """What to look at now, the worst first."""
+        return await self.call("GET", "/alerts", AlertPage)
+
+    async def list_requests(
+        self,
+        *,
+        limit: int = 100,
+        page_token: str | None = None,
+        model: str | None = None,
+        status: int | None = None,
+        tenant: str | None = None,
+    ) -> RequestPage:
+        """The last 2,000 prompts, newest first; without their texts."""
+        return await self.call(
+            "GET",
+            "/requests",
+            RequestPage,
+            query={"limit": limit, "page_token": page_token, "model": model, "status": status, "tenant": tenant},
+        )
+
+    async def get_request(self, id: str) -> RequestView:
+        """One prompt, with the stages it went through."""
+        return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
+
+    async def get_slots(self) -> SlotsAnswer:
+        """Which adapters are on the device, and the last loads and evictions."""
+        return await self.call("GET", "/slots", SlotsAnswer)
+
+    async def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
+        """Whether adapters of these ranks and so much context fit at the same time."""
+        return await self.call("POST", "/capacity", CapacityAnswer, body=body)
+
+    async def list_settings(self) -> SettingPage:
+        """Every setting, and where its value came from; no secrets."""
+        return await self.call("GET", "/settings", SettingPage)
+
+    async def get_doctor(self) -> DoctorPage:
+        """What `multiflora doctor` says of the server's machine."""
+        return await self.call("GET", "/doctor", DoctorPage)
+
+    async def get_cache(self) -> CacheAnswer:
+        """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
+        return await self.call("GET", "/cache", CacheAnswer)
+
+    async def list_misses(self) -> MissPage:
+        """The last prompts of which the cache had less than it could have, and why; newest first."""
+        return await self.call("GET", "/cache/misses", MissPage)
+
+    async def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
+        """Computes a prompt now, so that it is found later."""
+        return await self.call("POST", "/cache:warm", WarmAnswer, body=body)
+
+    async def get_cached_text(self, hash: str) -> CacheText:
+        """The tokens of one run, and what they say."""
+        return await self.call("GET", f"/cache/{quoted(hash)}/text", CacheText)
+
+    async def pin_cached(self, hash: str) -> None:
+        """The run and all before it stay cached until they are unpinned or the engine restarts."""
+        await self.call("POST", f"/cache/{quoted(hash)}:pin", None)
+
+    async def unpin_cached(self, hash: str) -> None:
+        """It may be evicted again."""
+        await self.call("POST", f"/cache/{quoted(hash)}:unpin", None)
+
+    async def drop_cached(self, hash: str) -> None:
+        """The run and everything that continues it are found no more; requests that use them go on."""
+        await self.call("POST", f"/cache/{quoted(hash)}:drop", None)

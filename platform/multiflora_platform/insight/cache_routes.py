@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from multiflora_engine.client import EngineUnavailable
@@ -14,23 +13,18 @@ from multiflora_engine.protocol import CacheNode, CacheReply, Ready
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.warming import warm_prompt
+from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.insight.errors import NotCached
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import CacheAnswer, CacheRun, CacheText, MissPage, WarmAnswer
 from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.bodies import read_json, schema
 from multiflora_platform.registry.errors import AdapterNotFound, InvalidRequest, Unavailable
 from multiflora_platform.services import Services
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
 _MOST_MISSES = 200
-
-
-class WarmBody(BaseModel):
-    """model: as in a request. prompt: text; its whole blocks are cached for admins' requests."""
-
-    model: str = Field(max_length=200)
-    prompt: str = Field(min_length=1, max_length=1 << 20)
 
 
 @router.get("/cache", responses=answers(CacheAnswer))
@@ -67,9 +61,10 @@ async def list_misses(request: Request) -> Response:
     return rendered(MissPage(found))
 
 
-@router.post("/cache:warm", responses=answers(WarmAnswer))
-async def warm(request: Request, body: WarmBody, principal: Annotated[Principal, Depends(require_admin)]) -> Response:
+@router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
+async def warm_cache(request: Request, principal: Annotated[Principal, Depends(require_admin)]) -> Response:
     """Computes a prompt now, so that it is found later."""
+    body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
     digest = None
     if body.model != services.model.name:
@@ -90,7 +85,7 @@ async def warm(request: Request, body: WarmBody, principal: Annotated[Principal,
 
 
 @router.get("/cache/{hash}/text", responses=answers(CacheText))
-async def get_text(request: Request, hash: Hash) -> Response:
+async def get_cached_text(request: Request, hash: Hash) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
     reply = await _ask(services, "tokens", hash)
@@ -98,19 +93,19 @@ async def get_text(request: Request, hash: Hash) -> Response:
 
 
 @router.post("/cache/{hash}:pin", status_code=204)
-async def pin(request: Request, hash: Hash) -> Response:
+async def pin_cached(request: Request, hash: Hash) -> Response:
     """The run and all before it stay cached until they are unpinned or the engine restarts."""
     return await _steer(request, "pin", hash)
 
 
 @router.post("/cache/{hash}:unpin", status_code=204)
-async def unpin(request: Request, hash: Hash) -> Response:
+async def unpin_cached(request: Request, hash: Hash) -> Response:
     """It may be evicted again."""
     return await _steer(request, "unpin", hash)
 
 
 @router.post("/cache/{hash}:drop", status_code=204)
-async def drop(request: Request, hash: Hash) -> Response:
+async def drop_cached(request: Request, hash: Hash) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
     return await _steer(request, "drop", hash)
 

@@ -10,12 +10,12 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from multiflora_engine.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.insight.alerts import Finding, adapter_findings, engine_findings, traffic_findings
+from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.errors import RequestForgotten
 from multiflora_platform.insight.series import MINUTES, SECONDS
@@ -35,6 +35,7 @@ from multiflora_platform.insight.views import (
     SlotsAnswer,
 )
 from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.bodies import read_json, schema
 from multiflora_platform.registry.errors import Unavailable
 from multiflora_platform.registry.listing import decode_token, encode_token
 from multiflora_platform.services import Services
@@ -44,21 +45,13 @@ router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 _DOCTOR_SECONDS = 60.0
 
 
-class CapacityBody(BaseModel):
-    """ranks: of the adapters. context_tokens: of each of `sequences` that run at the same time."""
-
-    ranks: list[Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=list, max_length=4096)
-    context_tokens: int = Field(4096, ge=1, le=1 << 24)
-    sequences: int = Field(1, ge=1, le=1 << 16)
-
-
 @router.get("/series", responses=answers(SeriesAnswer))
 async def get_series(request: Request, window: Annotated[int, Query(ge=1, le=MINUTES * 60)] = SECONDS) -> Response:
     """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
     return rendered(_services(request).insight.series.window(window))
 
 
-@router.get("/series/stream")
+@router.get("/series/stream", include_in_schema=False)
 async def stream_series(request: Request) -> StreamingResponse:
     """Server-sent events: a `point` each second."""
 
@@ -138,9 +131,10 @@ async def get_slots(request: Request) -> Response:
     )
 
 
-@router.post("/capacity", responses=answers(CapacityAnswer))
-async def ask_capacity(request: Request, body: CapacityBody) -> Response:
+@router.post("/capacity", responses=answers(CapacityAnswer), openapi_extra=schema(CapacityQuestion))
+async def ask_capacity(request: Request) -> Response:
     """Whether adapters of these ranks and so much context fit at the same time."""
+    body = await read_json(request, CapacityQuestion)
     services = _services(request)
     ready = services.engine.client.ready
     if ready is None:

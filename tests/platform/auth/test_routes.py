@@ -83,6 +83,21 @@ ADMINS = {
     ("GET", "/keys/{key_id}"),
     ("DELETE", "/keys/{key_id}"),
     ("POST", "/keys/{key_id}:rotate"),
+    ("GET", "/series"),
+    ("GET", "/alerts"),
+    ("GET", "/requests"),
+    ("GET", "/requests/{id}"),
+    ("GET", "/cache"),
+    ("GET", "/cache/misses"),
+    ("GET", "/cache/{hash}/text"),
+    ("POST", "/cache:warm"),
+    ("POST", "/cache/{hash}:pin"),
+    ("POST", "/cache/{hash}:unpin"),
+    ("POST", "/cache/{hash}:drop"),
+    ("GET", "/slots"),
+    ("POST", "/capacity"),
+    ("GET", "/settings"),
+    ("GET", "/doctor"),
 }
 EVERY = sorted(OPEN_TO_TENANTS | OWNERS_AND_ADMINS | ADMINS)
 
@@ -103,7 +118,7 @@ async def test_each_route_for_each_role(house, method, path):
     await house.adapter("a", 1)
     tenant = await house.tenant("acme")
     key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
-    ids = {"key_id": key, "webhook_id": "wh_x", "delivery": 1, "job_id": "job_x"}
+    ids = {"key_id": key, "webhook_id": "wh_x", "delivery": 1, "job_id": "job_x", "id": "r", "hash": "0" * 64}
     url = path.format(name="a", alias="default", number=1, tenant="acme", **ids)
     before = (await house.admin.get("/events")).json()
 

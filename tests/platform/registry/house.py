@@ -17,13 +17,16 @@ from safetensors.numpy import save
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.client import EngineClient
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry import problems
 from multiflora_platform.registry.connections import private_folder
 from multiflora_platform.registry.migrate import upgrade
 from multiflora_platform.registry.routes import router
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.settings import Settings
 from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"
@@ -106,8 +109,17 @@ class House:
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
+        engine = SimpleNamespace(client=EngineClient(), state="starting", restarts=0)
         self.app.state.services = SimpleNamespace(
-            registry=self.registry, keys=self.keys, usage=self.usage, webhooks=self.webhooks
+            registry=self.registry,
+            keys=self.keys,
+            usage=self.usage,
+            webhooks=self.webhooks,
+            engine=engine,
+            insight=Insight(engine, "base"),
+            settings=Settings(data_dir=self.data),
+            setting_sources={},
+            state=engine.state,
         )
         self.app.include_router(router)
         problems.install(self.app)

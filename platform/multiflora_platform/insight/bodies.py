@@ -1,0 +1,26 @@
+"""What insight's routes are asked."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from multiflora_platform.registry.bodies import Body
+
+Ranks = Annotated[list[Annotated[int, Meta(ge=1, le=1024)]], Meta(max_length=4096)]
+
+
+class WarmPrompt(Body, frozen=True):
+    """model: as in a request. prompt: text; its whole blocks are cached for admins' requests."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    prompt: Annotated[str, Meta(min_length=1)]
+
+
+class CapacityQuestion(Body, frozen=True):
+    """ranks: of the adapters. context_tokens: of each of `sequences` that run at the same time."""
+
+    ranks: Ranks = field(default_factory=list)
+    context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] = 4096
+    sequences: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
