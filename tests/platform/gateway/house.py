@@ -219,12 +219,8 @@ class FakeRegistry:
         if self.digests.pop(name, None) is None:
             raise AdapterNotFound("none")
 
-    @property
-    def feed(self) -> SimpleNamespace:
-        def stop() -> None:
-            self.stopped = True
-
-        return SimpleNamespace(stop=stop)
+    def stop_feeds(self) -> None:
+        self.stopped = True
 
 
 class FakeLedger:
