@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -73,13 +74,25 @@ def open_engine(database_url: str) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         # Pinged before use: after a restart of the server, old connections are replaced, not handed out.
         return create_async_engine(
-            url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS, connect_args=postgres_arguments(), max_overflow=15
+            url,
+            pool_pre_ping=True,
+            pool_timeout=BUSY_SECONDS,
+            connect_args=postgres_arguments(),
+            max_overflow=15,
+            json_serializer=_to_json,
+            json_deserializer=msgspec.json.decode,
         )
     private_database(url)
-    engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"))
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"), json_serializer=_to_json, json_deserializer=msgspec.json.decode
+    )
     event.listen(engine.sync_engine, "connect", lambda connection, _: sqlite_pragmas(connection))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def sessions(engine: AsyncEngine) -> tuple[AsyncEngine, AsyncEngine]:
