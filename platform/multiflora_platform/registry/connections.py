@@ -5,6 +5,7 @@ Knows URLs, drivers and their errors; knows no tables.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -66,7 +67,10 @@ def with_driver(database_url: str) -> URL:
 
 def postgres_arguments() -> dict[str, Any]:
     """A server that does not answer, and a lock that is not given, are errors after a while, not a hang."""
-    return {"connect_timeout": BUSY_SECONDS or 1, "options": f"-c lock_timeout={max(1, int(BUSY_SECONDS * 1000))}"}
+    return {
+        "connect_timeout": max(2, math.ceil(BUSY_SECONDS)),
+        "options": f"-c lock_timeout={max(1, int(BUSY_SECONDS * 1000))}",
+    }
 
 
 def open_engine(database_url: str) -> AsyncEngine:
