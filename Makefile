@@ -3,6 +3,7 @@
 # make client  write the Python client's operations anew, after a route has changed
 # make bench   measure kernels and serving beside transformers + PEFT
 # make gpu-check   on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
+# make gpu-bench   there: every kernel and whole steps beside their floors, adapters' tax, transformers + PEFT
 # Needs Python 3.11 or newer and make; everything else lands in .venv.
 
 suitable = $(shell $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(1))
@@ -18,7 +19,7 @@ WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test lint types bench gpu-check client demo clean
+.PHONY: serve test lint types bench gpu-check gpu-bench client demo clean
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -47,6 +48,10 @@ gpu-check:
 	else echo "The engine's tests are LEFT OUT: this Python lacks the above; WHEELS=folder brings it." >&2; fi; \
 	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
 	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
+
+gpu-bench:
+	$(ON_GPU) benchmarks/gpu_bench.py --output gpu-bench.json $(BENCH_ARGS)
+
 client: $(VENV)/.installed-dev
 	$(BIN)/python -m multiflora_platform.client_source
 

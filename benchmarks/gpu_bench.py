@@ -22,9 +22,12 @@ import torch
 
 import inputs
 from gpu.attention import attention_rows, cascade_costs
+from gpu.idle import idle_share
 from gpu.llama import LLAMA_8B, build, model_config, random_weights
+from gpu.lora import lora_rows
 from gpu.measure import Limits, Result, Row, measure, measure_limits, print_results, seconds
 from gpu.peers import baseline_model, compare, engine_speeds
+from gpu.rows import layer_rows, sampling_rows
 from gpu.steps import Traffic, decode_results, lora_taxes, prefill_results
 
 PARTS = ("kernels", "steps", "taxes", "peers")
@@ -41,7 +44,10 @@ _BF16, _CUDA = torch.bfloat16, torch.device("cuda")
 
 def kernel_rows() -> Iterator[Row]:
     """Of every op that has rows of its own."""
+    yield from layer_rows(_CUDA)
+    yield from sampling_rows(_CUDA)
     yield from attention_rows(_CUDA)
+    yield from lora_rows(_CUDA)
 
 
 class Bench:
@@ -73,6 +79,7 @@ class Bench:
         if "steps" in parts:
             self._keep("decode", list(decode_results(traffic, self.limits, BATCHES, CONTEXTS)))
             self._keep("prefill", list(prefill_results(traffic, self.limits, PREFILLS)))
+            self._idle(traffic)
         if "taxes" in parts:
             self._taxes(traffic, 16, TAX_PAIRS)
         speeds = engine_speeds(built, Path(self._folder.name)) if "peers" in parts else {}
@@ -90,6 +97,14 @@ class Bench:
         torch.cuda.empty_cache()
         if "peers" in parts:
             self._peers(speeds)
+
+    def _idle(self, traffic: Traffic) -> None:
+        """Shares of steady decode in which the GPU has nothing to do."""
+        self.report["idle"] = {}
+        for batch, adapters in ((1, 0), (64, 0), (64, 64)):
+            load, share = f"batch {batch}, {adapters} adapters", idle_share(traffic, batch, adapters)
+            self.report["idle"][load] = round(share, 4)
+            print(f"idle in steady decode, {load}: {share:.2%}", flush=True)
 
     def _taxes(self, traffic: Traffic, rank: int, pairs: list[tuple[int, int]]) -> None:
         taxes = [asdict(tax) for tax in lora_taxes(traffic, rank, pairs, context=512)]

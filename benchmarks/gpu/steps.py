@@ -92,16 +92,23 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def decode_seconds(traffic: Traffic, batch: int, context: int, adapters: int = 0, rank: int = 16) -> float:
-    """One step of `batch` sequences about `context` tokens long, in a row of steps as the engine takes them."""
+def start_decoding(traffic: Traffic, batch: int, context: int, adapters: int, rank: int) -> list[str]:
+    """Requests that are past their prompts and go on for long; their names, to abort them by."""
     engine = traffic.built.engine
     digests = [adapter_digest(rank, i % adapters) if adapters else None for i in range(batch)]
-    names = [traffic.add(context - _STEPS // 2, _FOREVER, digest) for digest in digests]
+    names = [traffic.add(context, _FOREVER, digest) for digest in digests]
     started: set[str] = set()
     while len(started) < batch:
         started |= {delta.request_id for delta in engine.step()}
     for _ in range(_WARM_STEPS):
         engine.step()
+    return names
+
+
+def decode_seconds(traffic: Traffic, batch: int, context: int, adapters: int = 0, rank: int = 16) -> float:
+    """One step of `batch` sequences about `context` tokens long, in a row of steps as the engine takes them."""
+    engine = traffic.built.engine
+    names = start_decoding(traffic, batch, context - _STEPS // 2, adapters, rank)
     _synchronize()
     began = time.perf_counter()
     for _ in range(_STEPS):

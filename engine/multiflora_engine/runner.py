@@ -6,14 +6,13 @@ Knows nothing of queues, blocks' owners or text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
 import torch
 
 from multiflora_adapters.slots import SlotPool
+from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.batch import ForwardBatch, forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.decode_graphs import Capture, DecodeGraphs, graph_sizes
@@ -26,24 +25,18 @@ from multiflora_engine.model_config import ModelConfig
 from multiflora_engine.pooling import num_pooled
 from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
+from multiflora_engine.running_step import RunningStep, Samples
 from multiflora_engine.sequence import Sequence
 from multiflora_engine.staging import Staging
-from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.step import DeviceLost, Scheduled, ScheduledBatch
 from multiflora_engine.token_feedback import TokenFeedback
 from multiflora_engine.weights import ModelWeights
 from multiflora_kernels.attention_cascade import shared_groups
 
 _LOGIT_BYTES = 64 << 20
 _PROBE_TOKENS = 16
-
-
-class Samples(Protocol):
-    """One step's tokens on their way from the device; see sampler.py."""
-
-    @property
-    def tokens(self) -> torch.Tensor: ...
-
-    def collect(self) -> list[SampledToken]: ...
+_MANY_TOKENS = 64
+_WARM_UP_RANK = 1
 
 
 class Sampler(Protocol):
@@ -54,32 +47,6 @@ class Sampler(Protocol):
     def launch(self, logits: torch.Tensor, sequences: list[Sequence], lengths: list[int]) -> Samples: ...
 
     def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]: ...
-
-
-@dataclass(frozen=True)
-class RunningStep:
-    """A batch on the device (the engine's RunningStep). order: place of each output among the batch's entries.
-
-    samples: tokens of the entries at `sampling`. All lists are in slot order.
-    """
-
-    order: list[int]
-    sampling: list[int]
-    samples: Samples | None
-    prompt_logprobs: Items[list[PositionLogprobs] | None]
-    pooled: Items[torch.Tensor | None]
-
-    def collect(self) -> list[StepOutput]:
-        try:
-            tokens = self.samples.collect() if self.samples is not None else []
-            pooled = [None if vector is None else vector.cpu().numpy() for vector in self.pooled]
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
-        sampled = dict(zip(self.sampling, tokens, strict=True))
-        outputs: list[StepOutput] = [StepOutput()] * len(self.order)
-        for i, place in enumerate(self.order):
-            outputs[place] = StepOutput(sampled.get(i), self.prompt_logprobs[i], pooled[i])
-        return outputs
 
 
 class ModelRunner:
@@ -102,6 +69,7 @@ class ModelRunner:
         self._model = model
         self._weights = weights
         self._sampler = sampler
+        self._pool = pool
         device = weights.device
         measured = device.type == "cuda" and config.kv_cache_memory is None
         spare = step_bytes(config, model, weights) if measured else 0
@@ -112,18 +80,18 @@ class ModelRunner:
         self._decoder = Decoder(model, weights, rope, pool.site)
         self._staging = Staging(device)
         self._feedback = TokenFeedback(config.max_num_seqs, device)
-        self._graphs = None if capture is None else self._make_graphs(capture, config, pool)
+        self._graphs = None if capture is None else self._make_graphs(capture, config)
 
-    def _make_graphs(self, capture: Capture, config: EngineConfig, pool: SlotPool) -> DecodeGraphs:
+    def _make_graphs(self, capture: Capture, config: EngineConfig) -> DecodeGraphs:
         return DecodeGraphs(
             capture,
             self._decode,
             self._staging,
             self._feedback,
-            lambda: pool.layout,
+            lambda: self._pool.layout,
             sizes=graph_sizes(config.max_num_seqs),
             max_blocks=-(-self.max_model_len // config.block_size),
-            max_segments=pool.num_slots,
+            max_segments=self._pool.num_slots,
             device=self._weights.device,
         )
 
@@ -192,18 +160,30 @@ class ModelRunner:
     @torch.inference_mode()
     def probe(self, slot: int) -> float:
         """max |logits of the adapter in `slot` - logits of the base| over a fixed prompt; live KV stays untouched."""
-        base, adapted = self._run_apart([None, slot]).chunk(2)
+        base, adapted = self._run_apart([None, slot], _PROBE_TOKENS).chunk(2)
         return float((adapted - base).abs().max())
 
     @torch.inference_mode()
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """One small step, and the graphs: libraries load, native code and kernels compile before a request comes.
+        """Small steps, and the graphs: libraries load, native code and kernels compile before a request comes.
 
         progress(done, total): graphs.
         """
-        self._run_apart([None])
+        self._run_apart([None], _PROBE_TOKENS)
+        if self.runs_ahead:
+            self._compile_for_adapters()
         if self._graphs is not None:
             self._graphs.capture_all(progress)
+
+    def _compile_for_adapters(self) -> None:
+        """Kernels of chunks with few and with many tokens of an adapter; those of decode steps come with the graphs."""
+        layers = range(self._model.num_layers)
+        sites = [site for layer in layers for site in self._model.layer_sites(layer)]
+        slot = self._pool.put(zero_adapter(sites, _WARM_UP_RANK, self._weights.dtype))
+        assert slot is not None, "nobody has been given a slot yet"
+        for tokens in (_PROBE_TOKENS, _MANY_TOKENS):
+            self._run_apart([None, slot], tokens)
+        self._pool.remove(slot)
 
     def _decode(self, batch: ForwardBatch) -> torch.Tensor:
         """Logits [S, V] of a step of one token for each sequence."""
@@ -242,9 +222,9 @@ class ModelRunner:
             result += self._sampler.prompt_logprobs(logits, ids, sequence.params.prompt_logprobs or 0)
         return result
 
-    def _run_apart(self, slots: list[int | None]) -> torch.Tensor:
+    def _run_apart(self, slots: list[int | None], tokens: int) -> torch.Tensor:
         """All logits of a fixed prompt under each of `slots` (base first), on a cache of their own: [S * tokens, V]."""
-        tokens, device = min(_PROBE_TOKENS, self.max_model_len), self._weights.device
+        tokens, device = min(tokens, self.max_model_len), self._weights.device
         batch, blocks = made_up_batch(slots, tokens, self.block_size, self._model.vocab_size, device, tokens)
         cache = allocate_kv_cache(self._model, blocks, self.block_size, self._weights.dtype, device)
         return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)

@@ -11,6 +11,7 @@ import torch
 
 import inputs
 from gpu import peers
+from gpu.idle import gaps
 from gpu.llama import LLAMA_8B, build, model_config, random_weights
 from gpu.measure import Limits
 from gpu.steps import Traffic, adapter_bytes, decode_results, linear_parameters, lora_taxes, prefill_results
@@ -72,3 +73,9 @@ def test_both_sides_of_the_comparison_answer(
     rows = list(peers.compare(speeds, peers.baseline_model(TINY, CPU, torch.float32), tmp_path))
     assert [row.workload for row in rows] == ["w2-8"]
     assert all(row.tokens_per_second > 0 and row.baseline_tokens_per_second > 0 and row.ratio > 0 for row in rows)
+
+
+def test_gaps_between_spans_that_overlap() -> None:
+    assert gaps([]) == 0
+    assert gaps([(10.0, 20.0)]) == 0
+    assert gaps([(30.0, 40.0), (0.0, 10.0), (5.0, 20.0), (6.0, 7.0)]) == pytest.approx(0.25)

@@ -72,6 +72,7 @@ def test_replays_say_what_the_model_says(
     model, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=8)
     assert capture.captured == 2 * 4 + 2, "each size with and without adapters, the largest with and without groups"
+    assert built.runner._pool.bytes_in_use == 0, "what kernels were compiled with has left"
     for count in (1, 3, 7):
         for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):
             check_answer(model, prompt, answer)
