@@ -13,13 +13,13 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 export MULTIFLORA_DATA_DIR ?= $(CURDIR)/.multiflora
 
-# gpu-check installs nothing by itself and needs no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
+# These install nothing by themselves and need no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
 GPU_PYTHON ?= python3
 WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test lint types bench gpu-check gpu-bench client demo clean
+.PHONY: serve test lint types bench gpu-packages gpu-check gpu-bench client demo clean
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -39,17 +39,19 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/multiflora bench kernels
 	$(BIN)/python benchmarks/serving.py
 
-gpu-check:
-	@$(ON_GPU) -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())' || { \
-	  echo "gpu-check needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
+gpu-packages:
 	$(if $(WHEELS),$(GPU_PYTHON) -m pip install -q --no-index --no-deps --upgrade --target .gpu-packages $(WHEELS)/*.whl)
+	@$(ON_GPU) -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "This needs an NVIDIA GPU and a Python with PyTorch and Triton; set GPU_PYTHON=…" >&2; exit 1; }
+
+gpu-check: gpu-packages
 	@tests="$(call gpu_tests,tests/kernels)"; \
 	if $(ON_GPU) -c 'import llguidance, msgspec, peft, transformers'; then tests="$$tests $(call gpu_tests,tests/engine)"; \
 	else echo "The engine's tests are LEFT OUT: this Python lacks the above; WHEELS=folder brings it." >&2; fi; \
 	$(ON_GPU) -m pytest -p no:cacheprovider -o addopts="-q --strict-markers --import-mode=importlib" \
 	  -W ignore::pytest.PytestConfigWarning -m "gpu or kernel" $$tests $(PYTEST_ARGS)
 
-gpu-bench:
+gpu-bench: gpu-packages
 	$(ON_GPU) benchmarks/gpu_bench.py --output gpu-bench.json $(BENCH_ARGS)
 
 client: $(VENV)/.installed-dev
