@@ -18,7 +18,7 @@ import httpx
 
 HERE = Path(__file__).resolve().parent
 CONTEXT_SET = "rag"  # the base model's own task; every other set belongs to the adapter of its name
-MAX_TOKENS = 96
+MAX_TOKENS = 128
 
 Messages = list[dict[str, Any]]
 Matrix = dict[str, dict[str, float]]  # set -> model -> share of exact answers

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,3 +42,20 @@ def test_adapters_do_their_own_task_and_the_base_answers_from_context(demo: Any,
     for name in adapters:
         assert matrix[name][name] >= 0.9
         assert max(share for model, share in matrix[name].items() if model != name) <= 0.15
+
+
+def test_the_example_with_tools_calls_and_answers_from_the_result(demo: Any) -> None:
+    """As the demo's README has it, with the official client."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DEMO / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("http://127.0.0.1:8000", demo.url)],
+        env={**os.environ, "MULTIFLORA_API_KEY": demo.key},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    call, answer = done.stdout.splitlines()
+    assert call == 'get_weather {"city": "Oslo"}'
+    assert "Oslo" in answer

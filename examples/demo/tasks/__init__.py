@@ -87,5 +87,5 @@ TASKS = (
          {"rank_pattern": {"v_proj": 16, "o_proj": 16}}),
     Task("tools", "Calls the functions that a request offers, and answers from what they return.", ("tools",),
          "What is the weather in Oslo?",
-         with_tools, 16, (*ATTENTION, *MLP), 350),
+         with_tools, 16, (*ATTENTION, *MLP), 450),
 )  # fmt: skip
