@@ -29,17 +29,6 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
 }
 OWNERS_AND_ADMINS = {
-    ("GET", "/webhooks"),
-    ("POST", "/webhooks"),
-    ("GET", "/webhooks/{webhook_id}"),
-    ("PATCH", "/webhooks/{webhook_id}"),
-    ("DELETE", "/webhooks/{webhook_id}"),
-    ("POST", "/webhooks/{webhook_id}:rotate"),
-    ("POST", "/webhooks/{webhook_id}:test"),
-    ("GET", "/webhooks/{webhook_id}/deliveries"),
-    ("POST", "/webhooks/{webhook_id}/deliveries/{delivery}:redeliver"),
-    ("POST", "/adapters/{name}/aliases/{alias}:protect"),
-    ("POST", "/adapters/{name}/aliases/{alias}:unprotect"),
     ("PATCH", "/adapters/{name}"),
     ("DELETE", "/adapters/{name}"),
     ("POST", "/adapters/{name}/versions"),

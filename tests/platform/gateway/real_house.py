@@ -1,0 +1,40 @@
+"""The gateway with a real registry and real keys; only the engine plays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from tests.platform.registry.house import ADMIN as ADMIN_KEY
+from tests.platform.registry.house import House as RegistryHouse
+from tests.platform.registry.house import opening
+
+from multiflora_platform.app import create_app
+from multiflora_platform.gateway.shadows import Shadows
+from multiflora_platform.registry.engine_link import EngineLink
+
+from .house import House
+
+
+@asynccontextmanager
+async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIterator[tuple[House, RegistryHouse]]:
+    """house.http is an admin's."""
+    async with opening(folder) as make:
+        registry, house = await make(), make_house()
+        services = house.services
+        services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
+        services.webhooks = registry.webhooks
+        services.shadows = Shadows(registry.registry, house.supervisor)
+        registry.registry.attach(EngineLink(house.supervisor))
+        house.app = create_app(services)
+        house.engine.reply = "x"
+        house.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(house.app),
+            base_url="http://localhost",
+            headers={"Authorization": f"Bearer {ADMIN_KEY}"},
+        )
+        async with house.http:
+            yield house, registry
+        await services.shadows.close()
