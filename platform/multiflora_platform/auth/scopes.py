@@ -14,7 +14,7 @@ def scope_of(method: str, path: str) -> Scope:
     """The scope that a request needs. What is not known to be harmless needs `admin`."""
     if path.startswith(_API):
         kind = path[len(_API) :].partition("/")[0].partition(":")[0]
-        if kind == "adapters":
+        if kind in ("adapters", "versions", "jobs"):
             return "registry:read" if method in _READS else "registry:write"
         return "usage:read" if kind == "usage" else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):

@@ -116,6 +116,8 @@ async def test_a_tenants_key_cannot_be_given_an_admins_scope(house):
         ("POST", "/v1/load_lora_adapter", "registry:write"),
         ("GET", "/api/v1/adapters/a/versions", "registry:read"),
         ("POST", "/api/v1/adapters/a:load", "registry:write"),
+        ("GET", "/api/v1/versions", "registry:read"),
+        ("POST", "/api/v1/jobs/j:cancel", "registry:write"),
         ("GET", "/api/v1/usage", "usage:read"),
         ("GET", "/metrics", "metrics"),
         ("GET", "/api/v1/keys", "admin"),

@@ -31,6 +31,7 @@ ANY_KEY = {
     ("POST", "/v1/completions"),
     ("POST", "/v1/responses"),
     ("POST", "/v1/embeddings"),
+    ("POST", "/v1/score"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/tokenize"),
@@ -49,6 +50,10 @@ ANY_KEY = {
     ("GET", "/api/v1/adapters"),
     ("POST", "/api/v1/adapters"),
     ("GET", "/api/v1/usage"),
+    ("GET", "/api/v1/versions"),
+    ("GET", "/api/v1/jobs"),
+    ("GET", "/api/v1/jobs/{job_id}"),
+    ("POST", "/api/v1/jobs/{job_id}:cancel"),
 }
 ADMINS = {("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter")}
 # Of /api/v1, tests/platform/auth/test_routes.py names each route; here, what begins so.

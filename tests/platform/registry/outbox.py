@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
-# What nobody did: counters, caches, the log of attempts, and the outbox itself.
-EXEMPT_TABLES = {"events", "audit", "usage", "idempotency", "webhook_deliveries"}
+# What nobody did: counters, caches, leases and progress, the log of attempts, and the outbox itself.
+EXEMPT_TABLES = {"events", "audit", "usage", "idempotency", "webhook_deliveries", "jobs"}
 EXEMPT_COLUMNS = {"keys": {"last_used_at"}, "webhooks": {"cursor"}, "adapters": {"seed"}}
 
 
