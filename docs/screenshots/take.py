@@ -76,7 +76,7 @@ def take(browser: Browser, url: str, key: str, theme: Literal["light", "dark"]) 
         page.locator("h1").wait_for()
         if name == "playground":
             _compare(page)
-        page.wait_for_function("!document.querySelector('.skeleton')")
+        page.wait_for_selector(".skeleton", state="detached")
         page.wait_for_timeout(1500)
         page.screenshot(path=HERE / f"{name}-{theme}.png")
     page.context.close()

@@ -44,7 +44,7 @@ class Window:
 
     def settled(self) -> None:
         """Nothing is loading any more."""
-        self.page.wait_for_function("!document.querySelector('.skeleton')")
+        self.page.wait_for_selector(".skeleton", state="detached")
 
     def toast(self, text: str | re.Pattern[str]) -> None:
         self.page.locator(".toast", has_text=text).first.wait_for()

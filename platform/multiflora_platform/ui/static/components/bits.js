@@ -34,7 +34,7 @@ export const Time = ({ at }) => html`<time title=${dateTime(at)} class="nowrap">
 
 const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
   fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", rolled_back: "bad", starting: "warn" };
-const WORDS = { slot: "on device", cpu: "in host memory", disk: "on disk", rolled_back: "rolled back" };
+const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };
 export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
 
 /** @param {{of: Array<[string, any, any?]>}} props label, value, small print */

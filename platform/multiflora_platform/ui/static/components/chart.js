@@ -4,6 +4,7 @@ import { colour, isDark } from "../lib/theme.js";
 
 let library = null;
 const load = () => (library ??= import("uplot").then((module) => module.default));
+const LEAST_SECONDS = 60;
 const TOKENS = ["--muted", "--line", ...Array.from({ length: 8 }, (_, i) => `--series-${i + 1}`)];
 
 /**
@@ -56,6 +57,7 @@ function options(box, { lines, format, stacked, range, height, latest }) {
   const colours = Object.fromEntries(TOKENS.map((token) => [token, colour(token)]));
   const axis = { stroke: colours["--muted"], grid: { stroke: colours["--line"], width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const drawn = stacked ? lines.map((line, i) => ({ ...line, slot: line.slot ?? i })).reverse() : lines;
+  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   return {
     width: Math.max(120, box.clientWidth),
     height,
@@ -63,15 +65,15 @@ function options(box, { lines, format, stacked, range, height, latest }) {
     legend: { show: false },
     cursor: { points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
-      x: { range: (_, least, most) => (latest.current.span ? [most - latest.current.span, most] : [least, most]) },
+      x: { range: (_, least, most) => [Math.min(most - LEAST_SECONDS, Math.max(least, most - (latest.current.span ?? Infinity))), most] },
       y: { range: (_, least, most) => range ?? [0, Math.max(most ?? 0, 1e-9) * 1.1] },
     },
-    axes: [{ ...axis, space: 70 }, { ...axis, size: 62, values: (_, values) => values.map(format) }],
+    axes: [{ ...axis, space: 70, values: (_, moments) => moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, time)) }, { ...axis, size: 58, values: (_, values) => values.map(format) }],
     series: [
       {},
       ...drawn.map((line, i) => {
         const stroke = colours[`--series-${((line.slot ?? i) % 8) + 1}`];
-        return { label: line.label, stroke, width: stacked ? 1 : 1.5, fill: stacked ? stroke : undefined, points: { show: false }, spanGaps: false };
+        return { label: line.label, stroke, width: stacked ? 1 : 1.5, fill: stacked ? stroke : undefined, points: { show: false }, spanGaps: true };
       }),
     ],
   };

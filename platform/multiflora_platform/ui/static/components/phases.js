@@ -8,7 +8,7 @@ export function Phases({ of, longest }) {
   const parts = PHASES.map(([name, colour]) => ({ name, colour, value: of[`${name}_seconds`] ?? 0 }));
   const total = parts.reduce((sum, part) => sum + part.value, 0);
   const text = parts.filter((part) => part.value > 0).map((part) => `${part.name} ${seconds(part.value)}`).join(", ") || "nothing measured";
-  return html`<span class="phases" role="img" aria-label=${text} title=${text}><span style=${{ width: `${Math.max(1, (100 * total) / longest)}%` }}>
+  return html`<span class="phases" role="img" aria-label=${text} title=${text}><span style=${{ width: `${Math.min(100, Math.max(1, (100 * total) / longest))}%` }}>
     ${parts.map((part) => html`<i key=${part.name} style=${{ flex: `${part.value} 0 0`, background: `var(${part.colour})` }}></i>`)}</span></span>`;
 }
 

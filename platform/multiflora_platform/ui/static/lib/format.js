@@ -6,12 +6,13 @@ const DASH = "–";
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 
 export const count = (value) => (missing(value) ? DASH : Math.abs(value) >= 100_000 ? short.format(value) : whole.format(value));
-export const rate = (value) => (missing(value) ? DASH : value >= 100 ? count(value) : value.toFixed(value >= 10 ? 0 : 1));
+export const rate = (value) => (missing(value) ? DASH : value >= 100 ? count(value) : value.toFixed(value >= 10 || value === 0 ? 0 : 1));
 export const percent = (value) => (missing(value) ? DASH : `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)}%`);
 
 /** @param {number|null} value seconds */
 export function seconds(value) {
   if (missing(value)) return DASH;
+  if (value === 0) return "0 s";
   if (value < 0.001) return `${Math.round(value * 1e6)} µs`;
   if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms`;
   if (value < 60) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
@@ -40,15 +41,15 @@ export function ago(at) {
 }
 
 function coarse(span) {
-  for (const [unit, size] of [["day", 86_400], ["hour", 3600], ["minute", 60]]) {
+  for (const [unit, size] of [["day", 86_400], ["h", 3600], ["min", 60]]) {
     const amount = Math.floor(span / size);
-    if (amount) return `${amount} ${unit}${amount > 1 ? "s" : ""}`;
+    if (amount) return `${amount} ${unit}${unit === "day" && amount > 1 ? "s" : ""}`;
   }
-  return `${Math.floor(span)} seconds`;
+  return `${Math.floor(span)} s`;
 }
 
-export const dateTime = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleString());
-export const clock = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleTimeString());
+export const dateTime = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleString(undefined, { hourCycle: "h23" }));
+export const clock = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleTimeString(undefined, { hourCycle: "h23" }));
 export const digest = (text) => (text ? text.slice(0, 12) : DASH);
 
 /** Of a list of numbers, the value below which this part of them lies; null for none. */

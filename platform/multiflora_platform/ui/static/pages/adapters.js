@@ -54,7 +54,7 @@ function Table({ items, activity, onChange }) {
     </div>
     ${chosen.size > 0 && html`<${Bulk} names=${[...chosen]} onDone=${() => { setChosen(new Set()); onChange(); }} />`}
     <div class="card">${sorted.length ? html`<${VirtualTable} label="Adapters" columns=${columns(chosen, toggle)} rows=${sorted} keyOf=${(row) => row.name}
-      sort=${sort} onSort=${onSort} onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "1060px" : "680px"} />`
+      sort=${sort} onSort=${onSort} onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "970px" : "560px"} />`
       : html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, tag: null })}>Show all</button>`}>${text ? `No adapter mentions “${text}”` : "No adapter"}${tag ? ` with the tag ${tag}` : ""}.<//>`}</div>
     <p class="muted small">${count(sorted.length)} shown. <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> opens, <kbd>Space</kbd> selects.</p>
   </div>`;
@@ -69,21 +69,21 @@ function topTags(items) {
 function columns(chosen, toggle) {
   const all = [
     { key: "chosen", label: "Select", hidden: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
-    { key: "name", label: "Name", sortable: true, width: "minmax(130px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><b>${row.name}</b></a>` },
-    { key: "version", label: "Default", sortable: true, width: "76px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
-    { key: "aliases", label: "Aliases", width: "minmax(84px, 0.7fr)", cell: (row) => aliases(row) },
-    { key: "tags", label: "Tags", width: "minmax(120px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
+    { key: "name", label: "Name", sortable: true, width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><b>${row.name}</b></a>` },
+    { key: "version", label: "Default", sortable: true, width: "60px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
+    { key: "aliases", label: "Aliases", width: "minmax(60px, 0.7fr)", cell: (row) => aliases(row) },
+    { key: "tags", label: "Tags", width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
   ];
   if (!isAdmin.value) return all;
   return [
     ...all,
-    { key: "residency", label: "Where", sortable: true, width: "132px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title="pinned" aria-label="pinned"><${Icon} name="pin" size=${14} /></span>`}` },
-    { key: "rank", label: "Rank", sortable: true, width: "56px", align: "number", cell: (row) => row.rank ?? "–" },
-    { key: "bytes", label: "Size", sortable: true, width: "76px", align: "number", cell: (row) => bytes(row.bytes) },
-    { key: "requests", label: "Requests", sortable: true, width: "84px", align: "number", cell: (row) => count(row.requests) },
-    { key: "speed", label: "Tokens/s", sortable: true, width: "80px", align: "number", cell: (row) => rate(row.speed) },
-    { key: "p95", label: "p95", sortable: true, width: "72px", align: "number", cell: (row) => seconds(row.p95) },
-    { key: "used", label: "Last used", sortable: true, width: "112px", cell: (row) => html`<span class="muted">${ago(row.used)}</span>` },
+    { key: "residency", label: "Where", sortable: true, width: "106px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title="pinned" aria-label="pinned"><${Icon} name="pin" size=${14} /></span>`}` },
+    { key: "rank", label: "Rank", sortable: true, width: "46px", align: "number", cell: (row) => row.rank ?? "–" },
+    { key: "bytes", label: "Size", sortable: true, width: "64px", align: "number", cell: (row) => bytes(row.bytes) },
+    { key: "requests", label: "Requests", sortable: true, width: "72px", align: "number", cell: (row) => count(row.requests) },
+    { key: "speed", label: "Tokens/s", sortable: true, width: "66px", align: "number", cell: (row) => rate(row.speed) },
+    { key: "p95", label: "p95", sortable: true, width: "62px", align: "number", cell: (row) => seconds(row.p95) },
+    { key: "used", label: "Last used", sortable: true, width: "86px", cell: (row) => html`<span class="muted">${ago(row.used)}</span>` },
   ];
 }
 

@@ -11,6 +11,7 @@ import { Failure, Notice, Skeleton } from "../components/states.js";
 
 const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"]];
 const MOST_MODELS = 7;
+const MOST_POINTS = 300;
 
 export default function Overview() {
   const span = Number(query.value.get("window") ?? 900);
@@ -24,7 +25,8 @@ export default function Overview() {
 
 function Alerts() {
   const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { every: 5 });
-  return html`<div class="stack tight" aria-live="polite">${(alerts.data?.items ?? []).map((alert) => html`
+  if (!alerts.data?.items.length) return null;
+  return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
     <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
       action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>Look</a>`}>
       ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since ${ago(alert.since)}.</span>
@@ -48,7 +50,33 @@ function byModel(points) {
   return lines.length ? lines : [{ label: "no traffic", values: points.map(() => 0), slot: 7 }];
 }
 
-function Charts({ points, span }) {
+/** At most so many points that each is seen: means of a few, the worst for what ends in _p95. */
+function thinned(points) {
+  const size = Math.ceil(points.length / MOST_POINTS);
+  if (size < 2) return points;
+  const groups = Map.groupBy(points, (point) => Math.floor(point.at / (size * (points[1].at - points[0].at))));
+  return [...groups.values()].map((group) => ({ ...merged(group), at: group.at(-1).at, by_model: means(group) }));
+}
+
+function merged(group) {
+  const fields = Object.keys(group[0]).filter((field) => field !== "by_model");
+  return Object.fromEntries(fields.map((field) => {
+    const values = group.map((point) => point[field]).filter((value) => value !== null);
+    if (!values.length) return [field, null];
+    return [field, field.endsWith("_p95") ? Math.max(...values) : values.reduce((sum, value) => sum + value, 0) / values.length];
+  }));
+}
+
+function means(group) {
+  const sums = {};
+  for (const point of group) {
+    for (const [model, value] of Object.entries(point.by_model ?? {})) sums[model] = (sums[model] ?? 0) + value / group.length;
+  }
+  return sums;
+}
+
+function Charts({ points: all, span }) {
+  const points = useMemo(() => thinned(all), [all]);
   const times = useMemo(() => points.map((point) => point.at), [points]);
   const line = (label, field, slot) => ({ label, slot, values: points.map((point) => point[field]) });
   const lines = useMemo(() => ({
@@ -60,8 +88,8 @@ function Charts({ points, span }) {
     memory: [line("host", "host_bytes", 5), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
     errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
   }), [points]);
-  const now = points.at(-1) ?? {};
-  const latest = (field) => points.findLast((point) => point[field] !== null && point[field] !== undefined)?.[field];
+  const now = all.at(-1) ?? {};
+  const latest = (field) => all.findLast((point) => point[field] !== null && point[field] !== undefined)?.[field];
   const chart = (title, name, format, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} format=${format} span=${span} ...${more} /><//>`;
   return html`
     <${Stats} label="Now" of=${[

@@ -1,7 +1,7 @@
 /** Requests: the last ones, what they waited for, and which failed. */
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { clock, count, dateTime, seconds } from "../lib/format.js";
+import { clock, count, dateTime, quantile, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { Badge, PageHeader, Search, Segmented } from "../components/bits.js";
@@ -29,21 +29,21 @@ export const Outcome = ({ of }) => html`<${Badge} kind=${failed(of) ? "bad" : "o
 function Table({ items, text, shown }) {
   const rows = useMemo(() => items.filter((one) => (shown === "all" || failed(one) === (shown === "failed"))
     && (!text || [one.model, one.tenant, one.code, one.id, one.path, one.alias].join(" ").toLowerCase().includes(text))), [items, text, shown]);
-  const longest = useMemo(() => Math.max(...rows.slice(0, 100).map((row) => row.total_seconds ?? 0), 0.001), [rows]);
+  const longest = useMemo(() => Math.max(quantile(rows.slice(0, 200).map((row) => row.total_seconds), 0.9) ?? 0, 0.001), [rows]);
   if (!items.length) return html`<${Empty} title="No requests yet" action=${html`<a class="button" href=${href("/playground")}>Send one from the playground</a>`} />`;
   if (!rows.length) return html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, show: null })}>Show all</button>`} />`;
-  return html`<${VirtualTable} label="Requests" rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest)} least="960px" />`;
+  return html`<${VirtualTable} label="Requests" rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest)} least="900px" />`;
 }
 
 const columns = (longest) => [
-  { key: "at", label: "Time", width: "92px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
-  { key: "model", label: "Model", width: "minmax(120px, 1.2fr)", cell: (row) => html`<b title=${row.version ? `version ${row.version}` : row.model}>${row.model}</b>` },
-  { key: "tenant", label: "Tenant", width: "minmax(70px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">admin</span>` },
-  { key: "status", label: "Outcome", width: "minmax(86px, 0.8fr)", cell: (row) => html`<${Outcome} of=${row} />` },
-  { key: "prompt", label: "Prompt", width: "70px", align: "number", cell: (row) => count(row.prompt_tokens) },
-  { key: "cached", label: "Cached", width: "70px", align: "number", cell: (row) => count(row.cached_tokens) },
-  { key: "answer", label: "Answer", width: "70px", align: "number", cell: (row) => count(row.completion_tokens) },
-  { key: "ttft", label: "First token", width: "88px", align: "number", cell: (row) => seconds(row.ttft) },
-  { key: "total", label: "Total", width: "80px", align: "number", cell: (row) => seconds(row.total_seconds) },
-  { key: "phases", label: "Where the time went", width: "minmax(140px, 1.4fr)", cell: (row) => html`<${Phases} of=${row} longest=${longest} />` },
+  { key: "at", label: "Time", width: "74px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
+  { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`<b title=${row.version ? `version ${row.version}` : row.model}>${row.model}</b>` },
+  { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">admin</span>` },
+  { key: "status", label: "Outcome", width: "minmax(70px, 0.9fr)", cell: (row) => html`<${Outcome} of=${row} />` },
+  { key: "prompt", label: "Prompt", width: "58px", align: "number", cell: (row) => count(row.prompt_tokens) },
+  { key: "cached", label: "Cached", width: "58px", align: "number", cell: (row) => count(row.cached_tokens) },
+  { key: "answer", label: "Answer", width: "58px", align: "number", cell: (row) => count(row.completion_tokens) },
+  { key: "ttft", label: "First token", width: "76px", align: "number", cell: (row) => seconds(row.ttft) },
+  { key: "total", label: "Total", width: "62px", align: "number", cell: (row) => seconds(row.total_seconds) },
+  { key: "phases", label: "Where the time went", width: "minmax(120px, 1.6fr)", cell: (row) => html`<${Phases} of=${row} longest=${longest} />` },
 ];
