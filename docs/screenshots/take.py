@@ -30,7 +30,6 @@ PAGES = {
     "slots": "/slots",
     "requests": "/requests",
     "tenants": "/tenants",
-    "settings": "/settings",
 }
 SHOP = "You answer questions about the shop. Its catalogue lists lamps, chairs and tables with their prices. " * 3
 

@@ -8,6 +8,8 @@ import { Icon } from "../../components/icon.js";
 import { baseLogprobs, requestOf, stream } from "./request.js";
 import { Tokens } from "./tokens.js";
 
+/** Tokens that are closer together came in one piece: their distance says nothing about the server. */
+const BURST_SECONDS = 0.0002;
 const nothing = () => ({ text: "", tokens: [], base: null, usage: null, reason: null, error: null, first: null, last: null, busy: false });
 
 export function Column({ model, task, run, canRemove, onModel, onRemove }) {
@@ -78,12 +80,13 @@ async function ask(model, task, setAnswer, signal) {
 function Measured({ answer }) {
   const { usage, first, last } = answer;
   const made = usage?.completion_tokens;
-  const gap = made > 1 && last > first ? (last - first) / (made - 1) : null;
+  const spread = made > 1 ? (last - first) / (made - 1) : 0;
+  const gap = spread > BURST_SECONDS ? spread : null;
   const cached = usage?.prompt_tokens_details?.cached_tokens;
   return html`<dl class="measured">
     <div><dt>First token</dt><dd>${seconds(first)}</dd></div>
     <div><dt>Between tokens</dt><dd>${seconds(gap)}</dd></div>
-    <div><dt>Tokens/s</dt><dd>${rate(gap ? 1 / gap : null)}</dd></div>
+    <div><dt>Tokens/s</dt><dd>${rate(made && last ? made / last : null)}</dd></div>
     <div><dt>Prompt</dt><dd>${count(usage?.prompt_tokens)}</dd></div>
     <div><dt>Cached</dt><dd>${count(cached)}</dd></div>
     <div><dt>Answer</dt><dd>${count(made)}${answer.reason && answer.reason !== "stop" ? html` <small class="muted">${answer.reason}</small>` : ""}</dd></div>
