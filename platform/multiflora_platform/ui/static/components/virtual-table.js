@@ -14,6 +14,7 @@ export function VirtualTable({ label, columns, rows, keyOf, onOpen, onToggle, so
   const [range, setRange] = useState([0, 30]);
   const [active, setActive] = useState(-1);
   const look = () => {
+    if (!viewport.current) return;
     const { scrollTop, clientHeight } = viewport.current;
     const first = Math.max(0, Math.floor(scrollTop / ROW) - BEYOND);
     const last = Math.ceil((scrollTop + clientHeight) / ROW) + BEYOND;

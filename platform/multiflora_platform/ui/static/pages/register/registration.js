@@ -16,7 +16,8 @@ export function useRegistration() {
     try {
       await register(wish, report, abort.current.signal);
     } catch (error) {
-      report(error.name === "AbortError" ? { error: new ApiError(0, "Cancelled. Nothing was registered.") } : { error, rows: error.rows ?? [] });
+      if (error.rows?.length) report({ rows: error.rows });
+      report({ error: error.name === "AbortError" ? new ApiError(0, "Cancelled. Nothing was registered.") : error });
     }
     report({ busy: false });
   };
