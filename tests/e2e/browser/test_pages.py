@@ -57,7 +57,7 @@ def serious(window: Window) -> list[Any]:
 
 
 def test_every_page_is_accessible_in_both_themes(make_window: Any, shop: Server) -> None:
-    window = make_window(shop, bypass_csp=True)
+    window = make_window(shop, bypass_csp=True, reduced_motion="reduce")
     window.sign_in(shop.key)
     found = {}
     for path, title in PAGES.items():
@@ -97,4 +97,4 @@ def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) 
     window.page.get_by_role("button", name="Open the navigation").click()
     window.page.get_by_role("link", name="Playground").click()
     window.page.get_by_role("heading", name="Playground").wait_for()
-    assert not window.page.get_by_role("link", name="Audit").is_visible()
+    window.page.get_by_role("link", name="Audit").wait_for(state="hidden")

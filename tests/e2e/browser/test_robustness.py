@@ -59,12 +59,11 @@ def test_a_hostile_model_card_loses_what_is_dangerous(window: Window) -> None:
 def test_a_session_that_ended_asks_for_the_key_and_goes_on_there(window: Window, shop: Server) -> None:
     page = window.open("/adapters/sql?tab=use")
     page.context.clear_cookies()
-    page.get_by_role("navigation", name="Parts of this page").get_by_role("link", name="Aliases").click()
     page.get_by_text("The session has ended").wait_for()
     page.get_by_label("API key").fill(shop.key)
     page.get_by_role("button", name="Sign in").click()
     page.get_by_role("heading", name="sql", exact=True).wait_for()
-    assert page.url.endswith("/ui/adapters/sql?tab=aliases")
+    assert page.url.endswith("/ui/adapters/sql?tab=use")
     window.expect_error("401")
 
 

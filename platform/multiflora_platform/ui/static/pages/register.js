@@ -1,6 +1,5 @@
 /** Register: a folder, an archive or a source becomes a version, checked row by row before anything is served. */
 import { html, useEffect, useState } from "../lib/html.js";
-import { get } from "../lib/api.js";
 import { bytes } from "../lib/format.js";
 import { query } from "../lib/router.js";
 import { isAdmin } from "../lib/session.js";
@@ -10,7 +9,7 @@ import { Icon } from "../components/icon.js";
 import { DropZone } from "./register/drop-zone.js";
 import { problemOf } from "./register/files.js";
 import { Progress } from "./register/progress.js";
-import { useRegistration } from "./register/registration.js";
+import { find, useRegistration } from "./register/registration.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -36,7 +35,7 @@ export default function Register() {
     setProblems(found);
     if (Object.keys(found).length) return;
     const wanted = tags.split(",").map((tag) => tag.trim()).filter(Boolean);
-    registration.start({ name, isNew: !existing, description, tags: wanted, files: from === "files" ? files : null, source: source.trim(), alias: alias.trim(), promote, warm });
+    registration.start({ name, description, tags: wanted, files: from === "files" ? files : null, source: source.trim(), alias: alias.trim(), promote, warm });
   };
   const busy = registration.state?.busy;
   return html`<${PageHeader} title="Register an adapter" about="A PEFT LoRA for this server's base model. Everything is checked before a request can reach it." />
@@ -77,8 +76,7 @@ function useExisting(name) {
     setFound(null);
     if (!NAME.test(name)) return undefined;
     const abort = new AbortController();
-    const timer = setTimeout(() => get(`/api/v1/adapters?limit=1000&q=${encodeURIComponent(name)}`, { signal: abort.signal })
-      .then(({ items }) => setFound(items.find((item) => item.name === name) ?? null), () => {}), 250);
+    const timer = setTimeout(() => find(name, abort.signal).then(setFound, () => {}), 250);
     return () => {
       clearTimeout(timer);
       abort.abort();

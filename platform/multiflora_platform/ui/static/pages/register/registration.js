@@ -26,7 +26,7 @@ export function useRegistration() {
 
 async function register(wish, report, signal) {
   const api = `/api/v1/adapters/${encodeURIComponent(wish.name)}`;
-  if (wish.isNew) await makeAdapter(wish);
+  if (!(await find(wish.name))) await makeAdapter(wish);
   const made = await makeVersion(wish, api, report, signal);
   report({ step: "validate", version: made.version });
   const version = await validated(api, made, report, signal);
@@ -35,6 +35,12 @@ async function register(wish, report, signal) {
   if (wish.alias) await setAlias(api, wish.alias, version.version);
   if (wish.warm) await post(`${api}:load?version=${version.version}`);
   report({ step: "done" });
+}
+
+/** The adapter of this name, or null; a 404 would be an answer, too, but browsers report it as a fault. */
+export async function find(name, signal) {
+  const { items } = await get(`/api/v1/adapters?limit=1000&q=${encodeURIComponent(name)}`, { signal });
+  return items.find((item) => item.name === name) ?? null;
 }
 
 async function makeAdapter({ name, description, tags }) {
