@@ -60,9 +60,10 @@ async def recover(database: Database, scratch: Scratch, artifacts: Artifacts) ->
 class Sweeper:
     """Cleans up now and then, also after other processes that were killed."""
 
-    def __init__(self, database: Database, artifacts: Artifacts) -> None:
+    def __init__(self, database: Database, artifacts: Artifacts, scratch: Scratch) -> None:
         self._database = database
         self._artifacts = artifacts
+        self._scratch = scratch
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -73,12 +74,21 @@ class Sweeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def sweep(self) -> None:
+        """Raises Unavailable while the database is away."""
+        await self._database.write("system", idempotency.forget_old)
+        await self._artifacts.sweep()
+        # A folder without a job may be one that is being filed at this moment; the next lone start knows.
+        ended = select(Job.id).where(Job.id.in_(self._scratch.job_ids()), Job.state.not_in(jobs.UNFINISHED))
+        async with self._database.read() as session:
+            for job_id in list(await session.scalars(ended)):
+                await self._scratch.remove(job_id)
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                await self._database.write("system", idempotency.forget_old)
-                await self._artifacts.sweep()
+                await self.sweep()
             except Unavailable:
                 continue
             except Exception:

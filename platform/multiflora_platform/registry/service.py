@@ -69,7 +69,7 @@ class Registry:
             database, self._artifacts, scratch, sources, base, max_rank, self._live.touch, self.warm_up
         )
         self._runner = JobRunner(database, self._imports.run, self._imports.fail)
-        self._sweeper = Sweeper(database, self._artifacts)
+        self._sweeper = Sweeper(database, self._artifacts, scratch)
         self.follower = Follower(database)
         self.follower.subscribe(self._live.follow)
         self.follower.subscribe(self._runner.follow)

@@ -34,6 +34,10 @@ class Scratch:
     def of_job(self, job_id: str) -> Path:
         return self.root / job_id
 
+    def job_ids(self) -> list[str]:
+        """Of the jobs that have a folder."""
+        return [entry.name for entry in self.root.iterdir() if entry.name.startswith("job_")]
+
     def adopt(self, received: Path, job_id: str) -> Path:
         """What a request received becomes its job's, on the disk for good. Blocks: call in a thread."""
         for file in received.iterdir():

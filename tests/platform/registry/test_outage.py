@@ -43,7 +43,7 @@ async def changes(house, number):
     return await asyncio.gather(*(house.admin.post("/adapters", json={"name": f"n{i}"}) for i in range(number)))
 
 
-async def test_a_locked_database(open_house):
+async def test_a_locked_database(open_house, monkeypatch):
     house = await open_house()
     await house.adapter("a", 1)
     with locked(house):
@@ -55,6 +55,7 @@ async def test_a_locked_database(open_house):
         assert house.registry.resolve("a", None).version == 1
         assert (await house.admin.get("/adapters/a")).status_code == 200
         assert (await house.upload("a", adapter_files(2))).status_code == 503
+    monkeypatch.undo()
     assert [answer.status_code for answer in await changes(house, 5)] == [201] * 5
     assert (await house.upload("a", adapter_files(2))).json()["version"] == 2
     assert not [path for path in (house.data / "incoming").iterdir() if path.is_dir()]

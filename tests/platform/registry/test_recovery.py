@@ -25,9 +25,10 @@ def unfinished(house):
 
 
 async def settled(house):
-    """Until no job is left."""
+    """Until no job is left, nor its folder."""
     for job in (await house.admin.get("/jobs")).json()["items"]:
         await house.registry._runner.ended(job["id"], 30.0)
+    await asyncio.gather(*house.registry._runner._tasks)
 
 
 async def crashed(tmp_path, database_url, source, point):
@@ -114,6 +115,17 @@ async def test_a_second_server_leaves_the_first_ones_uploads_alone(open_house):
     await second.registry.follower.catch_up()
     assert second.registry.resolve("a", None) == first.registry.resolve("a", None)
     assert unfinished(first) == []
+
+
+async def test_the_sweep_removes_folders_of_ended_jobs_only(open_house):
+    """Of a server that was killed between its commit and its cleaning, while others lived on."""
+    house = await open_house()
+    await house.adapter("a", 1)
+    (job,) = (await house.admin.get("/jobs")).json()["items"]
+    left = write_folder(house.data / "incoming" / job["id"], adapter_files(1))
+    filing = write_folder(house.data / "incoming" / jobs.new_id(), adapter_files(2))
+    await house.registry._sweeper.sweep()
+    assert (left.exists(), filing.exists()) == (False, True)
 
 
 async def test_the_data_folder_is_private(open_house, backend):
