@@ -123,6 +123,8 @@ class Guard:
         size += sum(len(name) + len(value) for name, value in scope["headers"])
         if size > MAX_HEAD_BYTES:
             return render_error(path, HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB."))
+        if "\0" in path or b"%00" in scope["query_string"]:  # PostgreSQL holds no such text
+            return render_error(path, HTTPException(400, "The address has a NUL character."))
         headers = Headers(scope=scope)
         hosts = headers.getlist("host") or [""]
         if len(hosts) > 1 or not self._hosts.allow(hosts[0]):

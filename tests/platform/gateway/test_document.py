@@ -127,6 +127,72 @@ def _parts(path: str) -> list[str]:
     return [part.partition("}")[0] for part in path.split("{")[1:]]
 
 
+BAD_VALUES = [
+    "",
+    " ",
+    "\x7f",
+    "é",
+    "\ud7ff",
+    "null",
+    "*",
+    '"',
+    '""',
+    'W/"1"',
+    "-1",
+    "1e999",
+    "NaN",
+    "9" * 400,
+    "a" * 9000,
+    "%00",
+    "{}",
+]
+HEADERS = [
+    "if-match",
+    "if-none-match",
+    "idempotency-key",
+    "last-event-id",
+    "prefer",
+    "content-type",
+    "x-request-timeout",
+    "x-request-id",
+    "accept",
+    "cookie",
+    "origin",
+    "traceparent",
+    "transfer-encoding",
+]
+CALLS = [
+    ("PUT", "/api/v1/adapters/a/aliases/x", b'{"version": 1}'),
+    ("DELETE", "/api/v1/adapters/a/aliases/none", b""),
+    ("POST", "/api/v1/adapters/a/versions", b"{"),
+    ("GET", "/api/v1/audit", b""),
+    ("POST", "/v1/completions", b'{"model": "a", "prompt": "x", "max_tokens": 1}'),
+]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+async def test_headers_that_nobody_would_send(whole: tuple[House, RegistryHouse], name: str) -> None:
+    house, registry = whole
+    await registry.adapter("a", 1)
+    for method, path, body in CALLS:
+        for value in BAD_VALUES:
+            sent = {"content-type": "application/json", name: value.encode("utf-8", "surrogatepass")}
+            response = await house.http.request(method, path, content=body, headers=sent)
+            assert response.status_code < 500, (method, path, name, value, response.text)
+
+
+async def test_no_address_has_a_nul(whole: tuple[House, RegistryHouse]) -> None:
+    for path in ("/api/v1/adapters/a%00b", "/api/v1/usage?tenant=a%00b", "/v1/models/%00"):
+        assert (await whole[0].http.get(path)).status_code == 400
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic eA==", "Bearer \x00", "Bearer " + "x" * 60_000, "é"])
+async def test_an_authorization_that_is_none(whole: tuple[House, RegistryHouse], value: str) -> None:
+    for path in ("/api/v1/adapters", "/v1/models", "/metrics"):
+        response = await whole[0].http.get(path, headers={"authorization": value.encode()})
+        assert response.status_code == 401
+
+
 @pytest.fixture
 def served(make_house: Callable[..., House], tmp_path: Path) -> Iterator[str]:
     """The address of the whole application in a thread of its own."""
