@@ -20,7 +20,8 @@ class CudaCapture:
         work()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Only this thread's calls count: another one may be pinning the memory of an adapter that it has just read.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             output = work()
         return Graph(graph.replay, output)
 
