@@ -21,7 +21,6 @@ from array import array
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import attrgetter
 
@@ -29,20 +28,21 @@ from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
 from multiflora_engine.blocks import BlockPool
 from multiflora_engine.cache_control import CacheControl
 from multiflora_engine.cache_ledger import CacheLedger
+from multiflora_engine.deadlines import Deadlines
+from multiflora_engine.deltas import embedding_delta, failure_delta, token_delta
 from multiflora_engine.finish import finish_of
 from multiflora_engine.grammar import GrammarError
 from multiflora_engine.grammar_source import GrammarSource
 from multiflora_engine.limits import QueueFull, SchedulerConfig
-from multiflora_engine.pooling import embedding_bytes
 from multiflora_engine.prefix_cache import PrefixCache, root_hash
 from multiflora_engine.protocol import EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.room import Room
 from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
 from multiflora_engine.slot_turns import SlotTurns
 from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
 
 _ORDER = attrgetter("order")
-_SPARE_DEADLINES = 64
 
 
 @dataclass(slots=True)
@@ -80,6 +80,7 @@ class Scheduler:
         self._may_run_ahead = may_run_ahead
         self._ledger = CacheLedger(config.block_size, clock)
         self.pool = BlockPool(config.num_blocks, given_up=self._ledger.given_up)
+        self._room = Room(self.pool, config)
         self.cache_control = CacheControl(self.pool, self._ledger, clock)
         self._adapters = adapters
         self._base_digest = base_digest
@@ -90,7 +91,7 @@ class Scheduler:
         self._requests: dict[str, list[Sequence]] = {}
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._deadlines: list[tuple[float, int, str]] = []
+        self._deadlines = Deadlines()
         self._serial = 0
         self._step = 0
         self._is_scarce = False
@@ -125,7 +126,7 @@ class Scheduler:
         self._serial += len(sequences)
         self._requests[request.id] = sequences
         if request.deadline is not None:
-            self._note_deadline(request.deadline, request.id)
+            self._deadlines.note(request.deadline, self._serial, request.id, self._requests)
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Ends the request, or one of its sequences, at once and without a delta; unknown ids may just have finished
@@ -268,10 +269,10 @@ class Scheduler:
             if self._awaits_twin(sequence, len(hits)):
                 self._turns.release(sequence)
                 continue
-            if not self._has_room(sequence, hits):
+            if not self._room.fits(sequence, hits, self._running):
                 self._turns.release(sequence)
                 break
-            if not self._within_share(sequence, hits):
+            if not self._room.fits_share(sequence, hits, self._running):
                 self._turns.release(sequence)
                 full.add(sequence.cache_owner)
                 continue
@@ -303,33 +304,12 @@ class Scheduler:
             and self._step - sequence.awaited_since < self.config.twin_patience
         )
 
-    def _has_room(self, sequence: Sequence, hits: list[int]) -> bool:
-        """Whether all known tokens fit now and leave the running sequences something to grow into."""
-        headroom = min(len(self._running), self.pool.num_blocks // 10)
-        return self._needed(sequence, hits) + headroom <= self.pool.num_free
-
-    def _needed(self, sequence: Sequence, hits: list[int]) -> int:
-        return self.config.blocks_for(sequence.num_tokens) - len(hits) + self.pool.num_unreferenced(hits)
-
-    def _limit(self, sequence: Sequence) -> int | None:
-        """Blocks that the sequence's owner may hold; None: all of them."""
-        return None if sequence.cache_share >= 1 else self.config.share(sequence.cache_share)
-
-    def _within_share(self, sequence: Sequence, hits: list[int]) -> bool:
-        """As _has_room, of the owner's share: its cached blocks can go, those that its sequences use cannot."""
-        limit = self._limit(sequence)
-        if limit is None:
-            return True
-        running = sum(other.cache_owner == sequence.cache_owner for other in self._running)
-        headroom = min(running, limit // 10)
-        return self.pool.num_used(sequence.cache_owner) + self._needed(sequence, hits) + headroom <= limit
-
     def _start(self, sequence: Sequence, hits: list[int]) -> None:
         # Referenced before anything is allocated: an allocation could evict them.
         self.pool.share(hits, sequence.cache_owner)
         count = self.config.blocks_for(sequence.num_tokens) - len(hits)
         sequence.block_table.extend(hits)
-        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._limit(sequence)))
+        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._room.limit(sequence)))
         sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
         self._waiting.remove(sequence)
@@ -346,22 +326,13 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence) -> bool:
         """Gives the sequence one more block; False if it had to be preempted itself."""
-        while (victim := self._in_the_way_of(sequence)) is not None:
+        while (victim := self._room.in_the_way_of(sequence, self._running)) is not None:
+            self._is_scarce = self._is_scarce or not self.pool.num_free
             self._preempt(victim)
             if victim is sequence:
                 return False
-        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._limit(sequence)))
+        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._room.limit(sequence)))
         return True
-
-    def _in_the_way_of(self, sequence: Sequence) -> Sequence | None:
-        """Who has to make room for one more block: the last of all, or of those that share a used-up share with it."""
-        if not self.pool.num_free:
-            self._is_scarce = True
-            return self._running[-1]
-        limit = self._limit(sequence)
-        if limit is None or self.pool.num_used(sequence.cache_owner) < limit:
-            return None
-        return next(other for other in reversed(self._running) if other.cache_owner == sequence.cache_owner)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop_running(sequence)
@@ -398,21 +369,15 @@ class Scheduler:
         finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
         if finish_reason is not None:
             self._end(sequence)
-        device_seconds, sequence.device_seconds = sequence.device_seconds, 0.0
-        return TokenDelta(
-            request_id=sequence.request_id,
-            index=sequence.index,
-            token_ids=[sampled.token_id] if wants_output else [],
-            logprobs=[sampled.logprobs] if wants_output and sampled.logprobs is not None else None,
-            prompt_logprobs=sequence.prompt_logprobs if is_first else None,
-            cached_tokens=sequence.cached_tokens if is_first else 0,
-            queued_seconds=sequence.queued_seconds if is_first else 0.0,
-            load_seconds=sequence.load_seconds if is_first else 0.0,
-            miss_reason=sequence.miss_reason if is_first else "",
-            device_seconds=device_seconds,
+        delta = token_delta(
+            sequence,
+            sampled if wants_output else None,
+            is_first=is_first,
             finish_reason=finish_reason,
             stop_reason=stop_reason,
         )
+        sequence.device_seconds = 0.0
+        return delta
 
     def _pool(self, sequence: Sequence, output: StepOutput) -> list[TokenDelta]:
         """Adds the chunk's share; after the last chunk the sequence ends with the only delta that it has."""
@@ -423,18 +388,7 @@ class Scheduler:
         assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
         self._counts.prompt_tokens += sequence.num_prompt_tokens
         self._end(sequence)
-        return [
-            TokenDelta(
-                request_id=sequence.request_id,
-                embedding=embedding_bytes(sequence),
-                cached_tokens=sequence.cached_tokens,
-                queued_seconds=sequence.queued_seconds,
-                load_seconds=sequence.load_seconds,
-                miss_reason=sequence.miss_reason,
-                device_seconds=sequence.device_seconds,
-                finish_reason="stop",
-            )
-        ]
+        return [embedding_delta(sequence)]
 
     def _end(self, sequence: Sequence) -> None:
         """Frees everything that the sequence holds and forgets it."""
@@ -453,27 +407,16 @@ class Scheduler:
         deltas = []
         for sequence in list(self._requests.get(request_id, ())):
             self._end(sequence)
-            deltas.append(
-                TokenDelta(request_id=request_id, index=sequence.index, finish_reason="error", failure=failure)
-            )
+            deltas.append(failure_delta(sequence, failure))
         return deltas
-
-    def _note_deadline(self, deadline: float, request_id: str) -> None:
-        if len(self._deadlines) > 2 * len(self._requests) + _SPARE_DEADLINES:
-            # Most belong to requests that ended long before: distant deadlines must not pile up until they pass.
-            self._deadlines = [item for item in self._deadlines if item[2] in self._requests]
-            heapify(self._deadlines)
-        heappush(self._deadlines, (deadline, self._serial, request_id))
 
     def _expire(self) -> list[TokenDelta]:
         deltas: list[TokenDelta] = []
-        now = self._clock() if self._deadlines else 0.0
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, serial, request_id = heappop(self._deadlines)
-            live = self._requests.get(request_id)
-            # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
-            if live and live[0].order[1] < serial:
-                deltas += self._fail_request(
-                    request_id, EngineFailure("deadline_exceeded", "the request's deadline passed")
-                )
+        if self._deadlines:
+            for serial, request_id in self._deadlines.passed(self._clock()):
+                live = self._requests.get(request_id)
+                # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
+                if live and live[0].order[1] < serial:
+                    failure = EngineFailure("deadline_exceeded", "the request's deadline passed")
+                    deltas += self._fail_request(request_id, failure)
         return deltas
