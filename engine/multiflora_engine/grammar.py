@@ -48,8 +48,13 @@ def check(matcher: LLMatcher) -> None:
 
 
 def _limits() -> LLParserLimits:
-    """About ten milliseconds for a mask and 100 MB for a lexer at worst; ordinary schemas need a thousandth."""
+    """Tens of milliseconds for a mask and 100 MB for a lexer at worst; ordinary schemas need a thousandth.
+
+    A row's items bound an ambiguous grammar's time, which grows with their square, and objects to about 250 optional
+    properties.
+    """
     return LLParserLimits(
+        max_items_in_row=1_000,
         initial_lexer_fuel=1_000_000,
         step_lexer_fuel=100_000,
         step_max_items=50_000,
