@@ -80,6 +80,8 @@ class AdapterRecord:
             rank=self.rank,
             bytes=self.num_bytes,
             running=self.users,
+            slot=self.slot if state == "slot" else None,
+            idle_seconds=max(0.0, now - self.asked),
         )
 
     def _is_in_demand(self, now: float) -> bool:

@@ -404,10 +404,12 @@ def test_an_adapter_that_a_command_waits_for_is_not_forgotten(harness, monkeypat
 
 def test_snapshot(harness):
     h = harness()
-    h.get("a4")
+    slot = h.get("a4")
     h.residency.want("b8")
     h.settle()
+    h.clock.now += 3
     rows = {row.digest: row for row in h.residency.snapshot()}
+    assert (rows["a4"].slot, rows["a4"].idle_seconds, rows["b8"].slot) == (slot, 3, None)
     assert (rows["a4"].residency, rows["a4"].rank, rows["a4"].running) == ("slot", 4, 1)
     assert (rows["b8"].residency, rows["b8"].bytes, rows["b8"].running) == ("cpu", 8 * ROW_BYTES, 0)
     h.residency.pin("a4")

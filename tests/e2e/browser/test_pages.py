@@ -73,6 +73,40 @@ def test_every_page_is_accessible_in_both_themes(make_window: Any, shop: Server)
     assert not found, json.dumps([*found.items()], indent=1)
 
 
+def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
+    """The traffic above: in the requests, in its slot, in the cache, and why it missed."""
+    page = window.open("/slots")
+    page.get_by_role("row", name="sql").get_by_role("button", name="Pin").wait_for()
+    page = window.open("/requests?q=sql")
+    page.get_by_role("table", name="Requests").get_by_role("link").first.click()
+    page.get_by_role("heading", name="Prefix cache").wait_for()
+    page.get_by_text("Not kept").wait_for()
+    page = window.open("/cache?tab=misses")
+    page.get_by_role("cell", name="first time").first.wait_for()
+    page = window.open("/cache")
+    row = page.get_by_role("row").filter(has_text="sql").first
+    row.get_by_role("button", name="Text").click()
+    page.get_by_role("group", name="Text").get_by_text("the products that cost more than forty").wait_for()
+    page.get_by_role("button", name="Close").click()
+    row.get_by_role("button", name="Pin").click()
+    window.toast("Pinned: it stays cached.")
+    row.get_by_role("button", name="Unpin").click()
+    name = row.locator("code").inner_text()
+    row.get_by_role("button", name="Drop…").click()
+    page.get_by_label(f"Type {name} to confirm").fill(name)
+    page.get_by_role("button", name="Drop", exact=True).click()
+    window.toast("Dropped, with everything that continues it.")
+    page.locator("code", has_text=name).wait_for(state="detached")
+
+
+def test_a_prefix_is_warmed(window: Window) -> None:
+    page = window.open("/cache")
+    page.get_by_role("button", name="Warm a prefix…").click()
+    page.get_by_label("Text").fill("The opening hours of the shop are from nine to five on all days but Sunday. " * 3)
+    page.get_by_role("button", name="Warm", exact=True).click()
+    window.toast("tokens computed, 0 were there already.")
+
+
 @pytest.mark.parametrize("width", [360, 2560])
 def test_no_page_is_wider_than_the_window(make_window: Any, shop: Server, width: int) -> None:
     window = make_window(shop, viewport={"width": width, "height": 740})

@@ -66,7 +66,7 @@ function options(box, { lines, format, stacked, range, height, latest }) {
     cursor: { points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
       x: { range: (_, least, most) => [Math.min(most - LEAST_SECONDS, Math.max(least, most - (latest.current.span ?? Infinity))), most] },
-      y: { range: (_, least, most) => range ?? [0, Math.max(most ?? 0, 1e-9) * 1.1] },
+      y: { range: (_, least, most) => range ?? [0, (most || 1) * 1.1] },
     },
     axes: [{ ...axis, space: 70, values: (_, moments) => moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, time)) }, { ...axis, size: 58, values: (_, values) => values.map(format) }],
     series: [
