@@ -56,10 +56,10 @@ def serious(window: Window) -> list[Any]:
     ]
 
 
-def test_every_page_is_accessible_in_both_themes(make_window: Any, shop: Server) -> None:
+def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_window: Any, shop: Server) -> None:
     window = make_window(shop, bypass_csp=True, reduced_motion="reduce")
     window.sign_in(shop.key)
-    found = {}
+    found: dict[Any, Any] = {}
     for path, title in PAGES.items():
         page = window.open(path)
         page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
@@ -70,6 +70,11 @@ def test_every_page_is_accessible_in_both_themes(make_window: Any, shop: Server)
             page.emulate_media(color_scheme=theme)
             if problems := serious(window):
                 found[path, theme] = problems
+        for width in (360, 2560):
+            page.set_viewport_size({"width": width, "height": 800})
+            if (reach := page.evaluate("document.documentElement.scrollWidth")) > width:
+                found[path, width] = reach
+        page.set_viewport_size({"width": 1440, "height": 900})
     assert not found, json.dumps([*found.items()], indent=1)
 
 
@@ -105,22 +110,6 @@ def test_a_prefix_is_warmed(window: Window) -> None:
     page.get_by_label("Text").fill("The opening hours of the shop are from nine to five on all days but Sunday. " * 3)
     page.get_by_role("button", name="Warm", exact=True).click()
     window.toast("tokens computed, 0 were there already.")
-
-
-@pytest.mark.parametrize("width", [360, 2560])
-def test_no_page_is_wider_than_the_window(make_window: Any, shop: Server, width: int) -> None:
-    window = make_window(shop, viewport={"width": width, "height": 740})
-    window.page.goto(f"{shop.url}/ui/")
-    window.page.get_by_label("API key").fill(shop.key)
-    window.page.get_by_role("button", name="Sign in").click()
-    window.page.locator("main h1").wait_for()
-    wide = {}
-    for path in PAGES:
-        page = window.open(path)
-        window.settled()
-        if (reach := page.evaluate("document.documentElement.scrollWidth")) > width:
-            wide[path] = reach
-    assert not wide
 
 
 def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) -> None:

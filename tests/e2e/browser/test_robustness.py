@@ -57,13 +57,13 @@ def test_a_hostile_model_card_loses_what_is_dangerous(window: Window) -> None:
 
 
 def test_a_session_that_ended_asks_for_the_key_and_goes_on_there(window: Window, shop: Server) -> None:
-    page = window.open("/adapters/sql?tab=use")
+    page = window.open("/requests?show=failed")
     page.context.clear_cookies()
     page.get_by_text("The session has ended").wait_for()
     page.get_by_label("API key").fill(shop.key)
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("heading", name="sql", exact=True).wait_for()
-    assert page.url.endswith("/ui/adapters/sql?tab=use")
+    page.get_by_role("heading", name="Requests", level=1).wait_for()
+    assert page.url.endswith("/ui/requests?show=failed")
     window.expect_error("401")
 
 
@@ -131,7 +131,7 @@ def test_ten_thousand_adapters_scroll(window: Window) -> None:
     page.wait_for_url("**/ui/adapters/adapter-00042")
     page.get_by_role("heading", name="Not found").wait_for()
     page.go_back()
-    page.get_by_role("heading", name="Adapters", exact=True).wait_for()
+    page.get_by_role("heading", name="Adapters", exact=True, level=1).wait_for()
     assert page.url.endswith("?q=adapter-00042")
     window.errors = [error for error in window.errors if "404" not in error]
 
