@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sqlalchemy import select
@@ -45,6 +45,10 @@ class Directory:
         if entry.expires_at is not None and time.time() >= entry.expires_at:
             return None
         return entry.principal
+
+    def principals(self) -> Iterator[Principal]:
+        """Of every key, valid or not."""
+        return (entry.principal for entry in (*self.configured.values(), *self._entries.values()))
 
     def of_tenant(self, tenant: str) -> Principal | None:
         """Who works for the tenant without a key of its own at hand; None when no key of the tenant's is valid."""

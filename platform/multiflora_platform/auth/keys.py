@@ -118,6 +118,10 @@ class KeyStore:
         who = "admin" if principal.tenant_id is None else f"tenant:{principal.tenant_id}"
         return self.secret.derive("cache-salt", who)
 
+    def cache_owners(self) -> dict[str, str | None]:
+        """The tenant's name by `cache_owner`, None for admins; of all that have keys."""
+        return {self.cache_owner(principal): principal.tenant for principal in self._directory.principals()}
+
     async def create_key(
         self,
         actor: str,

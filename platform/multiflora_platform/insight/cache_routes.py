@@ -35,7 +35,10 @@ async def get_cache(request: Request) -> Response:
     stats, ready = services.engine.client.stats, _ready(services)
     names = services.registry.snapshot.names_by_digest
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
-    nodes = [_run(node, names.get(node.adapter or ""), per_block) for node in reply.nodes]
+    owners = services.keys.cache_owners()
+    nodes = [
+        _run(node, names.get(node.adapter or ""), owners.get(node.owner, node.owner), per_block) for node in reply.nodes
+    ]
     return rendered(
         CacheAnswer(
             blocks=ready.num_blocks,
@@ -132,10 +135,10 @@ def _ready(services: Services) -> Ready:
     return ready
 
 
-def _run(node: CacheNode, name: str | None, per_block: int) -> CacheRun:
+def _run(node: CacheNode, name: str | None, owner: str | None, per_block: int) -> CacheRun:
     fields: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
     return CacheRun(
-        **{**fields, "adapter": name, "owner": node.owner or None},
+        **{**fields, "adapter": name, "owner": owner or None},
         digest=node.adapter,
         bytes=node.blocks * per_block,
     )

@@ -94,7 +94,10 @@ class RequestPage(msgspec.Struct, frozen=True):
 
 
 class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Successive cached blocks that were used alike. hash: of the last one. adapter: its name where it has one."""
+    """Successive cached blocks that were used alike. hash: of the last one. adapter: its name where it has one.
+
+    owner: the tenant, None for admins.
+    """
 
     hash: str
     parent: str | None

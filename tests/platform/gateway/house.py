@@ -255,6 +255,9 @@ class FakeKeys:
 
     cache_owner = cache_salt
 
+    def cache_owners(self) -> dict[str, str | None]:
+        return {"of-acme": "acme", "of-admins": None}
+
 
 @dataclass
 class House:

@@ -102,19 +102,19 @@ async def test_followers_end_when_the_server_does(house: House) -> None:
 
 
 async def test_the_cache_as_a_tree_with_names(house: House) -> None:
-    common = {"owner": "", "hits": 4, "age_seconds": 9.0, "idle_seconds": 1.0, "pinned": False, "referenced": True}
+    common = {"hits": 4, "age_seconds": 9.0, "idle_seconds": 1.0, "pinned": False, "referenced": True}
     house.engine.cache_reply = CacheReply(
         0,
         nodes=[
-            CacheNode(hash=PARENT, parent=None, adapter=None, tokens=32, blocks=2, **common),
-            CacheNode(hash=HASH, parent=PARENT, adapter="d" * 64, tokens=16, blocks=1, **common),
+            CacheNode(hash=PARENT, parent=None, adapter=None, owner="of-acme", tokens=32, blocks=2, **common),
+            CacheNode(hash=HASH, parent=PARENT, adapter="d" * 64, owner="of-admins", tokens=16, blocks=1, **common),
         ],
     )
     await house.http.post(CHAT, json=chat(max_tokens=1))
     cache = await get(house, "cache")
-    assert [(node["adapter"], node["digest"], node["parent"]) for node in cache["nodes"]] == [
-        (None, None, None),
-        ("sql", "d" * 64, PARENT),
+    assert [(node["adapter"], node["digest"], node["parent"], node["owner"]) for node in cache["nodes"]] == [
+        (None, None, None, "acme"),
+        ("sql", "d" * 64, PARENT, None),
     ]
     assert cache["blocks"] == 64
     (saving,) = cache["savings"]
