@@ -7,6 +7,7 @@ Knows nothing of what is in those files.
 
 from __future__ import annotations
 
+import errno
 import stat
 import struct
 import tarfile
@@ -73,8 +74,9 @@ def unpack_adapter(archive: Path, destination: Path, max_bytes: int) -> None:
             raise
         if isinstance(problem, ReadLimitError):
             raise ArchiveError(f"The archive holds more than {max_bytes} bytes, or an oversized header.") from None
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # the disk's fault, not the archive's
+        # A place before the file's begin is the archive's fault; all else that the system says is the disk's.
+        if isinstance(problem, OSError) and problem.errno not in (None, errno.EINVAL):
+            raise
         raise ArchiveError(f"The archive is damaged: {shown(problem)}.") from problem
 
 

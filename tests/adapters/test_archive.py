@@ -64,9 +64,10 @@ def unpack(content, folder, limit=LIMIT):
 @pytest.mark.parametrize("prefix", ["", "./", "adapter/", "./adapter/"])
 @pytest.mark.parametrize("pack", [tar, lambda m: tar(m, "w"), zipped, lambda m: zipped(m, zipfile.ZIP_STORED)])
 def test_formats_and_one_folder(pack, prefix, tmp_path):
-    extra = [(prefix + "README.md", b"x"), (prefix + "checkpoint-5/adapter_config.json", b"y")]
+    """A model card comes along, other files do not."""
+    extra = [(prefix + name, b"x") for name in ("README.md", "notes.txt", "checkpoint-5/adapter_config.json")]
     content = pack([(prefix + name, data) for name, data in GOOD.items()] + extra)
-    assert unpack(content, tmp_path) == GOOD
+    assert unpack(content, tmp_path) == {**GOOD, "README.md": b"x"}
 
 
 def test_folder_entries_and_long_names(tmp_path):
