@@ -26,7 +26,7 @@ serve: $(VENV)/.installed
 
 test: lint types
 	tests/install_system_packages.sh
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
