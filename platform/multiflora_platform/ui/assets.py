@@ -9,6 +9,8 @@ import base64
 import gzip
 import hashlib
 import json
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,8 +33,9 @@ _IMPORTS = {
     "htm": "vendor/htm.mjs",
     "uplot": "vendor/uPlot.esm.js",
 }
-# Every page needs these; to name them up front saves a round trip for each level of imports.
-_FIRST = ("app.js", "vendor/*.mjs", "lib/*.js", "components/*.js")
+# Served as one file, in this order.
+_STYLES = ("vendor/uPlot.min.css", *(f"css/{name}.css" for name in ("tokens", "base", "layout", "components", "pages")))
+_IMPORT = re.compile(r"""(?:\bfrom|^import)\s*["']([^"']+)["']""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def bundle(folder: Path = FOLDER) -> Bundle:
         for path in sorted(folder.rglob("*"))
         if path.suffix in MEDIA_TYPES
     }
+    bodies["style.css"] = b"\n".join(bodies.pop(name) for name in _STYLES if name in bodies)
     template = (folder / "index.html").read_text(encoding="utf-8")
     digest = hashlib.sha256(template.encode())
     for name, body in bodies.items():
@@ -76,14 +80,26 @@ def bundle(folder: Path = FOLDER) -> Bundle:
     base = f"/ui/assets/{digest.hexdigest()[:16]}/"
     import_map = json.dumps({"imports": {name: base + path for name, path in _IMPORTS.items()}})
     page = template.replace("{base}", base).replace("{import_map}", import_map)
-    page = page.replace("{preloads}", "\n".join(_preloads(folder, base)))
+    preloads = (f'<link rel="modulepreload" href="{base}{name}">' for name in sorted(needed_first(bodies)))
+    page = page.replace("{preloads}", "\n".join(preloads))
     files = {name: Asset.of(body, MEDIA_TYPES[Path(name).suffix]) for name, body in bodies.items()}
     return Bundle(base, Asset.of(page.encode(), "text/html; charset=utf-8"), _policy(import_map), files)
 
 
-def _preloads(folder: Path, base: str) -> list[str]:
-    names = [path.relative_to(folder).as_posix() for pattern in _FIRST for path in sorted(folder.glob(pattern))]
-    return [f'<link rel="modulepreload" href="{base}{name}">' for name in names]
+def needed_first(bodies: Mapping[str, bytes], entry: str = "app.js") -> set[str]:
+    """The entry and all that it imports, directly or not: to name them up front saves a round trip for each level."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [_resolved(name, wanted) for wanted in _IMPORT.findall(bodies[name].decode())]
+    return found
+
+
+def _resolved(importer: str, wanted: str) -> str:
+    return _IMPORTS.get(wanted) or posixpath.normpath(posixpath.join(posixpath.dirname(importer), wanted))
 
 
 def _policy(import_map: str) -> str:

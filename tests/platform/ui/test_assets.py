@@ -65,7 +65,7 @@ async def test_the_first_load_is_small(http: httpx.AsyncClient) -> None:
             response = await http.get(name, headers={"accept-encoding": "gzip"})
             assert response.status_code == 200, name
             sizes[name] = int(response.headers["content-length"])
-    assert len(sizes) > 20
+    assert len(sizes) > 15
     assert sum(sizes.values()) < LIMIT
 
 
@@ -104,6 +104,14 @@ async def test_the_policy_lets_nothing_in(http: httpx.AsyncClient) -> None:
     assert rules["connect-src"] == "'self'"
     assert rules["frame-ancestors"] == "'none'"
     assert rules["require-trusted-types-for"] == "'script'"
+
+
+def test_what_the_first_page_needs_is_named_in_it() -> None:
+    """Directly or not, and nothing that only one page needs."""
+    names = set(re.findall(r'modulepreload" href="[^"]*?/assets/\w+/([^"]+)"', bundle().page.body.decode()))
+    assert {"app.js", "vendor/preact.mjs", "vendor/signals-core.mjs", "lib/api.js", "components/icon.js"} <= names
+    assert not names & {"vendor/uPlot.esm.js", "pages/overview.js", "components/virtual-table.js"}
+    assert names <= set(bundle().files)
 
 
 def test_another_file_makes_another_release(tmp_path: Path) -> None:
