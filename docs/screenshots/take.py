@@ -24,12 +24,10 @@ PAGES = {
     "overview": "/",
     "adapters": "/adapters",
     "adapter": "/adapters/sql?tab=aliases",
-    "register": "/register",
     "playground": "/playground?model=sql&model=multiflora-demo",
     "cache": "/cache",
     "slots": "/slots",
     "requests": "/requests",
-    "tenants": "/tenants",
 }
 SHOP = "You answer questions about the shop. Its catalogue lists lamps, chairs and tables with their prices. " * 3
 

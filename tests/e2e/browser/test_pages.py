@@ -42,7 +42,7 @@ def traffic(shop: Server) -> None:
     with shop.http() as http:
         for i in range(3):
             text = "Please list the names of all the products that cost more than forty, the dearest first. " * 2
-            body = {"model": "sql", "prompt": f"{text}{i}", "max_tokens": 8}
+            body = {"model": "pirate", "prompt": f"{text}{i}", "max_tokens": 8}
             assert http.post("/v1/completions", json=body).status_code == 200
 
 
@@ -81,15 +81,15 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
 def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     """The traffic above: in the requests, in its slot, in the cache, and why it missed."""
     page = window.open("/slots")
-    page.get_by_role("row", name="sql").get_by_role("button", name="Pin").wait_for()
-    page = window.open("/requests?q=sql")
+    page.get_by_role("row", name="pirate").get_by_role("button", name="Pin").wait_for()
+    page = window.open("/requests?q=pirate")
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()
     page.get_by_role("heading", name="Prefix cache").wait_for()
     page.get_by_text("Not kept").wait_for()
     page = window.open("/cache?tab=misses")
     page.get_by_role("cell", name="first time").first.wait_for()
     page = window.open("/cache")
-    row = page.get_by_role("row").filter(has_text="sql").first
+    row = page.get_by_role("row").filter(has_text="pirate").first
     row.get_by_role("button", name="Text").click()
     page.get_by_role("group", name="Text").get_by_text("the products that cost more than forty").wait_for()
     page.get_by_role("button", name="Close").click()

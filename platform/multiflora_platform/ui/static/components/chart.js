@@ -53,11 +53,16 @@ function data({ times, lines }, stacked) {
   return [times, ...sums];
 }
 
+/** Hours and minutes; seconds, too, where the marks are closer than a minute. */
+function clockOf(_, moments) {
+  const second = moments[1] - moments[0] < 60 ? "2-digit" : undefined;
+  return moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
+}
+
 function options(box, { lines, format, stacked, range, height, latest }) {
   const colours = Object.fromEntries(TOKENS.map((token) => [token, colour(token)]));
   const axis = { stroke: colours["--muted"], grid: { stroke: colours["--line"], width: 1 }, ticks: { show: false }, font: "11px system-ui" };
   const drawn = stacked ? lines.map((line, i) => ({ ...line, slot: line.slot ?? i })).reverse() : lines;
-  const time = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
   return {
     width: Math.max(120, box.clientWidth),
     height,
@@ -68,7 +73,7 @@ function options(box, { lines, format, stacked, range, height, latest }) {
       x: { range: (_, least, most) => [Math.min(most - LEAST_SECONDS, Math.max(least, most - (latest.current.span ?? Infinity))), most] },
       y: { range: (_, least, most) => range ?? [0, (most || 1) * 1.1] },
     },
-    axes: [{ ...axis, space: 70, values: (_, moments) => moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, time)) }, { ...axis, size: 58, values: (_, values) => values.map(format) }],
+    axes: [{ ...axis, space: 70, values: clockOf }, { ...axis, size: 58, values: (_, values) => values.map(format) }],
     series: [
       {},
       ...drawn.map((line, i) => {
