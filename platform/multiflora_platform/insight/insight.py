@@ -90,7 +90,8 @@ class Insight:
 
     def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float) -> None:
         """A prompt's first token came `seconds` after its sequence had started to run."""
-        self._cached[facts.adapter] += cached_tokens
+        if cached_tokens:
+            self._cached[facts.adapter] += cached_tokens
         self._computed += facts.prompt_tokens - cached_tokens
         self._prefill_seconds += seconds
 
