@@ -38,5 +38,5 @@ function Shown({ one }) {
         <p><a href=${href("/cache?tab=misses")}>All recent misses</a></p><//>
     </div>
     <${Card} title="Body">${one.body ? html`<${Code} wrap label="Body" text=${JSON.stringify(one.body, null, 2)} />`
-      : html`<${Empty} title="Not kept">Bodies are kept only by a server that was started with --log-bodies.<//>`}<//>`;
+      : html`<${Empty} title="Not kept">The server remembers a request's numbers, not its prompt and answer.<//>`}<//>`;
 }
