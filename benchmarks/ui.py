@@ -82,12 +82,12 @@ def main() -> None:
         raise SystemExit("needs Debian's chromium: tests/install_system_packages.sh installs it as root")
     stop = threading.Event()
     with demo() as (_, url), sync_playwright() as playwright:
-        threading.Thread(target=traffic, args=(url, stop), daemon=True).start()
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = sign_in(browser, url)
         loads = [first_load(page, url) for _ in range(LOADS)]
         print(f"first load: {statistics.median(load[0] for load in loads):.0f} kB in {loads[0][2]} requests,", end=" ")
         print(f"{statistics.median(load[1] for load in loads):.0f} ms until it is painted (median of {LOADS})")
+        threading.Thread(target=traffic, args=(url, stop), daemon=True).start()
         for path in ("/", "/adapters", "/requests"):
             print(
                 f"{path:12} {100 * update_cost(page, url, path, arguments.seconds):.1f}% of a core while it is updated"
