@@ -24,6 +24,7 @@ from multiflora_platform.services import Services
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
+Admin = Annotated[Principal, Depends(require_admin)]
 _MOST_MISSES = 200
 
 
@@ -65,7 +66,7 @@ async def list_misses(request: Request) -> Response:
 
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
-async def warm_cache(request: Request, principal: Annotated[Principal, Depends(require_admin)]) -> Response:
+async def warm_cache(request: Request, principal: Admin) -> Response:
     """Computes a prompt now, so that it is found later."""
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
@@ -96,25 +97,27 @@ async def get_cached_text(request: Request, hash: Hash) -> Response:
 
 
 @router.post("/cache/{hash}:pin", status_code=204)
-async def pin_cached(request: Request, hash: Hash) -> Response:
+async def pin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
     """The run and all before it stay cached until they are unpinned or the engine restarts."""
-    return await _steer(request, "pin", hash)
+    return await _steer(request, principal, "pin", hash)
 
 
 @router.post("/cache/{hash}:unpin", status_code=204)
-async def unpin_cached(request: Request, hash: Hash) -> Response:
+async def unpin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
     """It may be evicted again."""
-    return await _steer(request, "unpin", hash)
+    return await _steer(request, principal, "unpin", hash)
 
 
 @router.post("/cache/{hash}:drop", status_code=204)
-async def drop_cached(request: Request, hash: Hash) -> Response:
+async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
-    return await _steer(request, "drop", hash)
+    return await _steer(request, principal, "drop", hash)
 
 
-async def _steer(request: Request, action: str, hash: str) -> Response:
-    await _ask(request.app.state.services, action, hash)
+async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:
+    services: Services = request.app.state.services
+    await _ask(services, action, hash)
+    await services.registry.note(principal.actor, f"cache.{action}", hash)
     return Response(status_code=204)
 
 

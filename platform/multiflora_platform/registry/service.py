@@ -18,7 +18,7 @@ from multiflora_platform.registry import migrate
 from multiflora_platform.registry.adapter_changes import AdapterChanges
 from multiflora_platform.registry.alias_changes import AliasChanges
 from multiflora_platform.registry.artifacts import Artifacts
-from multiflora_platform.registry.database import Database
+from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.engine_commands import EngineCommands
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.evals import Answer
@@ -129,6 +129,14 @@ class Registry:
         self.engine.link = self.warm_up.link = engine
         self._imports.prober = engine.probe
         self._imports.answer = answer
+
+    async def note(self, actor: str, action: str, target: str) -> None:
+        """An event and an audit row of what somebody did to the engine rather than to data."""
+
+        async def work(change: Change) -> None:
+            change.record(action, target)
+
+        await self.database.write(actor, work)
 
     async def close(self) -> None:
         self.stop_feeds()

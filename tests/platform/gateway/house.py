@@ -164,6 +164,7 @@ class FakeRegistry:
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
+    notes: list[tuple[str, str]] = field(default_factory=list)
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")
@@ -218,6 +219,9 @@ class FakeRegistry:
     async def _remove(self, name: str, actor: str) -> None:
         if self.digests.pop(name, None) is None:
             raise AdapterNotFound("none")
+
+    async def note(self, actor: str, action: str, target: str) -> None:
+        self.notes.append((action, target))
 
     def stop_feeds(self) -> None:
         self.stopped = True

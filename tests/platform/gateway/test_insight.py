@@ -127,6 +127,7 @@ async def test_steering_the_cache(house: House) -> None:
     for action in ("pin", "unpin", "drop"):
         assert (await house.http.post(f"/api/v1/cache/{HASH}:{action}")).status_code == 204
     assert house.engine.cache_calls == [("pin", HASH), ("unpin", HASH), ("drop", HASH)]
+    assert house.registry.notes == [(f"cache.{action}", HASH) for action in ("pin", "unpin", "drop")]
     ids = house.services.model.tokenizer.encode("cached text", False)
     house.engine.cache_reply = CacheReply(0, token_ids=ids)
     assert await get(house, f"cache/{HASH}/text") == {"token_ids": ids, "text": "cached text"}
