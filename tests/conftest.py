@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ if not torch.cuda.is_available():
     # Before any kernel's module is imported: without a GPU, kernels run in Triton's interpreter, on CPU tensors.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 
 # A change must not fail in CI for an example that it has nothing to do with; everywhere else new ones are tried.
 settings.register_profile("ci", derandomize=True)
@@ -28,3 +31,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture(autouse=True)
+def _access_log_as_it_was() -> Iterator[None]:
+    """A server that a test started in this process wrote its lines to that test's standard error."""
+    log = logging.getLogger("multiflora.access")
+    handlers, propagate = log.handlers, log.propagate
+    yield
+    log.handlers, log.propagate = handlers, propagate

@@ -109,7 +109,7 @@ class BatchRunner:
         if principal is None:
             await self._fail(batch_id, "invalid_key", "The tenant has no valid key any more.")
             return
-        results = self._results[batch_id] = await asyncio.to_thread(self._open_results, batch)
+        results = self._results[batch_id] = await self._open_results(batch)
         cancelled = self._cancelled[batch_id] = asyncio.Event()
         try:
             state = "cancelled" if batch.status == "cancelling" else "completed"
@@ -134,10 +134,13 @@ class BatchRunner:
         batch.status, batch.total = fresh.status, total
         return True
 
-    def _open_results(self, batch: Batch) -> Results:
+    async def _open_results(self, batch: Batch) -> Results:
         number = batch.id.removeprefix("batch_")
-        paths = [self._files.path(f"file-{number}-{kind}") for kind in ("output", "error")]
-        return Results(paths[0], paths[1], done_ids(paths[0]), done_ids(paths[1]))
+        output, errors = (self._files.path(f"file-{number}-{kind}") for kind in ("output", "error"))
+        completed = await asyncio.to_thread(done_ids, output)
+        failed = await asyncio.to_thread(done_ids, errors)
+        # Not in the thread: what it opened would stay open if we were cancelled meanwhile.
+        return Results(output, errors, completed, failed)
 
     async def _answer_all(self, batch: Batch, principal: Principal, results: Results, cancelled: asyncio.Event) -> str:
         """The state that the batch ends in."""
