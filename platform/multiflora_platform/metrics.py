@@ -6,7 +6,7 @@ Observations are made as requests go by; the engine's gauges are read from its s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
 from multiflora_engine.request import SamplingParams
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")
@@ -153,14 +153,13 @@ class PromptMetrics(Observer):
         metrics.ttft.observe(self._first - self._arrival)
         metrics.prefill.observe(max(0.0, self._first - self._arrival - start.queued_seconds))
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        now = time.perf_counter()
-        last = self._last.get(index)
-        if last is not None:
-            self._metrics.itl.observe(now - last)
-        self._last[index] = now
-        self._counts[index] = self._counts.get(index, 0) + len(token_ids)
-        self._metrics.generation_tokens.inc(len(token_ids))
+    def tokens(self, new: NewTokens) -> None:
+        index, count = new.index, len(new.token_ids)
+        if new.since_last is not None:
+            self._metrics.itl.observe(new.since_last)
+        self._last[index] = new.at
+        self._counts[index] = self._counts.get(index, 0) + count
+        self._metrics.generation_tokens.inc(count)
 
     def answered(self, index: int, reason: str) -> None:
         count = self._counts.get(index, 0)

@@ -6,11 +6,11 @@ The engine's part (queue, prefill, decode) is made of times that it sends with i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class _PromptSpans(Observer):
         self._part("prefill", began, self._first)
         self._span.set_attribute("multiflora.usage.cached_tokens", start.cached_tokens)
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        self._num_tokens += len(token_ids)
-        self._device_seconds += device_seconds
+    def tokens(self, new: NewTokens) -> None:
+        self._num_tokens += len(new.token_ids)
+        self._device_seconds += new.device_seconds
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         from opentelemetry.trace import Status, StatusCode

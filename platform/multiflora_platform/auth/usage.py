@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
@@ -24,6 +25,7 @@ from multiflora_platform.registry.tables import Usage
 
 _log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0
+_SECONDS_A_DAY = 86400
 Group = Literal["day", "tenant", "adapter"]
 _GROUPS: tuple[Group, ...] = ("day", "tenant", "adapter")
 
@@ -59,20 +61,25 @@ class UsageFilter:
 
 
 class UsageLedger:
-    """`start` it, `add` to it, `close` it."""
+    """`start` it, add to its rows, `close` it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pending: dict[_Row, Counts] = {}
+        self._day, self._day_ends = "", 0.0
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def add(self, tenant: str | None, adapter: str | None, counts: Counts) -> None:
-        day = datetime.now(UTC).date().isoformat()
-        self._pending.setdefault((day, tenant or "", (adapter or "")[:255]), Counts()).add(counts)
+    def row(self, tenant: str | None, adapter: str | None) -> Counts:
+        """What is not written yet of today, to add to at once: it is asked for with each token, and never kept."""
+        key = (self._today(), tenant or "", adapter[:255] if adapter else "")
+        counts = self._pending.get(key)
+        if counts is None:
+            counts = self._pending[key] = Counts()
+        return counts
 
     async def flush(self) -> None:
         """Everything that was counted until now is in the database afterwards. Raises Unavailable."""
@@ -108,6 +115,13 @@ class UsageLedger:
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
         return answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
+
+    def _today(self) -> str:
+        now = time.time()
+        if now >= self._day_ends:
+            self._day = datetime.fromtimestamp(now, UTC).date().isoformat()
+            self._day_ends = (now // _SECONDS_A_DAY + 1) * _SECONDS_A_DAY
+        return self._day
 
     async def _run(self) -> None:
         while True:

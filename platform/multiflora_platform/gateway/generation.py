@@ -16,7 +16,7 @@ from multiflora_engine.request import GenerateRequest, PositionLogprobs, TokenDe
 from multiflora_platform.gateway.beam_search import BeamParams
 from multiflora_platform.gateway.beam_stream import BeamStream
 from multiflora_platform.gateway.errors import ApiError, from_failure, internal_error, unavailable
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.services import Services
 from multiflora_platform.text.detokenizer import make_detokenizer
 from multiflora_platform.text.stop_strings import StopStrings
@@ -56,6 +56,7 @@ class _Output:
         self._include_stop_token = params.include_stop_str_in_output
         self._min_tokens = params.min_tokens
         self._num_tokens = 0
+        self._last_at: float | None = None
 
     def take(self, delta: TokenDelta) -> TextEvent:
         """The delta's tokens up to a stop string; a stop token's own text is left out unless stop strings are kept."""
@@ -70,6 +71,12 @@ class _Output:
         if event.finish_reason is not None and not self._scan(event, self._detokenizer.flush()):
             event.text += self._stop.flush()
         return event
+
+    def clock(self) -> tuple[float, float | None]:
+        """(now, seconds since the call before)."""
+        now, last = time.perf_counter(), self._last_at
+        self._last_at = now
+        return now, None if last is None else now - last
 
     def _scan(self, event: TextEvent, piece: str) -> bool:
         """Adds what may go out; True when a stop string ends the answer here."""
@@ -173,8 +180,9 @@ class Generation:
             return None
         event = output.take(delta)
         self.completion_tokens += len(event.token_ids)
+        new = NewTokens(delta.index, event.token_ids, delta.device_seconds, *output.clock())
         for observer in self._observers:
-            observer.tokens(delta.index, event.token_ids, delta.device_seconds)
+            observer.tokens(new)
         if event.finish_reason is not None:
             self._outputs[delta.index] = None
             self._unfinished -= 1

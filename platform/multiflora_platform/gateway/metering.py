@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from multiflora_platform.auth.limits import Claim
-from multiflora_platform.auth.usage import Counts, UsageLedger
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 
 
 class Meter(Observer):
@@ -26,14 +24,16 @@ class Meter(Observer):
         self._num_prompt = num_prompt
 
     def started(self, start: PromptStart) -> None:
-        self._count(Counts(prompt_tokens=self._num_prompt, cached_tokens=start.cached_tokens))
+        row = self._ledger.row(self._tenant, self._adapter)
+        row.prompt_tokens += self._num_prompt
+        row.cached_tokens += start.cached_tokens
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        self._claim.generated(len(token_ids))
-        self._count(Counts(completion_tokens=len(token_ids), device_us=round(device_seconds * 1e6)))
+    def tokens(self, new: NewTokens) -> None:
+        count = len(new.token_ids)
+        self._claim.generated(count)
+        row = self._ledger.row(self._tenant, self._adapter)
+        row.completion_tokens += count
+        row.device_us += round(new.device_seconds * 1e6)
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
-        self._count(Counts(requests=1))
-
-    def _count(self, counts: Counts) -> None:
-        self._ledger.add(self._tenant, self._adapter, counts)
+        self._ledger.row(self._tenant, self._adapter).requests += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from multiflora_platform.gateway.errors import ApiError
 
 
@@ -20,14 +22,28 @@ class PromptStart(NamedTuple):
     miss_reason: str
 
 
+class NewTokens(msgspec.Struct, gc=False):
+    """What one delta adds to answer `index`.
+
+    device_seconds: the device's time since the answer's last tokens. at: when they came, `time.perf_counter()`.
+    since_last: seconds since the answer's tokens before; None for its first.
+    """
+
+    index: int
+    token_ids: Sequence[int]
+    device_seconds: float
+    at: float
+    since_last: float | None
+
+
 class Observer:
     """Hears of one prompt, in the event loop, so every call is short. Override what is of interest."""
 
     def started(self, start: PromptStart) -> None:
         """The engine has begun to answer: the prompt is computed."""
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        """New tokens of answer `index`, and the device's time since its last ones."""
+    def tokens(self, new: NewTokens) -> None:
+        """An answer goes on."""
 
     def answered(self, index: int, reason: str) -> None:
         """Answer `index` has ended."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from multiflora_engine.request import GenerateRequest
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer
+from multiflora_platform.gateway.observers import NewTokens, Observer
 from multiflora_platform.registry.observations import Outcome
 from multiflora_platform.registry.snapshot import RolloutEntry
 
@@ -46,9 +45,9 @@ class RolloutWatch(Observer):
         )
         self._token_ids: list[int] = []
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
+    def tokens(self, new: NewTokens) -> None:
         if self._is_shadowed:
-            self._token_ids += token_ids
+            self._token_ids += new.token_ids
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         seconds = time.perf_counter() - self._began

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
@@ -129,18 +129,14 @@ class _SeriesWatch(Observer):
         self._insight = insight
         self._facts = facts
         self._model = insight.model_label(facts.adapter)
-        self._last: dict[int, float] = {}
 
     def started(self, start: PromptStart) -> None:
         ttft = time.time() - self._facts.at
         self._insight.series.prompt(self._facts.prompt_tokens, ttft)
         self._insight.prefilled(self._facts, start.cached_tokens, max(0.0, ttft - start.queued_seconds))
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        now = time.perf_counter()
-        last = self._last.get(index)
-        self._last[index] = now
-        self._insight.series.generated(self._model, len(token_ids), None if last is None else now - last)
+    def tokens(self, new: NewTokens) -> None:
+        self._insight.series.generated(self._model, len(new.token_ids), new.since_last)
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         self._insight.series.ended(is_error=error is not None and error.status >= 500)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import Observer, PromptStart
+from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.views import RequestView, Stage
 
 _ABORTED = 499
@@ -46,16 +46,15 @@ class Entry(Observer):
     status: int | None = None
     code: str | None = None
     finish_reason: str | None = None
-    last_token_at: dict[int, float] = field(default_factory=dict)
 
     def started(self, start: PromptStart) -> None:
         self.first_at = time.time()
         self.cached_tokens, self.miss_reason = start.cached_tokens, start.miss_reason
         self.queue_seconds, self.load_seconds = start.queued_seconds, start.load_seconds
 
-    def tokens(self, index: int, token_ids: Sequence[int], device_seconds: float) -> None:
-        self.completion_tokens += len(token_ids)
-        self.device_seconds += device_seconds
+    def tokens(self, new: NewTokens) -> None:
+        self.completion_tokens += len(new.token_ids)
+        self.device_seconds += new.device_seconds
 
     def answered(self, index: int, reason: str) -> None:
         self.finish_reason = reason

@@ -22,9 +22,9 @@ async def rows(client, **params):
 
 async def test_counts_add_up_by_day_tenant_and_adapter(house):
     for _ in range(3):
-        house.usage.add("acme", "sql", Counts(1, 10, 4, 5, 1500))
+        house.usage.row("acme", "sql").add(Counts(1, 10, 4, 5, 1500))
         await house.usage.flush()
-    house.usage.add(None, None, Counts(requests=1))
+    house.usage.row(None, None).add(Counts(requests=1))
     assert await rows(house.admin) == [
         {"day": TODAY, "tenant": None, "adapter": None, **dict.fromkeys(
             ("prompt_tokens", "cached_tokens", "completion_tokens"), 0), "requests": 1, "device_ms": 0.0},
@@ -35,7 +35,7 @@ async def test_counts_add_up_by_day_tenant_and_adapter(house):
 
 async def test_filters_and_groups(house):
     for tenant, adapter in (("a", "x"), ("a", "y"), ("b", "x")):
-        house.usage.add(tenant, adapter, Counts(requests=1, prompt_tokens=2))
+        house.usage.row(tenant, adapter).add(Counts(requests=1, prompt_tokens=2))
     assert [row["adapter"] for row in await rows(house.admin, tenant="a")] == ["x", "y"]
     assert [row["tenant"] for row in await rows(house.admin, adapter="x")] == ["a", "b"]
     (total,) = await rows(house.admin, group_by="day")
@@ -51,7 +51,7 @@ async def test_filters_and_groups(house):
 
 async def test_pages(house):
     for number in range(5):
-        house.usage.add("t", f"a{number}", Counts(requests=1))
+        house.usage.row("t", f"a{number}").add(Counts(requests=1))
     seen, token = [], None
     while token is not None or not seen:
         params = {"limit": 2} | ({"page_token": token} if token else {})
@@ -63,8 +63,8 @@ async def test_pages(house):
 
 async def test_a_tenant_sees_its_own_usage_only(house):
     acme = await house.tenant("acme")
-    house.usage.add("acme", "x", Counts(requests=1))
-    house.usage.add("other", "x", Counts(requests=1))
+    house.usage.row("acme", "x").add(Counts(requests=1))
+    house.usage.row("other", "x").add(Counts(requests=1))
     assert [row["tenant"] for row in await rows(acme)] == ["acme"]
     assert (await acme.get("/usage", params={"tenant": "other"})).status_code == 403
 
@@ -73,12 +73,12 @@ async def test_it_is_written_by_itself_and_read_after_a_restart(open_house, monk
     monkeypatch.setattr(usage, "FLUSH_SECONDS", 0.01)
     house = await open_house()
     house.usage.start()
-    house.usage.add("acme", "x", Counts(requests=1))
+    house.usage.row("acme", "x").add(Counts(requests=1))
     before = house.registry.database.commits
     while house.registry.database.commits == before:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     ledger = UsageLedger(house.registry.database)  # as another process would: nothing of the first one's memory
-    house.usage.add("acme", "x", Counts(requests=1))
+    house.usage.row("acme", "x").add(Counts(requests=1))
     await house.close()
     again = await open_house()
     assert (await rows(again.admin))[0]["requests"] == 2
@@ -89,10 +89,18 @@ async def test_what_could_not_be_written_is_written_later(house, monkeypatch):
     async def refuse(actor, work):
         raise Unavailable("locked")
 
-    house.usage.add("acme", "x", Counts(requests=1))
+    house.usage.row("acme", "x").add(Counts(requests=1))
     with monkeypatch.context() as patch:
         patch.setattr(house.registry.database, "write", refuse)
         with pytest.raises(Unavailable):
             await house.usage.flush()
-        house.usage.add("acme", "x", Counts(requests=1))
+        house.usage.row("acme", "x").add(Counts(requests=1))
     assert (await rows(house.admin))[0]["requests"] == 2
+
+
+async def test_a_day_ends_at_midnight_utc(house, monkeypatch):
+    midnight = datetime(2031, 5, 2, tzinfo=UTC).timestamp()
+    for now in (midnight - 1, midnight, midnight + 1):
+        monkeypatch.setattr(usage.time, "time", lambda now=now: now)
+        house.usage.row("acme", "x").add(Counts(requests=1))
+    assert [(row["day"], row["requests"]) for row in await rows(house.admin)] == [("2031-05-01", 1), ("2031-05-02", 2)]

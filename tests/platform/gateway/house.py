@@ -233,8 +233,8 @@ class FakeLedger:
     def __init__(self) -> None:
         self.counted: dict[tuple[str | None, str | None], Counts] = {}
 
-    def add(self, tenant: str | None, adapter: str | None, counts: Counts) -> None:
-        self.counted.setdefault((tenant, adapter), Counts()).add(counts)
+    def row(self, tenant: str | None, adapter: str | None) -> Counts:
+        return self.counted.setdefault((tenant, adapter), Counts())
 
 
 class FakeKeys:

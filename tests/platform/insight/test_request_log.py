@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import PromptStart
+from multiflora_platform.gateway.observers import NewTokens, PromptStart
 from multiflora_platform.insight import request_log
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
@@ -34,9 +34,9 @@ def test_queue_load_prefill_and_decode_make_up_the_whole(clock: Clock) -> None:
     assert [stage.stage for stage in entry.view().timeline] == ["queue"]
     clock.now = 1005.0
     entry.started(PromptStart(16, 3.0, 2.0, "diverged"))
-    entry.tokens(0, [1, 2], 0.25)
+    entry.tokens(NewTokens(0, [1, 2], 0.25, at=10.0, since_last=None))
     clock.now = 1009.0
-    entry.tokens(0, [3], 0.25)
+    entry.tokens(NewTokens(0, [3], 0.25, at=10.5, since_last=0.5))
     entry.answered(0, "stop")
     entry.ended("ok", None)
     view = entry.view()
