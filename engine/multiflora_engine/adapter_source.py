@@ -11,6 +11,14 @@ Residency = Literal["slot", "loading", "cpu", "disk", "failed"]
 class AdapterUnavailable(Exception):
     """The adapter cannot be loaded; fails the requests that name it and nothing else. The message names the cause."""
 
+    code = "adapter_unavailable"
+
+
+class AdapterLoading(AdapterUnavailable):
+    """It may still come, but this request has waited for it as long as requests do."""
+
+    code = "adapter_loading"
+
 
 class AdapterSource(Protocol):
     """Implemented by AdapterResidency. No call blocks on disk or on the device."""

@@ -159,6 +159,7 @@ def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRun
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
         max_waiting=config.max_waiting,
+        adapter_timeout=config.adapter_timeout,
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),
         vocab_size=model.vocab_size,

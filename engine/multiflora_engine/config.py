@@ -24,7 +24,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_memory: bytes for KV blocks; None sizes it from the device (GPU) or a share of host memory (CPU).
     enforce_eager: on a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
     max_loras: adapters of rank max_lora_rank that fit on the device at once; more of lower rank do.
-    max_cpu_loras: adapters kept in host memory. max_num_batched_tokens: the token budget of one step.
+    max_cpu_loras: adapters kept in host memory. adapter_timeout: seconds for which a request waits for its adapter.
+    max_num_batched_tokens: the token budget of one step.
     max_waiting: requests that may queue before new ones are refused. seed: for requests that bring none.
     """
 
@@ -44,6 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_loras: int = 8
     max_lora_rank: int = 64
     max_cpu_loras: int = 64
+    adapter_timeout: float = 300.0
     seed: int = 0
     num_threads: int | None = None
 
@@ -53,5 +55,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.adapter_timeout > 0:
+            raise ValueError(f"adapter_timeout must be above 0, got {self.adapter_timeout}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}")

@@ -18,6 +18,7 @@ from multiflora_engine.protocol import CacheReply, CacheRequest, EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduler import Scheduler
 from multiflora_engine.step import DeviceLost, ModelRunner, RunningStep, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.tally import STEP_TOKENS, Tally
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Engine:
         self._residency = residency
         self._steps = 0
         self._step_seconds = 0.0
+        self._step_tokens = Tally(STEP_TOKENS)
         self._is_stalled = False
         self._committed_at = 0.0
         self._in_flight: deque[_Launched] = deque()
@@ -98,6 +100,7 @@ class Engine:
             self._scheduler.stats(),
             steps=self._steps,
             step_seconds=self._step_seconds,
+            step_tokens=self._step_tokens.read(),
             adapter_loads=self._residency.loads,
             adapter_evictions=self._residency.evictions,
         )
@@ -168,7 +171,9 @@ class Engine:
     def _commit(self, batch: ScheduledBatch, outputs: list[StepOutput], began: float) -> list[TokenDelta]:
         """Divides the device's time since its last step among the batch's sequences by tokens, and takes in."""
         now = time.perf_counter()
-        per_token = (now - max(began, self._committed_at)) / batch.num_tokens
+        num_tokens = batch.num_tokens
+        per_token = (now - max(began, self._committed_at)) / num_tokens
+        self._step_tokens.add(num_tokens)
         self._committed_at = now
         for entry in batch.entries:
             entry.sequence.device_seconds += per_token * entry.num_tokens

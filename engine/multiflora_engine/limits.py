@@ -23,6 +23,7 @@ class SchedulerConfig:
     max_waiting: sequences that may wait before new requests are refused.
     twin_patience: steps for which a sequence waits for one block that another is computing, before it computes its own.
     slot_patience: steps for which an adapter may be refused a slot before another one is drained for it.
+    adapter_timeout: seconds for which a request waits for its adapter alone, before it is told to come back later.
     num_prefetched: how far ahead in the queue adapters are brought to host memory, in sequences.
     vocab_size: token ids are below it; block hashes hold 32 bits of each.
     """
@@ -37,6 +38,7 @@ class SchedulerConfig:
     eos_token_ids: frozenset[int] = frozenset()
     twin_patience: int = 8
     slot_patience: int = 16
+    adapter_timeout: float = 300.0
     num_prefetched: int = 16
     vocab_size: int = 2**32
 

@@ -9,6 +9,7 @@ import msgspec
 
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.request import GenerateRequest, TokenDelta
+from multiflora_engine.tally import Distribution
 
 # ---- gateway -> engine
 
@@ -136,10 +137,16 @@ class AdapterResidency(msgspec.Struct, frozen=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges and monotonic counters since the engine started; times are in seconds."""
+    """Gauges and monotonic counters since the engine started; times are in seconds.
+
+    deferred: of those that wait, the ones that wait for something of their own (an adapter, a grammar, a prefix that
+    another computes) and let others pass. step_tokens: tokens computed in a step. sequence_preemptions: of each
+    sequence that came to its end.
+    """
 
     running: int = 0
     waiting: int = 0
+    deferred: int = 0
     num_blocks: int = 0
     free_blocks: int = 0
     cached_blocks: int = 0
@@ -153,6 +160,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     step_seconds: float = 0.0
     adapter_loads: int = 0
     adapter_evictions: int = 0
+    step_tokens: Distribution = Distribution()
+    sequence_preemptions: Distribution = Distribution()
 
 
 class Status(msgspec.Struct, frozen=True, tag="status_reply"):

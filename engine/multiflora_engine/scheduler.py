@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 
-from multiflora_engine.adapter_source import AdapterSource, AdapterUnavailable
+from multiflora_engine.adapter_source import AdapterLoading, AdapterSource, AdapterUnavailable
 from multiflora_engine.blocks import BlockPool
 from multiflora_engine.cache_control import CacheControl
 from multiflora_engine.cache_ledger import CacheLedger
@@ -41,6 +41,7 @@ from multiflora_engine.room import Room
 from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
 from multiflora_engine.slot_turns import SlotTurns
 from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.tally import PREEMPTIONS, Tally
 
 _ORDER = attrgetter("order")
 
@@ -96,6 +97,8 @@ class Scheduler:
         self._step = 0
         self._is_scarce = False
         self._counts = _Counts()
+        self._num_deferred = 0
+        self._preempted = Tally(PREEMPTIONS)
 
     @property
     def has_work(self) -> bool:
@@ -192,6 +195,7 @@ class Scheduler:
         return EngineStats(
             running=len(self._running),
             waiting=len(self._waiting),
+            deferred=min(self._num_deferred, len(self._waiting)),
             num_blocks=self.pool.num_blocks,
             free_blocks=self.pool.num_free,
             cached_blocks=self.pool.num_published,
@@ -201,6 +205,7 @@ class Scheduler:
             cache_hits=self._counts.cache_hits,
             preemptions=self._counts.preemptions,
             evictions=self.pool.evictions,
+            sequence_preemptions=self._preempted.read(),
         )
 
     def _schedule_running(self, entries: list[Scheduled]) -> int:
@@ -245,6 +250,7 @@ class Scheduler:
         """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter or of a
         compiled grammar nobody; whose owner has used up its share of the blocks holds up the owner's others only."""
         full: set[str] = set()
+        self._num_deferred = 0
         for sequence in islice(self._waiting, self.config.num_prefetched):
             if sequence.adapter_digest is not None:
                 self._adapters.want(sequence.adapter_digest)
@@ -252,15 +258,19 @@ class Scheduler:
             if not budget or len(self._running) >= self.config.max_num_seqs:
                 break
             # A request that failed a moment ago took its other sequences with it.
-            if sequence.status is not SequenceStatus.WAITING or self._still_awaits(sequence):
+            if sequence.status is not SequenceStatus.WAITING:
+                continue
+            if self._still_awaits(sequence):
+                self._num_deferred += 1
                 continue
             if sequence.cache_owner in full:
                 continue
             try:
                 if not self._has_grammar(sequence) or not self._acquire(sequence):
+                    self._num_deferred += 1
                     continue
             except AdapterUnavailable as error:
-                failures += self._fail_request(sequence.request_id, EngineFailure("adapter_unavailable", str(error)))
+                failures += self._fail_request(sequence.request_id, EngineFailure(error.code, str(error)))
                 continue
             except GrammarError as error:
                 failures += self._fail_request(sequence.request_id, EngineFailure("invalid_grammar", str(error)))
@@ -268,6 +278,7 @@ class Scheduler:
             hits = self._cache.hits(sequence)
             if self._awaits_twin(sequence, len(hits)):
                 self._turns.release(sequence)
+                self._num_deferred += 1
                 continue
             if not self._room.fits(sequence, hits, self._running):
                 self._turns.release(sequence)
@@ -281,10 +292,21 @@ class Scheduler:
 
     def _acquire(self, sequence: Sequence) -> bool:
         """Gives it its adapter's slot; how long that takes is noted. Raises AdapterUnavailable."""
-        if not self._turns.acquire(sequence):
-            sequence.load_since = sequence.load_since or self._clock()
-            return False
-        return True
+        if self._turns.acquire(sequence):
+            return True
+        now = self._clock()
+        sequence.load_since = sequence.load_since or now
+        if now - sequence.load_since > self.config.adapter_timeout and not self._has_begun(sequence.request_id):
+            raise AdapterLoading(
+                f"The adapter did not get into a slot within {self.config.adapter_timeout:g} seconds; try again later, "
+                "or raise --max-loras."
+            )
+        return False
+
+    def _has_begun(self, request_id: str) -> bool:
+        """Whether any of the request's sequences runs, or did before it was preempted."""
+        siblings = self._requests[request_id]
+        return any(sibling.status is SequenceStatus.RUNNING or sibling.epoch for sibling in siblings)
 
     def _has_grammar(self, sequence: Sequence) -> bool:
         """Whether it needs none, or has it compiled. Raises GrammarError."""
@@ -368,6 +390,7 @@ class Scheduler:
             self._counts.generation_tokens += 1
         finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
         if finish_reason is not None:
+            self._preempted.add(sequence.epoch)
             self._end(sequence)
         delta = token_delta(
             sequence,
@@ -387,6 +410,7 @@ class Scheduler:
             return []
         assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
         self._counts.prompt_tokens += sequence.num_prompt_tokens
+        self._preempted.add(sequence.epoch)
         self._end(sequence)
         return [embedding_delta(sequence)]
 
@@ -417,6 +441,7 @@ class Scheduler:
                 live = self._requests.get(request_id)
                 # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
                 if live and live[0].order[1] < serial:
-                    failure = EngineFailure("deadline_exceeded", "the request's deadline passed")
-                    deltas += self._fail_request(request_id, failure)
+                    waits = not self._has_begun(request_id) and any(sequence.load_since for sequence in live)
+                    reason = "the request's deadline passed" + " while it waited for its adapter" * waits
+                    deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))
         return deltas

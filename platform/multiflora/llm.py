@@ -6,6 +6,7 @@ Owns the engine's life and the loop that steps it. Everything that needs torch i
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 import tempfile
 import time
@@ -61,7 +62,8 @@ class LLM:
         load_model_config(folder)  # a folder that holds no model should not be blamed for its tokenizer
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
-        options = {"max_waiting": 1 << 40, **engine_options}
+        # Everything that is asked for is queued at once: it waits for as long as the rest takes.
+        options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_options}
         config = EngineConfig(model_path=str(folder), artifact_root=str(artifacts), **options)
         self.tokenizer = Tokenizer.load(folder)
         self._built: BuiltEngine = build_engine(config)

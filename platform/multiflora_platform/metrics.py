@@ -5,16 +5,26 @@ Observations are made as requests go by; the engine's gauges are read from its s
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
 from multiflora_engine.request import SamplingParams
+from multiflora_engine.tally import Distribution
 from multiflora_platform.gateway.errors import ApiError
 from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 
@@ -48,6 +58,7 @@ class Metrics:
         # Halves the page: nobody reads when a family was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._model = model_name
         self._adapter_labels: set[str] = {"base"}
         self.ttft = self._histogram("vllm:time_to_first_token_seconds", "Seconds to the first token", _TTFT)
@@ -71,6 +82,13 @@ class Metrics:
         self.request_prompt = self._histogram("vllm:request_prompt_tokens", "Prompt tokens of a request", _TOKENS)
         self.request_generation = self._histogram("vllm:request_generation_tokens", "Tokens of an answer", _TOKENS)
         self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens")
+        self._prompt_cached = self._counter("vllm:prompt_tokens_cached", "Prompt tokens that the prefix cache had")
+        self._prompt_sources = Counter(
+            "vllm:prompt_tokens_by_source",
+            "Prompt tokens by where their KV came from",
+            ["model_name", "source"],
+            registry=self._registry,
+        )
         self.generation_tokens = self._counter("vllm:generation_tokens", "Generated tokens")
         self._success = Counter(
             "vllm:request_success", "Ended answers", ["model_name", "finished_reason"], registry=self._registry
@@ -92,6 +110,15 @@ class Metrics:
     def http(self, method: str, route: str, status: int) -> None:
         """route: as declared, never a client's path."""
         self._http.labels(method, route, str(status)).inc()
+
+    def prompt_began(self, num_tokens: int, num_cached: int) -> None:
+        computed = num_tokens - num_cached
+        self.prompt_tokens.inc(num_tokens)
+        self.request_prompt.observe(num_tokens)
+        self.computed.observe(computed)
+        self._prompt_cached.inc(num_cached)
+        self._prompt_sources.labels(self._model, "local_compute").inc(computed)
+        self._prompt_sources.labels(self._model, "local_cache_hit").inc(num_cached)
 
     def answered(self, reason: str) -> None:
         self._success.labels(self._model, reason).inc()
@@ -147,9 +174,7 @@ class PromptMetrics(Observer):
         metrics, self._first = self._metrics, time.perf_counter()
         self._queued, self._cached = start.queued_seconds, start.cached_tokens
         metrics.queue.observe(start.queued_seconds)
-        metrics.prompt_tokens.inc(self._num_prompt)
-        metrics.request_prompt.observe(self._num_prompt)
-        metrics.computed.observe(self._num_prompt - start.cached_tokens)
+        metrics.prompt_began(self._num_prompt, start.cached_tokens)
         metrics.ttft.observe(self._first - self._arrival)
         metrics.prefill.observe(max(0.0, self._first - self._arrival - start.queued_seconds))
 
@@ -195,10 +220,15 @@ class _Snapshot(Collector):
         stats = self._view.stats
         yield self._gauge("vllm:num_requests_running", "Sequences that run", stats.running)
         yield self._gauge("vllm:num_requests_waiting", "Sequences that wait", stats.waiting)
+        yield self._waiting_by_reason()
         yield self._gauge("vllm:kv_cache_usage_perc", "Used share of KV blocks; evictable ones are free", _usage(stats))
         yield self._counter("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache", stats.cache_queries)
         yield self._counter("vllm:prefix_cache_hits", "Tokens found in the prefix cache", stats.cache_hits)
         yield self._counter("vllm:num_preemptions", "Preempted sequences", stats.preemptions)
+        yield self._histogram("vllm:iteration_tokens_total", "Tokens computed in an engine step", stats.step_tokens)
+        yield self._histogram(
+            "vllm:request_num_preemptions", "Preemptions of an answer that ended", stats.sequence_preemptions
+        )
         yield self._counter("multiflora_engine_steps", "Engine steps", stats.steps)
         yield self._counter("multiflora_engine_step_seconds", "Seconds in engine steps", stats.step_seconds)
         yield self._counter("multiflora_kv_block_evictions", "Cached blocks given up", stats.evictions)
@@ -225,6 +255,22 @@ class _Snapshot(Collector):
         family = CounterMetricFamily(name, text, labels=["model_name"])
         family.add_metric([self._model], value)
         return family
+
+    def _histogram(self, name: str, text: str, values: Distribution) -> HistogramMetricFamily:
+        family = HistogramMetricFamily(name, text, labels=["model_name"])
+        limits = [*map(floatToGoString, values.bounds), "+Inf"]
+        buckets = list(zip(limits, itertools.accumulate(values.counts or (0,)), strict=True))
+        family.add_metric([self._model], buckets, values.total)
+        return family
+
+    def _waiting_by_reason(self) -> GaugeMetricFamily:
+        """deferred: for something of their own, an adapter mostly; others pass them."""
+        deferred, waiting = self._view.stats.deferred, self._view.stats.waiting
+        rows: list[tuple[Mapping[str, str], float]] = [
+            ({"reason": "capacity"}, waiting - deferred),
+            ({"reason": "deferred"}, deferred),
+        ]
+        return self._labelled("vllm:num_requests_waiting_by_reason", "Sequences that wait, by what for", rows)
 
     def _states(self) -> GaugeMetricFamily:
         rows = [({"state": state}, float(state == self._view.state)) for state in ENGINE_STATES]

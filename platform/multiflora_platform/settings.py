@@ -63,6 +63,9 @@ class Settings(BaseModel):
     max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
     max_cpu_loras: int = Field(64, ge=1, description="adapters kept in host memory")
+    adapter_timeout: float = Field(
+        300.0, gt=0, allow_inf_nan=False, description="seconds that a request may wait for its adapter before 503"
+    )
     tensor_parallel_size: int = Field(1, ge=1, description="only 1 is supported")
     seed: int = Field(0, ge=0, description="for requests that bring none")
     swap_space: float = Field(0, ge=0, description="accepted for compatibility; preemption recomputes, nothing swaps")

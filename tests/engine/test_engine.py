@@ -347,6 +347,11 @@ class Machine:
     def last(self, request_id: str, index: int = 0) -> TokenDelta:
         return self.deltas[request_id, index][-1]
 
+    def failures(self, request_id: str) -> list[EngineFailure]:
+        """One for each sequence that failed."""
+        said = [delta for (id, _), deltas in self.deltas.items() if id == request_id for delta in deltas]
+        return [delta.failure for delta in said if delta.failure is not None]
+
     def alone(self, request_id: str, index: int = 0) -> list[int]:
         return alone(self.requests[request_id], index, self.config.max_model_len)
 
@@ -581,6 +586,72 @@ def test_stats_add_up() -> None:
     assert stats.cached_blocks == 2
     assert stats.steps > 0
     assert stats.step_seconds > 0
+    assert sum(stats.step_tokens.counts) == stats.steps
+    # The second prompt's first block came from the cache; the last token of an answer is never computed.
+    assert stats.step_tokens.total == 12 - 4 + 2 * 4
+    assert stats.sequence_preemptions.counts[0] == 2
+
+
+def test_preemptions_are_counted_by_sequence() -> None:
+    machine = Machine(num_blocks=6)
+    for start in (1, 4):
+        machine.add(list(range(start, start + 5)), max_tokens=14, ignore_eos=True)
+    machine.run()
+    stats = machine.engine.stats()
+    assert stats.preemptions > 0
+    assert sum(stats.sequence_preemptions.counts) == 2
+    assert stats.sequence_preemptions.total == stats.preemptions
+
+
+def test_who_waits_for_an_adapter_is_told_to_come_back_later() -> None:
+    machine = Machine(num_blocks=64, num_slots=1, adapter_timeout=10.0, slot_patience=10**9)
+    hot = machine.add([1, 2], adapter="hot", max_tokens=30, ignore_eos=True)
+    for _ in range(4):
+        machine.step()
+    cold = machine.add([3], adapter="cold", n=2)
+    base = machine.add([4], max_tokens=2)
+    machine.step()
+    assert machine.engine.stats().deferred == machine.engine.stats().waiting == 2
+    machine.clock.now += 10
+    machine.step()
+    assert not machine.failures(cold), "not before its time"
+    machine.clock.now += 1
+    machine.run()
+    assert [failure.code for failure in machine.failures(cold)] == ["adapter_loading"] * 2
+    assert "--max-loras" in machine.failures(cold)[0].message
+    assert machine.output(hot) == machine.alone(hot)
+    assert machine.output(base) == machine.alone(base)
+
+
+def test_an_answer_that_has_begun_waits_for_its_adapter_however_long() -> None:
+    """Preempted, it finds its slot taken by another adapter."""
+    machine = Machine(num_blocks=6, num_slots=1, adapter_timeout=10.0)
+    machine.add([1, 2, 3, 4, 5], max_tokens=14, ignore_eos=True)
+    preempted = machine.add([4, 5, 6, 7, 8], adapter="a", max_tokens=14, ignore_eos=True)
+    while not machine.engine.stats().preemptions:
+        machine.step()
+    assert machine.output(preempted)
+    machine.adapters.slots, machine.adapters.pinned = ["other"], {"other"}
+    machine.clock.now += 1000
+    for _ in range(40):
+        machine.step()
+    assert not machine.failures(preempted)
+    machine.adapters.slots = [None]
+    machine.run()
+    assert machine.output(preempted) == machine.alone(preempted)
+
+
+def test_a_deadline_that_passes_before_the_adapter_comes_says_so() -> None:
+    machine = Machine(num_slots=1, load_polls=10**9)
+    late = machine.add([1], adapter="slow", deadline=machine.clock.now + 5)
+    machine.step()
+    machine.clock.now += 6
+    machine.step()
+    (failure,) = machine.failures(late)
+    assert (failure.code, failure.message) == (
+        "deadline_exceeded",
+        "the request's deadline passed while it waited for its adapter",
+    )
 
 
 def longest_wait(num_adapters: int, num_slots: int, *, slot_patience: int) -> int:

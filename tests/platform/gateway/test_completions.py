@@ -218,6 +218,7 @@ async def test_a_stream_that_fails_ends_with_the_error(house: House) -> None:
     [
         ("server_overloaded", 429, "1"),
         ("adapter_unavailable", 503, "1"),
+        ("adapter_loading", 503, "1"),
         ("engine_dead", 503, "1"),
         ("deadline_exceeded", 504, None),
         ("internal_error", 500, None),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from multiflora_engine.protocol import EngineStats
+from multiflora_engine.tally import Distribution
 from multiflora_platform.auth.dependencies import routes_without_policy
 
 from .house import MAX_LEN, TEMPLATE, TENANT, House
@@ -105,7 +106,14 @@ async def test_tenants_load_nothing(house: House) -> None:
 
 async def test_metrics(house: House) -> None:
     house.engine.stats = EngineStats(
-        running=3, waiting=1, num_blocks=64, free_blocks=48, cache_queries=10, cache_hits=4
+        running=3,
+        waiting=5,
+        deferred=2,
+        num_blocks=64,
+        free_blocks=48,
+        cache_queries=10,
+        cache_hits=4,
+        step_tokens=Distribution((1, 8), (4, 2, 1), 40),
     )
     await house.post("/v1/completions", {"model": "sql", "prompt": "Say", "max_tokens": 4})
     await house.post("/v1/completions", {"model": "nobody", "prompt": "Say"})
@@ -115,11 +123,22 @@ async def test_metrics(house: House) -> None:
     text = response.text
     for line in (
         'vllm:num_requests_running{model_name="base"} 3.0',
-        'vllm:num_requests_waiting{model_name="base"} 1.0',
+        'vllm:num_requests_waiting{model_name="base"} 5.0',
+        'vllm:num_requests_waiting_by_reason{model_name="base",reason="capacity"} 3.0',
+        'vllm:num_requests_waiting_by_reason{model_name="base",reason="deferred"} 2.0',
+        'vllm:iteration_tokens_total_bucket{le="1.0",model_name="base"} 4.0',
+        'vllm:iteration_tokens_total_bucket{le="8.0",model_name="base"} 6.0',
+        'vllm:iteration_tokens_total_bucket{le="+Inf",model_name="base"} 7.0',
+        'vllm:iteration_tokens_total_sum{model_name="base"} 40.0',
+        'vllm:iteration_tokens_total_count{model_name="base"} 7.0',
+        'vllm:request_num_preemptions_count{model_name="base"} 0.0',
         'vllm:kv_cache_usage_perc{model_name="base"} 0.25',
         'vllm:prefix_cache_queries_total{model_name="base"} 10.0',
         'vllm:prefix_cache_hits_total{model_name="base"} 4.0',
         'vllm:prompt_tokens_total{model_name="base"} 3.0',
+        'vllm:prompt_tokens_cached_total{model_name="base"} 1.0',
+        'vllm:prompt_tokens_by_source_total{model_name="base",source="local_compute"} 2.0',
+        'vllm:prompt_tokens_by_source_total{model_name="base",source="local_cache_hit"} 1.0',
         'vllm:generation_tokens_total{model_name="base"} 4.0',
         'vllm:request_success_total{finished_reason="length",model_name="base"} 1.0',
         'vllm:time_to_first_token_seconds_count{model_name="base"} 1.0',
@@ -148,6 +167,7 @@ async def test_metrics(house: House) -> None:
     ):
         assert line in text, line
     assert "vllm:lora_requests_info{" in text
+    assert "process_resident_memory_bytes " in text
     families = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
     assert len(families) == len(set(families))
     assert (await house.http.get("/metrics", headers={"authorization": ""})).status_code == 401
