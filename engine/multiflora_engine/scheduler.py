@@ -24,14 +24,13 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 
-from multiflora_engine.adapter_source import AdapterLoading, AdapterSource, AdapterUnavailable
+from multiflora_engine.adapter_source import AdapterSource
 from multiflora_engine.blocks import BlockPool
 from multiflora_engine.cache_control import CacheControl
 from multiflora_engine.cache_ledger import CacheLedger
 from multiflora_engine.deadlines import Deadlines
 from multiflora_engine.deltas import embedding_delta, failure_delta, token_delta
 from multiflora_engine.finish import finish_of
-from multiflora_engine.grammar import GrammarError
 from multiflora_engine.grammar_source import GrammarSource
 from multiflora_engine.limits import QueueFull, SchedulerConfig
 from multiflora_engine.prefix_cache import PrefixCache, root_hash
@@ -40,6 +39,7 @@ from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.room import Room
 from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
 from multiflora_engine.slot_turns import SlotTurns
+from multiflora_engine.start_gate import CannotStart, StartGate, Wait, has_begun
 from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
 from multiflora_engine.tally import PREEMPTIONS, Tally
 
@@ -89,6 +89,7 @@ class Scheduler:
         self._grammars = grammars
         self._cache = PrefixCache(self.pool, self._ledger, config.block_size, config.enable_prefix_caching)
         self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
+        self._gate = StartGate(config, self._cache, self._room, self._turns, grammars, clock)
         self._requests: dict[str, list[Sequence]] = {}
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -247,8 +248,7 @@ class Scheduler:
         return num_tokens
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
-        """Starts waiting sequences in order. Lack of blocks holds up everybody behind, lack of an adapter or of a
-        compiled grammar nobody; whose owner has used up its share of the blocks holds up the owner's others only."""
+        """Starts waiting sequences in order, each that the gate lets through."""
         full: set[str] = set()
         self._num_deferred = 0
         for sequence in islice(self._waiting, self.config.num_prefetched):
@@ -258,73 +258,22 @@ class Scheduler:
             if not budget or len(self._running) >= self.config.max_num_seqs:
                 break
             # A request that failed a moment ago took its other sequences with it.
-            if sequence.status is not SequenceStatus.WAITING:
-                continue
-            if self._still_awaits(sequence):
-                self._num_deferred += 1
-                continue
-            if sequence.cache_owner in full:
+            if sequence.status is not SequenceStatus.WAITING or sequence.cache_owner in full:
                 continue
             try:
-                if not self._has_grammar(sequence) or not self._acquire(sequence):
-                    self._num_deferred += 1
-                    continue
-            except AdapterUnavailable as error:
-                failures += self._fail_request(sequence.request_id, EngineFailure(error.code, str(error)))
+                found = self._gate.try_start(sequence, self._requests[sequence.request_id], self._running, self._step)
+            except CannotStart as error:
+                failures += self._fail_request(sequence.request_id, error.failure)
                 continue
-            except GrammarError as error:
-                failures += self._fail_request(sequence.request_id, EngineFailure("invalid_grammar", str(error)))
-                continue
-            hits = self._cache.hits(sequence)
-            if self._awaits_twin(sequence, len(hits)):
-                self._turns.release(sequence)
-                self._num_deferred += 1
-                continue
-            if not self._room.fits(sequence, hits, self._running):
-                self._turns.release(sequence)
+            if found is Wait.ROOM:
                 break
-            if not self._room.fits_share(sequence, hits, self._running):
-                self._turns.release(sequence)
+            if found is Wait.SHARE:
                 full.add(sequence.cache_owner)
-                continue
-            self._start(sequence, hits)
-            budget -= self._schedule_chunk(sequence, budget, entries)
-
-    def _acquire(self, sequence: Sequence) -> bool:
-        """Gives it its adapter's slot; how long that takes is noted. Raises AdapterUnavailable."""
-        if self._turns.acquire(sequence):
-            return True
-        now = self._clock()
-        sequence.load_since = sequence.load_since or now
-        if now - sequence.load_since > self.config.adapter_timeout and not self._has_begun(sequence.request_id):
-            raise AdapterLoading(
-                f"The adapter did not get into a slot within {self.config.adapter_timeout:g} seconds; try again later, "
-                "or raise --max-loras."
-            )
-        return False
-
-    def _has_begun(self, request_id: str) -> bool:
-        """Whether any of the request's sequences runs, or did before it was preempted."""
-        siblings = self._requests[request_id]
-        return any(sibling.status is SequenceStatus.RUNNING or sibling.epoch for sibling in siblings)
-
-    def _has_grammar(self, sequence: Sequence) -> bool:
-        """Whether it needs none, or has it compiled. Raises GrammarError."""
-        return sequence.grammar is None or self._grammars is None or self._grammars.is_ready(sequence)
-
-    def _awaits_twin(self, sequence: Sequence, num_hits: int) -> bool:
-        """Whether to wait for the block after the hits because another sequence computes it; patience is per block."""
-        awaited = self._cache.awaited(sequence, num_hits)
-        if awaited != sequence.awaited:
-            sequence.awaited, sequence.awaited_since = awaited, self._step
-        return self._still_awaits(sequence)
-
-    def _still_awaits(self, sequence: Sequence) -> bool:
-        return (
-            sequence.awaited is not None
-            and self._cache.is_computing(sequence.awaited)
-            and self._step - sequence.awaited_since < self.config.twin_patience
-        )
+            elif found is Wait.OWN:
+                self._num_deferred += 1
+            else:
+                self._start(sequence, found)
+                budget -= self._schedule_chunk(sequence, budget, entries)
 
     def _start(self, sequence: Sequence, hits: list[int]) -> None:
         # Referenced before anything is allocated: an allocation could evict them.
@@ -441,7 +390,7 @@ class Scheduler:
                 live = self._requests.get(request_id)
                 # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
                 if live and live[0].order[1] < serial:
-                    waits = not self._has_begun(request_id) and any(sequence.load_since for sequence in live)
+                    waits = not has_begun(live) and any(sequence.load_since for sequence in live)
                     reason = "the request's deadline passed" + " while it waited for its adapter" * waits
                     deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))
         return deltas
