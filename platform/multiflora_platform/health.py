@@ -59,8 +59,8 @@ async def _view(services: Services) -> EngineView:
         stats=stats,
         ready=client.ready,
         adapters=adapters,
-        running=[g.adapter for g in services.active if g.adapter and g.has_started],
-        waiting=[g.adapter for g in services.active if g.adapter and not g.has_started],
+        running=[one.adapter for one in services.active if one.adapter and one.has_started],
+        waiting=[one.adapter for one in services.active if one.adapter and not one.has_started],
     )
 
 

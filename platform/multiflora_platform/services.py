@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from multiflora_engine.protocol import AdapterResult, CacheReply, EngineStats, Ready, SlotEvent, Status
-from multiflora_engine.request import GenerateRequest
-from multiflora_platform.gateway.errors import unavailable
+from multiflora_platform.engine import Engine
+from multiflora_platform.gateway.errors import ApiError, unavailable
 from multiflora_platform.messages.reasoning import ReasoningFormat
 from multiflora_platform.messages.tool_formats import ToolFormat
 from multiflora_platform.metrics import Metrics
@@ -22,11 +21,9 @@ from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from multiflora_engine.token_stream import TokenStream
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits import Limits
     from multiflora_platform.auth.usage import UsageLedger
-    from multiflora_platform.gateway.generation import Generation
     from multiflora_platform.gateway.shadows import Shadows
     from multiflora_platform.insight.insight import Insight
     from multiflora_platform.registry.service import Registry
@@ -35,35 +32,6 @@ if TYPE_CHECKING:
     from multiflora_platform.webhooks.service import Webhooks
 
 _log = logging.getLogger(__name__)
-
-
-class EngineClientLike(Protocol):
-    """multiflora_engine.client.EngineClient, as far as the gateway uses it."""
-
-    ready: Ready | None
-    stats: EngineStats
-
-    def generate(self, request: GenerateRequest) -> TokenStream: ...
-
-    async def adapter(self, action: str, digest: str) -> AdapterResult: ...
-
-    async def status(self) -> Status: ...
-
-    async def cache(self, action: str, hash: str = "") -> CacheReply: ...
-
-    async def slot_history(self) -> list[SlotEvent]: ...
-
-
-class Engine(Protocol):
-    """multiflora_engine.supervisor.EngineSupervisor, as far as the gateway uses it."""
-
-    restarts: int
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def client(self) -> EngineClientLike: ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +53,16 @@ class ServedModel:
     eos_token_ids: frozenset[int] = frozenset()
     tool_format: ToolFormat | None = None
     reasoning_format: ReasoningFormat | None = None
+
+
+class Answering(Protocol):
+    """A prompt that is being answered, by an adapter or (None) by the base; has_started: its first token is there."""
+
+    adapter: str | None
+    has_started: bool
+
+    def fail(self, error: ApiError) -> None:
+        """Ends it; whoever reads the answer gets the error."""
 
 
 @dataclass
@@ -109,7 +87,7 @@ class Services:
     tracing: Tracing | None = None
     seeding: bool = False
     draining: bool = False
-    active: set[Generation] = field(default_factory=set)
+    active: set[Answering] = field(default_factory=set)
     in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -149,8 +127,8 @@ class Services:
         self.insight.stop()
         if not await self._wait_idle(patience):
             _log.warning("%d prompts were cut off by the shutdown", len(self.active))
-            for generation in list(self.active):
-                generation.fail(unavailable("The server shut down before the answer was complete."))
+            for answering in list(self.active):
+                answering.fail(unavailable("The server shut down before the answer was complete."))
             await self._wait_idle(2.0)
 
     async def _wait_idle(self, patience: float) -> bool:

@@ -19,8 +19,8 @@ from multiflora_engine.request import GenerateRequest
 from multiflora_platform.registry.snapshot import RolloutEntry
 
 if TYPE_CHECKING:
+    from multiflora_platform.engine import Engine
     from multiflora_platform.registry.service import Registry
-    from multiflora_platform.services import Engine
 
 _log = logging.getLogger(__name__)
 MAX_AT_ONCE = 2

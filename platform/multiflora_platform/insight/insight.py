@@ -19,7 +19,7 @@ from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Point, Saving
 
 if TYPE_CHECKING:
-    from multiflora_platform.services import Engine
+    from multiflora_platform.engine import Engine
 
 _TICK = 1.0
 _MOST_ADAPTERS = 4096
