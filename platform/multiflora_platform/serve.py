@@ -8,19 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.hub import resolve_model
-from multiflora_engine.model_config import ModelConfig, ModelError, load_model_config
 from multiflora_engine.protocol import Ready
 from multiflora_engine.supervisor import EngineFailed, EngineSupervisor
 from multiflora_platform.app import create_app
@@ -29,38 +23,25 @@ from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.banner import Banner, KeySource
 from multiflora_platform.cli.errors import CommandError, ExitCode
-from multiflora_platform.demo import MODEL_NAME, DemoAdapter, demo_adapters, demo_folder
+from multiflora_platform.demo import DemoAdapter
 from multiflora_platform.gateway.evaluation import EvalAnswers
 from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, listen
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.loading import LoadingDisplay
-from multiflora_platform.messages.reasoning import REASONING_FORMATS
-from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.middleware import access_log
+from multiflora_platform.opening import Opened, engine_config, open_model, prepare_data_dir, require_paths
 from multiflora_platform.registry.catalog import AdapterFields
 from multiflora_platform.registry.engine_link import EngineLink
 from multiflora_platform.registry.errors import RegistryError, VersionRejected
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.text.errors import TokenizerError
-from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.tracing import Tracing
 from multiflora_platform.webhooks.service import Webhooks
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What can be known of the base model before anything runs."""
-
-    served: ServedModel
-    config: ModelConfig
-    base: BaseModel
-    demo: tuple[DemoAdapter, ...]
 
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
@@ -85,64 +66,6 @@ def _log_to_stderr(level: str) -> None:
     if level == "info":
         for package in ("alembic", "uvicorn", "httpx", "huggingface_hub"):
             logging.getLogger(package).setLevel(logging.WARNING)
-
-
-def open_model(settings: Settings) -> Opened:
-    """Find and read the base model's folder. Raises ConfigurationError naming what is missing or unsupported."""
-    demo: tuple[DemoAdapter, ...] = ()
-    try:
-        if settings.model is None:
-            folder = demo_folder()
-            folder, demo = folder / "base", tuple(demo_adapters(folder))
-        else:
-            folder = resolve_model(settings.model)
-        config = load_model_config(folder)
-        name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
-        tokenizer = Tokenizer.load(folder)
-        served = ServedModel(
-            name=name,
-            root=settings.model or MODEL_NAME,
-            tokenizer=tokenizer,
-            vocab_size=config.vocab_size,
-            max_model_len=settings.max_model_len or config.max_position_embeddings,
-            created=int(time.time()),
-            generation_defaults=config.generation_defaults,
-            eos_token_ids=frozenset(config.eos_token_ids),
-            tool_format=_tool_format(settings.tool_call_parser, tokenizer),
-            reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
-        )
-        return Opened(served, config, config.base_model(name), demo)
-    except (ModelError, TokenizerError) as error:
-        raise ConfigurationError(str(error)) from None
-
-
-def _tool_format(parser: str, tokenizer: Tokenizer) -> ToolFormat | None:
-    return detect(tokenizer.templates.tool_source or "") if parser == "auto" else TOOL_FORMATS.get(parser)
-
-
-def require_paths(settings: Settings) -> None:
-    """Raises ConfigurationError for an adapter that is not there, before time goes into loading the model."""
-    for module in settings.lora_modules:
-        name, _, path = module.partition("=")
-        if not Path(path).exists():
-            raise ConfigurationError(f"--lora-modules {name}: there is no {path}; give a PEFT folder or an archive")
-
-
-def prepare_data_dir(settings: Settings) -> None:
-    """The data folder, readable by its owner alone. Raises ConfigurationError."""
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings.data_dir.chmod(0o700)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot use --data-dir {settings.data_dir}: {error.strerror}; give a folder that you may write"
-        ) from None
-
-
-def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineConfig:
-    """The engine's part of the settings; the names are the same."""
-    shared = {name: value for name, value in settings.model_dump().items() if name in EngineConfig.__struct_fields__}
-    return EngineConfig(**shared, model_path=str(folder), artifact_root=str(artifacts))
 
 
 async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened, listener: socket.socket) -> int:
@@ -178,21 +101,8 @@ async def _parts(
     settings: Settings, opened: Opened, display: LoadingDisplay
 ) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
     """The services and their engine, started; stopped in reverse order."""
-    store = ArtifactStore(settings.data_dir / "artifacts")
     async with AsyncExitStack() as stack:
-        try:
-            registry = await Registry.open(
-                settings.resolved_database_url,
-                store,
-                opened.base,
-                settings.max_lora_rank,
-                scratch=settings.data_dir / "incoming",
-                source_roots=settings.allow_source_root,
-                max_upload_bytes=settings.max_upload_bytes,
-                reserved_names={opened.served.name},
-            )
-        except RegistryError as error:
-            raise ConfigurationError(error.detail) from None
+        registry = await _open_registry(settings, opened)
         stack.push_async_callback(registry.close)
         keys = await KeyStore.open(
             registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
@@ -244,6 +154,23 @@ async def _parts(
         await engine.start()
         stack.push_async_callback(engine.stop)
         yield services, engine
+
+
+async def _open_registry(settings: Settings, opened: Opened) -> Registry:
+    """Raises ConfigurationError."""
+    try:
+        return await Registry.open(
+            settings.resolved_database_url,
+            ArtifactStore(settings.data_dir / "artifacts"),
+            opened.base,
+            settings.max_lora_rank,
+            scratch=settings.data_dir / "incoming",
+            source_roots=settings.allow_source_root,
+            max_upload_bytes=settings.max_upload_bytes,
+            reserved_names={opened.served.name},
+        )
+    except RegistryError as error:
+        raise ConfigurationError(error.detail) from None
 
 
 async def _ready_or_stopped(engine: EngineSupervisor, serving: asyncio.Task[None]) -> Ready | None:

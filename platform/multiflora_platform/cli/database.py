@@ -32,8 +32,8 @@ def _add(
 
 
 def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Namespace], str]) -> int:
+    from multiflora_platform.opening import prepare_data_dir
     from multiflora_platform.registry.errors import RegistryError
-    from multiflora_platform.serve import prepare_data_dir
 
     settings, _ = settings_from(arguments)
     prepare_data_dir(settings)
