@@ -19,9 +19,11 @@ from multiflora_kernels.lora_delta import LoraDelta
 from multiflora_kernels.lora_launch import expand_triton_, shrink_triton, shrunk_empty
 from multiflora_kernels.lora_tiles import LoraTiles, build_tiles, fill_table, static_tiles, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm
+from multiflora_kernels.rope import rope_and_write_kv
 
 _BEYOND_L2 = 256 << 20
 _MOST_LAYERS = 32
+_BLOCK_SIZE = 16
 
 Projection = tuple[int, tuple[int, ...]]
 """Columns of x, and the columns of y of each linear that the projection stacks."""
@@ -125,8 +127,19 @@ class _Work:
         flops = sum(shrinks * p.half_flops[0] + expands * p.half_flops[1] for p in self.products)
         return self._named(name, num_bytes, flops, [partial(kind, product) for product in self.products])
 
-    def folded_rows(self) -> Iterator[Row]:
-        """What a decode graph runs in place of an expand: it reads y anyway. The floor is that of all it does."""
+    def folded_rows(self, head_size: int) -> Iterator[Row]:
+        """What a decode graph runs in place of an expand: it reads y anyway. The floor is that of all it does.
+
+        RoPE stands beside what it would be with a launch of its own for the expand.
+        """
+        heads = [p for p in self.products if len(p.sites) == 3]
+        for name, kind in (("lora in rope", _rope_folded), ("lora, then rope", _rope_apart)):
+            yield self._named(
+                name,
+                sum(p.expand_bytes for p in heads),
+                sum(p.half_flops[1] for p in heads),
+                [partial(kind, p, _Rope(p, head_size)) for p in heads],
+            )
         gates = [p for p in self.products if len(p.sites) == 2]
         yield self._named(
             "lora in the activation",
@@ -148,6 +161,34 @@ class _Work:
         return Row(name, f"{self.load} x{self.layers}", float(num_bytes), flops, lambda: [call() for call in calls])
 
 
+class _Rope:
+    """What RoPE and the KV write need beside the product of q, k and v: a place for each token."""
+
+    def __init__(self, product: _Product, head_size: int) -> None:
+        self.delta, device = _delta(product), product.y.device
+        self.head_size = head_size
+        self.heads = [(end - first) // head_size for first, end in product.columns]
+        tokens = len(product.y)
+        self.places = torch.arange(tokens, device=device)
+        self.turns = torch.rand(2, tokens, head_size // 2, device=device)
+        shape = (2, -(-tokens // _BLOCK_SIZE), self.heads[1], _BLOCK_SIZE, head_size)
+        self.caches = torch.empty(shape, dtype=product.y.dtype, device=device)
+
+    def run(self, y: torch.Tensor, delta: LoraDelta | None) -> None:
+        q, k, v = torch.split(y.view(len(y), -1, self.head_size), self.heads, dim=1)
+        (cos, sin), (keys, values) = self.turns, self.caches
+        rope_and_write_kv(q, k, v, cos, sin, self.places, self.places, keys, values, None, delta)
+
+
+def _rope_folded(product: _Product, rope: _Rope) -> None:
+    rope.run(product.y, rope.delta)
+
+
+def _rope_apart(product: _Product, rope: _Rope) -> None:
+    rope.delta.add_to_(product.y)
+    rope.run(product.y, None)
+
+
 def _random(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return torch.randn(rows, columns, device=device).to(dtype)
 
@@ -162,6 +203,7 @@ def lora_rows(
     layer: Sequence[Projection] = LLAMA_LAYER,
     loads: Sequence[Load] = LOADS,
     dtype: torch.dtype = torch.bfloat16,
+    head_size: int = 128,
 ) -> Iterator[Row]:
     """One after another: a row's data is gone when the next is made. With one token, the rows of a graph as well."""
     for load in loads:
@@ -173,7 +215,7 @@ def lora_rows(
         del work
         if load.tokens == 1:
             tiles = _graph_tiles(starts, slots, device)
-            yield from _Work(load, layer, dtype, device, tiles).folded_rows()
+            yield from _Work(load, layer, dtype, device, tiles).folded_rows(head_size)
 
 
 def _graph_tiles(starts: list[int], slots: list[int], device: torch.device) -> LoraTiles:

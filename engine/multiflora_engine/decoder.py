@@ -24,7 +24,7 @@ from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, LoraSite, lora_embedding_
 from multiflora_kernels.lora_delta import LoraDelta, linear_with_lora
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
-from multiflora_kernels.rope import HeadNorms, rope_and_write_kv
+from multiflora_kernels.rope import HeadNorms, fold_into_rope, rope_and_write_kv
 
 
 class LivePoolSite(LoraSite, Protocol):
@@ -184,12 +184,15 @@ class Decoder:
         """x: [T, H] -> [T, Hq * D]; writes keys and values first, so that same-step twins see each other's blocks."""
         config, weights = self._config, layer.weights
         heads, kv_heads = config.num_heads, config.num_kv_heads
-        qkv = layer.qkv(x, batch.lora).view(-1, heads + 2 * kv_heads, config.head_dim)
+        y, delta = layer.qkv.parts(x, batch.lora)
+        delta = fold_into_rope(y, delta, config.head_dim, 2 * self._cos.shape[1])
+        qkv = y.view(-1, heads + 2 * kv_heads, config.head_dim)
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
         norms = None
         if weights.q_norm is not None and weights.k_norm is not None:
             norms = HeadNorms(weights.q_norm, weights.k_norm, config.rms_norm_eps)
-        q = rope_and_write_kv(q, k, v, self._cos, self._sin, batch.positions, batch.kv_slots, keys, values, norms)
+        places = batch.positions, batch.kv_slots
+        q = rope_and_write_kv(q, k, v, self._cos, self._sin, *places, keys, values, norms, delta)
         attended = paged_attention(
             q,
             keys,

@@ -22,7 +22,8 @@ from . import (
     attention_triton,
     lora_launch,
     rms_norm,
-    rope,
+    rope_lora_triton,
+    rope_triton,
     sample_triton,
     sampling_triton,
 )
@@ -35,7 +36,8 @@ OPS = (
     attention_triton,
     lora_launch,
     rms_norm,
-    rope,
+    rope_lora_triton,
+    rope_triton,
     sample_triton,
     sampling_triton,
 )

@@ -14,7 +14,9 @@ about 4.7 ms; 84 MB take 0.02 ms.
   rank x H of B on one processor: 131 KB at rank 16, about 2 us at 64 KB in flight, whatever N is; beside it a launch of
   its own takes 2.5 us and, for 64 adapters, 2 us for 8.4 MB. At rank 64 it is 7 us against 2.5 + 8 us for 64 adapters:
   the fold still wins for many adapters and loses about 4 us for one, which is the rarer case.
-- q, k and v keep a launch of their own.
+- The expand of q, k and v goes into RoPE and the KV write, as that of gate and up into the activation: an item is a
+  tile and a few heads. Where heads do not turn as a whole (partial rotation) or one of the three has no site, it keeps
+  a launch of its own.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .triton_runtime import jit, jit_with_varying, tl
 
 
 @jit
-def _pick(site: tl.tensor, first: tl.tensor, second: tl.tensor, third: tl.tensor, SITES: tl.constexpr) -> tl.tensor:
+def pick(site: tl.tensor, first: tl.tensor, second: tl.tensor, third: tl.tensor, SITES: tl.constexpr) -> tl.tensor:
     """The argument of this site."""
     picked = first
     if SITES > 1:
@@ -104,10 +104,10 @@ def _shrink_kernel(
         tile = tiles + item // (SITES * splits) * 4
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         used = (slot >= 0) & (count > 0)
-        rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot, mask=used, other=0)
+        rank = tl.load(pick(site, ranks0, ranks1, ranks2, SITES) + slot, mask=used, other=0)
         a = (
-            _pick(site, a0, a1, a2, SITES)
-            + tl.load(_pick(site, offsets0, offsets1, offsets2, SITES) + slot, mask=used, other=0).to(tl.int64) * k
+            pick(site, a0, a1, a2, SITES)
+            + tl.load(pick(site, offsets0, offsets1, offsets2, SITES) + slot, mask=used, other=0).to(tl.int64) * k
         )
         k_begin = split * split_k
         k_end = tl.minimum(k, k_begin + split_k)
@@ -285,19 +285,19 @@ def _expand_kernel(
         first, count, slot = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
         if (slot >= 0) & (count > 0):
             site = (part >= before1).to(tl.int32) + (part >= before2).to(tl.int32)
-            rank = tl.load(_pick(site, ranks0, ranks1, ranks2, SITES) + slot)
-            width = _pick(site, width0, width1, width2, SITES)
+            rank = tl.load(pick(site, ranks0, ranks1, ranks2, SITES) + slot)
+            width = pick(site, width0, width1, width2, SITES)
             b = (
-                _pick(site, b0, b1, b2, SITES)
-                + tl.load(_pick(site, offsets0, offsets1, offsets2, SITES) + slot).to(tl.int64) * width
+                pick(site, b0, b1, b2, SITES)
+                + tl.load(pick(site, offsets0, offsets1, offsets2, SITES) + slot).to(tl.int64) * width
             )
-            begin = (part - _pick(site, 0, before1, before2, SITES)) * run
+            begin = (part - pick(site, 0, before1, before2, SITES)) * run
             end = tl.minimum(width, begin + run)
-            place = _pick(site, first0, first1, first2, SITES)
+            place = pick(site, first0, first1, first2, SITES)
             scaled = ((DORA >> site) & 1) != 0
             scales = magnitude0
             if DORA != 0:
-                scales = _pick(site, magnitude0, magnitude1, magnitude2, SITES) + slot.to(tl.int64) * width
+                scales = pick(site, magnitude0, magnitude1, magnitude2, SITES) + slot.to(tl.int64) * width
             y_tile = y + first.to(tl.int64) * y_stride + place
             h_tile = h + first.to(tl.int64) * h_stride + site * max_rank
             bias_tile = bias

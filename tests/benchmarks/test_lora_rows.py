@@ -7,22 +7,24 @@ import torch
 
 from gpu.lora import Load, lora_rows
 
-LAYER = ((24, (16, 8, 8)), (16, (24,)), (24, (32, 32)), (32, (24,)))
+LAYER = ((24, (32, 16, 16)), (32, (24,)), (24, (32, 32)), (32, (24,)))
+
+FOLDED = ["lora in rope", "lora, then rope", "lora in the activation", "lora in the residual norm"]
 
 
 @pytest.mark.parametrize("load", [Load(2, 1, 8), Load(2, 3, 20)])
 def test_rows(load):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
-        rows = list(lora_rows(device, LAYER, [load], torch.float32))
+        rows = list(lora_rows(device, LAYER, [load], torch.float32, head_size=16))
         for row in rows:
             row.call()
     names = [row.name for row in rows]
     assert names[:3] == ["lora shrink", "lora expand", "lora"]
-    assert names[3:] == (["lora in the activation", "lora in the residual norm"] if load.tokens == 1 else [])
+    assert names[3:] == (FOLDED if load.tokens == 1 else [])
     shrink, expand, both = rows[:3]
     copies = int(both.shape.rpartition("x")[2])
-    weights = load.adapters * load.rank * (24 * 3 + 16 + 24 * 2 + 32 + 32 + 24 + 64 + 24)
-    values = load.adapters * load.tokens * (24 + 16 + 24 + 32 + 2 * (32 + 24 + 64 + 24))
+    weights = load.adapters * load.rank * (24 * 3 + 32 + 24 * 2 + 32 + 64 + 24 + 64 + 24)
+    values = load.adapters * load.tokens * (24 + 32 + 24 + 32 + 2 * (64 + 24 + 64 + 24))
     assert both.num_bytes == shrink.num_bytes + expand.num_bytes == 4 * copies * (weights + values)
     assert both.flops == shrink.flops + expand.flops == 2 * copies * load.tokens * weights
