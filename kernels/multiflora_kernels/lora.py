@@ -1,6 +1,6 @@
 """Batched LoRA: each adapter's tokens of a batch form one segment, and work follows the tokens and ranks present.
 
-Owns what a LoRA site and a segment table are. Does not know adapters, files, nor how slots and rank rows are allocated.
+Owns what a segment table is. Does not know adapters, files, nor how slots and rank rows are allocated.
 """
 
 from __future__ import annotations
@@ -8,37 +8,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from .lora_launch import MAX_SITES, expand_triton_, gather_triton, shrink_triton, shrunk_empty
+from .lora_site import LoraSite
 from .lora_tiles import LoraTiles, build_tiles, static_tiles
 from .native_library import native_function, pointer
 
 MAX_NATIVE_SITES = 4
-
-
-class LoraSite(Protocol):
-    """One linear (or embedding) that adapters touch: rank rows of all resident adapters, one (offset, rank) per slot.
-
-    a: [R, K] (embedding: [V, R], one row per token id), b: [R, N] with the adapter's scaling folded in; contiguous.
-    offsets, ranks: [slots] int32; a slot of rank 0 does not touch this site. magnitude: [slots, N] of DoRA, 1 in the
-    rows of adapters without it; None while no resident adapter is DoRA here. max_rank: no adapter has more.
-    """
-
-    @property
-    def a(self) -> torch.Tensor: ...
-    @property
-    def b(self) -> torch.Tensor: ...
-    @property
-    def offsets(self) -> torch.Tensor: ...
-    @property
-    def ranks(self) -> torch.Tensor: ...
-    @property
-    def magnitude(self) -> torch.Tensor | None: ...
-    @property
-    def max_rank(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from functools import cache
 import torch
 
 from .linear import linear
-from .lora import LoraSegments, LoraSite, lora_linear_
+from .lora import LoraSegments, lora_linear_
 from .lora_launch import MAX_SITES, expand_triton_, shrink_triton, shrunk_empty
+from .lora_site import LoraSite
 from .lora_tiles import LoraTiles
 
 

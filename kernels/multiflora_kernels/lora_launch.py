@@ -10,16 +10,14 @@ latency.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from .lora_site import LoraSite
 from .lora_tiles import DECODE_TILE, PREFILL_TILE, LoraTiles
 from .lora_triton import _expand_kernel, _gather_kernel, _shrink_kernel
 from .triton_runtime import KernelVariant, dot_dtype, tl
-
-if TYPE_CHECKING:
-    from .lora import LoraSite
 
 T = TypeVar("T")
 
