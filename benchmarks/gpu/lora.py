@@ -208,7 +208,8 @@ def lora_rows(
     """One after another: a row's data is gone when the next is made. With one token, the rows of a graph as well."""
     for load in loads:
         starts, slots = [load.tokens * i for i in range(load.adapters + 1)], list(range(load.adapters))
-        work = _Work(load, layer, dtype, device, build_tiles(starts, slots, device))
+        tiles = build_tiles(starts, slots, lambda table: torch.from_numpy(table).to(device))
+        work = _Work(load, layer, dtype, device, tiles)
         yield work.row("lora shrink", _Product.shrink, shrinks=True, expands=False)
         yield work.row("lora expand", _Product.expand, shrinks=False, expands=True)
         yield work.row("lora", _Product.both, shrinks=True, expands=True)

@@ -136,7 +136,6 @@ def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback)
     )
     if arrays.token_sources is not None:
         token_ids = feedback.resolve(token_ids, rest.pop(0))
-    device = token_ids.device
     return ForwardBatch(
         token_ids=token_ids,
         positions=positions,
@@ -145,16 +144,17 @@ def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback)
         context_lens=context_lens,
         block_tables=block_tables,
         query_bounds=QueryBounds(min(arrays.counts), max(arrays.counts)),
-        lora=lora_segments(arrays.slots, arrays.counts, device),
+        lora=lora_segments(arrays.slots, arrays.counts, staging),
         logit_rows=rest.pop() if rest else None,
-        logit_lora=lora_segments(arrays.slots, arrays.logit_counts, device),
+        logit_lora=lora_segments(arrays.slots, arrays.logit_counts, staging),
     )
 
 
-def lora_segments(slots: Items[int | None], counts: Items[int], device: torch.device) -> LoraSegments | None:
+def lora_segments(slots: Items[int | None], counts: Items[int], staging: Staging) -> LoraSegments | None:
     """slots: the adapter of each run of `counts` rows, base (None) first, equal slots adjacent. None: no adapter."""
     starts, segments = segment_runs(slots, counts)
-    return LoraSegments.build(starts, segments, device) if segments else None
+    upload = None if staging.is_on_host else staging.upload_one
+    return LoraSegments.build(starts, segments, upload) if segments else None
 
 
 def segment_runs(slots: Items[int | None], counts: Items[int]) -> tuple[list[int], list[int]]:

@@ -66,8 +66,19 @@ class _Inputs:
     token_sources: torch.Tensor
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """lora: the segments that the graph reads, of all its rows."""
+
+    graph: Graph
+    lora: LoraSegments | None
+
+
 class DecodeGraphs:
-    """forward: logits [S, V] of a batch in which each sequence has one token. layout: of the adapters' tensors.
+    """forward: hidden states [S, H] of a batch in which each sequence has one token. layout: of the adapters' tensors.
+
+    A graph keeps its output for good, so that is hidden states: those of a hundred graphs are small, their logits would
+    take gigabytes.
 
     max_blocks: width of the block tables. max_segments: adapters that a batch can have.
     """
@@ -94,22 +105,25 @@ class DecodeGraphs:
         self._max_segments = max_segments
         self._tables = torch.zeros((sizes[-1], max_blocks), dtype=torch.int32, device=device)
         self._memory = torch.zeros(_num_bytes(sizes[-1], max_segments), dtype=torch.uint8, device=device)
-        self._graphs: dict[Hashable | None, dict[tuple[int, bool], Graph]] = {}
+        self._graphs: dict[Hashable | None, dict[tuple[int, bool], _Captured]] = {}
 
     def fits(self, num_sequences: int) -> bool:
         return num_sequences <= self._sizes[-1]
 
-    def run(self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None) -> torch.Tensor:
-        """Logits [S, V] of a decode step, good until the next call. The first call for a size and layout captures.
+    def run(
+        self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None
+    ) -> tuple[torch.Tensor, LoraSegments | None]:
+        """Hidden states of a decode step, the rows past S belonging to nobody, and the segments of all these rows; both
+        good until the next call. The first call for a size and layout captures.
 
         groups: [3, S], see `ForwardBatch.groups`.
         """
         size = self._sizes[bisect_left(self._sizes, len(arrays.slots))]
         has_groups = groups is not None and size >= LEAST_GROUPED
-        graph = self._graph(size, has_lora=arrays.slots[-1] is not None, has_groups=has_groups)
+        captured = self._graph(size, has_lora=arrays.slots[-1] is not None, has_groups=has_groups)
         self._upload(size, arrays, groups if has_groups else None)
-        graph.replay()
-        return graph.output[: len(arrays.slots)]
+        captured.graph.replay()
+        return captured.graph.output, captured.lora
 
     def capture_all(self, progress: Callable[[int, int], None]) -> None:
         """Captures every size, the largest first, so that the others find memory that is large enough."""
@@ -123,7 +137,7 @@ class DecodeGraphs:
             progress(done, len(todo))
             self._graph(size, has_lora=has_lora, has_groups=has_groups)
 
-    def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> Graph:
+    def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> _Captured:
         layout = self._layout() if has_lora else None
         graphs = self._graphs.setdefault(layout, {})
         if (size, has_groups) not in graphs:
@@ -132,14 +146,14 @@ class DecodeGraphs:
                 del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
         return graphs[size, has_groups]
 
-    def _captured(self, size: int, has_lora: bool, has_groups: bool) -> Graph:
+    def _captured(self, size: int, has_lora: bool, has_groups: bool) -> _Captured:
         inputs = self._inputs(size, has_lora, has_groups)
 
         def work() -> torch.Tensor:
             token_ids = self._feedback.resolve(inputs.batch.token_ids, inputs.token_sources)
             return self._forward(replace(inputs.batch, token_ids=token_ids))
 
-        return self._capture(work)
+        return _Captured(self._capture(work), inputs.batch.lora)
 
     def _inputs(self, size: int, has_lora: bool, has_groups: bool) -> _Inputs:
         """An empty batch in the static memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from multiflora_engine.batch import ForwardBatch, lora_segments
+from multiflora_engine.staging import Staging
 from multiflora_kernels.attention_plan import QueryBounds
 
 
@@ -15,6 +16,7 @@ def made_up_batch(
 
     logit_tokens: of each sequence's last tokens, how many want logits (1 or all).
     """
+    staging = Staging(device)
     count, blocks = len(slots), -(-tokens // block_size)
     tables = torch.arange(blocks * count, dtype=torch.int32, device=device).view(count, blocks)
     positions = torch.arange(tokens, device=device)
@@ -28,8 +30,8 @@ def made_up_batch(
         context_lens=torch.full((count,), tokens, dtype=torch.int32, device=device),
         block_tables=tables,
         query_bounds=QueryBounds(tokens, tokens),
-        lora=lora_segments(slots, [tokens] * count, device),
+        lora=lora_segments(slots, [tokens] * count, staging),
         logit_rows=None if logit_tokens == tokens else ends - 1,
-        logit_lora=lora_segments(slots, [logit_tokens] * count, device),
+        logit_lora=lora_segments(slots, [logit_tokens] * count, staging),
     )
     return batch, blocks * count

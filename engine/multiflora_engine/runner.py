@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from multiflora_adapters.slots import SlotPool
@@ -85,7 +86,7 @@ class ModelRunner:
     def _make_graphs(self, capture: Capture, config: EngineConfig) -> DecodeGraphs:
         return DecodeGraphs(
             capture,
-            self._decode,
+            self._hidden,
             self._staging,
             self._feedback,
             lambda: self._pool.layout,
@@ -135,7 +136,8 @@ class ModelRunner:
         arrays = step_arrays(entries, counts, self.block_size, self._feedback.sources(entries))
         if self._graphs is not None and _is_decode(entries) and self._graphs.fits(len(entries)):
             groups = shared_groups(arrays.block_tables, arrays.context_lens, self.block_size, self._decoder.heads)
-            logits = self._graphs.run(arrays, groups)
+            hidden, lora = self._graphs.run(arrays, groups)
+            logits = self._decoder.logits(hidden, lora)[: len(entries)]
             nothing = [None] * len(entries)
             return RunningStep(order, list(range(len(entries))), self._sample(logits, entries), nothing, nothing)
         step = forward_batch(arrays, self._staging, self._feedback)
@@ -185,9 +187,8 @@ class ModelRunner:
             self._run_apart([None, slot], tokens)
         self._pool.remove(slot)
 
-    def _decode(self, batch: ForwardBatch) -> torch.Tensor:
-        """Logits [S, V] of a step of one token for each sequence."""
-        return self._decoder.logits(self._decoder.forward(batch, self._cache), batch.logit_lora)
+    def _hidden(self, batch: ForwardBatch) -> torch.Tensor:
+        return self._decoder.forward(batch, self._cache)
 
     def _last_logits(
         self, hidden: torch.Tensor, rows: list[int], entries: list[Scheduled], batch: ForwardBatch
@@ -195,8 +196,9 @@ class ModelRunner:
         """hidden: [L, H] as the batch wants logits; rows: those that sample, one for each of the entries."""
         lora = batch.logit_lora
         if len(rows) < len(hidden):
-            hidden = hidden[rows]
-            lora = lora_segments([entry.sequence.adapter_slot for entry in entries], [1] * len(rows), hidden.device)
+            hidden = hidden[self._staging.upload_one(np.array(rows))]
+            slots = [entry.sequence.adapter_slot for entry in entries]
+            lora = lora_segments(slots, [1] * len(rows), self._staging)
         return self._decoder.logits(hidden, lora)
 
     def _sample(self, logits: torch.Tensor, entries: list[Scheduled]) -> Samples:
@@ -216,7 +218,7 @@ class ModelRunner:
         result: list[PositionLogprobs] = []
         for first in range(0, count, step):
             rows = hidden[first : min(first + step, count)]
-            lora = lora_segments([sequence.adapter_slot], [len(rows)], rows.device)
+            lora = lora_segments([sequence.adapter_slot], [len(rows)], self._staging)
             ids = next_ids[first : first + step]
             logits = self._decoder.logits(rows, lora)
             result += self._sampler.prompt_logprobs(logits, ids, sequence.params.prompt_logprobs or 0)

@@ -16,8 +16,9 @@ import torch
 ALIGNMENT = 16
 """Bytes; each array of an upload starts at a multiple."""
 
-_STAGES = 3
-"""Copies that may be under way at the same time; one more waits for the oldest."""
+_STAGES = 8
+"""Copies that may be under way at the same time; one more waits for the oldest. More than a step makes, or the host
+would wait for the step before."""
 
 _FIRST_BYTES = 64 << 10
 
@@ -40,6 +41,15 @@ class Staging:
         self._pinned = device.type == "cuda"
         self._stages = [_Stage(_FIRST_BYTES, self._pinned) for _ in range(_STAGES)]
         self._turn = 0
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether the device is the host, so that nothing has to be sent."""
+        return self._device.type == "cpu"
+
+    def upload_one(self, array: Array) -> torch.Tensor:
+        (tensor,) = self.upload([array])
+        return tensor
 
     def upload(self, arrays: Sequence[Array], target: torch.Tensor | None = None) -> list[torch.Tensor]:
         """The arrays on the device, as views of `target` (uint8, large enough), or of memory of their own.

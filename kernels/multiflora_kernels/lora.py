@@ -6,14 +6,14 @@ Owns what a segment table is. Does not know adapters, files, nor how slots and r
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .lora_launch import MAX_SITES, expand_triton_, gather_triton, shrink_triton, shrunk_empty
 from .lora_site import LoraSite
-from .lora_tiles import LoraTiles, build_tiles, static_tiles
+from .lora_tiles import LoraTiles, Table, build_tiles, static_tiles
 from .native_library import native_function, pointer
 
 MAX_NATIVE_SITES = 4
@@ -36,8 +36,10 @@ class LoraSegments:
     tiles: LoraTiles | None = None
 
     @classmethod
-    def build(cls, starts: Sequence[int], slots: Sequence[int], device: torch.device | str = "cpu") -> LoraSegments:
-        """starts: G+1 token offsets, ascending; slots: G slot ids."""
+    def build(
+        cls, starts: Sequence[int], slots: Sequence[int], upload: Callable[[Table], torch.Tensor] | None = None
+    ) -> LoraSegments:
+        """starts: G+1 token offsets, ascending; slots: G slot ids. upload: to a GPU, see `build_tiles`; None: a CPU."""
         assert len(starts) == len(slots) + 1, "segment g needs starts[g] and starts[g + 1]"
         return cls(
             torch.tensor(starts, dtype=torch.int32),
@@ -45,7 +47,7 @@ class LoraSegments:
             len(slots),
             tuple(starts),
             tuple(slots),
-            None if torch.device(device).type == "cpu" else build_tiles(starts, slots, device),
+            None if upload is None else build_tiles(starts, slots, upload),
         )
 
     @classmethod

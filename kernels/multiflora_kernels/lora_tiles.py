@@ -6,7 +6,7 @@ anew between replays of a CUDA graph: nothing about its contents is known to who
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,15 +80,15 @@ def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> Lor
     return LoraTiles(table, max_adapter_tiles, max_tiles, DECODE_TILE, is_static=True)
 
 
-def build_tiles(starts: Sequence[int], slots: Sequence[int], device: torch.device | str) -> LoraTiles:
-    """The tiles of one batch, in one copy to the device."""
+def build_tiles(starts: Sequence[int], slots: Sequence[int], upload: Callable[[Table], torch.Tensor]) -> LoraTiles:
+    """The tiles of one batch. upload: brings an array to the device; a GPU's caller lets nobody wait for that."""
     counts = np.diff(np.asarray(starts))
     tile = PREFILL_TILE if len(slots) and int(counts.max()) >= _PREFILL_SEGMENT else DECODE_TILE
     adapter_tiles = int((-(-counts // tile)).sum())
     num_tiles = adapter_tiles + -(-starts[0] // tile)
     table = np.empty(TILE_FIELDS * num_tiles + starts[-1], np.int32)
     fill_table(table, starts, slots, starts[-1], tile)
-    return LoraTiles(torch.from_numpy(table).to(device), adapter_tiles, num_tiles, tile, is_static=False)
+    return LoraTiles(upload(table), adapter_tiles, num_tiles, tile, is_static=False)
 
 
 def _capacity(max_tokens: int, max_segments: int, tile: int) -> int:

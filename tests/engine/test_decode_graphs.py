@@ -28,10 +28,12 @@ class FakeCapture:
     def __init__(self) -> None:
         self.captured = 0
         self.replays: list[int] = []
+        self.widths: set[int] = set()
 
     def __call__(self, work: Callable[[], torch.Tensor]) -> Graph:
         self.captured += 1
         output = work().clone()
+        self.widths.add(output.shape[1])
 
         def replay() -> None:
             self.replays.append(len(output))
@@ -72,6 +74,7 @@ def test_replays_say_what_the_model_says(
     model, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=8)
     assert capture.captured == 2 * 4 + 2, "each size with and without adapters, the largest with and without groups"
+    assert capture.widths == {model.config.hidden_size}, "graphs keep what they put out: logits would be gigabytes"
     assert built.runner._pool.bytes_in_use == 0, "what kernels were compiled with has left"
     for count in (1, 3, 7):
         for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
 from multiflora_engine import kv_cache, machine
+from multiflora_engine import staging as staging_module
 from multiflora_engine.batch import ForwardBatch, forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.config import EngineConfig
 from multiflora_engine.loader import load_weights
@@ -75,6 +76,26 @@ def test_a_mixed_batch() -> None:
     assert (batch.query_starts.dtype, batch.kv_slots.dtype) == (torch.int32, torch.int64)
 
 
+def test_on_a_device_everything_goes_through_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segment tables, too; and a step's copies fit into the stages, or each step would wait for the one before."""
+    monkeypatch.setattr(Staging, "is_on_host", False)
+    sent: list[int] = []
+    upload = Staging.upload
+
+    def counted(staging: Staging, arrays: Any, *target: Any) -> list[torch.Tensor]:
+        sent.extend(id(array) for array in arrays[:1])
+        return upload(staging, arrays, *target)
+
+    monkeypatch.setattr(Staging, "upload", counted)
+    batch = batch_of([scheduled([10, 11, 12], 2, 1, [5]), scheduled([20, 21, 22], 0, 2, [7], slot=3)], [1, 1])
+    assert batch.lora is not None
+    assert batch.logit_lora is not None
+    assert batch.lora.tiles is not None
+    assert batch.lora.tiles.row_slots.tolist() == [-1, 3, 3]
+    assert batch.logit_lora.tiles is not None
+    assert len(sent) == 3 <= staging_module._STAGES
+
+
 def test_only_decodes_of_the_base_need_no_selection() -> None:
     entries = [scheduled([1, 2, 3], 2, 1, [0]), scheduled([4, 5], 1, 1, [9])]
     batch = batch_of(entries, [1, 1])
@@ -100,10 +121,10 @@ def test_each_adapter_is_one_segment_behind_the_base() -> None:
     entries = [scheduled([1], 0, 1, [0], slot=slot) for slot in (2, None, 0, 2, None)]
     order = slot_order(entries)
     assert order == [1, 4, 2, 0, 3]
-    segments = lora_segments([entries[i].sequence.adapter_slot for i in order], [3, 1, 2, 1, 4], CPU)
+    segments = lora_segments([entries[i].sequence.adapter_slot for i in order], [3, 1, 2, 1, 4], Staging(CPU))
     assert segments is not None
     assert (segments.host_starts, segments.host_slots) == ((4, 6, 11), (0, 2))
-    assert lora_segments([None, 1], [3, 0], CPU) is None
+    assert lora_segments([None, 1], [3, 0], Staging(CPU)) is None
 
 
 @pytest.fixture

@@ -50,15 +50,15 @@ def test_every_row_is_in_one_tile(base, counts, padding):
     table = np.full(table_entries(num_rows, len(slots)), -9, np.int32)
     fill_table(table, starts, slots, num_rows)
     assert owners(table, num_rows, DECODE_TILE) == expected_owners(starts, slots, num_rows)
-    tiles = build_tiles(starts, slots, "cpu")
+    tiles = build_tiles(starts, slots, torch.from_numpy)
     assert owners(tiles.table.numpy(), starts[-1], tiles.tile) == expected_owners(starts, slots, starts[-1])
     assert tiles.max_adapter_tiles == (tiles.table[: 4 * tiles.max_tiles].view(-1, 4)[:, 2] >= 0).sum()
     assert tiles.row_slots.tolist() == expected_owners(starts, slots, starts[-1])
 
 
 def test_long_segments_get_large_tiles():
-    assert build_tiles([0, 4, 20], [1, 2], "cpu").tile == DECODE_TILE
-    assert build_tiles([0, 4, 512], [1, 2], "cpu").tile == PREFILL_TILE
+    assert build_tiles([0, 4, 20], [1, 2], torch.from_numpy).tile == DECODE_TILE
+    assert build_tiles([0, 4, 512], [1, 2], torch.from_numpy).tile == PREFILL_TILE
 
 
 def test_a_static_table_takes_whatever_fits_and_nothing_else():
@@ -78,6 +78,6 @@ def test_a_large_step_costs_less_than_half_a_millisecond():
     best = float("inf")
     for _ in range(20):
         begin = time.perf_counter()
-        build_tiles(starts, slots, "cpu")
+        build_tiles(starts, slots, torch.from_numpy)
         best = min(best, time.perf_counter() - begin)
     assert best < 0.5e-3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -23,9 +23,13 @@ DECODE = ([2, 3, 4, 7, 7, 8, 25, 26], [1, 3, 2, 0, 5, 6, 4])
 PREFILL = ([1, 2, 51, 55], [3, 5, 2])
 
 
+def to(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    return lambda table: torch.from_numpy(table).to(device)
+
+
 def segments_on(device: torch.device, starts: list[int], slots: list[int]) -> LoraSegments:
     """Also on a CPU with tiles: there the kernels are interpreted."""
-    return replace(LoraSegments.build(starts, slots), tiles=build_tiles(starts, slots, device))
+    return replace(LoraSegments.build(starts, slots), tiles=build_tiles(starts, slots, to(device)))
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +198,7 @@ def test_large_shapes_on_a_gpu(kernel_device, dtype, adapters, tokens, base, k, 
     ends = torch.tensor([0, *widths]).cumsum(0).tolist()
     sites = [make_site(k, n, ranks=ranks, dora=len(widths) == 1).to(kernel_device, dtype) for n in widths]
     starts, slots = _large(adapters, tokens, base)
-    segments = LoraSegments.build(starts, slots, kernel_device)
+    segments = LoraSegments.build(starts, slots, to(kernel_device))
     x, y = (torch.randn(starts[-1], size, device=kernel_device).to(dtype) for size in (k, ends[-1]))
     expected = y.double()
     for begin, end, slot in segments.spans():
@@ -232,6 +236,6 @@ def test_a_captured_graph_serves_other_adapters_on_a_gpu(kernel_device):
         y.copy_(before)
         graph.replay()
         eager = before.clone()
-        lora_linear_(eager, x, sites, columns, LoraSegments.build(starts, slots, kernel_device))
+        lora_linear_(eager, x, sites, columns, LoraSegments.build(starts, slots, to(kernel_device)))
         torch.testing.assert_close(y, eager, rtol=2**-7, atol=0.05)
         assert torch.equal(y[: starts[0]], before[: starts[0]])
