@@ -69,9 +69,19 @@ class Settings(BaseModel):
     tensor_parallel_size: int = Field(1, ge=1, description="only 1 is supported")
     seed: int = Field(0, ge=0, description="for requests that bring none")
     swap_space: float = Field(0, ge=0, description="accepted for compatibility; preemption recomputes, nothing swaps")
-    tool_call_parser: Literal["auto", "none", "hermes", "qwen", "llama3_json", "mistral"] = Field(
-        "auto", description="how the model writes tool calls; auto looks at its chat template"
-    )
+    tool_call_parser: Literal[
+        "auto",
+        "none",
+        "hermes",
+        "qwen",
+        "llama3_json",
+        "llama4_json",
+        "mistral",
+        "pythonic",
+        "llama4_pythonic",
+        "qwen3_coder",
+        "qwen3_xml",
+    ] = Field("auto", description="how the model writes tool calls; auto looks at its chat template")
     reasoning_parser: Literal["none", "deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss"] = Field(
         "none", description="how the model marks its reasoning, which is then kept apart from the answer"
     )

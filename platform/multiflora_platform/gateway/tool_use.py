@@ -30,7 +30,7 @@ class ToolUse:
     form: ToolFormat
 
     def reader(self) -> ToolReader:
-        return make_reader(self.form, {tool.name for tool in self.tools}, self.only_one)
+        return make_reader(self.form, {tool.name: tool.parameters for tool in self.tools}, self.only_one)
 
     def calls(self) -> Format:
         """Calls, and nothing else."""

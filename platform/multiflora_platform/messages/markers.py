@@ -4,20 +4,23 @@ from __future__ import annotations
 
 
 class MarkerSearch:
-    """For one marker, a non-empty string; found once."""
+    """For non-empty strings, of which the first to come counts. found: the last one that came, empty before."""
 
-    def __init__(self, marker: str) -> None:
-        self._marker = marker
+    def __init__(self, *markers: str) -> None:
+        self._markers = markers
+        self._longest = max(map(len, markers))
         self._open = ""
+        self.found = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
         """(text before the marker that is certain now, the text after the marker or None while it has not come)."""
         buffer = self._open + text
-        at = buffer.find(self._marker)
-        if at >= 0:
+        places = [(at, marker) for marker in self._markers if (at := buffer.find(marker)) >= 0]
+        if places:
+            at, self.found = min(places)
             self._open = ""
-            return buffer[:at], buffer[at + len(self._marker) :]
-        keep = next(n for n in range(min(len(self._marker) - 1, len(buffer)), -1, -1) if self._opens(buffer, n))
+            return buffer[:at], buffer[at + len(self.found) :]
+        keep = next(n for n in range(min(self._longest - 1, len(buffer)), -1, -1) if self._opens(buffer, n))
         self._open = buffer[len(buffer) - keep :]
         return buffer[: len(buffer) - keep], None
 
@@ -27,4 +30,5 @@ class MarkerSearch:
         return held
 
     def _opens(self, buffer: str, length: int) -> bool:
-        return self._marker.startswith(buffer[len(buffer) - length :])
+        end = buffer[len(buffer) - length :]
+        return any(marker.startswith(end) for marker in self._markers)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from multiflora_platform.messages.argument_formats import python_call, xml_call
 from multiflora_platform.structured.formats import (
     Format,
     const,
@@ -76,31 +77,81 @@ def _optional_mistral(tools: Sequence[Tool], only_one: bool) -> Format:
     return triggered_tags("[TOOL_CALLS]", [tag("[TOOL_CALLS][", calls, "]")], only_one=True)
 
 
+def _mistral_names(tools: Sequence[Tool], only_one: bool) -> Format:
+    return tags_with_separator(_mistral_name_tags(tools), "", only_one)
+
+
+def _optional_mistral_names(tools: Sequence[Tool], only_one: bool) -> Format:
+    return triggered_tags("[TOOL_CALLS]", _mistral_name_tags(tools), only_one)
+
+
+def _mistral_name_tags(tools: Sequence[Tool]) -> list[Format]:
+    return [tag(f"[TOOL_CALLS]{tool.name}[ARGS]", json_schema(tool.parameters), "") for tool in tools]
+
+
+def _xml_tags(tools: Sequence[Tool]) -> list[Format]:
+    """A tool whose schema XML cannot follow is called as Hermes does."""
+    calls = [xml_call(tool.name, tool.parameters) for tool in tools]
+    return [call or json for call, json in zip(calls, _hermes_tags(tools), strict=True)]
+
+
+def _xml(tools: Sequence[Tool], only_one: bool) -> Format:
+    return tags_with_separator(_xml_tags(tools), "\n", only_one)
+
+
+def _optional_xml(tools: Sequence[Tool], only_one: bool) -> Format:
+    return triggered_tags("<tool_call>", _xml_tags(tools), only_one)
+
+
+def _pythonic(tools: Sequence[Tool], only_one: bool) -> Format:
+    """With a tool among them whose schema keywords cannot follow, all are called as Llama 3 does."""
+    calls = [call for tool in tools if (call := python_call(tool.name, tool.parameters)) is not None]
+    if len(calls) < len(tools):
+        return _llama(tools, only_one)
+    return sequence(const("["), tags_with_separator(calls, ", ", only_one), const("]"))
+
+
+def _optional_pythonic(tools: Sequence[Tool], only_one: bool) -> Format:
+    """A text that begins with a bracket or a brace is a call."""
+    return either(_pythonic(tools, only_one), {"type": "regex", "pattern": r"([^{\[](.|\n)*)?"})
+
+
 def _tag(before: str, key: str, tool: Tool, after: str) -> Format:
     begin = f'{before}{{"name": {json.dumps(tool.name)}, "{key}": '
     return tag(begin, json_schema(tool.parameters), "}" + after)
 
 
 HERMES = ToolFormat("hermes", ("<tool_call>", "</tool_call>"), _hermes, _optional_hermes)
+LLAMA = ToolFormat("llama3_json", ("<|python_tag|>",), _llama, _optional_llama)
+MISTRAL = ToolFormat("mistral", ("[TOOL_CALLS]",), _mistral, _optional_mistral)
+# Since version 11 of its tokenizer; what reads one reads both.
+MISTRAL_NAMES = ToolFormat("mistral", ("[TOOL_CALLS]", "[ARGS]"), _mistral_names, _optional_mistral_names)
+PYTHONIC = ToolFormat("pythonic", ("<|python_start|>", "<|python_end|>"), _pythonic, _optional_pythonic)
+QWEN_CODER = ToolFormat("qwen3_coder", ("<tool_call>", "</tool_call>"), _xml, _optional_xml)
 # Names as vLLM's --tool-call-parser has them; Qwen 2.5 and 3 write as Hermes does.
 TOOL_FORMATS = {
     "hermes": HERMES,
     "qwen": HERMES,
-    "llama3_json": ToolFormat("llama3_json", ("<|python_tag|>",), _llama, _optional_llama),
-    "mistral": ToolFormat("mistral", ("[TOOL_CALLS]",), _mistral, _optional_mistral),
+    "llama3_json": LLAMA,
+    "llama4_json": LLAMA,
+    "mistral": MISTRAL,
+    "pythonic": PYTHONIC,
+    "llama4_pythonic": PYTHONIC,
+    "qwen3_coder": QWEN_CODER,
+    "qwen3_xml": QWEN_CODER,
 }
+# The first that a template has decides: Qwen3-Coder's has Hermes' tags, and pythonic ones have Llama's, too.
 _SIGNS = (
-    ("[TOOL_CALLS]", "mistral"),
-    ("<tool_call>", "hermes"),
-    ("<|python_tag|>", "llama3_json"),
-    ('"parameters": dictionary of argument name', "llama3_json"),
+    ("[ARGS]", MISTRAL_NAMES),
+    ("[TOOL_CALLS]", MISTRAL),
+    ("<function=", QWEN_CODER),
+    ("<tool_call>", HERMES),
+    ("(params_name1=", PYTHONIC),
+    ("<|python_tag|>", LLAMA),
+    ('"parameters": dictionary of argument name', LLAMA),
 )
-# Qwen3-Coder's calls are XML inside Hermes' tags.
-_UNKNOWN = ("<function=",)
 
 
 def detect(template: str) -> ToolFormat | None:
     """The form that a chat template shows calls in; None for one that we do not know."""
-    if any(sign in template for sign in _UNKNOWN):
-        return None
-    return next((TOOL_FORMATS[name] for sign, name in _SIGNS if sign in template), None)
+    return next((form for sign, form in _SIGNS if sign in template), None)

@@ -89,6 +89,29 @@ async def test_streamed_calls(house: House) -> None:
     assert events[-2]["usage"]["completion_tokens"] == len(house.engine.reply) + 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("llama3_json", f'{{"name": "get_weather", "parameters": {ARGUMENTS}}}'),
+        ("mistral", f"[TOOL_CALLS]get_weather[ARGS]{ARGUMENTS}"),
+        ("pythonic", "[get_weather(city='Oslo')]"),
+        ("qwen3_coder", "<tool_call>\n<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>"),
+    ],
+)
+async def test_calls_of_every_form(house: House, kind: str, text: str) -> None:
+    house.services.model = replace(house.services.model, tool_format=TOOL_FORMATS[kind])
+    house.engine.reply = text
+    (call,) = (await ask(house))["message"]["tool_calls"]
+    assert call["function"] == {"name": "get_weather", "arguments": ARGUMENTS}
+    events = await house.events(PATH, CHAT)
+    deltas = [event["choices"][0]["delta"] for event in events[:-1]]
+    functions = [delta["tool_calls"][0]["function"] for delta in deltas if "tool_calls" in delta]
+    assert functions[0] == {"name": "get_weather", "arguments": ""}
+    assert "".join(function["arguments"] for function in functions) == ARGUMENTS
+    assert not any(delta.get("content") for delta in deltas)
+    assert events[-2]["choices"][0]["finish_reason"] == "tool_calls"
+
+
 async def test_streams_of_several_answers_keep_their_calls_apart(house: House) -> None:
     events = await house.events(PATH, {**CHAT, "n": 2, "return_token_ids": True})
     for index in range(2):

@@ -60,7 +60,7 @@ def test_reasoning_and_content(
 
 def test_calls_are_looked_for_in_the_content_alone() -> None:
     call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
-    how = MessageForm((QWEN, ReasoningState.OPEN), lambda: make_reader(HERMES, {"f"}, False))
+    how = MessageForm((QWEN, ReasoningState.OPEN), lambda: make_reader(HERMES, {"f": {}}, False))
     message = how.read(f"perhaps {call}?</think>\n{call}")
     assert message.reasoning == f"perhaps {call}?"
     assert [each.name for each in message.calls] == ["f"]

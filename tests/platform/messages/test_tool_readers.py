@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from multiflora_platform.messages.message import Call, Message, MessageForm
-from multiflora_platform.messages.tool_formats import TOOL_FORMATS, detect
+from multiflora_platform.messages.pieces import CallArguments
+from multiflora_platform.messages.tool_formats import MISTRAL_NAMES, TOOL_FORMATS, detect
 from multiflora_platform.messages.tool_readers import make_reader
 
 ARGUMENTS = '{"a": [1, "}{\\""], "b": {"c": null, "d": "é"}}'
 HERMES = f'<tool_call>\n{{"name": "f", "arguments": {ARGUMENTS}}}\n</tool_call>'
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "f": {
+        "properties": {
+            "s": {"type": "string"},
+            "n": {"type": "integer"},
+            "o": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "b": {"type": "object"},
+        }
+    },
+    "g": {},
+}
+
+
+def xml(name: str, **parameters: str) -> str:
+    written = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in parameters.items())
+    return f"<tool_call>\n<function={name}>\n{written}</function>\n</tool_call>"
+
+
 CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
     ("hermes", HERMES, None, [("f", ARGUMENTS)]),
     ("hermes", f"Let me see.\n{HERMES}\n{HERMES}", "Let me see.", [("f", ARGUMENTS)] * 2),
@@ -24,6 +44,7 @@ CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
     ("hermes", '<tool_call>{"name": "f", "arguments": {}}<tool_call>', None, [("f", "{}")]),
     ("hermes", '<tool_call>{"x": 1}</tool_call>', '<tool_call>{"x": 1}</tool_call>', []),
     ("hermes", '<tool_call>{"name": 3}</tool_call>', '<tool_call>{"name": 3}</tool_call>', []),
+    ("hermes", "<\n<tool_call>{},", "<\n<tool_call>{},", []),
     ("hermes", "<tool_call>nonsense</tool_call>", "<tool_call>nonsense</tool_call>", []),
     ("hermes", '<tool_call>{"na', '<tool_call>{"na', []),
     ("hermes", '<tool_call>\n{"name": "f", "arguments": {"a": 1', None, [("f", '{"a": 1')]),
@@ -42,12 +63,41 @@ CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
      [("f", '{"a": 1}'), ("g", "{}")]),
     ("mistral", f'Well. [TOOL_CALLS] [{{"name": "f", "arguments": {ARGUMENTS}}}]', "Well.", [("f", ARGUMENTS)]),
     ("mistral", f'[TOOL_CALLS]f[ARGS]{ARGUMENTS}[TOOL_CALLS]g{{"c": 2}}', None, [("f", ARGUMENTS), ("g", '{"c": 2}')]),
+    ("mistral", "[TOOL_CALLS]f[CALL_ID]a1b2c3d4e[ARGS]{}", None, [("f", "{}")]),
     ("mistral", "nothing [TOOL", "nothing [TOOL", []),
+    ("pythonic", "[f(a='it\\'s', b=[1, {'c': None}], s=\"x)],\"), g()]", None,
+     [("f", '{"a": "it\'s", "b": [1, {"c": null}], "s": "x)],"}'), ("g", "{}")]),
+    ("pythonic", " <|python_start|>[ f( a = True ,b=-1.5 ) ]<|python_end|>\n", None, [("f", '{"a": true, "b": -1.5}')]),
+    ("pythonic", '[f(a=true, b=null, c="\\u00e9", d=NaN, e=what)]', None,
+     [("f", '{"a": true, "b": null, "c": "\\u00e9", "d": "NaN", "e": "what"}')]),
+    ("pythonic", '{"name": "f", "parameters": {"a": 1}}', None, [("f", '{"a": 1}')]),
+    ("pythonic", "[f(a=1)] and more", "and more", [("f", '{"a": 1}')]),
+    ("pythonic", "[1, 2] is a list", "[1, 2] is a list", []),
+    ("pythonic", "[other(a=1)]", "[other(a=1)]", []),
+    ("pythonic", "[fun", "[fun", []),
+    ("pythonic", "[ ", "[ ", []),
+    ("pythonic", "[]", "[]", []),
+    ("pythonic", "no [f(a=1)]", "no [f(a=1)]", []),
+    ("pythonic", "<|pyt", "<|pyt", []),
+    ("pythonic", "[f(a=1, b='x", None, [("f", '{"a": 1')]),
+    ("qwen3_coder", xml("f", a="\nif x < 1:\n  y = \"é\"\n", b="{\"c\": [1]}", s="3"), None,
+     [("f", '{"a": "\\nif x < 1:\\n  y = \\"é\\"\\n", "b": {"c": [1]}, "s": "3"}')]),
+    ("qwen3_coder", f"Well.\n{xml('f', n='3')}\n{xml('g')}\n", "Well.", [("f", '{"n": 3}'), ("g", "{}")]),
+    ("qwen3_coder", xml("f", n="None", o="None", u="x"), None, [("f", '{"n": null, "o": null, "u": "x"}')]),
+    ("qwen3_coder", xml("f", n="three", o="3", b="{'c': True}"), None,
+     [("f", '{"n": "three", "o": "3", "b": {"c": true}}')]),
+    ("qwen3_coder", xml("f", s="<b></p>").removeprefix("<tool_call>\n"), None, [("f", '{"s": "<b></p>"}')]),
+    ("qwen3_coder", "<tool_call><function=f><parameter=s>x</parameter></function></tool_call>done", "done",
+     [("f", '{"s": "x"}')]),
+    ("qwen3_coder", HERMES, None, [("f", ARGUMENTS)]),
+    ("qwen3_coder", "<tool_call>\n<function=f>\n<parameter=s>\nha", None, [("f", '{"s": "ha')]),
+    ("qwen3_coder", "a < b <function", "a < b <function", []),
+    ("qwen3_coder", "<function=\n", "<function=\n", []),
 ]  # fmt: skip
 
 
 def form(kind: str, only_one: bool = False) -> MessageForm:
-    return MessageForm(tools=lambda: make_reader(TOOL_FORMATS[kind], {"f", "g"}, only_one))
+    return MessageForm(tools=lambda: make_reader(TOOL_FORMATS[kind], SCHEMAS, only_one))
 
 
 def in_pieces(text: str, size: int, how: MessageForm) -> Message:
@@ -80,6 +130,18 @@ def test_one_call_where_only_one_is_wanted(kind: str) -> None:
         assert [call.name for call in in_pieces(text, size, form(kind, only_one=True)).calls] == ["f"]
 
 
+def test_the_newer_form_of_mistral_is_told_by_its_template() -> None:
+    assert detect("{{ '[TOOL_CALLS]' + name + '[ARGS]' }}") is MISTRAL_NAMES
+
+
+def test_strings_of_xml_go_out_as_they_come() -> None:
+    reader = form("qwen3_coder").reader()
+    pieces = reader.push("<tool_call><function=f><parameter=s>\nhello")
+    assert "".join(piece.text for piece in pieces if isinstance(piece, CallArguments)) == '{"s": "hello'
+    assert reader.push("<") == []
+    assert reader.push("b>") == [CallArguments(0, "<b>")]
+
+
 def test_arguments_go_out_as_they_come() -> None:
     reader = form("hermes").reader()
     assert reader.push('<tool_call>{"name": "f", "argu') != []
@@ -94,7 +156,8 @@ def test_arguments_go_out_as_they_come() -> None:
         ("{{ '<tool_call>' }}", "hermes"),
         ("{{ '[TOOL_CALLS] [' }}", "mistral"),
         ("{{ '<|python_tag|>' }}", "llama3_json"),
-        ("{{ '<tool_call><function=' }}", None),
+        ("{{ '<tool_call><function=' }}", "qwen3_coder"),
+        ("[func_name1(params_name1=params_value1)] <|python_tag|>", "pythonic"),
         ("{{ messages }}", None),
     ],
 )
