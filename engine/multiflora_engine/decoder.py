@@ -151,8 +151,10 @@ class Decoder:
         return x
 
     def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
-        """hidden: [L, H] from `forward`, lora: its segments. Returns float32 [L, V]."""
-        return self._head(hidden, lora).float()
+        """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,
+        which the kernels that sample convert as they read it."""
+        logits = self._head(hidden, lora)
+        return logits if logits.is_cuda else logits.float()
 
     def _embed(self, batch: ForwardBatch) -> torch.Tensor:
         hidden = F.embedding(batch.token_ids, self._weights.embed_tokens)

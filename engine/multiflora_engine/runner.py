@@ -27,6 +27,7 @@ from multiflora_engine.pooling import num_pooled
 from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
 from multiflora_engine.running_step import RunningStep, Samples
+from multiflora_engine.sampler_warm_up import sample_for_nobody
 from multiflora_engine.sequence import Sequence
 from multiflora_engine.staging import Staging
 from multiflora_engine.step import DeviceLost, Scheduled, ScheduledBatch
@@ -162,7 +163,7 @@ class ModelRunner:
     @torch.inference_mode()
     def probe(self, slot: int) -> float:
         """max |logits of the adapter in `slot` - logits of the base| over a fixed prompt; live KV stays untouched."""
-        base, adapted = self._run_apart([None, slot], _PROBE_TOKENS).chunk(2)
+        base, adapted = self._run_apart([None, slot], _PROBE_TOKENS).float().chunk(2)
         return float((adapted - base).abs().max())
 
     @torch.inference_mode()
@@ -171,8 +172,10 @@ class ModelRunner:
 
         progress(done, total): graphs.
         """
-        self._run_apart([None], _PROBE_TOKENS)
+        for tokens in (1, _PROBE_TOKENS):
+            logits = self._run_apart([None], tokens)
         if self.runs_ahead:
+            sample_for_nobody(self._sampler, logits)
             self._compile_for_adapters()
         if self._graphs is not None:
             self._graphs.capture_all(progress)

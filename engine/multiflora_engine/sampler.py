@@ -117,8 +117,10 @@ class Sampler:
             self._grammars.prepare(sequences)
 
     def launch(self, logits: Tensor, sequences: Rows[Sequence], lengths: Rows[int]) -> SampledStep:
-        """One token per row of logits [L, V] float32, which stay as they are; row l belongs to sequences[l], whose
-        output has lengths[l] tokens (the host may not know the last one, unless `needs_last_token`).
+        """One token per row of logits [L, V] (see `Decoder.logits`), which stay as they are.
+
+        Row l belongs to sequences[l], whose output has lengths[l] tokens (the host may not know the last one, unless
+        `needs_last_token`).
 
         The draw of a row depends on its seed, its index within the request and its output length alone, so that a
         preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone. The host
@@ -236,12 +238,12 @@ def _choose(logits: Tensor, inputs: Inputs) -> Tensor:
         tokens[inputs.direct.rows] = sampling.sample(logits, *inputs.direct)
     if inputs.edits is not None:
         places = inputs.edits.places.rows
-        tokens[places] = _choose_edited(logits[places], inputs.edits)
+        tokens[places] = _choose_edited(logits[places].float(), inputs.edits)
     return tokens
 
 
 def _choose_edited(logits: Tensor, edits: Edits) -> Tensor:
-    """logits [E, V] are this call's own. vLLM's order: masks, bad words, min_tokens, logit bias, penalties."""
+    """logits [E, V] float32 are this call's own. vLLM's order: masks, bad words, min_tokens, logit bias, penalties."""
     if edits.masks is not None:
         sampling.apply_bitmask_(logits, *edits.masks)
     if edits.bias is not None:

@@ -10,6 +10,7 @@ import torch
 
 from multiflora_engine.sequence import Sequence
 from multiflora_engine.step import Scheduled
+from multiflora_kernels.sampling import gather_tokens
 
 KNOWN = -1
 """The source of a token that the host knows."""
@@ -39,4 +40,4 @@ class TokenFeedback:
     def resolve(self, token_ids: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         """token_ids: [T] int64, sources: [T] int32. Semantics: y[t] = token_ids[t] where the host knows it, else the
         kept token of row sources[t]."""
-        return torch.where(sources < 0, token_ids, self._tokens[sources.clamp(min=0)])
+        return gather_tokens(token_ids, sources, self._tokens)

@@ -43,7 +43,7 @@ OPS = (
 )
 """Every module that has Triton kernels."""
 
-_TARGETS = {80: "sm_80", 90: "sm_90a"}
+_TARGETS = {80: "sm_80", 86: "sm_86", 90: "sm_90a"}
 
 
 @dataclass(frozen=True)

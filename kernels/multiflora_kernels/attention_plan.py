@@ -20,8 +20,9 @@ LARGEST_HEAD = 256
 _DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 _PLAN_WARPS = 4
 _ITEMS_AT_ONCE = 64
-_LEAST_SEQUENCES = 64
-"""Fewer are planned by the same compiled kernel."""
+_CLASSES = ((90, 227 << 10), (80, 163 << 10))
+_LEAST_SEQUENCES = 256
+"""Fewer are planned by the same compiled kernel, so that none is new when a batch is the largest so far."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def long_tile(heads: AttentionHeads, capability: int) -> Tile:
         return Tile(128, keys, wide, warps=8, stages=5, min_steps=4, occupancy=1)
     if capability >= 90:
         return Tile(128, keys=32, wide=64, warps=8, stages=3, min_steps=4, occupancy=1)
-    return Tile(64, keys=32, wide=32, warps=8, stages=5, min_steps=8, occupancy=1)
+    return Tile(64, keys=32, wide=32, warps=8, stages=5 if capability == 80 else 3, min_steps=8, occupancy=1)
 
 
 def power_of_2(number: int) -> int:
@@ -252,11 +253,18 @@ def _plan_kernel(
 
 @functools.cache
 def device_class(device: torch.device) -> tuple[int, int]:
-    """(multiprocessors, capability as in sm_90); four in the interpreter, so that small inputs are split, too."""
+    """(multiprocessors, class); four in the interpreter, so that small inputs are split, too."""
     if device.type != "cuda":
         return 4, 90
     properties = torch.cuda.get_device_properties(device)
-    return properties.multi_processor_count, 10 * properties.major + properties.minor
+    shared_memory: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return properties.multi_processor_count, capability_class(shared_memory)
+
+
+def capability_class(shared_memory: int) -> int:
+    """90, 80 or 86, whose tiles fit into so many bytes of a block. The number of a generation does not say: sm_89 and
+    sm_120 have less than sm_80."""
+    return next((name for name, least in _CLASSES if shared_memory >= least), 86)
 
 
 def plan_attention(

@@ -368,13 +368,12 @@ def kernel_variants() -> Iterator[KernelVariant]:
 def _tiles(
     tile_of: Callable[[AttentionHeads, int], Tile], heads: AttentionHeads
 ) -> Iterator[tuple[Tile, tuple[int, ...]]]:
-    """The tiles of all capabilities; those that are compiled alike once."""
-    old, new = tile_of(heads, 80), tile_of(heads, 90)
-    if old == replace(new, occupancy=old.occupancy):
-        yield new, (80, 90)
-    else:
-        yield old, (80,)
-        yield new, (90,)
+    """The tiles of all classes; those that are compiled alike once, and what 86 has in common with 80 for 80 alone."""
+    distinct: dict[Tile, list[int]] = {}
+    for capability in (80, 90, 86):
+        distinct.setdefault(replace(tile_of(heads, capability), occupancy=1), []).append(capability)
+    for tile, capabilities in distinct.items():
+        yield tile, tuple(c for c in capabilities if c != 86) or (86,)
 
 
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -25,11 +25,12 @@ MAX_SITES = 3
 RANKS = 16
 MAX_PROGRAMS = 4096
 _ENOUGH_PROGRAMS = 132
+_PREFILL_PARTS = 4
 
 
 def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
     """Memory for the rank values of x: [splits, T, sites, max_rank] float32."""
-    splits = -(-x.shape[1] // _split_k(x.shape[1], len(sites), tiles))
+    splits = -(-x.shape[1] // _split_k(x.shape[1], tiles))
     max_rank = max(site.max_rank for site in sites)
     return torch.empty((splits, x.shape[0], len(sites), max_rank), dtype=torch.float32, device=x.device)
 
@@ -40,7 +41,7 @@ def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, 
     Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
     """
     k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
-    split_k = _split_k(k, len(sites), tiles)
+    split_k = _split_k(k, tiles)
     items = tiles.max_adapter_tiles * splits * len(sites)
     _shrink_kernel[(min(items, MAX_PROGRAMS),)](
         h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
@@ -85,12 +86,12 @@ def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> 
     return h
 
 
-def _split_k(k: int, num_sites: int, tiles: LoraTiles) -> int:
-    """Columns of K that one item multiplies. Few distinct numbers: each is a compiled form of what sums the parts."""
+def _split_k(k: int, tiles: LoraTiles) -> int:
+    """Columns of K that one item multiplies. It depends on K alone: the number of parts is a compiled form of what sums
+    them, and none may be new when the first large batch comes."""
     if tiles.tile != PREFILL_TILE:
         return 512 if k <= 8192 else 1024
-    parts = 1 if tiles.max_adapter_tiles * num_sites >= _ENOUGH_PROGRAMS else 4
-    return max(256, -(-k // parts // 64) * 64)
+    return max(256, -(-k // _PREFILL_PARTS // 64) * 64)
 
 
 def _columns_of_an_item(width: int, tiles: LoraTiles) -> int:
@@ -146,7 +147,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
 
 
 def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
-    splits = 4 if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
+    splits = _PREFILL_PARTS if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
     dot = DTYPES[dtype]
     yield kernel_variant(
         f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",

@@ -1,7 +1,8 @@
-"""From logits [L, V] float32 to tokens: greedy choice, edits (bias, penalties, bitmasks), random choice, logprobs.
+"""From logits [L, V] to tokens: greedy choice, edits (bias, penalties, bitmasks), random choice, logprobs.
 
 Knows tensors only; which row wants what is the engine's sampler's business. Every op treats each row alone, so a row's
-result never depends on its neighbours. On a GPU no op makes the host wait.
+result never depends on its neighbours. Logits are float32; on a GPU those that no op changes may be of half precision,
+and no op makes the host wait.
 """
 
 from __future__ import annotations

@@ -9,7 +9,14 @@ import torch
 from tests.kernels.attention_cases import Case, loop, make
 
 from multiflora_kernels.attention import paged_attention, paged_attention_reference
-from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, QueryBounds, plan_attention, plan_work
+from multiflora_kernels.attention_plan import (
+    AttentionHeads,
+    AttentionPlan,
+    QueryBounds,
+    capability_class,
+    plan_attention,
+    plan_work,
+)
 from multiflora_kernels.attention_triton import paged_attention_triton
 
 LENGTHS = [1, 15, 0, 17, 150, 70, 16]
@@ -160,6 +167,12 @@ def test_plan_takes_every_visible_pair_once(kernel_device, window, seed):
             used[first : first + slots] = [False] * slots
         assert not any(used)
     assert torch.equal(taken, seen.int())
+
+
+@pytest.mark.parametrize(("kib", "name"), [(227, 90), (228, 90), (164, 80), (163, 80), (99, 86), (100, 86), (64, 86)])
+def test_tiles_follow_what_fits_into_a_multiprocessor(kib, name):
+    """H100 and B200; A100; RTX 3090, A10, L4, RTX 4090 and RTX 5090, whatever the number of their generation."""
+    assert capability_class(kib << 10) == name
 
 
 def test_a_cpu_needs_no_plan():
