@@ -17,6 +17,8 @@ from peft import PeftModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
+MIX = "mix"
+PARTS: list[dict[str, Any]] = [{"name": "sql", "weight": 0.7}, {"name": "pirate", "weight": 0.5}]
 TEXTS = [
     ("Show the name of all products", " with a price above 40."),
     ("SELECT name FROM", " products"),
@@ -30,7 +32,20 @@ def models() -> dict[str, Any]:
     torch.set_num_threads(1)
     base = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32).eval()
     adapted = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32)
-    return {"multiflora-demo": base, "sql": PeftModel.from_pretrained(adapted, DEMO / "adapters" / "sql").eval()}
+    sql = PeftModel.from_pretrained(adapted, DEMO / "adapters" / "sql").eval()
+    return {"multiflora-demo": base, "sql": sql, MIX: mixed()}
+
+
+def mixed() -> Any:
+    """What MIX asks for, as PEFT adds adapters up."""
+    base = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, DEMO / "adapters" / PARTS[0]["name"], adapter_name=PARTS[0]["name"])
+    for part in PARTS[1:]:
+        model.load_adapter(DEMO / "adapters" / part["name"], adapter_name=part["name"])
+    names, weights = [part["name"] for part in PARTS], [part["weight"] for part in PARTS]
+    model.add_weighted_adapter(names, weights, adapter_name=MIX, combination_type="cat")
+    model.set_adapter(MIX)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +60,12 @@ def rows(http: httpx.Client) -> list[tuple[list[int], int]]:
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1])
-@pytest.mark.parametrize("model", ["multiflora-demo", "sql"])
+@pytest.mark.parametrize("model", ["multiflora-demo", "sql", MIX])
 def test_loglikelihoods_equal_peft(
     http: httpx.Client, models: dict[str, Any], rows: list[tuple[list[int], int]], model: str, max_tokens: int
 ) -> None:
     body = {
-        "model": model,
+        **({"model": "multiflora-demo", "adapters": PARTS} if model == MIX else {"model": model}),
         "prompt": [ids for ids, _ in rows],
         "temperature": 0,
         "max_tokens": max_tokens,
