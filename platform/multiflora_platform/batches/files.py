@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.desk import Desk
+from multiflora_platform.batches.ledger import Order
 from multiflora_platform.batches.views import file_view, list_view
 from multiflora_platform.gateway.errors import ApiError, invalid
 from multiflora_platform.registry.tables import StoredFile
@@ -41,8 +42,9 @@ async def list_files(
     purpose: str | None = None,
     after: str | None = None,
     limit: int = Query(10_000, ge=1, le=10_000),
+    order: Order = "desc",
 ) -> Response:
-    rows = await _desk(request).ledger.files(principal, purpose, after, limit + 1)
+    rows = await _desk(request).ledger.files(principal, purpose, after, limit + 1, order)
     return _json(list_view([file_view(row) for row in rows], limit))
 
 

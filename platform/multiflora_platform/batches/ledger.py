@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +18,8 @@ from multiflora_platform.registry.tables import Batch, StoredFile
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 _WINDOW = timedelta(hours=24)
 Row = TypeVar("Row", StoredFile, Batch)
+# By the time when they were made.
+Order = Literal["asc", "desc"]
 
 
 class Ledger:
@@ -77,17 +80,17 @@ class Ledger:
         """For the runner, who works for everybody."""
         return await self._get(Batch, batch_id)
 
-    async def files(self, principal: Principal, purpose: str | None, after: str | None, limit: int) -> list[StoredFile]:
-        """Newest first."""
-        query = select(StoredFile).order_by(StoredFile.created_at.desc(), StoredFile.id.desc()).limit(limit)
+    async def files(
+        self, principal: Principal, purpose: str | None, after: str | None, limit: int, order: Order
+    ) -> list[StoredFile]:
+        query = select(StoredFile).limit(limit)
         if purpose is not None:
             query = query.where(StoredFile.purpose == purpose)
-        return await self._page(principal, StoredFile, query, after)
+        return await self._page(principal, StoredFile, query, after, order)
 
     async def batches(self, principal: Principal, after: str | None, limit: int) -> list[Batch]:
         """Newest first."""
-        query = select(Batch).order_by(Batch.created_at.desc(), Batch.id.desc()).limit(limit)
-        return await self._page(principal, Batch, query, after)
+        return await self._page(principal, Batch, select(Batch).limit(limit), after, "desc")
 
     async def unfinished(self) -> list[str]:
         """Ids, in the order in which they came."""
@@ -122,22 +125,27 @@ class Ledger:
         async with self._database.read() as session:
             return await session.get(kind, key)
 
-    async def _page(self, principal: Principal, kind: type[Row], query: Select[Any], after: str | None) -> list[Row]:
+    async def _page(
+        self, principal: Principal, kind: type[Row], query: Select[Any], after: str | None, order: Order
+    ) -> list[Row]:
+        place = (kind.created_at, kind.id)
+        query = query.order_by(*(place if order == "asc" else [column.desc() for column in place]))
         if not principal.is_admin:
             query = query.where(kind.owner == principal.tenant)
         async with self._database.read() as session:
             if after is not None:
-                query = await _behind(session, kind, query, after)
+                query = await _behind(session, kind, query, after, order)
             return list(await session.scalars(query))
 
 
-async def _behind(session: AsyncSession, kind: type[Row], query: Select[Any], after: str) -> Select[Any]:
+async def _behind(session: AsyncSession, kind: type[Row], query: Select[Any], after: str, order: Order) -> Select[Any]:
     """What comes after that row; after an unknown one, nothing."""
     last = await session.get(kind, after)
     if last is None:
         return query.where(kind.id.is_(None))
-    older = kind.created_at < last.created_at
-    return query.where(older | ((kind.created_at == last.created_at) & (kind.id < last.id)))
+    beyond: Callable[[Any, Any], Any] = operator.gt if order == "asc" else operator.lt
+    same_time = kind.created_at == last.created_at
+    return query.where(beyond(kind.created_at, last.created_at) | (same_time & beyond(kind.id, last.id)))
 
 
 def _visible(principal: Principal, row: Row | None) -> Row | None:

@@ -21,6 +21,7 @@ from multiflora_platform.gateway.errors import invalid
 from multiflora_platform.gateway.generation import Generation, TextEvent
 from multiflora_platform.gateway.logprobs import LogprobWriter
 from multiflora_platform.gateway.message_forms import chat_form
+from multiflora_platform.gateway.messages import words_to_go_on_with
 from multiflora_platform.gateway.prompts import chat_prompt, output_length, truncate
 from multiflora_platform.gateway.requests import ChatRequest
 from multiflora_platform.gateway.responses import (
@@ -38,7 +39,7 @@ from multiflora_platform.gateway.responses import (
 from multiflora_platform.gateway.sampling import sampling_params
 from multiflora_platform.gateway.streaming import frame
 from multiflora_platform.gateway.structured import compile_structure
-from multiflora_platform.gateway.tool_use import call_ids
+from multiflora_platform.gateway.tool_use import call_ids, tool_use
 from multiflora_platform.gateway.unsupported import refuse_unsupported
 from multiflora_platform.messages.message import Message, MessageForm, MessageReader
 from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
@@ -76,8 +77,10 @@ async def start_chat(
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
+    # Before the template, which would only say that it fails.
+    use = tool_use(body, model.tool_format)
     ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)
-    form = chat_form(body, model, ids)
+    form = chat_form(body, model, ids, use)
     params = sampling_params(
         body,
         model.generation_defaults,
@@ -110,6 +113,7 @@ class _Writer:
         self._form = form
         self._shows_reasoning = body.include_reasoning is not False
         self._new_call_id = call_ids(admission.services.model.tool_format)
+        self._echoed = words_to_go_on_with(body.messages) if body.echo else ""
         self._logprobs = LogprobWriter(admission.services.model.tokenizer, bool(body.return_tokens_as_token_ids))
         self._id = f"chatcmpl-{admission.id}"
         self._created = int(admission.arrival)
@@ -155,7 +159,10 @@ class _Writer:
         chunk = self._chunk([ChatChunkChoice(index=index, delta=Delta(role="assistant", content=""))], generations)
         if is_first and self._body.return_token_ids:
             chunk.prompt_token_ids = generations[0].request.prompt_token_ids
-        return frame(chunk)
+        if not self._echoed:
+            return frame(chunk)
+        echo = ChatChunkChoice(index=index, delta=Delta(content=self._echoed))
+        return frame(chunk) + frame(self._chunk([echo], generations))
 
     def _message(self, event: TextEvent, reader: MessageReader, generations: Sequence[Generation]) -> bytes:
         """A chunk for each piece; the first one carries what belongs to the event's tokens."""
@@ -215,7 +222,8 @@ class _Writer:
         return choice
 
     def _chat_message(self, message: Message) -> ChatMessage:
-        out = ChatMessage(content=message.content if message.calls else message.content or "")
+        content = self._echoed + (message.content or "")
+        out = ChatMessage(content=content or None if message.calls else content)
         if message.reasoning is not None and self._shows_reasoning:
             out.reasoning = out.reasoning_content = message.reasoning
         if message.calls:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multiflora_platform.gateway.requests import ChatRequest
 from multiflora_platform.gateway.structured import requested_structure
-from multiflora_platform.gateway.tool_use import ToolUse, tool_use
+from multiflora_platform.gateway.tool_use import ToolUse
 from multiflora_platform.messages.message import MessageForm
 from multiflora_platform.messages.reasoning import ReasoningFormat, ReasoningState, state_after, with_reasoning
 from multiflora_platform.services import ServedModel
@@ -28,9 +28,8 @@ class ChatForm:
     shows_special_tokens: bool
 
 
-def chat_form(body: ChatRequest, model: ServedModel, prompt_ids: list[int]) -> ChatForm:
+def chat_form(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> ChatForm:
     """Raises ApiError."""
-    use = tool_use(body, model.tool_format)
     reasoning = _reasoning(model, prompt_ids)
     structure = _with_tools(requested_structure(body), use)
     if structure is not None and reasoning is not None:

@@ -10,7 +10,7 @@ from multiflora_platform.gateway.errors import invalid, unsupported
 from multiflora_platform.text.chat_template import Template
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_TEXT_PARTS = ("text", "input_text", "output_text")
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:
@@ -18,6 +18,12 @@ def template_messages(messages: Sequence[dict[str, Any]], template: Template | N
     if not messages:
         raise invalid("messages", "messages is empty; send at least one message.")
     return [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
+
+
+def words_to_go_on_with(messages: Sequence[dict[str, Any]]) -> str:
+    """Of checked messages: the text of the last one, if it is the assistant's own."""
+    content = messages[-1].get("content") if messages[-1]["role"] == "assistant" else None
+    return content if isinstance(content, str) else "\n".join(_part("content", part) for part in content or ())
 
 
 def _message(place: str, message: dict[str, Any], template: Template | None) -> dict[str, Any]:
@@ -29,7 +35,9 @@ def _message(place: str, message: dict[str, Any], template: Template | None) -> 
     out = {**message, "role": role}
     if calls := message.get("tool_calls"):
         out["tool_calls"] = _tool_calls(f"{place}.tool_calls", calls)
-    if message.get("content") is not None:
+    if message.get("content") is None and isinstance(message.get("refusal"), str):
+        out["content"] = message["refusal"]
+    elif message.get("content") is not None:
         out["content"] = _content(f"{place}.content", message["content"], template)
     elif not calls:
         raise invalid(f"{place}.content", f"{place}.content is required, unless the message has tool_calls.")
@@ -57,8 +65,9 @@ def _part(place: str, part: Any) -> str:
         raise unsupported(
             f"{place}.type", f"{place}.type {str(part.get('type'))[:40]!r} is not supported; only text is."
         )
-    if not isinstance(text := part.get("text"), str):
-        raise invalid(f"{place}.text", f"{place}.text must be a string.")
+    name = "refusal" if part["type"] == "refusal" else "text"
+    if not isinstance(text := part.get(name), str):
+        raise invalid(f"{place}.{name}", f"{place}.{name} must be a string.")
     return text
 
 

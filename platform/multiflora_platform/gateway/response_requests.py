@@ -14,13 +14,24 @@ from multiflora_platform.gateway.errors import ApiError, invalid, unsupported
 from multiflora_platform.gateway.requests import ChatRequest, GenerationRequest, ResponseFormat
 
 _LOGPROBS = "message.output_text.logprobs"
+# Of tools that this server does not have; and reasoning, which is never hidden.
+_NOTHING_TO_INCLUDE = {
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+}
 _STORED = ("previous_response_id", "conversation", "background", "prompt", "context_management")
 # What the chat request calls otherwise.
 _NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
 
 
 class ResponseRequest(GenerationRequest, kw_only=True, frozen=True):
-    """input: a text or a list of items. text: {"format": ...}. include: log-probabilities only. store is ignored."""
+    """input: a text or a list of items. text: {"format": ...}. include: log-probabilities alone have something to add.
+    store is ignored."""
 
     input: str | list[dict[str, Any]]
     instructions: str | None = None
@@ -77,8 +88,8 @@ def _refuse(body: ResponseRequest) -> None:
         raise unsupported("truncation", "truncation is not supported, except 'disabled'.")
     if (body.n or 1) > 1:
         raise unsupported("n", "n is not supported here: a response has one answer.")
-    if any(name != _LOGPROBS for name in body.include or ()):
-        raise unsupported("include", f"include is not supported, except [{_LOGPROBS!r}].")
+    if unknown := [name for name in body.include or () if name != _LOGPROBS and name not in _NOTHING_TO_INCLUDE]:
+        raise invalid("include", f"include does not know {unknown[0][:80]!r}.")
     if body.top_logprobs and _LOGPROBS not in (body.include or ()):
         raise invalid("top_logprobs", f"top_logprobs needs include to have {_LOGPROBS!r}.")
 
@@ -129,9 +140,19 @@ def _tool(place: str, tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
+    if not isinstance(choice, dict):
+        return choice
+    if choice.get("type") == "function":
+        return _named(choice)
+    if choice.get("type") == "allowed_tools" and isinstance(choice.get("tools"), list):
+        allowed = {"mode": choice.get("mode"), "tools": [_named(tool) for tool in choice["tools"]]}
+        return {"type": "allowed_tools", "allowed_tools": allowed}
     return choice
+
+
+def _named(chosen: Any) -> Any:
+    """What names a function here, as chat completions have it."""
+    return {"type": "function", "function": {"name": chosen.get("name")}} if isinstance(chosen, dict) else chosen
 
 
 def _response_format(body: ResponseRequest) -> ResponseFormat | None:

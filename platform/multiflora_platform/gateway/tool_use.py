@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from multiflora_platform.gateway.errors import invalid
 from multiflora_platform.gateway.requests import ChatRequest
@@ -49,18 +49,17 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
     tools = [_tool(f"tools[{index}]", tool) for index, tool in enumerate(body.tools or ())]
     if len(tools) > MAX_TOOLS:
         raise invalid("tools", f"tools holds {len(tools)} tools; at most {MAX_TOOLS} are taken.")
-    mode, name = _choice(body.tool_choice)
-    if mode in ("required", "named") and not tools:
+    choice = _choice(body.tool_choice)
+    if choice.must_call and not tools:
         raise invalid("tool_choice", "tool_choice asks for a call, but tools offers none.")
-    if mode == "named" and name not in {tool.name for tool in tools}:
-        raise invalid("tool_choice", f"tool_choice names {str(name)[:64]!r}, which is not among tools.")
-    must_call = mode in ("required", "named")
-    if mode == "none" or not tools or (form is None and not must_call):
+    if unknown := [name for name in choice.names or () if name not in {tool.name for tool in tools}]:
+        raise invalid("tool_choice", f"tool_choice names {unknown[0][:64]!r}, which is not among tools.")
+    if choice.is_none or not tools or (form is None and not choice.must_call):
         return None
     strict = any((tool.get("function") or {}).get("strict") for tool in body.tools or ())
-    called = [tool for tool in tools if mode != "named" or tool.name == name]
-    only_one = mode == "named" or body.parallel_tool_calls is False
-    return ToolUse(called, must_call, strict, only_one, form or HERMES)
+    called = [tool for tool in tools if choice.names is None or tool.name in choice.names]
+    only_one = choice.is_one or body.parallel_tool_calls is False
+    return ToolUse(called, choice.must_call, strict, only_one, form or HERMES)
 
 
 def call_ids(form: ToolFormat | None) -> Callable[[], str]:
@@ -70,15 +69,37 @@ def call_ids(form: ToolFormat | None) -> Callable[[], str]:
     return lambda: f"call_{uuid.uuid4().hex[:24]}"
 
 
-def _choice(choice: Any) -> tuple[Literal["auto", "none", "required", "named"], str | None]:
-    if choice is None or choice == "auto":
-        return "auto", None
-    if choice in ("none", "required"):
-        return choice, None
-    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise invalid("tool_choice", "tool_choice must be 'auto', 'none', 'required', or a function with its name.")
-    return "named", function["name"]
+@dataclass(frozen=True)
+class _Choice:
+    """names: of the tools that may be called; None is all. is_one: one call, and of that function."""
+
+    names: Sequence[str] | None = None
+    must_call: bool = False
+    is_none: bool = False
+    is_one: bool = False
+
+
+def _choice(choice: Any) -> _Choice:
+    if choice in (None, "auto", "none", "required"):
+        return _Choice(must_call=choice == "required", is_none=choice == "none")
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind == "function" and (name := _name(choice)) is not None:
+        return _Choice([name], must_call=True, is_one=True)
+    allowed = choice.get("allowed_tools") if kind == "allowed_tools" else None
+    if isinstance(allowed, dict) and allowed.get("mode") in ("auto", "required"):
+        tools = allowed.get("tools")
+        names = [name for tool in tools if (name := _name(tool)) is not None] if isinstance(tools, list) else []
+        if names:
+            return _Choice(names, must_call=allowed["mode"] == "required")
+    kinds = "'auto', 'none', 'required', a function with its name, or allowed_tools with a mode and functions"
+    raise invalid("tool_choice", f"tool_choice must be {kinds}.")
+
+
+def _name(chosen: Any) -> str | None:
+    """Of {"type": "function", "function": {"name": ...}}."""
+    function = chosen.get("function") if isinstance(chosen, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _tool(place: str, tool: dict[str, Any]) -> Tool:

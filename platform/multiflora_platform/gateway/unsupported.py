@@ -6,7 +6,7 @@ from multiflora_platform.gateway.errors import unsupported
 from multiflora_platform.gateway.requests import ChatRequest, CompletionRequest, GenerationRequest
 
 _NEVER = ("logits_processors",)
-_NEVER_IN_CHAT = ("echo", "functions", "function_call", "audio", "web_search_options")
+_NEVER_IN_CHAT = ("functions", "function_call", "audio", "web_search_options")
 
 
 def refuse_unsupported(request: GenerationRequest) -> None:

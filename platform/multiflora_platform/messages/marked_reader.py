@@ -50,23 +50,23 @@ class Text:
 
     def __init__(self) -> None:
         self._space = ""
-        self._after_call = False
+        self.is_after_call = False
 
     def push(self, text: str) -> list[Piece]:
         text = self._space + text
-        if self._after_call:
+        if self.is_after_call:
             text = text.lstrip()
         kept = text.rstrip()
         self._space = text[len(kept) :]
-        self._after_call = self._after_call and not kept
+        self.is_after_call = self.is_after_call and not kept
         return [Content(kept)] if kept else []
 
     def call(self) -> None:
-        self._space, self._after_call = "", True
+        self._space, self.is_after_call = "", True
 
     def flush(self) -> list[Piece]:
         space, self._space = self._space, ""
-        return [Content(space)] if space and not self._after_call else []
+        return [Content(space)] if space and not self.is_after_call else []
 
 
 class MarkedReader:
@@ -98,6 +98,8 @@ class MarkedReader:
 
     def flush(self) -> list[Piece]:
         held = self._search.flush()
+        if self._text.is_after_call:  # the beginning of one more call, which was cut, is no text
+            return []
         if self._scanner is not None and self._scanner.name is None:
             held = self._search.found + self._scanner.raw
         return (self._text.push(held) if held else []) + self._text.flush()

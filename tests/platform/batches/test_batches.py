@@ -202,6 +202,10 @@ async def test_files(house: House) -> None:
     rest = (await house.http.get("/v1/files", params={"limit": 2, "after": page["last_id"]})).json()
     assert [file["bytes"] for file in page["data"] + rest["data"]] == [3, 2, 1]
     assert (page["has_more"], rest["has_more"]) == (True, False)
+    page = (await house.http.get("/v1/files", params={"limit": 2, "order": "asc"})).json()
+    rest = (await house.http.get("/v1/files", params={"order": "asc", "after": page["last_id"]})).json()
+    assert [file["bytes"] for file in page["data"] + rest["data"]] == [1, 2, 3]
+    assert (await house.http.get("/v1/files", params={"order": "up"})).json()["error"]["param"] == "order"
     path = f"/v1/files/{made[0]['id']}"
     assert (await house.http.get(f"{path}/content")).content == b"x"
     assert (await house.http.delete(path)).json() == {"id": made[0]["id"], "object": "file", "deleted": True}

@@ -107,6 +107,28 @@ async def test_continuing_the_final_message(house: House) -> None:
     assert prompt_text(house) == "<|user|>Hi<|end|><|assistant|>So<|end|>"
 
 
+@pytest.mark.parametrize("content", ["Once", [{"type": "text", "text": "Once"}]])
+async def test_echo_repeats_the_message_that_is_continued(house: House, content: Any) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": content}]
+    fields = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False, "echo": True}
+    answer = (await house.post(PATH, body(**fields, n=2))).json()
+    assert {choice["message"]["content"] for choice in answer["choices"]} == {"Once" + house.engine.reply}
+    events = await house.events(PATH, body(**fields))
+    deltas = [event["choices"][0]["delta"] for event in events[:-1]]
+    assert deltas[1] == {"content": "Once"}
+    assert "".join(delta.get("content", "") for delta in deltas) == "Once" + house.engine.reply
+    asked = (await house.post(PATH, body(echo=True))).json()
+    assert asked["choices"][0]["message"]["content"] == house.engine.reply, "what the user said is not repeated"
+
+
+async def test_refusals_of_earlier_answers_are_text(house: House) -> None:
+    for refused in ({"content": None, "refusal": "No."}, {"content": [{"type": "refusal", "refusal": "No."}]}):
+        messages = [{"role": "assistant", **refused}, {"role": "user", "content": "Why?"}]
+        assert (await house.post(PATH, body(messages=messages))).status_code == 200
+        text = house.services.model.tokenizer.decode(house.engine.requests[-1].prompt_token_ids)
+        assert text.startswith("<|assistant|>No.<|end|>")
+
+
 async def test_token_ids_are_returned_on_request(house: House) -> None:
     answer = (await house.post(PATH, body(return_token_ids=True, max_tokens=2))).json()
     encode = house.services.model.tokenizer.encode

@@ -105,7 +105,6 @@ CHAT_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": {"type": "function"}}, "tool_choice", "invalid_value"),
     ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
     ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
-    ({"echo": True}, "echo", "unsupported_parameter"),
 ]
 
 

@@ -59,6 +59,22 @@ async def test_items(house: House) -> None:
     assert prompt(house) == "<|user|>Hi<|end|><|assistant|>Hello<|end|><|user|>Bye<|end|><|assistant|>"
 
 
+async def test_there_is_nothing_hidden_to_include(house: House) -> None:
+    """Agents ask for it whatever the model."""
+    body = {"model": "base", "input": "a", "include": ["reasoning.encrypted_content", "file_search_call.results"]}
+    assert (await house.post(PATH, body)).json()["output"]
+
+
+async def test_the_only_allowed_tool(house: House) -> None:
+    tools = [{"type": "function", "name": name, "parameters": {}} for name in ("one", "two")]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "two"}]}
+    answer = (await house.post(PATH, {"model": "base", "input": "a", "tools": tools, "tool_choice": choice})).json()
+    assert answer["tool_choice"] == choice
+    grammar = house.engine.requests[-1].grammar or ""
+    assert "two" in grammar
+    assert "one" not in grammar.replace("None", "")
+
+
 async def test_the_longest_answer_is_incomplete(house: House) -> None:
     answer = (await house.post(PATH, {"model": "base", "input": "a", "max_output_tokens": 3})).json()
     assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
@@ -104,7 +120,7 @@ async def test_a_failure_within_a_stream(house: House) -> None:
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
         ({"truncation": "auto"}, "truncation"),
-        ({"include": ["file_search_call.results"]}, "include"),
+        ({"include": ["everything"]}, "include"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"n": 2}, "n"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format"),

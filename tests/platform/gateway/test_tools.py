@@ -137,6 +137,23 @@ async def test_required_and_named_calls_are_enforced(house: House) -> None:
     assert schemas[0]["additionalProperties"] is False, "a function without parameters takes none"
 
 
+async def test_allowed_tools_are_the_only_ones_that_may_be_called(house: House) -> None:
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "clock"}}]}
+    await ask(house, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert "clock" in grammar(house)
+    assert "get_weather" not in grammar(house)
+    choice = await ask(house, tool_choice={"type": "allowed_tools", "allowed_tools": {**allowed, "mode": "auto"}})
+    assert choice["message"]["tool_calls"]
+    assert not grammar(house), "free to call, and free not to"
+
+
+async def test_a_call_that_was_cut_behind_another_is_no_text(house: House) -> None:
+    for rest in ("\n<", "\n<tool_call>\n", '\n<tool_call>\n{"na'):
+        house.engine.reply = CALL + rest
+        message = (await ask(house))["message"]
+        assert (message["content"], len(message["tool_calls"])) == (None, 1)
+
+
 async def test_strict_functions_are_enforced_where_they_are_called(house: House) -> None:
     strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
     await ask(house, tools=[strict, CLOCK])
@@ -181,6 +198,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "always"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "nobody"}}}, "tool_choice"),
     ({"tool_choice": {"type": "function"}}, "tool_choice"),
+    ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+    ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}}, "tool_choice"),
+    (
+        {
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "nobody"}}]},
+            }
+        },
+        "tool_choice",
+    ),
     ({"tools": None, "tool_choice": "required"}, "tool_choice"),
 ]
 
