@@ -1,9 +1,13 @@
-"""The listening side: the socket, bounded heads, and an end that lets streams finish. Knows no routes."""
+"""The listening side: the socket, what a client may make us keep or wait for, an end that lets streams finish.
+
+Knows no routes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 from types import FrameType
 from typing import Any
@@ -25,6 +29,19 @@ _TOO_LARGE = (
 )
 
 
+CLIENT_PATIENCE = 60.0
+"""Seconds for which a client may let us wait for its request, or for the next piece of its body."""
+_MOST_FILES = 1 << 16
+
+
+def allow_many_connections() -> None:
+    """Raises the limit of open files to what the system allows: the usual 1024 are few for a busy server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def listen(settings: Settings) -> socket.socket:
     """A bound socket. Raises ConfigurationError when the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -42,27 +59,67 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """uvicorn's fast protocol, which would collect a head that never ends; complete heads the application judges."""
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's fast protocol, which would collect a head or trailers without end, and wait without end for the rest
+    of a request. Complete heads the application judges."""
 
     _in_head = False
-    _head_bytes = 0
+    _collected = 0
+    """Bytes since the last that were of a body: the parser keeps them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._progressed()
+        self._expiry = self.loop.call_later(CLIENT_PATIENCE, self._expire)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expiry.cancel()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._collected = True, 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._progressed()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._progressed()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._progressed()
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
+        self._collected += len(data)
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+        if self._collected > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._in_head:
                 self.transport.write(_TOO_LARGE)
-                self.transport.close()
+            self.transport.close()
+
+    def _progressed(self) -> None:
+        """Pieces of a head are none: one byte a minute would keep a connection for ever."""
+        self._collected = 0
+        self._progress_at = self.loop.time()
+
+    def _expire(self) -> None:
+        if not self._owes():
+            self._progress_at = self.loop.time()
+        left = self._progress_at + CLIENT_PATIENCE - self.loop.time()
+        if left > 0:
+            self._expiry = self.loop.call_later(left, self._expire)
+        else:
+            self.transport.close()
+
+    def _owes(self) -> bool:
+        """Whether the client is to send something: a request, or the rest of a body that we are ready to read."""
+        if self.cycle is None or self.cycle.response_complete:
+            return True
+        return self.cycle.more_body and not self.flow.read_paused
 
 
 class HttpServer(uvicorn.Server):
@@ -71,7 +128,7 @@ class HttpServer(uvicorn.Server):
     def __init__(self, app: FastAPI, services: Services) -> None:
         config = uvicorn.Config(
             app,
-            http=BoundedHeadProtocol,
+            http=BoundedProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

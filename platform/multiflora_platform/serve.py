@@ -27,7 +27,7 @@ from multiflora_platform.demo import DemoAdapter
 from multiflora_platform.gateway.evaluation import EvalAnswers
 from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
-from multiflora_platform.http_server import HttpServer, address, listen
+from multiflora_platform.http_server import HttpServer, address, allow_many_connections, listen
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.metrics import Metrics
@@ -53,6 +53,7 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     require_paths(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
+    allow_many_connections()
     with listen(settings) as listener:
         return uvloop.run(_serve(settings, sources, opened, listener))
 
