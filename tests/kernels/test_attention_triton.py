@@ -105,6 +105,20 @@ def test_blocks_before_the_window_are_not_read(kernel_device):
     check(attend(case.to(kernel_device), 10), expected)
 
 
+@pytest.mark.parametrize("window", [1, 10, 33, 150])
+@pytest.mark.parametrize("queries", [[1, 1, 3], [20, 1, 33]])
+def test_no_key_before_the_window_is_read(kernel_device, window, queries):
+    """Down to the last one: what a value that weighs 0 would not cancel is NaN, also where pieces of keys meet."""
+    case = make([300, 257, 80], queries, 4, 1)
+    expected = loop(case, window)
+    k_cache, v_cache, _, _, tables = case.arguments
+    for s, (length, count) in enumerate(zip([300, 257, 80], queries, strict=True)):
+        for j in range(max(0, length - count - window + 1)):
+            k_cache[tables[s, j // 16], :, j % 16] = math.nan
+            v_cache[tables[s, j // 16], :, j % 16] = math.nan
+    check(attend(case.to(kernel_device), window), expected)
+
+
 @pytest.mark.filterwarnings("ignore:All-NaN slice encountered:RuntimeWarning")
 def test_one_bad_sequence_stays_alone(kernel_device):
     case = make([400, 20, 20], [1, 5, 1])
