@@ -15,8 +15,8 @@ import torch
 
 from gpu.measure import Row
 from multiflora_kernels.activation import silu_and_mul
-from multiflora_kernels.lora_delta import LoraDelta
-from multiflora_kernels.lora_launch import expand_triton_, shrink_triton, shrunk_empty
+from multiflora_kernels.lora_delta import LoraDelta, LoraShare
+from multiflora_kernels.lora_launch import expand_triton, expand_triton_, shrink_triton, shrunk_empty
 from multiflora_kernels.lora_tiles import LoraTiles, build_tiles, fill_table, static_tiles, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm
 from multiflora_kernels.rope import rope_and_write_kv
@@ -151,10 +151,10 @@ class _Work:
         weight = torch.ones_like(rows[0].y[0])
         residual = torch.zeros_like(rows[0].y)
         yield self._named(
-            "lora in the residual norm",
-            sum(p.expand_bytes + 2 * p.y.nbytes for p in rows),
-            sum(p.half_flops[1] for p in rows),
-            [partial(add_rms_norm, p.y, residual, weight, 1e-5, _delta(p)) for p in rows],
+            "lora share in the residual norm",
+            sum(4 * p.y.nbytes + 4 * p.y.numel() for p in rows),
+            0.0,
+            [partial(add_rms_norm, p.y, residual, weight, 1e-5, _share(p)) for p in rows],
         )
 
     def _named(self, name: str, num_bytes: float, flops: float, calls: Sequence[Callable[[], object]]) -> Row:
@@ -196,6 +196,13 @@ def _random(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -
 def _delta(product: _Product) -> LoraDelta:
     product.shrink()
     return LoraDelta(product.values, product.sites, product.columns, product.tiles)
+
+
+def _share(product: _Product) -> LoraShare:
+    (site,), values = product.sites, torch.empty_like(product.y, dtype=torch.float32)
+    product.shrink()
+    expand_triton(values, product.values, site, product.tiles)
+    return LoraShare(values, site, product.tiles)
 
 
 def lora_rows(

@@ -22,7 +22,7 @@ from multiflora_kernels.attention_cascade import CascadePlan, plan_cascade
 from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, plan_attention
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, lora_embedding_
-from multiflora_kernels.lora_delta import LoraDelta, linear_with_lora
+from multiflora_kernels.lora_delta import LoraDelta, LoraShare, linear_with_lora, linear_with_share
 from multiflora_kernels.lora_site import LoraSite
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
 from multiflora_kernels.rope import HeadNorms, fold_into_rope, rope_and_write_kv
@@ -86,10 +86,20 @@ class _Linear:
 
     def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
         """The product, and what of the adapters' share its consumer must still add as it reads it."""
-        touched = [] if lora is None else [site if _is_touched(site, lora) else None for site in self._sites]
+        touched = self._touched(lora)
         if lora is None or not any(touched):
             return linear(x, self._weight, self._bias), None
         return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
+
+    def with_share(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraShare | None]:
+        """Of one linear: the product, and the adapters' share of it where the consumer must still add that."""
+        touched = self._touched(lora)
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_share(x, self._weight, self._bias, touched[0], lora)
+
+    def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
+        return [] if lora is None else [site if _is_touched(site, lora) else None for site in self._sites]
 
 
 @dataclass(frozen=True)
@@ -142,11 +152,11 @@ class Decoder:
             if index == last and batch.logit_rows is not None:
                 # From here on each token is on its own: what nobody asks for is not computed.
                 x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
-            x, delta = layer.o.parts(x, lora)
-            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, delta)
-            x, delta = layer.down.parts(self._activation(*layer.gate_up.parts(x, lora)), lora)
+            x, share = layer.o.with_share(x, lora)
+            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, share)
+            x, share = layer.down.with_share(self._activation(*layer.gate_up.parts(x, lora)), lora)
             norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
-            x, residual = add_rms_norm(x, residual, norm, eps, delta)
+            x, residual = add_rms_norm(x, residual, norm, eps, share)
             self.between_layers()
         return x
 

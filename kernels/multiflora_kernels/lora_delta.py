@@ -10,10 +10,10 @@ about 4.7 ms; 84 MB take 0.02 ms.
   fill all processors and waits for memory: at small N the shrink is hidden, at large N both share the bandwidth.
 - The expand of gate and up (two thirds of B's bytes) goes into the activation: the same items, tile x columns, so that
   tokens of one adapter share what is read of B; y is neither read nor written once more.
-- The expands of o and down go into the residual norm, a program per token, which must see the whole row. It reads
-  rank x H of B on one processor: 131 KB at rank 16, about 2 us at 64 KB in flight, whatever N is; beside it a launch of
-  its own takes 2.5 us and, for 64 adapters, 2 us for 8.4 MB. At rank 64 it is 7 us against 2.5 + 8 us for 64 adapters:
-  the fold still wins for many adapters and loses about 4 us for one, which is the rarer case.
+- The expands of o and down run on the second stream, too, into memory of their own: shrink and expand take about 6 us,
+  the product of o at least 8, that of down 27. Their consumer, the residual norm, adds one more row as it reads its
+  others, H float32 values that the L2 still has. (A norm that expanded by itself would read rank x H of B on one
+  processor, since it must see the whole row: 131 KB at rank 16, about 2 us, 7 us at rank 64.)
 - The expand of q, k and v goes into RoPE and the KV write, as that of gate and up into the activation: an item is a
   tile and a few heads. Where heads do not turn as a whole (partial rotation) or one of the three has no site, it keeps
   a launch of its own.
@@ -21,7 +21,7 @@ about 4.7 ms; 84 MB take 0.02 ms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -29,7 +29,7 @@ import torch
 
 from .linear import linear
 from .lora import LoraSegments, lora_linear_
-from .lora_launch import MAX_SITES, expand_triton_, shrink_triton, shrunk_empty
+from .lora_launch import MAX_SITES, expand_triton, expand_triton_, shrink_triton, shrunk_empty
 from .lora_site import LoraSite
 from .lora_tiles import LoraTiles
 
@@ -51,6 +51,18 @@ class LoraDelta:
         expand_triton_(y, self.values, self.sites, self.columns, self.tiles, None)
 
 
+@dataclass(frozen=True)
+class LoraShare:
+    """The adapters' share of a product [T, N], complete but not yet added: the consumer does so as it reads both.
+
+    values: float32 [T, N], written only in rows whose adapter has a rank at the site.
+    """
+
+    values: torch.Tensor
+    site: LoraSite
+    tiles: LoraTiles
+
+
 def linear_with_lora(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -70,28 +82,46 @@ def linear_with_lora(
         lora_linear_(y, x, sites, columns, segments, bias)
         return y, None
     touched, spans = zip(*present, strict=True)
-    y, values = _shrink_beside(x, weight, bias, touched, tiles)
+    values = shrunk_empty(x, touched, tiles)
+    y = _beside(x.device, lambda: shrink_triton(x, touched, tiles, values), lambda: linear(x, weight, bias))
     if any(site.magnitude is not None for site in touched):
         expand_triton_(y, values, touched, spans, tiles, bias)
         return y, None
     return y, LoraDelta(values, touched, spans, tiles)
 
 
-def _shrink_beside(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, sites: Sequence[LoraSite], tiles: LoraTiles
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(base product, rank values). The memory of both belongs to the current stream, which waits for the other."""
-    values = shrunk_empty(x, sites, tiles)
-    if x.device.type != "cuda":
-        shrink_triton(x, sites, tiles, values)
-        return linear(x, weight, bias), values
-    current, side = torch.cuda.current_stream(x.device), _side_stream(x.device)
+def linear_with_share(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, site: LoraSite | None, segments: LoraSegments
+) -> tuple[torch.Tensor, LoraShare | None]:
+    """As `linear_with_lora`, for a product of one site whose consumer adds a complete share."""
+    tiles = segments.tiles
+    if site is None or site.magnitude is not None or tiles is None or not tiles.is_static:
+        y, delta = linear_with_lora(x, weight, bias, [site], [(0, weight.shape[0])], segments)
+        assert delta is None, "only a graph leaves something to be added"
+        return y, None
+    values = shrunk_empty(x, [site], tiles)
+    share = torch.empty((x.shape[0], weight.shape[0]), dtype=torch.float32, device=x.device)
+
+    def work() -> None:
+        shrink_triton(x, [site], tiles, values)
+        expand_triton(share, values, site, tiles)
+
+    return _beside(x.device, work, lambda: linear(x, weight, bias)), LoraShare(share, site, tiles)
+
+
+def _beside(device: torch.device, work: Callable[[], None], product: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What `product` returns, `work` done beside it. All memory belongs to the current stream, which waits for the
+    other: allocate what `work` writes before."""
+    if device.type != "cuda":
+        work()
+        return product()
+    current, side = torch.cuda.current_stream(device), _side_stream(device)
     side.wait_stream(current)
     with torch.cuda.stream(side):
-        shrink_triton(x, sites, tiles, values)
-    y = linear(x, weight, bias)
+        work()
+    y = product()
     current.wait_stream(side)
-    return y, values
+    return y
 
 
 @cache

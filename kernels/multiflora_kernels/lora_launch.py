@@ -60,6 +60,25 @@ def expand_triton_(
     bias: torch.Tensor | None,
 ) -> None:
     """y: [T, N] in place, rows contiguous; h of `shrink_triton` for the same sites; site i acts on columns[i]."""
+    _expand(y, h, sites, columns, tiles, bias, add=True)
+
+
+def expand_triton(share: torch.Tensor, h: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> None:
+    """share: float32 [T, N], written in the rows of adapters that have a rank here; no DoRA. h of `shrink_triton`."""
+    assert site.magnitude is None, "a magnitude scales what the share is added to"
+    _expand(share, h, [site], [(0, share.shape[1])], tiles, None, add=False)
+
+
+def _expand(
+    y: torch.Tensor,
+    h: torch.Tensor,
+    sites: Sequence[LoraSite],
+    columns: Sequence[tuple[int, int]],
+    tiles: LoraTiles,
+    bias: torch.Tensor | None,
+    *,
+    add: bool,
+) -> None:
     widths = [end - first for first, end in columns]
     dora = sum(1 << i for i, site in enumerate(sites) if site.magnitude is not None)
     magnitudes = [sites[0].b if site.magnitude is None else site.magnitude for site in sites]
@@ -70,8 +89,8 @@ def expand_triton_(
         *_three([s.b for s in sites]), *_three([s.ranks for s in sites]), *_three(magnitudes),
         *_three([first for first, _ in columns]), *_three(widths), y.stride(0), h.shape[3], h.stride(0), items, run,
         SITES=len(sites), SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]), DORA=dora,
-        HAS_BIAS=dora != 0 and bias is not None, DOT=dot_dtype(sites[0].b.dtype),
-        **_expand_form(tiles.tile, sites[0].b.dtype, dora),
+        HAS_BIAS=dora != 0 and bias is not None, ADD=add, DOT=dot_dtype(sites[0].b.dtype),
+        **_expand_form(tiles.tile, sites[0].b.dtype, is_plain=add and not dora),
     )  # fmt: skip
 
 
@@ -112,14 +131,15 @@ def _shrink_form(tile: int, dtype: torch.dtype) -> dict[str, int]:
     return {"TILE": tile, "BLOCK_K": 256, "TOKEN_K": 256, "STAGES": 4, "num_warps": 4, "num_stages": 3, "maxnreg": 112}
 
 
-def _expand_form(tile: int, dtype: torch.dtype, dora: int) -> dict[str, int]:
+def _expand_form(tile: int, dtype: torch.dtype, *, is_plain: bool) -> dict[str, int]:
+    """is_plain: y has the weights' dtype and no magnitudes, which fits into fewer registers."""
     if dtype == torch.float32:
         registers = 128 if tile == DECODE_TILE else 240
         return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 1, "num_warps": 4, "maxnreg": registers}
     if tile == PREFILL_TILE:
         return {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 64, "STAGES": 2, "num_warps": 4}
     form = {"TILE": tile, "TOKEN_N": 256, "ROWS_N": 128, "STAGES": 3, "num_warps": 4}
-    return form if dora else form | {"maxnreg": 112}
+    return form | {"maxnreg": 112} if is_plain else form
 
 
 def _three(items: Sequence[T]) -> list[T]:
@@ -162,7 +182,18 @@ def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[Kern
             f"lora_expand {dtype} tile={tile} sites={sites} k={k}{' dora' if dora else ''}",
             _expand_kernel,
             pointers | dict.fromkeys(["y", "b0", "b1", "b2", "bias"], f"*{dtype}"),
-            constants | {"HAS_BIAS": bool(dora), "DOT": dot} | _expand_form(tile, TORCH_DTYPES[dtype], dora),
+            constants
+            | {"HAS_BIAS": bool(dora), "ADD": True, "DOT": dot}
+            | _expand_form(tile, TORCH_DTYPES[dtype], is_plain=not dora),
+        )
+    if sites == 1 and tile == DECODE_TILE:
+        constants = {"SITES": 1, "SPLITS": splits, "PADDED": power_of_two(splits), "DORA": 0, "HAS_BIAS": False}
+        yield kernel_variant(
+            f"lora_expand share {dtype} k={k}",
+            _expand_kernel,
+            {**dict.fromkeys(["y", "h", "magnitude0", "magnitude1", "magnitude2"], "*fp32")}
+            | dict.fromkeys(["b0", "b1", "b2", "bias"], f"*{dtype}"),
+            constants | {"ADD": False, "DOT": dot} | _expand_form(tile, TORCH_DTYPES[dtype], is_plain=False),
         )
 
 

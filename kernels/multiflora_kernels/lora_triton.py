@@ -137,9 +137,9 @@ def _expand_token(
     y: tl.tensor, h: tl.tensor, b: tl.tensor, bias: tl.tensor, magnitude: tl.tensor, scaled: tl.tensor,
     rank: tl.tensor, begin: tl.tensor, end: tl.tensor, width: tl.tensor, h_split: tl.tensor,
     BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, STAGES: tl.constexpr,
-    DORA: tl.constexpr, HAS_BIAS: tl.constexpr,
+    DORA: tl.constexpr, HAS_BIAS: tl.constexpr, ADD: tl.constexpr,
 ) -> None:  # fmt: skip
-    """y[begin:end] += h[:rank] @ b[:rank, begin:end] of one token."""
+    """y[begin:end] += (= without ADD) h[:rank] @ b[:rank, begin:end] of one token."""
     turns = tl.cdiv(rank, RANKS)
     splits = tl.arange(0, PADDED)
     total = tl.zeros((BLOCK_N,), dtype=tl.float32)
@@ -151,7 +151,9 @@ def _expand_token(
         inside = columns < end
         places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
         weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        before = tl.load(y + columns, mask=inside, other=0.0).to(tl.float32)
+        before = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        if ADD:
+            before = tl.load(y + columns, mask=inside, other=0.0).to(tl.float32)
         shares = tl.load(
             h + splits.to(tl.int64)[:, None] * h_split + rows[None, :],
             mask=(splits < SPLITS)[:, None] & live[None, :], other=0.0,
@@ -174,7 +176,7 @@ def _expand_rows(
     count: tl.tensor, rank: tl.tensor, begin: tl.tensor, end: tl.tensor, width: tl.tensor,
     y_stride: tl.tensor, h_stride: tl.tensor, h_split: tl.tensor,
     TILE: tl.constexpr, BLOCK_N: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, STAGES: tl.constexpr,
-    DORA: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
+    DORA: tl.constexpr, HAS_BIAS: tl.constexpr, ADD: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
     """The same for the `count` tokens of a tile, on tensor cores.
 
@@ -195,7 +197,9 @@ def _expand_rows(
         last = here[:, None] & inside[None, :] & (turn == turns - 1)
         places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
         weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(DOT)
-        before = tl.load(y_rows + columns[None, :], mask=last, other=0.0)
+        before = tl.zeros((TILE, BLOCK_N), dtype=y.dtype.element_ty)
+        if ADD:
+            before = tl.load(y_rows + columns[None, :], mask=last, other=0.0)
         shares = h_rows + rows[None, :]
         values = tl.load(shares, mask=here[:, None] & live[None, :], other=0.0)
         for split in tl.static_range(1, SPLITS):
@@ -269,11 +273,12 @@ def _expand_kernel(
     first0: tl.tensor, first1: tl.tensor, first2: tl.tensor, width0: tl.tensor, width1: tl.tensor, width2: tl.tensor,
     y_stride: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor, items: tl.tensor, run: tl.tensor,
     SITES: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, TOKEN_N: tl.constexpr,
-    ROWS_N: tl.constexpr, STAGES: tl.constexpr, DORA: tl.constexpr, HAS_BIAS: tl.constexpr, DOT: tl.constexpr,
+    ROWS_N: tl.constexpr, STAGES: tl.constexpr, DORA: tl.constexpr, HAS_BIAS: tl.constexpr, ADD: tl.constexpr,
+    DOT: tl.constexpr,
 ) -> None:  # fmt: skip
     """y: [T, N] in place, h from `_shrink_kernel`; an item is a tile and `run` columns of one site.
 
-    DORA: bit i says that site i has magnitudes.
+    ADD: to what y holds; else that is written over. DORA: bit i says that site i has magnitudes.
     """
     before1 = tl.cdiv(width0, run)
     before2 = before1 + (tl.cdiv(width1, run) if SITES > 1 else 0)
@@ -306,12 +311,13 @@ def _expand_kernel(
             if count == 1:
                 _expand_token(
                     y_tile, h_tile, b, bias_tile, scales, scaled, rank, begin, end, width, h_split,
-                    TOKEN_N, 16, SPLITS, PADDED, STAGES, DORA != 0, HAS_BIAS,
+                    TOKEN_N, 16, SPLITS, PADDED, STAGES, DORA != 0, HAS_BIAS, ADD,
                 )  # fmt: skip
             else:
                 _expand_rows(
                     y_tile, h_tile, b, bias_tile, scales, scaled, count, rank, begin, end, width,
-                    y_stride, h_stride, h_split, TILE, ROWS_N, 16, SPLITS, STAGES, DORA != 0, HAS_BIAS, DOT,
+                    y_stride, h_stride, h_split, TILE, ROWS_N, 16, SPLITS, STAGES, DORA != 0, HAS_BIAS,
+                    ADD, DOT,
                 )  # fmt: skip
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from .lora_delta import LoraDelta
-from .lora_launch import TORCH_DTYPES, kernel_variant, power_of_two
-from .lora_triton import token_share
+from .lora_delta import LoraShare
+from .lora_launch import kernel_variant
 from .native_library import native_function
 from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
 
@@ -93,37 +92,24 @@ def _add_rms_norm_kernel(
 
 @jit
 def _add_rms_norm_lora_kernel(
-    out: tl.tensor, total: tl.tensor, x: tl.tensor, residual: tl.tensor, weight: tl.tensor, h: tl.tensor,
-    row_slots: tl.tensor, offsets: tl.tensor, ranks: tl.tensor, b: tl.tensor, x_row: tl.tensor,
-    residual_row: tl.tensor, max_rank: tl.tensor, h_split: tl.tensor, eps: tl.tensor,
-    SIZE: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr,
-    STAGES: tl.constexpr,
+    out: tl.tensor, total: tl.tensor, x: tl.tensor, residual: tl.tensor, weight: tl.tensor, share: tl.tensor,
+    row_slots: tl.tensor, ranks: tl.tensor, x_row: tl.tensor, residual_row: tl.tensor, eps: tl.tensor,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """As `_add_rms_norm_kernel`, a row a program, of x with h[row] @ b[: rank of the row's adapter] added."""
+    """As `_add_rms_norm_kernel`, a row a program, of x with share [rows, SIZE] added where an adapter has one."""
     row = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
+    column = tl.arange(0, BLOCK)[None, :]
     inside = column < SIZE
     slot = tl.load(row_slots + row)
     values = tl.load(x + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
     before = tl.load(residual + row * residual_row + column, mask=inside, other=0.0).to(tl.float32)
     scales = tl.load(weight + column, mask=inside, other=0.0)
     rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
-    b += tl.load(offsets + slot, mask=slot >= 0, other=0).to(tl.int64) * SIZE
-    values += token_share(
-        h + row * max_rank, b, rank, column, inside, SIZE, h_split, RANKS, BLOCK, SPLITS, PADDED, STAGES
-    )
+    values += tl.load(share + row * SIZE + column, mask=inside & (rank > 0), other=0.0)
     rounded = (values.to(x.dtype.element_ty).to(tl.float32) + before).to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
-    normed = _normed(rounded.to(tl.float32)[None, :], scales[None, :], eps, SIZE, total.dtype.element_ty)
-    tl.store(out + row * SIZE + column[None, :], normed.to(out.dtype.element_ty), mask=inside[None, :])
-
-
-def _lora_shape(size: int, dtype: torch.dtype) -> dict[str, int]:
-    """RANKS rows of B are about 32 KB, and three times as much is on its way to shared memory."""
-    block = max(16, power_of_two(size))
-    ranks = min(16, max(1, 32768 // dtype.itemsize // block))
-    warps = min(16, max(1, block * ranks // 1024))
-    return {"SIZE": size, "BLOCK": block, "RANKS": ranks, "STAGES": 4, "num_warps": warps}
+    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
+    tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
 def _shape(size: int) -> dict[str, int]:
@@ -162,19 +148,18 @@ def add_rms_norm_triton(
 
 
 def add_rms_norm_lora_triton(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: LoraDelta
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, share: LoraShare
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `add_rms_norm_triton` of x with `delta` added: one site, which has all columns of x."""
+    """As `add_rms_norm_triton` of x with `share` added."""
     rows, size = x.shape
     total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
     out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
-    ((site,), h) = delta.sites, delta.values
+    shape = _shape(size)
     assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
     if rows:
         _add_rms_norm_lora_kernel[(rows,)](
-            out, total, x, residual, weight, h, delta.tiles.row_slots, site.offsets, site.ranks, site.b, x.stride(0),
-            residual.stride(0), h.shape[3], h.stride(0), eps, SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]),
-            **_lora_shape(size, site.b.dtype),
+            out, total, x, residual, weight, share.values, share.tiles.row_slots, share.site.ranks, x.stride(0),
+            residual.stride(0), eps, SIZE=size, BLOCK=shape["BLOCK"], num_warps=shape["num_warps"],
         )  # fmt: skip
     return out, total
 
@@ -209,13 +194,12 @@ def kernel_variants() -> Iterator[KernelVariant]:
                 options,
             )
 
-    for dtype, size, splits in (("bf16", 4096, 8), ("bf16", 4096, 14), ("bf16", 8192, 28), ("fp32", 5120, 10)):
-        pointers = dict.fromkeys(("out", "total", "x", "residual", "weight", "b"), f"*{dtype}")
-        pointers |= {"h": "*fp32", "row_slots": "*i32", "eps": "fp32"}
-        constants = {"SPLITS": splits, "PADDED": power_of_two(splits)}
-        constants |= _lora_shape(size, TORCH_DTYPES[dtype])
-        name = f"add_rms_norm with lora size={size} splits={splits} {dtype}"
-        yield kernel_variant(name, _add_rms_norm_lora_kernel, pointers, constants)
+    for dtype, size in (("bf16", 4096), ("bf16", 8192), ("fp32", 5120)):
+        shape = _shape(size)
+        pointers = dict.fromkeys(("out", "total", "x", "residual", "weight"), f"*{dtype}")
+        pointers |= {"share": "*fp32", "row_slots": "*i32", "eps": "fp32"}
+        values = {"SIZE": size, "BLOCK": shape["BLOCK"], "num_warps": shape["num_warps"]}
+        yield kernel_variant(f"add_rms_norm with lora size={size} {dtype}", _add_rms_norm_lora_kernel, pointers, values)
 
 
 def _rms_norm_cpu(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -248,14 +232,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def add_rms_norm(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: LoraDelta | None = None
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, share: LoraShare | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual); no input changes.
+    """x, residual: [T, H]; share: what is still to be added to x. Returns (normed, x + residual); no input changes.
 
     See `add_rms_norm_reference`.
     """
-    if delta is not None:
-        return add_rms_norm_lora_triton(x, residual, weight, eps, delta)
+    if share is not None:
+        return add_rms_norm_lora_triton(x, residual, weight, eps, share)
     if x.device.type == "cuda":
         return add_rms_norm_triton(x, residual, weight, eps)
     op = _add_rms_norm_cpu if x.device.type == "cpu" else add_rms_norm_reference

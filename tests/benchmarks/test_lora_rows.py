@@ -9,7 +9,7 @@ from gpu.lora import Load, lora_rows
 
 LAYER = ((24, (32, 16, 16)), (32, (24,)), (24, (32, 32)), (32, (24,)))
 
-FOLDED = ["lora in rope", "lora, then rope", "lora in the activation", "lora in the residual norm"]
+FOLDED = ["lora in rope", "lora, then rope", "lora in the activation", "lora share in the residual norm"]
 
 
 @pytest.mark.parametrize("load", [Load(2, 1, 8), Load(2, 3, 20)])

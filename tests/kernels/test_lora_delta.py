@@ -17,7 +17,7 @@ from multiflora_kernels.activation import (
     silu_and_mul_reference,
 )
 from multiflora_kernels.lora import LoraSegments
-from multiflora_kernels.lora_delta import LoraDelta, linear_with_lora
+from multiflora_kernels.lora_delta import LoraDelta, LoraShare, linear_with_lora, linear_with_share
 from multiflora_kernels.lora_tiles import fill_table, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference, add_rms_norm_triton
 
@@ -50,6 +50,10 @@ class Product:
 
     def parts(self, segments: LoraSegments) -> tuple[torch.Tensor, LoraDelta | None]:
         return linear_with_lora(self.x, self.weight, self.bias, self.sites, self.columns, segments)
+
+    def share(self, segments: LoraSegments) -> tuple[torch.Tensor, LoraShare | None]:
+        (site,) = self.sites
+        return linear_with_share(self.x, self.weight, self.bias, site, segments)
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -94,9 +98,12 @@ def test_activation_of_which_only_one_half_has_a_site(kernel_device):
 @pytest.mark.parametrize("size", [40, 130])
 def test_residual_norm(kernel_device, dtype, size):
     product = Product(kernel_device, dtype, 600, [size])
-    y, delta = product.parts(static_segments(kernel_device))
+    y, share = product.share(static_segments(kernel_device))
+    assert share is not None
+    # Nobody has written there: neither for rows of the base nor for an adapter without a rank at the site.
+    share.values[[*range(STARTS[0]), 4, *range(STARTS[-1], ROWS)]] = torch.nan
     residual, weight = torch.randn(ROWS, size).to(kernel_device, dtype), torch.rand(size).to(kernel_device, dtype)
-    normed, total = add_rms_norm(y, residual, weight, 1e-5, delta)
+    normed, total = add_rms_norm(y, residual, weight, 1e-5, share)
     plain = add_rms_norm_triton(y, residual, weight, 1e-5)
     for rows in (slice(STARTS[0]), slice(STARTS[-1], None)):
         assert torch.equal(total[rows], plain[1][rows])
@@ -124,6 +131,15 @@ def test_added_by_a_launch_of_its_own_it_is_the_same(kernel_device):
     y, delta = product.parts(static_segments(kernel_device))
     delta.add_to_(y)
     assert_near(y, product.expected)
+
+
+@pytest.mark.parametrize(("is_static", "dora"), [(False, False), (False, True), (True, True)])
+def test_where_no_share_is_left_the_product_is_complete(kernel_device, is_static, dora):
+    device = kernel_device if is_static else torch.device("cpu")
+    product = Product(device, torch.float32, 40, [24], dora=dora)
+    y, share = product.share(static_segments(device) if is_static else LoraSegments.build(STARTS, SLOTS))
+    assert share is None
+    assert_near(y[: STARTS[-1]], product.expected[: STARTS[-1]])
 
 
 @pytest.mark.gpu

@@ -14,8 +14,8 @@ from multiflora_kernels.rope_triton import rope_and_write_kv_triton
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BLOCK_SIZE = 16
 SLOTS = torch.arange(ROWS) * 5 % (4 * BLOCK_SIZE)
-SLOTS[[1, 6, 27, 29]] = -1
-"""Base rows, a row of an adapter's tile, and the rows that fill up a batch."""
+SLOTS[[1, 3, 6, 27, 29]] = -1
+"""Base rows, rows of adapters' tiles of one and of several, and rows that fill up a batch."""
 
 
 class Layer:
@@ -77,10 +77,16 @@ def test_share_is_added_before_heads_turn(kernel_device, dtype, heads, kv_heads,
     y, delta = product.parts(static_segments(kernel_device))
     folded = fold_into_rope(y, delta, size, size)
     assert folded is delta is not None
-    plain = layer.run(rope_and_write_kv_triton, y.clone())
+    plain, added = layer.run(rope_and_write_kv_triton, y.clone()), y.clone()
     values = y[:, (heads + kv_heads) * size :].clone()
     q, keys, vals = layer.run(rope_and_write_kv, y, folded)
     assert torch.equal(y[:, (heads + kv_heads) * size :], values), "what only goes to the cache stays as it was"
+
+    delta.add_to_(added)
+    apart = layer.run(rope_and_write_kv_triton, added)
+    for folded_result, result in zip((q, keys, vals), apart, strict=True):
+        same = (folded_result == result).float().mean()
+        assert same > (0.97 if dtype != torch.float32 else 0), "rounded where the product would have been stored"
 
     expected_q, expected_k, expected_v = layer.expected(product.expected)
     close(q, expected_q)
