@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_engine.client import EngineUnavailable
-from multiflora_engine.protocol import CacheNode, CacheReply, Ready
+from multiflora_engine.protocol import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.warming import warm_prompt
 from multiflora_platform.insight.bodies import WarmPrompt
+from multiflora_platform.insight.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight.errors import NotCached
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import CacheAnswer, CacheRun, CacheText, MissPage, WarmAnswer
@@ -33,12 +34,13 @@ async def get_cache(request: Request) -> Response:
     """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
     services: Services = request.app.state.services
     reply = await _ask(services, "report")
-    stats, ready = services.engine.client.stats, _ready(services)
+    stats, ready = services.engine.client.stats, ready_engine(services)
     names = services.registry.snapshot.names_by_digest
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
     nodes = [
-        _run(node, names.get(node.adapter or ""), owners.get(node.owner, node.owner), per_block) for node in reply.nodes
+        _run(node, names.get(node.adapter or "", ()), owners.get(node.owner, node.owner), per_block)
+        for node in reply.nodes
     ]
     return rendered(
         CacheAnswer(
@@ -80,9 +82,8 @@ async def warm_cache(request: Request, principal: Admin) -> Response:
     if len(ids) >= services.max_model_len:
         raise InvalidRequest(f"The prompt has {len(ids)} tokens; {services.max_model_len - 1} fit.", pointer="/prompt")
     try:
-        cached = await warm_prompt(services, digest, ids, principal)
-    except EngineUnavailable as error:
-        raise Unavailable(f"The engine is not available: {error.message}") from error
+        with reaching_engine():
+            cached = await warm_prompt(services, digest, ids, principal)
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     return rendered(WarmAnswer(cached, len(ids) - cached))
@@ -122,26 +123,19 @@ async def _steer(request: Request, principal: Principal, action: str, hash: str)
 
 
 async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
-    try:
+    with reaching_engine():
         reply = await services.engine.client.cache(action, hash)
-    except EngineUnavailable as error:
-        raise Unavailable(f"The engine is not available: {error.message}") from error
     if reply.error is not None:
         raise NotCached(reply.error)
     return reply
 
 
-def _ready(services: Services) -> Ready:
-    ready = services.engine.client.ready
-    if ready is None:
-        raise Unavailable("The engine is not ready; it is starting or restarting.")
-    return ready
-
-
-def _run(node: CacheNode, name: str | None, owner: str | None, per_block: int) -> CacheRun:
+def _run(node: CacheNode, names: Sequence[str], owner: str | None, per_block: int) -> CacheRun:
     fields: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
+    digest = fields.pop("adapter")
     return CacheRun(
-        **{**fields, "adapter": name, "owner": owner or None},
-        digest=node.adapter,
+        **{**fields, "owner": owner or None},
+        digest=digest,
+        adapters=names,
         bytes=node.blocks * per_block,
     )

@@ -12,11 +12,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
-from multiflora_engine.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.insight.alerts import Finding, adapter_findings, engine_findings, traffic_findings
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
+from multiflora_platform.insight.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight.errors import RequestForgotten
 from multiflora_platform.insight.series import MINUTES, SECONDS
 from multiflora_platform.insight.views import (
@@ -111,20 +111,18 @@ async def get_request(request: Request, id: str) -> Response:
 async def get_slots(request: Request) -> Response:
     """Which adapters are on the device, and the last loads and evictions."""
     services = _services(request)
-    client, ready = services.engine.client, services.engine.client.ready
-    if ready is None:
-        raise Unavailable("The engine is not ready; it is starting or restarting.")
-    try:
+    client, ready = services.engine.client, ready_engine(services)
+    with reaching_engine():
         status, events = await client.status(), await client.slot_history()
-    except EngineUnavailable as error:
-        raise Unavailable(f"The engine is not available: {error.message}") from error
     names = services.registry.snapshot.names_by_digest
     residents = [
-        SlotResident(a.slot, a.digest, names.get(a.digest), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds)
+        SlotResident(a.slot, a.digest, names.get(a.digest, ()), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds)
         for a in status.adapters
         if a.slot is not None
     ]
-    timeline = [SlotMoment(e.at, e.event, e.slot, e.digest, names.get(e.digest), e.seconds, e.bytes) for e in events]
+    timeline = [
+        SlotMoment(e.at, e.event, e.slot, e.digest, names.get(e.digest, ()), e.seconds, e.bytes) for e in events
+    ]
     taken = sum(resident.bytes for resident in residents)
     return rendered(
         SlotsAnswer([ReplicaSlots(status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline)])
@@ -136,9 +134,7 @@ async def ask_capacity(request: Request) -> Response:
     """Whether adapters of these ranks and so much context fit at the same time."""
     body = await read_json(request, CapacityQuestion)
     services = _services(request)
-    ready = services.engine.client.ready
-    if ready is None:
-        raise Unavailable("The engine is not ready; it is starting or restarting.")
+    ready = ready_engine(services)
     return rendered(capacity(services.registry.base, ready, body.ranks, body.context_tokens, body.sequences))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -94,15 +96,14 @@ class RequestPage(msgspec.Struct, frozen=True):
 
 
 class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
-    """Successive cached blocks that were used alike. hash: of the last one. adapter: its name where it has one.
-
-    owner: the tenant, None for admins.
+    """Successive cached blocks that were used alike. hash: of the last one. digest: of the version that
+    computed them, None for the base. adapters: their names that have it. owner: the tenant, None for admins.
     """
 
     hash: str
     parent: str | None
-    adapter: str | None
     digest: str | None
+    adapters: Sequence[str]
     owner: str | None
     tokens: int
     blocks: int
@@ -159,11 +160,11 @@ class MissPage(msgspec.Struct, frozen=True):
 
 
 class SlotResident(msgspec.Struct, frozen=True):
-    """An adapter on the device. name: None when its version is no longer registered."""
+    """A version on the device. names: of the adapters that have it; none when it is no longer registered."""
 
     slot: int
     digest: str
-    name: str | None
+    names: Sequence[str]
     rank: int
     bytes: int
     pinned: bool
@@ -178,7 +179,7 @@ class SlotMoment(msgspec.Struct, frozen=True):
     event: str
     slot: int
     digest: str
-    name: str | None
+    names: Sequence[str]
     seconds: float
     bytes: int
 

@@ -6,7 +6,7 @@ Knows no database: entries are made in catalog.py. A request asks this, never th
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -161,9 +161,13 @@ class Snapshot:
         return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
 
     @cached_property
-    def names_by_digest(self) -> Mapping[str, str]:
-        """An adapter's name by each of its versions' digests."""
-        return {digest: entry.name for entry in self.adapters.values() for digest in entry.digests.values()}
+    def names_by_digest(self) -> Mapping[str, Sequence[str]]:
+        """The adapters that have a version of that digest, in order."""
+        names: dict[str, list[str]] = {}
+        for name in self.sorted_names:
+            for digest in set(self.adapters[name].digests.values()):
+                names.setdefault(digest, []).append(name)
+        return names
 
     @cached_property
     def served(self) -> list[ServedAdapter]:

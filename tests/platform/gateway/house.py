@@ -180,7 +180,7 @@ class FakeRegistry:
 
     @property
     def snapshot(self) -> SimpleNamespace:
-        names = {digest: name for name, digest in self.digests.items()}
+        names = {digest: [name] for name, digest in self.digests.items()}
         return SimpleNamespace(digests=frozenset(self.digests.values()), names_by_digest=names)
 
     @property

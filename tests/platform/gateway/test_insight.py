@@ -112,9 +112,9 @@ async def test_the_cache_as_a_tree_with_names(house: House) -> None:
     )
     await house.http.post(CHAT, json=chat(max_tokens=1))
     cache = await get(house, "cache")
-    assert [(node["adapter"], node["digest"], node["parent"], node["owner"]) for node in cache["nodes"]] == [
-        (None, None, None, "acme"),
-        ("sql", "d" * 64, PARENT, None),
+    assert [(node["adapters"], node["digest"], node["parent"], node["owner"]) for node in cache["nodes"]] == [
+        ([], None, None, "acme"),
+        (["sql"], "d" * 64, PARENT, None),
     ]
     assert cache["blocks"] == 64
     (saving,) = cache["savings"]
@@ -153,8 +153,8 @@ async def test_warming_a_prompt(house: House) -> None:
 async def test_slots_and_what_would_fit(house: House) -> None:
     (replica,) = (await get(house, "slots"))["replicas"]
     assert (replica["slots"], replica["rows"], replica["bytes"]) == (4, 64, 100)
-    assert [(r["slot"], r["name"], r["idle_seconds"]) for r in replica["residents"]] == [(0, "sql", 2.5)]
-    assert [(e["event"], e["name"], e["seconds"]) for e in replica["timeline"]] == [("load", "sql", 0.75)]
+    assert [(r["slot"], r["names"], r["idle_seconds"]) for r in replica["residents"]] == [(0, ["sql"], 2.5)]
+    assert [(e["event"], e["names"], e["seconds"]) for e in replica["timeline"]] == [("load", ["sql"], 0.75)]
     question = {"ranks": [16, 16], "context_tokens": 100, "sequences": 9}
     fits = (await house.http.post("/api/v1/capacity", json=question)).json()
     assert (fits["adapter_bytes"], fits["rows_needed"], fits["blocks_needed"]) == (32 * 24 * 4, 32, 63)

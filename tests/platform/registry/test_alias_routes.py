@@ -238,3 +238,11 @@ def _timed(resolve, clock, rounds=500):
     for _ in range(rounds):
         resolve("a@x", "user")
     return (clock() - start) / rounds
+
+
+async def test_adapters_of_equal_content_share_a_digest(house):
+    for name, seed in (("twin", 1), ("one", 1), ("other", 2)):
+        await house.adapter(name, seed)
+    snapshot = house.registry.snapshot
+    names = {tuple(names) for names in snapshot.names_by_digest.values()}
+    assert names == {("one", "twin"), ("other",)}

@@ -37,6 +37,14 @@ const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", fail
 const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };
 export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
 
+/** Who has a version: names that share its content, its digest when nobody has it any more, or the base model. */
+export function Names({ of, digest, link }) {
+  if (!digest) return html`<span class="muted">base</span>`;
+  if (!of.length) return html`<code title="No longer registered">${digest.slice(0, 12)}</code>`;
+  const first = link ? html`<a href=${href(`/adapters/${of[0]}`)}><b>${of[0]}</b></a>` : of[0];
+  return html`${first}${of.length > 1 && html` <span class="muted small" title=${of.join(", ")}>and ${of.length - 1} of equal content</span>`}`;
+}
+
 /** @param {{of: Array<[string, any, any?]>}} props label, value, small print */
 export const Stats = ({ of, label }) => html`<dl class="stats" aria-label=${label}>
   ${of.map(([name, value, small]) => html`<div key=${name}><dt>${name}</dt><dd>${value} ${small && html`<small>${small}</small>`}</dd></div>`)}

@@ -3,9 +3,8 @@ import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { bytes, count, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
-import { href } from "../lib/router.js";
 import { attempt } from "../lib/toasts.js";
-import { Badge, Card, Meter, PageHeader, Share } from "../components/bits.js";
+import { Badge, Card, Names, PageHeader, Share } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Capacity } from "./slots/capacity.js";
 import { Timeline } from "./slots/timeline.js";
@@ -20,7 +19,7 @@ export default function Slots() {
 function Replica({ replica, onChange }) {
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
-  const parts = [...residents.map((one) => ({ label: one.name ?? one.digest.slice(0, 8), value: one.rank })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
+  const parts = [...residents.map((one) => ({ label: one.names[0] ?? one.digest.slice(0, 8), value: one.rank })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title="On the device" about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
       <div class="body"><${Share} label="Rank rows" parts=${parts} /></div>
       ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<table>
@@ -31,9 +30,10 @@ function Replica({ replica, onChange }) {
 }
 
 function Resident({ one, onChange }) {
-  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${one.name}:${verb}`), done).then(onChange);
-  return html`<tr><td class="number">${one.slot}</td><td>${one.name ? html`<a href=${href(`/adapters/${one.name}`)}><b>${one.name}</b></a>` : html`<code>${one.digest.slice(0, 12)}</code>`} ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
+  const [name] = one.names;
+  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}`), done).then(onChange);
+  return html`<tr><td class="number">${one.slot}</td><td><${Names} of=${one.names} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
     <td class="number">${one.rank}</td><td class="number">${bytes(one.bytes)}</td><td class="number">${count(one.users)}</td><td class="number">${seconds(one.idle_seconds)}</td>
-    <td class="number nowrap">${one.name && html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
-      <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${one.name} has left the device.`)}>Unload</button>`}</td></tr>`;
+    <td class="number nowrap">${name && html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
+      <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${name} has left the device.`)}>Unload</button>`}</td></tr>`;
 }
