@@ -85,7 +85,13 @@ class GrammarMasks:
         compilation = self._waiting[sequence]
         if not compilation.done():
             return False
-        self._readers[sequence] = _Reader(compilation.result().deep_copy())
+        try:
+            matcher = compilation.result()
+        except GrammarError:
+            raise
+        except BaseException as error:  # the library's panics are no Exceptions, and would end the engine
+            raise GrammarError(f"it cannot be compiled: {type(error).__name__}") from None
+        self._readers[sequence] = _Reader(matcher.deep_copy())
         return True
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
@@ -98,7 +104,11 @@ class GrammarMasks:
         """Of sequences that all have a grammar, in their order. Waits for them, prepared or not."""
         self.prepare(sequences)
         assert self._job is not None, "prepare made it"
-        masks = self._job.masks.result()
+        try:
+            masks = self._job.masks.result()
+        except BaseException as error:  # as in is_ready. Who is to blame is found with jobs for fewer sequences.
+            self._job = None
+            raise RuntimeError(f"masks cannot be computed: {type(error).__name__}") from error
         rows = [self._job.places[sequence][0] for sequence in sequences]
         errors = {i: masks.errors[row] for i, row in enumerate(rows) if row in masks.errors}
         return TokenMasks(masks.bits[rows], masks.is_over[rows], errors)

@@ -119,7 +119,8 @@ class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 class EngineFailure(msgspec.Struct, frozen=True):
     """Why a request ended with finish_reason "error". code is stable, e.g. "adapter_unavailable", "adapter_loading",
-    "deadline_exceeded", "engine_dead", "server_overloaded", "internal_error"; message names the cause."""
+    "kv_cache_pinned", "deadline_exceeded", "engine_dead", "server_overloaded", "internal_error"; message names the
+    cause."""
 
     code: str
     message: str

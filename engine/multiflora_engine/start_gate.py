@@ -81,6 +81,10 @@ class StartGate:
         if reason is None:
             return hits
         self._turns.release(sequence)
+        if reason in (Wait.ROOM, Wait.SHARE) and not self._will_have_room(sequence, reason, running):
+            needed = self._config.blocks_for(sequence.num_tokens)
+            held = "Pinned prefixes leave too few KV blocks for this request"
+            raise CannotStart("kv_cache_pinned", f"{held}, which needs {needed}; unpin a prefix or send a shorter one.")
         return reason
 
     def _reason_to_wait(self, sequence: Sequence, hits: list[int], running: Items[Sequence], step: int) -> Wait | None:
@@ -91,6 +95,10 @@ class StartGate:
         if not self._room.fits_share(sequence, hits, running):
             return Wait.SHARE
         return None
+
+    def _will_have_room(self, sequence: Sequence, reason: Wait, running: Items[Sequence]) -> bool:
+        """Whether somebody runs who will give blocks back: what nobody computes with is pinned, and stays."""
+        return any(reason is Wait.ROOM or other.cache_owner == sequence.cache_owner for other in running)
 
     def _has_grammar(self, sequence: Sequence) -> bool:
         """Whether it needs none, or has it compiled. Raises GrammarError."""

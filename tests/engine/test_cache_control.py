@@ -55,6 +55,13 @@ class House:
         self.now += 1
         return delta
 
+    def add(self, name: str, prompt: list[int], **fields: Any) -> TokenDelta:
+        """What it is told before anything is computed for it."""
+        params = SamplingParams(max_tokens=1)
+        self.scheduler.add(GenerateRequest(id=name, prompt_token_ids=prompt, params=params, **fields))
+        (delta,) = self.scheduler.schedule().failures
+        return delta
+
     def ask(self, action: str, hash: str = "") -> CacheReply:
         return self.control.answer(CacheRequest(7, action, hash))
 
@@ -111,6 +118,24 @@ def test_what_is_pinned_survives_a_flood() -> None:
     for number in range(20, 28):
         house.prompt([1000 * number + i for i in range(30)], cache_owner="t")
     assert house.prompt([*SHARED, 1], cache_owner="t").cached_tokens == 0
+
+
+def test_a_request_for_which_pins_leave_no_room_fails_and_holds_up_nobody() -> None:
+    house = House(num_blocks=16)
+    two_prompts(house)
+    assert house.ask("pin", house.nodes()[8].hash).error is None
+    assert house.add("long", list(range(100, 150))).finish_reason == "error"
+    assert house.prompt(list(range(200, 240))).finish_reason == "length", "ten blocks are left"
+
+
+def test_a_tenant_whose_share_is_pinned_is_told_so() -> None:
+    house = House()
+    two_prompts(house)
+    assert house.ask("pin", house.nodes()[8].hash).error is None
+    refused = house.add("long", list(range(100, 120)), cache_owner="t", cache_share=0.25)
+    assert refused.failure is not None
+    assert (refused.failure.code, "unpin" in refused.failure.message) == ("kv_cache_pinned", True)
+    assert house.prompt(list(range(200, 208)), cache_owner="t", cache_share=0.25).finish_reason == "length"
 
 
 def test_pins_leave_half_of_the_cache() -> None:

@@ -189,6 +189,39 @@ def test_a_grammar_that_grows_too_complex_fails_its_request_alone(built: BuiltEn
     jsonschema.validate(json.loads(text(outputs["good", 0])), SCHEMA)
 
 
+class Panic(BaseException):
+    """As the library's own, which are no Exceptions."""
+
+
+def test_a_library_that_panics_fails_the_request_alone(built: BuiltEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_, is_ready = GrammarVocabulary.matcher, GrammarMasks.is_ready
+    fill, poisoned = grammar_masks.fill_next_token_bitmask_par, set()
+
+    def panicking(self: GrammarVocabulary, grammar: str) -> LLMatcher:
+        if grammar == "panic":
+            raise Panic
+        return compile_(self, grammar)
+
+    def noting(self: GrammarMasks, sequence: Sequence) -> bool:
+        if ready := is_ready(self, sequence):
+            poisoned.update({id(self._readers[sequence].matcher)} if sequence.request_id == "poison" else ())
+        return ready
+
+    def filling(executor: Any, matchers: list[tuple[LLMatcher, int]], bits: Any) -> None:
+        if any(id(matcher) in poisoned for matcher, _ in matchers):
+            raise Panic
+        fill(executor, matchers, bits)
+
+    alone = tokens(run(built, request("a"))["a", 0])
+    monkeypatch.setattr(GrammarVocabulary, "matcher", panicking)
+    monkeypatch.setattr(GrammarMasks, "is_ready", noting)
+    monkeypatch.setattr(grammar_masks, "fill_next_token_bitmask_par", filling)
+    outputs = run(built, request("a"), request("panic", "panic"), request("poison", DIGITS), request("b"))
+    assert tokens(outputs["a", 0]) == alone
+    assert outputs["b", 0][-1].finish_reason == "stop"
+    assert [outputs[name, 0][-1].failure.code for name in ("panic", "poison")] == ["invalid_grammar", "internal_error"]
+
+
 def test_others_run_while_a_grammar_compiles(built: BuiltEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     matcher = GrammarVocabulary.matcher

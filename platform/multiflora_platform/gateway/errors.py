@@ -3,7 +3,8 @@
 ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded
            401 invalid_api_key   403 forbidden   404 model_not_found, not_found   413 request_too_large
            429 server_overloaded, rate_limit_exceeded   431 headers_too_large   500 internal_error
-           503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading   504 deadline_exceeded
+           503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned
+           504 deadline_exceeded
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FAILURES = {
     "engine_dead": 503,
     "adapter_unavailable": 503,
     "adapter_loading": 503,
+    "kv_cache_pinned": 503,
     "invalid_request": 400,
     "invalid_grammar": 400,
 }
