@@ -24,12 +24,11 @@ from multiflora_engine.made_up_batch import made_up_batch
 from multiflora_engine.memory_profile import step_bytes
 from multiflora_engine.model_config import ModelConfig
 from multiflora_engine.pooling import num_pooled
-from multiflora_engine.request import PositionLogprobs
 from multiflora_engine.rotary import rotary_tables
-from multiflora_engine.running_step import RunningStep, Samples
+from multiflora_engine.running_step import PromptLogprobs, RunningStep, Samples
 from multiflora_engine.sampler_warm_up import sample_for_nobody
 from multiflora_engine.sequence import Sequence
-from multiflora_engine.staging import Staging
+from multiflora_engine.staging import Readback, Staging
 from multiflora_engine.step import DeviceLost, Scheduled, ScheduledBatch
 from multiflora_engine.token_feedback import TokenFeedback
 from multiflora_engine.weights import ModelWeights
@@ -48,7 +47,7 @@ class Sampler(Protocol):
 
     def launch(self, logits: torch.Tensor, sequences: list[Sequence], lengths: list[int]) -> Samples: ...
 
-    def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]: ...
+    def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> PromptLogprobs: ...
 
 
 class ModelRunner:
@@ -149,7 +148,7 @@ class ModelRunner:
             for entry, count, end in zip(entries, counts, ends, strict=True)
         ]
         pooled = [
-            hidden[end - count : end].float().sum(0) if num_pooled(entry) else None
+            Readback([hidden[end - count : end].float().sum(0)]) if num_pooled(entry) else None
             for entry, count, end in zip(entries, counts, ends, strict=True)
         ]
         sampling = [i for i, entry in enumerate(entries) if entry.samples]
@@ -210,7 +209,7 @@ class ModelRunner:
         self._feedback.keep(sequences, samples.tokens)
         return samples
 
-    def _prompt_logprobs(self, entry: Scheduled, hidden: torch.Tensor) -> list[PositionLogprobs] | None:
+    def _prompt_logprobs(self, entry: Scheduled, hidden: torch.Tensor) -> list[PromptLogprobs] | None:
         """In slices: the logits of a long prompt would take gigabytes."""
         sequence = entry.sequence
         if not sequence.needs_prompt_logprobs:
@@ -218,13 +217,13 @@ class ModelRunner:
         count = _num_prompt_logits(entry)
         next_ids = sequence.prompt_token_ids[entry.start + 1 : entry.start + 1 + count]
         step = max(1, _LOGIT_BYTES // (4 * self._model.vocab_size))
-        result: list[PositionLogprobs] = []
+        result: list[PromptLogprobs] = []
         for first in range(0, count, step):
             rows = hidden[first : min(first + step, count)]
             lora = lora_segments([sequence.adapter_slot], [len(rows)], self._staging)
             ids = next_ids[first : first + step]
             logits = self._decoder.logits(rows, lora)
-            result += self._sampler.prompt_logprobs(logits, ids, sequence.params.prompt_logprobs or 0)
+            result.append(self._sampler.prompt_logprobs(logits, ids, sequence.params.prompt_logprobs or 0))
         return result
 
     def _run_apart(self, slots: list[int | None], tokens: int) -> torch.Tensor:

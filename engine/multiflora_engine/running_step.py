@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from multiflora_engine.request import PositionLogprobs
+from multiflora_engine.staging import Readback
 from multiflora_engine.step import DeviceLost, SampledToken, StepOutput
 
 
@@ -21,27 +22,39 @@ class Samples(Protocol):
     def collect(self) -> list[SampledToken]: ...
 
 
+class PromptLogprobs(Protocol):
+    """Log-probabilities of a stretch of a prompt on their way; see sampler.py."""
+
+    def collect(self) -> list[PositionLogprobs]: ...
+
+
 @dataclass(frozen=True)
 class RunningStep:
     """A batch on the device (the engine's RunningStep). order: place of each output among the batch's entries.
 
-    samples: tokens of the entries at `sampling`. All lists are in slot order.
+    samples: tokens of the entries at `sampling`. prompt_logprobs: in stretches. pooled: one vector each. All lists are
+    in slot order. Everything is on its way to the host: nothing waits for what the device was given since.
     """
 
     order: list[int]
     sampling: list[int]
     samples: Samples | None
-    prompt_logprobs: Items[list[PositionLogprobs] | None]
-    pooled: Items[torch.Tensor | None]
+    prompt_logprobs: Items[Items[PromptLogprobs] | None]
+    pooled: Items[Readback | None]
 
     def collect(self) -> list[StepOutput]:
         try:
             tokens = self.samples.collect() if self.samples is not None else []
-            pooled = [None if vector is None else vector.cpu().numpy() for vector in self.pooled]
+            prompts = [None if parts is None else _joined(parts) for parts in self.prompt_logprobs]
+            pooled = [None if vector is None else vector.wait()[0].numpy() for vector in self.pooled]
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
         sampled = dict(zip(self.sampling, tokens, strict=True))
         outputs: list[StepOutput] = [StepOutput()] * len(self.order)
         for i, place in enumerate(self.order):
-            outputs[place] = StepOutput(sampled.get(i), self.prompt_logprobs[i], pooled[i])
+            outputs[place] = StepOutput(sampled.get(i), prompts[i], pooled[i])
         return outputs
+
+
+def _joined(parts: Items[PromptLogprobs]) -> list[PositionLogprobs]:
+    return [position for part in parts for position in part.collect()]

@@ -88,6 +88,20 @@ class SampledStep:
         ]
 
 
+class PromptLogprobs:
+    """Log-probabilities of a stretch of a prompt, on their way to the host; num_top alternatives for each token."""
+
+    def __init__(self, token_ids: list[int], num_top: int, logprobs: sampling.Logprobs) -> None:
+        self._token_ids = token_ids
+        self._num_top = num_top
+        self._readback = Readback(logprobs)
+
+    def collect(self) -> list[PositionLogprobs]:
+        """Waits until the device has got so far."""
+        counts = [self._num_top] * len(self._token_ids)
+        return _position_logprobs(self._token_ids, sampling.Logprobs(*self._readback.wait()), counts)
+
+
 class Sampler:
     """eos_token_ids: held back by min_tokens unless ignore_eos. seed: of requests that bring none. grammars: of the
     sequences that have one."""
@@ -132,19 +146,21 @@ class Sampler:
         ]
         inputs, failures = self._inputs(rows, sequences)
         if inputs.direct or inputs.edits or inputs.wanted:
-            self._staging = self._staging or Staging(logits.device)
-            inputs = inputs.on_device(self._staging)
+            inputs = inputs.on_device(self._stages(logits))
         tokens = _choose(logits, inputs)
         wanted = _wanted(rows)
         num_top = [rows[i].wish.params.logprobs or 0 for i in wanted]
         logprobs = _logprobs(logits, tokens, inputs.wanted, max(num_top)) if wanted else None
         return SampledStep(tokens, wanted, num_top, logprobs, failures)
 
-    def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> list[PositionLogprobs]:
+    def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> PromptLogprobs:
         """Log-probabilities of prompt tokens: logits[t] of [T, V] predict token_ids[t]. Raw, as for sampled tokens."""
-        places = torch.tensor(token_ids, device=logits.device)
-        logprobs = sampling.logprobs(logits, places, min(num_top, logits.shape[1]))
-        return _position_logprobs(token_ids, logprobs, [num_top] * len(token_ids))
+        places = self._stages(logits).upload_one(np.array(token_ids, dtype=np.int64))
+        return PromptLogprobs(token_ids, num_top, sampling.logprobs(logits, places, min(num_top, logits.shape[1])))
+
+    def _stages(self, logits: Tensor) -> Staging:
+        self._staging = self._staging or Staging(logits.device)
+        return self._staging
 
     def _wish(self, sequence: Sequence) -> Wish:
         wish = self._wishes.get(sequence)

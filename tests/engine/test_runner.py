@@ -26,7 +26,7 @@ from multiflora_engine.request import GenerateRequest, SamplingParams
 from multiflora_engine.runner import ModelRunner
 from multiflora_engine.sampler import Sampler
 from multiflora_engine.sequence import make_sequences
-from multiflora_engine.staging import Staging
+from multiflora_engine.staging import Readback, Staging
 from multiflora_engine.step import Scheduled, ScheduledBatch
 from multiflora_engine.token_feedback import TokenFeedback
 
@@ -191,6 +191,22 @@ def test_prompt_logprobs_of_chunks_and_slices(saved: Any, monkeypatch: pytest.Mo
         assert item.chosen.token_id == tokens[position + 1]
         assert item.chosen.logprob == pytest.approx(float(expected[position, tokens[position + 1]].detach()), abs=2e-3)
         assert [top.token_id for top in item.top] == expected[position].topk(2).indices.tolist()
+
+
+def test_nothing_is_read_back_before_the_step_is_collected(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device would be waited for, and then wait for the next batch."""
+    _, folder, config = saved
+    runner, _ = make_runner(folder, config)
+    waited: list[int] = []
+    wait = Readback.wait
+    monkeypatch.setattr(Readback, "wait", lambda readback: waited.append(1) or wait(readback))
+    entry = scheduled(list(range(40, 50)), 0, 10, [3], prompt_logprobs=1, logprobs=1)
+    step = runner.launch(ScheduledBatch([entry], []))
+    assert not waited
+    (output,) = step.collect()
+    assert len(waited) == 2, "prompt and sampled token"
+    assert output.prompt_logprobs is not None
+    assert len(output.prompt_logprobs) == 9
 
 
 def test_the_last_chunk_of_one_token_predicts_no_prompt_token(saved: Any) -> None:

@@ -254,7 +254,7 @@ def test_logprobs_are_raw_and_follow_each_rows_wish() -> None:
 def test_prompt_logprobs_and_sampled_logprobs_are_the_same_numbers() -> None:
     logits = _logits(1)
     (sampled,) = _sample(_sampler(), logits, [_one(temperature=0.0, logprobs=5)])
-    assert _sampler().prompt_logprobs(logits, [sampled.token_id], 5) == [sampled.logprobs]
+    assert _sampler().prompt_logprobs(logits, [sampled.token_id], 5).collect() == [sampled.logprobs]
 
 
 BAD_VALUES: list[tuple[str, Any]] = [
