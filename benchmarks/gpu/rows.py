@@ -66,7 +66,7 @@ def sampling_rows(
 ) -> Iterator[Row]:
     """Floors: each logit is read once, whatever is done with it."""
     for batch in batches:
-        logits = torch.randn(batch, widths.vocab, device=device) * 3
+        logits = (torch.randn(batch, widths.vocab, device=device) * 3).to(widths.dtype)
         ids = torch.arange(batch, device=device) % widths.vocab
         yield Row("greedy", f"L={batch}", logits.nbytes, 0.0, partial(sampling.greedy, logits))
         logprobs = partial(sampling.logprobs, logits, ids, num_top)

@@ -131,7 +131,8 @@ def long_tile(heads: AttentionHeads, capability: int) -> Tile:
         rows = max(16, power_of_2(heads.group))
         return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=2)
     if heads.head_size <= 128:
-        keys, wide = (64, 128) if capability >= 90 else (32, 64)
+        narrow = 64 if heads.head_size <= 64 else 32
+        keys, wide = (64, 128) if capability >= 90 else (narrow, 64)
         return Tile(128, keys, wide, warps=8, stages=5, min_steps=4, occupancy=1)
     if capability >= 90:
         return Tile(128, keys=32, wide=64, warps=8, stages=3, min_steps=4, occupancy=1)

@@ -347,16 +347,18 @@ def merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
 
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table: head sizes and dtypes that models have, with and without window and soft cap."""
-    for size, dtype, is_windowed, is_capped in (
-        (64, "bf16", False, False),
-        (80, "bf16", False, False),
-        (128, "bf16", False, False),
-        (128, "bf16", True, False),
-        (128, "fp32", False, False),
-        (256, "fp16", True, True),
+    for q_heads, kv_heads, size, dtype, is_windowed, is_capped in (
+        (32, 8, 64, "bf16", False, False),
+        (16, 16, 64, "bf16", True, True),
+        (32, 8, 80, "bf16", False, False),
+        (32, 8, 128, "bf16", False, False),
+        (32, 8, 128, "bf16", True, False),
+        (32, 8, 128, "fp32", False, False),
+        (32, 8, 256, "fp16", True, True),
+        (8, 1, 256, "bf16", False, False),
     ):
-        heads = AttentionHeads(32, 8, size, _TORCH_DTYPES[dtype])
-        name = f"D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
+        heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype])
+        name = f"H={q_heads}/{kv_heads} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
         for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
             for tile, capabilities in _tiles(tile_of, heads):
                 constants = _constants(heads, tile, 16, is_windowed, is_capped)
