@@ -13,7 +13,8 @@ import torch
 
 from gpu.measure import Row
 from multiflora_kernels.attention_cascade import CascadeCosts, cascade_attention_triton, plan_parts, shared_groups
-from multiflora_kernels.attention_plan import AttentionHeads, QueryBounds, plan_work
+from multiflora_kernels.attention_plan import QueryBounds, plan_work
+from multiflora_kernels.attention_tiles import AttentionHeads
 from multiflora_kernels.attention_triton import paged_attention_triton
 
 LLAMA_HEADS = AttentionHeads(q_heads=32, kv_heads=8, head_size=128, dtype=torch.bfloat16)

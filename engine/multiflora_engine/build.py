@@ -25,7 +25,7 @@ from multiflora_engine.grammar import GrammarError, GrammarVocabulary
 from multiflora_engine.grammar_masks import GrammarMasks
 from multiflora_engine.limits import SchedulerConfig
 from multiflora_engine.loader import load_weights
-from multiflora_engine.machine import choose_device, choose_dtype, dtype_name
+from multiflora_engine.machine import choose_device, choose_dtype, dtype_name, use_device
 from multiflora_engine.model_config import ModelConfig, load_model_config
 from multiflora_engine.protocol import Ready
 from multiflora_engine.residency import AdapterResidency
@@ -94,6 +94,7 @@ def assemble_engine(
 ) -> BuiltEngine:
     """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own."""
     device = weights.device
+    use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
     pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)

@@ -19,7 +19,8 @@ from multiflora_engine.weights import LayerWeights, ModelWeights, Projection
 from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention import paged_attention
 from multiflora_kernels.attention_cascade import CascadePlan, plan_cascade
-from multiflora_kernels.attention_plan import AttentionHeads, AttentionPlan, plan_attention
+from multiflora_kernels.attention_plan import AttentionPlan, plan_attention
+from multiflora_kernels.attention_tiles import AttentionHeads
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora_delta import LoraDelta, LoraShare, linear_with_lora, linear_with_share

@@ -64,6 +64,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name if ":" in name else "cuda:0")
 
 
+def use_device(device: torch.device) -> None:
+    """What names no device (streams, events, graphs, launches) means this one from now on, on this thread."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> torch.dtype:
     """ "auto" is float32 on a CPU (bfloat16 is about ten times slower there), elsewhere the checkpoint's own type."""
     if name == "auto":

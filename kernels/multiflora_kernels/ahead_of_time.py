@@ -18,6 +18,7 @@ from pathlib import Path
 from . import (
     activation,
     attention_cascade,
+    attention_merge,
     attention_plan,
     attention_triton,
     lora_launch,
@@ -32,6 +33,7 @@ from .triton_runtime import INTERPRETED, KernelVariant, triton
 OPS = (
     activation,
     attention_cascade,
+    attention_merge,
     attention_plan,
     attention_triton,
     lora_launch,

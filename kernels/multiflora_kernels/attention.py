@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from .attention_cascade import CascadePlan, cascade_attention_triton
-from .attention_plan import AttentionHeads, AttentionPlan, plan_attention
+from .attention_plan import AttentionPlan, plan_attention
+from .attention_tiles import AttentionHeads
 from .attention_triton import paged_attention_triton
 from .native_library import native_function
 

@@ -19,19 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .attention_plan import (
-    AttentionHeads,
-    Tile,
-    WorkList,
-    device_class,
-    has_kernels,
-    long_tile,
-    new_work_list,
-    short_tile,
-    target_items,
-    write_work_list,
-)
-from .attention_triton import merge_constants, run_items, weigh_slots
+from .attention_merge import merge_constants, weigh_slots
+from .attention_plan import WorkList, has_kernels, new_work_list, target_items, write_work_list
+from .attention_tiles import AttentionHeads, Tile, device_class, long_tile, short_tile
+from .attention_triton import run_items
 from .triton_runtime import KernelVariant, jit, tl
 
 _MOST_GROUPS = 16

@@ -1,6 +1,7 @@
-"""Paged attention as two Triton kernels: tiles of queries over ranges of keys, and the merging of split ranges.
+"""Paged attention in Triton: tiles of queries over ranges of keys.
 
-Knows how an item of work is computed; which items there are, `attention_plan` says.
+Knows how an item of work is computed; which items there are, `attention_plan` says, and how split ranges come together,
+`attention_merge`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .attention_plan import AttentionHeads, AttentionPlan, Tile, WorkList, long_tile, power_of_2, short_tile
+from .attention_merge import merge_items
+from .attention_plan import AttentionPlan, WorkList
+from .attention_tiles import AttentionHeads, Tile, long_tile, power_of_2, short_tile
 from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
-
-_MERGED_AT_ONCE = 16
 
 
 @jit
@@ -186,81 +187,6 @@ def _attention_kernel(
         tl.store(partial_lse + place, lse, mask=places < tokens)
 
 
-@jit
-def weigh_slots(
-    acc: tl.tensor,
-    highest: tl.tensor,
-    total: tl.tensor,
-    partial: tl.tensor,
-    partial_lse: tl.tensor,
-    first: tl.tensor,
-    slots: tl.tensor,
-    row: tl.tensor,
-    SLOT_ROWS: tl.constexpr,
-    HEAD_SIZE: tl.constexpr,
-    HEAD_PADDED: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-) -> tl.tensor:
-    """Adds row `row` of the slots first <= s < first + slots, in order, each weighted by its sum (as in _over_keys)."""
-    dims = tl.arange(0, HEAD_PADDED)
-    for start in tl.range(0, slots, AT_ONCE):
-        slot = start + tl.arange(0, AT_ONCE)
-        is_slot = slot < slots
-        rows = (first + slot).to(tl.int64) * SLOT_ROWS + row
-        lse = tl.load(partial_lse + rows, mask=is_slot, other=float("-inf"))
-        inside = is_slot[:, None] & (dims < HEAD_SIZE)[None, :]
-        results = tl.load(partial + rows[:, None] * HEAD_SIZE + dims[None, :], mask=inside, other=0.0)
-        risen = tl.maximum(highest, tl.max(lse, 0))
-        level = tl.where(risen == float("-inf"), 0.0, risen)
-        weights = tl.exp2(lse - level)
-        fade = tl.exp2(highest - level)
-        total = total * fade + tl.sum(weights, 0)
-        acc = acc * fade + tl.sum(weights[:, None] * results, 0)
-        highest = risen
-    return acc, highest, total
-
-
-@jit
-def _merge_kernel(
-    out: tl.tensor,
-    partial: tl.tensor,
-    partial_lse: tl.tensor,
-    merges: tl.tensor,
-    counts: tl.tensor,
-    GROUP: tl.constexpr,
-    KV_HEADS: tl.constexpr,
-    HEAD_SIZE: tl.constexpr,
-    HEAD_PADDED: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-) -> None:
-    """Program (h, m, t): query head h of token t of merge m. Flash-Decoding's second step.
-
-    A merge: first slot, slots, first token, tokens.
-    """
-    q_head = tl.program_id(0)
-    index = tl.program_id(1)
-    place = tl.program_id(2)
-    if index >= tl.load(counts + 1):
-        return
-    merge = merges + index * 4
-    if place >= tl.load(merge + 3):
-        return
-    row = (q_head // GROUP) * BLOCK_M + place * GROUP + q_head % GROUP
-    acc = tl.zeros([HEAD_PADDED], dtype=tl.float32)
-    highest = tl.full([], float("-inf"), dtype=tl.float32)
-    total = tl.full([], 0.0, dtype=tl.float32)
-    acc, highest, total = weigh_slots(
-        acc, highest, total, partial, partial_lse, tl.load(merge), tl.load(merge + 1), row,
-        KV_HEADS * BLOCK_M, HEAD_SIZE, HEAD_PADDED, AT_ONCE,
-    )  # fmt: skip
-    result = acc / tl.where(total != 0.0, total, 1.0)
-    token = (tl.load(merge + 2) + place).to(tl.int64)
-    dims = tl.arange(0, HEAD_PADDED)
-    target = (token * (KV_HEADS * GROUP) + q_head) * HEAD_SIZE
-    tl.store(out + target + dims, result.to(out.dtype.element_ty), mask=dims < HEAD_SIZE)
-
-
 def paged_attention_triton(
     q: torch.Tensor,
     k_cache: torch.Tensor,
@@ -324,27 +250,6 @@ def _constants(
     }
 
 
-def merge_items(out: torch.Tensor, heads: AttentionHeads, work: WorkList) -> None:
-    """The results of split items, merged into out. Deterministic: a row's slots are added in their order."""
-    tile = work.tile
-    grid = (heads.q_heads, work.merges.shape[0], work.most_tokens)
-    _merge_kernel[grid](
-        out, work.partial, work.partial_lse, work.merges, work.counts,
-        num_warps=4, **merge_constants(heads, tile),
-    )  # fmt: skip
-
-
-def merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
-    return {
-        "GROUP": heads.group,
-        "KV_HEADS": heads.kv_heads,
-        "HEAD_SIZE": heads.head_size,
-        "HEAD_PADDED": power_of_2(heads.head_size),
-        "BLOCK_M": tile.rows,
-        "AT_ONCE": _MERGED_AT_ONCE,
-    }
-
-
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table: head sizes and dtypes that models have, with and without window and soft cap."""
     for q_heads, kv_heads, size, dtype, is_windowed, is_capped in (
@@ -363,8 +268,6 @@ def kernel_variants() -> Iterator[KernelVariant]:
             for tile, capabilities in _tiles(tile_of, heads):
                 constants = _constants(heads, tile, 16, is_windowed, is_capped)
                 yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
-    heads = AttentionHeads(32, 8, 128, torch.bfloat16)
-    yield _merge_variant("merge D=128 bf16", "bf16", merge_constants(heads, short_tile(heads, 90)))
 
 
 def _tiles(
@@ -397,15 +300,4 @@ def _attention_variant(
         unaligned=frozenset({"table_stride", "window"}),
         options={"num_warps": tile.warps, "num_stages": tile.stages},
         capabilities=capabilities,
-    )
-
-
-def _merge_variant(name: str, dtype: str, constants: Mapping[str, Any]) -> KernelVariant:
-    return KernelVariant(
-        name,
-        _merge_kernel,
-        {"out": f"*{dtype}", "partial": "*fp32", "partial_lse": "*fp32", "merges": "*i32", "counts": "*i32"}
-        | dict.fromkeys(constants, "constexpr"),
-        constants,
-        options={"num_warps": 4},
     )

@@ -17,7 +17,7 @@ from multiflora_kernels.attention_cascade import (
     plan_parts,
     shared_groups,
 )
-from multiflora_kernels.attention_plan import AttentionHeads
+from multiflora_kernels.attention_tiles import AttentionHeads
 
 FREE = CascadeCosts(reread_rate=1e30, extra_seconds=0.0)
 """Groups cost nothing: every one is taken."""

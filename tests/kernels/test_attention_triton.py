@@ -9,14 +9,8 @@ import torch
 from tests.kernels.attention_cases import Case, loop, make
 
 from multiflora_kernels.attention import paged_attention, paged_attention_reference
-from multiflora_kernels.attention_plan import (
-    AttentionHeads,
-    AttentionPlan,
-    QueryBounds,
-    capability_class,
-    plan_attention,
-    plan_work,
-)
+from multiflora_kernels.attention_plan import AttentionPlan, QueryBounds, plan_attention, plan_work
+from multiflora_kernels.attention_tiles import AttentionHeads, capability_class
 from multiflora_kernels.attention_triton import paged_attention_triton
 
 LENGTHS = [1, 15, 0, 17, 150, 70, 16]
