@@ -4,9 +4,10 @@ Owns the queue, the running set, the block pool and every Sequence. Knows nothin
 Iteration-level scheduling after Orca (Yu et al., OSDI 2022), paging and recomputation after vLLM (Kwon et al., SOSP
 2023), chunked prefill in one token budget after Sarathi-Serve (Agrawal et al., OSDI 2024).
 
-A step: running decodes first, then running prefills, then waiting sequences, each by priority and arrival, until the
-token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only decoding can run
-out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached) and starts over.
+A step: running decodes first, then running prefills, then waiting sequences, each by priority, the owners' turns and
+arrival, until the token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only
+decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached)
+and starts over.
 
 `schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
 go on with a token that only the device knows yet; the others are left out. What an ended sequence was given too much is
@@ -19,6 +20,7 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +32,7 @@ from multiflora_engine.cache_control import CacheControl
 from multiflora_engine.cache_ledger import CacheLedger
 from multiflora_engine.deadlines import Deadlines
 from multiflora_engine.deltas import embedding_delta, failure_delta, token_delta
+from multiflora_engine.fair_turns import FairTurns
 from multiflora_engine.finish import finish_of
 from multiflora_engine.grammar_source import GrammarSource
 from multiflora_engine.limits import QueueFull, SchedulerConfig
@@ -37,7 +40,7 @@ from multiflora_engine.prefix_cache import PrefixCache, root_hash
 from multiflora_engine.protocol import EngineStats
 from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.room import Room
-from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
+from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences, owner_of
 from multiflora_engine.slot_turns import SlotTurns
 from multiflora_engine.start_gate import CannotStart, StartGate, Wait, has_begun
 from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
@@ -94,6 +97,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._deadlines = Deadlines()
+        self._fair = FairTurns()
         self._serial = 0
         self._step = 0
         self._is_scarce = False
@@ -117,10 +121,10 @@ class Scheduler:
         self.config.check(request)
         if request.grammar is not None and self._grammars is None:
             raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
-        if len(self._waiting) >= self.config.max_waiting:
-            raise QueueFull(f"{len(self._waiting)} sequences are waiting")
+        self._check_queue(owner_of(request))
         root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
-        sequences = make_sequences(request, self._serial, root, self._clock())
+        turns = [self._fair.take(request.priority, owner_of(request)) for _ in range(request.params.num_sequences)]
+        sequences = make_sequences(request, self._serial, root, self._clock(), turns)
         hashes = self._cache.new_hashes(sequences[0])
         for sequence in sequences:
             sequence.block_hashes = list(hashes)
@@ -209,6 +213,13 @@ class Scheduler:
             sequence_preemptions=self._preempted.read(),
         )
 
+    def _check_queue(self, owner: str) -> None:
+        """A full queue refuses those who fill it: others may still have their part of it. Raises QueueFull."""
+        if len(self._waiting) >= self.config.max_waiting:
+            owners = Counter(sequence.cache_owner for sequence in self._waiting)
+            if owners[owner] >= self.config.max_waiting // len({*owners, owner}):
+                raise QueueFull(f"{len(self._waiting)} sequences are waiting")
+
     def _schedule_running(self, entries: list[Scheduled]) -> int:
         """Schedules what runs already and returns the budget that is left."""
         budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
@@ -287,6 +298,7 @@ class Scheduler:
         insort(self._running, sequence, key=_ORDER)
         self._cache.announce(sequence)
         if sequence.epoch == 0:
+            self._fair.began(sequence.priority, sequence.cache_owner, sequence.order[1])
             sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
             sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
@@ -369,6 +381,8 @@ class Scheduler:
             self._stop_running(sequence)
         else:
             self._waiting.remove(sequence)
+            if sequence.epoch == 0:
+                self._fair.gave_up(sequence.priority, sequence.cache_owner)
         sequence.status = SequenceStatus.FINISHED
         siblings = self._requests[sequence.request_id]
         siblings.remove(sequence)
@@ -389,7 +403,7 @@ class Scheduler:
             for serial, request_id in self._deadlines.passed(self._clock()):
                 live = self._requests.get(request_id)
                 # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
-                if live and live[0].order[1] < serial:
+                if live and live[0].order[2] < serial:
                     waits = not has_begun(live) and any(sequence.load_since for sequence in live)
                     reason = "the request's deadline passed" + " while it waited for its adapter" * waits
                     deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))

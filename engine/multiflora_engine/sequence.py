@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from array import array
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +28,7 @@ class SequenceStatus(enum.Enum):
 class Sequence:
     """One of the `params.num_sequences` continuations of a request; compared and hashed by identity.
 
-    order: (priority, serial number of arrival), unique; smaller is served first and preempted last.
+    order: (priority, turn, serial number of arrival), unique; smaller is served first and preempted last.
     token_ids: prompt then output, one list that only grows; `output_token_ids` is its tail as a list of its own.
     num_computed_tokens: leading tokens whose KV is in the cache. The KV of position p lies in slot
         `block_table[p // block_size] * block_size + p % block_size`; the table may be longer than what is computed.
@@ -47,7 +48,7 @@ class Sequence:
     request_id: str
     index: int
     params: SamplingParams
-    order: tuple[int, int]
+    order: tuple[int, int, int]
     prompt_token_ids: list[int]
     token_ids: list[int]
     bad_word_ids: list[list[int]]
@@ -117,22 +118,34 @@ class Sequence:
         self.output_token_ids.append(token_id)
 
 
+def owner_of(request: GenerateRequest) -> str:
+    """Whose the request is: its tenant's, or whoever else uses its salt."""
+    return request.cache_owner or request.cache_salt
+
+
 def make_sequences(
-    request: GenerateRequest, first_serial: int, root_hash: bytes, queued_at: float = 0.0
+    request: GenerateRequest,
+    first_serial: int,
+    root_hash: bytes,
+    queued_at: float = 0.0,
+    turns: Items[int] | None = None,
 ) -> list[Sequence]:
-    """The request's sequences, in the order in which they are served; they share the prompt's list."""
+    """The request's sequences, in the order in which they are served; they share the prompt's list.
+
+    turns: one for each, see FairTurns; None for the order of arrival.
+    """
     return [
         Sequence(
             request_id=request.id,
             index=index,
             params=request.params,
-            order=(request.priority, first_serial + index),
+            order=(request.priority, 0 if turns is None else turns[index], first_serial + index),
             prompt_token_ids=request.prompt_token_ids,
             token_ids=list(request.prompt_token_ids),
             bad_word_ids=request.bad_word_ids,
             adapter_digest=request.adapter_digest,
             cache_salt=request.cache_salt,
-            cache_owner=request.cache_owner or request.cache_salt,
+            cache_owner=owner_of(request),
             cache_share=request.cache_share,
             deadline=request.deadline,
             arrival_time=request.arrival_time,

@@ -260,4 +260,4 @@ def test_requests_leave_nothing_behind(folder: Path, make_adapters: MakeAdapters
 
     serve_some()
     counts = [serve_some() for _ in range(3)]
-    assert counts[-1] - counts[0] < 60, "less than one object a request"
+    assert counts[-1] - counts[0] < 120, "less than one object a request; the last one's may still be held"

@@ -139,6 +139,28 @@ def test_priority_then_arrival() -> None:
     assert [next(iter(harness.step()))[0] for _ in range(4)] == ["urgent", "first", "second", "late"]
 
 
+def test_a_flood_of_one_owner_does_not_delay_another() -> None:
+    harness = Harness(max_num_seqs=1)
+    for number in range(4):
+        harness.add(f"flood {number}", 3, cache_owner="noisy", max_tokens=1)
+    assert harness.step() == {("flood 0", 0): 3}
+    for number in range(2):
+        harness.add(f"quiet {number}", 3, cache_owner="quiet", max_tokens=1)
+    started = [next(iter(harness.step()))[0] for _ in range(5)]
+    assert started == ["quiet 0", "flood 1", "quiet 1", "flood 2", "flood 3"]
+
+
+def test_requests_that_their_owner_took_back_do_not_count_against_it() -> None:
+    harness = Harness(max_num_seqs=1)
+    for number in range(9):
+        harness.add(f"taken back {number}", 3, cache_owner="hasty")
+        harness.add(f"other {number}", 3, cache_owner="other", max_tokens=1)
+    for number in range(9):
+        harness.scheduler.abort(f"taken back {number}")
+    harness.add("again", 3, cache_owner="hasty", max_tokens=1)
+    assert [next(iter(harness.step()))[0] for _ in range(2)] == ["other 0", "again"]
+
+
 def test_lack_of_blocks_holds_up_everybody_behind() -> None:
     harness = Harness(num_blocks=8)
     harness.add("a", 15)
@@ -171,6 +193,18 @@ def test_a_full_queue_refuses() -> None:
         harness.add("c", 3)
     harness.step()
     harness.add("c", 3)
+
+
+def test_who_fills_the_queue_is_refused_and_others_still_find_a_place() -> None:
+    harness = Harness(max_waiting=4)
+    for number in range(4):
+        harness.add(f"flood {number}", 3, cache_owner="noisy")
+    with pytest.raises(QueueFull):
+        harness.add("flood 4", 3, cache_owner="noisy")
+    harness.add("quiet 0", 3, cache_owner="quiet")
+    harness.add("quiet 1", 3, cache_owner="quiet")
+    with pytest.raises(QueueFull):
+        harness.add("quiet 2", 3, cache_owner="quiet")
 
 
 def test_refused_requests_leave_no_trace() -> None:

@@ -16,7 +16,7 @@ def make_request(**params: Any) -> GenerateRequest:
 def test_a_request_becomes_its_candidates_in_order() -> None:
     sequences = make_sequences(make_request(n=2, best_of=3), first_serial=7, root_hash=b"root")
     assert [sequence.index for sequence in sequences] == [0, 1, 2]
-    assert [sequence.order for sequence in sequences] == [(-2, 7), (-2, 8), (-2, 9)]
+    assert [sequence.order for sequence in sequences] == [(-2, 0, 7), (-2, 0, 8), (-2, 0, 9)]
     assert {sequence.status for sequence in sequences} == {SequenceStatus.WAITING}
     assert sequences[0].priority == -2
 

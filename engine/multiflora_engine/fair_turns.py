@@ -1,0 +1,45 @@
+"""Whose turn it is among the owners of one priority: a flood of one owner's requests does not delay another's.
+
+Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with sequences as the unit: an owner's next sequence comes
+one turn after its last that waits, or now if none does. Knows neither sequences nor queues.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one owner has waiting in one priority. next: the turn that its next sequence gets at the earliest."""
+
+    waiting: int = 0
+    next: int = 0
+
+
+class FairTurns:
+    """Turns are numbers, of which the smaller is served first. Those of a single owner follow its order of arrival."""
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._lines: dict[tuple[int, str], _Line] = {}
+
+    def take(self, priority: int, owner: str) -> int:
+        """The turn of a sequence that begins to wait; `began` or `gave_up` ends that."""
+        line = self._lines.setdefault((priority, owner), _Line())
+        turn = max(self._now, line.next)
+        line.waiting += 1
+        line.next = turn + 1
+        return turn
+
+    def began(self, priority: int, owner: str, turn: int) -> None:
+        """The sequence has started: who comes only now does not come before it."""
+        self._now = max(self._now, turn)
+        self.gave_up(priority, owner)
+
+    def gave_up(self, priority: int, owner: str) -> None:
+        """A sequence waits no more. What an owner took back does not count against it."""
+        line = self._lines[priority, owner]
+        line.waiting -= 1
+        if not line.waiting:
+            del self._lines[priority, owner]
