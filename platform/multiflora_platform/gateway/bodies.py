@@ -45,7 +45,7 @@ def component_schemas() -> dict[str, Any]:
 
 def _wrong_type(message: str) -> ApiError:
     place = _PLACE.search(message)
-    path = place[1] if place else ""
+    path = place[1].partition("[...]")[0] if place else ""  # msgspec does not tell which key of an object
     reason = message[: place.start()] if place else message
     if missing := _MISSING.match(reason):
         path = f"{path}.{missing[1]}" if path else missing[1]

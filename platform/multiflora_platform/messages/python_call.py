@@ -33,9 +33,10 @@ class PythonCallScanner:
         out = ""
         for at, character in enumerate(text):
             if self.is_done or self.has_failed:
+                self.raw += text[:at]
                 return out, text[at:]
-            self.raw += character
             out += self._read(character)
+        self.raw += text
         return out, ""
 
     def _read(self, character: str) -> str:

@@ -39,9 +39,10 @@ class XmlCallScanner:
         out = ""
         for at, character in enumerate(text):
             if self.is_done or self.has_failed:
+                self.raw += text[:at]
                 return out, text[at:]
-            self.raw += character
             out += self._read_tag(character) if self._value is None else self._read_value(self._value, character)
+        self.raw += text
         return out, ""
 
     def _read_tag(self, character: str) -> str:

@@ -37,6 +37,7 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ["a"] * 1000}, "stop", "invalid_value"),
     ({"stop_token_ids": [10**9]}, "stop_token_ids", "invalid_value"),
     ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"5": None}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"5": 1000}}, "logit_bias", "invalid_value"),
     ({"bad_words": [" "]}, "bad_words", "invalid_value"),
