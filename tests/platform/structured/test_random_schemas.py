@@ -61,7 +61,7 @@ def test_random_weights_call_tools_as_the_model_does(llm: LLM, kind: str, sign: 
     tag = {"format": form.calls([Tool(name, schema) for name, schema in schemas.items()], False)}
     params = [
         SamplingParams(
-            temperature=1.0, seed=seed, max_tokens=3000, structured_outputs=StructuredOutputsParams(structural_tag=tag)
+            temperature=1.0, seed=seed, max_tokens=200, structured_outputs=StructuredOutputsParams(structural_tag=tag)
         )
         for seed in range(COUNT)
     ]
