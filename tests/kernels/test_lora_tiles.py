@@ -56,6 +56,17 @@ def test_every_row_is_in_one_tile(base, counts, padding):
     assert tiles.row_slots.tolist() == expected_owners(starts, slots, starts[-1])
 
 
+@pytest.mark.parametrize("counts", [[1, 17], [17, 17], [1], [17], [1, 1, 33]])
+def test_a_graph_visits_the_tiles_of_the_worst_batch(counts):
+    """Each segment one token into its last tile: no batch of so many tokens and segments has more of them."""
+    starts, slots = np.cumsum([0, *counts]).tolist(), list(range(len(counts)))
+    table = np.zeros(table_entries(starts[-1], len(slots)), np.int32)
+    fill_table(table, starts, slots, starts[-1])
+    used = int((table[: len(table) - starts[-1]].reshape(-1, 4)[:, 2] >= 0).sum())
+    assert used == sum(-(-count // DECODE_TILE) for count in counts)
+    assert static_tiles(torch.from_numpy(table), starts[-1], len(slots)).max_adapter_tiles >= used
+
+
 def test_long_segments_get_large_tiles():
     assert build_tiles([0, 4, 20], [1, 2], torch.from_numpy).tile == DECODE_TILE
     assert build_tiles([0, 4, 512], [1, 2], torch.from_numpy).tile == PREFILL_TILE

@@ -157,6 +157,15 @@ def test_sample_draws_what_the_definition_draws(kernel_device: torch.device, voc
     _assert_same_draws(logits, torch.arange(len(columns[0])) % 9, columns, kernel_device)
 
 
+def test_top_p_keeps_the_token_that_just_belongs_to_it(kernel_device: torch.device) -> None:
+    """What bounds the cut before it is found must not be above it, however little lies between."""
+    logits = torch.tensor([[0.5, 0.4995, 0.0005 - 1e-5, 1e-5]]).log()
+    columns = _columns([(1.0, 4, 0.9998, 0.0, 0.99995), (1.0, 4, 0.999, 0.0, 0.99995)])
+    rows = torch.zeros(2, dtype=torch.int64)
+    found = sample_triton.sample_triton(*(t.to(kernel_device) for t in (logits, rows, *columns)))
+    assert found.tolist() == sampling.sample(logits, rows, *columns).tolist() == [2, 1]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sample_in_all_dtypes(kernel_device: torch.device, dtype: torch.dtype) -> None:
     logits = _logits(4, 300, dtype)
