@@ -76,7 +76,7 @@ def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> Lor
     assert table.dtype == torch.int32, "the kernels read int32"
     assert len(table) >= table_entries(max_tokens, max_segments), "the table is too small for its capacity"
     max_tiles = _capacity(max_tokens, max_segments, DECODE_TILE)
-    max_adapter_tiles = min(max_tokens, max_segments - 1 + max_tokens // DECODE_TILE)
+    max_adapter_tiles = min(max_tokens, max_segments + max_tokens // DECODE_TILE)
     return LoraTiles(table, max_adapter_tiles, max_tiles, DECODE_TILE, is_static=True)
 
 

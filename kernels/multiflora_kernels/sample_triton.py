@@ -223,7 +223,7 @@ def _sample_kernel(
             else:
                 total = _mass(logits, VOCAB, min_p, best, temperature, True, BLOCK)
                 # The margin covers what the order of summation changes.
-                bound = _highest_floor(leaders, weights, 0, top_p * total * (1 - 1e-3), True, BLOCK)
+                bound = _highest_floor(leaders, weights, 0, top_p * total * (1 + 1e-6), True, BLOCK)
             bound = tl.maximum(bound, min_p)
             count = _copy_above(weights, ids, logits, bound, best, temperature, True, VOCAB, BLOCK)
             place = tl.arange(0, BLOCK)
