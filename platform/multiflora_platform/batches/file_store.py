@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
+from multiflora_platform.registry.disk import full_disk_reported
+
 _CHUNK = 1 << 20
 
 
@@ -30,12 +32,12 @@ class FileStore:
         return self._root / file_id
 
     async def add(self, source: Readable) -> tuple[str, int]:
-        """(id, bytes) of a new file, which is on the disk when this returns. Raises OSError."""
+        """(id, bytes) of a new file, which is on the disk when this returns. Raises InsufficientStorage, OSError."""
         file_id = new_id()
         temporary = self._root / f".tmp-{file_id}"
         size = 0
         try:
-            with temporary.open("xb") as file:
+            with full_disk_reported(), temporary.open("xb") as file:
                 os.fchmod(file.fileno(), 0o600)
                 while piece := await source.read(_CHUNK):
                     size += file.write(piece)

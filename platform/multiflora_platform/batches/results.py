@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.registry.disk import full_disk_reported
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -30,18 +32,21 @@ class Results:
             path.chmod(0o600)
 
     def add(self, custom_id: str, response: dict[str, Any]) -> None:
-        """response: status_code, request_id and body. What is no success goes to the error file."""
+        """response: status_code, request_id and body. What is no success goes to the error file.
+
+        Raises InsufficientStorage, and has written nothing then.
+        """
         succeeded = response["status_code"] < 400
+        self._write(self.output if succeeded else self.errors, custom_id, response, None)
         self.completed += succeeded
         self.failed += not succeeded
-        self._write(self.output if succeeded else self.errors, custom_id, response, None)
 
     def expire(self, custom_ids: Iterable[str]) -> None:
         """The requests that the window left no time for."""
         error = {"code": "batch_expired", "message": "The batch's completion window ended before this request ran."}
         for custom_id in custom_ids:
-            self.failed += 1
             self._write(self.errors, custom_id, None, error)
+            self.failed += 1
 
     def sync(self) -> None:
         for file in self._files.values():
@@ -53,4 +58,12 @@ class Results:
 
     def _write(self, path: Path, custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> None:
         line = {"id": f"batch_req_{uuid.uuid4().hex}", "custom_id": custom_id, "response": response, "error": error}
-        self._files[path].write(_encode(line) + b"\n")
+        content, file = _encode(line) + b"\n", self._files[path]
+        before = file.seek(0, os.SEEK_END)
+        try:
+            with full_disk_reported():
+                while content:  # a disk that is nearly full takes a part of it
+                    content = content[file.write(content) :]
+        except BaseException:
+            file.truncate(before)
+            raise

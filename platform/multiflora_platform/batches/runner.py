@@ -21,6 +21,7 @@ from multiflora_platform.batches.file_store import FileStore
 from multiflora_platform.batches.ledger import Ledger
 from multiflora_platform.batches.lines import Line, check_lines, done_ids, read_lines
 from multiflora_platform.batches.results import Results
+from multiflora_platform.registry.errors import InsufficientStorage, Unavailable
 from multiflora_platform.registry.tables import Batch
 
 _log = logging.getLogger(__name__)
@@ -93,9 +94,11 @@ class BatchRunner:
                 self._wake.set()
 
     async def _attempt(self, batch_id: str) -> None:
-        """One batch's trouble ends that batch. Raises only when not even that can be recorded."""
+        """One batch's trouble ends that batch. Raises when not even that can be recorded, and what is no batch's."""
         try:
             await self._work(batch_id)
+        except (InsufficientStorage, Unavailable):
+            raise
         except Exception:
             _log.exception("Batch %s failed", batch_id)
             await self._fail(batch_id, "internal_error", "Something failed inside the server; its log says what.")
@@ -163,7 +166,7 @@ class BatchRunner:
 
         async def one(line: Line) -> None:
             try:
-                results.add(line.custom_id, await self._persist(principal, line))
+                await self._keep(results, line.custom_id, await self._persist(principal, line))
             finally:
                 width.release()
 
@@ -172,6 +175,15 @@ class BatchRunner:
                 if line.custom_id not in results.done:
                     await width.acquire()
                     group.create_task(one(line))
+
+    async def _keep(self, results: Results, custom_id: str, response: dict[str, Any]) -> None:
+        """A full disk is waited out: the answer is not computed again."""
+        while True:
+            try:
+                return results.add(custom_id, response)
+            except InsufficientStorage as error:
+                _log.warning("A batch's answer waits to be written: %s", error.detail)
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _persist(self, principal: Principal, line: Line) -> dict[str, Any]:
         """Until there is an answer: a full queue, a spent limit and an engine that restarts are waited out."""

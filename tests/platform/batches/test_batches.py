@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 from tests.platform.gateway.house import OTHER, TENANT, House
+
+from multiflora_platform.batches import runner
 
 from .conftest import open_desk
 
@@ -220,6 +226,55 @@ async def test_a_file_in_use_stays(house: House) -> None:
     begun = await begin(house, [line("a", prompt="ab")])
     response = await house.http.delete(f"/v1/files/{begun['input_file_id']}")
     assert (response.status_code, response.json()["error"]["code"]) == (409, "file_in_use")
+
+
+async def test_a_full_disk_is_waited_out_and_tears_no_line(
+    house: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runner, "_RETRY_SECONDS", 0.01)
+    free, filled = 1000, asyncio.Event()
+
+    class Disk(io.FileIO):
+        """Takes what there is room for, then nothing."""
+
+        def write(self, data: Any, /) -> int:
+            nonlocal free
+            part = data[:free]
+            if not part:
+                filled.set()
+                raise OSError(errno.ENOSPC, "No space left on device")
+            free -= len(part)
+            return super().write(part)
+
+    opened = Path.open
+
+    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+        return Disk(path, "ab") if mode == "ab" else opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+    begun = await begin(house, [line(f"r{i}", prompt="ab", max_tokens=3) for i in range(9)])
+    await asyncio.wait_for(filled.wait(), 20)
+    await asyncio.sleep(0.05)
+    waiting = (await house.http.get(f"/v1/batches/{begun['id']}")).json()
+    assert (waiting["status"], waiting["request_counts"]["failed"]) == ("in_progress", 0)
+    (output,) = (tmp_path / "files").glob("*-output")
+    written = output.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["response"]["status_code"] for row in written] == [200] * len(written)
+    free = 1 << 20
+    batch = await until(house, begun["id"], *END)
+    assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 9)
+    assert set(await results(house, batch["output_file_id"])) == {f"r{i}" for i in range(9)}
+    assert len(house.engine.requests) == 9, "nothing was computed twice"
+
+
+async def test_an_upload_that_fills_the_disk_is_told_so(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    response = await upload(house, line("a", prompt="ab"))
+    assert response.status_code == 507
+    assert "disk is full" in response.json()["error"]["message"]
 
 
 async def test_trouble_with_one_batch_is_that_batchs(house: House) -> None:
