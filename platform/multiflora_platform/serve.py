@@ -29,6 +29,7 @@ from multiflora_platform.gateway.shadows import Shadows
 from multiflora_platform.gateway.warming import PromptWarmer
 from multiflora_platform.http_server import HttpServer, address, allow_many_connections, listen
 from multiflora_platform.insight.insight import Insight
+from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.loading import LoadingDisplay
 from multiflora_platform.metrics import Metrics
 from multiflora_platform.middleware import access_log
@@ -131,7 +132,8 @@ async def _parts(
         stack.push_async_callback(grammars.close)
         shadows = Shadows(registry, engine)
         stack.push_async_callback(shadows.close)
-        insight = Insight(engine, opened.served.name)
+        bodies = KeptBodies(opened.served.tokenizer.decode) if settings.log_bodies else None
+        insight = Insight(engine, opened.served.name, bodies)
         insight.start()
         stack.push_async_callback(insight.close)
         services = Services(

@@ -98,6 +98,9 @@ class Settings(BaseModel):
     otlp_traces_endpoint: str | None = Field(
         None, description="OTLP collector (HTTP) that traces go to; needs multiflora[otel]"
     )
+    log_bodies: bool = Field(
+        False, description="keep the last requests' prompts and answers in memory, for admins to look at"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
     @field_validator("lora_modules")

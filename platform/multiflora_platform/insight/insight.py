@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from multiflora_platform.gateway.errors import ApiError
 from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.alerts import Alerts
+from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Point, Saving
@@ -27,10 +30,16 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Insight:
-    """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter."""
+    """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter.
 
-    def __init__(self, engine: Engine, base: str, clock: Callable[[], float] = time.time) -> None:
+    bodies: None where prompts and answers are not kept.
+    """
+
+    def __init__(
+        self, engine: Engine, base: str, bodies: KeptBodies | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self.requests = RequestLog()
+        self.bodies = bodies
         self.series = Series()
         self.alerts = Alerts(clock)
         self._engine = engine
@@ -69,9 +78,12 @@ class Insight:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
 
-    def follow_prompt(self, facts: PromptFacts) -> Sequence[Observer]:
-        """What watches one prompt."""
-        return (self.requests.open(facts), _SeriesWatch(self, facts))
+    def follow_prompt(self, facts: PromptFacts, body: msgspec.Struct) -> Sequence[Observer]:
+        """What watches one prompt of a request with this body."""
+        watches: list[Observer] = [self.requests.open(facts), _SeriesWatch(self, facts)]
+        if self.bodies is not None:
+            watches.append(self.bodies.open(facts.id, body))
+        return watches
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""

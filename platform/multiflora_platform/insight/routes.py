@@ -100,11 +100,13 @@ async def list_requests(
 
 @router.get("/requests/{id}", responses=answers(RequestView))
 async def get_request(request: Request, id: str) -> Response:
-    """One prompt, with the stages it went through."""
-    entry = _services(request).insight.requests.find(id)
+    """One prompt, with the stages it went through, and what it said where the server keeps that."""
+    insight = _services(request).insight
+    entry = insight.requests.find(id)
     if entry is None:
         raise RequestForgotten(f"There is no request {id[:80]!r} among the last ones.")
-    return rendered(entry.view())
+    body = None if insight.bodies is None else insight.bodies.find(id)
+    return rendered(msgspec.structs.replace(entry.view(), body=body))
 
 
 @router.get("/slots", responses=answers(SlotsAnswer))

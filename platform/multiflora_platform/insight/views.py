@@ -59,6 +59,13 @@ class Stage(msgspec.Struct, frozen=True):
     end: float
 
 
+class KeptBody(msgspec.Struct, frozen=True):
+    """request: as it was read, with what was left out filled in. answers: their texts so far."""
+
+    request: msgspec.Raw
+    answers: list[str]
+
+
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt. status and code: as answered; None while it runs. miss_reason: see the engine's CacheLedger."""
 
@@ -86,6 +93,7 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float
     miss_reason: str
     timeline: list[Stage]
+    body: KeptBody | None = None
 
 
 class RequestPage(msgspec.Struct, frozen=True):

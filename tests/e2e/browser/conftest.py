@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled demo for the browser's tests, which may change it: each test uses names of its own."""
-    with serving(tmp_path_factory.mktemp("shop"), "--max-num-batched-tokens", "512") as server:
+    with serving(tmp_path_factory.mktemp("shop"), "--max-num-batched-tokens", "512", "--log-bodies") as server:
         yield server
 
 

@@ -101,6 +101,37 @@ def test_a_rejected_version_says_what_to_do(window: Window, adapter_folder: Path
     window.errors = [error for error in window.errors if "422" not in error]
 
 
+def test_a_version_says_where_it_comes_from_and_must_pass_its_evals(
+    window: Window, shop: Server, adapter_folder: Path
+) -> None:
+    page = window.open("/register?name=judged-here")
+    page.get_by_label("Adapter files", exact=True).set_input_files(
+        [adapter_folder / "adapter_config.json", adapter_folder / "adapter_model.safetensors"]
+    )
+    page.get_by_text("Where it comes from").click()
+    page.get_by_label("About this version").fill("Twice the data")
+    page.get_by_label("Training run").fill("run-7")
+    page.get_by_label("Datasets").fill("shop, shop-2")
+    page.get_by_text("Evals", exact=True).click()
+    page.get_by_role("button", name="Add an eval").click()
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text("Say what to ask, or remove this eval.").wait_for()
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_label("Its answer matches").fill("(")
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.locator(".eval .problem").wait_for()
+    page.get_by_label("Its answer matches").fill("")
+    page.get_by_label("Its answer contains").fill("SELECT name, price FROM products")
+    page.get_by_role("button", name="Register", exact=True).click()
+    page.get_by_text("judged-here@1 is ready").wait_for()
+    with shop.http() as http:
+        version = http.get("/api/v1/adapters/judged-here/versions/1").json()
+    assert version["description"] == "Twice the data"
+    assert (version["lineage"]["training_run"], version["lineage"]["datasets"]) == ("run-7", ["shop", "shop-2"])
+    assert [result["passed"] for result in version["evals"]] == [True]
+    window.errors = [error for error in window.errors if "400" not in error]
+
+
 def test_a_tenant_gets_a_key_with_a_quota(window: Window, shop: Server) -> None:
     page = window.open("/tenants")
     page.get_by_role("button", name="New tenant").first.click()

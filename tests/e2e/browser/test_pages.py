@@ -29,6 +29,7 @@ PAGES = {
     "/slots": "Slots and memory",
     "/requests": "Requests",
     "/tenants": "Tenants and keys",
+    "/tenants/seen": "seen",
     "/tenants?tab=keys": "Tenants and keys",
     "/tenants?tab=usage": "Tenants and keys",
     "/audit": "Audit",
@@ -44,6 +45,7 @@ def traffic(shop: Server) -> None:
             text = "Please list the names of all the products that cost more than forty, the dearest first. " * 2
             body = {"model": "pirate", "prompt": f"{text}{i}", "max_tokens": 8}
             assert http.post("/v1/completions", json=body).status_code == 200
+        assert http.post("/api/v1/tenants", json={"name": "seen"}).status_code == 201
 
 
 def serious(window: Window) -> list[Any]:
@@ -59,8 +61,10 @@ def serious(window: Window) -> list[Any]:
 def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_window: Any, shop: Server) -> None:
     window = make_window(shop, bypass_csp=True, reduced_motion="reduce")
     window.sign_in(shop.key)
+    with shop.http() as http:
+        (request, *_) = http.get("/api/v1/requests").json()["items"]
     found: dict[Any, Any] = {}
-    for path, title in PAGES.items():
+    for path, title in {**PAGES, f"/requests/{request['id']}": "Request"}.items():
         page = window.open(path)
         page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
         window.settled()
@@ -85,7 +89,8 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page = window.open("/requests?q=pirate")
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()
     page.get_by_role("heading", name="Prefix cache").wait_for()
-    page.get_by_text("Not kept").wait_for()
+    page.get_by_role("group", name="Body").get_by_text("the products that cost more than forty").wait_for()
+    page.get_by_role("heading", name="Answer").wait_for()
     page = window.open("/cache?tab=misses")
     page.get_by_role("cell", name="first time").first.wait_for()
     page = window.open("/cache")

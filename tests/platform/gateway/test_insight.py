@@ -10,6 +10,7 @@ import pytest
 
 from multiflora_engine.protocol import CacheNode, CacheReply
 from multiflora_engine.request import EngineFailure
+from multiflora_platform.insight.kept_bodies import KeptBodies
 
 from .house import TENANT, House
 
@@ -49,6 +50,21 @@ async def get(house: House, path: str, status: int = 200) -> Any:
 async def test_all_of_it_is_for_admins(house: House, method: str, path: str) -> None:
     tenant = {"Authorization": f"Bearer {TENANT}"}
     assert (await house.http.request(method, f"/api/v1/{path}", headers=tenant, json={})).status_code == 403
+
+
+async def test_bodies_and_answers_are_kept_where_that_is_asked_for(house: House) -> None:
+    await house.http.post(CHAT, json=chat(max_tokens=3))
+    (before,) = (await get(house, "requests"))["items"]
+    assert (await get(house, f"requests/{before['id']}"))["body"] is None
+    house.services.insight.bodies = KeptBodies(lambda ids: f"{len(ids)} tokens", most_bytes=4096)
+    await house.http.post(CHAT, json=chat(max_tokens=3, n=2))
+    newest = (await get(house, "requests"))["items"][0]
+    assert newest["body"] is None
+    body = (await get(house, f"requests/{newest['id']}"))["body"]
+    assert body["request"]["messages"] == [{"role": "user", "content": "Hello there"}]
+    assert body["answers"] == ["3 tokens", "3 tokens"]
+    await house.http.post(CHAT, json=chat(max_tokens=3, user="x" * 4000))
+    assert (await get(house, f"requests/{newest['id']}"))["body"] is None
 
 
 async def test_requests_are_remembered_with_their_stages(house: House) -> None:

@@ -32,13 +32,15 @@ function found(where) {
   return null;
 }
 
+const load = (module) => import(`./pages/${module}.js`);
+
 function Page() {
   const page = found(path.value);
   const [view, setView] = useState(null);
   useEffect(() => {
     let left = false;
     if (page) {
-      import(`./pages/${page.module}.js`).then(
+      load(page.module).then(
         (module) => !left && setView({ module: page.module, Component: module.default }),
         () => !left && setView({ module: page.module, failed: true }),
       );
@@ -67,5 +69,7 @@ function App() {
 }
 
 startRouter();
+// The first page's code comes while the session is asked for; what fails here is told by Page.
+load(found(path.peek())?.module ?? "overview").catch(() => {});
 watchServer();
 render(html`<${App} />`, document.getElementById("app"));

@@ -28,6 +28,10 @@ export function Card({ title, about, actions, children, flush, wide }) {
   </section>`;
 }
 
+/** A card that opens on demand. */
+export const Fold = ({ title, about, open, children }) => html`<details class="card" open=${open}>
+  <summary><h2>${title}</h2><p>${about}</p></summary><div class="body">${children}</div></details>`;
+
 export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 export const Tags = ({ of }) => html`${of.map((tag) => html`<span class="tag" key=${tag}>${tag}</span> `)}`;
 export const Time = ({ at }) => html`<time title=${dateTime(at)} class="nowrap">${ago(at)}</time>`;

@@ -3,6 +3,7 @@ import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { bytes, count, percent, seconds } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
+import { REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
@@ -36,8 +37,6 @@ function Numbers({ cache }) {
     ["Evicted", count(cache.evictions), "blocks, since the start"],
   ]} />`;
 }
-
-const REASONS = { first_seen: "first time", other_adapter: "other adapter", other_tenant: "other tenant", other_salt: "other salt", evicted: "evicted", diverged_at: "differs" };
 
 function Misses() {
   const misses = useResource((signal) => get("/api/v1/cache/misses", { signal }), [], { every: 4 });

@@ -2,9 +2,10 @@
 import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { count, dateTime, percent, seconds } from "../lib/format.js";
+import { REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
-import { Card, Facts, PageHeader, Stats } from "../components/bits.js";
+import { Badge, Card, Facts, PageHeader, Stats } from "../components/bits.js";
 import { Code } from "../components/code.js";
 import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -30,13 +31,16 @@ function Shown({ one }) {
       <${Card} title="What was asked"><${Facts} of=${[
         ["When", dateTime(one.at)], ["Model", one.model],
         one.adapter && ["Adapter", html`<a href=${href(`/adapters/${one.adapter}`)}>${one.adapter}</a>`],
-        one.version && ["Version", `v${one.version}${one.alias ? `, by the alias ${one.alias}` : ""}`],
+        one.version && ["Version", `v${one.version}`],
         ["Tenant", one.tenant ?? "administrator"], ["Call", `${one.path}${one.stream ? ", streamed" : ""}`],
         ["Outcome", html`<${Outcome} of=${one} />`], one.finish_reason && ["Ended because", one.finish_reason],
       ]} /><//>
-      <${Card} title="Prefix cache"><p>${one.miss_reason ?? (one.cached_tokens ? `${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : "Nothing of the prompt was found in the cache.")}</p>
+      <${Card} title="Prefix cache"><p>${one.cached_tokens ? `${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : "Nothing of the prompt was found in the cache."}
+          ${one.miss_reason && html` Why not more: <${Badge}>${REASONS[one.miss_reason]}<//>`}</p>
         <p><a href=${href("/cache?tab=misses")}>All recent misses</a></p><//>
     </div>
-    <${Card} title="Body">${one.body ? html`<${Code} wrap label="Body" text=${JSON.stringify(one.body, null, 2)} />`
-      : html`<${Empty} title="Not kept">The server remembers a request's numbers, not its prompt and answer.<//>`}<//>`;
+    ${one.body
+      ? html`<${Card} title="Body"><${Code} wrap label="Body" text=${JSON.stringify(one.body.request, null, 2)} /><//>
+        ${one.body.answers.map((text, i) => html`<${Card} key=${i} title=${one.body.answers.length > 1 ? `Answer ${i + 1}` : "Answer"}><${Code} wrap label="Answer" text=${text} /><//>`)}`
+      : html`<${Card} title="Body"><${Empty} title="Not kept">The server remembers a request's numbers, not its prompt and answer. Started with <code>--log-bodies</code>, it keeps the last ones for administrators.<//><//>`}`;
 }

@@ -28,7 +28,7 @@ export const Outcome = ({ of }) => html`<${Badge} kind=${failed(of) ? "bad" : "o
 
 function Table({ items, text, shown }) {
   const rows = useMemo(() => items.filter((one) => (shown === "all" || failed(one) === (shown === "failed"))
-    && (!text || [one.model, one.tenant, one.code, one.id, one.path, one.alias].join(" ").toLowerCase().includes(text))), [items, text, shown]);
+    && (!text || [one.model, one.tenant, one.code, one.id, one.path].join(" ").toLowerCase().includes(text))), [items, text, shown]);
   const longest = useMemo(() => Math.max(quantile(rows.slice(0, 200).map((row) => row.total_seconds), 0.9) ?? 0, 0.001), [rows]);
   if (!items.length) return html`<${Empty} title="No requests yet" action=${html`<a class="button" href=${href("/playground")}>Send one from the playground</a>`} />`;
   if (!rows.length) return html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, show: null })}>Show all</button>`} />`;

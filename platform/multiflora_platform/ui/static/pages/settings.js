@@ -50,7 +50,7 @@ function Configuration() {
   const wanted = (item) => (!changedOnly || item.source !== "default") && `${item.name} ${item.description}`.toLowerCase().includes(text.toLowerCase());
   return html`<${Card} title="Settings" wide flush actions=${html`<${Search} label="Search the settings" value=${text} onInput=${setText} />
       <label class="check small"><input type="checkbox" checked=${changedOnly} onChange=${(event) => setChangedOnly(event.target.checked)} />Only what was set</label>`}>
-    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<table><thead><tr><th>Setting</th><th>Value</th><th>From</th><th>Meaning</th></tr></thead>
+    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<table class="stacked"><thead><tr><th>Setting</th><th>Value</th><th>From</th><th>Meaning</th></tr></thead>
       <tbody>${items.filter(wanted).map((item) => html`<tr key=${item.name}><td class="mono">${item.name}</td><td class="mono break">${item.value === "" || item.value === null ? html`<span class="muted">not set</span>` : String(item.value)}</td>
         <td><${Badge} kind=${SOURCES[item.source]?.[0]}>${SOURCES[item.source]?.[1] ?? item.source}<//></td><td class="muted">${item.description}</td></tr>`)}</tbody></table>`
       : html`<${Empty} title="Nothing matches" />`)}<//><//>`;

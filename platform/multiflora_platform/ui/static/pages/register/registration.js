@@ -43,18 +43,19 @@ export async function find(name, signal) {
   return items.find((item) => item.name === name) ?? null;
 }
 
-async function makeAdapter({ name, description, tags }) {
+async function makeAdapter({ name, adapter }) {
   try {
-    await post("/api/v1/adapters", { name, description, tags });
+    await post("/api/v1/adapters", { name, ...adapter });
   } catch (error) {
     if (error.status !== 409) throw error;
   }
 }
 
-async function makeVersion({ files, source, promote }, api, report, signal) {
+async function makeVersion({ files, source, details, promote }, api, report, signal) {
   const path = `${api}/versions${promote ? "?promote=true" : ""}`;
-  if (!files) return post(path, { source }, { signal });
+  if (!files) return post(path, { source, ...details }, { signal });
   const form = new FormData();
+  form.append("metadata", JSON.stringify(details));
   for (const file of files) form.append("files", file, file.name);
   const options = { headers: { Prefer: "respond-async" }, signal, onProgress: (progress) => report({ progress, step: progress < 1 ? "upload" : "validate" }) };
   return (await upload(path, form, options)).body;
