@@ -83,7 +83,9 @@ def source() -> str:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> Operation:
-    parameters = tuple(_parameter(parameter) for parameter in operation.get("parameters", ()))
+    given = (_parameter(parameter) for parameter in operation.get("parameters", ()))
+    # A GET's If-None-Match is for caches: a method always answers what it is asked for.
+    parameters = tuple(one for one in given if (method, one.name) != ("get", "if-none-match"))
     body = (
         operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("title")
     )

@@ -57,9 +57,9 @@ from multiflora_platform.webhooks.bodies import (
 class Client(Transport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
 
-    def create_adapter(self, body: NewAdapter) -> Adapter:
+    def create_adapter(self, body: NewAdapter, *, if_none_match: str | None = None) -> Adapter:
         """Make an adapter; a tenant's key makes it the tenant's own."""
-        return self.call("POST", "/adapters", Adapter, body=body)
+        return self.call("POST", "/adapters", Adapter, headers={"if-none-match": if_none_match}, body=body)
 
     def list_adapters(
         self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
@@ -73,13 +73,13 @@ class Client(Transport):
         """Get adapter."""
         return self.call("GET", f"/adapters/{quoted(name)}", Adapter)
 
-    def change_adapter(self, name: str, body: AdapterPatch) -> Adapter:
+    def change_adapter(self, name: str, body: AdapterPatch, *, if_match: str | None = None) -> Adapter:
         """Description, tags, demo_prompt; null clears."""
-        return self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, body=body)
+        return self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, headers={"if-match": if_match}, body=body)
 
-    def delete_adapter(self, name: str) -> None:
+    def delete_adapter(self, name: str, *, if_match: str | None = None) -> None:
         """The name is a 404 at once and free again; running requests finish."""
-        self.call("DELETE", f"/adapters/{quoted(name)}", None)
+        self.call("DELETE", f"/adapters/{quoted(name)}", None, headers={"if-match": if_match})
 
     def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
         """Bring it into a slot now, rather than at its first request."""
@@ -187,21 +187,36 @@ class Client(Transport):
         """Get version."""
         return self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
 
-    def change_version(self, name: str, number: str, body: VersionPatch) -> Version:
+    def change_version(self, name: str, number: str, body: VersionPatch, *, if_match: str | None = None) -> Version:
         """Description, tags, lineage; the content of a version never changes."""
-        return self.call("PATCH", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, body=body)
+        return self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/versions/{quoted(number)}",
+            Version,
+            headers={"if-match": if_match},
+            body=body,
+        )
 
-    def delete_version(self, name: str, number: str) -> Version:
+    def delete_version(self, name: str, number: str, *, if_match: str | None = None) -> Version:
         """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
-        return self.call("DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+        return self.call(
+            "DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, headers={"if-match": if_match}
+        )
 
-    def restore_version(self, name: str, number: str) -> Version:
+    def restore_version(self, name: str, number: str, *, if_match: str | None = None) -> Version:
         """Undo its deletion."""
-        return self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore", Version)
+        return self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore",
+            Version,
+            headers={"if-match": if_match},
+        )
 
-    def purge_version(self, name: str, number: str) -> None:
+    def purge_version(self, name: str, number: str, *, if_match: str | None = None) -> None:
         """Remove a deleted version for good, and its artifact unless another version has the same content."""
-        self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None)
+        self.call(
+            "POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None, headers={"if-match": if_match}
+        )
 
     def get_validation(self, name: str, number: str) -> ValidationReport:
         """What the checks said, row by row, and what the evals answered."""
@@ -252,13 +267,17 @@ class Client(Transport):
             query={"limit": limit, "page_token": page_token},
         )
 
-    def protect_alias(self, name: str, alias: str) -> Alias:
+    def protect_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """Only admins move or delete it from now on, or delete its adapter."""
-        return self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias)
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias, headers={"if-match": if_match}
+        )
 
-    def unprotect_alias(self, name: str, alias: str) -> Alias:
+    def unprotect_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """Its owner may move it again."""
-        return self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias)
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias, headers={"if-match": if_match}
+        )
 
     def start_rollout(self, name: str, alias: str, body: NewRollout, *, if_match: str | None = None) -> Rollout:
         """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
@@ -353,21 +372,21 @@ class Client(Transport):
         """Who did what, newest first."""
         return self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
 
+    def create_tenant(self, body: NewTenant, *, if_none_match: str | None = None) -> Tenant:
+        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
+        return self.call("POST", "/tenants", Tenant, headers={"if-none-match": if_none_match}, body=body)
+
     def list_tenants(self) -> TenantPage:
         """By name, all of them."""
         return self.call("GET", "/tenants", TenantPage)
-
-    def create_tenant(self, body: NewTenant) -> Tenant:
-        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
-        return self.call("POST", "/tenants", Tenant, body=body)
 
     def get_tenant(self, tenant: str) -> Tenant:
         """Get tenant."""
         return self.call("GET", f"/tenants/{quoted(tenant)}", Tenant)
 
-    def change_tenant(self, tenant: str, body: TenantPatch) -> Tenant:
+    def change_tenant(self, tenant: str, body: TenantPatch, *, if_match: str | None = None) -> Tenant:
         """Holds from the next request on; null lifts a limit."""
-        return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, body=body)
+        return self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
     def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""
@@ -381,13 +400,15 @@ class Client(Transport):
         """Get key."""
         return self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
-    def revoke_key(self, key_id: str) -> None:
+    def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
         """Refused from the next request on; it stays in the list, with `revoked_at`."""
-        self.call("DELETE", f"/keys/{quoted(key_id)}", None)
+        self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
-    def rotate_key(self, key_id: str, body: KeyRotation) -> NewlyMadeKey:
+    def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
         """A new key like the old one, which goes on working for `overlap_seconds`."""
-        return self.call("POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, body=body)
+        return self.call(
+            "POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, headers={"if-match": if_match}, body=body
+        )
 
     def get_usage(
         self,
@@ -428,17 +449,19 @@ class Client(Transport):
         """Get webhook."""
         return self.call("GET", f"/webhooks/{quoted(webhook_id)}", Webhook)
 
-    def change_webhook(self, webhook_id: str, body: WebhookPatch) -> Webhook:
+    def change_webhook(self, webhook_id: str, body: WebhookPatch, *, if_match: str | None = None) -> Webhook:
         """Change webhook."""
-        return self.call("PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, body=body)
+        return self.call("PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, headers={"if-match": if_match}, body=body)
 
-    def delete_webhook(self, webhook_id: str) -> None:
+    def delete_webhook(self, webhook_id: str, *, if_match: str | None = None) -> None:
         """With its deliveries, those on their way included."""
-        self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None)
+        self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None, headers={"if-match": if_match})
 
-    def rotate_webhook(self, webhook_id: str) -> WebhookWithSecret:
+    def rotate_webhook(self, webhook_id: str, *, if_match: str | None = None) -> WebhookWithSecret:
         """A new secret signs from now on."""
-        return self.call("POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret)
+        return self.call(
+            "POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret, headers={"if-match": if_match}
+        )
 
     def test_webhook(self, webhook_id: str) -> Delivery:
         """Sends a `webhook.test` message now, once, and tells what came back."""
@@ -534,9 +557,9 @@ class Client(Transport):
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
 
-    async def create_adapter(self, body: NewAdapter) -> Adapter:
+    async def create_adapter(self, body: NewAdapter, *, if_none_match: str | None = None) -> Adapter:
         """Make an adapter; a tenant's key makes it the tenant's own."""
-        return await self.call("POST", "/adapters", Adapter, body=body)
+        return await self.call("POST", "/adapters", Adapter, headers={"if-none-match": if_none_match}, body=body)
 
     async def list_adapters(
         self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
@@ -550,13 +573,13 @@ class AsyncClient(AsyncTransport):
         """Get adapter."""
         return await self.call("GET", f"/adapters/{quoted(name)}", Adapter)
 
-    async def change_adapter(self, name: str, body: AdapterPatch) -> Adapter:
+    async def change_adapter(self, name: str, body: AdapterPatch, *, if_match: str | None = None) -> Adapter:
         """Description, tags, demo_prompt; null clears."""
-        return await self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, body=body)
+        return await self.call("PATCH", f"/adapters/{quoted(name)}", Adapter, headers={"if-match": if_match}, body=body)
 
-    async def delete_adapter(self, name: str) -> None:
+    async def delete_adapter(self, name: str, *, if_match: str | None = None) -> None:
         """The name is a 404 at once and free again; running requests finish."""
-        await self.call("DELETE", f"/adapters/{quoted(name)}", None)
+        await self.call("DELETE", f"/adapters/{quoted(name)}", None, headers={"if-match": if_match})
 
     async def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
         """Bring it into a slot now, rather than at its first request."""
@@ -664,21 +687,38 @@ class AsyncClient(AsyncTransport):
         """Get version."""
         return await self.call("GET", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
 
-    async def change_version(self, name: str, number: str, body: VersionPatch) -> Version:
+    async def change_version(
+        self, name: str, number: str, body: VersionPatch, *, if_match: str | None = None
+    ) -> Version:
         """Description, tags, lineage; the content of a version never changes."""
-        return await self.call("PATCH", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, body=body)
+        return await self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/versions/{quoted(number)}",
+            Version,
+            headers={"if-match": if_match},
+            body=body,
+        )
 
-    async def delete_version(self, name: str, number: str) -> Version:
+    async def delete_version(self, name: str, number: str, *, if_match: str | None = None) -> Version:
         """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
-        return await self.call("DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version)
+        return await self.call(
+            "DELETE", f"/adapters/{quoted(name)}/versions/{quoted(number)}", Version, headers={"if-match": if_match}
+        )
 
-    async def restore_version(self, name: str, number: str) -> Version:
+    async def restore_version(self, name: str, number: str, *, if_match: str | None = None) -> Version:
         """Undo its deletion."""
-        return await self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore", Version)
+        return await self.call(
+            "POST",
+            f"/adapters/{quoted(name)}/versions/{quoted(number)}:restore",
+            Version,
+            headers={"if-match": if_match},
+        )
 
-    async def purge_version(self, name: str, number: str) -> None:
+    async def purge_version(self, name: str, number: str, *, if_match: str | None = None) -> None:
         """Remove a deleted version for good, and its artifact unless another version has the same content."""
-        await self.call("POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None)
+        await self.call(
+            "POST", f"/adapters/{quoted(name)}/versions/{quoted(number)}:purge", None, headers={"if-match": if_match}
+        )
 
     async def get_validation(self, name: str, number: str) -> ValidationReport:
         """What the checks said, row by row, and what the evals answered."""
@@ -733,13 +773,17 @@ class AsyncClient(AsyncTransport):
             query={"limit": limit, "page_token": page_token},
         )
 
-    async def protect_alias(self, name: str, alias: str) -> Alias:
+    async def protect_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """Only admins move or delete it from now on, or delete its adapter."""
-        return await self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias)
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:protect", Alias, headers={"if-match": if_match}
+        )
 
-    async def unprotect_alias(self, name: str, alias: str) -> Alias:
+    async def unprotect_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
         """Its owner may move it again."""
-        return await self.call("POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias)
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:unprotect", Alias, headers={"if-match": if_match}
+        )
 
     async def start_rollout(self, name: str, alias: str, body: NewRollout, *, if_match: str | None = None) -> Rollout:
         """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
@@ -838,21 +882,21 @@ class AsyncClient(AsyncTransport):
         """Who did what, newest first."""
         return await self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
 
+    async def create_tenant(self, body: NewTenant, *, if_none_match: str | None = None) -> Tenant:
+        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
+        return await self.call("POST", "/tenants", Tenant, headers={"if-none-match": if_none_match}, body=body)
+
     async def list_tenants(self) -> TenantPage:
         """By name, all of them."""
         return await self.call("GET", "/tenants", TenantPage)
-
-    async def create_tenant(self, body: NewTenant) -> Tenant:
-        """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
-        return await self.call("POST", "/tenants", Tenant, body=body)
 
     async def get_tenant(self, tenant: str) -> Tenant:
         """Get tenant."""
         return await self.call("GET", f"/tenants/{quoted(tenant)}", Tenant)
 
-    async def change_tenant(self, tenant: str, body: TenantPatch) -> Tenant:
+    async def change_tenant(self, tenant: str, body: TenantPatch, *, if_match: str | None = None) -> Tenant:
         """Holds from the next request on; null lifts a limit."""
-        return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, body=body)
+        return await self.call("PATCH", f"/tenants/{quoted(tenant)}", Tenant, headers={"if-match": if_match}, body=body)
 
     async def create_key(self, body: NewKey) -> NewlyMadeKey:
         """The answer's `key` is shown this once."""
@@ -866,13 +910,15 @@ class AsyncClient(AsyncTransport):
         """Get key."""
         return await self.call("GET", f"/keys/{quoted(key_id)}", Key)
 
-    async def revoke_key(self, key_id: str) -> None:
+    async def revoke_key(self, key_id: str, *, if_match: str | None = None) -> None:
         """Refused from the next request on; it stays in the list, with `revoked_at`."""
-        await self.call("DELETE", f"/keys/{quoted(key_id)}", None)
+        await self.call("DELETE", f"/keys/{quoted(key_id)}", None, headers={"if-match": if_match})
 
-    async def rotate_key(self, key_id: str, body: KeyRotation) -> NewlyMadeKey:
+    async def rotate_key(self, key_id: str, body: KeyRotation, *, if_match: str | None = None) -> NewlyMadeKey:
         """A new key like the old one, which goes on working for `overlap_seconds`."""
-        return await self.call("POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, body=body)
+        return await self.call(
+            "POST", f"/keys/{quoted(key_id)}:rotate", NewlyMadeKey, headers={"if-match": if_match}, body=body
+        )
 
     async def get_usage(
         self,
@@ -913,17 +959,21 @@ class AsyncClient(AsyncTransport):
         """Get webhook."""
         return await self.call("GET", f"/webhooks/{quoted(webhook_id)}", Webhook)
 
-    async def change_webhook(self, webhook_id: str, body: WebhookPatch) -> Webhook:
+    async def change_webhook(self, webhook_id: str, body: WebhookPatch, *, if_match: str | None = None) -> Webhook:
         """Change webhook."""
-        return await self.call("PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, body=body)
+        return await self.call(
+            "PATCH", f"/webhooks/{quoted(webhook_id)}", Webhook, headers={"if-match": if_match}, body=body
+        )
 
-    async def delete_webhook(self, webhook_id: str) -> None:
+    async def delete_webhook(self, webhook_id: str, *, if_match: str | None = None) -> None:
         """With its deliveries, those on their way included."""
-        await self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None)
+        await self.call("DELETE", f"/webhooks/{quoted(webhook_id)}", None, headers={"if-match": if_match})
 
-    async def rotate_webhook(self, webhook_id: str) -> WebhookWithSecret:
+    async def rotate_webhook(self, webhook_id: str, *, if_match: str | None = None) -> WebhookWithSecret:
         """A new secret signs from now on."""
-        return await self.call("POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret)
+        return await self.call(
+            "POST", f"/webhooks/{quoted(webhook_id)}:rotate", WebhookWithSecret, headers={"if-match": if_match}
+        )
 
     async def test_webhook(self, webhook_id: str) -> Delivery:
         """Sends a `webhook.test` message now, once, and tells what came back."""

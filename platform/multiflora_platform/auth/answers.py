@@ -21,6 +21,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     shared_prefixes: bool
     disabled: bool
     created_at: str
+    etag: str
 
 
 class TenantPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
+    etag: str
 
 
 class NewlyMadeKey(Key, frozen=True, kw_only=True):

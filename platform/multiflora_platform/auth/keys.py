@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 from sqlalchemy import select
 
 from multiflora_platform.auth import answers
@@ -27,11 +27,13 @@ from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound
 from multiflora_platform.registry.names import check_name
+from multiflora_platform.registry.preconditions import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.registry.tables import Event, Key, Tenant
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
 OPEN_PRINCIPAL = Principal("admin", None, "no-auth")
+_STATE = tuple(field for field in answers.Key.__struct_fields__ if field not in ("tenant", "last_used_at", "etag"))
 # What a tenant's key can be narrowed to; the other scopes stand for what its role may not do.
 TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usage:read", "metrics"})
 
@@ -151,14 +153,15 @@ class KeyStore:
 
         return await self._database.write(actor, work)
 
-    async def rotate_key(self, actor: str, key_id: str, overlap_seconds: int) -> answers.NewlyMadeKey:
+    async def rotate_key(
+        self, actor: str, key_id: str, overlap_seconds: int, precondition: Precondition = UNCONDITIONAL
+    ) -> answers.NewlyMadeKey:
         """A new key like the old one, which ends after the overlap. Raises KeyNotFound, InvalidRequest."""
 
         async def work(change: Change) -> answers.NewlyMadeKey:
-            old = await _require(change, key_id)
+            old, tenant = await _require(change, key_id, precondition)
             if old.revoked_at is not None:
                 raise InvalidRequest(f"Key {key_id} is revoked; make a new one.")
-            tenant = await change.session.get(Tenant, old.tenant_id) if old.tenant_id is not None else None
             row = Key(
                 name=old.name,
                 role=old.role,
@@ -169,17 +172,17 @@ class KeyStore:
             )
             end = change.now + timedelta(seconds=overlap_seconds)
             old.expires_at = min(old.expires_at or end, end)
-            made = await self._add(change, row, tenant.name if tenant else None)
+            made = await self._add(change, row, tenant)
             change.record("key.rotated", old.id, key=old.id, by=row.id, until=old.expires_at.isoformat())
             return made
 
         return await self._database.write(actor, work)
 
-    async def revoke_key(self, actor: str, key_id: str) -> None:
+    async def revoke_key(self, actor: str, key_id: str, precondition: Precondition = UNCONDITIONAL) -> None:
         """At once, for every later request. Raises KeyNotFound; revoking again changes nothing."""
 
         async def work(change: Change) -> None:
-            row = await _require(change, key_id)
+            row, _ = await _require(change, key_id, precondition)
             if row.revoked_at is None:
                 row.revoked_at = change.now
                 change.record("key.revoked", key_id, key=key_id)
@@ -195,7 +198,7 @@ class KeyStore:
         if tenant is not None:
             query = query.where(Tenant.name == tenant)
         async with self._database.read() as session:
-            rows = [self._with_last_use(_shown(row, owner)) for row, owner in await session.execute(query)]
+            rows = [_shown(row, owner, self._last_use(row)) for row, owner in await session.execute(query)]
         if key_id is not None and not rows:
             raise _no_key(key_id)
         return rows
@@ -214,12 +217,12 @@ class KeyStore:
         row.created_at = change.now
         change.session.add(row)
         await self._directory.follow(change)
-        return answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant)))
+        return answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant, None)))
 
-    def _with_last_use(self, key: answers.Key) -> answers.Key:
+    def _last_use(self, row: Key) -> datetime | None:
         """As of now; the database learns of it once in a while."""
-        used = self._used.get(key.id)
-        return key if used is None else replace(key, last_used_at=datetime.fromtimestamp(used, UTC).isoformat())
+        used = self._used.get(row.id)
+        return row.last_used_at if used is None else datetime.fromtimestamp(used, UTC)
 
     def _note_use(self, key_id: str) -> None:
         self._used[key_id] = time.time()
@@ -253,18 +256,23 @@ def _check(role: Role, tenant: str | None, scopes: Sequence[Scope] | None, expir
         raise InvalidRequest("expires_at has passed already.", pointer="/expires_at")
 
 
-async def _require(change: Change, key_id: str) -> Key:
+async def _require(change: Change, key_id: str, precondition: Precondition) -> tuple[Key, str | None]:
+    """The key and its tenant's name. Raises KeyNotFound, and what the precondition does."""
     row = await change.session.get(Key, key_id)
     if row is None:
         raise _no_key(key_id)
-    return row
+    tenant = await change.session.get(Tenant, row.tenant_id) if row.tenant_id is not None else None
+    owner = tenant.name if tenant else None
+    precondition.check(f"Key {key_id}", _shown(row, owner, row.last_used_at).etag)
+    return row, owner
 
 
 def _no_key(key_id: str) -> KeyNotFound:
     return KeyNotFound(f"There is no key {key_id[:40]!r}.")
 
 
-def _shown(row: Key, tenant: str | None) -> answers.Key:
-    shown: dict[str, Any] = {field: getattr(row, field) for field in answers.Key.__struct_fields__ if field != "tenant"}
+def _shown(row: Key, tenant: str | None, last_use: datetime | None) -> answers.Key:
+    shown: dict[str, Any] = {"tenant": tenant, **{field: getattr(row, field) for field in _STATE}}
     shown |= {name: moment.isoformat() for name, moment in shown.items() if isinstance(moment, datetime)}
-    return answers.Key(tenant=tenant, **shown)
+    observed: dict[str, Any] = {"last_used_at": last_use.isoformat() if last_use else None}
+    return answers.Key(**shown, **observed, etag=etag_of(shown, observed))

@@ -12,9 +12,9 @@ from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant,
 from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.answers import answers, rendered, resource
 from multiflora_platform.registry.bodies import read_json, schema
-from multiflora_platform.registry.requests import keys_of
+from multiflora_platform.registry.requests import Absent, Unchanged, keys_of
 
 router = APIRouter()
 Admin = Annotated[Principal, Depends(require_admin)]
@@ -23,11 +23,11 @@ Admin = Annotated[Principal, Depends(require_admin)]
 @router.post(
     "/tenants", tags=["tenants"], status_code=201, openapi_extra=schema(NewTenant), responses=answers(Tenant, 201)
 )
-async def create_tenant(request: Request, principal: Admin) -> Response:
+async def create_tenant(request: Request, principal: Admin, expected: Absent) -> Response:
     """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
     body = await read_json(request, NewTenant)
-    made = await keys_of(request).tenants.create(principal.actor, body.name, **body.fields)
-    return rendered(made, 201, {"Location": f"/api/v1/tenants/{made.name}"})
+    made = await keys_of(request).tenants.create(principal.actor, body.name, expected, **body.fields)
+    return resource(request, made, 201, {"Location": f"/api/v1/tenants/{made.name}"})
 
 
 @router.get("/tenants", tags=["tenants"], responses=answers(TenantPage))
@@ -38,14 +38,15 @@ async def list_tenants(request: Request, principal: Admin) -> Response:
 
 @router.get("/tenants/{tenant}", tags=["tenants"], responses=answers(Tenant))
 async def get_tenant(request: Request, principal: Admin, tenant: str) -> Response:
-    return rendered(await keys_of(request).tenants.one(tenant))
+    return resource(request, await keys_of(request).tenants.one(tenant))
 
 
 @router.patch("/tenants/{tenant}", tags=["tenants"], openapi_extra=schema(TenantPatch), responses=answers(Tenant))
-async def change_tenant(request: Request, principal: Admin, tenant: str) -> Response:
+async def change_tenant(request: Request, principal: Admin, tenant: str, expected: Unchanged) -> Response:
     """Holds from the next request on; null lifts a limit."""
     body = await read_json(request, TenantPatch)
-    return rendered(await keys_of(request).tenants.amend(principal.actor, tenant, **body.fields))
+    changed = await keys_of(request).tenants.amend(principal.actor, tenant, expected, **body.fields)
+    return resource(request, changed)
 
 
 @router.post(
@@ -62,7 +63,7 @@ async def create_key(request: Request, principal: Admin) -> Response:
         scopes=body.scopes,
         expires_at=body.expires_at,
     )
-    return _made(made)
+    return _made(request, made)
 
 
 @router.get("/keys", tags=["keys"], responses=answers(KeyPage))
@@ -73,7 +74,7 @@ async def list_keys(request: Request, principal: Admin, tenant: str | None = Non
 
 @router.get("/keys/{key_id}", tags=["keys"], responses=answers(Key))
 async def get_key(request: Request, principal: Admin, key_id: str) -> Response:
-    return rendered((await keys_of(request).keys(key_id))[0])
+    return resource(request, (await keys_of(request).keys(key_id))[0])
 
 
 @router.post(
@@ -83,18 +84,18 @@ async def get_key(request: Request, principal: Admin, key_id: str) -> Response:
     openapi_extra=schema(KeyRotation),
     responses=answers(NewlyMadeKey, 201),
 )
-async def rotate_key(request: Request, principal: Admin, key_id: str) -> Response:
+async def rotate_key(request: Request, principal: Admin, key_id: str, expected: Unchanged) -> Response:
     """A new key like the old one, which goes on working for `overlap_seconds`."""
     body = await read_json(request, KeyRotation)
-    return _made(await keys_of(request).rotate_key(principal.actor, key_id, body.overlap_seconds))
+    return _made(request, await keys_of(request).rotate_key(principal.actor, key_id, body.overlap_seconds, expected))
 
 
 @router.delete("/keys/{key_id}", tags=["keys"], status_code=204)
-async def revoke_key(request: Request, principal: Admin, key_id: str) -> Response:
+async def revoke_key(request: Request, principal: Admin, key_id: str, expected: Unchanged) -> Response:
     """Refused from the next request on; it stays in the list, with `revoked_at`."""
-    await keys_of(request).revoke_key(principal.actor, key_id)
+    await keys_of(request).revoke_key(principal.actor, key_id, expected)
     return Response(status_code=204)
 
 
-def _made(key: NewlyMadeKey) -> Response:
-    return rendered(key, 201, {"Location": f"/api/v1/keys/{key.id}", "Cache-Control": "no-store"})
+def _made(request: Request, key: NewlyMadeKey) -> Response:
+    return resource(request, key, 201, {"Location": f"/api/v1/keys/{key.id}", "Cache-Control": "no-store"})

@@ -13,9 +13,10 @@ from multiflora_platform.auth.policies import Policy
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import TenantExists, TenantNotFound
 from multiflora_platform.registry.names import check_name
+from multiflora_platform.registry.preconditions import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.registry.tables import Tenant
 
-_SHOWN = tuple(field for field in answers.Tenant.__struct_fields__ if field != "created_at")
+_SHOWN = tuple(field for field in answers.Tenant.__struct_fields__ if field not in ("created_at", "etag"))
 
 
 class Tenants:
@@ -23,12 +24,16 @@ class Tenants:
         self._database = database
         self._directory = directory
 
-    async def create(self, actor: str, name: str, **fields: Any) -> answers.Tenant:
+    async def create(
+        self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
+    ) -> answers.Tenant:
         """fields: of bodies.NewTenant. Raises InvalidRequest, TenantExists."""
         check_name(name)
 
         async def work(change: Change) -> answers.Tenant:
-            if await change.session.scalar(select(Tenant).where(Tenant.name == name)) is not None:
+            existing = await change.session.scalar(select(Tenant).where(Tenant.name == name))
+            if existing is not None:
+                precondition.check(f"Tenant {name!r}", _shown(existing).etag)
                 raise TenantExists(f"A tenant named {name!r} exists.", pointer="/name")
             row = Tenant(name=name, created_at=change.now, **fields)
             change.session.add(row)
@@ -38,11 +43,14 @@ class Tenants:
 
         return await self._database.write(actor, work)
 
-    async def amend(self, actor: str, name: str, **fields: Any) -> answers.Tenant:
+    async def amend(
+        self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
+    ) -> answers.Tenant:
         """fields: of bodies.TenantPatch, those to change; they hold from the next request on. Raises TenantNotFound."""
 
         async def work(change: Change) -> answers.Tenant:
             row = await require_tenant(change, name)
+            precondition.check(f"Tenant {name!r}", _shown(row).etag)
             for field, value in fields.items():
                 setattr(row, field, value)
             change.record("tenant.updated", name, tenant=name, **fields)
@@ -81,4 +89,5 @@ async def require_tenant(change: Change, name: str) -> Tenant:
 
 
 def _shown(row: Tenant) -> answers.Tenant:
-    return answers.Tenant(created_at=row.created_at.isoformat(), **{field: getattr(row, field) for field in _SHOWN})
+    shown = {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in _SHOWN}}
+    return answers.Tenant(**shown, etag=etag_of(shown))

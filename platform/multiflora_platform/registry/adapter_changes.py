@@ -11,7 +11,9 @@ from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import AdapterExists
 from multiflora_platform.registry.job_changes import cancel_all
 from multiflora_platform.registry.job_runner import JobRunner
+from multiflora_platform.registry.listing import adapter_view
 from multiflora_platform.registry.live import Live
+from multiflora_platform.registry.preconditions import UNCONDITIONAL, Precondition
 from multiflora_platform.registry.snapshot import AdapterEntry
 from multiflora_platform.registry.staging import Scratch
 
@@ -35,30 +37,42 @@ class AdapterChanges:
         self._scratch = scratch
         self._reserved = frozenset(reserved_names)
 
-    async def create(self, name: str, fields: AdapterFields, actor: str, owner: str | None = None) -> AdapterEntry:
+    async def create(
+        self,
+        name: str,
+        fields: AdapterFields,
+        actor: str,
+        owner: str | None = None,
+        precondition: Precondition = UNCONDITIONAL,
+    ) -> AdapterEntry:
         """Raises InvalidRequest, AdapterExists. owner: the tenant that may change it besides admins."""
         if name in self._reserved:
             raise AdapterExists(f"{name!r} is the base model's name; choose another.", pointer="/name")
 
         async def work(change: Change) -> None:
+            await self._check(change, name, precondition)
             await catalog.create(change, name, fields, owner)
             await self._live.touch(change, name)
 
         await self._database.write(actor, work)
         return self._live.adapter(name)
 
-    async def amend(self, name: str, fields: AdapterFields, actor: str) -> AdapterEntry:
+    async def amend(
+        self, name: str, fields: AdapterFields, actor: str, precondition: Precondition = UNCONDITIONAL
+    ) -> AdapterEntry:
         async def work(change: Change) -> None:
+            await self._check(change, name, precondition)
             await catalog.amend(change, name, fields)
             await self._live.touch(change, name)
 
         await self._database.write(actor, work)
         return self._live.adapter(name)
 
-    async def remove(self, name: str, actor: str) -> None:
+    async def remove(self, name: str, actor: str, precondition: Precondition = UNCONDITIONAL) -> None:
         """The name is a 404 and free again; artifacts that nobody else names go when their last request ends."""
 
         async def work(change: Change) -> tuple[list[str], list[str]]:
+            await self._check(change, name, precondition)
             ended = await cancel_all(change, await catalog.require(change.session, name))
             digests = await catalog.remove(change, name)
             self._live.drop(change, name)
@@ -70,3 +84,9 @@ class AdapterChanges:
             await self._scratch.remove(job_id)
         for digest in digests:
             self._artifacts.collect_soon(digest)
+
+    async def _check(self, change: Change, name: str, precondition: Precondition) -> None:
+        """Against the adapter as the database has it, which another process may have changed."""
+        if precondition != UNCONDITIONAL:
+            entries = await self._live.load(change.session, name)
+            precondition.check(f"Adapter {name!r}", *(adapter_view(entry)["etag"] for entry in entries))

@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers
+from multiflora_platform.registry.answers import answers, resource
 from multiflora_platform.registry.bodies import AdapterPatch, CommandTarget, NewAdapter, read_json, schema
 from multiflora_platform.registry.listing import adapter_view, page
-from multiflora_platform.registry.requests import changeable, deletable, readable, registry_of, version_number
+from multiflora_platform.registry.requests import (
+    Absent,
+    Unchanged,
+    changeable,
+    deletable,
+    readable,
+    registry_of,
+    version_number,
+)
 from multiflora_platform.registry.views import Adapter, AdapterPage, CommandDone
 
 router = APIRouter(tags=["adapters"])
@@ -24,11 +32,16 @@ Admin = Annotated[Principal, Depends(require_admin)]
 @router.post(
     "/adapters", status_code=201, openapi_extra=schema(NewAdapter), responses=answers(Adapter, 201), response_model=None
 )
-async def create_adapter(request: Request, principal: AnyKey) -> Response:
-    """Make an adapter; a tenant's key makes it the tenant's own."""
+async def create_adapter(request: Request, principal: AnyKey, expected: Absent) -> Response:
+    """Make an adapter; a tenant's key makes it the tenant's own.
+
+    409 when the name is taken, 412 with `If-None-Match: *`.
+    """
     body = await read_json(request, NewAdapter)
-    entry = await registry_of(request).adapters.create(body.name, body.fields, principal.actor, principal.tenant)
-    return JSONResponse(adapter_view(entry), 201, headers={"Location": f"/api/v1/adapters/{entry.name}"})
+    entry = await registry_of(request).adapters.create(
+        body.name, body.fields, principal.actor, principal.tenant, expected
+    )
+    return resource(request, adapter_view(entry), 201, {"Location": f"/api/v1/adapters/{entry.name}"})
 
 
 @router.get("/adapters", responses=answers(AdapterPage), response_model=None)
@@ -46,23 +59,24 @@ async def list_adapters(
 
 
 @router.get("/adapters/{name}", responses=answers(Adapter), response_model=None)
-async def get_adapter(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
-    return adapter_view(readable(request, principal, name))
+async def get_adapter(request: Request, principal: AnyKey, name: str) -> Response:
+    return resource(request, adapter_view(readable(request, principal, name)))
 
 
 @router.patch("/adapters/{name}", openapi_extra=schema(AdapterPatch), responses=answers(Adapter), response_model=None)
-async def change_adapter(request: Request, principal: AnyKey, name: str) -> dict[str, Any]:
+async def change_adapter(request: Request, principal: AnyKey, name: str, expected: Unchanged) -> Response:
     """Description, tags, demo_prompt; null clears."""
     changeable(request, principal, name)
     fields = (await read_json(request, AdapterPatch)).fields
-    return adapter_view(await registry_of(request).adapters.amend(name, fields, principal.actor))
+    entry = await registry_of(request).adapters.amend(name, fields, principal.actor, expected)
+    return resource(request, adapter_view(entry))
 
 
 @router.delete("/adapters/{name}", status_code=204)
-async def delete_adapter(request: Request, principal: AnyKey, name: str) -> Response:
+async def delete_adapter(request: Request, principal: AnyKey, name: str, expected: Unchanged) -> Response:
     """The name is a 404 at once and free again; running requests finish."""
     deletable(request, principal, name)
-    await registry_of(request).adapters.remove(name, principal.actor)
+    await registry_of(request).adapters.remove(name, principal.actor, expected)
     return Response(status_code=204)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_platform.registry import aliases
-from multiflora_platform.registry.aliases import Precondition
+from multiflora_platform.registry.aliases import MovePrecondition
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.views import AliasMoveView
@@ -22,7 +22,7 @@ class AliasChanges:
         self._warm_up = warm_up
 
     async def put(
-        self, name: str, alias: str, target: Mapping[str, Any], precondition: Precondition, actor: str
+        self, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition, actor: str
     ) -> bool:
         """True when the alias was made by this. New versions are warm before they get traffic.
 
@@ -37,12 +37,12 @@ class AliasChanges:
 
         return await self._database.write(actor, work)
 
-    async def protect(self, name: str, alias: str, actor: str) -> None:
+    async def protect(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
         """From now on only admins move or delete it."""
-        await self._set_protected(name, alias, True, actor)
+        await self._set_protected(name, alias, True, precondition, actor)
 
-    async def unprotect(self, name: str, alias: str, actor: str) -> None:
-        await self._set_protected(name, alias, False, actor)
+    async def unprotect(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
+        await self._set_protected(name, alias, False, precondition, actor)
 
     async def history(self, name: str, alias: str, before: int, limit: int) -> list[AliasMoveView]:
         """Moves with ids below `before`, newest first; also of an alias that was deleted."""
@@ -53,21 +53,23 @@ class AliasChanges:
             AliasMoveView(id=move.id, target=move.target, actor=move.actor, at=move.at.isoformat()) for move in moves
         ]
 
-    async def _set_protected(self, name: str, alias: str, protected: bool, actor: str) -> None:
+    async def _set_protected(
+        self, name: str, alias: str, protected: bool, precondition: MovePrecondition, actor: str
+    ) -> None:
         async def work(change: Change) -> None:
-            await aliases.set_protected(change, name, alias, protected)
+            await aliases.set_protected(change, name, alias, protected, precondition)
             await self._live.touch(change, name)
 
         await self._database.write(actor, work)
 
-    async def remove(self, name: str, alias: str, precondition: Precondition, actor: str) -> None:
+    async def remove(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
         async def work(change: Change) -> None:
             await aliases.remove(change, name, alias, precondition)
             await self._live.touch(change, name)
 
         await self._database.write(actor, work)
 
-    async def roll_back(self, name: str, alias: str, precondition: Precondition, actor: str) -> None:
+    async def roll_back(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
         async def work(change: Change) -> None:
             await aliases.roll_back(change, name, alias, precondition)
             await self._live.touch(change, name)

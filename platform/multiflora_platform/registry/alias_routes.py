@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.aliases import Precondition
-from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.aliases import MovePrecondition
+from multiflora_platform.registry.answers import answers, rendered, resource
 from multiflora_platform.registry.bodies import AliasTarget, read_json, schema
 from multiflora_platform.registry.errors import AliasNotFound
 from multiflora_platform.registry.listing import LAST_ID, alias_view, encode_token, row_id
@@ -54,7 +54,7 @@ async def put_alias(
     """201 when it is new; moving one needs If-Match (428 without, 412 when stale)."""
     changeable(request, principal, name)
     target = (await read_json(request, AliasTarget)).target
-    precondition = Precondition(if_match, if_none_match, may_move_protected=principal.is_admin)
+    precondition = MovePrecondition(if_match, if_none_match, required=True, may_move_protected=principal.is_admin)
     created = await registry_of(request).aliases.put(name, alias, target, precondition, principal.actor)
     return _shown(request, name, alias, 201 if created else 200)
 
@@ -65,7 +65,7 @@ async def delete_alias(
 ) -> Response:
     """Without `default`, `model=name` is a 404."""
     changeable(request, principal, name)
-    precondition = Precondition(if_match, may_move_protected=principal.is_admin)
+    precondition = MovePrecondition(if_match, required=True, may_move_protected=principal.is_admin)
     await registry_of(request).aliases.remove(name, alias, precondition, principal.actor)
     return Response(status_code=204)
 
@@ -76,7 +76,7 @@ async def roll_back_alias(
 ) -> Response:
     """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
     changeable(request, principal, name)
-    precondition = Precondition(if_match, required=False, may_move_protected=principal.is_admin)
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     await registry_of(request).aliases.roll_back(name, alias, precondition, principal.actor)
     return _shown(request, name, alias, 200)
 
@@ -99,16 +99,20 @@ async def get_alias_history(
 
 
 @router.post("/adapters/{name}/aliases/{alias}:protect", responses=answers(Alias), response_model=None)
-async def protect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
+async def protect_alias(
+    request: Request, principal: Admin, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
     """Only admins move or delete it from now on, or delete its adapter."""
-    await registry_of(request).aliases.protect(name, alias, principal.actor)
+    await registry_of(request).aliases.protect(name, alias, MovePrecondition(if_match), principal.actor)
     return _shown(request, name, alias, 200)
 
 
 @router.post("/adapters/{name}/aliases/{alias}:unprotect", responses=answers(Alias), response_model=None)
-async def unprotect_alias(request: Request, principal: Admin, name: str, alias: str) -> Response:
+async def unprotect_alias(
+    request: Request, principal: Admin, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
     """Its owner may move it again."""
-    await registry_of(request).aliases.unprotect(name, alias, principal.actor)
+    await registry_of(request).aliases.unprotect(name, alias, MovePrecondition(if_match), principal.actor)
     return _shown(request, name, alias, 200)
 
 
@@ -116,4 +120,4 @@ def _shown(request: Request, name: str, alias: str, status: int) -> Response:
     entry = registry_of(request).adapter(name).aliases.get(alias)
     if entry is None:
         raise AliasNotFound(f"Adapter {name!r} has no alias {alias[:80]!r}.")
-    return JSONResponse(alias_view(name, entry), status, headers={"ETag": entry.etag})
+    return resource(request, alias_view(name, entry), status)

@@ -16,57 +16,32 @@ from multiflora_platform.registry.errors import (
     AliasProtected,
     InvalidRequest,
     NothingToRollBack,
-    PreconditionFailed,
-    PreconditionRequired,
     VersionNotFound,
     VersionNotReady,
 )
 from multiflora_platform.registry.names import check_alias
-from multiflora_platform.registry.snapshot import DEFAULT
+from multiflora_platform.registry.preconditions import Precondition
+from multiflora_platform.registry.snapshot import DEFAULT, alias_etag
 from multiflora_platform.registry.split import lay_out
 from multiflora_platform.registry.superseding import supersede_rollouts
 from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter, Alias, AliasMove, Version
 
 
 @dataclass(frozen=True)
-class Precondition:
-    """The If-Match and If-None-Match headers as they came. `required`: a change without If-Match is refused (428).
+class MovePrecondition(Precondition):
+    """may_move_protected: who asks is an admin, or nobody in particular."""
 
-    may_move_protected: who asks is an admin, or nobody in particular.
-    """
-
-    if_match: str | None = None
-    if_none_match: str | None = None
-    required: bool = True
     may_move_protected: bool = True
 
-    def check(self, alias: str, revision: int | None, protected: bool) -> None:
-        """revision: the present one; None without such an alias.
+    def check_alias(self, alias: str, row: Alias | None, *etags: str) -> None:
+        """row: None without such an alias. etags: of what else If-Match may name.
 
         Raises AliasProtected, PreconditionFailed, PreconditionRequired.
         """
-        if protected and not self.may_move_protected:
+        if row is not None and row.protected and not self.may_move_protected:
             raise AliasProtected(f"Alias {alias!r} is protected; only an admin key changes it.")
-        if self.if_none_match is not None and revision is not None and _matches(self.if_none_match, revision):
-            raise PreconditionFailed(f"Alias {alias!r} exists already.", pointer="If-None-Match")
-        if self.if_match is not None:
-            if revision is None or not _matches(self.if_match, revision):
-                raise PreconditionFailed(
-                    f"Alias {alias!r} is not at {self.if_match} any more; GET it, look, and try again.",
-                    pointer="If-Match",
-                )
-        elif revision is not None and self.required:
-            raise PreconditionRequired(
-                f"Alias {alias!r} exists: send its ETag (from GET) as If-Match.", pointer="If-Match"
-            )
-
-
-UNCONDITIONAL = Precondition(required=False)
-
-
-def _matches(header: str, revision: int) -> bool:
-    tags = [tag.strip() for tag in header.split(",")]
-    return "*" in tags or f'"{revision}"' in tags
+        present = () if row is None else (alias_etag(row.revision, row.protected), *etags)
+        self.check(f"Alias {alias!r}", *present)
 
 
 def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
@@ -85,12 +60,12 @@ def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
     return shares
 
 
-async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: Precondition) -> bool:
+async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition) -> bool:
     """Point the alias at ready versions; True when it was created. A rollout of it is over."""
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
     row = await change.session.get(Alias, (adapter.id, alias))
-    precondition.check(alias, row.revision if row else None, bool(row and row.protected))
+    precondition.check_alias(alias, row)
     await require_ready(change, adapter, shares_of(target))
     await supersede_rollouts(change, adapter, alias)
     await move(change, adapter, alias, target)
@@ -121,21 +96,21 @@ async def move(change: Change, adapter: Adapter, alias: str, target: Mapping[str
     change.record("alias.moved", f"{adapter.name}@{alias}", adapter=adapter.name, **moved)
 
 
-async def remove(change: Change, name: str, alias: str, precondition: Precondition) -> None:
+async def remove(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
     adapter = await catalog.require(change.session, name)
     row = await require(change, adapter, alias)
-    precondition.check(alias, row.revision, row.protected)
+    precondition.check_alias(alias, row)
     await supersede_rollouts(change, adapter, alias)
     await change.session.delete(row)
     revision = await _remember(change, adapter, alias, None)
     change.record("alias.deleted", f"{name}@{alias}", adapter=name, alias=alias, revision=revision)
 
 
-async def roll_back(change: Change, name: str, alias: str, precondition: Precondition) -> None:
+async def roll_back(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
     """Back to the target before the last move that changed it; a second rollback undoes the first."""
     adapter = await catalog.require(change.session, name)
     row = await require(change, adapter, alias)
-    precondition.check(alias, row.revision, row.protected)
+    precondition.check_alias(alias, row)
     history = (
         select(AliasMove.target)
         .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.id < row.revision)
@@ -143,14 +118,15 @@ async def roll_back(change: Change, name: str, alias: str, precondition: Precond
     )
     for target in await change.session.scalars(history):
         if target is not None and target != row.target:
-            await put(change, name, alias, target, UNCONDITIONAL)
+            await put(change, name, alias, target, MovePrecondition())
             return
     raise NothingToRollBack(f"{name}@{alias} has had no other target.")
 
 
-async def set_protected(change: Change, name: str, alias: str, protected: bool) -> None:
+async def set_protected(change: Change, name: str, alias: str, protected: bool, precondition: MovePrecondition) -> None:
     adapter = await catalog.require(change.session, name)
     row = await require(change, adapter, alias)
+    precondition.check_alias(alias, row)
     if row.protected != protected:
         row.protected = protected
         verb = "protected" if protected else "unprotected"
@@ -167,7 +143,7 @@ async def make_default(change: Change, adapter: Adapter, number: int) -> None:
     """`model=name` means this version from now on; nothing moves when it already does."""
     row = await change.session.get(Alias, (adapter.id, DEFAULT))
     if row is None or row.target != {"version": number}:
-        await put(change, adapter.name, DEFAULT, {"version": number}, UNCONDITIONAL)
+        await put(change, adapter.name, DEFAULT, {"version": number}, MovePrecondition())
 
 
 async def require(change: Change, adapter: Adapter, alias: str) -> Alias:

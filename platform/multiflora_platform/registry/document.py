@@ -26,6 +26,14 @@ _REFUSED = {
 }
 
 
+_IF_NONE_MATCH = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-None-Match"},
+}
+
+
 def operation_id(route: APIRoute) -> str:
     """The function's name, which is the client's method's, too."""
     return route.name
@@ -40,7 +48,15 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             if path.startswith("/api/"):
                 operation["responses"]["default"] = _REFUSED
+        _describe_caching(methods.get("get", {"responses": {}}))
     return document
+
+
+def _describe_caching(reading: dict[str, Any]) -> None:
+    """A GET of what has an ETag answers 304 to whom has it already (answers.resource)."""
+    if "headers" in reading["responses"].get("200", {}):
+        reading.setdefault("parameters", []).append(_IF_NONE_MATCH)
+        reading["responses"]["304"] = {"description": "Not modified"}
 
 
 def api_document() -> dict[str, Any]:

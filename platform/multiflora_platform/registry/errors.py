@@ -141,7 +141,7 @@ class NothingToRollBack(RegistryError):
 
 
 class PreconditionFailed(RegistryError):
-    status, slug, title = 412, "precondition-failed", "The alias was changed by someone else"
+    status, slug, title = 412, "precondition-failed", "It was changed by someone else"
 
 
 class PayloadTooLarge(RegistryError):

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers
+from multiflora_platform.registry.answers import answers, resource
 from multiflora_platform.registry.errors import InvalidRequest, JobNotFound
 from multiflora_platform.registry.listing import decode_token, encode_token
 from multiflora_platform.registry.requests import registry_of
@@ -46,17 +46,17 @@ async def get_job(request: Request, principal: AnyKey, job_id: str) -> Response:
     """The job; its progress as it goes on when Accept asks for text/event-stream."""
     view = await _seen(request, principal, job_id)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        return JSONResponse(view)
+        return resource(request, view)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     frames = registry_of(request).jobs.follow(job_id)
     return StreamingResponse(frames, media_type="text/event-stream", headers=headers)
 
 
 @router.post("/jobs/{job_id}:cancel", responses=answers(Job), response_model=None)
-async def cancel_job(request: Request, principal: AnyKey, job_id: str) -> dict[str, Any]:
+async def cancel_job(request: Request, principal: AnyKey, job_id: str) -> Response:
     """Its version is rejected; 409 when the job has ended."""
     await _seen(request, principal, job_id)
-    return await registry_of(request).jobs.cancel(job_id, principal.actor)
+    return resource(request, await registry_of(request).jobs.cancel(job_id, principal.actor))
 
 
 async def _seen(request: Request, principal: Principal, job_id: str) -> dict[str, Any]:

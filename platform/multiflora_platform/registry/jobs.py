@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import JobNotFound
 from multiflora_platform.registry.idempotency import Outcome
+from multiflora_platform.registry.preconditions import tagged
 from multiflora_platform.registry.tables import Adapter, Job, Version
 
 LEASE = timedelta(seconds=30)
@@ -198,7 +199,7 @@ async def views(session: AsyncSession, rows: Sequence[Job]) -> list[dict[str, An
 
 
 def _view(row: Job, version: Version, adapter: str) -> dict[str, Any]:
-    return {
+    view = {
         "id": row.id,
         "kind": "import",
         "adapter": adapter,
@@ -214,3 +215,4 @@ def _view(row: Job, version: Version, adapter: str) -> dict[str, Any]:
         "created_at": row.created_at.isoformat(),
         "updated_at": row.updated_at.isoformat(),
     }
+    return tagged(view)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiflora_platform.registry.errors import InvalidRequest
+from multiflora_platform.registry.preconditions import tagged
 from multiflora_platform.registry.snapshot import AdapterEntry, AliasEntry, Snapshot
 
 LAST_ID = 2**63 - 1
@@ -44,7 +45,7 @@ def page(
 
 
 def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
-    return {
+    view = {
         "name": entry.name,
         "description": entry.description,
         "tags": list(entry.tags),
@@ -58,6 +59,7 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
         "created_at": entry.created_at.isoformat(),
         "updated_at": entry.updated_at.isoformat(),
     }
+    return tagged(view)
 
 
 def alias_view(adapter: str, alias: AliasEntry) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Live:
     async def touch(self, change: Change, name: str) -> None:
         """The adapter's entry as this transaction leaves it becomes visible with the commit."""
         await change.session.flush()
-        entries = await self._load(change.session, name)
+        entries = await self.load(change.session, name)
         change.after_commit.append(lambda: self.swap(self.snapshot.replaced(*entries)))
 
     def drop(self, change: Change, name: str) -> None:
@@ -48,15 +48,16 @@ class Live:
         """Others' events: their adapters are read anew, those that are gone are dropped."""
         names = {event.adapter for event in events if event.adapter is not None}
         async with self._database.read() as session:
-            found = [entry for name in sorted(names) for entry in await self._load(session, name)]
+            found = [entry for name in sorted(names) for entry in await self.load(session, name)]
         gone = names - {entry.name for entry in found}
         kept = {name: entry for name, entry in self.snapshot.adapters.items() if name not in gone}
         self.swap(Snapshot({**kept, **{entry.name: entry for entry in found}}))
 
-    async def _load(self, session: AsyncSession, name: str | None = None) -> list[AdapterEntry]:
+    async def load(self, session: AsyncSession, name: str | None = None) -> list[AdapterEntry]:
+        """As the session sees them: all, or the one if it exists."""
         return await catalog.load_entries(session, self._base_digest, name)
 
     async def reload(self) -> None:
         async with self._database.read() as session:
-            entries = await self._load(session)
+            entries = await self.load(session)
         self.swap(Snapshot({entry.name: entry for entry in entries}))

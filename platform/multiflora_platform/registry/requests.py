@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
+from fastapi import Depends, Header
 from starlette.requests import Request
 
 from multiflora_platform.auth.errors import Forbidden
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
+from multiflora_platform.registry.preconditions import Precondition
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot import DEFAULT, AdapterEntry
 
 _LONGEST_WAIT = 600.0
+
+
+def _unchanged(if_match: Annotated[str | None, Header()] = None) -> Precondition:
+    return Precondition(if_match)
+
+
+def _absent(if_none_match: Annotated[str | None, Header()] = None) -> Precondition:
+    return Precondition(if_none_match=if_none_match)
+
+
+# What a request says about the resource that it changes (If-Match), and about one that it makes (If-None-Match: *).
+Unchanged = Annotated[Precondition, Depends(_unchanged)]
+Absent = Annotated[Precondition, Depends(_absent)]
 
 
 def registry_of(request: Request) -> Registry:

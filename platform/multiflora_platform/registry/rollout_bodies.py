@@ -74,7 +74,10 @@ class ShadowObserved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """Observations are of the present server process while it runs, and as they were when it ended."""
+    """Observations are of the present server process while it runs, and as they were when it ended.
+
+    etag: a change may name this one as If-Match, or its alias's.
+    """
 
     id: int
     adapter: str
@@ -95,6 +98,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     stable_observed: Observed | None
     candidate_observed: Observed | None
     shadow_observed: ShadowObserved | None
+    etag: str
 
 
 class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,14 @@ import msgspec
 from sqlalchemy import select
 
 from multiflora_platform.registry import catalog, rollouts
-from multiflora_platform.registry.aliases import Precondition
+from multiflora_platform.registry.aliases import MovePrecondition
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.listing import encode_token
 from multiflora_platform.registry.live import Live
 from multiflora_platform.registry.observations import Observations, Outcome
-from multiflora_platform.registry.rollout_bodies import NewRollout, Observed, Rollout, RolloutPage, ShadowObserved
+from multiflora_platform.registry.preconditions import etag_of
+from multiflora_platform.registry.rollout_bodies import NewRollout, Rollout, RolloutPage
 from multiflora_platform.registry.snapshot import RolloutEntry
 from multiflora_platform.registry.tables import LARGEST_NUMBER, Adapter
 from multiflora_platform.registry.tables import Rollout as Row
@@ -24,6 +25,7 @@ from multiflora_platform.registry.warming import WarmUp
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/rollout"
+_ARMS = ("stable", "candidate", "shadow")
 
 
 class RolloutChanges:
@@ -36,7 +38,9 @@ class RolloutChanges:
         self._observations: dict[int, Observations] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, name: str, alias: str, body: NewRollout, precondition: Precondition, actor: str) -> Rollout:
+    async def start(
+        self, name: str, alias: str, body: NewRollout, precondition: MovePrecondition, actor: str
+    ) -> Rollout:
         """The candidate is warm before its first request. Raises RolloutConflict, CommandFailed, and as put_alias."""
         self._live.adapter(name)
         await self._warm_up.before_move(name, alias, [body.candidate])
@@ -49,7 +53,7 @@ class RolloutChanges:
         return await self._database.write(actor, work)
 
     async def adjust(
-        self, name: str, alias: str, fields: dict[str, Any], precondition: Precondition, actor: str
+        self, name: str, alias: str, fields: dict[str, Any], precondition: MovePrecondition, actor: str
     ) -> Rollout:
         async def work(change: Change) -> Rollout:
             row = await rollouts.adjust(change, name, alias, fields, precondition)
@@ -58,7 +62,9 @@ class RolloutChanges:
 
         return await self._database.write(actor, work)
 
-    async def finish(self, name: str, alias: str, end: rollouts.End, precondition: Precondition, actor: str) -> Rollout:
+    async def finish(
+        self, name: str, alias: str, end: rollouts.End, precondition: MovePrecondition, actor: str
+    ) -> Rollout:
         """By hand. Raises RolloutNotFound."""
 
         async def work(change: Change) -> Rollout:
@@ -127,7 +133,7 @@ class RolloutChanges:
 
     async def _finish(self, change: Change, adapter: Adapter, row: Row, end: rollouts.End, reason: str | None) -> None:
         seen = self._observations.get(row.id, Observations())
-        observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in ("stable", "candidate", "shadow")}
+        observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
         await rollouts.finish(change, adapter, row, end, reason, observed)
         await self._live.touch(change, adapter.name)
         change.after_commit.append(lambda: self._forget(row.id))
@@ -139,22 +145,7 @@ class RolloutChanges:
         seen = self._observations.get(row.id)
         observed = row.observed or {}
         if seen is not None:
-            observed = {arm: getattr(seen, arm).observed for arm in ("stable", "candidate", "shadow")}
-        return Rollout(
-            id=row.id,
-            adapter=name,
-            alias=row.alias,
-            stable=row.stable,
-            candidate=row.candidate,
-            percent=row.percent,
-            shadow_percent=row.shadow_percent,
-            **row.bounds,
-            state=row.state,  # type: ignore[arg-type]  # only rollouts.py writes it
-            reason=row.reason,
-            created_by=row.created_by,
-            created_at=row.created_at.isoformat(),
-            ended_at=row.ended_at.isoformat() if row.ended_at else None,
-            stable_observed=msgspec.convert(observed.get("stable"), Observed | None),
-            candidate_observed=msgspec.convert(observed.get("candidate"), Observed | None),
-            shadow_observed=msgspec.convert(observed.get("shadow"), ShadowObserved | None),
-        )
+            observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
+        state = rollouts.state_of(row, name)
+        fields = {f"{arm}_observed": observed.get(arm) for arm in _ARMS}
+        return msgspec.convert({**state, **fields, "etag": etag_of(state, fields)}, Rollout)

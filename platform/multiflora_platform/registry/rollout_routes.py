@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.aliases import Precondition
-from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.aliases import MovePrecondition
+from multiflora_platform.registry.answers import answers, rendered, resource
 from multiflora_platform.registry.bodies import read_json, schema
 from multiflora_platform.registry.listing import row_id
 from multiflora_platform.registry.requests import changeable, readable, registry_of
@@ -31,15 +31,16 @@ async def start_rollout(
     """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
     changeable(request, principal, name)
     body = await read_json(request, NewRollout)
-    precondition = Precondition(if_match, may_move_protected=principal.is_admin)
-    return rendered(await registry_of(request).rollouts.start(name, alias, body, precondition, principal.actor), 201)
+    precondition = MovePrecondition(if_match, required=True, may_move_protected=principal.is_admin)
+    started = await registry_of(request).rollouts.start(name, alias, body, precondition, principal.actor)
+    return resource(request, started, 201)
 
 
 @router.get(_PATH, responses=answers(Rollout))
 async def get_rollout(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """The running one with what was observed until now, or the last that ran."""
     readable(request, principal, name)
-    return rendered(await registry_of(request).rollouts.newest(name, alias))
+    return resource(request, await registry_of(request).rollouts.newest(name, alias))
 
 
 @router.get(_PATH + "s", responses=answers(RolloutPage))
@@ -64,8 +65,9 @@ async def change_rollout(
     """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
     changeable(request, principal, name)
     fields = (await read_json(request, RolloutPatch)).fields
-    precondition = Precondition(if_match, required=False, may_move_protected=principal.is_admin)
-    return rendered(await registry_of(request).rollouts.adjust(name, alias, fields, precondition, principal.actor))
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
+    rollouts = registry_of(request).rollouts
+    return resource(request, await rollouts.adjust(name, alias, fields, precondition, principal.actor))
 
 
 @router.post(_PATH + ":promote", responses=answers(Rollout))
@@ -74,9 +76,9 @@ async def promote_rollout(
 ) -> Response:
     """The candidate for everybody."""
     changeable(request, principal, name)
-    precondition = Precondition(if_match, required=False, may_move_protected=principal.is_admin)
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
-    return rendered(await rollouts.finish(name, alias, "promoted", precondition, principal.actor))
+    return resource(request, await rollouts.finish(name, alias, "promoted", precondition, principal.actor))
 
 
 @router.post(_PATH + ":abort", responses=answers(Rollout))
@@ -85,6 +87,6 @@ async def abort_rollout(
 ) -> Response:
     """The stable version for everybody."""
     changeable(request, principal, name)
-    precondition = Precondition(if_match, required=False, may_move_protected=principal.is_admin)
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
-    return rendered(await rollouts.finish(name, alias, "aborted", precondition, principal.actor))
+    return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))

@@ -8,20 +8,21 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry import aliases, catalog
-from multiflora_platform.registry.aliases import Precondition
+from multiflora_platform.registry.aliases import MovePrecondition
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.errors import InvalidRequest, RolloutConflict, RolloutNotFound
+from multiflora_platform.registry.preconditions import etag_of
 from multiflora_platform.registry.rollout_bodies import BOUNDS, NewRollout
 from multiflora_platform.registry.tables import Adapter, Rollout
 
 End = Literal["promoted", "rolled_back", "aborted"]
 
 
-async def start(change: Change, name: str, alias: str, body: NewRollout, precondition: Precondition) -> Rollout:
+async def start(change: Change, name: str, alias: str, body: NewRollout, precondition: MovePrecondition) -> Rollout:
     """Raises RolloutConflict, and what moving an alias raises."""
     adapter = await catalog.require(change.session, name)
     row = await aliases.require(change, adapter, alias)
-    precondition.check(alias, row.revision, row.protected)
+    precondition.check_alias(alias, row)
     if await running(change.session, adapter.id, alias) is not None:
         raise RolloutConflict(f"A rollout of {name}@{alias} is running; promote or abort it first.")
     stable = row.target.get("version")
@@ -50,7 +51,9 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
     return rollout
 
 
-async def adjust(change: Change, name: str, alias: str, fields: dict[str, Any], precondition: Precondition) -> Rollout:
+async def adjust(
+    change: Change, name: str, alias: str, fields: dict[str, Any], precondition: MovePrecondition
+) -> Rollout:
     """fields: of RolloutPatch. Raises RolloutNotFound."""
     adapter = await catalog.require(change.session, name)
     rollout = await require(change, adapter, alias, precondition)
@@ -77,14 +80,33 @@ async def finish(
     _record(change, end, adapter.name, rollout, reason=reason)
 
 
-async def require(change: Change, adapter: Adapter, alias: str, precondition: Precondition) -> Rollout:
+async def require(change: Change, adapter: Adapter, alias: str, precondition: MovePrecondition) -> Rollout:
     """The running one. Raises RolloutNotFound, and what the precondition does."""
     row = await aliases.require(change, adapter, alias)
-    precondition.check(alias, row.revision, row.protected)
     rollout = await running(change.session, adapter.id, alias)
+    precondition.check_alias(alias, row, *([etag_of(state_of(rollout, adapter.name))] if rollout else ()))
     if rollout is None:
         raise RolloutNotFound(f"No rollout of {adapter.name}@{alias} is running.")
     return rollout
+
+
+def state_of(rollout: Rollout, adapter: str) -> dict[str, Any]:
+    """What has been decided about it, as the API shows it; without what was observed."""
+    return {
+        "id": rollout.id,
+        "adapter": adapter,
+        "alias": rollout.alias,
+        "stable": rollout.stable,
+        "candidate": rollout.candidate,
+        "percent": rollout.percent,
+        "shadow_percent": rollout.shadow_percent,
+        **rollout.bounds,
+        "state": rollout.state,
+        "reason": rollout.reason,
+        "created_by": rollout.created_by,
+        "created_at": rollout.created_at.isoformat(),
+        "ended_at": rollout.ended_at.isoformat() if rollout.ended_at else None,
+    }
 
 
 async def running(session: AsyncSession, adapter_id: int, alias: str) -> Rollout | None:

@@ -68,6 +68,11 @@ class ServedAdapter:
     owner: str | None = None
 
 
+def alias_etag(revision: int, protected: bool) -> str:
+    """A revision is never used twice, so an alias that was deleted and made anew is another one."""
+    return f'"{revision}{"-protected" if protected else ""}"'
+
+
 @dataclass(frozen=True)
 class AliasEntry:
     """target: {"version": n} or {"split": {...}}; layout: the version of each of 100 buckets."""
@@ -82,7 +87,7 @@ class AliasEntry:
 
     @property
     def etag(self) -> str:
-        return f'"{self.revision}"'
+        return alias_etag(self.revision, self.protected)
 
     @cached_property
     def main_version(self) -> int:

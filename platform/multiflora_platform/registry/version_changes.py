@@ -12,6 +12,7 @@ from multiflora_platform.registry.catalog import require
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.live import Live
+from multiflora_platform.registry.preconditions import Precondition, tagged
 from multiflora_platform.registry.tables import Adapter, Version
 from multiflora_platform.registry.version_details import VersionPatch
 from multiflora_platform.registry.version_views import VersionQuery
@@ -48,7 +49,7 @@ class VersionChanges:
         async with self._database.read() as session:
             row = await versions.require(session, entry.id, name, number)
             rows = await version_views.report(session, row.id)
-        return {"adapter": name, "version": number, "state": row.state, "rows": rows, "evals": row.evals}
+        return tagged({"adapter": name, "version": number, "state": row.state, "rows": rows, "evals": row.evals})
 
     async def card(self, name: str, number: int) -> dict[str, Any]:
         """Raises VersionNotFound when it came without a README.md."""
@@ -57,28 +58,29 @@ class VersionChanges:
             row = await versions.require(session, entry.id, name, number)
         if row.card is None:
             raise VersionNotFound(f"Version {number} of {name!r} has no model card: it came without a README.md.")
-        return {"adapter": name, "version": number, **card.render(row.card)}
+        return tagged({"adapter": name, "version": number, **card.render(row.card)})
 
-    async def amend(self, name: str, number: int, patch: VersionPatch, actor: str) -> dict[str, Any]:
+    async def amend(
+        self, name: str, number: int, patch: VersionPatch, precondition: Precondition, actor: str
+    ) -> dict[str, Any]:
         async def work(change: Change, adapter: Adapter, version: Version) -> None:
             await versions.amend(change, adapter, version, patch)
 
-        return await self._change(name, number, actor, work)
+        return await self._change(name, number, precondition, actor, work)
 
-    async def delete(self, name: str, number: int, actor: str) -> dict[str, Any]:
+    async def delete(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
         """Archived: it answers no new request, running ones finish, and it can be restored. Raises VersionInUse."""
-        return await self._change(name, number, actor, versions.delete)
+        return await self._change(name, number, precondition, actor, versions.delete)
 
-    async def restore(self, name: str, number: int, actor: str) -> dict[str, Any]:
+    async def restore(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
         """Raises NotDeleted."""
-        return await self._change(name, number, actor, versions.restore)
+        return await self._change(name, number, precondition, actor, versions.restore)
 
-    async def purge(self, name: str, number: int, actor: str) -> None:
+    async def purge(self, name: str, number: int, precondition: Precondition, actor: str) -> None:
         """For good; its artifact goes when nobody else names it and its last request has ended. Raises NotDeleted."""
 
         async def work(change: Change) -> str | None:
-            adapter = await require(change.session, name)
-            version = await versions.require(change.session, adapter.id, name, number)
+            adapter, version = await _found(change, name, number, precondition)
             digest = version.digest
             await versions.purge(change, adapter, version)
             return digest
@@ -88,13 +90,27 @@ class VersionChanges:
             self._artifacts.collect_soon(digest)
 
     async def _change(
-        self, name: str, number: int, actor: str, step: Callable[[Change, Adapter, Version], Awaitable[None]]
+        self,
+        name: str,
+        number: int,
+        precondition: Precondition,
+        actor: str,
+        step: Callable[[Change, Adapter, Version], Awaitable[None]],
     ) -> dict[str, Any]:
         async def work(change: Change) -> dict[str, Any]:
-            adapter = await require(change.session, name)
-            version = await versions.require(change.session, adapter.id, name, number)
+            adapter, version = await _found(change, name, number, precondition)
             await step(change, adapter, version)
             await self._live.touch(change, name)
             return await version_views.view(change.session, version, name)
 
         return await self._database.write(actor, work)
+
+
+async def _found(change: Change, name: str, number: int, precondition: Precondition) -> tuple[Adapter, Version]:
+    """Raises AdapterNotFound, VersionNotFound, and what the precondition does."""
+    adapter = await require(change.session, name)
+    version = await versions.require(change.session, adapter.id, name, number)
+    precondition.check(
+        f"Version {number} of {name!r}", (await version_views.view(change.session, version, name))["etag"]
+    )
+    return adapter, version

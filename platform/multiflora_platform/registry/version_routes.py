@@ -6,16 +6,17 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers
+from multiflora_platform.registry.answers import answers, resource
 from multiflora_platform.registry.bodies import VersionSource, content_type, is_json, read_json, schema
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.listing import decode_token, encode_token
 from multiflora_platform.registry.requests import (
+    Unchanged,
     changeable,
     preferred_wait,
     promotable,
@@ -78,7 +79,7 @@ async def add_version(
         length = request.headers.get("content-length")
         outcome = await intake.add_upload(wish, content_type(request), length, request.stream())
     location = f"/api/v1/adapters/{name}/versions/{outcome.body['version']}"
-    return JSONResponse(outcome.body, outcome.status, headers={"Location": location})
+    return resource(request, outcome.body, outcome.status, {"Location": location})
 
 
 @router.get("/adapters/{name}/versions", responses=answers(VersionPage), response_model=None)
@@ -126,9 +127,9 @@ async def search_versions(
 
 
 @router.get("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
-async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> Response:
     readable(request, principal, name)
-    return await registry_of(request).versions.view(name, version_number(number, name))
+    return resource(request, await registry_of(request).versions.view(name, version_number(number, name)))
 
 
 @router.patch(
@@ -137,47 +138,50 @@ async def get_version(request: Request, principal: AnyKey, name: str, number: st
     responses=answers(Version),
     response_model=None,
 )
-async def change_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def change_version(request: Request, principal: AnyKey, name: str, number: str, expected: Unchanged) -> Response:
     """Description, tags, lineage; the content of a version never changes."""
     changeable(request, principal, name)
     patch = (await read_json(request, VersionPatch)).check()
-    return await registry_of(request).versions.amend(name, version_number(number, name), patch, principal.actor)
+    changes, wanted = registry_of(request).versions, version_number(number, name)
+    return resource(request, await changes.amend(name, wanted, patch, expected, principal.actor))
 
 
 @router.delete("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
-async def delete_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def delete_version(request: Request, principal: AnyKey, name: str, number: str, expected: Unchanged) -> Response:
     """Archived until it is restored or purged; 409 while an alias points to it. Running requests finish."""
     changeable(request, principal, name)
-    return await registry_of(request).versions.delete(name, version_number(number, name), principal.actor)
+    changes, wanted = registry_of(request).versions, version_number(number, name)
+    return resource(request, await changes.delete(name, wanted, expected, principal.actor))
 
 
 @router.post("/adapters/{name}/versions/{number}:restore", responses=answers(Version), response_model=None)
-async def restore_version(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def restore_version(request: Request, principal: AnyKey, name: str, number: str, expected: Unchanged) -> Response:
     """Undo its deletion."""
     changeable(request, principal, name)
-    return await registry_of(request).versions.restore(name, version_number(number, name), principal.actor)
+    changes, wanted = registry_of(request).versions, version_number(number, name)
+    return resource(request, await changes.restore(name, wanted, expected, principal.actor))
 
 
 @router.post("/adapters/{name}/versions/{number}:purge", status_code=204)
-async def purge_version(request: Request, principal: AnyKey, name: str, number: str) -> Response:
+async def purge_version(request: Request, principal: AnyKey, name: str, number: str, expected: Unchanged) -> Response:
     """Remove a deleted version for good, and its artifact unless another version has the same content."""
     changeable(request, principal, name)
-    await registry_of(request).versions.purge(name, version_number(number, name), principal.actor)
+    await registry_of(request).versions.purge(name, version_number(number, name), expected, principal.actor)
     return Response(status_code=204)
 
 
 @router.get("/adapters/{name}/versions/{number}/validation", responses=answers(ValidationReport), response_model=None)
-async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def get_validation(request: Request, principal: AnyKey, name: str, number: str) -> Response:
     """What the checks said, row by row, and what the evals answered."""
     readable(request, principal, name)
-    return await registry_of(request).versions.report(name, version_number(number, name))
+    return resource(request, await registry_of(request).versions.report(name, version_number(number, name)))
 
 
 @router.get("/adapters/{name}/versions/{number}/card", responses=answers(Card), response_model=None)
-async def get_card(request: Request, principal: AnyKey, name: str, number: str) -> dict[str, Any]:
+async def get_card(request: Request, principal: AnyKey, name: str, number: str) -> Response:
     """The model card: README.md as markdown, as sanitised HTML, and its front matter."""
     readable(request, principal, name)
-    return await registry_of(request).versions.card(name, version_number(number, name))
+    return resource(request, await registry_of(request).versions.card(name, version_number(number, name)))
 
 
 async def _page(

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_platform.registry.preconditions import tagged
 from multiflora_platform.registry.tables import Adapter, ValidationRow, Version, VersionFile, VersionLabel
 
 _REPORT_FIELDS = ("check", "severity", "message", "observed", "expected", "hint")
@@ -80,7 +81,7 @@ async def report(session: AsyncSession, version_id: int) -> list[dict[str, Any]]
 
 def _view(name: str, row: Version, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     manifest = {key: value for key, value in (row.manifest or {}).items() if key not in ("files", "digest")}
-    return {
+    view = {
         "adapter": name,
         "version": row.number,
         "state": row.state,
@@ -100,3 +101,4 @@ def _view(name: str, row: Version, files: dict[str, dict[str, Any]]) -> dict[str
         "updated_at": row.updated_at.isoformat(),
         "deleted_at": row.deleted_at.isoformat() if row.deleted_at else None,
     }
+    return tagged(view)

@@ -11,7 +11,7 @@ VersionState = Literal["pending", "fetching", "validating", "ready", "rejected",
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A newer server may answer with more fields; clients ignore them."""
+    """A newer server may answer with more fields; clients ignore them. etag: for If-Match and If-None-Match."""
 
 
 class Adapter(View, frozen=True, kw_only=True):
@@ -32,6 +32,7 @@ class Adapter(View, frozen=True, kw_only=True):
     rank: int | None
     created_at: str
     updated_at: str
+    etag: str
 
 
 class AdapterPage(View, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class AdapterPage(View, frozen=True, kw_only=True):
 
 
 class Alias(View, frozen=True, kw_only=True):
-    """Exactly one of version and split is there. etag: for If-Match."""
+    """Exactly one of version and split is there."""
 
     adapter: str
     alias: str
@@ -93,6 +94,7 @@ class Job(View, frozen=True, kw_only=True):
     created_by: str
     created_at: str
     updated_at: str
+    etag: str
 
 
 class JobPage(View, frozen=True, kw_only=True):
@@ -108,6 +110,7 @@ class Card(View, frozen=True, kw_only=True):
     metadata: dict[str, Any]
     markdown: str
     html: str
+    etag: str
 
 
 class FileView(View, frozen=True, kw_only=True):
@@ -139,6 +142,7 @@ class Version(View, frozen=True, kw_only=True):
     created_at: str
     updated_at: str
     deleted_at: str | None
+    etag: str
     job: Job | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -162,6 +166,7 @@ class ValidationReport(View, frozen=True, kw_only=True):
     state: VersionState
     rows: list[ReportRowView]
     evals: list[dict[str, Any]]
+    etag: str
 
 
 class CommandDone(View, frozen=True, kw_only=True):

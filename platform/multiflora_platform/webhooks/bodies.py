@@ -45,6 +45,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool
     created_by: str
     created_at: str
+    etag: str
 
 
 class WebhookWithSecret(Webhook, frozen=True, kw_only=True):

@@ -10,9 +10,10 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers, rendered
+from multiflora_platform.registry.answers import answers, rendered, resource
 from multiflora_platform.registry.bodies import read_json, schema
 from multiflora_platform.registry.listing import LAST_ID, row_id
+from multiflora_platform.registry.requests import Unchanged
 from multiflora_platform.webhooks.bodies import (
     Delivery,
     DeliveryPage,
@@ -33,7 +34,7 @@ Admin = Annotated[Principal, Depends(require_admin)]
 async def create_webhook(request: Request, principal: Admin) -> Response:
     """Events from now on are POSTed to the URL, signed as Standard Webhooks has it; `secret` is shown this once."""
     made = await _subscriptions(request).create(await read_json(request, NewWebhook), principal.actor)
-    return rendered(made, 201, {"Location": f"/api/v1/webhooks/{made.id}", "Cache-Control": "no-store"})
+    return resource(request, made, 201, {"Location": f"/api/v1/webhooks/{made.id}", "Cache-Control": "no-store"})
 
 
 @router.get("/webhooks", responses=answers(WebhookPage))
@@ -44,27 +45,28 @@ async def list_webhooks(request: Request, principal: Admin) -> Response:
 
 @router.get("/webhooks/{webhook_id}", responses=answers(Webhook))
 async def get_webhook(request: Request, principal: Admin, webhook_id: str) -> Response:
-    return rendered(await _subscriptions(request).one(webhook_id))
+    return resource(request, await _subscriptions(request).one(webhook_id))
 
 
 @router.patch("/webhooks/{webhook_id}", openapi_extra=schema(WebhookPatch), responses=answers(Webhook))
-async def change_webhook(request: Request, principal: Admin, webhook_id: str) -> Response:
+async def change_webhook(request: Request, principal: Admin, webhook_id: str, expected: Unchanged) -> Response:
     body = await read_json(request, WebhookPatch)
-    return rendered(await _subscriptions(request).amend(webhook_id, body.fields, principal.actor))
+    changed = await _subscriptions(request).amend(webhook_id, body.fields, expected, principal.actor)
+    return resource(request, changed)
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204)
-async def delete_webhook(request: Request, principal: Admin, webhook_id: str) -> Response:
+async def delete_webhook(request: Request, principal: Admin, webhook_id: str, expected: Unchanged) -> Response:
     """With its deliveries, those on their way included."""
-    await _subscriptions(request).remove(webhook_id, principal.actor)
+    await _subscriptions(request).remove(webhook_id, expected, principal.actor)
     return Response(status_code=204)
 
 
 @router.post("/webhooks/{webhook_id}:rotate", responses=answers(WebhookWithSecret))
-async def rotate_webhook(request: Request, principal: Admin, webhook_id: str) -> Response:
+async def rotate_webhook(request: Request, principal: Admin, webhook_id: str, expected: Unchanged) -> Response:
     """A new secret signs from now on."""
-    made = await _subscriptions(request).rotate(webhook_id, principal.actor)
-    return rendered(made, headers={"Cache-Control": "no-store"})
+    made = await _subscriptions(request).rotate(webhook_id, expected, principal.actor)
+    return resource(request, made, headers={"Cache-Control": "no-store"})
 
 
 @router.post("/webhooks/{webhook_id}:test", responses=answers(Delivery))

@@ -12,6 +12,7 @@ from multiflora_platform.auth.secret import Secret
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import WebhookNotFound
 from multiflora_platform.registry.listing import encode_token
+from multiflora_platform.registry.preconditions import Precondition, etag_of
 from multiflora_platform.registry.tables import Event, WebhookDelivery
 from multiflora_platform.registry.tables import Webhook as Row
 from multiflora_platform.webhooks.bodies import Delivery, DeliveryPage, NewWebhook, Webhook, WebhookWithSecret
@@ -48,13 +49,13 @@ class Subscriptions:
 
         return await self._database.write(actor, work)
 
-    async def amend(self, webhook_id: str, fields: dict[str, Any], actor: str) -> Webhook:
+    async def amend(self, webhook_id: str, fields: dict[str, Any], precondition: Precondition, actor: str) -> Webhook:
         """fields: of WebhookPatch. Raises WebhookNotFound, TargetRefused."""
         if "url" in fields:
             await self._destinations.find(fields["url"])
 
         async def work(change: Change) -> Webhook:
-            row = await _require(change, webhook_id)
+            row = await _require(change, webhook_id, precondition)
             if row.disabled and fields.get("disabled") is False:
                 row.cursor = await change.session.scalar(select(func.coalesce(func.max(Event.id), 0))) or 0
             for field, value in fields.items():
@@ -64,22 +65,22 @@ class Subscriptions:
 
         return await self._database.write(actor, work)
 
-    async def rotate(self, webhook_id: str, actor: str) -> WebhookWithSecret:
+    async def rotate(self, webhook_id: str, precondition: Precondition, actor: str) -> WebhookWithSecret:
         """The old secret signs nothing from now on. Raises WebhookNotFound."""
 
         async def work(change: Change) -> WebhookWithSecret:
-            row = await _require(change, webhook_id)
+            row = await _require(change, webhook_id, precondition)
             row.generation += 1
             change.record("webhook.rotated", webhook_id, webhook=webhook_id)
             return self._with_secret(row)
 
         return await self._database.write(actor, work)
 
-    async def remove(self, webhook_id: str, actor: str) -> None:
+    async def remove(self, webhook_id: str, precondition: Precondition, actor: str) -> None:
         """With its deliveries. Raises WebhookNotFound."""
 
         async def work(change: Change) -> None:
-            row = await _require(change, webhook_id)
+            row = await _require(change, webhook_id, precondition)
             await change.session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id))
             await change.session.delete(row)
             change.record("webhook.deleted", webhook_id, webhook=webhook_id)
@@ -137,10 +138,11 @@ def delivery_view(row: WebhookDelivery) -> Delivery:
     )
 
 
-async def _require(change: Change, webhook_id: str) -> Row:
+async def _require(change: Change, webhook_id: str, precondition: Precondition) -> Row:
     row = await change.session.get(Row, webhook_id)
     if row is None:
         raise _no_webhook(webhook_id)
+    precondition.check(f"Webhook {webhook_id}", _view(row).etag)
     return row
 
 
@@ -150,7 +152,8 @@ def _no_webhook(webhook_id: str) -> WebhookNotFound:
 
 def _fields(row: Row) -> dict[str, Any]:
     fields = ("id", "url", "events", "description", "disabled", "created_by")
-    return {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in fields}}
+    shown = {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in fields}}
+    return {**shown, "etag": etag_of({**shown, "generation": row.generation})}
 
 
 def _view(row: Row) -> Webhook:

@@ -207,4 +207,5 @@ ADAPTER: Any = written.Adapter(
     rank=None,
     created_at="",
     updated_at="",
+    etag='""',
 )
