@@ -12,7 +12,7 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.registry.answers import answers
 from multiflora_platform.registry.errors import InvalidRequest
 from multiflora_platform.registry.events import audit_page
-from multiflora_platform.registry.listing import decode_token, encode_token
+from multiflora_platform.registry.listing import encode_token, row_id
 from multiflora_platform.registry.requests import registry_of
 from multiflora_platform.registry.views import AuditPage, EventPage, ReplicaPage
 
@@ -47,7 +47,7 @@ async def list_events(
 @router.get("/audit", responses=answers(AuditPage), response_model=None)
 async def list_audit(request: Request, limit: Limit = 100, page_token: str | None = None) -> dict[str, Any]:
     """Who did what, newest first."""
-    before = _event_id(decode_token(page_token)) if page_token else _LAST
+    before = row_id(page_token) if page_token else _LAST
     items = await audit_page(registry_of(request).database, before, limit)
     more = len(items) == limit
     return {"items": items, "next_page_token": encode_token(str(items[-1]["id"])) if more else None}
