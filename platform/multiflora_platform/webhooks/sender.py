@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -48,20 +49,25 @@ class Sender:
 
     async def send(self, message: Message) -> Attempt:
         """Never raises."""
-        body = msgspec.json.encode(message.payload)
         try:
-            target = await self._destinations.find(message.url)
-            sent = {**headers(message.key, message.id, int(time.time()), body), "host": target.host}
-            extensions = {"sni_hostname": target.name}
-            async with self._http.stream(
-                "POST", target.url, content=body, headers=sent, extensions=extensions
-            ) as response:
-                error = None if response.is_success else f"it answered {response.status_code}"
-                return Attempt(response.status_code, error)
+            # httpx's own timeout would begin anew with each byte that comes.
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                return await self._send(message)
         except TargetRefused as refused:
             return Attempt(None, refused.detail)
+        except (TimeoutError, httpx.TimeoutException):
+            return Attempt(None, f"it did not answer within {ATTEMPT_SECONDS:g} seconds")
         except Exception as failure:
             return Attempt(None, f"{type(failure).__name__}: {failure}"[:500])
+
+    async def _send(self, message: Message) -> Attempt:
+        body = msgspec.json.encode(message.payload)
+        target = await self._destinations.find(message.url)
+        sent = {**headers(message.key, message.id, int(time.time()), body), "host": target.host}
+        extensions = {"sni_hostname": target.name}
+        async with self._http.stream("POST", target.url, content=body, headers=sent, extensions=extensions) as response:
+            error = None if response.is_success else f"it answered {response.status_code}"
+            return Attempt(response.status_code, error)
 
     async def close(self) -> None:
         await self._http.aclose()

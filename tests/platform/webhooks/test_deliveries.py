@@ -14,7 +14,7 @@ from tests.platform.registry.house import House, OpenHouse
 
 from multiflora_platform.registry.database import Change
 from multiflora_platform.registry.tables import WebhookDelivery
-from multiflora_platform.webhooks import dispatcher
+from multiflora_platform.webhooks import dispatcher, sender
 
 from .conftest import Receiver
 
@@ -206,3 +206,26 @@ async def test_what_cannot_be_subscribed(house: House, body: dict[str, Any], sta
     webhook = (await house.admin.post("/webhooks", json={"url": "http://127.0.0.1/"})).json()
     if "url" in body:
         assert (await house.admin.patch(f"/webhooks/{webhook['id']}", json=body)).status_code == status
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"])
+async def test_a_receiver_that_never_comes_to_an_end_is_left(
+    house: House, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, drip: bytes
+) -> None:
+    """Silent, or with a byte of its head now and then, which no timeout of a single read notices."""
+    monkeypatch.setattr(sender, "ATTEMPT_SECONDS", 0.3)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+        gone = asyncio.ensure_future(reader.read())
+        while not gone.done():
+            writer.write(drip)
+            await asyncio.sleep(0.02)
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        webhook = await subscribe(house, receiver)
+        async with asyncio.timeout(5):
+            tried = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
+    assert (tried["state"], tried["last_error"]) == ("failed", "it did not answer within 0.3 seconds")
