@@ -79,11 +79,12 @@ def bundle(folder: Path = FOLDER) -> Bundle:
         digest.update(f"{name}\0{len(body)}\0".encode() + body)
     base = f"/ui/assets/{digest.hexdigest()[:16]}/"
     import_map = json.dumps({"imports": {name: base + path for name, path in _IMPORTS.items()}})
-    page = template.replace("{base}", base).replace("{import_map}", import_map)
+    boot = bodies.pop("boot.js").decode()
+    page = template.replace("{base}", base).replace("{import_map}", import_map).replace("{boot}", boot)
     preloads = (f'<link rel="modulepreload" href="{base}{name}">' for name in sorted(needed_first(bodies)))
     page = page.replace("{preloads}", "\n".join(preloads))
     files = {name: Asset.of(body, MEDIA_TYPES[Path(name).suffix]) for name, body in bodies.items()}
-    return Bundle(base, Asset.of(page.encode(), "text/html; charset=utf-8"), _policy(import_map), files)
+    return Bundle(base, Asset.of(page.encode(), "text/html; charset=utf-8"), _policy(import_map, boot), files)
 
 
 def needed_first(bodies: Mapping[str, bytes], entry: str = "app.js") -> set[str]:
@@ -102,13 +103,14 @@ def _resolved(importer: str, wanted: str) -> str:
     return _IMPORTS.get(wanted) or posixpath.normpath(posixpath.join(posixpath.dirname(importer), wanted))
 
 
-def _policy(import_map: str) -> str:
-    """Nothing from elsewhere, no inline code but the import map, no HTML made of strings but the one named policy's."""
-    digest = base64.b64encode(hashlib.sha256(import_map.encode()).digest()).decode()
+def _policy(*scripts: str) -> str:
+    """Nothing from elsewhere, no inline code but these scripts, no HTML made of strings but the one named policy's."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    inline = " ".join(f"'sha256-{digest}'" for digest in digests)
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src 'self' 'sha256-{digest}'",
+            f"script-src 'self' {inline}",
             "style-src 'self'",
             "img-src 'self' data:",
             "connect-src 'self'",

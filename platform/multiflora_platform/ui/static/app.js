@@ -5,7 +5,6 @@ import { go, match, path, startRouter } from "./lib/router.js";
 import { isAdmin, loadSession, session } from "./lib/session.js";
 import { Shell, Toasts } from "./components/shell.js";
 import { Empty, Failure, Skeleton } from "./components/states.js";
-import { SignIn } from "./pages/sign-in.js";
 
 const PAGES = [
   ["/", "overview"],
@@ -34,26 +33,30 @@ function found(where) {
 
 const load = (module) => import(`./pages/${module}.js`);
 
-function Page() {
-  const page = found(path.value);
+/** A page's component, once its module is there; `waiting` until then. */
+function Lazy({ module, parts, waiting }) {
   const [view, setView] = useState(null);
   useEffect(() => {
     let left = false;
-    if (page) {
-      load(page.module).then(
-        (module) => !left && setView({ module: page.module, Component: module.default }),
-        () => !left && setView({ module: page.module, failed: true }),
-      );
-    }
+    load(module).then(
+      ({ default: Component }) => !left && setView({ module, Component }),
+      () => !left && setView({ module, failed: true }),
+    );
     return () => { left = true; };
-  }, [page?.module]);
-  if (!page) return html`<div class="page"><${Empty} title="There is no such page" action=${html`<a class="button" href="/ui/adapters">To the adapters</a>`} /></div>`;
-  if (view?.module !== page.module) return html`<div class="page"><${Skeleton} lines=${8} /></div>`;
+  }, [module]);
+  if (view?.module !== module) return waiting;
   if (view.failed) {
-    return html`<div class="page"><${Empty} title="This page could not be loaded" icon="gone"
-      action=${html`<button class="button" onClick=${() => location.reload()}>Load again</button>`}>The server is not answering, or it has been updated since this window was opened.<//></div>`;
+    return html`<${Empty} title="This page could not be loaded" icon="gone"
+      action=${html`<button class="button" onClick=${() => location.reload()}>Load again</button>`}>The server is not answering, or it has been updated since this window was opened.<//>`;
   }
-  return html`<div class="page" key=${path.value}><${view.Component} ...${page.parts} /></div>`;
+  return html`<${view.Component} ...${parts} />`;
+}
+
+function Page() {
+  const page = found(path.value);
+  return html`<div class="page" key=${path.value}>${page
+    ? html`<${Lazy} ...${page} waiting=${html`<${Skeleton} lines=${8} />`} />`
+    : html`<${Empty} title="There is no such page" action=${html`<a class="button" href="/ui/adapters">To the adapters</a>`} />`}</div>`;
 }
 
 function App() {
@@ -64,7 +67,7 @@ function App() {
   useEffect(() => { if (wantsHome) go("/adapters", { replace: true }); }, [wantsHome]);
   if (error) return html`<main class="sign-in"><${Failure} error=${error} onRetry=${start} /></main>`;
   if (session.value === undefined || wantsHome) return null;
-  if (session.value === null) return html`<${SignIn} /><${Toasts} />`;
+  if (session.value === null) return html`<${Lazy} module="sign-in" waiting=${null} /><${Toasts} />`;
   return html`<${Shell}><${Page} /><//>`;
 }
 

@@ -5,7 +5,7 @@ import { signedOutBecause, signIn } from "../lib/session.js";
 import { TextField } from "../components/fields.js";
 import { Notice } from "../components/states.js";
 
-export function SignIn() {
+export default function SignIn() {
   const [key, setKey] = useState("");
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
