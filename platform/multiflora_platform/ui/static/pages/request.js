@@ -17,6 +17,9 @@ export default function RequestPage({ id }) {
     <${Loaded} resource=${request}>${(one) => html`<${Shown} one=${one} />`}<//>`;
 }
 
+/** What a request left out is null in the kept body. */
+const withoutNulls = (_, value) => value ?? undefined;
+
 function Shown({ one }) {
   return html`<${Stats} label="Numbers" of=${[
       ["First token", seconds(one.ttft)], ["Total", seconds(one.total_seconds)],
@@ -40,7 +43,7 @@ function Shown({ one }) {
         <p><a href=${href("/cache?tab=misses")}>All recent misses</a></p><//>
     </div>
     ${one.body
-      ? html`<${Card} title="Body"><${Code} wrap label="Body" text=${JSON.stringify(one.body.request, null, 2)} /><//>
+      ? html`<${Card} title="Body"><${Code} wrap label="Body" text=${JSON.stringify(one.body.request, withoutNulls, 2)} /><//>
         ${one.body.answers.map((text, i) => html`<${Card} key=${i} title=${one.body.answers.length > 1 ? `Answer ${i + 1}` : "Answer"}><${Code} wrap label="Answer" text=${text} /><//>`)}`
       : html`<${Card} title="Body"><${Empty} title="Not kept">The server remembers a request's numbers, not its prompt and answer. Started with <code>--log-bodies</code>, it keeps the last ones for administrators.<//><//>`}`;
 }

@@ -16,7 +16,7 @@ export function Evals({ value, onChange, problems }) {
       <${Segmented} label="How it is asked" of=${KINDS} value=${one.kind} onChange=${change(i, "kind")} />
       <${TextArea} label="Prompt" rows="2" value=${one.prompt} onInput=${change(i, "prompt")} problem=${problems.get(i)} />
       <div class="form-grid">
-        <${TextField} label="Its answer contains" spellcheck="false" autocomplete="off" value=${one.contains} onInput=${change(i, "contains")} />
+        <${TextField} label="Its answer contains" hint="Exactly these characters" spellcheck="false" autocomplete="off" value=${one.contains} onInput=${change(i, "contains")} />
         <${TextField} label="Its answer matches" hint="A regular expression" class="mono" spellcheck="false" autocomplete="off" value=${one.matches} onInput=${change(i, "matches")} />
       </div>
       <button type="button" class="button small quiet" aria-label=${`Remove eval ${i + 1}`} onClick=${() => onChange(value.toSpliced(i, 1))}><${Icon} name="close" size=${14} />Remove</button>
