@@ -68,6 +68,53 @@ def test_an_adapter_from_its_first_version_to_its_end(cli: Callable[..., Done], 
         assert http.get(f"/v1/models/{adapter}").status_code == 404
 
 
+def test_a_version_from_its_evals_to_its_purge(cli: Callable[..., Done], adapter: str, tmp_path: Path) -> None:
+    evals = tmp_path / "evals.json"
+    evals.write_text(json.dumps([{"prompt": "Hello", "matches": ["(?s).*"], "max_tokens": 4}]), encoding="utf-8")
+    said = ("--about", "more data", "--parent", "1", "--training-run", "run-9", "--dataset", "shop")
+    assert cli("adapters", "add", adapter, SECOND, *said, "--evals", str(evals)).code == 0
+    (found,) = cli("versions", "ls", "--training-run", "run-9", "-o", "json").json
+    assert (found["adapter"], found["version"], found["description"]) == (adapter, 2, "more data")
+    assert found["lineage"] == {"parent_version": 1, "training_run": "run-9", "datasets": ["shop"]}
+    assert [one["passed"] for one in found["evals"]] == [True]
+    changed = cli("versions", "set", adapter, "2", "--tag", "reviewed", "--dataset", "shop-2", "-o", "json").json
+    assert changed["tags"] == ["reviewed"]
+    assert changed["lineage"] == {"parent_version": 1, "training_run": "run-9", "datasets": ["shop-2"]}
+    assert cli("versions", "set", adapter, "2").code == 2
+    assert cli("versions", "show", adapter, "2", "-o", "json").json["etag"] == changed["etag"]
+    named = cli("versions", "rm", adapter, "1")
+    assert (named.code, "default" in named.err) == (1, True)
+    assert cli("versions", "rm", adapter, "2").code == 0
+    assert [one["version"] for one in cli("versions", "ls", adapter, "-o", "json").json] == [1]
+    assert cli("versions", "restore", adapter, "2", "-o", "json").json["state"] == "ready"
+    assert cli("versions", "rm", adapter, "2").code == 0
+    assert cli("versions", "purge", adapter, "2").out == f"purged {adapter}@2\n"
+    assert cli("versions", "show", adapter, "2").code == 1
+
+
+def test_jobs_are_listed_waited_for_and_cancelled_once(cli: Callable[..., Done], demo: Any, adapter: str) -> None:
+    with demo.http() as http:
+        parts = [("files", (path.name, path.read_bytes())) for path in Path(SECOND).glob("adapter_*")]
+        answer = http.post(f"/api/v1/adapters/{adapter}/versions", files=parts, headers={"Prefer": "respond-async"})
+    job = answer.json()["job"]["id"]
+    waited = cli("jobs", "wait", job, "-o", "json")
+    assert (waited.code, waited.json["state"], waited.json["version_state"]) == (0, "succeeded", "ready")
+    listed = cli("jobs", "ls", "--adapter", adapter, "--state", "succeeded", "-o", "json").json
+    assert job in [one["id"] for one in listed]
+    assert cli("jobs", "show", job, "-o", "json").json["version"] == 2
+    assert cli("jobs", "cancel", job).code == 1
+    assert cli("jobs", "wait", "nobody").code == 1
+
+
+def test_evals_that_cannot_be_read_are_named(cli: Callable[..., Done], adapter: str, tmp_path: Path) -> None:
+    bad = tmp_path / "evals.json"
+    for content in ("{", "{}"):
+        bad.write_text(content, encoding="utf-8")
+        done = cli("adapters", "add", adapter, SECOND, "--evals", str(bad))
+        assert (done.code, "--evals" in done.err) == (2, True)
+    assert cli("adapters", "add", adapter, SECOND, "--evals", str(tmp_path / "none.json")).code == 1
+
+
 def test_a_list_in_a_pipe_has_a_line_for_each_adapter(cli: Callable[..., Done], adapter: str) -> None:
     lines = cli("adapters", "ls", "--tag", "x").out.splitlines()
     assert len(lines) == 2

@@ -15,10 +15,12 @@ from multiflora_platform.cli import (
     database,
     doctor,
     events,
+    jobs,
     keys,
     serve,
     tenants,
     usage,
+    versions,
     webhooks,
 )
 from multiflora_platform.cli.errors import CommandError, ExitCode
@@ -27,6 +29,8 @@ from multiflora_platform.settings import ConfigurationError
 COMMANDS = (
     serve,
     adapters,
+    versions,
+    jobs,
     tenants,
     keys,
     usage,

@@ -1,6 +1,6 @@
 """`multiflora adapters ls|add|show|set|validate|alias|rollback|rm`, over the server's REST API.
 
-Its other actions are in residency.py and rollouts.py.
+Its other actions are in residency.py and rollouts.py; one version's are in versions.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from multiflora_platform.cli import residency, rollouts
+from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
 from multiflora_platform.cli.errors import CommandError, ExitCode
-from multiflora_platform.cli.http import add_server_flags, request
+from multiflora_platform.cli.http import add_server_flags, every, request
 from multiflora_platform.cli.output import add_output_flag, emit, emit_one
 from multiflora_platform.cli.progress import uploading
 
@@ -44,6 +45,9 @@ def add_parser(commands: Any) -> None:
     adding.add_argument("source", help="PEFT folder, .tar.gz, .zip, or file:// and hf:// as the server sees it")
     adding.add_argument("--description", default="", help="for a new adapter")
     adding.add_argument("--tag", action="append", default=[], help="for a new adapter; repeatable")
+    adding.add_argument("--about", default="", help="what is special about this version")
+    add_lineage_flags(adding)
+    adding.add_argument("--evals", metavar="FILE", help="JSON list of prompts that it must answer as expected")
     adding.add_argument("--promote", action="store_true", help="move the alias default to the new version")
     action("show", show, "one adapter and its versions")
     validating = action("validate", validate, "the validation report of a version")
@@ -64,17 +68,7 @@ def add_parser(commands: Any) -> None:
 
 def ls(arguments: argparse.Namespace) -> int:
     query = {key: value for key in ("q", "tag") if (value := getattr(arguments, key))}
-    items: list[dict[str, Any]] = []
-    token: str | None = None
-    while True:
-        page = request(
-            arguments, "GET", "/adapters", params={**query, "limit": 100, **({"page_token": token} if token else {})}
-        ).json()
-        items += page["items"]
-        token = page["next_page_token"]
-        if not token:
-            break
-    emit(arguments.output, items, ("name", "aliases", "tags", "description"))
+    emit(arguments.output, list(every(arguments, "/adapters", query)), ("name", "aliases", "tags", "description"))
     return 0
 
 
@@ -87,7 +81,8 @@ def add(arguments: argparse.Namespace) -> int:
         if created:
             print(f"adapter {arguments.name} was created, but has no ready version yet", file=sys.stderr)
         raise
-    emit_one(arguments.output, {key: version.get(key) for key in ("version", "state", "digest")})
+    shown = {key: version.get(key) for key in ("version", "state", "digest")}
+    emit_one(arguments.output, shown | ({"job": version["job"]["id"]} if "job" in version else {}))
     return 0
 
 
@@ -108,11 +103,12 @@ def _upload(arguments: argparse.Namespace, files: list[Path] | None) -> dict[str
     """files: of this machine; None sends the source's address."""
     path = f"/adapters/{quote(arguments.name, safe='')}/versions"
     params = {"promote": "true"} if arguments.promote else {}
+    details = {"description": arguments.about, "lineage": lineage(arguments), "evals": evals(arguments.evals)}
     if files is None:
-        answer = request(arguments, "POST", path, params=params, json={"source": arguments.source})
+        answer = request(arguments, "POST", path, params=params, json={"source": arguments.source, **details})
     else:
         with uploading(files) as opened:
-            parts = [("files", part) for part in opened]
+            parts: list[Any] = [("metadata", (None, json.dumps(details))), *(("files", part) for part in opened)]
             answer = request(arguments, "POST", path, params=params, files=parts)
     version: dict[str, Any] = answer.json()
     return version

@@ -1,8 +1,8 @@
-"""A bar on the terminal for files on their way to the server; nothing where nobody watches."""
+"""A bar on the terminal for bytes on their way to the server; nothing where nobody watches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,14 +12,19 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 @contextmanager
-def uploading(files: Sequence[Path]) -> Iterator[list[tuple[str, BinaryIO]]]:
-    """The files opened, each with its name; what is read of them moves the bar."""
+def _bar() -> Iterator[Progress]:
     console = Console(stderr=True)
     columns: Any = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-    bar = Progress(
+    with Progress(
         *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
-    with bar, ExitStack() as stack:
+    ) as bar:
+        yield bar
+
+
+@contextmanager
+def uploading(files: Sequence[Path]) -> Iterator[list[tuple[str, BinaryIO]]]:
+    """The files opened, each with its name; what is read of them moves the bar."""
+    with _bar() as bar, ExitStack() as stack:
         yield [
             (
                 file.name,
@@ -31,3 +36,11 @@ def uploading(files: Sequence[Path]) -> Iterator[list[tuple[str, BinaryIO]]]:
             )
             for file in files
         ]
+
+
+@contextmanager
+def watching(what: str) -> Iterator[Callable[[Mapping[str, int | None]], None]]:
+    """Call it with a job's progress."""
+    with _bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda progress: bar.update(task, completed=progress["done_bytes"] or 0, total=progress["total_bytes"])

@@ -1,0 +1,37 @@
+"""What is said about a version, as flags: its description, tags, lineage, and the evals that it must pass."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from multiflora_platform.cli.errors import CommandError, ExitCode
+
+
+def add_lineage_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parent", type=int, metavar="VERSION", help="the version that it was trained further from")
+    parser.add_argument("--training-run", metavar="ID", help="found again with `versions ls --training-run`")
+    parser.add_argument("--dataset", action="append", metavar="ID", help="what it was trained on; repeatable")
+
+
+def lineage(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given, as the API takes it."""
+    fields = {"parent_version": arguments.parent, "training_run": arguments.training_run, "datasets": arguments.dataset}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def evals(path: str | None) -> list[Any]:
+    """The list in a JSON file; what is in it is the server's to judge. Raises CommandError."""
+    if path is None:
+        return []
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"cannot read --evals {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"--evals {path} is not JSON: {error}", ExitCode.USAGE) from None
+    if not isinstance(found, list):
+        raise CommandError(f'--evals {path} must hold a list, as [{{"prompt": …, "contains": […]}}]', ExitCode.USAGE)
+    return found

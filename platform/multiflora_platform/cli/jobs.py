@@ -1,0 +1,61 @@
+"""`multiflora jobs ls|show|wait|cancel`, over the server's REST API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.cli.http import every, lines, quoted, request
+from multiflora_platform.cli.output import emit, emit_one
+from multiflora_platform.cli.progress import watching
+
+COLUMNS = ("id", "kind", "adapter", "version", "state", "source", "attempts", "error", "created_at")
+STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+_ENDED = STATES[2:]
+
+
+def add_parser(commands: Any) -> None:
+    actions = Actions(commands, "jobs", "imports that the server makes or has made")
+    listing = actions.add("ls", ls, "list jobs, newest first")
+    listing.add_argument("--adapter", help="only this adapter's")
+    listing.add_argument("--state", choices=STATES)
+    for name, run, help_text in (
+        ("show", show, "one job"),
+        ("wait", wait, "until it has ended; exit code 5 when its version was rejected"),
+        ("cancel", cancel, "end a job; its version is rejected"),
+    ):
+        actions.add(name, run, help_text).add_argument("id", help="as `jobs ls` shows it")
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    wanted = {name: value for name in ("adapter", "state") if (value := getattr(arguments, name))}
+    emit(arguments.output, list(every(arguments, "/jobs", wanted)), COLUMNS)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    emit_one(arguments.output, request(arguments, "GET", f"/jobs/{quoted(arguments.id)}").json())
+    return 0
+
+
+def wait(arguments: argparse.Namespace) -> int:
+    job: dict[str, Any] = request(arguments, "GET", f"/jobs/{quoted(arguments.id)}").json()
+    with watching(f"{job['adapter']}@{job['version']}") as moved:
+        for line in lines(arguments, f"/jobs/{quoted(arguments.id)}", {"Accept": "text/event-stream"}):
+            if line.startswith("data: "):
+                job = json.loads(line[6:])
+                moved(job["progress"])
+    if job["state"] not in _ENDED:
+        raise CommandError(f"the server ended the watch while the job was {job['state']}; wait again")
+    emit_one(arguments.output, job)
+    if job["state"] == "succeeded":
+        return ExitCode.OK
+    return ExitCode.REJECTED if job["version_state"] == "rejected" else ExitCode.FAILURE
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    emit_one(arguments.output, request(arguments, "POST", f"/jobs/{quoted(arguments.id)}:cancel").json())
+    return 0
