@@ -506,7 +506,7 @@ class Client(Transport):
         )
 
     def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through."""
+        """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
     def get_slots(self) -> SlotsAnswer:
@@ -1020,7 +1020,7 @@ class AsyncClient(AsyncTransport):
         )
 
     async def get_request(self, id: str) -> RequestView:
-        """One prompt, with the stages it went through."""
+        """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
     async def get_slots(self) -> SlotsAnswer:
