@@ -21,12 +21,13 @@ from multiflora_kernels.attention import paged_attention
 from multiflora_kernels.attention_cascade import CascadePlan, plan_cascade
 from multiflora_kernels.attention_plan import AttentionPlan, plan_attention
 from multiflora_kernels.attention_tiles import AttentionHeads
+from multiflora_kernels.head_norms import HeadNorms
 from multiflora_kernels.linear import linear
 from multiflora_kernels.lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora_delta import LoraDelta, LoraShare, linear_with_lora, linear_with_share
 from multiflora_kernels.lora_site import LoraSite
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
-from multiflora_kernels.rope import HeadNorms, fold_into_rope, rope_and_write_kv
+from multiflora_kernels.rope import fold_into_rope, rope_and_write_kv
 
 
 class LivePoolSite(LoraSite, Protocol):

@@ -6,23 +6,15 @@ Owns the layout of that write. Does not know how the cosine and sine tables are 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 import torch
 
+from .head_norms import HeadNorms
 from .lora_delta import LoraDelta
 from .native_library import native_function
 from .rms_norm import rms_norm, rms_norm_reference
 from .rope_lora_triton import folds_into_rope, rope_lora_triton
 from .rope_triton import rope_and_write_kv_triton
-
-
-class HeadNorms(NamedTuple):
-    """RMS norms of every query and key head before the rotation (Qwen3). q, k: [D] weights."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    eps: float
 
 
 def _rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:

@@ -7,18 +7,15 @@ the expand that it replaces: no more is read of B, and the product is neither re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
+from .head_norms import HeadNorms
 from .lora_delta import LoraDelta
 from .lora_launch import DTYPES, MAX_PROGRAMS, kernel_variant, power_of_two
 from .lora_tiles import DECODE_TILE
 from .lora_triton import pick, rows_share, token_share
 from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
-
-if TYPE_CHECKING:
-    from .rope import HeadNorms
 
 _COLUMNS = 256
 """Of an item, at least a head: 16 ranks of it are 32 values a thread for four warps."""

@@ -6,14 +6,11 @@ What the op means is said in rope.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
+from .head_norms import HeadNorms
 from .triton_runtime import KernelVariant, jit, tl
-
-if TYPE_CHECKING:
-    from .rope import HeadNorms
 
 
 @jit

@@ -37,6 +37,7 @@ class BeamStream:
         self._search = BeamSearch(beams, request.params.max_tokens)
         self._num_candidates = beams.num_candidates
         self._first: TokenDelta | None = None
+        self._device_seconds = 0.0
         self._deltas: deque[TokenDelta] | None = None
         self._steps = [self._ask(Beam())]
 
@@ -91,12 +92,13 @@ class BeamStream:
             if delta.failure is not None:
                 raise _StepFailed(delta.failure)
             self._first = self._first or delta
+            self._device_seconds += delta.device_seconds
             assert delta.logprobs, "the step asks for them"
             return delta.logprobs[0]
         raise _StepFailed(EngineFailure("engine_unavailable", "The search was cut off."))
 
     def _delta(self, index: int, beam: Beam) -> TokenDelta:
-        """The first step's news of the prompt go out with answer 0."""
+        """The first step's news of the prompt, and the device's time for all steps, go out with answer 0."""
         assert self._first is not None, "something was computed"
         wanted, first = self._request.params.logprobs, self._first
         return TokenDelta(
@@ -107,6 +109,7 @@ class BeamStream:
             prompt_logprobs=first.prompt_logprobs if index == 0 else None,
             cached_tokens=first.cached_tokens,
             queued_seconds=first.queued_seconds,
+            device_seconds=self._device_seconds if index == 0 else 0.0,
             finish_reason=self._search.finish_reason(beam),
             stop_reason=last if (last := beam.token_ids[-1]) in self._request.params.stop_token_ids else None,
         )

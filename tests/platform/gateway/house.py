@@ -55,6 +55,7 @@ class FakeClient:
     """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
 
     pace: seconds before each delta. failure: sent after `fail_after` tokens. hangs: no delta ever comes.
+    device_seconds: of each delta.
     """
 
     tokenizer: Tokenizer
@@ -63,6 +64,7 @@ class FakeClient:
     failure: EngineFailure | None = None
     fail_after: int = 0
     hangs: bool = False
+    device_seconds: float = 0.0
     ready: Ready | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     requests: list[GenerateRequest] = field(default_factory=list)
@@ -146,6 +148,7 @@ class FakeClient:
                     token_ids=[token_id],
                     logprobs=None if params.logprobs is None else [position(token_id, index)],
                     finish_reason=reason,
+                    device_seconds=self.device_seconds,
                     **(first if count == 1 else {}),
                 )
             )

@@ -78,6 +78,7 @@ def test_equals_transformers(
 
 async def test_an_answer_comes_out_of_steps_of_one_token(house: House) -> None:
     """The scripted engine's likeliest token is always the first of its reply, so that the search is greedy there."""
+    house.engine.device_seconds = 0.25
     body = {"model": "sql", "prompt": "ab", "use_beam_search": True, "n": 2, "max_tokens": 3, "logprobs": 1}
     response = await house.post("/v1/completions", body)
     choices = response.json()["choices"]
@@ -87,6 +88,7 @@ async def test_an_answer_comes_out_of_steps_of_one_token(house: House) -> None:
     assert response.json()["usage"]["completion_tokens"] == 6
     assert [len(request.prompt_token_ids) for request in house.engine.requests] == [2, 3, 3, 4, 4]
     assert all(request.adapter_digest == "d" * 64 for request in house.engine.requests)
+    assert house.services.usage.counted[None, "sql"].device_us == 5 * 250_000
     assert not house.services.active
 
 
