@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from .lora_delta import LoraDelta
-from .lora_launch import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant, power_of_two
+from .lora_launch import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant
 from .lora_tiles import DECODE_TILE
 from .lora_triton import rows_share
 from .native_library import native_function
-from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
+from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, power_of_two, tl
 
 GeluApproximation = Literal["none", "tanh"]
 

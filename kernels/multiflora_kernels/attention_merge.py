@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 
 from .attention_plan import WorkList
-from .attention_tiles import AttentionHeads, Tile, power_of_2, short_tile
-from .triton_runtime import KernelVariant, jit, tl
+from .attention_tiles import AttentionHeads, Tile, short_tile
+from .triton_runtime import KernelVariant, jit, power_of_two, tl
 
 _MERGED_AT_ONCE = 16
 
@@ -106,7 +106,7 @@ def merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
         "GROUP": heads.group,
         "KV_HEADS": heads.kv_heads,
         "HEAD_SIZE": heads.head_size,
-        "HEAD_PADDED": power_of_2(heads.head_size),
+        "HEAD_PADDED": power_of_two(heads.head_size),
         "BLOCK_M": tile.rows,
         "AT_ONCE": _MERGED_AT_ONCE,
     }

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .attention_tiles import AttentionHeads, Tile, device_class, long_tile, power_of_2, short_tile
-from .triton_runtime import KernelVariant, jit_with_varying, tl
+from .attention_tiles import AttentionHeads, Tile, device_class, long_tile, short_tile
+from .triton_runtime import KernelVariant, jit_with_varying, power_of_two, tl
 
 ITEM_FIELDS = 8
 MERGE_FIELDS = 4
@@ -278,7 +278,7 @@ def write_work_list(
     _plan_kernel[(sequences,)](
         work.items, work.merges, work.counts, records, query_starts, context_lens, groups, sequences, work.target,
         *queries, window or 0, PART=part, WINDOWED=window is not None, TOKENS=tile.rows // heads.group, STEP=tile.step,
-        MIN_STEPS=tile.min_steps, BLOCK_S=max(_LEAST_SEQUENCES, power_of_2(sequences)), BLOCK_I=_ITEMS_AT_ONCE,
+        MIN_STEPS=tile.min_steps, BLOCK_S=max(_LEAST_SEQUENCES, power_of_two(sequences)), BLOCK_I=_ITEMS_AT_ONCE,
         num_warps=_PLAN_WARPS,
     )  # fmt: skip
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .triton_runtime import power_of_two
+
 _CLASSES = ((90, 227 << 10), (80, 163 << 10))
 """Names of classes, and the shared memory of a block that each has at least."""
 
@@ -60,7 +62,7 @@ def short_tile(heads: AttentionHeads, capability: int) -> Tile:
     for each of three (sm_90) or two (sm_80) resident programs are 190 or 130 KB, several times what latency x bandwidth
     asks of a multiprocessor; four warps keep 64 keys x 128 in 128 registers.
     """
-    rows = max(16, power_of_2(heads.group))
+    rows = max(16, power_of_two(heads.group))
     if heads.dtype == torch.float32:
         return Tile(rows, keys=32, wide=None, warps=8, stages=3, min_steps=4, occupancy=2)
     keys = 64 if heads.head_size <= 128 else 32
@@ -76,7 +78,7 @@ def long_tile(heads: AttentionHeads, capability: int) -> Tile:
     are the largest sizes at which Triton 3.6 and 3.7 spill no register.
     """
     if heads.dtype == torch.float32:
-        rows = max(16, power_of_2(heads.group))
+        rows = max(16, power_of_two(heads.group))
         return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=2)
     if heads.head_size <= 128:
         narrow = 64 if heads.head_size <= 64 else 32
@@ -85,10 +87,6 @@ def long_tile(heads: AttentionHeads, capability: int) -> Tile:
     if capability >= 90:
         return Tile(128, keys=32, wide=64, warps=8, stages=3, min_steps=4, occupancy=1)
     return Tile(64, keys=32, wide=32, warps=8, stages=5 if capability == 80 else 3, min_steps=8, occupancy=1)
-
-
-def power_of_2(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 @functools.cache

@@ -15,8 +15,8 @@ import torch
 
 from .attention_merge import merge_items
 from .attention_plan import AttentionPlan, WorkList
-from .attention_tiles import AttentionHeads, Tile, long_tile, power_of_2, short_tile
-from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
+from .attention_tiles import AttentionHeads, Tile, long_tile, short_tile
+from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, power_of_two, tl
 
 
 @jit
@@ -242,7 +242,7 @@ def _constants(
         "KV_HEADS": heads.kv_heads,
         "BLOCK_SIZE": block_size,
         "HEAD_SIZE": heads.head_size,
-        "HEAD_PADDED": max(16, power_of_2(heads.head_size)),
+        "HEAD_PADDED": max(16, power_of_two(heads.head_size)),
         "BLOCK_M": tile.rows,
         "BLOCK_N": tile.keys,
         "WIDE_N": tile.wide or 0,

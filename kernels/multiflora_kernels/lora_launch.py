@@ -17,7 +17,7 @@ import torch
 from .lora_site import LoraSite
 from .lora_tiles import DECODE_TILE, PREFILL_TILE, LoraTiles
 from .lora_triton import _expand_kernel, _gather_kernel, _shrink_kernel
-from .triton_runtime import KernelVariant, dot_dtype, tl
+from .triton_runtime import KernelVariant, dot_dtype, power_of_two, tl
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ _PREFILL_PARTS = 4
 
 def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -> torch.Tensor:
     """Memory for the rank values of x: [splits, T, sites, max_rank] float32."""
-    splits = -(-x.shape[1] // _split_k(x.shape[1], tiles))
+    splits = -(-x.shape[1] // _split_k(x.shape[1], tiles.tile))
     max_rank = max(site.max_rank for site in sites)
     return torch.empty((splits, x.shape[0], len(sites), max_rank), dtype=torch.float32, device=x.device)
 
@@ -41,7 +41,7 @@ def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, 
     Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
     """
     k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
-    split_k = _split_k(k, tiles)
+    split_k = _split_k(k, tiles.tile)
     items = tiles.max_adapter_tiles * splits * len(sites)
     _shrink_kernel[(min(items, MAX_PROGRAMS),)](
         h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
@@ -105,10 +105,10 @@ def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> 
     return h
 
 
-def _split_k(k: int, tiles: LoraTiles) -> int:
+def _split_k(k: int, tile: int) -> int:
     """Columns of K that one item multiplies. It depends on K alone: the number of parts is a compiled form of what sums
     them, and none may be new when the first large batch comes."""
-    if tiles.tile != PREFILL_TILE:
+    if tile != PREFILL_TILE:
         return 512 if k <= 8192 else 1024
     return max(256, -(-k // _PREFILL_PARTS // 64) * 64)
 
@@ -147,10 +147,6 @@ def _three(items: Sequence[T]) -> list[T]:
     return [*items, *[items[0]] * (MAX_SITES - len(items))]
 
 
-def power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
-
-
 TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DTYPES = {name: getattr(tl, str(dtype).removeprefix("torch."), None) for name, dtype in TORCH_DTYPES.items()}
 """What `dot_dtype` gives a compiled kernel, by the name in a signature; None without Triton."""
@@ -167,7 +163,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
 
 
 def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[KernelVariant]:
-    splits = _PREFILL_PARTS if tile == PREFILL_TILE else -(-k // (512 if k <= 8192 else 1024))
+    splits = -(-k // _split_k(k, tile))
     dot = DTYPES[dtype]
     yield kernel_variant(
         f"lora_shrink {dtype} tile={tile} sites={sites} k={k}",

@@ -9,7 +9,7 @@ import torch
 from .lora_delta import LoraShare
 from .lora_launch import kernel_variant
 from .native_library import native_function
-from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, power_of_two, tl
 
 
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -114,7 +114,7 @@ def _add_rms_norm_lora_kernel(
 
 def _shape(size: int) -> dict[str, int]:
     """One program holds whole rows in registers: at most 32 values of a thread up to a size of 16,384."""
-    block = max(16, 1 << (size - 1).bit_length())
+    block = max(16, power_of_two(size))
     rows = max(1, 1024 // block)
     return {"SIZE": size, "BLOCK": block, "ROWS": rows, "num_warps": min(16, max(1, block * rows // 512))}
 

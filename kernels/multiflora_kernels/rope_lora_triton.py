@@ -12,10 +12,10 @@ import torch
 
 from .head_norms import HeadNorms
 from .lora_delta import LoraDelta
-from .lora_launch import DTYPES, MAX_PROGRAMS, kernel_variant, power_of_two
+from .lora_launch import DTYPES, MAX_PROGRAMS, kernel_variant
 from .lora_tiles import DECODE_TILE
 from .lora_triton import pick, rows_share, token_share
-from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, tl
+from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, power_of_two, rounded, tl
 
 _COLUMNS = 256
 """Of an item, at least a head: 16 ranks of it are 32 values a thread for four warps."""
@@ -30,11 +30,6 @@ def folds_into_rope(delta: LoraDelta, head_size: int, rotary: int) -> bool:
 
 
 @jit
-def _rounded(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
-    return x.to(DTYPE).to(tl.float32)
-
-
-@jit
 def _turn_and_store(
     out: tl.tensor, values: tl.tensor, written: tl.tensor, cos: tl.tensor, sin: tl.tensor, turns: tl.tensor,
     norm: tl.tensor, eps: tl.tensor, ROWS: tl.constexpr, SIZE: tl.constexpr, NORMED: tl.constexpr,
@@ -45,15 +40,15 @@ def _turn_and_store(
     turns: whether the heads are normed (if NORMED) and turn; those of v go through as they are.
     """
     HALF: tl.constexpr = SIZE // 2
-    halves = tl.permute(tl.reshape(_rounded(values, DTYPE), (ROWS, 2, HALF)), (0, 2, 1))
+    halves = tl.permute(tl.reshape(rounded(values, DTYPE), (ROWS, 2, HALF)), (0, 2, 1))
     first, second = tl.split(halves)
     pair = tl.broadcast_to(tl.arange(0, HALF)[None, :], (ROWS, HALF))
     if NORMED:
         scale = tl.rsqrt(tl.sum(first * first + second * second, axis=1) / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair).to(tl.float32)
-        first = tl.where(turns, _rounded(_rounded(first * scale, DTYPE) * first_norm, DTYPE), first)
-        second = tl.where(turns, _rounded(_rounded(second * scale, DTYPE) * second_norm, DTYPE), second)
+        first = tl.where(turns, rounded(rounded(first * scale, DTYPE) * first_norm, DTYPE), first)
+        second = tl.where(turns, rounded(rounded(second * scale, DTYPE) * second_norm, DTYPE), second)
     c = tl.load(cos + pair, mask=turns & written, other=0.0)
     s = tl.load(sin + pair, mask=turns & written, other=0.0)
     turned = tl.where(turns, first * c - second * s, first)

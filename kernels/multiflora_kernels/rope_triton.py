@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from .head_norms import HeadNorms
-from .triton_runtime import KernelVariant, jit, tl
+from .triton_runtime import KernelVariant, jit, power_of_two, rounded, tl
 
 
 @jit
@@ -53,19 +53,14 @@ def _turn(
         scale = tl.rsqrt(squares / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair, mask=pair < HALF, other=0.0).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair, mask=pair < HALF, other=0.0).to(tl.float32)
-        first = _rounded(_rounded(first * scale, dtype) * first_norm, dtype)
-        second = _rounded(_rounded(second * scale, dtype) * second_norm, dtype)
+        first = rounded(rounded(first * scale, dtype) * first_norm, dtype)
+        second = rounded(rounded(second * scale, dtype) * second_norm, dtype)
         if REST > 0:
-            rest = _rounded(rest * scale, dtype) * rest_norm
+            rest = rounded(rest * scale, dtype) * rest_norm
     tl.store(out + pair, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
     tl.store(out + HALF + pair, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
     if REST > 0:
         tl.store(out + tail, rest.to(out.dtype.element_ty), mask=kept)
-
-
-@jit
-def _rounded(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
-    return x.to(DTYPE).to(tl.float32)
 
 
 @jit
@@ -151,10 +146,6 @@ _HEADS = 8
 """Heads of one program: two warps then move 16 bytes per thread for heads of 128."""
 
 
-def _power(size: int) -> int:
-    return 1 << (size - 1).bit_length()
-
-
 def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool) -> dict[str, int | bool]:
     rest = size - 2 * half
     return {
@@ -162,10 +153,10 @@ def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool) -
         "K_HEADS": k_heads,
         "SIZE": size,
         "HALF": half,
-        "HEADS": min(_HEADS, _power(q_heads)),
-        "PAIRS": _power(half),
-        "REST": _power(rest) if rest else 0,
-        "WIDTH": _power(size),
+        "HEADS": min(_HEADS, power_of_two(q_heads)),
+        "PAIRS": power_of_two(half),
+        "REST": power_of_two(rest) if rest else 0,
+        "WIDTH": power_of_two(size),
         "NORMED": normed,
     }
 

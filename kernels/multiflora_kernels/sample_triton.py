@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, power_of_two, tl
 
 _BLOCK = 4096
 _SAMPLE_WARPS = 16
@@ -260,7 +260,7 @@ def sample_triton(
 
 
 def _blocks(vocab: int) -> dict[str, int]:
-    return {"BLOCK": _BLOCK, "PARTS": max(2, 1 << (-(-vocab // _BLOCK) - 1).bit_length())}
+    return {"BLOCK": _BLOCK, "PARTS": max(2, power_of_two(-(-vocab // _BLOCK)))}
 
 
 @jit

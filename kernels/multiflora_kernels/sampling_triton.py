@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .triton_runtime import KernelVariant, jit, jit_with_varying, tl
+from .triton_runtime import KernelVariant, jit, jit_with_varying, power_of_two, tl
 
 _BLOCK = 4096
 _ENTRIES = 128
@@ -61,7 +61,7 @@ def greedy_triton(logits: Tensor) -> Tensor:
         _greedy_parts_kernel[(rows, parts)](
             best, ids, logits, logits.stride(0), parts, VOCAB=vocab, BLOCK=_BLOCK, num_warps=4
         )
-        _greedy_kernel[(rows,)](tokens, best, ids, parts, PARTS=_power(parts), num_warps=1)
+        _greedy_kernel[(rows,)](tokens, best, ids, parts, PARTS=max(2, power_of_two(parts)), num_warps=1)
     return tokens
 
 
@@ -186,10 +186,6 @@ def gather_tokens_triton(token_ids: Tensor, sources: Tensor, last_tokens: Tensor
             out, token_ids, sources, last_tokens, tokens, BLOCK=_ENTRIES, num_warps=4
         )
     return out
-
-
-def _power(size: int) -> int:
-    return max(2, 1 << (size - 1).bit_length())
 
 
 def kernel_variants() -> Iterator[KernelVariant]:

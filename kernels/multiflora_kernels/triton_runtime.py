@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["INTERPRETED", "KernelVariant", "dot_dtype", "jit", "jit_with_varying", "tl", "triton"]
+__all__ = [
+    "INTERPRETED",
+    "KernelVariant",
+    "dot_dtype",
+    "jit",
+    "jit_with_varying",
+    "power_of_two",
+    "rounded",
+    "tl",
+    "triton",
+]
 
 try:
     import triton
@@ -35,6 +45,17 @@ def jit_with_varying(*names: str) -> Callable[[Callable[..., Any]], Any]:
     """`jit` of a kernel whose integers `names` differ from step to step: compiled once for all their values, not while
     requests wait because one is the first to be 1 or a multiple of 16."""
     return lambda function: function if triton is None else triton.jit(function, do_not_specialize=names)
+
+
+@jit
+def rounded(x: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Float32 values as they are once they have been stored as DTYPE."""
+    return x.to(DTYPE).to(tl.float32)
+
+
+def power_of_two(number: int) -> int:
+    """The smallest that is not below number: Triton's blocks have such sizes."""
+    return 1 << (number - 1).bit_length()
 
 
 _DOT_DTYPES = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}

@@ -113,6 +113,8 @@ def test_evals_that_cannot_be_read_are_named(cli: Callable[..., Done], adapter: 
         done = cli("adapters", "add", adapter, SECOND, "--evals", str(bad))
         assert (done.code, "--evals" in done.err) == (2, True)
     assert cli("adapters", "add", adapter, SECOND, "--evals", str(tmp_path / "none.json")).code == 1
+    assert cli("adapters", "add", "never-judged", SECOND, "--evals", str(bad)).code == 2
+    assert cli("adapters", "show", "never-judged").code == 1
 
 
 def test_a_list_in_a_pipe_has_a_line_for_each_adapter(cli: Callable[..., Done], adapter: str) -> None:

@@ -253,6 +253,8 @@ def test_requests_leave_nothing_behind(folder: Path, make_adapters: MakeAdapters
                 built.engine.abort(name)
             traffic.step()
         traffic.run()
+        traffic.ask(PROMPTS[0], None, 0)  # the next step forgets who waited for a slot in the one before
+        traffic.run()
         assert not traffic.failures
         del traffic
         gc.collect()
@@ -260,4 +262,4 @@ def test_requests_leave_nothing_behind(folder: Path, make_adapters: MakeAdapters
 
     serve_some()
     counts = [serve_some() for _ in range(3)]
-    assert counts[-1] - counts[0] < 120, "less than one object a request; the last one's may still be held"
+    assert counts[-1] - counts[0] < 60, "less than one object a request"

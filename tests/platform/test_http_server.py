@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 from collections.abc import AsyncIterator
 from typing import Any
@@ -40,6 +41,10 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     server = await asyncio.get_running_loop().create_server(lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+    for connection in list(state.connections):
+        connection.transport.abort()
+    await asyncio.sleep(0)  # the transports tell their protocols in the loop's next turn
+    assert not state.connections
 
 
 async def connect(port: int, *pieces: bytes) -> Connection:
@@ -58,7 +63,13 @@ async def rest(connection: Connection) -> bytes:
     except ConnectionResetError:
         return b""
     finally:
-        writer.close()
+        await end(writer)
+
+
+async def end(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_endless_trailers_close_the_connection(port: int) -> None:
@@ -99,7 +110,7 @@ async def test_a_client_that_sends_its_body_slowly_but_steadily_and_waits_for_a_
         connection[1].write(b"1\r\n \r\n")
     connection[1].write(b"0\r\n\r\n")
     assert (await asyncio.wait_for(connection[0].readuntil(b"\r\n\r\n6"), 3)).startswith(b"HTTP/1.1 200 OK")
-    connection[1].close()
+    await end(connection[1])
 
 
 async def _drip(writer: asyncio.StreamWriter) -> None:

@@ -11,13 +11,12 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from multiflora_platform.cli import residency, rollouts
 from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
 from multiflora_platform.cli.errors import CommandError, ExitCode
-from multiflora_platform.cli.http import add_server_flags, every, request
-from multiflora_platform.cli.output import add_output_flag, emit, emit_one
+from multiflora_platform.cli.http import add_server_flags, every, quoted, request
+from multiflora_platform.cli.output import add_output_flag, emit, emit_one, tell
 from multiflora_platform.cli.progress import uploading
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -74,9 +73,10 @@ def ls(arguments: argparse.Namespace) -> int:
 
 def add(arguments: argparse.Namespace) -> int:
     files = None if "://" in arguments.source else _files(arguments.source)
+    details = {"description": arguments.about, "lineage": lineage(arguments), "evals": evals(arguments.evals)}
     created = _created(arguments)
     try:
-        version = _upload(arguments, files)
+        version = _upload(arguments, files, details)
     except CommandError:
         if created:
             print(f"adapter {arguments.name} was created, but has no ready version yet", file=sys.stderr)
@@ -89,7 +89,7 @@ def add(arguments: argparse.Namespace) -> int:
 def _created(arguments: argparse.Namespace) -> bool:
     """Makes the adapter; False when it was there. The server says what is wrong with a name that cannot be one."""
     try:
-        request(arguments, "GET", f"/adapters/{quote(arguments.name, safe='')}")
+        request(arguments, "GET", f"/adapters/{quoted(arguments.name)}")
     except CommandError as error:
         if error.slug not in ("adapter-not-found", "not-found"):
             raise
@@ -99,11 +99,10 @@ def _created(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def _upload(arguments: argparse.Namespace, files: list[Path] | None) -> dict[str, Any]:
-    """files: of this machine; None sends the source's address."""
-    path = f"/adapters/{quote(arguments.name, safe='')}/versions"
+def _upload(arguments: argparse.Namespace, files: list[Path] | None, details: dict[str, Any]) -> dict[str, Any]:
+    """files: of this machine; None sends the source's address. details: what is said of the version."""
+    path = f"/adapters/{quoted(arguments.name)}/versions"
     params = {"promote": "true"} if arguments.promote else {}
-    details = {"description": arguments.about, "lineage": lineage(arguments), "evals": evals(arguments.evals)}
     if files is None:
         answer = request(arguments, "POST", path, params=params, json={"source": arguments.source, **details})
     else:
@@ -124,7 +123,7 @@ def _files(source: str) -> list[Path]:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    base = f"/adapters/{quote(arguments.name, safe='')}"
+    base = f"/adapters/{quoted(arguments.name)}"
     adapter = request(arguments, "GET", base).json()
     versions = request(arguments, "GET", f"{base}/versions", params={"limit": 1000}).json()["items"]
     if arguments.output == "json":
@@ -137,7 +136,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    base = f"/adapters/{quote(arguments.name, safe='')}/versions"
+    base = f"/adapters/{quoted(arguments.name)}/versions"
     number = arguments.version
     if number is None:
         versions = request(arguments, "GET", base).json()["items"]
@@ -164,7 +163,7 @@ def alias(arguments: argparse.Namespace) -> int:
 
 
 def _alias_path(arguments: argparse.Namespace) -> str:
-    return f"/adapters/{quote(arguments.name, safe='')}/aliases/{quote(arguments.alias, safe='')}"
+    return f"/adapters/{quoted(arguments.name)}/aliases/{quoted(arguments.alias)}"
 
 
 def _if_match(arguments: argparse.Namespace, path: str) -> dict[str, str]:
@@ -189,13 +188,11 @@ def change(arguments: argparse.Namespace) -> int:
     body = {name: value for name, value in fields.items() if value is not None}
     if not body:
         raise CommandError("nothing to change; give --description, --tag or --warmup-prompt", ExitCode.USAGE)
-    emit_one(
-        arguments.output, request(arguments, "PATCH", f"/adapters/{quote(arguments.name, safe='')}", json=body).json()
-    )
+    emit_one(arguments.output, request(arguments, "PATCH", f"/adapters/{quoted(arguments.name)}", json=body).json())
     return 0
 
 
 def rm(arguments: argparse.Namespace) -> int:
-    request(arguments, "DELETE", f"/adapters/{quote(arguments.name, safe='')}")
-    print(json.dumps({"deleted": arguments.name}) if arguments.output == "json" else f"deleted {arguments.name}")
+    request(arguments, "DELETE", f"/adapters/{quoted(arguments.name)}")
+    tell(arguments.output, "deleted", arguments.name)
     return 0

@@ -117,7 +117,8 @@ class Admission:
         )
         metrics = self.services.metrics.prompt(self.target.adapter, len(ids), params, self.arrival)
         meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
-        observers: list[Observer] = [metrics, meter, *self._watches(request)]
+        watches = self.services.insight.follow_prompt(self._prompt_facts(request), self.body)
+        observers: list[Observer] = [metrics, meter, *watches]
         if self.services.tracing is not None:
             observers.append(self.services.tracing.follow(self._headers, self._facts(request), self.arrival))
         if self.target.rollout is not None:
@@ -126,9 +127,6 @@ class Admission:
         generation = Generation(self.services, request, self.target.adapter, observers, beams)
         self._held.callback(generation.close)
         return generation
-
-    def _watches(self, request: GenerateRequest) -> Sequence[Observer]:
-        return self.services.insight.follow_prompt(self._prompt_facts(request), self.body)
 
     def _prompt_facts(self, request: GenerateRequest) -> PromptFacts:
         return PromptFacts(

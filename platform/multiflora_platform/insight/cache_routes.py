@@ -131,11 +131,6 @@ async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
 
 
 def _run(node: CacheNode, names: Sequence[str], owner: str | None, per_block: int) -> CacheRun:
-    fields: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
-    digest = fields.pop("adapter")
-    return CacheRun(
-        **{**fields, "owner": owner or None},
-        digest=digest,
-        adapters=names,
-        bytes=node.blocks * per_block,
-    )
+    shown: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
+    shown |= {"digest": shown.pop("adapter"), "adapters": names, "owner": owner or None}
+    return CacheRun(**shown, bytes=node.blocks * per_block)

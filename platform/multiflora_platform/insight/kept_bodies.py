@@ -5,6 +5,7 @@ In memory and up to a number of bytes: the oldest goes first, and nothing is wri
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from multiflora_platform.gateway.observers import NewTokens, Observer
 from multiflora_platform.insight.views import KeptBody
 
 MOST_BYTES = 64 << 20
-_TOKEN_BYTES = 8
+_TOKEN_BYTES = array("i").itemsize
 
 
 class KeptBodies:
@@ -36,7 +37,7 @@ class KeptBodies:
         exchange = self._kept.get(id)
         if exchange is None:
             return None
-        answers = [self._decode(ids) for _, ids in sorted(exchange.answers.items())]
+        answers = [self._decode(list(ids)) for _, ids in sorted(exchange.answers.items())]
         return KeptBody(msgspec.Raw(exchange.body), answers)
 
     def add_tokens(self, id: str, count: int) -> None:
@@ -60,8 +61,8 @@ class _Exchange(Observer):
         self._id = id
         self.body = body
         self.size = 0
-        self.answers: dict[int, list[int]] = {}
+        self.answers: dict[int, array[int]] = {}
 
     def tokens(self, new: NewTokens) -> None:
-        self.answers.setdefault(new.index, []).extend(new.token_ids)
+        self.answers.setdefault(new.index, array("i")).extend(new.token_ids)
         self._bodies.add_tokens(self._id, len(new.token_ids))

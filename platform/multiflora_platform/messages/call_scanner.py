@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 
+from multiflora_platform.messages.scanner import Scanner
+
 _ARGUMENTS = ("arguments", "parameters")
 
 
-class CallScanner:
-    """name: as soon as it is known. is_done: the call has ended; what follows is no part of it. has_failed: it is no
-    call, or no JSON. raw: everything read so far. is_alone: the JSON is the arguments alone.
+class CallScanner(Scanner):
+    """has_failed: it is no call, or no JSON. is_alone: the JSON is the arguments alone.
 
     Arguments are passed on as they are written; those written as a JSON text inside the JSON are unwrapped at the end.
     """
 
     def __init__(self) -> None:
-        self.name: str | None = None
-        self.is_done = False
-        self.has_failed = False
-        self.raw = ""
+        super().__init__()
         self._depth = 0
         self._in_string = self._is_escaped = False
         self._token = ""  # the string, or value, that is being read at depth 1
@@ -35,17 +33,6 @@ class CallScanner:
         scanner.name, scanner.is_alone = name, True
         scanner._depth, scanner._awaits_key, scanner._key = 1, False, _ARGUMENTS[0]
         return scanner
-
-    def push(self, text: str) -> tuple[str, str]:
-        """(what this adds to the arguments, what stands behind the call)."""
-        out = ""
-        for at, character in enumerate(text):
-            if self.is_done or self.has_failed:
-                self.raw += text[:at]
-                return out, text[at:]
-            out += self._read(character)
-        self.raw += text
-        return out, ""
 
     def _read(self, character: str) -> str:
         if self._in_string:

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from multiflora_platform.messages.markers import MarkerSearch
 from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece
-
-
-class Scanner(Protocol):
-    """Reads one call. name: as soon as it is known. is_done: it has ended. has_failed: it is none. raw: all of it."""
-
-    name: str | None
-    is_done: bool
-    has_failed: bool
-    raw: str
-
-    def push(self, text: str) -> tuple[str, str]:
-        """(what this adds to the arguments, what stands behind the call)."""
+from multiflora_platform.messages.scanner import Scanner
 
 
 class Calls:

@@ -6,21 +6,19 @@ import json
 from collections.abc import Collection
 
 from multiflora_platform.messages.argument_values import json_of
+from multiflora_platform.messages.scanner import Scanner
 
 _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
 
-class PythonCallScanner:
-    """A Scanner. names: of the functions on offer; what names another one is no call.
+class PythonCallScanner(Scanner):
+    """names: of the functions on offer; what names another one is no call.
 
     An argument goes out when its value is complete.
     """
 
     def __init__(self, names: Collection[str]) -> None:
-        self.name: str | None = None
-        self.is_done = False
-        self.has_failed = False
-        self.raw = ""
+        super().__init__()
         self._names = names
         self._word = ""  # the name, key or value that is being read
         self._key: str | None = None
@@ -28,16 +26,6 @@ class PythonCallScanner:
         self._quote = ""
         self._is_escaped = False
         self._count = 0
-
-    def push(self, text: str) -> tuple[str, str]:
-        out = ""
-        for at, character in enumerate(text):
-            if self.is_done or self.has_failed:
-                self.raw += text[:at]
-                return out, text[at:]
-            out += self._read(character)
-        self.raw += text
-        return out, ""
 
     def _read(self, character: str) -> str:
         if self.name is None:

@@ -15,35 +15,26 @@ from typing import Any
 
 from multiflora_platform.messages.argument_values import escaped, json_of, kinds_of
 from multiflora_platform.messages.markers import MarkerSearch
+from multiflora_platform.messages.scanner import Scanner
 
 _FUNCTION, _PARAMETER, _END, _END_VALUE = "<function=", "<parameter=", "</function>", "</parameter>"
 
 
-class XmlCallScanner:
-    """A Scanner. schemas: of the arguments, by the function's name. is_open: `<function=` has been read already.
+class XmlCallScanner(Scanner):
+    """schemas: of the arguments, by the function's name. is_open: `<function=` has been read already.
 
     Strings go out as they come; other values when they are complete, as their schema has them.
     """
 
     def __init__(self, schemas: Mapping[str, dict[str, Any]], is_open: bool) -> None:
-        self.name: str | None = None
-        self.is_done = False
-        self.has_failed = False
-        self.raw = ""
+        super().__init__()
         self._schemas = schemas
         self._tag = _FUNCTION if is_open else ""
         self._value: _Value | None = None
         self._count = 0
 
-    def push(self, text: str) -> tuple[str, str]:
-        out = ""
-        for at, character in enumerate(text):
-            if self.is_done or self.has_failed:
-                self.raw += text[:at]
-                return out, text[at:]
-            out += self._read_tag(character) if self._value is None else self._read_value(self._value, character)
-        self.raw += text
-        return out, ""
+    def _read(self, character: str) -> str:
+        return self._read_tag(character) if self._value is None else self._read_value(self._value, character)
 
     def _read_tag(self, character: str) -> str:
         self._tag = (self._tag + character).lstrip()

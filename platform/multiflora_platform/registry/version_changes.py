@@ -12,7 +12,7 @@ from multiflora_platform.registry.catalog import require
 from multiflora_platform.registry.database import Change, Database
 from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.live import Live
-from multiflora_platform.registry.preconditions import Precondition, tagged
+from multiflora_platform.registry.preconditions import UNCONDITIONAL, Precondition, tagged
 from multiflora_platform.registry.tables import Adapter, Version
 from multiflora_platform.registry.version_details import VersionPatch
 from multiflora_platform.registry.version_views import VersionQuery
@@ -110,7 +110,7 @@ async def _found(change: Change, name: str, number: int, precondition: Precondit
     """Raises AdapterNotFound, VersionNotFound, and what the precondition does."""
     adapter = await require(change.session, name)
     version = await versions.require(change.session, adapter.id, name, number)
-    precondition.check(
-        f"Version {number} of {name!r}", (await version_views.view(change.session, version, name))["etag"]
-    )
+    if precondition != UNCONDITIONAL:
+        shown = await version_views.view(change.session, version, name)
+        precondition.check(f"Version {number} of {name!r}", shown["etag"])
     return adapter, version
