@@ -25,11 +25,16 @@ from sqlalchemy import insert
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.registry.database import Change, Database
-from multiflora_platform.registry.migrate import upgrade
-from multiflora_platform.registry.routes import router
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.migrations import upgrade
+from multiflora_platform.server.rest_api import router
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.registry.tables import Adapter, Alias, Version, VersionLabel
+from multiflora_platform.storage.tables import (
+    Adapter,
+    Alias,
+    Version,
+    VersionLabel,
+)
 
 VERSIONS = 3
 REPETITIONS = 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from multiflora_platform.registry.tables import Base
+from multiflora_platform.storage.tables import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

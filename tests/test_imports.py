@@ -21,14 +21,14 @@ TORCH_FREE = (
     "multiflora",
     "multiflora_adapters.store",
     "multiflora_adapters.validation",
-    "multiflora_engine.client",
-    "multiflora_engine.grammar",
-    "multiflora_engine.model_config",
-    "multiflora_engine.supervisor",
-    "multiflora_platform.app",
+    "multiflora_engine.process.client",
+    "multiflora_engine.sampling.grammars",
+    "multiflora_engine.models.config",
+    "multiflora_engine.process.supervisor",
+    "multiflora_platform.server.app",
     "multiflora_platform.cli",
     "multiflora_platform.registry.service",
-    "multiflora_platform.serve",
+    "multiflora_platform.server.serve",
 )
 
 

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig
 from multiflora_adapters.module_patterns import ModuleMatcher
-from multiflora_adapters.report import ValidationRow, error, shown, some_of, warning
+from multiflora_adapters.report import (
+    ValidationRow,
+    error,
+    shown,
+    some_of,
+    warning,
+)
 from multiflora_adapters.tensor_file import FLOAT_BYTES, TensorEntry
 
 _KINDS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")

@@ -13,7 +13,14 @@ from typing import Any
 
 import msgspec
 
-from multiflora_adapters.report import AdapterError, ValidationRow, error, shown, some_of, warning
+from multiflora_adapters.report import (
+    AdapterError,
+    ValidationRow,
+    error,
+    shown,
+    some_of,
+    warning,
+)
 
 CONFIG_NAME = "adapter_config.json"
 MAX_CONFIG_BYTES = 1 << 20

@@ -11,7 +11,13 @@ from pathlib import Path
 import msgspec
 
 from multiflora_adapters.layout import split_tensor_name
-from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig, is_regular_file, parse_config, read_raw_config
+from multiflora_adapters.lora_config import (
+    CONFIG_NAME,
+    AdapterConfig,
+    is_regular_file,
+    parse_config,
+    read_raw_config,
+)
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, TensorFile, read_tensor_file
 

@@ -18,7 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from multiflora_adapters.lora_config import is_regular_file
-from multiflora_adapters.report import AdapterError, ValidationRow, error, shown
+from multiflora_adapters.report import (
+    AdapterError,
+    ValidationRow,
+    error,
+    shown,
+)
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 2 << 20

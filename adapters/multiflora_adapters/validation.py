@@ -10,7 +10,13 @@ from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.layout import SiteTensors, plan_layout
-from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig, check_raw_config, parse_config, read_raw_config
+from multiflora_adapters.lora_config import (
+    CONFIG_NAME,
+    AdapterConfig,
+    check_raw_config,
+    parse_config,
+    read_raw_config,
+)
 from multiflora_adapters.report import (
     AdapterError,
     Severity,

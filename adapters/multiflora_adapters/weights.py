@@ -14,7 +14,12 @@ import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.layout import SiteTensors, plan_layout
-from multiflora_adapters.lora_config import CONFIG_NAME, check_raw_config, parse_config, read_raw_config
+from multiflora_adapters.lora_config import (
+    CONFIG_NAME,
+    check_raw_config,
+    parse_config,
+    read_raw_config,
+)
 from multiflora_adapters.manifest import hash_file, manifest_digest
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_bytes import TensorBytes, read_tensors

@@ -12,10 +12,15 @@ import numpy as np
 import torch
 
 from gpu.measure import Row
-from multiflora_kernels.attention_cascade import CascadeCosts, cascade_attention_triton, plan_parts, shared_groups
-from multiflora_kernels.attention_plan import QueryBounds, plan_work
-from multiflora_kernels.attention_tiles import AttentionHeads
-from multiflora_kernels.attention_triton import paged_attention_triton
+from multiflora_kernels.attention.cascade import (
+    CascadeCosts,
+    cascade_attention_triton,
+    plan_parts,
+    shared_groups,
+)
+from multiflora_kernels.attention.plan import QueryBounds, plan_work
+from multiflora_kernels.attention.tiles import AttentionHeads
+from multiflora_kernels.attention.triton import paged_attention_triton
 
 LLAMA_HEADS = AttentionHeads(q_heads=32, kv_heads=8, head_size=128, dtype=torch.bfloat16)
 BLOCK_SIZE = 16

@@ -15,11 +15,22 @@ import torch
 
 from gpu.measure import Row
 from multiflora_kernels.activation import silu_and_mul
-from multiflora_kernels.lora_delta import LoraDelta, LoraShare
-from multiflora_kernels.lora_launch import expand_triton, expand_triton_, shrink_triton, shrunk_empty
-from multiflora_kernels.lora_tiles import LoraTiles, build_tiles, fill_table, static_tiles, table_entries
+from multiflora_kernels.lora.fused_linear import LoraDelta, LoraShare
+from multiflora_kernels.lora.launch import (
+    expand_triton,
+    expand_triton_,
+    shrink_triton,
+    shrunk_empty,
+)
+from multiflora_kernels.lora.tiles import (
+    LoraTiles,
+    build_tiles,
+    fill_table,
+    static_tiles,
+    table_entries,
+)
 from multiflora_kernels.rms_norm import add_rms_norm
-from multiflora_kernels.rope import rope_and_write_kv
+from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv
 
 _BEYOND_L2 = 256 << 20
 _MOST_LAYERS = 32

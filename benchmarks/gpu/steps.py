@@ -14,8 +14,8 @@ import torch
 from gpu.llama import adapter_digest
 from gpu.measure import Limits, Result
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.model_config import ModelConfig
-from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 _WARM_STEPS, _STEPS = 8, 40
 _FOREVER = 1 << 10

@@ -13,12 +13,19 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from multiflora_engine.adapter_source import AdapterSource
-from multiflora_engine.protocol import CacheReply, CacheRequest, EngineStats
-from multiflora_engine.request import EngineFailure, GenerateRequest, TokenDelta
-from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import DeviceLost, ModelRunner, RunningStep, Scheduled, ScheduledBatch, StepOutput
-from multiflora_engine.tally import STEP_TOKENS, Tally
+from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.core.step import (
+    DeviceLost,
+    ModelRunner,
+    RunningStep,
+    Scheduled,
+    ScheduledBatch,
+    StepOutput,
+)
+from multiflora_engine.protocol.histograms import STEP_TOKENS, Tally
 
 logger = logging.getLogger(__name__)
 

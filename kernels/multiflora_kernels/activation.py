@@ -8,12 +8,24 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from .lora_delta import LoraDelta
-from .lora_launch import DTYPES, MAX_PROGRAMS, TORCH_DTYPES, kernel_variant
-from .lora_tiles import DECODE_TILE
-from .lora_triton import rows_share
-from .native_library import native_function
-from .triton_runtime import KernelVariant, dot_dtype, jit, jit_with_varying, power_of_two, tl
+from multiflora_kernels.lora.fused_linear import LoraDelta
+from multiflora_kernels.lora.launch import (
+    DTYPES,
+    MAX_PROGRAMS,
+    TORCH_DTYPES,
+    kernel_variant,
+)
+from multiflora_kernels.lora.tiles import DECODE_TILE
+from multiflora_kernels.lora.triton import rows_share
+from multiflora_kernels.runtime.native import native_function
+from multiflora_kernels.runtime.triton import (
+    KernelVariant,
+    dot_dtype,
+    jit,
+    jit_with_varying,
+    power_of_two,
+    tl,
+)
 
 GeluApproximation = Literal["none", "tanh"]
 

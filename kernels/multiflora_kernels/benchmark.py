@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .activation import silu_and_mul, silu_and_mul_reference
-from .attention import _paged_attention_torch, paged_attention
-from .linear import linear
-from .lora import LoraSegments, lora_linear_, lora_linear_reference_
-from .native_library import library, native_status
-from .rms_norm import add_rms_norm, add_rms_norm_reference
-from .rope import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.activation import silu_and_mul, silu_and_mul_reference
+from multiflora_kernels.attention.paged_attention import _paged_attention_torch, paged_attention
+from multiflora_kernels.linear.dense import linear
+from multiflora_kernels.lora.batched_lora import LoraSegments, lora_linear_, lora_linear_reference_
+from multiflora_kernels.runtime.native import library, native_status
+from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference
+from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
 
 HIDDEN, HEADS, KV_HEADS, HEAD_SIZE, BLOCK_SIZE, RANK = 512, 8, 4, 64, 16, 16
 REPEATS = 15

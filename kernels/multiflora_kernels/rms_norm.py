@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 import torch
 
-from .lora_delta import LoraShare
-from .lora_launch import kernel_variant
-from .native_library import native_function
-from .triton_runtime import KernelVariant, jit, jit_with_varying, power_of_two, tl
+from multiflora_kernels.lora.fused_linear import LoraShare
+from multiflora_kernels.lora.launch import kernel_variant
+from multiflora_kernels.runtime.native import native_function
+from multiflora_kernels.runtime.triton import (
+    KernelVariant,
+    jit,
+    jit_with_varying,
+    power_of_two,
+    tl,
+)
 
 
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

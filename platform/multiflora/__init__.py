@@ -5,6 +5,6 @@ from __future__ import annotations
 from multiflora.adapters import AdapterRejected
 from multiflora.llm import LLM
 from multiflora.outputs import CompletionOutput, RequestOutput
-from multiflora_engine.request import SamplingParams, StructuredOutputsParams
+from multiflora_engine.protocol.requests import SamplingParams, StructuredOutputsParams
 
 __all__ = ["LLM", "AdapterRejected", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputsParams"]

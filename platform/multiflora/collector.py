@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from multiflora.outputs import CompletionOutput, RequestOutput
-from multiflora_engine.request import FinishReason, GenerateRequest, PositionLogprobs, SamplingParams, TokenDelta
+from multiflora_engine.protocol.requests import (
+    FinishReason,
+    GenerateRequest,
+    PositionLogprobs,
+    SamplingParams,
+    TokenDelta,
+)
 from multiflora_platform.text.detokenizer import make_detokenizer
 from multiflora_platform.text.stop_strings import StopStrings
 from multiflora_platform.text.tokenizer import Tokenizer

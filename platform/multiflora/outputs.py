@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiflora_engine.request import FinishReason, PositionLogprobs
+from multiflora_engine.protocol.requests import FinishReason, PositionLogprobs
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from multiflora_engine.protocol import AdapterResult, CacheReply, EngineStats, Ready, SlotEvent, Status
-from multiflora_engine.request import GenerateRequest
+from multiflora_engine.protocol.messages import (
+    AdapterResult,
+    CacheReply,
+    EngineStats,
+    Ready,
+    SlotEvent,
+    Status,
+)
+from multiflora_engine.protocol.requests import GenerateRequest
 
 if TYPE_CHECKING:
-    from multiflora_engine.token_stream import TokenStream
+    from multiflora_engine.process.token_stream import TokenStream
 
 
 class EngineClientLike(Protocol):
-    """multiflora_engine.client.EngineClient, as far as the gateway uses it."""
+    """multiflora_engine.process.client.EngineClient, as far as the gateway uses it."""
 
     ready: Ready | None
     stats: EngineStats
@@ -29,7 +36,7 @@ class EngineClientLike(Protocol):
 
 
 class Engine(Protocol):
-    """multiflora_engine.supervisor.EngineSupervisor, as far as the gateway uses it."""
+    """multiflora_engine.process.supervisor.EngineSupervisor, as far as the gateway uses it."""
 
     restarts: int
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpu.attention import Shape, Work, attention_rows, cascade_costs
-from multiflora_kernels.attention_tiles import AttentionHeads
+from multiflora_kernels.attention.tiles import AttentionHeads
 
 HEADS = AttentionHeads(2, 1, 16, torch.float32)
 

@@ -16,10 +16,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine import runner as runner_module
+from multiflora_engine.execution import runner as runner_module
 from multiflora_engine.build import BuiltEngine, build_engine
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.request import GenerateRequest, PositionLogprobs, SamplingParams
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
 
 VOCAB = 300
 TOLERANCE = 2e-3
@@ -33,7 +33,7 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _own_digest_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The digests of passing models do not belong in the user's cache."""
-    monkeypatch.setattr("multiflora_engine.file_digests._cache_path", lambda: tmp_path / "file_digests.json")
+    monkeypatch.setattr("multiflora_engine.models.file_digests._cache_path", lambda: tmp_path / "file_digests.json")
 
 
 @dataclass

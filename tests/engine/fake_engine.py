@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiflora_engine.adapter_source import AdapterUnavailable, Residency
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.limits import QueueFull
-from multiflora_engine.model_error import ModelError
-from multiflora_engine.process import Progress, serve
-from multiflora_engine.protocol import AdapterResidency, EngineStats, Ready
-from multiflora_engine.request import GenerateRequest, TokenDelta
+from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.scheduling.config import QueueFull
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.process.main import Progress, serve
+from multiflora_engine.protocol.messages import AdapterResidency, EngineStats, Ready
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 
 DIE, FULL, BAD, CRASH = 9001, 9002, 9003, 9004
 BROKEN = "broken"

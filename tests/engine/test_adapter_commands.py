@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from multiflora_engine.adapter_commands import AdapterCommands, ManagedAdapters
-from multiflora_engine.adapter_source import AdapterUnavailable
-from multiflora_engine.protocol import AdapterCommand
+from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
+from multiflora_engine.core.adapter_source import AdapterUnavailable
+from multiflora_engine.protocol.messages import AdapterCommand
 
 
 class Gone:

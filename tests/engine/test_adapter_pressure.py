@@ -18,10 +18,10 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.adapter_commands import AdapterCommands
+from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.protocol import AdapterCommand, AdapterResult
-from multiflora_engine.request import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.protocol.messages import AdapterCommand, AdapterResult
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
 
 MakeAdapters = Callable[[list[int]], list[str]]
 PROMPTS = [[5, 6, 7], list(range(20, 60))]

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from multiflora_engine.blocks import BlockPool
+from multiflora_engine.cache.block_pool import BlockPool
 
 NUM_BLOCKS = 6
 

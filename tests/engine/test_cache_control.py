@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiflora_engine.adapter_source import Residency
-from multiflora_engine.cache_control import CacheControl
-from multiflora_engine.limits import SchedulerConfig
-from multiflora_engine.protocol import CacheNode, CacheReply, CacheRequest
-from multiflora_engine.request import GenerateRequest, SamplingParams, TokenDelta
-from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import SampledToken, StepOutput
+from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.cache.cache_admin import CacheControl
+from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.core.step import SampledToken, StepOutput
 
 BLOCK = 4
 

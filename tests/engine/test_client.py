@@ -10,9 +10,23 @@ import msgspec
 import pytest
 import zmq
 
-from multiflora_engine.client import EngineClient, EngineUnavailable
-from multiflora_engine.protocol import Abort, AdapterCommand, Deltas, EndSequence, FromEngine, Generate, Ready, ToEngine
-from multiflora_engine.request import EngineFailure, GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.process.client import EngineClient, EngineUnavailable
+from multiflora_engine.protocol.messages import (
+    Abort,
+    AdapterCommand,
+    Deltas,
+    EndSequence,
+    FromEngine,
+    Generate,
+    Ready,
+    ToEngine,
+)
+from multiflora_engine.protocol.requests import (
+    EngineFailure,
+    GenerateRequest,
+    SamplingParams,
+    TokenDelta,
+)
 
 
 class Engine:

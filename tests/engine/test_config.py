@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from multiflora_engine.config import EngineConfig
+from multiflora_engine.protocol.config import EngineConfig
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from multiflora_engine.decode_graphs import Graph, graph_sizes
-from multiflora_engine.runner import ModelRunner
-from multiflora_kernels.attention_cascade import CascadeCosts, shared_groups
+from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
+from multiflora_engine.execution.runner import ModelRunner
+from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
 pytestmark = [
@@ -150,13 +150,13 @@ def test_sequences_with_common_blocks_replay_as_groups(
 ) -> None:
     """Two documents, asked about in turns: each is one group, whose members are neighbours in the batch."""
     free = CascadeCosts(reread_rate=1e30, extra_seconds=-1.0)
-    monkeypatch.setattr("multiflora_engine.runner.shared_groups", partial(shared_groups, costs=free))
+    monkeypatch.setattr("multiflora_engine.execution.runner.shared_groups", partial(shared_groups, costs=free))
     seen: list[list[list[int]]] = []
 
     def plan(starts: torch.Tensor, lengths: torch.Tensor, groups: torch.Tensor, heads: object) -> None:
         seen.append(groups.tolist())
 
-    monkeypatch.setattr("multiflora_engine.decoder.plan_cascade", plan)
+    monkeypatch.setattr("multiflora_engine.models.decoder.plan_cascade", plan)
     model, folder = save_model(tiny_config(LlamaConfig))
     built = start_engine(folder, max_num_seqs=9, block_size=4)
     documents = [[5 + i for i in range(9)], [40 + i for i in range(21)]]

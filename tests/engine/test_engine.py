@@ -20,12 +20,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from multiflora_engine.adapter_source import AdapterUnavailable
-from multiflora_engine.adapter_source import Residency as State
+from multiflora_engine.core.adapter_source import AdapterUnavailable
+from multiflora_engine.core.adapter_source import Residency as State
 from multiflora_engine.engine import Engine
-from multiflora_engine.limits import SchedulerConfig
-from multiflora_engine.protocol import CacheRequest
-from multiflora_engine.request import (
+from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.protocol.messages import CacheRequest
+from multiflora_engine.protocol.requests import (
     EngineFailure,
     GenerateRequest,
     PositionLogprobs,
@@ -33,9 +33,15 @@ from multiflora_engine.request import (
     TokenDelta,
     TokenLogprob,
 )
-from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.sequence import Sequence, SequenceStatus
-from multiflora_engine.step import DeviceLost, SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.core.sequence import Sequence, SequenceStatus
+from multiflora_engine.core.step import (
+    DeviceLost,
+    SampledToken,
+    Scheduled,
+    ScheduledBatch,
+    StepOutput,
+)
 
 VOCABULARY = 11
 EOS = 0

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_engine.eviction import EvictionQueue
+from multiflora_engine.cache.eviction import EvictionQueue
 
 
 class Clock:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.finish import finish_of
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.sequence import make_sequences
+from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.core.sequence import make_sequences
 
 EOS = 2
 

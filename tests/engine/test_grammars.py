@@ -14,14 +14,19 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig
 
-from multiflora_engine import grammar_masks
+from multiflora_engine.sampling import grammar_masks
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.grammar import GrammarError, GrammarVocabulary
-from multiflora_engine.grammar_masks import GrammarMasks
-from multiflora_engine.request import EngineFailure, GenerateRequest, SamplingParams, TokenDelta
-from multiflora_engine.sampler import Sampler
-from multiflora_engine.sequence import Sequence, make_sequences
-from multiflora_kernels.sampling import apply_bitmask_
+from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary
+from multiflora_engine.sampling.grammar_masks import GrammarMasks
+from multiflora_engine.protocol.requests import (
+    EngineFailure,
+    GenerateRequest,
+    SamplingParams,
+    TokenDelta,
+)
+from multiflora_engine.sampling.sampler import Sampler
+from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_kernels.sampling.ops import apply_bitmask_
 
 VOCAB, EOS = 300, 256
 SCHEMA = {

@@ -14,7 +14,7 @@ import pytest
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.request import GenerateRequest, PositionLogprobs, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
 
 MAX_LEN = 96
 BLOCK_BYTES = 2 * 2 * 32 * 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.limits import RequestTooLong, SchedulerConfig
-from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.scheduling.config import RequestTooLong, SchedulerConfig
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 
 def make_request(num_prompt: int, max_tokens: int | None) -> GenerateRequest:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, Phi3Config, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from multiflora_engine.loader import load_weights
-from multiflora_engine.model_config import load_model_config
-from multiflora_engine.model_error import ModelError
-from multiflora_engine.weights import ModelWeights
+from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.weights import ModelWeights
 
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def test_types_are_converted_while_reading(saved: Any, tmp_path: Path, stored: A
 
 def test_tensors_larger_than_the_buffer_are_read_in_pieces(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = saved
-    monkeypatch.setattr("multiflora_engine.loader._PIECE_BYTES", 1000)
+    monkeypatch.setattr("multiflora_engine.models.loader._PIECE_BYTES", 1000)
     assert torch.equal(load(folder).base_weight("lm_head"), model.lm_head.weight)
 
 
@@ -163,7 +163,7 @@ def test_weights_too_large_for_memory(saved: Any, monkeypatch: pytest.MonkeyPatc
             return empty(*shape, **options)
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
 
-    monkeypatch.setattr("multiflora_engine.weights.torch.empty", refuse)
+    monkeypatch.setattr("multiflora_engine.models.weights.torch.empty", refuse)
     assert "do not fit into the memory of cpu" in refusal(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_engine.machine import use_device
+from multiflora_engine.execution.device import use_device
 
 
 def test_the_second_gpu_is_used_for_what_names_none(monkeypatch: pytest.MonkeyPatch) -> None:

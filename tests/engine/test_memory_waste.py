@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from multiflora_engine.adapter_source import Residency
-from multiflora_engine.limits import SchedulerConfig
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import SampledToken, StepOutput
+from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.core.step import SampledToken, StepOutput
 
 
 class NoAdapters:

@@ -14,9 +14,9 @@ from huggingface_hub import errors
 from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from multiflora_engine.hub import resolve_model
-from multiflora_engine.model_config import ModelConfig, ModelError, load_model_config
-from multiflora_engine.rotary import inverse_frequencies
+from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.rotary import inverse_frequencies
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -195,7 +195,7 @@ def test_a_known_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.Mo
     config = load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"one")
     digest = config.base_model("a").digest
-    monkeypatch.setattr("multiflora_engine.file_digests._hash", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("multiflora_engine.models.file_digests._hash", lambda path: pytest.fail("hashed again"))
     assert config.base_model("a").digest == digest
 
 

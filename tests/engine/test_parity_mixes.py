@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 from .test_parity_adapters import KINDS, save_adapter
 

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.request import GenerateRequest, Pooling, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
 
 EMBEDS = SamplingParams(max_tokens=0)
 

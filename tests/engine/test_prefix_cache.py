@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_engine.blocks import BlockPool
-from multiflora_engine.cache_ledger import CacheLedger
-from multiflora_engine.prefix_cache import PrefixCache, block_hash, root_hash
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.sequence import Sequence, make_sequences
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.cache.prefix_cache import PrefixCache, block_hash, root_hash
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.core.sequence import Sequence, make_sequences
 
 BLOCK = 4
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 import zmq
 
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.protocol import (
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterResult,
     Deltas,
@@ -33,7 +33,7 @@ from multiflora_engine.protocol import (
     StatusRequest,
     ToEngine,
 )
-from multiflora_engine.request import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
 PARENT = "import subprocess, sys, time; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); time.sleep(60)"
@@ -199,7 +199,7 @@ def test_it_dies_with_its_parent(peer: Peer) -> None:
 
 
 def test_without_the_signal_of_the_kernel_it_notices_that_it_is_orphaned(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiflora_engine.leave import Leave
+    from multiflora_engine.process.lifetime import Leave
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "platform", "other")

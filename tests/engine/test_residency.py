@@ -18,8 +18,8 @@ from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, SiteWeights, load_adapter
-from multiflora_engine.adapter_source import AdapterUnavailable
-from multiflora_engine.residency import AdapterResidency
+from multiflora_engine.core.adapter_source import AdapterUnavailable
+from multiflora_engine.residency.adapter_residency import AdapterResidency
 
 NAME = "model.layers.0.self_attn.q_proj"
 BASE = BaseModel("base", "LlamaForCausalLM", "0" * 64, 1, {NAME: Site(NAME, 16, 16, 0)})
@@ -386,7 +386,7 @@ def test_what_can_never_fit_is_not_waited_for(harness):
 
 
 def test_an_adapter_that_a_command_waits_for_is_not_forgotten(harness, monkeypatch):
-    monkeypatch.setattr("multiflora_engine.residency._MAX_KNOWN", 4)
+    monkeypatch.setattr("multiflora_engine.residency.adapter_residency._MAX_KNOWN", 4)
     h = harness(rows=8, max_cpu=1)
     h.get("a8")
     h.residency.load("b8")
@@ -417,7 +417,7 @@ def test_snapshot(harness):
 
 
 def test_known_digests_are_bounded(harness, monkeypatch):
-    monkeypatch.setattr("multiflora_engine.residency._MAX_KNOWN", 10)
+    monkeypatch.setattr("multiflora_engine.residency.adapter_residency._MAX_KNOWN", 10)
     h = harness(rows=2, max_cpu=1)
     for i in range(40):
         h.residency.want(f"{chr(97 + i % 26)}{1 + i // 26}")

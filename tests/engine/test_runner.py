@@ -14,21 +14,28 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
-from multiflora_engine import kv_cache, machine
-from multiflora_engine import staging as staging_module
-from multiflora_engine.batch import ForwardBatch, forward_batch, lora_segments, slot_order, step_arrays
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.loader import load_weights
-from multiflora_engine.machine import choose_device, choose_dtype
-from multiflora_engine.model_config import ModelConfig, load_model_config
-from multiflora_engine.model_error import ModelError
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.runner import ModelRunner
-from multiflora_engine.sampler import Sampler
-from multiflora_engine.sequence import make_sequences
-from multiflora_engine.staging import Readback, Staging
-from multiflora_engine.step import Scheduled, ScheduledBatch
-from multiflora_engine.token_feedback import TokenFeedback
+from multiflora_engine.execution import kv_memory as kv_cache
+from multiflora_engine.execution import device as machine
+from multiflora_engine.core import transfers as staging_module
+from multiflora_engine.execution.batch_builder import (
+    ForwardBatch,
+    forward_batch,
+    lora_segments,
+    slot_order,
+    step_arrays,
+)
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.loader import load_weights
+from multiflora_engine.execution.device import choose_device, choose_dtype
+from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.execution.runner import ModelRunner
+from multiflora_engine.sampling.sampler import Sampler
+from multiflora_engine.core.sequence import make_sequences
+from multiflora_engine.core.transfers import Readback, Staging
+from multiflora_engine.core.step import Scheduled, ScheduledBatch
+from multiflora_engine.execution.token_feedback import TokenFeedback
 
 CPU = torch.device("cpu")
 MIB = 1 << 20
@@ -175,7 +182,7 @@ def test_outputs_follow_the_entries_order(saved: Any, tmp_path: Path) -> None:
 def test_prompt_logprobs_of_chunks_and_slices(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder, config = saved
     runner, _ = make_runner(folder, config)
-    monkeypatch.setattr("multiflora_engine.runner._LOGIT_BYTES", 3 * 4 * config.vocab_size)
+    monkeypatch.setattr("multiflora_engine.execution.runner._LOGIT_BYTES", 3 * 4 * config.vocab_size)
     tokens = list(range(40, 60))
     expected = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     found = []

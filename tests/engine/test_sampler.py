@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.sampler import Sampler
-from multiflora_engine.sampling_params import (
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.sampling.sampler import Sampler
+from multiflora_engine.protocol.sampling_params import (
     InvalidParameter,
     bad_word_token_ids,
     normalise_sampling_params,
     verify_sampling_params,
 )
-from multiflora_engine.seen_tokens import SeenTokens
-from multiflora_engine.sequence import Sequence, make_sequences
-from multiflora_engine.step import SampledToken
+from multiflora_engine.sampling.token_counts import SeenTokens
+from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_engine.core.step import SampledToken
 
 V, EOS = 50, 49
 

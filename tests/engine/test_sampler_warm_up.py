@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_engine.sampler import Sampler
-from multiflora_engine.sampler_warm_up import sample_for_nobody
-from multiflora_kernels import sampling
+from multiflora_engine.sampling.sampler import Sampler
+from multiflora_engine.execution.sampler_warm_up import sample_for_nobody
+from multiflora_kernels.sampling import ops as sampling
 
 OPS = ("greedy", "sample", "logprobs", "apply_bitmask_", "bias_", "penalize_")
 

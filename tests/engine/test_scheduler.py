@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.adapter_source import AdapterUnavailable, Residency
-from multiflora_engine.limits import QueueFull, RequestTooLong, SchedulerConfig
-from multiflora_engine.request import EngineFailure, GenerateRequest, PositionLogprobs, SamplingParams, TokenLogprob
-from multiflora_engine.scheduler import Scheduler
-from multiflora_engine.step import SampledToken, Scheduled, ScheduledBatch, StepOutput
+from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.scheduling.config import QueueFull, RequestTooLong, SchedulerConfig
+from multiflora_engine.protocol.requests import (
+    EngineFailure,
+    GenerateRequest,
+    PositionLogprobs,
+    SamplingParams,
+    TokenLogprob,
+)
+from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.core.step import (
+    SampledToken,
+    Scheduled,
+    ScheduledBatch,
+    StepOutput,
+)
 
 BLOCK = 4
 EOS = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.sequence import SequenceStatus, make_sequences
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.core.sequence import SequenceStatus, make_sequences
 
 
 def make_request(**params: Any) -> GenerateRequest:

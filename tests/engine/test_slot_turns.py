@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.adapter_source import AdapterUnavailable, Residency
-from multiflora_engine.request import GenerateRequest, SamplingParams
-from multiflora_engine.sequence import Sequence, SequenceStatus, make_sequences
-from multiflora_engine.slot_turns import SlotTurns
+from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.core.sequence import Sequence, SequenceStatus, make_sequences
+from multiflora_engine.scheduling.slot_scheduling import SlotTurns
 
 PATIENCE = 3
 

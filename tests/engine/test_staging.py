@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from multiflora_engine.staging import Readback, Staging
+from multiflora_engine.core.transfers import Readback, Staging
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from multiflora_engine.leave import Leave
-from multiflora_engine.limits import QueueFull
-from multiflora_engine.line import Line
-from multiflora_engine.protocol import (
+from multiflora_engine.process.lifetime import Leave
+from multiflora_engine.scheduling.config import QueueFull
+from multiflora_engine.process.socket import Line
+from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
     AdapterResult,
@@ -27,8 +27,8 @@ from multiflora_engine.protocol import (
     Shutdown,
     ToEngine,
 )
-from multiflora_engine.request import GenerateRequest, SamplingParams, TokenDelta
-from multiflora_engine.step_loop import Served, StepLoop
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.process.step_loop import Served, StepLoop
 
 
 @dataclass
@@ -194,7 +194,7 @@ def test_what_waits_is_looked_at_every_few_milliseconds_and_nothing_until_the_ne
 
 def test_a_step_of_minutes_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(1000))
-    monkeypatch.setattr("multiflora_engine.step_loop.time.monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr("multiflora_engine.process.step_loop.time.monotonic", lambda: float(next(seconds)))
     line = run(_request("r"), engine=ScriptedEngine(layers=40))
     first = next(i for i, message in enumerate(line.sent) if isinstance(message, Deltas))
     assert sum(isinstance(message, Heartbeat) for message in line.sent[:first]) >= 40

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from multiflora_engine.client import EngineClient, EngineUnavailable
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.protocol import LoadProgress
-from multiflora_engine.request import GenerateRequest, SamplingParams, TokenDelta
-from multiflora_engine.supervisor import EngineFailed, EngineSupervisor, Patience
+from multiflora_engine.process.client import EngineClient, EngineUnavailable
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.messages import LoadProgress
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor, Patience
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
 DIE, FULL, BAD, CRASH = 9001, 9002, 9003, 9004
@@ -270,5 +270,5 @@ async def test_the_engine_spins_shortly_unless_told_otherwise(
 
 
 def test_the_client_side_needs_no_torch() -> None:
-    code = "import sys, multiflora_engine.supervisor, multiflora_engine.process; sys.exit('torch' in sys.modules)"
+    code = "import sys, multiflora_engine.process.supervisor, multiflora_engine.process.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

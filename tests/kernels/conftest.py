@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from multiflora_kernels import native_library
+from multiflora_kernels.runtime import native as native_library
 
 Near = Callable[[torch.Tensor, torch.Tensor], None]
 

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from multiflora_kernels import ahead_of_time
-from multiflora_kernels.triton_runtime import triton
+from multiflora_kernels import compile_check as ahead_of_time
+from multiflora_kernels.runtime.triton import triton
 
 pytest.importorskip("triton")
 
@@ -23,7 +23,7 @@ SHARED_LIMITS = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_90a": 227 * 1024}
 
 def _compiled() -> list[dict[str, int | str]]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "multiflora_kernels.ahead_of_time", "--json"]
+    command = [sys.executable, "-m", "multiflora_kernels.compile_check", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.kernels.attention_cases import Case, loop, make
 
-from multiflora_kernels.attention import paged_attention, paged_attention_reference
+from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
 
 LENGTHS = [1, 15, 16, 17, 33, 70, 16]
 QUERIES = [1, 1, 16, 3, 33, 40, 1]

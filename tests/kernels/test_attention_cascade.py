@@ -9,15 +9,15 @@ import pytest
 import torch
 from tests.kernels.attention_cases import Case, loop, make
 
-from multiflora_kernels.attention import paged_attention, paged_attention_reference
-from multiflora_kernels.attention_cascade import (
+from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
+from multiflora_kernels.attention.cascade import (
     CascadeCosts,
     cascade_attention_triton,
     plan_cascade,
     plan_parts,
     shared_groups,
 )
-from multiflora_kernels.attention_tiles import AttentionHeads
+from multiflora_kernels.attention.tiles import AttentionHeads
 
 FREE = CascadeCosts(reread_rate=1e30, extra_seconds=0.0)
 """Groups cost nothing: every one is taken."""

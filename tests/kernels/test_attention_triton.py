@@ -8,10 +8,15 @@ import pytest
 import torch
 from tests.kernels.attention_cases import Case, loop, make
 
-from multiflora_kernels.attention import paged_attention, paged_attention_reference
-from multiflora_kernels.attention_plan import AttentionPlan, QueryBounds, plan_attention, plan_work
-from multiflora_kernels.attention_tiles import AttentionHeads, capability_class
-from multiflora_kernels.attention_triton import paged_attention_triton
+from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
+from multiflora_kernels.attention.plan import (
+    AttentionPlan,
+    QueryBounds,
+    plan_attention,
+    plan_work,
+)
+from multiflora_kernels.attention.tiles import AttentionHeads, capability_class
+from multiflora_kernels.attention.triton import paged_attention_triton
 
 LENGTHS = [1, 15, 0, 17, 150, 70, 16]
 QUERIES = [1, 1, 0, 3, 33, 40, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_kernels.linear import MAX_NATIVE_ROWS, linear
+from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS, linear
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 63, 64, 65])

@@ -8,7 +8,12 @@ import pytest
 import torch
 from tests.kernels.lora_cases import RANKS, Site, loop, make_site, stacked
 
-from multiflora_kernels.lora import LoraSegments, lora_embedding_, lora_linear_, lora_linear_reference_
+from multiflora_kernels.lora.batched_lora import (
+    LoraSegments,
+    lora_embedding_,
+    lora_linear_,
+    lora_linear_reference_,
+)
 
 
 def check(near, k, sites, columns, segments, bias=None) -> None:

@@ -16,9 +16,14 @@ from multiflora_kernels.activation import (
     silu_and_mul,
     silu_and_mul_reference,
 )
-from multiflora_kernels.lora import LoraSegments
-from multiflora_kernels.lora_delta import LoraDelta, LoraShare, linear_with_lora, linear_with_share
-from multiflora_kernels.lora_tiles import fill_table, table_entries
+from multiflora_kernels.lora.batched_lora import LoraSegments
+from multiflora_kernels.lora.fused_linear import (
+    LoraDelta,
+    LoraShare,
+    linear_with_lora,
+    linear_with_share,
+)
+from multiflora_kernels.lora.tiles import fill_table, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference, add_rms_norm_triton
 
 # 1 / inf is the 0 that is wanted.

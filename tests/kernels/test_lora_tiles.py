@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_kernels.lora_tiles import (
+from multiflora_kernels.lora.tiles import (
     DECODE_TILE,
     PREFILL_TILE,
     build_tiles,

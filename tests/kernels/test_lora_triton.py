@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests.kernels.lora_cases import Site, loop, make_site, stacked
 
-from multiflora_kernels import lora_launch
-from multiflora_kernels.lora import LoraSegments, lora_embedding_, lora_linear_
-from multiflora_kernels.lora_tiles import build_tiles, fill_table, table_entries
+from multiflora_kernels.lora import launch as lora_launch
+from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_, lora_linear_
+from multiflora_kernels.lora.tiles import build_tiles, fill_table, table_entries
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 RANKS = [0, 1, 8, 128, 16, 33, 64]

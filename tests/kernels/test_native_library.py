@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from multiflora_kernels import native_library
+from multiflora_kernels.runtime import native as native_library
 from multiflora_kernels.activation import silu_and_mul, silu_and_mul_reference
 
 load = native_library._load.__wrapped__
@@ -24,7 +24,7 @@ def needs_library():
 
 def test_two_processes_compile_at_the_same_time(needs_library, tmp_path):
     code = (
-        "from multiflora_kernels.native_library import library, native_status; assert library(); print(native_status())"
+        "from multiflora_kernels.runtime.native import library, native_status; assert library(); print(native_status())"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     racers = [

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from multiflora_kernels.head_norms import HeadNorms
-from multiflora_kernels.rope import rope_and_write_kv, rope_and_write_kv_reference
-from multiflora_kernels.rope_triton import rope_and_write_kv_triton
+from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
 POSITIONS = 40
 

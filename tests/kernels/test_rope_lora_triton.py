@@ -7,10 +7,10 @@ import torch
 from tests.kernels.test_lora_delta import ROWS, STARTS, Product, assert_near, static_segments
 from tests.kernels.test_rope import POSITIONS, normed, rotated, split, tables
 
-from multiflora_kernels.head_norms import HeadNorms
-from multiflora_kernels.lora_delta import linear_with_lora
-from multiflora_kernels.rope import fold_into_rope, rope_and_write_kv
-from multiflora_kernels.rope_triton import rope_and_write_kv_triton
+from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.lora.fused_linear import linear_with_lora
+from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
+from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BLOCK_SIZE = 16

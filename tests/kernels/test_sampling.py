@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from multiflora_kernels import sampling
+from multiflora_kernels.sampling import ops as sampling
 
 V = 131  # prime: never a multiple of a block
 

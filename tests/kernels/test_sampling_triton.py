@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from multiflora_kernels import sample_triton, sampling, sampling_triton
+from multiflora_kernels.sampling import draw_triton as sample_triton
+from multiflora_kernels.sampling import ops as sampling
+from multiflora_kernels.sampling import logits_triton as sampling_triton
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 VOCABULARIES = [1, 33, 131, 300]

@@ -6,8 +6,8 @@ import json
 import shlex
 from dataclasses import replace
 
-from multiflora_engine.protocol import Ready
-from multiflora_platform.banner import Banner
+from multiflora_engine.protocol.messages import Ready
+from multiflora_platform.server.banner import Banner
 
 READY = Ready("cpu", "float32", 100, 16, 1024, 8, 4, 256, 1 << 20, 1 << 20)
 BANNER = Banner("http://127.0.0.1:8000", "base", (), READY, None, "given", "it's", 'Say "hi", it\'s\nübung $HOME')

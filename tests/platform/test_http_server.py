@@ -13,8 +13,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from multiflora_platform import http_server
-from multiflora_platform.http_server import BoundedProtocol, allow_many_connections
+from multiflora_platform.server import http_server
+from multiflora_platform.server.http_server import BoundedProtocol, allow_many_connections
 
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

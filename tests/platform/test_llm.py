@@ -19,12 +19,12 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora import LLM, AdapterRejected, SamplingParams
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.config import EngineConfig
-from multiflora_engine.limits import QueueFull
-from multiflora_engine.model_error import ModelError
-from multiflora_engine.request import GenerateRequest
-from multiflora_engine.step import RunningStep, ScheduledBatch
-from multiflora_engine.supervisor import EngineSupervisor
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.scheduling.config import QueueFull
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.core.step import RunningStep, ScheduledBatch
+from multiflora_engine.process.supervisor import EngineSupervisor
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, load_settings, shown
+from multiflora_platform.settings import (
+    ENV_PREFIX,
+    ConfigurationError,
+    Settings,
+    flag,
+    load_settings,
+    shown,
+)
 
 ROOT = Path(__file__).parents[2]
 

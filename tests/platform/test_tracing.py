@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from multiflora_engine.request import EngineFailure
-from multiflora_platform.tracing import Tracing
+from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_platform.observability.tracing import Tracing
 
 from .gateway.conftest import house, make_house, tokenizer
 from .gateway.house import House

@@ -10,11 +10,21 @@ Completions and chat are OpenAI's API: use OpenAI's client for them.
 
 from multiflora.client.operations import AsyncClient, Client
 from multiflora.client.transport import ApiProblem
-from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.auth.bodies import (
+    KeyRotation,
+    NewKey,
+    NewTenant,
+    TenantPatch,
+)
 from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
-from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
-from multiflora_platform.registry.rollout_bodies import NewRollout, RolloutPatch
-from multiflora_platform.registry.version_details import Eval, Lineage, VersionPatch
+from multiflora_platform.registry.schemas.bodies import (
+    AdapterPatch,
+    AliasTarget,
+    NewAdapter,
+    VersionSource,
+)
+from multiflora_platform.registry.schemas.rollouts import NewRollout, RolloutPatch
+from multiflora_platform.registry.schemas.version_metadata import Eval, Lineage, VersionPatch
 from multiflora_platform.webhooks.bodies import NewWebhook, WebhookPatch
 
 __all__ = [

@@ -6,8 +6,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 from multiflora.client.transport import AsyncTransport, Transport, quoted
-from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
-from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.auth.answers import (
+    Key,
+    KeyPage,
+    NewlyMadeKey,
+    Tenant,
+    TenantPage,
+    UsagePage,
+)
+from multiflora_platform.auth.bodies import (
+    KeyRotation,
+    NewKey,
+    NewTenant,
+    TenantPatch,
+)
 from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
     AlertPage,
@@ -23,10 +35,20 @@ from multiflora_platform.insight.views import (
     SlotsAnswer,
     WarmAnswer,
 )
-from multiflora_platform.registry.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
-from multiflora_platform.registry.rollout_bodies import NewRollout, Rollout, RolloutPage, RolloutPatch
-from multiflora_platform.registry.version_details import VersionPatch
-from multiflora_platform.registry.views import (
+from multiflora_platform.registry.schemas.bodies import (
+    AdapterPatch,
+    AliasTarget,
+    NewAdapter,
+    VersionSource,
+)
+from multiflora_platform.registry.schemas.rollouts import (
+    NewRollout,
+    Rollout,
+    RolloutPage,
+    RolloutPatch,
+)
+from multiflora_platform.registry.schemas.version_metadata import VersionPatch
+from multiflora_platform.registry.schemas.answers import (
     Adapter,
     AdapterPage,
     Alias,

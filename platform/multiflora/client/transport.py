@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from multiflora_platform.registry.views import EventView, Version
+from multiflora_platform.registry.schemas.answers import EventView, Version
 
 A = TypeVar("A")
 DEFAULT_URL = "http://127.0.0.1:8000"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from multiflora_platform.auth.errors import Forbidden
+from multiflora_platform.web.auth_errors import Forbidden
 from multiflora_platform.auth.principals import Principal
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 
 from multiflora_platform.auth.credentials import identify
-from multiflora_platform.auth.errors import Forbidden, Unauthenticated
+from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.scopes import scope_of
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.auth.policies import UNLIMITED, Policy
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.database import Change, Database
-from multiflora_platform.registry.tables import Key, Tenant
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.tables import Key, Tenant
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,24 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage
-from multiflora_platform.auth.bodies import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.auth.answers import (
+    Key,
+    KeyPage,
+    NewlyMadeKey,
+    Tenant,
+    TenantPage,
+)
+from multiflora_platform.auth.bodies import (
+    KeyRotation,
+    NewKey,
+    NewTenant,
+    TenantPatch,
+)
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.answers import answers, rendered, resource
-from multiflora_platform.registry.bodies import read_json, schema
-from multiflora_platform.registry.requests import Absent, Unchanged, keys_of
+from multiflora_platform.web.resources import answers, rendered, resource
+from multiflora_platform.registry.schemas.bodies import read_json, schema
+from multiflora_platform.registry.routes.access import Absent, Unchanged, keys_of
 
 router = APIRouter()
 Admin = Annotated[Principal, Depends(require_admin)]

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from multiflora_platform.registry.connections import private_folder
+from multiflora_platform.storage.connections import private_folder
 
 SECRET_NAME = "secret"
 

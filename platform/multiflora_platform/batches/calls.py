@@ -15,10 +15,10 @@ from multiflora_platform.batches.files import require_file
 from multiflora_platform.batches.in_process import ENDPOINTS
 from multiflora_platform.batches.ledger import UNFINISHED
 from multiflora_platform.batches.views import batch_view, list_view
-from multiflora_platform.gateway.bodies import body_schema, read_body
-from multiflora_platform.gateway.errors import ApiError, invalid
-from multiflora_platform.gateway.requests import BatchRequest
-from multiflora_platform.registry.tables import Batch
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.web.openai_errors import ApiError, invalid
+from multiflora_platform.gateway.schemas.requests import BatchRequest
+from multiflora_platform.storage.tables import Batch
 
 router = APIRouter(tags=["batches"])
 _MAX_METADATA = 16

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-from multiflora_platform.registry.disk import full_disk_reported
+from multiflora_platform.storage.disk_errors import full_disk_reported
 
 _CHUNK = 1 << 20
 

@@ -12,8 +12,8 @@ from sqlalchemy import Select, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.database import Change, Database
-from multiflora_platform.registry.tables import Batch, StoredFile
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.tables import Batch, StoredFile
 
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 _WINDOW = timedelta(hours=24)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_platform.registry.disk import full_disk_reported
+from multiflora_platform.storage.disk_errors import full_disk_reported
 
 _encode = msgspec.json.Encoder().encode
 

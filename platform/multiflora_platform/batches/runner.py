@@ -19,10 +19,15 @@ from starlette.responses import Response
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.file_store import FileStore
 from multiflora_platform.batches.ledger import Ledger
-from multiflora_platform.batches.lines import Line, check_lines, done_ids, read_lines
+from multiflora_platform.batches.lines import (
+    Line,
+    check_lines,
+    done_ids,
+    read_lines,
+)
 from multiflora_platform.batches.results import Results
 from multiflora_platform.registry.errors import InsufficientStorage, Unavailable
-from multiflora_platform.registry.tables import Batch
+from multiflora_platform.storage.tables import Batch
 
 _log = logging.getLogger(__name__)
 _ACTOR = "batches"

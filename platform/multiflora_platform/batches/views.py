@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from multiflora_platform.registry.tables import Batch, StoredFile
+from multiflora_platform.storage.tables import Batch, StoredFile
 
 _MOMENTS = (
     "created_at",

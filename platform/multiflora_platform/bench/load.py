@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from multiflora_platform.cli import (
     versions,
     webhooks,
 )
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
 COMMANDS = (

@@ -14,9 +14,19 @@ from typing import Any
 
 from multiflora_platform.cli import residency, rollouts
 from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
-from multiflora_platform.cli.errors import CommandError, ExitCode
-from multiflora_platform.cli.http import add_server_flags, every, quoted, request
-from multiflora_platform.cli.output import add_output_flag, emit, emit_one, tell
+from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.cli.http import (
+    add_server_flags,
+    every,
+    quoted,
+    request,
+)
+from multiflora_platform.cli.output import (
+    add_output_flag,
+    emit,
+    emit_one,
+    tell,
+)
 from multiflora_platform.cli.progress import uploading
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -7,7 +7,12 @@ from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, settings_from
 from multiflora_platform.cli.output import add_output_flag, emit
-from multiflora_platform.settings import ENV_PREFIX, Settings, flag, shown
+from multiflora_platform.settings import (
+    ENV_PREFIX,
+    Settings,
+    flag,
+    shown,
+)
 
 
 def add_parser(commands: Any) -> None:

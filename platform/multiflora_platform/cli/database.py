@@ -32,7 +32,7 @@ def _add(
 
 
 def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Namespace], str]) -> int:
-    from multiflora_platform.opening import prepare_data_dir
+    from multiflora_platform.server.base_model import prepare_data_dir
     from multiflora_platform.registry.errors import RegistryError
 
     settings, _ = settings_from(arguments)
@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Nam
 def _upgrade(settings: Settings, arguments: argparse.Namespace) -> str:
     from sqlalchemy import make_url
 
-    from multiflora_platform.registry.migrate import upgrade
+    from multiflora_platform.storage.migrations import upgrade
 
     url = settings.resolved_database_url
     upgrade(url)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 
 def add_lineage_flags(parser: argparse.ArgumentParser) -> None:

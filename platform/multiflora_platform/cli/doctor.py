@@ -88,7 +88,7 @@ def _disk() -> Row:
 
 
 def _native_kernels() -> Row:
-    from multiflora_kernels.native_library import native_status
+    from multiflora_kernels.runtime.native import native_status
 
     status = native_status()
     if status.startswith("native"):

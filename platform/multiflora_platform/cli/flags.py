@@ -9,7 +9,12 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.settings import Settings, Source, flag, load_settings
+from multiflora_platform.settings import (
+    Settings,
+    Source,
+    flag,
+    load_settings,
+)
 
 SEVERAL_WORDS = frozenset({"lora_modules"})
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

@@ -7,8 +7,13 @@ import json
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions
-from multiflora_platform.cli.errors import CommandError, ExitCode
-from multiflora_platform.cli.http import every, lines, quoted, request
+from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.cli.http import (
+    every,
+    lines,
+    quoted,
+    request,
+)
 from multiflora_platform.cli.output import emit, emit_one
 from multiflora_platform.cli.progress import watching
 

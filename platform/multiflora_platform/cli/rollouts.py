@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.output import emit, emit_one
 

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _end)
     try:
         settings, sources = settings_from(arguments)
-        from multiflora_platform.serve import serve
+        from multiflora_platform.server.serve import serve
 
         return serve(settings, sources)
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions
 from multiflora_platform.cli.details import add_lineage_flags, lineage
-from multiflora_platform.cli.errors import CommandError, ExitCode
+from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.output import emit, emit_one, tell
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from multiflora_platform.gateway.observers import NewTokens, Observer
+from multiflora_platform.observability.observers import NewTokens, Observer
 from multiflora_platform.insight.views import KeptBody
 
 MOST_BYTES = 64 << 20

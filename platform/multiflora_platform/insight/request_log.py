@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from multiflora_platform.gateway.errors import ApiError
-from multiflora_platform.gateway.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.views import RequestView, Stage
 
 _ABORTED = 499

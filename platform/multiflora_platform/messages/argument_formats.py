@@ -7,7 +7,14 @@ import re
 from typing import Any
 
 from multiflora_platform.messages.argument_values import kinds_of
-from multiflora_platform.structured.formats import Format, const, either, json_schema, sequence, tag
+from multiflora_platform.structured.formats import (
+    Format,
+    const,
+    either,
+    json_schema,
+    sequence,
+    tag,
+)
 
 _NOTES = {"title", "description", "default", "examples", "deprecated", "$schema", "$comment"}
 _OBJECT = {"type", "properties", "required", "additionalProperties"} | _NOTES

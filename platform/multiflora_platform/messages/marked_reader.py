@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from multiflora_platform.messages.markers import MarkerSearch
-from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece
+from multiflora_platform.messages.pieces import (
+    CallArguments,
+    CallBegin,
+    Content,
+    Piece,
+)
 from multiflora_platform.messages.scanner import Scanner
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
+from multiflora_platform.messages.pieces import (
+    CallArguments,
+    CallBegin,
+    Content,
+    Piece,
+    Reasoning,
+)
 from multiflora_platform.messages.reasoning import ReasoningFormat, ReasoningReader, ReasoningState
 from multiflora_platform.messages.tool_readers import ToolReader
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from multiflora_platform.messages.markers import MarkerSearch
 from multiflora_platform.messages.pieces import Content, Piece, Reasoning
-from multiflora_platform.structured.formats import Format, const, either, sequence, tag
+from multiflora_platform.structured.formats import (
+    Format,
+    const,
+    either,
+    sequence,
+    tag,
+)
 
 _GAP: Format = {"type": "regex", "pattern": r"[ \n]{0,4}"}
 

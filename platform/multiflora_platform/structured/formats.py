@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_engine.request import StructuredOutputsParams
+from multiflora_engine.protocol.requests import StructuredOutputsParams
 
 Format = dict[str, Any]
 _LITERAL = ("allOf", "const", "enum", "default", "examples")

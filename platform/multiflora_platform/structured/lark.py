@@ -13,7 +13,12 @@ from typing import Any
 
 from llguidance import grammar_from, regex_to_lark
 
-from multiflora_platform.structured.formats import Format, FormatError, Structure, Whitespace
+from multiflora_platform.structured.formats import (
+    Format,
+    FormatError,
+    Structure,
+    Whitespace,
+)
 
 # As many as an indented line break takes; without a bound a model may go on with them for ever.
 DEFAULT_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,40}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from multiflora_engine.grammar import GrammarError, GrammarVocabulary, check
+from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary, check
 from multiflora_platform.structured.formats import FormatError, Structure
 from multiflora_platform.structured.lark import grammar_of
 

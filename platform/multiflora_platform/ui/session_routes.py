@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from multiflora_platform.auth.credentials import require_own_page, require_same_origin, session_of
-from multiflora_platform.auth.errors import Forbidden, Unauthenticated
+from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
 from multiflora_platform.auth.keys import OPEN_PRINCIPAL
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.sessions import LIFETIME_SECONDS, Session
-from multiflora_platform.registry.bodies import Body, read_json
-from multiflora_platform.registry.requests import keys_of
+from multiflora_platform.registry.schemas.bodies import Body, read_json
+from multiflora_platform.registry.routes.access import keys_of
 from multiflora_platform.services import Services
 
 router = APIRouter(include_in_schema=False)

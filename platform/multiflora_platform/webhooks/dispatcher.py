@@ -18,11 +18,16 @@ from fnmatch import fnmatchcase
 from sqlalchemy import Select, delete, func, select
 
 from multiflora_platform.auth.secret import Secret
-from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.registry.errors import WebhookNotFound
-from multiflora_platform.registry.tables import Event, Webhook, WebhookDelivery
+from multiflora_platform.storage.tables import Event, Webhook, WebhookDelivery
 from multiflora_platform.webhooks.bodies import Delivery
-from multiflora_platform.webhooks.sender import GONE, Attempt, Message, Sender
+from multiflora_platform.webhooks.sender import (
+    GONE,
+    Attempt,
+    Message,
+    Sender,
+)
 from multiflora_platform.webhooks.signing import signing_key
 from multiflora_platform.webhooks.subscriptions import delivery_view
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from multiflora_platform.auth.secret import Secret
-from multiflora_platform.registry.database import Database
+from multiflora_platform.storage.database import Database
 from multiflora_platform.webhooks.destinations import Destinations
 from multiflora_platform.webhooks.dispatcher import Dispatcher
 from multiflora_platform.webhooks.sender import Sender

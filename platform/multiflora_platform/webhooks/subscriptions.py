@@ -9,13 +9,19 @@ from typing import Any
 from sqlalchemy import delete, func, select
 
 from multiflora_platform.auth.secret import Secret
-from multiflora_platform.registry.database import Change, Database
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.registry.errors import WebhookNotFound
-from multiflora_platform.registry.listing import encode_token
-from multiflora_platform.registry.preconditions import Precondition, etag_of
-from multiflora_platform.registry.tables import Event, WebhookDelivery
-from multiflora_platform.registry.tables import Webhook as Row
-from multiflora_platform.webhooks.bodies import Delivery, DeliveryPage, NewWebhook, Webhook, WebhookWithSecret
+from multiflora_platform.registry.snapshot.listing import encode_token
+from multiflora_platform.web.etags import Precondition, etag_of
+from multiflora_platform.storage.tables import Event, WebhookDelivery
+from multiflora_platform.storage.tables import Webhook as Row
+from multiflora_platform.webhooks.bodies import (
+    Delivery,
+    DeliveryPage,
+    NewWebhook,
+    Webhook,
+    WebhookWithSecret,
+)
 from multiflora_platform.webhooks.destinations import Destinations
 from multiflora_platform.webhooks.signing import shown, signing_key
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from tests.platform.registry.house import adapter_files
 
 from multiflora_platform.auth.dependencies import require_admin, require_key, routes_without_policy
-from multiflora_platform.registry.routes import router
+from multiflora_platform.server.rest_api import router
 
 OPEN_TO_TENANTS = {
     ("GET", "/adapters"),

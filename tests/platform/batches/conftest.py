@@ -10,8 +10,8 @@ from tests.platform.gateway.conftest import make_house, tokenizer
 from tests.platform.gateway.house import House
 
 from multiflora_platform.batches.desk import Desk, make_desk
-from multiflora_platform.registry.database import Database
-from multiflora_platform.registry.migrate import prepare
+from multiflora_platform.storage.database import Database
+from multiflora_platform.storage.migrations import prepare
 
 __all__ = ["make_house", "tokenizer"]
 

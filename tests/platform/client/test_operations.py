@@ -31,7 +31,7 @@ from multiflora.client import (
 )
 from multiflora.client import operations as written
 from multiflora_platform.client_source import TARGET, operations, source
-from multiflora_platform.registry.document import api_document
+from multiflora_platform.server.openapi import api_document
 
 DOCUMENT = api_document()
 OPERATIONS = {operation.name: operation for operation in operations(DOCUMENT)}

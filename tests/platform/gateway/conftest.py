@@ -13,11 +13,11 @@ import pytest
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from multiflora_platform.app import create_app
+from multiflora_platform.server.app import create_app
 from multiflora_platform.auth.limits import Limits
-from multiflora_platform.gateway.shadows import Shadows
+from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.metrics import Metrics
+from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import Settings
 from multiflora_platform.structured.compiler import GrammarCompiler

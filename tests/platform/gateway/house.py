@@ -15,8 +15,8 @@ import httpx
 from fastapi import FastAPI
 
 from multiflora_adapters.base_model import BaseModel, Site
-from multiflora_engine.client import EngineUnavailable
-from multiflora_engine.protocol import (
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import (
     AdapterResidency,
     AdapterResult,
     CacheReply,
@@ -25,19 +25,24 @@ from multiflora_engine.protocol import (
     SlotEvent,
     Status,
 )
-from multiflora_engine.request import (
+from multiflora_engine.protocol.requests import (
     EngineFailure,
     GenerateRequest,
     PositionLogprobs,
     TokenDelta,
     TokenLogprob,
 )
-from multiflora_engine.token_stream import TokenStream
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts
-from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, SourceNotFound, VersionRejected
-from multiflora_platform.registry.snapshot import AdapterShape, Resolved, ServedAdapter
+from multiflora_platform.registry.errors import (
+    AdapterExists,
+    AdapterNotFound,
+    SourceNotFound,
+    VersionRejected,
+)
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved, ServedAdapter
 from multiflora_platform.services import Services
 from multiflora_platform.text.tokenizer import Tokenizer
 

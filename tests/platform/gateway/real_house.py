@@ -11,9 +11,9 @@ from tests.platform.registry.house import ADMIN as ADMIN_KEY
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
-from multiflora_platform.app import create_app
-from multiflora_platform.gateway.shadows import Shadows
-from multiflora_platform.registry.engine_link import EngineLink
+from multiflora_platform.server.app import create_app
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.registry.serving.engine_link import EngineLink
 
 from .house import House
 

@@ -9,8 +9,8 @@ import torch
 from transformers import GenerationConfig, LlamaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from multiflora_engine.request import EngineFailure, PositionLogprobs, TokenLogprob
-from multiflora_platform.gateway.beam_search import BeamParams, BeamSearch
+from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenLogprob
+from multiflora_platform.gateway.beams.search import BeamParams, BeamSearch
 
 from .house import House
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.request import EngineFailure
+from multiflora_engine.protocol.requests import EngineFailure
 
 from .house import END, MAX_LEN, House
 

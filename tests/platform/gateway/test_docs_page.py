@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from multiflora_platform.docs_page import render
+from multiflora_platform.server.docs_page import render
 
 from .house import House
 

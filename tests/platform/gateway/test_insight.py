@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.protocol import CacheNode, CacheReply
-from multiflora_engine.request import EngineFailure
+from multiflora_engine.protocol.messages import CacheNode, CacheReply
+from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.insight.kept_bodies import KeptBodies
 
 from .house import TENANT, House

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from multiflora_platform.middleware import AllowedHosts
+from multiflora_platform.server.middleware import AllowedHosts
 
 from .house import House
 

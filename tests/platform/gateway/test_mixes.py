@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multiflora_adapters.mix import MixPart, mix_digest
-from multiflora_platform.registry.snapshot import AdapterShape
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 
 from .house import House
 

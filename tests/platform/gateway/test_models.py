@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.protocol import EngineStats
-from multiflora_engine.tally import Distribution
+from multiflora_engine.protocol.messages import EngineStats
+from multiflora_engine.protocol.histograms import Distribution
 from multiflora_platform.auth.dependencies import routes_without_policy
 
 from .house import MAX_LEN, TEMPLATE, TENANT, House

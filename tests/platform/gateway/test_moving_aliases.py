@@ -14,8 +14,8 @@ import pytest
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
-from multiflora_platform.app import create_app
-from multiflora_platform.gateway.warming import PromptWarmer
+from multiflora_platform.server.app import create_app
+from multiflora_platform.gateway.background.warming import PromptWarmer
 
 from .house import House
 

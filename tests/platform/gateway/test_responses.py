@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from multiflora_engine.request import EngineFailure
+from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import HERMES
 

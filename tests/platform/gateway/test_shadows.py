@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.protocol import EngineStats
-from multiflora_engine.request import EngineFailure
-from multiflora_platform.registry.observations import Observations, Outcome
-from multiflora_platform.registry.snapshot import Resolved, RolloutEntry
+from multiflora_engine.protocol.messages import EngineStats
+from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
+from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 
 from .house import FakeRegistry, House
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_engine.grammar import GrammarVocabulary
+from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.messages.message import Message, MessageForm
 from multiflora_platform.messages.reasoning import (
     REASONING_FORMATS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_platform.registry.migrate import upgrade
+from multiflora_platform.storage.migrations import upgrade
 
 from .house import House, OpenHouse, opening
 from .postgres import Server, running

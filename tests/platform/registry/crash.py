@@ -15,11 +15,15 @@ from typing import Any
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry import imports, jobs, remote_source, version_intake, versions
-from multiflora_platform.registry.catalog import AdapterFields
+from multiflora_platform.registry.intake import import_job as imports
+from multiflora_platform.registry.rows import jobs
+from multiflora_platform.registry.sources import remote as remote_source
+from multiflora_platform.registry.intake import submissions as version_intake
+from multiflora_platform.registry.rows import versions
+from multiflora_platform.registry.rows.adapters import AdapterFields
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.registry.staging import Scratch
-from multiflora_platform.registry.version_intake import Wish
+from multiflora_platform.registry.artifacts.scratch import Scratch
+from multiflora_platform.registry.intake.submissions import Wish
 
 SITE = "model.layers.0.self_attn.q_proj"
 

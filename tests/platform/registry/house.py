@@ -17,14 +17,14 @@ from safetensors.numpy import save
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.client import EngineClient
+from multiflora_engine.process.client import EngineClient
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.registry import problems
-from multiflora_platform.registry.connections import private_folder
-from multiflora_platform.registry.migrate import upgrade
-from multiflora_platform.registry.routes import router
+from multiflora_platform.web import problems
+from multiflora_platform.storage.connections import private_folder
+from multiflora_platform.storage.migrations import upgrade
+from multiflora_platform.server.rest_api import router
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.settings import Settings
 from multiflora_platform.webhooks.service import Webhooks

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from multiflora_platform.registry import connections
-from multiflora_platform.registry.tables import Event, Version
+from multiflora_platform.storage import connections
+from multiflora_platform.storage.tables import Event, Version
 
 
 @pytest.fixture

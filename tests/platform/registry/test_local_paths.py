@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from multiflora_platform.registry.catalog import AdapterFields
+from multiflora_platform.registry.rows.adapters import AdapterFields
 from multiflora_platform.registry.errors import (
     AdapterExists,
     AdapterNotFound,

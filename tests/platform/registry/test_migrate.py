@@ -13,10 +13,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
-from multiflora_platform.registry.connections import with_driver
+from multiflora_platform.storage.connections import with_driver
 from multiflora_platform.registry.errors import DatabaseOutdated, DatabaseUnusable
-from multiflora_platform.registry.migrate import _config, check_current, downgrade, prepare, upgrade
-from multiflora_platform.registry.tables import Base
+from multiflora_platform.storage.migrations import (
+    _config,
+    check_current,
+    downgrade,
+    prepare,
+    upgrade,
+)
+from multiflora_platform.storage.tables import Base
 
 
 @pytest.fixture
@@ -115,7 +121,7 @@ def test_an_old_and_a_newer_database_are_named(url):
 
 
 def test_processes_that_start_together_wait_for_each_other(url):
-    code = f"from multiflora_platform.registry.migrate import upgrade; upgrade({url!r})"
+    code = f"from multiflora_platform.storage.migrations import upgrade; upgrade({url!r})"
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]
     assert [process.communicate()[1] for process in processes] == [b""] * 3
     assert tables(url) == set(Base.metadata.tables)

@@ -8,10 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from multiflora_engine.client import EngineUnavailable
-from multiflora_engine.protocol import AdapterResidency, AdapterResult, EngineStats, Status
-from multiflora_platform.registry import events
-from multiflora_platform.registry.engine_link import EngineLink
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import (
+    AdapterResidency,
+    AdapterResult,
+    EngineStats,
+    Status,
+)
+from multiflora_platform.storage import outbox as events
+from multiflora_platform.registry.serving.engine_link import EngineLink
 
 from .house import adapter_files, rejected_files
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from multiflora_platform.registry import connections
-from multiflora_platform.registry.connections import with_driver
-from multiflora_platform.registry.migrate import upgrade
+from multiflora_platform.storage import connections
+from multiflora_platform.storage.connections import with_driver
+from multiflora_platform.storage.migrations import upgrade
 
 from .house import adapter_files, opening
 from .postgres import running

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import delete
 from tests.platform.registry.test_operations_routes import FakeEngine
 
-from multiflora_engine.protocol import CacheReply
-from multiflora_platform.registry.database import Change, Database
-from multiflora_platform.registry.document import api_document
-from multiflora_platform.registry.engine_link import EngineLink
-from multiflora_platform.registry.migrate import upgrade
-from multiflora_platform.registry.tables import Adapter
+from multiflora_engine.protocol.messages import CacheReply
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.server.openapi import api_document
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.storage.migrations import upgrade
+from multiflora_platform.storage.tables import Adapter
 
 from .house import House, adapter_files
 from .outbox import watched

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from tests.platform.registry.house import House, adapter_files
 
-from multiflora_platform.registry.document import api_document
-from multiflora_platform.registry.preconditions import etag_of, is_current
+from multiflora_platform.server.openapi import api_document
+from multiflora_platform.web.etags import etag_of, is_current
 
 ROLLOUT = "/adapters/a/aliases/default/rollout"
 WEBHOOK = {"url": "http://127.0.0.1:9/", "events": ["alias.*"]}

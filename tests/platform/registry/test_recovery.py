@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_platform.registry import jobs
+from multiflora_platform.registry.rows import jobs
 
 from .crash import POINTS
 from .fake_hub import FakeHub

@@ -8,9 +8,14 @@ import pytest
 from tests.platform.registry.house import adapter_files
 from tests.platform.registry.test_operations_routes import FakeEngine
 
-from multiflora_platform.registry.engine_link import EngineLink
-from multiflora_platform.registry.observations import Arm, Observations, Outcome, agreement
-from multiflora_platform.registry.snapshot import RolloutEntry
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.changes.rollout_observations import (
+    Arm,
+    Observations,
+    Outcome,
+    agreement,
+)
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 PATH = "/adapters/a/aliases/default/rollout"
 

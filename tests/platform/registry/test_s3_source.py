@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from multiflora_platform.registry import jobs
+from multiflora_platform.registry.rows import jobs
 
 from .fake_s3 import FakeS3
 from .house import adapter_files

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from multiflora_platform.registry import jobs
+from multiflora_platform.registry.rows import jobs
 
 from .fake_hub import COMMIT, FakeHub
 from .house import adapter_files, write_folder

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_platform.registry.split import BUCKETS, bucket, lay_out
+from multiflora_platform.registry.snapshot.traffic_split import BUCKETS, bucket, lay_out
 
 
 @st.composite

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from multiflora_platform.registry import jobs
+from multiflora_platform.registry.rows import jobs
 
 from .house import adapter_files
 
@@ -91,7 +91,7 @@ async def test_an_artifact_in_use_by_another_process_stays(open_house, tmp_path)
     await house.adapter("a", 1)
     digest = house.registry.resolve("a", None).digest
     code = (
-        "import sys; from pathlib import Path; from multiflora_platform.registry.holds import Holds\n"
+        "import sys; from pathlib import Path; from multiflora_platform.registry.artifacts.leases import Holds\n"
         "holds = Holds(Path(sys.argv[1])); holds.share(sys.argv[2]); print('held', flush=True); sys.stdin.read()"
     )
     arguments = ("-c", code, str(house.data / "incoming" / ".holds"), digest)

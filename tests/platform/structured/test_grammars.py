@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.grammar import GrammarVocabulary
-from multiflora_engine.request import StructuredOutputsParams
+from multiflora_engine.sampling.grammars import GrammarVocabulary
+from multiflora_engine.protocol.requests import StructuredOutputsParams
 from multiflora_platform.structured import formats
-from multiflora_platform.structured.formats import FormatError, Structure, Whitespace, close_objects, structure_of
+from multiflora_platform.structured.formats import (
+    FormatError,
+    Structure,
+    Whitespace,
+    close_objects,
+    structure_of,
+)
 from multiflora_platform.structured.lark import grammar_of
 from multiflora_platform.structured.worker import compile_structure
 from multiflora_platform.text.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import update
 from tests.platform.registry.house import House, OpenHouse
 
-from multiflora_platform.registry.database import Change
-from multiflora_platform.registry.tables import WebhookDelivery
+from multiflora_platform.storage.database import Change
+from multiflora_platform.storage.tables import WebhookDelivery
 from multiflora_platform.webhooks import dispatcher, sender
 
 from .conftest import Receiver

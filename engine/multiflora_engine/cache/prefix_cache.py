@@ -1,0 +1,108 @@
+"""Which KV a sequence can share: hashes of its blocks, the blocks that hold them, and who is computing them now.
+
+Reads sequences and never writes them; owns no blocks. A block's hash covers everything its KV depends on: base model,
+adapter, salt and all tokens up to its end (hash chain after vLLM's automatic prefix caching). Equal hashes mean equal
+content, so nothing here is ever invalidated.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.core.sequence import Sequence
+
+
+def root_hash(base_digest: str, adapter_digest: str | None, cache_salt: str) -> bytes:
+    """The parent of every first block. Each field has its tag and its length, so that none can pass for another."""
+    state = blake2b(digest_size=32, person=b"multiflora.root")
+    for tag, value in ((b"B", base_digest), (b"A", adapter_digest), (b"S", cache_salt)):
+        if value is not None:
+            content = value.encode()
+            state.update(tag + struct.pack("<Q", len(content)) + content)
+    return state.digest()
+
+
+def block_hash(parent: bytes, token_ids: list[int]) -> bytes:
+    """The hash of one full block after the block (or root) `parent`; token ids are unsigned 32-bit."""
+    content = parent + struct.pack(f"<{len(token_ids)}I", *token_ids)
+    return blake2b(content, digest_size=32, person=b"multiflora.block").digest()
+
+
+class PrefixCache:
+    """Lookup and publication over a BlockPool, and the register of blocks that running sequences will compute.
+
+    When disabled, sequences get no hashes, and everything else follows: no hits, nothing announced, nothing published.
+    """
+
+    def __init__(self, pool: BlockPool, ledger: CacheLedger, block_size: int, enabled: bool = True) -> None:
+        self._pool = pool
+        self._ledger = ledger
+        self._block_size = block_size
+        self._enabled = enabled
+        self._computing: dict[bytes, Sequence] = {}
+
+    def new_hashes(self, sequence: Sequence) -> list[bytes]:
+        """Hashes of the full blocks that `sequence.block_hashes` does not cover yet."""
+        if not self._enabled:
+            return []
+        size, known = self._block_size, sequence.block_hashes
+        parent = known[-1] if known else sequence.root_hash
+        hashes = []
+        for start in range(len(known) * size, sequence.num_tokens - size + 1, size):
+            parent = block_hash(parent, sequence.token_ids[start : start + size])
+            hashes.append(parent)
+        return hashes
+
+    def hits(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold the longest cached prefix short of the last token, which is always computed."""
+        blocks: list[int] = []
+        for hash in self._readable_hashes(sequence):
+            block_id = self._pool.find(hash)
+            if block_id is None:
+                break
+            blocks.append(block_id)
+        return blocks
+
+    def awaited(self, sequence: Sequence, num_hits: int) -> bytes | None:
+        """The hash of the block after the hits, if a running sequence is about to compute it."""
+        readable = self._readable_hashes(sequence)
+        if num_hits < len(readable) and readable[num_hits] in self._computing:
+            return readable[num_hits]
+        return None
+
+    def is_computing(self, hash: bytes) -> bool:
+        return hash in self._computing
+
+    def announce(self, sequence: Sequence) -> None:
+        """The sequence runs from now on and will compute its known blocks from num_computed_tokens on."""
+        for hash in self._uncomputed_hashes(sequence):
+            self._computing.setdefault(hash, sequence)
+
+    def retract(self, sequence: Sequence) -> None:
+        """The sequence stops running: nobody shall wait for what it has not computed."""
+        for hash in self._uncomputed_hashes(sequence):
+            if self._computing.get(hash) is sequence:
+                del self._computing[hash]
+
+    def publish(self, sequence: Sequence, first: int, stop: int) -> None:
+        """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known."""
+        if not self._enabled:
+            return
+        for number in range(first, stop):
+            hash = sequence.block_hashes[number]
+            if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
+                self._ledger.published(sequence, number)
+            if self._computing.get(hash) is sequence:
+                del self._computing[hash]
+
+    def _readable_hashes(self, sequence: Sequence) -> list[bytes]:
+        """What wants something of every prompt position reads nothing."""
+        if sequence.reads_whole_prompt:
+            return []
+        return sequence.block_hashes[: (sequence.num_tokens - 1) // self._block_size]
+
+    def _uncomputed_hashes(self, sequence: Sequence) -> list[bytes]:
+        return sequence.block_hashes[sequence.num_computed_tokens // self._block_size :]

@@ -1,0 +1,19 @@
+"""What the scheduler asks of grammars: whether a sequence may start. Its implementation is grammar_masks.py."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from multiflora_engine.core.sequence import Sequence
+
+
+class GrammarSource(Protocol):
+    """Raises GrammarError (grammar.py) only from `is_ready`."""
+
+    def begin(self, sequence: Sequence) -> None:
+        """A sequence with a grammar has arrived; its compilation begins, if it is not known."""
+        ...
+
+    def is_ready(self, sequence: Sequence) -> bool:
+        """Whether its grammar is compiled. Raises GrammarError if it cannot be."""
+        ...

@@ -1,0 +1,112 @@
+"""What passes between scheduler, runner and sampler in one step. Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenDelta
+from multiflora_engine.core.sequence import Sequence
+
+
+class DeviceLost(Exception):
+    """The device answers nothing any more, whatever is asked: the engine has to be started anew."""
+
+
+class Scheduled(NamedTuple):
+    """Compute tokens [start, start + num_tokens) of one sequence in this step; decode is num_tokens == 1.
+
+    samples: the last of them is the sequence's last token, so its logits yield the next one. Never for pooling.
+    epoch: the sequence's epoch when this was scheduled.
+
+    A decode may be scheduled while the step that samples its token is in flight: `start` then is the sequence's
+    num_tokens, and only the device knows the token.
+    """
+
+    sequence: Sequence
+    start: int
+    num_tokens: int
+    samples: bool
+    epoch: int
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its sequence still runs as it did when this was scheduled."""
+        return self.epoch == self.sequence.epoch
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Length of the output that a token sampled here is appended to; also when the host does not know all of it."""
+        return self.start + self.num_tokens - self.sequence.num_prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    """One step's work: each sequence at most once, running decodes first.
+
+    failures: last words of requests that ended while scheduling (deadline passed, adapter unavailable).
+    """
+
+    entries: list[Scheduled]
+    failures: list[TokenDelta]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(entry.num_tokens for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """The next token of one sequence; logprobs only when `params.logprobs` asks for them.
+
+    failure: no token could be chosen (token_id means nothing then), which ends the request.
+    """
+
+    token_id: int
+    logprobs: PositionLogprobs | None = None
+    failure: EngineFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What the runner returns for one entry, in the entries' order.
+
+    sampled: set exactly when `entry.samples`.
+    prompt_logprobs: when `sequence.needs_prompt_logprobs`, one item for each prompt token at positions
+        start + 1 ... min(start + num_tokens, num_prompt_tokens - 1), that is, for each prompt token that the logits
+        of this chunk predict.
+    pooled: of a pooling sequence, [H] the sum of the normed hidden states that pooling asks for among the chunk's.
+    """
+
+    sampled: SampledToken | None = None
+    prompt_logprobs: list[PositionLogprobs] | None = None
+    pooled: npt.NDArray[np.float32] | None = None
+
+
+class RunningStep(Protocol):
+    """A batch that the device has been given."""
+
+    def collect(self) -> list[StepOutput]:
+        """One output per entry, in the entries' order; waits until the device is done. Raises DeviceLost."""
+        ...
+
+
+class ModelRunner(Protocol):
+    """The device side as the engine sees it.
+
+    runs_ahead: whether `launch` returns before the device is done, so that it pays to give it the next batch before the
+    outputs of this one are collected. The device executes batches in the order in which they are launched.
+    """
+
+    @property
+    def runs_ahead(self) -> bool: ...
+
+    def launch(self, batch: ScheduledBatch) -> RunningStep:
+        """Writes the KV of all scheduled tokens and samples. Raises DeviceLost.
+
+        After an exception the engine calls it again with parts of the batch, to find the entry that is to blame.
+        """
+        ...

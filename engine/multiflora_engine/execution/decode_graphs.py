@@ -1,0 +1,208 @@
+"""Decode steps as captured graphs: one for each size of batch, with and without adapters, with and without groups of
+sequences that share leading blocks, replayed on new contents.
+
+Owns the static memory that the graphs read. Knows neither what is captured nor how a device captures it.
+
+A graph's kernels find everything at the addresses they were captured with, so each step's arrays are copied there; rows
+that only fill up a size belong to no sequence, no adapter and no KV slot. An adapter that brings tensors into use which
+the graphs do not know (see `SlotPool.layout`) asks for graphs of its own, captured when they are first needed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from multiflora_engine.execution.batch_builder import ForwardBatch, StepArrays, segment_runs
+from multiflora_engine.core.transfers import ALIGNMENT, Staging
+from multiflora_engine.execution.token_feedback import KNOWN, TokenFeedback
+from multiflora_kernels.attention.plan import QueryBounds
+from multiflora_kernels.lora.batched_lora import LoraSegments
+from multiflora_kernels.lora.tiles import fill_table, table_entries
+
+_EXACT_SIZES = (1, 2, 4)
+_SIZE_STEP = 8
+_LARGE_STEP = 16
+_LARGE = 128
+LEAST_GROUPED = 8
+"""Smaller batches read too little twice for a graph of their own to pay."""
+
+_MAX_LAYOUTS = 4
+"""Sets of graphs that are kept, that without adapters included: adapters that touch rare sites come and go."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """replay: runs the captured work once more. output: the tensor that it fills, the same each time."""
+
+    replay: Callable[[], None]
+    output: torch.Tensor
+
+
+class Capture(Protocol):
+    """How a device records work; see cuda_capture.py."""
+
+    def __call__(self, work: Callable[[], torch.Tensor]) -> Graph: ...
+
+
+def graph_sizes(max_num_seqs: int) -> list[int]:
+    """Numbers of sequences that get a graph, ascending; the last is max_num_seqs, the gaps cost at most seven rows (15
+    above 128)."""
+    sizes = [*_EXACT_SIZES, *range(_SIZE_STEP, _LARGE, _SIZE_STEP), *range(_LARGE, max_num_seqs, _LARGE_STEP)]
+    return [*(size for size in sizes if size < max_num_seqs), max_num_seqs]
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Views of the static memory for one size."""
+
+    batch: ForwardBatch
+    token_sources: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """lora: the segments that the graph reads, of all its rows."""
+
+    graph: Graph
+    lora: LoraSegments | None
+
+
+class DecodeGraphs:
+    """forward: hidden states [S, H] of a batch in which each sequence has one token. layout: of the adapters' tensors.
+
+    A graph keeps its output for good, so that is hidden states: those of a hundred graphs are small, their logits would
+    take gigabytes.
+
+    max_blocks: width of the block tables. max_segments: adapters that a batch can have.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        forward: Callable[[ForwardBatch], torch.Tensor],
+        staging: Staging,
+        feedback: TokenFeedback,
+        layout: Callable[[], Hashable],
+        *,
+        sizes: list[int],
+        max_blocks: int,
+        max_segments: int,
+        device: torch.device,
+    ) -> None:
+        self._capture = capture
+        self._forward = forward
+        self._staging = staging
+        self._feedback = feedback
+        self._layout = layout
+        self._sizes = sizes
+        self._max_segments = max_segments
+        self._tables = torch.zeros((sizes[-1], max_blocks), dtype=torch.int32, device=device)
+        self._memory = torch.zeros(_num_bytes(sizes[-1], max_segments), dtype=torch.uint8, device=device)
+        self._graphs: dict[Hashable | None, dict[tuple[int, bool], _Captured]] = {}
+
+    def fits(self, num_sequences: int) -> bool:
+        return num_sequences <= self._sizes[-1]
+
+    def run(
+        self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None
+    ) -> tuple[torch.Tensor, LoraSegments | None]:
+        """Hidden states of a decode step, the rows past S belonging to nobody, and the segments of all these rows; both
+        good until the next call. The first call for a size and layout captures.
+
+        groups: [3, S], see `ForwardBatch.groups`.
+        """
+        size = self._sizes[bisect_left(self._sizes, len(arrays.slots))]
+        has_groups = groups is not None and size >= LEAST_GROUPED
+        captured = self._graph(size, has_lora=arrays.slots[-1] is not None, has_groups=has_groups)
+        self._upload(size, arrays, groups if has_groups else None)
+        captured.graph.replay()
+        return captured.graph.output, captured.lora
+
+    def capture_all(self, progress: Callable[[int, int], None]) -> None:
+        """Captures every size, the largest first, so that the others find memory that is large enough."""
+        todo = [
+            (size, has_lora, has_groups)
+            for size in reversed(self._sizes)
+            for has_lora in (False, True)
+            for has_groups in ((False, True) if size >= LEAST_GROUPED else (False,))
+        ]
+        for done, (size, has_lora, has_groups) in enumerate(todo):
+            progress(done, len(todo))
+            self._graph(size, has_lora=has_lora, has_groups=has_groups)
+
+    def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> _Captured:
+        layout = self._layout() if has_lora else None
+        graphs = self._graphs.setdefault(layout, {})
+        if (size, has_groups) not in graphs:
+            graphs[size, has_groups] = self._captured(size, has_lora, has_groups)
+            if len(self._graphs) > _MAX_LAYOUTS:
+                del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
+        return graphs[size, has_groups]
+
+    def _captured(self, size: int, has_lora: bool, has_groups: bool) -> _Captured:
+        inputs = self._inputs(size, has_lora, has_groups)
+
+        def work() -> torch.Tensor:
+            token_ids = self._feedback.resolve(inputs.batch.token_ids, inputs.token_sources)
+            return self._forward(replace(inputs.batch, token_ids=token_ids))
+
+        return _Captured(self._capture(work), inputs.batch.lora)
+
+    def _inputs(self, size: int, has_lora: bool, has_groups: bool) -> _Inputs:
+        """An empty batch in the static memory."""
+        views = self._staging.upload(_padded(size, None, None, self._max_segments), self._memory)
+        token_ids, positions, kv_slots, token_sources, query_starts, context_lens, table, groups = views
+        lora = LoraSegments.static(table, size, min(size, self._max_segments)) if has_lora else None
+        batch = ForwardBatch(
+            token_ids=token_ids,
+            positions=positions,
+            kv_slots=kv_slots,
+            query_starts=query_starts,
+            context_lens=context_lens,
+            block_tables=self._tables[:size],
+            query_bounds=QueryBounds(1, 1),
+            lora=lora,
+            logit_rows=None,
+            logit_lora=lora,
+            groups=groups if has_groups else None,
+        )
+        return _Inputs(batch, token_sources)
+
+    def _upload(self, size: int, arrays: StepArrays, groups: npt.NDArray[np.int32] | None) -> None:
+        self._staging.upload(_padded(size, arrays, groups, self._max_segments), self._memory)
+        (tables,) = self._staging.upload([arrays.block_tables])
+        self._tables[: tables.shape[0], : tables.shape[1]] = tables
+
+
+def _padded(
+    size: int, arrays: StepArrays | None, groups: npt.NDArray[np.int32] | None, max_segments: int
+) -> list[npt.NDArray[Any]]:
+    """The arrays of a step (None: of nobody) filled up to `size` sequences; always of the same shapes for a size."""
+    count = 0 if arrays is None else len(arrays.slots)
+    token_ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    kv_slots, sources = np.full(size, -1, np.int64), np.full(size, KNOWN, np.int32)
+    query_starts, context_lens = np.full(size + 1, count, np.int32), np.zeros(size, np.int32)
+    segments = min(size, max_segments)
+    table = np.zeros(table_entries(size, segments), np.int32)
+    fill_table(table, *(([0], []) if arrays is None else segment_runs(arrays.slots, arrays.counts)), size)
+    if arrays is not None:
+        token_ids[:count], positions[:count], kv_slots[:count] = arrays.token_ids, arrays.positions, arrays.kv_slots
+        query_starts[: count + 1], context_lens[:count] = arrays.query_starts, arrays.context_lens
+        if arrays.token_sources is not None:
+            sources[:count] = arrays.token_sources
+    padded_groups = np.zeros((3, size), np.int32)
+    if groups is not None:
+        padded_groups[:, :count] = groups
+    return [token_ids, positions, kv_slots, sources, query_starts, context_lens, table, padded_groups]
+
+
+def _num_bytes(size: int, max_segments: int) -> int:
+    """Of the static memory, with room for each array's alignment."""
+    return sum(array.nbytes + ALIGNMENT for array in _padded(size, None, None, max_segments))

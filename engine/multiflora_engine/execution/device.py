@@ -1,0 +1,90 @@
+"""What the process may use of this machine: cores, host memory, device, data type. Knows no model."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from multiflora_engine.models.errors import ModelError
+
+_CGROUP = Path("/sys/fs/cgroup")
+_DTYPES = {
+    "float32": torch.float32,
+    "float": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+}
+
+
+def available_cores() -> int:
+    """Cores this process may run on: its affinity, and the container's quota where there is one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    return cores
+
+
+def available_host_memory() -> int:
+    """Bytes of host memory that can be used without swapping, within the container's limit."""
+    available = next(
+        (line.split()[1] for line in _read(Path("/proc/meminfo")).splitlines() if "MemAvailable" in line), ""
+    )
+    memory = int(available) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if limit.isdigit() and used.isdigit():
+        memory = min(memory, max(0, int(limit) - int(used)))
+    return memory
+
+
+def use_threads(num_threads: int | None) -> None:
+    """Let torch compute with this many threads; None: as OMP_NUM_THREADS says, else all available cores."""
+    if num_threads is None and "OMP_NUM_THREADS" in os.environ:
+        return
+    torch.set_num_threads(num_threads or available_cores())
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first CUDA device if there is one. Raises ModelError for a device that is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not name.startswith("cuda"):
+        raise ModelError(f"The device {name!r} is not supported. Use --device auto, cpu or cuda.")
+    if not torch.cuda.is_available():
+        raise ModelError("No CUDA device can be used here. Use --device cpu, or check the driver with nvidia-smi.")
+    return torch.device(name if ":" in name else "cuda:0")
+
+
+def use_device(device: torch.device) -> None:
+    """What names no device (streams, events, graphs, launches) means this one from now on, on this thread."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> torch.dtype:
+    """ "auto" is float32 on a CPU (bfloat16 is about ten times slower there), elsewhere the checkpoint's own type."""
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else checkpoint or "bfloat16"
+    if name not in _DTYPES:
+        raise ModelError(f"The data type {name!r} is not supported. Use --dtype auto, float32, bfloat16 or float16.")
+    return _DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

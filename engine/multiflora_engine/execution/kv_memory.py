@@ -1,0 +1,105 @@
+"""The paged KV cache: its memory, and how large it can be on this machine. Knows no sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.execution.device import available_host_memory
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.errors import ModelError
+
+_CPU_SHARE = 0.25
+_CPU_CAP = 4 << 30
+_CPU_LIMIT = 0.8
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """keys[l], values[l]: [num_blocks, kv heads, block_size, head_dim] of layer l; position p of a sequence lies in
+    block block_table[p // block_size] at p % block_size. Not cleared: host memory is taken as it is first written."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    num_blocks: int
+    block_size: int
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    num_blocks: int
+    max_model_len: int
+
+
+def allocate_kv_cache(
+    model: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+) -> KVCache:
+    shape = (num_blocks, model.num_kv_heads, block_size, model.head_dim)
+    caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
+    return KVCache(tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :]), num_blocks, block_size)
+
+
+def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
+    return 2 * model.num_layers * model.kv_size * block_size * dtype.itemsize
+
+
+def size_kv_cache(
+    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, step_bytes: int = 0
+) -> CacheSize:
+    """How many blocks, and the model's length. step_bytes: of a GPU's memory, what steps need (see memory_profile.py).
+
+    A length that was asked for gets room for at least one sequence, or a ModelError says what to change; without one
+    the model's own length is taken, or as much of it as fits.
+    """
+    wanted = config.max_model_len or model.max_position_embeddings
+    if wanted > model.rope.longest:
+        raise ModelError(
+            f"--max-model-len {wanted} is more than the model's {model.rope.longest} tokens. "
+            "Choose less, or extend the model with a RoPE scaling in its config.json."
+        )
+    block_bytes = bytes_per_block(model, config.block_size, dtype)
+    needed = -(-wanted // config.block_size)
+    # Twice what can run at once, so that the prefixes of finished requests stay cached.
+    useful = 2 * needed * config.max_num_seqs
+    is_asked = config.max_model_len is not None
+    if config.kv_cache_memory is not None:
+        memory = config.kv_cache_memory
+    elif device.type == "cpu":
+        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes)
+    else:
+        memory = _gpu_memory(config.gpu_memory_utilization, device) - step_bytes
+    num_blocks = max(0, memory) // block_bytes
+    if num_blocks < (needed if is_asked else 1):
+        raise ModelError(_does_not_fit(wanted, needed * block_bytes, num_blocks * block_bytes, device))
+    return CacheSize(num_blocks, min(wanted, num_blocks * config.block_size))
+
+
+def _host_memory(useful: int, needed: int) -> int:
+    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use."""
+    available = available_host_memory()
+    modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
+    return max(modest, min(needed, int(available * _CPU_LIMIT)))
+
+
+def _gpu_memory(utilization: float, device: torch.device) -> int:
+    """Bytes that this share of the GPU's memory leaves beside what is taken now (weights, LoRA slots, others' data)."""
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total * utilization) - (total - free)
+
+
+def _does_not_fit(wanted: int, needed: int, given: int, device: torch.device) -> str:
+    advice = "lower --max-model-len, or raise --kv-cache-memory"
+    if device.type != "cpu":
+        advice += " or --gpu-memory-utilization"
+    return (
+        f"The KV cache of one sequence of {wanted} tokens takes {needed / _GIB:.2f} GiB; there is room for "
+        f"{given / _GIB:.2f} GiB: {advice}."
+    )

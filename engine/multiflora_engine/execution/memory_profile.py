@@ -1,0 +1,39 @@
+"""How much of a GPU's memory the largest step takes beside weights, adapters and KV: found out by running one."""
+
+from __future__ import annotations
+
+import torch
+
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.execution.kv_memory import allocate_kv_cache
+from multiflora_engine.execution.synthetic_batch import made_up_batch
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.rotary import rotary_tables
+from multiflora_engine.models.weights import ModelWeights
+
+_SAMPLING_COPIES = 3
+"""Float32 copies of the logits that sampling makes at most beside the logits themselves."""
+
+
+@torch.inference_mode()
+def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights) -> int:
+    """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of a full decode keep for good."""
+    sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
+    prefill = _peak(config, model, weights, sequences, -(-config.max_num_batched_tokens // sequences))
+    graphs = 0 if config.enforce_eager else _peak(config, model, weights, sequences, 1)
+    sampling = _SAMPLING_COPIES * sequences * model.vocab_size * torch.float32.itemsize
+    return prefill + graphs + sampling
+
+
+def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, sequences: int, tokens: int) -> int:
+    device, dtype = weights.device, weights.dtype
+    decoder = Decoder(model, weights, rotary_tables(model.rope, tokens, device))
+    batch, blocks = made_up_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
+    cache = allocate_kv_cache(model, blocks, config.block_size, dtype, device)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    decoder.logits(decoder.forward(batch, cache), None)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

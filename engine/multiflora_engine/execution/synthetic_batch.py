@@ -1,0 +1,37 @@
+"""Batches on made-up tokens, for what is not anybody's request: warm-up, probe, measuring memory."""
+
+from __future__ import annotations
+
+import torch
+
+from multiflora_engine.execution.batch_builder import ForwardBatch, lora_segments
+from multiflora_engine.core.transfers import Staging
+from multiflora_kernels.attention.plan import QueryBounds
+
+
+def made_up_batch(
+    slots: list[int | None], tokens: int, block_size: int, vocab_size: int, device: torch.device, logit_tokens: int
+) -> tuple[ForwardBatch, int]:
+    """One sequence of the same `tokens` tokens for each of `slots` (base first), and how many KV blocks they take.
+
+    logit_tokens: of each sequence's last tokens, how many want logits (1 or all).
+    """
+    staging = Staging(device)
+    count, blocks = len(slots), -(-tokens // block_size)
+    tables = torch.arange(blocks * count, dtype=torch.int32, device=device).view(count, blocks)
+    positions = torch.arange(tokens, device=device)
+    kv_slots = tables[:, positions // block_size] * block_size + positions % block_size
+    ends = torch.arange(1, count + 1, device=device) * tokens
+    batch = ForwardBatch(
+        token_ids=(positions * max(1, vocab_size // tokens) % vocab_size).repeat(count),
+        positions=positions.repeat(count),
+        kv_slots=kv_slots.long().view(-1),
+        query_starts=torch.arange(count + 1, dtype=torch.int32, device=device) * tokens,
+        context_lens=torch.full((count,), tokens, dtype=torch.int32, device=device),
+        block_tables=tables,
+        query_bounds=QueryBounds(tokens, tokens),
+        lora=lora_segments(slots, [tokens] * count, staging),
+        logit_rows=None if logit_tokens == tokens else ends - 1,
+        logit_lora=lora_segments(slots, [logit_tokens] * count, staging),
+    )
+    return batch, blocks * count

@@ -1,0 +1,112 @@
+"""The weight files of a model folder: which tensors lie where, and the digest of it all. safetensors only. Torch-free.
+
+Source of the format: https://github.com/huggingface/safetensors. Knows no model.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from multiflora_engine.models.config_fields import read_json_object
+from multiflora_engine.models.file_digests import combined_digest
+from multiflora_engine.models.errors import ModelError
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+ITEM_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+
+_MAX_HEADER_BYTES = 100 << 20
+_AGAIN = "Download or save the model again."
+
+
+class _HeaderEntry(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file. dtype: as safetensors writes it ("F32", "BF16", ...). begin: its first byte in the file."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    num_bytes: int
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model, sorted by name. Raises ModelError when any is missing."""
+    if not (folder / SINGLE_NAME).is_file() and (folder / INDEX_NAME).is_file():
+        weight_map = read_json_object(folder / INDEX_NAME).get("weight_map")
+        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise ModelError(f"{folder / INDEX_NAME} does not map tensors to files in its own folder. {_AGAIN}")
+    else:
+        names = {SINGLE_NAME}
+    files = [folder / name for name in sorted(names)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelError(f"{folder} lacks {', '.join(missing[:4])}{' ...' * (len(missing) > 4)}. {_advice(folder)}")
+    return files
+
+
+def _advice(folder: Path) -> str:
+    if any(folder.glob("*.bin")):
+        return "Its .bin files are pickles, which can run code and are never opened: save it as safetensors."
+    return _AGAIN
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """All tensors of all weight files by name, file by file in the order of their bytes. Raises ModelError."""
+    tensors: dict[str, StoredTensor] = {}
+    for file in weight_files(folder):
+        tensors.update(_read_header(file))
+    return tensors
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 hex over config.json's and the weight files' own SHA-256, which are cached by path, size and time."""
+    return combined_digest([folder / "config.json", *weight_files(folder)])
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header_size = int.from_bytes(file.read(8), "little")
+            if size < 8 or header_size > min(size - 8, _MAX_HEADER_BYTES):
+                raise _damaged(path, "it is truncated, or no safetensors file")
+            header = file.read(header_size)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error
+    try:
+        raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        entries = {name: msgspec.json.decode(value, type=_HeaderEntry) for name, value in raw.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, f"its header is not valid ({error})") from None
+    start = 8 + header_size
+    tensors = {name: _stored(path, name, entry, start, size) for name, entry in entries.items()}
+    return dict(sorted(tensors.items(), key=lambda item: item[1].begin))
+
+
+def _stored(path: Path, name: str, entry: _HeaderEntry, start: int, size: int) -> StoredTensor:
+    begin, end = entry.data_offsets
+    if not 0 <= begin <= end or start + end > size:
+        raise _damaged(path, f"it ends before {name} does: the file has {size} bytes, {start + end} are needed")
+    expected = math.prod(entry.shape) * ITEM_BYTES.get(entry.dtype, 0)
+    if entry.dtype in ITEM_BYTES and (end - begin != expected or min(entry.shape, default=0) < 0):
+        raise _damaged(path, f"the shape of {name} does not fit its bytes")
+    return StoredTensor(path, entry.dtype, entry.shape, start + begin, end - begin)
+
+
+def _damaged(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} is damaged: {reason}. {_AGAIN}")

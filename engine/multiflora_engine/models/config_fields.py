@@ -1,0 +1,75 @@
+"""Typed reading of a configuration file's values, with errors that name the key. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multiflora_engine.models.errors import ModelError
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The file's JSON object. Raises ModelError when it is missing, unreadable or something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path.parent} has no {path.name}. Give a folder that Hugging Face's save_pretrained wrote, or a hub id."
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON ({error}). Download or save the model again.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} does not hold a JSON object. Download or save the model again.")
+    return content
+
+
+class ConfigFields:
+    """The values of one JSON object; a null counts as missing. source: how errors call the object."""
+
+    def __init__(self, raw: Mapping[str, Any], defaults: Mapping[str, Any], source: str = "config.json") -> None:
+        self._raw = {**defaults, **{key: value for key, value in raw.items() if value is not None}}
+        self._source = source
+
+    def integer(self, key: str, fallback: int | None = None) -> int:
+        """A positive integer; without a fallback the key is required."""
+        value = self._raw.get(key, fallback)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise self._wrong(key, "a positive integer", value)
+        return value
+
+    def number(self, key: str, fallback: float | None = None) -> float:
+        """A positive number; without a fallback the key is required."""
+        value = self._raw.get(key, fallback)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise self._wrong(key, "a positive number", value)
+        return float(value)
+
+    def optional_number(self, key: str) -> float | None:
+        return self.number(key) if key in self._raw else None
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of positive numbers."""
+        value = self._raw.get(key)
+        if not isinstance(value, list) or not all(isinstance(item, int | float) and item > 0 for item in value):
+            raise self._wrong(key, "a list of positive numbers", value)
+        return tuple(float(item) for item in value)
+
+    def flag(self, key: str, fallback: bool | None = None) -> bool:
+        value = self._raw.get(key, fallback)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false", value)
+        return value
+
+    def text(self, key: str) -> str:
+        value = self._raw.get(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, "a string", value)
+        return value
+
+    def _wrong(self, key: str, expected: str, value: object) -> ModelError:
+        found = "is missing" if value is None else f"is {str(value)[:80]!r}"
+        return ModelError(f"{self._source}: {key} {found}; it has to be {expected}. Download or save the model again.")

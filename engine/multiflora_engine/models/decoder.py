@@ -1,0 +1,227 @@
+"""The one decoder of all families: pre-norm attention and gated MLP over a paged KV cache, with LoRA at every linear.
+
+What differs between families is data (ModelConfig, ModelWeights). Knows neither sequences nor sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from multiflora_engine.execution.batch_builder import ForwardBatch
+from multiflora_engine.execution.kv_memory import KVCache
+from multiflora_engine.models.config import Activation, ModelConfig
+from multiflora_engine.models.weights import LayerWeights, ModelWeights, Projection
+from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
+from multiflora_kernels.attention.paged_attention import paged_attention
+from multiflora_kernels.attention.cascade import CascadePlan, plan_cascade
+from multiflora_kernels.attention.plan import AttentionPlan, plan_attention
+from multiflora_kernels.attention.tiles import AttentionHeads
+from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.linear.dense import linear
+from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
+from multiflora_kernels.lora.fused_linear import (
+    LoraDelta,
+    LoraShare,
+    linear_with_lora,
+    linear_with_share,
+)
+from multiflora_kernels.lora.site import LoraSite
+from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
+from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
+
+
+class LivePoolSite(LoraSite, Protocol):
+    """A site of the adapter pool, read anew at every step."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any resident adapter touches it."""
+        ...
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether it has memory that a kernel may be pointed to."""
+        ...
+
+
+Sites = Callable[[str], LivePoolSite]
+
+
+def _gelu(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+    return gelu_and_mul(x, "none", delta)
+
+
+def _gelu_tanh(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+    return gelu_and_mul(x, "tanh", delta)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor, LoraDelta | None], torch.Tensor]] = {
+    "silu": silu_and_mul,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
+    """Whether a kernel must look at the site. A graph outlives its adapters: there it looks wherever it may."""
+    return site.is_allocated if lora.is_static else site.active
+
+
+class _Linear:
+    """A projection with the adapters' share of it."""
+
+    def __init__(self, projection: Projection, sites: Sites | None) -> None:
+        self._weight = projection.weight
+        self._bias = projection.bias
+        self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
+        self._columns = [(first, end) for _, first, end in projection.sites]
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        y, delta = self.parts(x, lora)
+        if delta is not None:
+            delta.add_to_(y)
+        return y
+
+    def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
+        """The product, and what of the adapters' share its consumer must still add as it reads it."""
+        touched = self._touched(lora)
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
+
+    def with_share(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraShare | None]:
+        """Of one linear: the product, and the adapters' share of it where the consumer must still add that."""
+        touched = self._touched(lora)
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_share(x, self._weight, self._bias, touched[0], lora)
+
+    def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
+        return [] if lora is None else [site if _is_touched(site, lora) else None for site in self._sites]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weights: LayerWeights
+    qkv: _Linear
+    o: _Linear
+    gate_up: _Linear
+    down: _Linear
+
+
+class Decoder:
+    """rope: cos, sin [max_model_len, rotary_dim / 2] float32. sites: the adapters' pool (`SlotPool.site`), or None.
+
+    between_layers: called after each layer, by whoever must not be silent for as long as a large step takes.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        sites: Sites | None = None,
+    ) -> None:
+        self.between_layers: Callable[[], None] = _nothing
+        self._config = config
+        self._weights = weights
+        self._cos, self._sin = rope
+        self._scale = config.head_dim**-0.5
+        self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
+        self._activation = _ACTIVATIONS[config.activation]
+        self._embedding_site = None if sites is None else sites("model.embed_tokens")
+        self._head = _Linear(weights.lm_head, sites)
+        self._layers = [
+            _Layer(w, _Linear(w.qkv, sites), _Linear(w.o, sites), _Linear(w.gate_up, sites), _Linear(w.down, sites))
+            for w in weights.layers
+        ]
+
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
+        """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
+        eps = self._config.rms_norm_eps
+        lora = batch.lora
+        plans = self._plans(batch)
+        residual = self._embed(batch)
+        x = rms_norm(residual, self._weights.layers[0].input_norm, eps)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            plan = plans[layer.weights.sliding_window]
+            x = self._attend(layer, x, batch, plan, cache.keys[index], cache.values[index])
+            if index == last and batch.logit_rows is not None:
+                # From here on each token is on its own: what nobody asks for is not computed.
+                x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
+            x, share = layer.o.with_share(x, lora)
+            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, share)
+            x, share = layer.down.with_share(self._activation(*layer.gate_up.parts(x, lora)), lora)
+            norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
+            x, residual = add_rms_norm(x, residual, norm, eps, share)
+            self.between_layers()
+        return x
+
+    def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,
+        which the kernels that sample convert as they read it."""
+        logits = self._head(hidden, lora)
+        return logits if logits.is_cuda else logits.float()
+
+    def _embed(self, batch: ForwardBatch) -> torch.Tensor:
+        hidden = F.embedding(batch.token_ids, self._weights.embed_tokens)
+        site = self._embedding_site
+        if batch.lora is not None and site is not None and _is_touched(site, batch.lora):
+            lora_embedding_(hidden, batch.token_ids, site, batch.lora)
+        return hidden
+
+    def _plans(self, batch: ForwardBatch) -> dict[int | None, AttentionPlan | CascadePlan | None]:
+        """The step's attention work, once for all layers of each sliding window."""
+        tokens = len(batch.token_ids)
+        return {
+            window: plan_attention(
+                batch.query_starts, batch.context_lens, tokens, self.heads, window, batch.query_bounds
+            )
+            if window is not None or batch.groups is None
+            else plan_cascade(batch.query_starts, batch.context_lens, batch.groups, self.heads)
+            for window in {layer.weights.sliding_window for layer in self._layers}
+        }
+
+    def _attend(
+        self,
+        layer: _Layer,
+        x: torch.Tensor,
+        batch: ForwardBatch,
+        plan: AttentionPlan | CascadePlan | None,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """x: [T, H] -> [T, Hq * D]; writes keys and values first, so that same-step twins see each other's blocks."""
+        config, weights = self._config, layer.weights
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        y, delta = layer.qkv.parts(x, batch.lora)
+        delta = fold_into_rope(y, delta, config.head_dim, 2 * self._cos.shape[1])
+        qkv = y.view(-1, heads + 2 * kv_heads, config.head_dim)
+        q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
+        norms = None
+        if weights.q_norm is not None and weights.k_norm is not None:
+            norms = HeadNorms(weights.q_norm, weights.k_norm, config.rms_norm_eps)
+        places = batch.positions, batch.kv_slots
+        q = rope_and_write_kv(q, k, v, self._cos, self._sin, *places, keys, values, norms, delta)
+        attended = paged_attention(
+            q,
+            keys,
+            values,
+            batch.query_starts,
+            batch.context_lens,
+            batch.block_tables,
+            self._scale,
+            weights.sliding_window,
+            plan=plan,
+        )
+        return attended.view(len(attended), -1)

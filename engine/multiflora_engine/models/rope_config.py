@@ -1,0 +1,109 @@
+"""The rotary embedding as config.json describes it, in the spelling of transformers 4 or of transformers 5. Torch-free.
+
+Knows no tensors: rotary.py turns this into tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.errors import ModelError
+
+RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """rotary_dim: leading dimensions of each head that turn (even). theta: the base of the frequencies.
+
+    max_position_embeddings: the model's own length; original_max_position_embeddings: the length before it was
+    extended (yarn, longrope, llama3). attention_factor: None derives it from `factor`. The rest belongs to single kinds
+    and has the names and defaults of transformers.
+    """
+
+    kind: RopeKind
+    theta: float
+    rotary_dim: int
+    max_position_embeddings: int
+    original_max_position_embeddings: int
+    factor: float = 1.0
+    attention_factor: float | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence that the frequencies are made for, in tokens."""
+        if self.kind in ("linear", "dynamic"):
+            return int(self.max_position_embeddings * self.factor)
+        if self.kind == "yarn":
+            return max(self.max_position_embeddings, int(self.original_max_position_embeddings * self.factor))
+        return self.max_position_embeddings
+
+
+def parse_rope(raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, is_phi3: bool = False) -> RopeConfig:
+    """raw: config.json, with `rope_scaling` + `rope_theta` (transformers 4) or `rope_parameters` (5)."""
+    scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(scaling, dict) or any(isinstance(value, dict) for value in scaling.values()):
+        raise ModelError("config.json: one rotary embedding for all layers is supported, this model has several.")
+    top = ConfigFields(raw, defaults)
+    fields = ConfigFields(scaling, {}, "config.json: rope_scaling")
+    kind = _kind(scaling, is_phi3)
+    length = top.integer("max_position_embeddings")
+    original = fields.integer("original_max_position_embeddings", length)
+    if kind in ("yarn", "longrope", "llama3"):
+        # As in transformers, a value beside the scaling wins over one inside it.
+        original = top.integer("original_max_position_embeddings", original)
+    partial = fields.number("partial_rotary_factor", top.number("partial_rotary_factor", 1.0))
+    rotary_dim = int(head_dim * partial)
+    if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
+        raise ModelError(f"config.json: {rotary_dim} of {head_dim} head dimensions turn; an even number has to.")
+    theta = fields.number("rope_theta", top.number("rope_theta", 10000.0))
+    rest = _scaling(kind, fields, rotary_dim, length / original)
+    return RopeConfig(kind, theta, rotary_dim, length, original, **rest)
+
+
+def _kind(scaling: Mapping[str, Any], is_phi3: bool) -> RopeKind:
+    name = scaling.get("rope_type") or scaling.get("type") or "default"
+    # Early Phi-3 files say "su" or "yarn" and mean what is called longrope today.
+    if name == "su" or (is_phi3 and name == "yarn"):
+        name = "longrope"
+    if name not in get_args(RopeKind):
+        raise ModelError(f"RoPE scaling {name!r} is not supported. Supported are {', '.join(get_args(RopeKind))}.")
+    return cast("RopeKind", name)
+
+
+def _scaling(kind: RopeKind, fields: ConfigFields, rotary_dim: int, extension: float) -> dict[str, Any]:
+    """The fields of RopeConfig that this kind needs. extension: how many times the original length is exceeded."""
+    if kind in ("linear", "dynamic"):
+        return {"factor": fields.number("factor")}
+    if kind == "llama3":
+        names = ("factor", "low_freq_factor", "high_freq_factor")
+        return {name: fields.number(name) for name in names}
+    if kind == "yarn":
+        return {
+            "factor": fields.number("factor", extension),
+            "attention_factor": fields.optional_number("attention_factor"),
+            "beta_fast": fields.number("beta_fast", 32.0),
+            "beta_slow": fields.number("beta_slow", 1.0),
+            "mscale": fields.optional_number("mscale"),
+            "mscale_all_dim": fields.optional_number("mscale_all_dim"),
+            "truncate": fields.flag("truncate", True),
+        }
+    if kind == "longrope":
+        factors = {name: fields.numbers(name) for name in ("short_factor", "long_factor")}
+        if any(len(values) != rotary_dim // 2 for values in factors.values()):
+            raise ModelError(f"config.json: short_factor and long_factor need {rotary_dim // 2} numbers each.")
+        attention_factor = fields.optional_number("attention_factor")
+        return {"factor": fields.number("factor", extension), "attention_factor": attention_factor, **factors}
+    return {}

@@ -1,0 +1,240 @@
+"""The gateway's end of the line to the engine process: requests out, token deltas in. asyncio, torch-free.
+
+Knows messages and streams; not how the process is started, watched or restarted (that is the supervisor's).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+import msgspec
+import zmq
+
+from multiflora_engine.protocol.messages import (
+    Abort,
+    AdapterCommand,
+    AdapterResult,
+    CacheReply,
+    CacheRequest,
+    Deltas,
+    EndSequence,
+    EngineStats,
+    Fatal,
+    FromEngine,
+    Generate,
+    Heartbeat,
+    LoadProgress,
+    Ready,
+    SlotEvent,
+    SlotHistory,
+    SlotHistoryRequest,
+    Status,
+    StatusRequest,
+    ToEngine,
+)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
+from multiflora_engine.process.token_stream import TokenStream
+
+_log = logging.getLogger(__name__)
+
+Event = LoadProgress | Ready | Fatal
+Answer = AdapterResult | Status | CacheReply | SlotHistory
+
+
+class EngineUnavailable(Exception):
+    """The engine cannot serve now: not started, restarting, failed, or gone while it was answering.
+
+    code is stable ("engine_unavailable" before the engine had the call, "engine_dead" after); message names the cause.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class EngineClient:
+    """One connection after another to an engine process; the supervisor connects, disconnects and hears of events.
+
+    ready: what the engine said when it began to serve; None while it does not. stats: of the latest heartbeat.
+    last_message: when the engine was last heard of, `time.monotonic()`. pinned: digests that are to stay in slots.
+    """
+
+    def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        self.ready: Ready | None = None
+        self.stats = EngineStats()
+        self.last_message = time.monotonic()
+        self.pinned: set[str] = set()
+        self._on_event = on_event
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
+        self._calls: dict[int, asyncio.Future[Answer]] = {}
+        self._call_ids = itertools.count(1)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(FromEngine).decode
+
+    # ---- what the gateway calls
+
+    def generate(self, request: GenerateRequest) -> TokenStream:
+        """Sends the request at once. Raises EngineUnavailable. Ids must be unique among running requests."""
+        self._require_ready()
+        assert request.id not in self._streams, "request ids are made by the server and unique"
+        stream = self._streams[request.id] = TokenStream(self, request)
+        self.send(Generate(request))
+        return stream
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        """load, unload, pin, unpin or probe; answers when it is done. Raises EngineUnavailable."""
+        result = await self._call(AdapterCommand(next(self._call_ids), action, digest))
+        assert isinstance(result, AdapterResult), "call ids are unique"
+        if action == "pin" and result.error is None:
+            self.pinned.add(digest)
+        if action in ("unpin", "unload") and result.error is None:
+            self.pinned.discard(digest)
+        return result
+
+    async def status(self) -> Status:
+        """Pid, counters and adapter residency, asked afresh. Raises EngineUnavailable."""
+        result = await self._call(StatusRequest(next(self._call_ids)))
+        assert isinstance(result, Status), "call ids are unique"
+        return result
+
+    async def cache(self, action: str, hash: str = "") -> CacheReply:
+        """report, tokens, pin, unpin or drop; see CacheRequest. Raises EngineUnavailable."""
+        result = await self._call(CacheRequest(next(self._call_ids), action, hash))
+        assert isinstance(result, CacheReply), "call ids are unique"
+        return result
+
+    async def slot_history(self) -> list[SlotEvent]:
+        """Loads and evictions of adapters, oldest first. Raises EngineUnavailable."""
+        result = await self._call(SlotHistoryRequest(next(self._call_ids)))
+        assert isinstance(result, SlotHistory), "call ids are unique"
+        return result.events
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._streams)
+
+    # ---- what streams call
+
+    def abort(self, request_id: str) -> None:
+        if self._streams.pop(request_id, None) is not None and self._socket is not None:
+            self.send(Abort([request_id]))
+
+    def end_sequence(self, request_id: str, index: int) -> None:
+        if request_id in self._streams and self._socket is not None:
+            self.send(EndSequence(request_id, index))
+
+    def abort_later(self, request_id: str) -> None:
+        """For a stream that was dropped: the garbage collector calls from anywhere, even with the loop gone."""
+        if self._socket is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._abort_dropped, request_id)
+
+    def _abort_dropped(self, request_id: str) -> None:
+        if self._socket is not None and request_id not in self._streams:
+            self.send(Abort([request_id]))
+
+    # ---- what the supervisor calls
+
+    def connect(self, path: str) -> None:
+        """To an engine that listens, or will, on the unix socket path. Needs a running event loop.
+
+        The side that connects may send before the other is there: messages wait for it.
+        """
+        assert self._socket is None, "disconnect first"
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context(1)
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.set_hwm(0)
+        self._socket.reconnect_ivl = 10
+        self._socket.connect(f"ipc://{path}")
+        self.last_message = time.monotonic()
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+
+    def disconnect(self, failure: EngineFailure) -> None:
+        """Ends the connection; every stream and call ends with the failure at once."""
+        self.ready = None
+        if self._socket is not None and self._loop is not None and self._context is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._context.destroy(linger=0)
+        self._socket = self._context = None
+        for stream in list(self._streams.values()):
+            stream.fail(failure)
+        self._streams.clear()
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(EngineUnavailable(failure.code, failure.message))
+        self._calls.clear()
+
+    def send(self, message: ToEngine) -> None:
+        assert self._socket is not None, "connect first"
+        self._socket.send(self._encode(message), zmq.NOBLOCK)
+        # Sending may swallow the edge that announces incoming messages; look for them ourselves.
+        if self._loop is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._loop.call_soon(self._receive)
+
+    def pin_again(self) -> None:
+        """After a restart: the pins of before. Nobody waits for the answers."""
+        for digest in sorted(self.pinned):
+            self.send(AdapterCommand(next(self._call_ids), "pin", digest))
+
+    # ---- inside
+
+    def _require_ready(self) -> None:
+        if self.ready is None:
+            raise EngineUnavailable("engine_unavailable", "The engine is not ready; it is starting or restarting.")
+
+    async def _call(self, message: AdapterCommand | StatusRequest | CacheRequest | SlotHistoryRequest) -> Answer:
+        self._require_ready()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._calls[message.call_id] = future
+        try:
+            self.send(message)
+            return await future
+        finally:
+            self._calls.pop(message.call_id, None)
+
+    def _receive(self) -> None:
+        """Takes everything that has arrived; the descriptor announces only the first."""
+        while self._socket is not None:
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = self._decode(frame)
+            except msgspec.DecodeError as error:
+                _log.error("Dropped an undecodable message from the engine (%d bytes): %s", len(frame), error)
+                continue
+            self._dispatch(message)
+
+    def _dispatch(self, message: FromEngine) -> None:
+        self.last_message = time.monotonic()
+        match message:
+            case Deltas(deltas):
+                for delta in deltas:
+                    stream = self._streams.get(delta.request_id)
+                    if stream is not None and stream.push(delta):
+                        del self._streams[delta.request_id]
+            case Heartbeat(stats):
+                self.stats = stats
+            case AdapterResult() | Status() | CacheReply() | SlotHistory():
+                call = self._calls.get(message.call_id)
+                if call is not None and not call.done():
+                    call.set_result(message)
+            case Ready():
+                self.ready = message
+                self._on_event(message)
+            case LoadProgress() | Fatal():
+                self._on_event(message)

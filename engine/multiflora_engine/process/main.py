@@ -1,0 +1,81 @@
+"""The engine's own operating system process: `python -m multiflora_engine.process.main SOCKET`, started by the supervisor.
+
+Owns start, exit status and last words. Knows nothing of models: `build` makes those; the step loop runs them.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.process.lifetime import Leave
+from multiflora_engine.process.socket import Line
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.protocol.messages import (
+    Fatal,
+    LoadProgress,
+    Shutdown,
+    Start,
+)
+from multiflora_engine.process.step_loop import Served, StepLoop
+
+_log = logging.getLogger(__name__)
+
+_START_SECONDS = 60.0
+
+Progress = Callable[[str, int, int], None]
+Build = Callable[[EngineConfig, Progress], Served]
+
+
+def serve(path: str, build: Build) -> int:
+    """Runs the engine on the socket until it is told to leave. Returns the exit status: 0, 1 or 3 (configuration)."""
+    leave = Leave()
+    line = Line(path)
+    try:
+        config = _wait_for_start(line, leave)
+        if config is None:
+            return 0
+        served = build(config, lambda stage, done, total: line.send(LoadProgress(stage, done, total)))
+        leave.loading = False
+        line.send(served.ready)
+        gc.collect()
+        gc.freeze()  # the model's objects live as long as the process; collections need not visit them
+        StepLoop(served, line, leave).run()
+    except ModelError as error:
+        line.send(Fatal("configuration", str(error)))
+        return 3
+    except Exception as error:
+        _log.exception("The engine cannot go on")
+        line.send(Fatal("internal", f"{type(error).__name__}: {error}"))
+        return 1
+    finally:
+        line.close()
+    return 0
+
+
+def _wait_for_start(line: Line, leave: Leave) -> EngineConfig | None:
+    """None when nobody is there to start us, for example because the parent died before we could watch it."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and not leave.orphaned:
+        line.wait(1000)
+        match line.receive():
+            case Start(config):
+                return config
+            case Shutdown():
+                return None
+    return None
+
+
+def main() -> int:
+    from multiflora_engine.build import build_engine
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    return serve(sys.argv[1], build_engine)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The loop around `Engine.step`: requests and commands in, deltas, answers and heartbeats out, asleep when idle.
+
+Knows neither models nor sockets' details nor signals.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
+from multiflora_engine.process.lifetime import Leave
+from multiflora_engine.scheduling.config import QueueFull
+from multiflora_engine.process.socket import Line
+from multiflora_engine.protocol.messages import (
+    Abort,
+    AdapterCommand,
+    CacheReply,
+    CacheRequest,
+    Deltas,
+    EndSequence,
+    EngineStats,
+    Generate,
+    Heartbeat,
+    Ready,
+    Shutdown,
+    SlotHistory,
+    SlotHistoryRequest,
+    Start,
+    Status,
+    StatusRequest,
+    ToEngine,
+)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+
+_log = logging.getLogger(__name__)
+
+_HEARTBEAT_SECONDS = 1.0
+_WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive
+
+
+class StepEngine(Protocol):
+    """`Engine`, as the loop uses it."""
+
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def is_stalled(self) -> bool: ...
+    def add_request(self, request: GenerateRequest) -> None: ...
+    def abort(self, request_id: str, index: int | None = None) -> None: ...
+    def step(self) -> list[TokenDelta]: ...
+    def stats(self) -> EngineStats: ...
+    def cache(self, request: CacheRequest) -> CacheReply: ...
+
+
+class Served(Protocol):
+    """What `build` returns: an engine, its adapters, and what it announces of itself."""
+
+    @property
+    def engine(self) -> StepEngine: ...
+    @property
+    def residency(self) -> ManagedAdapters: ...
+    @property
+    def ready(self) -> Ready: ...
+    def probe(self, slot: int) -> float: ...
+    def call_between_layers(self, callback: Callable[[], None]) -> None: ...
+
+
+class StepLoop:
+    """Receive, step, send, for as long as somebody is there to serve."""
+
+    def __init__(self, served: Served, line: Line, leave: Leave) -> None:
+        self._engine = served.engine
+        self._residency = served.residency
+        self._commands = AdapterCommands(served.residency, served.probe)
+        self._line = line
+        self._leave = leave
+        self._shutdown = False
+        self._next_heartbeat = 0.0
+        # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
+        served.call_between_layers(self._heartbeat)
+
+    def run(self) -> None:
+        while not self._shutdown and not (self._leave.asked and not self._engine.has_work):
+            self._receive()
+            if self._engine.has_work:
+                self._send_deltas(self._engine.step())
+            else:
+                self._residency.poll()
+            for result in self._commands.advance():
+                self._line.send(result)
+            self._heartbeat()
+            self._rest()
+
+    def _receive(self) -> None:
+        while (message := self._line.receive()) is not None:
+            self._handle(message)
+
+    def _handle(self, message: ToEngine) -> None:
+        match message:
+            case Generate(request):
+                self._add(request)
+            case Abort(request_ids):
+                for request_id in request_ids:
+                    self._engine.abort(request_id)
+            case EndSequence(request_id, index):
+                self._engine.abort(request_id, index)
+            case AdapterCommand():
+                result = self._commands.submit(message)
+                if result is not None:
+                    self._line.send(result)
+            case StatusRequest(call_id):
+                self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+            case CacheRequest():
+                self._line.send(self._engine.cache(message))
+            case SlotHistoryRequest(call_id):
+                self._line.send(SlotHistory(call_id, self._residency.history()))
+            case Shutdown():
+                self._shutdown = True
+            case Start():
+                _log.error("Ignored a second start message")
+
+    def _add(self, request: GenerateRequest) -> None:
+        try:
+            self._engine.add_request(request)
+        except QueueFull as error:
+            self._refuse(request, EngineFailure("server_overloaded", str(error)))
+        except ValueError as error:
+            self._refuse(request, EngineFailure("invalid_request", str(error)))
+        except Exception as error:
+            _log.exception("Request %s cannot be taken in", request.id)
+            self._refuse(request, EngineFailure("internal_error", f"the engine refused it: {type(error).__name__}"))
+
+    def _refuse(self, request: GenerateRequest, failure: EngineFailure) -> None:
+        self._send_deltas(
+            [
+                TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
+                for index in range(request.params.num_sequences)
+            ]
+        )
+
+    def _send_deltas(self, deltas: list[TokenDelta]) -> None:
+        if deltas:
+            self._line.send(Deltas(deltas))
+
+    def _heartbeat(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + _HEARTBEAT_SECONDS
+            self._shutdown = self._shutdown or self._leave.orphaned
+            self._line.send(Heartbeat(self._engine.stats()))
+
+    def _rest(self) -> None:
+        """Not at all while the model can run; briefly while something is loading; else until the next heartbeat."""
+        if self._engine.has_work and not self._engine.is_stalled:
+            return
+        if self._commands.has_work or self._engine.is_stalled:
+            self._line.wait(_WAITING_MS)
+        elif not self._shutdown and not self._leave.asked:
+            self._line.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)

@@ -1,0 +1,260 @@
+"""Keeps one engine process alive: starts it, notices its death or silence, fails what it owed, starts it again.
+
+asyncio, torch-free. Knows processes and patience; what is said between them is the client's and the process's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from multiflora_engine.process.client import EngineClient, Event
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.messages import (
+    Fatal,
+    LoadProgress,
+    Ready,
+    Shutdown,
+    Start,
+)
+from multiflora_engine.protocol.requests import EngineFailure
+
+_log = logging.getLogger(__name__)
+
+State = Literal["starting", "ready", "restarting", "failed", "stopped"]
+_COMMAND = (sys.executable, "-P", "-m", "multiflora_engine.process.main")
+_TICK = 0.25
+_DEAD = EngineFailure("engine_dead", "The engine process ended while the request was running; it is being restarted.")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """All in seconds. silence, loading: how long the engine may say nothing while it serves, and while it loads.
+
+    start_attempts: starts in a row that may fail before giving up. backoff, max_backoff: pause before a restart,
+    doubled each time until the engine has served for `stable`.
+    """
+
+    silence: float = 30.0
+    loading: float = 900.0
+    start_attempts: int = 3
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    stable: float = 60.0
+
+
+class EngineFailed(Exception):
+    """The engine could not be started and nobody tries any more. kind: "configuration" or "internal"."""
+
+    def __init__(self, fatal: Fatal) -> None:
+        super().__init__(fatal.message)
+        self.kind = fatal.kind
+        self.message = fatal.message
+
+
+class EngineSupervisor:
+    """state: starting, ready, restarting, failed (see `failure`) or stopped. pid: of the running process.
+
+    on_progress hears of loading, each time the engine starts. command: the engine's program, to which the path of the
+    socket is appended.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        patience: Patience | None = None,
+        on_progress: Callable[[LoadProgress], None] = lambda progress: None,
+        command: Sequence[str] = _COMMAND,
+    ) -> None:
+        self.client = EngineClient(self._on_event)
+        self.state: State = "starting"
+        self.failure: Fatal | None = None
+        self.restarts = 0
+        self.pid: int | None = None
+        self._config = config
+        self._patience = patience or Patience()
+        self._on_progress = on_progress
+        self._command = command
+        self._ready_at = 0.0
+        self._stopping = False
+        self._settled = asyncio.Event()
+        self._died = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._folder: Path | None = None
+
+    async def start(self) -> None:
+        """Starts the process and returns; `wait_ready` waits for it."""
+        assert self._task is None, "already started"
+        self._folder = _socket_folder()
+        self._task = asyncio.create_task(self._keep_alive(self._folder), name="engine supervisor")
+
+    async def wait_ready(self) -> Ready:
+        """Returns when the engine serves. Raises EngineFailed when it never will."""
+        while True:
+            await self._settled.wait()
+            if self.client.ready is not None:
+                return self.client.ready
+            if self.state in ("failed", "stopped"):
+                raise EngineFailed(self.failure or Fatal("internal", "The engine was stopped."))
+            self._settled.clear()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Asks the engine to leave, then makes it. Requests still running end with "engine_dead"."""
+        if self._task is not None:
+            self._stopping = True
+            if self.client.connected:
+                self.client.send(Shutdown())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._died.wait(), grace)
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        self._settle("stopped")
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # ---- one life after another
+
+    async def _keep_alive(self, folder: Path) -> None:
+        failed_starts, pause = 0, self._patience.backoff
+        for generation in range(sys.maxsize):
+            self.failure = None
+            served, cause = await self._live(str(folder / f"{generation}.sock"))
+            failed_starts = 0 if served else failed_starts + 1
+            if self._stopping:
+                return None
+            self.failure = self.failure or Fatal("internal", cause)
+            if self.failure.kind == "configuration" or failed_starts >= self._patience.start_attempts:
+                _log.error("The engine cannot be started: %s", self.failure.message)
+                return self._settle("failed")
+            pause = self._patience.backoff if served > self._patience.stable else pause
+            _log.warning("The engine ended (%s); restarting in %.1f s", self.failure.message, pause)
+            self.state = "restarting"
+            self.restarts += 1
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._patience.max_backoff)
+        return None
+
+    async def _live(self, path: str) -> tuple[float, str]:
+        """One process from start to end: how many seconds it served, and why it ended."""
+        self.client.connect(path)
+        process, lifeline = self._spawn(path)
+        try:
+            self.client.send(Start(self._config))
+            cause = await self._watch(process)
+        finally:
+            self.pid = None
+            served = time.monotonic() - self._ready_at if self.client.ready is not None else 0.0
+            self.client.disconnect(_DEAD)
+            asyncio.get_running_loop().remove_reader(lifeline)
+            os.close(lifeline)
+            await _end(process)
+        return served, cause
+
+    def _spawn(self, path: str) -> tuple[subprocess.Popen[bytes], int]:
+        """The process, and the read end of a pipe whose write end only it holds: end of file is its death, at once.
+
+        A session of its own keeps the terminal's Ctrl-C with the parent, which decides how to shut down.
+        """
+        lifeline, held = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [*self._command, path],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[held],
+                start_new_session=True,
+                env=_environment(os.environ),
+            )
+        finally:
+            os.close(held)
+        self._died.clear()
+        self.pid = process.pid
+        asyncio.get_running_loop().add_reader(lifeline, self._died.set)
+        return process, lifeline
+
+    async def _watch(self, process: subprocess.Popen[bytes]) -> str:
+        """Returns the cause when the process has ended, or must be ended for its silence."""
+        tick = time.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._died.wait(), _TICK)
+            if self._died.is_set() or process.poll() is not None:
+                return await _exit_cause(process)
+            previous, tick = tick, time.monotonic()
+            if tick - previous > 4 * _TICK:
+                # This process itself was suspended or starved: what the engine sent meanwhile is still unread.
+                self.client.last_message = tick
+            limit = self._patience.silence if self.client.ready is not None else self._patience.loading
+            if tick - self.client.last_message > limit:
+                return f"no sign of life for {limit:g} s"
+
+    # ---- what the engine reports
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case LoadProgress():
+                self._on_progress(event)
+            case Fatal():
+                self.failure = event
+            case Ready():
+                self._ready_at = time.monotonic()
+                self.client.pin_again()
+                self._settle("ready")
+
+    def _settle(self, state: State) -> None:
+        self.state = state
+        self._settled.set()
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The engine's: ours, and short spinning at OpenMP's barriers unless the user has chosen otherwise.
+
+    libgomp spins for milliseconds where each thread seems to have a core; when anybody else wants one, and be it the
+    gateway, the threads wait for those that do not run. One busy neighbour on two cores made a decode step of 11 ms
+    take 139 ms, two of them 1.5 s; with the count that libgomp itself takes where it knows of too few cores, 23 and
+    82 ms, and 11 ms as before alone. OMP_WAIT_POLICY=passive was a little better in company, and 15 ms alone.
+    """
+    if "OMP_WAIT_POLICY" in own or "GOMP_SPINCOUNT" in own:
+        return dict(own)
+    return {**own, "GOMP_SPINCOUNT": "1000"}
+
+
+def _socket_folder() -> Path:
+    """A folder (0700) of our own, short enough for a unix socket's path (at most 107 bytes)."""
+    folder = Path(tempfile.mkdtemp(prefix="multiflora-"))
+    if len(os.fsencode(folder)) > 80:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="multiflora-", dir="/tmp"))
+    return folder
+
+
+async def _exit_cause(process: subprocess.Popen[bytes]) -> str:
+    """The lifeline breaks a moment before the exit status can be read."""
+    for _ in range(100):
+        code = process.poll()
+        if code is not None:
+            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        await asyncio.sleep(0.01)
+    return "closed its lifeline"
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process with everything in its session, and waits until it is gone."""
+    while process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.sleep(0.01)

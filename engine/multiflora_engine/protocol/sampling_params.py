@@ -1,0 +1,135 @@
+"""Checks of SamplingParams that need no device, and their normal form. Torch-free.
+
+Knows the vocabulary's size; not the model's length (the front end compares that) and no text beyond bad words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from multiflora_engine.protocol.requests import SamplingParams
+
+MAX_LOGPROBS = 20
+MAX_SEQUENCES = 128
+MAX_LOGIT_BIAS = 1024
+MAX_BAD_WORDS = 1024
+
+
+class InvalidParameter(ValueError):
+    """A sampling parameter outside its range; parameter is its name, the message names it, its range and its value."""
+
+    def __init__(self, parameter: str, allowed: str, value: object) -> None:
+        super().__init__(f"{parameter} must be {allowed}, got {value!r}")
+        self.parameter = parameter
+
+
+def verify_sampling_params(params: SamplingParams, vocab_size: int) -> None:
+    """Raises InvalidParameter for the first field that is outside its range."""
+    _verify_counts(params)
+    _verify_numbers(params)
+    _verify_tokens(params, vocab_size)
+    _verify_strings(params)
+
+
+def _verify_counts(p: SamplingParams) -> None:
+    _integer("n", p.n, 1, MAX_SEQUENCES)
+    if p.best_of is not None:
+        _integer("best_of", p.best_of, p.n, MAX_SEQUENCES, low_name=f"n ({p.n})")
+    if p.max_tokens is not None:
+        _integer("max_tokens", p.max_tokens, 0)
+    _integer("min_tokens", p.min_tokens, 0, p.max_tokens, high_name=f"max_tokens ({p.max_tokens})")
+    _integer("top_k", p.top_k, -1)
+    if p.seed is not None:
+        _integer("seed", p.seed, -(2**63), 2**63 - 1)
+    for name, value in (("logprobs", p.logprobs), ("prompt_logprobs", p.prompt_logprobs)):
+        if value is not None:
+            _integer(name, value, 0, MAX_LOGPROBS)
+
+
+def _verify_numbers(p: SamplingParams) -> None:
+    _number("temperature", p.temperature, "a finite number >= 0", lambda x: x >= 0)
+    _number("top_p", p.top_p, "greater than 0 and at most 1", lambda x: 0 < x <= 1)
+    _number("min_p", p.min_p, "between 0 and 1", lambda x: 0 <= x <= 1)
+    _number("presence_penalty", p.presence_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
+    _number("frequency_penalty", p.frequency_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
+    # Logits are divided by it: beyond these bounds they leave float32, and no token could be chosen.
+    _number("repetition_penalty", p.repetition_penalty, "between 0.001 and 1000", lambda x: 1e-3 <= x <= 1e3)
+
+
+def _verify_tokens(p: SamplingParams, vocab_size: int) -> None:
+    _token_ids("stop_token_ids", p.stop_token_ids, vocab_size)
+    if p.allowed_token_ids is not None:
+        if not p.allowed_token_ids:
+            raise InvalidParameter("allowed_token_ids", "a non-empty list of token ids", [])
+        _token_ids("allowed_token_ids", p.allowed_token_ids, vocab_size)
+    if len(p.logit_bias) > MAX_LOGIT_BIAS:
+        raise InvalidParameter("logit_bias", f"a map of at most {MAX_LOGIT_BIAS} token ids", f"{len(p.logit_bias)} ids")
+    _token_ids("logit_bias", p.logit_bias, vocab_size)
+    for token, bias in p.logit_bias.items():
+        _number("logit_bias", bias, f"between -100 and 100 for token {token}", lambda x: -100 <= x <= 100)
+
+
+def _verify_strings(p: SamplingParams) -> None:
+    if not all(isinstance(text, str) and text for text in p.stop):
+        raise InvalidParameter("stop", "a list of non-empty strings", list(p.stop))
+    if p.stop and not p.detokenize:
+        raise InvalidParameter("detokenize", "true when stop strings are given", p.detokenize)
+    if len(p.bad_words) > MAX_BAD_WORDS:
+        raise InvalidParameter("bad_words", f"a list of at most {MAX_BAD_WORDS} strings", f"{len(p.bad_words)} strings")
+    if not all(isinstance(text, str) and text.strip() for text in p.bad_words):
+        raise InvalidParameter("bad_words", "a list of non-empty strings", list(p.bad_words))
+
+
+def _integer(
+    name: str, value: object, low: int, high: int | None = None, *, low_name: str = "", high_name: str = ""
+) -> None:
+    allowed = f"an integer >= {low_name or low}" + (f" and <= {high_name or high}" if high is not None else "")
+    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
+        raise InvalidParameter(name, allowed, value)
+
+
+def _number(name: str, value: object, allowed: str, inside: Callable[[float], bool]) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not inside(value):
+        raise InvalidParameter(name, allowed, value)
+
+
+def _token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> None:
+    for token in token_ids:
+        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
+            raise InvalidParameter(name, f"made of token ids from 0 to {vocab_size - 1}", token)
+
+
+def normalise_sampling_params(params: SamplingParams) -> SamplingParams:
+    """The form that the engine reads, from what people write: lists become tuples, a lone stop string a tuple of one,
+    vLLM's top_k=-1 the 0 that also means off."""
+    return msgspec.structs.replace(
+        params,
+        stop=_strings(params.stop),
+        bad_words=_strings(params.bad_words),
+        stop_token_ids=tuple(params.stop_token_ids),
+        allowed_token_ids=None if params.allowed_token_ids is None else tuple(params.allowed_token_ids),
+        top_k=max(params.top_k, 0),
+    )
+
+
+def _strings(value: Iterable[str] | str) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def bad_word_token_ids(bad_words: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[int]]:
+    """Token id sequences that must not be completed: each word as it stands at the start of text and after a space.
+
+    encode: text -> ids without special tokens. The form after a space counts only when it is as
+    long as the first one and differs at its head (vLLM's rule).
+    """
+    banned: list[list[int]] = []
+    for word in bad_words:
+        plain = encode(word.lstrip())
+        spaced = encode(" " + word.lstrip())
+        banned.append(plain)
+        if spaced and plain and spaced[0] != plain[0] and len(spaced) == len(plain):
+            banned.append(spaced)
+    return [ids for ids in banned if ids]

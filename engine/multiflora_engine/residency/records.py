@@ -1,0 +1,88 @@
+"""What residency knows of one adapter, and what follows from it. Moves nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multiflora_adapters.slots import Upload
+from multiflora_adapters.weights import HostAdapter
+from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.protocol.messages import AdapterResidency as ResidencyRow
+
+RETRY_SECONDS = 5.0
+DEMAND_SECONDS = 2.0
+
+
+@dataclass(eq=False)
+class AdapterRecord:
+    """asked: when a request last asked for it or let go of it (monotonic seconds).
+
+    reading: queued or being read from disk. host: its copy in host memory. slot: its place, from the moment its upload
+    begins. upload: the copy that runs. users: sequences that hold the slot. used: since it came to the slot.
+    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed. wanted: since when
+    somebody asks for it in a slot; 0 while nobody does or it is there.
+    """
+
+    digest: str
+    asked: float = 0.0
+    reading: bool = False
+    host: HostAdapter | None = None
+    slot: int | None = None
+    upload: Upload | None = None
+    users: int = 0
+    used: bool = False
+    pinned: bool = False
+    dropped: bool = False
+    failure: str | None = None
+    failed_at: float = 0.0
+    rank: int = 0
+    num_bytes: int = 0
+    wanted: float = 0.0
+
+    def arrived(self, host: HostAdapter) -> None:
+        """It was read into host memory."""
+        self.host = host
+        self.failure = None
+        self.rank = host.rank
+        self.num_bytes = host.num_bytes
+
+    def fail(self, reason: str, now: float) -> None:
+        """It cannot be used; asked for again it is tried again, after a while."""
+        self.failure = reason
+        self.failed_at = now
+
+    def state(self, now: float) -> Residency:
+        if self.slot is not None:
+            return "slot" if self.upload is None else "loading"
+        if self.failure is not None and now - self.failed_at < RETRY_SECONDS:
+            return "failed"
+        if self.reading:
+            return "loading"
+        return "cpu" if self.host is not None else "disk"
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it may leave its slot: nobody uses it, nor is about to after having waited for its upload."""
+        ready = self.slot is not None and self.upload is None and not self.users
+        return ready and (self.used or not self._is_in_demand(now))
+
+    def keeps_host(self, now: float) -> bool:
+        """Whether somebody waits for its host copy to reach a slot."""
+        waiting = self.slot is None and self._is_in_demand(now)
+        return self.host is not None and (waiting or self.upload is not None)
+
+    def row(self, now: float) -> ResidencyRow:
+        state = self.state(now)
+        in_host = state == "cpu" or (state == "loading" and self.host is not None)
+        return ResidencyRow(
+            digest=self.digest,
+            residency="slot" if state == "slot" else "cpu" if in_host else "disk",
+            pinned=self.pinned,
+            rank=self.rank,
+            bytes=self.num_bytes,
+            running=self.users,
+            slot=self.slot if state == "slot" else None,
+            idle_seconds=max(0.0, now - self.asked),
+        )
+
+    def _is_in_demand(self, now: float) -> bool:
+        return now - self.asked < DEMAND_SECONDS

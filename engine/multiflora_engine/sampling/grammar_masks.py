@@ -1,0 +1,171 @@
+"""Which tokens the grammars of running sequences allow next, computed beside the forward pass.
+
+Owns compiled grammars, one matcher per sequence and two threads; what a matcher knows can be rebuilt from its
+sequence's output. Knows nothing of scheduling, logits or text.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence as Rows
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLExecutor, LLMatcher
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+
+from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary, check
+from multiflora_engine.core.sequence import Sequence
+
+_CACHED_GRAMMARS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMasks:
+    """bits: [R, ceil(V / 32)] int32, bit v % 32 of word v // 32 is set where token v may come next.
+
+    is_over: [R], nothing but an end token may come. errors: by row, why a matcher cannot go on; its bits mean nothing.
+    """
+
+    bits: npt.NDArray[np.int32]
+    is_over: npt.NDArray[np.bool_]
+    errors: dict[int, str]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """A sequence's matcher, and how many output tokens it has read. Touched by the mask thread alone."""
+
+    matcher: LLMatcher
+    num_read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """places: row and output length of each sequence that it is about."""
+
+    places: dict[Sequence, tuple[int, int]]
+    masks: Future[TokenMasks]
+
+    def covers(self, sequences: Rows[Sequence]) -> bool:
+        return all(
+            (place := self.places.get(sequence)) is not None and place[1] == len(sequence.output_token_ids)
+            for sequence in sequences
+        )
+
+
+class GrammarMasks:
+    """For one engine (its GrammarSource). Call everything from the step loop.
+
+    `prepare` before the forward pass, `masks` after it: the work is done meanwhile, outside the GIL.
+    """
+
+    def __init__(self, vocabulary: GrammarVocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._ends = _end_bits(vocabulary)
+        self._compiled: OrderedDict[str, Future[LLMatcher]] = OrderedDict()
+        self._waiting: WeakKeyDictionary[Sequence, Future[LLMatcher]] = WeakKeyDictionary()
+        self._readers: WeakKeyDictionary[Sequence, _Reader] = WeakKeyDictionary()
+        self._job: _Job | None = None
+        self._executor = LLExecutor()
+        # A compilation may take a second; masks must not wait for it.
+        self._compiler = ThreadPoolExecutor(1, "grammar-compiler")
+        self._mask_thread = ThreadPoolExecutor(1, "grammar-masks")
+
+    def begin(self, sequence: Sequence) -> None:
+        assert sequence.grammar is not None, "only sequences with a grammar begin one"
+        self._waiting[sequence] = self._compilation(sequence.grammar)
+
+    def is_ready(self, sequence: Sequence) -> bool:
+        if sequence in self._readers:
+            return True
+        compilation = self._waiting[sequence]
+        if not compilation.done():
+            return False
+        try:
+            matcher = compilation.result()
+        except GrammarError:
+            raise
+        except BaseException as error:  # the library's panics are no Exceptions, and would end the engine
+            raise GrammarError(f"it cannot be compiled: {type(error).__name__}") from None
+        self._readers[sequence] = _Reader(matcher.deep_copy())
+        return True
+
+    def prepare(self, sequences: Rows[Sequence]) -> None:
+        """The masks of these sequences' next tokens will be asked for soon; those without a grammar are passed over."""
+        wanted = [sequence for sequence in sequences if sequence.grammar is not None]
+        if wanted and not (self._job is not None and self._job.covers(wanted)):
+            self._job = self._submit(wanted)
+
+    def masks(self, sequences: Rows[Sequence]) -> TokenMasks:
+        """Of sequences that all have a grammar, in their order. Waits for them, prepared or not."""
+        self.prepare(sequences)
+        assert self._job is not None, "prepare made it"
+        try:
+            masks = self._job.masks.result()
+        except BaseException as error:  # as in is_ready. Who is to blame is found with jobs for fewer sequences.
+            self._job = None
+            raise RuntimeError(f"masks cannot be computed: {type(error).__name__}") from error
+        rows = [self._job.places[sequence][0] for sequence in sequences]
+        errors = {i: masks.errors[row] for i, row in enumerate(rows) if row in masks.errors}
+        return TokenMasks(masks.bits[rows], masks.is_over[rows], errors)
+
+    def close(self) -> None:
+        """Ends the threads; what they still do is of no use to anybody."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+        self._mask_thread.shutdown(wait=False, cancel_futures=True)
+
+    def _compilation(self, grammar: str) -> Future[LLMatcher]:
+        known = self._compiled.get(grammar)
+        if known is None:
+            known = self._compiled[grammar] = self._compiler.submit(self.vocabulary.matcher, grammar)
+        self._compiled.move_to_end(grammar)
+        if len(self._compiled) > _CACHED_GRAMMARS:
+            self._compiled.popitem(last=False)
+        return known
+
+    def _submit(self, sequences: list[Sequence]) -> _Job:
+        readers = [self._readers[sequence] for sequence in sequences]
+        # The lists grow while the thread works: it gets what there is now.
+        unread = [s.output_token_ids[reader.num_read :] for s, reader in zip(sequences, readers, strict=True)]
+        places = {sequence: (row, len(sequence.output_token_ids)) for row, sequence in enumerate(sequences)}
+        return _Job(places, self._mask_thread.submit(self._compute, readers, unread))
+
+    def _compute(self, readers: list[_Reader], unread: list[list[int]]) -> TokenMasks:
+        errors: dict[int, str] = {}
+        bits = allocate_token_bitmask(len(readers), self.vocabulary.vocab_size)
+        for row, (reader, tokens) in enumerate(zip(readers, unread, strict=True)):
+            if not self._read(reader.matcher, tokens):
+                errors[row] = _why(reader.matcher) or "the grammar does not allow the text so far"
+            reader.num_read += len(tokens)
+        live = [(reader.matcher, row) for row, reader in enumerate(readers) if row not in errors]
+        if live:
+            fill_next_token_bitmask_par(self._executor, live, bits)
+        errors |= {row: error for matcher, row in live if (error := _why(matcher)) is not None}
+        return TokenMasks(bits, np.all(bits & ~self._ends == 0, axis=1), errors)
+
+    def _read(self, matcher: LLMatcher, tokens: list[int]) -> bool:
+        """False if the grammar does not allow them. A matcher that has stopped takes no end tokens; we do."""
+        return all(
+            token in self.vocabulary.eos_token_ids if matcher.is_stopped() else matcher.consume_token(token)
+            for token in tokens
+        )
+
+
+def _why(matcher: LLMatcher) -> str | None:
+    try:
+        check(matcher)
+    except GrammarError as error:
+        return str(error)
+    return None
+
+
+def _end_bits(vocabulary: GrammarVocabulary) -> npt.NDArray[np.int32]:
+    """[ceil(V / 32)] int32: the end tokens."""
+    words = np.zeros(-(-vocabulary.vocab_size // 32), dtype=np.uint32)
+    for token in vocabulary.eos_token_ids:
+        words[token // 32] |= np.uint32(1 << token % 32)
+    return words.view(np.int32)

@@ -1,0 +1,226 @@
+"""What each sequence wants of the sampling ops, and the arrays in which the rows of one step tell them.
+
+Knows no logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.sampling.token_counts import SeenTokens
+from multiflora_engine.core.transfers import Staging
+from multiflora_kernels.sampling import ops as sampling
+
+# All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.
+_HOTTEST = 1e30
+
+
+@dataclass(slots=True)
+class Wish:
+    """What one sequence wants, worked out once. stops: what min_tokens holds back. seen: only under penalties.
+
+    allowed: [ceil(V / 32)] int32, the bits of allowed_token_ids. is_edited: whether logits change before the choice.
+    """
+
+    params: SamplingParams
+    stream: int
+    seed: int
+    is_random: bool
+    stops: list[int]
+    bad_words: list[list[int]]
+    seen: SeenTokens | None
+    allowed: npt.NDArray[np.int32] | None
+    has_grammar: bool
+    is_masked: bool = field(init=False)
+    is_edited: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_masked = self.has_grammar or self.allowed is not None
+        biased = self.stops or self.bad_words or self.params.logit_bias
+        self.is_edited = bool(self.is_masked or biased or self.seen is not None)
+
+
+class Row(NamedTuple):
+    """output: as far as the host knows it. length: the output's true one."""
+
+    wish: Wish
+    output: list[int]
+    length: int
+
+
+class Draws(NamedTuple):
+    """Arguments of `sampling.sample` after the logits; arrays, or tensors on the device, as in the classes below."""
+
+    rows: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    uniform: Any
+
+
+class Masks(NamedTuple):
+    """Of `sampling.apply_bitmask_`."""
+
+    rows: Any
+    bits: Any
+
+
+class Bias(NamedTuple):
+    """Of `sampling.bias_`."""
+
+    rows: Any
+    ids: Any
+    values: Any
+
+
+class Penalties(NamedTuple):
+    """Of `sampling.penalize_`."""
+
+    rows: Any
+    ids: Any
+    counts: Any
+    repetition: Any
+    frequency: Any
+    presence: Any
+
+
+class Places(NamedTuple):
+    """Rows, [R] int64."""
+
+    rows: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Of rows whose logits change before the choice: `places` among all rows, all others count within these.
+
+    draws: of those that are drawn afterwards; of the others the largest logit wins.
+    """
+
+    places: Places
+    masks: Masks | None
+    bias: Bias | None
+    penalties: Penalties | None
+    draws: Draws | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a step's ops need to know, as arrays, or as tensors on the device.
+
+    num_greedy: rows whose largest logit wins as it is. direct: rows drawn from the model's own logits. edits: the rest.
+    wanted: rows with log-probabilities, None if that is all or none.
+    """
+
+    num_greedy: int
+    direct: Draws | None
+    edits: Edits | None
+    wanted: Places | None
+
+    def on_device(self, staging: Staging) -> Inputs:
+        """In one copy."""
+        edits = self.edits
+        groups: list[tuple[Any, ...] | None] = [self.direct, self.wanted]
+        if edits is not None:
+            groups += [edits.places, edits.masks, edits.bias, edits.penalties, edits.draws]
+        tensors = iter(staging.upload([array for group in groups if group is not None for array in group]))
+        direct, wanted = _filled(self.direct, tensors), _filled(self.wanted, tensors)
+        if edits is not None:
+            edits = Edits(
+                Places(next(tensors)),
+                _filled(edits.masks, tensors),
+                _filled(edits.bias, tensors),
+                _filled(edits.penalties, tensors),
+                _filled(edits.draws, tensors),
+            )
+        return Inputs(self.num_greedy, direct, edits, wanted)
+
+
+Group = TypeVar("Group", Draws, Masks, Bias, Penalties, Places)
+
+
+def _filled(group: Group | None, tensors: Iterator[Tensor]) -> Group | None:
+    """The group with its next tensors."""
+    return None if group is None else type(group)._make(islice(tensors, len(group)))
+
+
+def token_bits(token_ids: Items[int], vocab_size: int) -> npt.NDArray[np.int32]:
+    """[ceil(V / 32)] int32: bit v % 32 of word v // 32 is set for each of token_ids."""
+    flags = np.zeros(-(-vocab_size // 32) * 32, dtype=np.uint8)
+    flags[list(token_ids)] = 1
+    return np.packbits(flags, bitorder="little").view(np.int32)
+
+
+def draws(rows: Items[Row], places: Items[int], vocab_size: int) -> Draws | None:
+    """places: where the rows' logits stand. None if there are none, as below."""
+    if not rows:
+        return None
+    params = [row.wish.params for row in rows]
+    keys = ([row.wish.seed for row in rows], [row.wish.stream for row in rows], [row.length for row in rows])
+    return Draws(
+        rows=np.array(places, dtype=np.int64),
+        temperature=np.array([min(p.temperature, _HOTTEST) for p in params], dtype=np.float32),
+        top_k=np.array([min(p.top_k, vocab_size) if p.top_k > 0 else vocab_size for p in params], dtype=np.int64),
+        top_p=np.array([p.top_p for p in params], dtype=np.float32),
+        min_p=np.array([p.min_p for p in params], dtype=np.float32),
+        uniform=sampling.uniforms(*(np.array(key, dtype=np.uint64) for key in keys)),
+    )
+
+
+def masks(bits: Mapping[int, npt.NDArray[np.int32]]) -> Masks | None:
+    """bits: by row."""
+    return Masks(np.array(list(bits), dtype=np.int64), np.stack(list(bits.values()))) if bits else None
+
+
+def bias(rows: Items[Row], may_end: Items[bool]) -> Bias | None:
+    """logit_bias, and -inf for what is held back: stop tokens below min_tokens, the last tokens of bad words."""
+    places, ids, values = list[int](), list[int](), list[float]()
+    for place, (row, ends) in enumerate(zip(rows, may_end, strict=True)):
+        changes = dict(row.wish.params.logit_bias or {})
+        changes |= dict.fromkeys(_bad_tokens(row), -np.inf)
+        if not ends:
+            changes |= dict.fromkeys(row.wish.stops, -np.inf)
+        places += [place] * len(changes)
+        ids += changes
+        values += changes.values()
+    if not ids:
+        return None
+    return Bias(np.array(places, np.int64), np.array(ids, np.int64), np.array(values, np.float32))
+
+
+def _bad_tokens(row: Row) -> list[int]:
+    """Tokens that would complete a bad word now."""
+    return [
+        word[-1] for word in row.wish.bad_words if len(word) == 1 or row.output[1 - len(word) :] == word[:-1]
+    ]  # fmt: skip
+
+
+def penalties(rows: Items[Row]) -> Penalties | None:
+    """One entry for each token that a penalised row has seen."""
+    penalised = [(place, row, row.wish.seen) for place, row in enumerate(rows) if row.wish.seen is not None]
+    if not penalised:
+        return None
+    for _, row, seen in penalised:
+        seen.extend_to(row.output)
+    lengths = np.array([len(seen) for _, _, seen in penalised], dtype=np.int64)
+    params = [row.wish.params for _, row, _ in penalised]
+    scalars = [
+        np.array([getattr(p, name) for p in params], dtype=np.float32)
+        for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")
+    ]
+    return Penalties(
+        np.repeat(np.array([place for place, _, _ in penalised], dtype=np.int64), lengths),
+        np.concatenate([seen.ids for _, _, seen in penalised]),
+        np.concatenate([seen.counts for _, _, seen in penalised]),
+        *(np.repeat(scalar, lengths) for scalar in scalars),
+    )

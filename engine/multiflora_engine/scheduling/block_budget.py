@@ -1,0 +1,50 @@
+"""Whether a sequence may have the blocks that it needs: of the pool, and of its owner's share of it. Gives none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.core.sequence import Sequence
+
+_HEADROOM = 10
+"""One block in so many is left for running sequences to grow into, but never more than one for each."""
+
+
+class Room:
+    """running: the sequences that hold blocks, in the order in which they are served."""
+
+    def __init__(self, pool: BlockPool, config: SchedulerConfig) -> None:
+        self._pool = pool
+        self._config = config
+
+    def limit(self, sequence: Sequence) -> int | None:
+        """Blocks that the sequence's owner may hold; None: all of them."""
+        return None if sequence.cache_share >= 1 else self._config.share(sequence.cache_share)
+
+    def fits(self, sequence: Sequence, hits: list[int], running: Items[Sequence]) -> bool:
+        """Whether all known tokens fit now and leave the running sequences something to grow into."""
+        headroom = min(len(running), self._pool.num_blocks // _HEADROOM)
+        return self._needed(sequence, hits) + headroom <= self._pool.num_free
+
+    def fits_share(self, sequence: Sequence, hits: list[int], running: Items[Sequence]) -> bool:
+        """As `fits`, of the owner's share: its cached blocks can go, those that its sequences use cannot."""
+        limit = self.limit(sequence)
+        if limit is None:
+            return True
+        siblings = sum(other.cache_owner == sequence.cache_owner for other in running)
+        headroom = min(siblings, limit // _HEADROOM)
+        return self._pool.num_used(sequence.cache_owner) + self._needed(sequence, hits) + headroom <= limit
+
+    def in_the_way_of(self, sequence: Sequence, running: Items[Sequence]) -> Sequence | None:
+        """Who has to make room for one more block: the last of all, or of those that share a used-up share with it."""
+        if not self._pool.num_free:
+            return running[-1]
+        limit = self.limit(sequence)
+        if limit is None or self._pool.num_used(sequence.cache_owner) < limit:
+            return None
+        return next(other for other in reversed(running) if other.cache_owner == sequence.cache_owner)
+
+    def _needed(self, sequence: Sequence, hits: list[int]) -> int:
+        return self._config.blocks_for(sequence.num_tokens) - len(hits) + self._pool.num_unreferenced(hits)

@@ -1,0 +1,82 @@
+"""The scheduler's sizes, and which requests they refuse before anything is queued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import verify_sampling_params
+
+
+class QueueFull(Exception):
+    """Too many sequences wait already; the client should come back later (429)."""
+
+
+class RequestTooLong(ValueError):
+    """The request can never run here: it exceeds the model's length or all KV blocks together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """max_num_batched_tokens: the token budget of one step, at least max_num_seqs so that every decode fits.
+
+    max_waiting: sequences that may wait before new requests are refused.
+    twin_patience: steps for which a sequence waits for one block that another is computing, before it computes its own.
+    slot_patience: steps for which an adapter may be refused a slot before another one is drained for it.
+    adapter_timeout: seconds for which a request waits for its adapter alone, before it is told to come back later.
+    num_prefetched: how far ahead in the queue adapters are brought to host memory, in sequences.
+    vocab_size: token ids are below it; block hashes hold 32 bits of each.
+    """
+
+    num_blocks: int
+    max_model_len: int
+    block_size: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_waiting: int = 1024
+    enable_prefix_caching: bool = True
+    eos_token_ids: frozenset[int] = frozenset()
+    twin_patience: int = 8
+    slot_patience: int = 16
+    adapter_timeout: float = 300.0
+    num_prefetched: int = 16
+    vocab_size: int = 2**32
+
+    def __post_init__(self) -> None:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def check(self, request: GenerateRequest) -> None:
+        """Raises RequestTooLong, or ValueError for an empty prompt, token ids and parameters out of range.
+
+        The front end has checked all this. It is checked again because whatever else gets here shares a batch with
+        other people's requests, and a token id beyond the vocabulary would fail the whole batch.
+        """
+        num_prompt, max_tokens = len(request.prompt_token_ids), request.params.max_tokens
+        if not num_prompt:
+            raise ValueError("the prompt has no tokens")
+        self._check_token_ids("prompt_token_ids", request.prompt_token_ids)
+        for word in request.bad_word_ids:
+            self._check_token_ids("bad_word_ids", word)
+        verify_sampling_params(request.params, self.vocab_size)
+        if num_prompt + (max_tokens != 0) > self.max_model_len:
+            raise RequestTooLong(f"the prompt has {num_prompt} tokens; the model's length is {self.max_model_len}")
+        longest = self.max_model_len if max_tokens is None else min(self.max_model_len, num_prompt + max_tokens)
+        # The last token's KV is never needed.
+        num_blocks = self.blocks_for(max(num_prompt, longest - 1))
+        if num_blocks > self.num_blocks:
+            raise RequestTooLong(f"the request needs {num_blocks} KV blocks; there are {self.num_blocks}")
+        if num_blocks > self.share(request.cache_share):
+            own = self.share(request.cache_share)
+            raise RequestTooLong(f"the request needs {num_blocks} KV blocks; its tenant's share is {own}")
+
+    def share(self, part: float) -> int:
+        """How many blocks an owner may hold whose part of the cache this is."""
+        return int(self.num_blocks * part)
+
+    def _check_token_ids(self, name: str, token_ids: list[int]) -> None:
+        if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:
+            raise ValueError(f"{name} must be lists of token ids from 0 to {self.vocab_size - 1}")

@@ -1,0 +1,425 @@
+"""Decides, step by step, which tokens of which sequences are computed, and turns what was sampled into deltas.
+
+Owns the queue, the running set, the block pool and every Sequence. Knows nothing of devices, models, text, transport.
+Iteration-level scheduling after Orca (Yu et al., OSDI 2022), paging and recomputation after vLLM (Kwon et al., SOSP
+2023), chunked prefill in one token budget after Sarathi-Serve (Agrawal et al., OSDI 2024).
+
+A step: running decodes first, then running prefills, then waiting sequences, each by priority, the owners' turns and
+arrival, until the token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only
+decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached)
+and starts over.
+
+`schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
+go on with a token that only the device knows yet; the others are left out. What an ended sequence was given too much is
+dropped at its commit. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps
+in order.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
+
+from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_admin import CacheControl
+from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.scheduling.deadlines import Deadlines
+from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
+from multiflora_engine.scheduling.fair_queue import FairTurns
+from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.core.grammar_source import GrammarSource
+from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
+from multiflora_engine.cache.prefix_cache import PrefixCache, root_hash
+from multiflora_engine.protocol.messages import EngineStats
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.scheduling.block_budget import Room
+from multiflora_engine.core.sequence import (
+    Sequence,
+    SequenceStatus,
+    make_sequences,
+    owner_of,
+)
+from multiflora_engine.scheduling.slot_scheduling import SlotTurns
+from multiflora_engine.scheduling.start_policy import (
+    CannotStart,
+    StartGate,
+    Wait,
+    has_begun,
+)
+from multiflora_engine.core.step import (
+    SampledToken,
+    Scheduled,
+    ScheduledBatch,
+    StepOutput,
+)
+from multiflora_engine.protocol.histograms import PREEMPTIONS, Tally
+
+_ORDER = attrgetter("order")
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Monotonic; cache_queries and cache_hits are in tokens and count a sequence's first start only."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    preemptions: int = 0
+
+
+def _never(sequence: Sequence) -> bool:
+    return False
+
+
+class Scheduler:
+    """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
+
+    may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
+    grammars: None refuses requests that have one.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        adapters: AdapterSource,
+        base_digest: str,
+        clock: Callable[[], float] = time.time,
+        may_run_ahead: Callable[[Sequence], bool] = _never,
+        grammars: GrammarSource | None = None,
+    ) -> None:
+        self.config = config
+        self._may_run_ahead = may_run_ahead
+        self._ledger = CacheLedger(config.block_size, clock)
+        self.pool = BlockPool(config.num_blocks, given_up=self._ledger.given_up)
+        self._room = Room(self.pool, config)
+        self.cache_control = CacheControl(self.pool, self._ledger, clock)
+        self._adapters = adapters
+        self._base_digest = base_digest
+        self._clock = clock
+        self._grammars = grammars
+        self._cache = PrefixCache(self.pool, self._ledger, config.block_size, config.enable_prefix_caching)
+        self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
+        self._gate = StartGate(config, self._cache, self._room, self._turns, grammars, clock)
+        self._requests: dict[str, list[Sequence]] = {}
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._deadlines = Deadlines()
+        self._fair = FairTurns()
+        self._serial = 0
+        self._step = 0
+        self._is_scarce = False
+        self._counts = _Counts()
+        self._num_deferred = 0
+        self._preempted = Tally(PREEMPTIONS)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether it pays to schedule before the batch in flight is committed: all that run may run ahead."""
+        return all(map(self._may_run_ahead, self._running))
+
+    def add(self, request: GenerateRequest) -> None:
+        """Queues the request's sequences. Raises QueueFull, RequestTooLong, or ValueError for an id that is in use."""
+        if request.id in self._requests:
+            raise ValueError(f"request {request.id} exists already")
+        self.config.check(request)
+        if request.grammar is not None and self._grammars is None:
+            raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
+        self._check_queue(owner_of(request))
+        root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
+        turns = [self._fair.take(request.priority, owner_of(request)) for _ in range(request.params.num_sequences)]
+        sequences = make_sequences(request, self._serial, root, self._clock(), turns)
+        hashes = self._cache.new_hashes(sequences[0])
+        for sequence in sequences:
+            sequence.block_hashes = list(hashes)
+            insort(self._waiting, sequence, key=_ORDER)
+            if self._grammars is not None and sequence.grammar is not None:
+                self._grammars.begin(sequence)
+        self._serial += len(sequences)
+        self._requests[request.id] = sequences
+        if request.deadline is not None:
+            self._deadlines.note(request.deadline, self._serial, request.id, self._requests)
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """Ends the request, or one of its sequences, at once and without a delta; unknown ids may just have finished
+        and are ignored."""
+        for sequence in list(self._requests.get(request_id, ())):
+            if index is None or sequence.index == index:
+                self._end(sequence)
+
+    def schedule(self) -> ScheduledBatch:
+        """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
+        self._step += 1
+        failures = self._expire()
+        self._turns.begin_step(self._running)
+        entries: list[Scheduled] = []
+        self._is_scarce = False
+        budget = self._schedule_running(entries)
+        # When the pool ran out just now, what is free is for the running sequences' next blocks.
+        if self._waiting and not self._is_scarce:
+            self._start_waiting(entries, budget, failures)
+        if failures:
+            entries = [entry for entry in entries if entry.is_live]
+        return ScheduledBatch(entries, failures)
+
+    def commit(self, batch: ScheduledBatch, outputs: list[StepOutput]) -> list[TokenDelta]:
+        """Takes in one executed step. Sequences that were aborted or preempted since are passed over."""
+        deltas = []
+        for entry, output in zip(batch.entries, outputs, strict=True):
+            sequence = entry.sequence
+            if not entry.is_live:
+                continue
+            if output.sampled is not None and output.sampled.failure is not None:
+                # Before anything is published: what led to unusable logits must not be found in the prefix cache.
+                deltas += self._fail_request(sequence.request_id, output.sampled.failure)
+                continue
+            self._note_computed(sequence, entry.start + entry.num_tokens)
+            if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
+                sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
+            if sequence.pooling is not None:
+                deltas += self._pool(sequence, output)
+            if entry.samples:
+                assert output.sampled is not None, "the runner samples where entry.samples says so"
+                deltas.append(self._append(sequence, output.sampled))
+        return deltas
+
+    def fail(self, batch: ScheduledBatch, failure: EngineFailure) -> list[TokenDelta]:
+        """Ends every request that has a sequence in a batch which could not be executed."""
+        deltas = []
+        for request_id in {entry.sequence.request_id: None for entry in batch.entries}:
+            deltas += self._fail_request(request_id, failure)
+        return deltas
+
+    def withdraw(self, batch: ScheduledBatch) -> None:
+        """The batch was not executed and nobody is to blame: its sequences are scheduled again.
+
+        Of several batches in flight the last one is withdrawn first.
+        """
+        for entry in batch.entries:
+            if entry.is_live:
+                entry.sequence.num_scheduled_tokens = entry.start
+
+    def stats(self) -> EngineStats:
+        """Everything that the scheduler knows; the engine adds steps, time and adapters."""
+        return EngineStats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            deferred=min(self._num_deferred, len(self._waiting)),
+            num_blocks=self.pool.num_blocks,
+            free_blocks=self.pool.num_free,
+            cached_blocks=self.pool.num_published,
+            prompt_tokens=self._counts.prompt_tokens,
+            generation_tokens=self._counts.generation_tokens,
+            cache_queries=self._counts.cache_queries,
+            cache_hits=self._counts.cache_hits,
+            preemptions=self._counts.preemptions,
+            evictions=self.pool.evictions,
+            sequence_preemptions=self._preempted.read(),
+        )
+
+    def _check_queue(self, owner: str) -> None:
+        """A full queue refuses those who fill it: others may still have their part of it. Raises QueueFull."""
+        if len(self._waiting) >= self.config.max_waiting:
+            owners = Counter(sequence.cache_owner for sequence in self._waiting)
+            if owners[owner] >= self.config.max_waiting // len({*owners, owner}):
+                raise QueueFull(f"{len(self._waiting)} sequences are waiting")
+
+    def _schedule_running(self, entries: list[Scheduled]) -> int:
+        """Schedules what runs already and returns the budget that is left."""
+        budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
+        prefilling = []
+        # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
+        for sequence in self._running:
+            if sequence.in_flight and not self._goes_on(sequence):
+                continue
+            start = sequence.num_scheduled_tokens
+            if len(sequence.token_ids) - start > 1:
+                prefilling.append(sequence)
+            elif start < len(sequence.block_table) * block_size or self._grow(sequence):
+                sequence.num_scheduled_tokens = start + 1
+                entries.append(Scheduled(sequence, start, 1, sequence.pooling is None, sequence.epoch))
+                budget -= 1
+        for sequence in prefilling:
+            if budget:
+                budget -= self._schedule_chunk(sequence, budget, entries)
+        return budget
+
+    def _goes_on(self, sequence: Sequence) -> bool:
+        """Whether a sequence in flight can be given its next tokens now: certainly wanted, and nothing to wait for."""
+        if not self._may_run_ahead(sequence):
+            return False
+        pending, length = sequence.num_pending_tokens, sequence.num_tokens
+        max_tokens = sequence.params.max_tokens
+        ends = max_tokens is not None and len(sequence.output_token_ids) + pending >= max_tokens
+        return not pending or not (ends or length + pending >= self.config.max_model_len)
+
+    def _schedule_chunk(self, sequence: Sequence, budget: int, entries: list[Scheduled]) -> int:
+        start = sequence.num_scheduled_tokens
+        remaining = sequence.num_tokens - start
+        num_tokens = min(remaining, budget)
+        sequence.num_scheduled_tokens = start + num_tokens
+        samples = num_tokens == remaining and sequence.pooling is None
+        entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))
+        return num_tokens
+
+    def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
+        """Starts waiting sequences in order, each that the gate lets through."""
+        full: set[str] = set()
+        self._num_deferred = 0
+        for sequence in islice(self._waiting, self.config.num_prefetched):
+            if sequence.adapter_digest is not None:
+                self._adapters.want(sequence.adapter_digest)
+        for sequence in list(self._waiting):
+            if not budget or len(self._running) >= self.config.max_num_seqs:
+                break
+            # A request that failed a moment ago took its other sequences with it.
+            if sequence.status is not SequenceStatus.WAITING or sequence.cache_owner in full:
+                continue
+            try:
+                found = self._gate.try_start(sequence, self._requests[sequence.request_id], self._running, self._step)
+            except CannotStart as error:
+                failures += self._fail_request(sequence.request_id, error.failure)
+                continue
+            if found is Wait.ROOM:
+                break
+            if found is Wait.SHARE:
+                full.add(sequence.cache_owner)
+            elif found is Wait.OWN:
+                self._num_deferred += 1
+            else:
+                self._start(sequence, found)
+                budget -= self._schedule_chunk(sequence, budget, entries)
+
+    def _start(self, sequence: Sequence, hits: list[int]) -> None:
+        # Referenced before anything is allocated: an allocation could evict them.
+        self.pool.share(hits, sequence.cache_owner)
+        count = self.config.blocks_for(sequence.num_tokens) - len(hits)
+        sequence.block_table.extend(hits)
+        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._room.limit(sequence)))
+        sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
+        sequence.status = SequenceStatus.RUNNING
+        self._waiting.remove(sequence)
+        insort(self._running, sequence, key=_ORDER)
+        self._cache.announce(sequence)
+        if sequence.epoch == 0:
+            self._fair.began(sequence.priority, sequence.cache_owner, sequence.order[1])
+            sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
+            sequence.cached_tokens = sequence.num_computed_tokens
+            sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
+            sequence.miss_reason = self._ledger.why_missed(sequence, len(hits))
+            self._ledger.hit(sequence.block_hashes[: len(hits)])
+            self._counts.cache_queries += sequence.num_prompt_tokens
+            self._counts.cache_hits += sequence.num_computed_tokens
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Gives the sequence one more block; False if it had to be preempted itself."""
+        while (victim := self._room.in_the_way_of(sequence, self._running)) is not None:
+            self._is_scarce = self._is_scarce or not self.pool.num_free
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._room.limit(sequence)))
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._stop_running(sequence)
+        sequence.status = SequenceStatus.WAITING
+        sequence.num_computed_tokens = sequence.num_scheduled_tokens = 0
+        sequence.prompt_logprobs = sequence.pooled = None
+        insort(self._waiting, sequence, key=_ORDER)
+        self._counts.preemptions += 1
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._cache.retract(sequence)
+        self.pool.release(sequence.block_table)
+        self._turns.release(sequence)
+        sequence.block_table = array("i")
+        sequence.epoch += 1
+
+    def _note_computed(self, sequence: Sequence, end: int) -> None:
+        first, stop = sequence.num_computed_tokens // self.config.block_size, end // self.config.block_size
+        sequence.num_computed_tokens = end
+        if stop > first:
+            sequence.block_hashes += self._cache.new_hashes(sequence)
+            self._cache.publish(sequence, first, stop)
+
+    def _append(self, sequence: Sequence, sampled: SampledToken) -> TokenDelta:
+        """The sequence's next delta; ends the sequence when a finish condition holds."""
+        is_first = not sequence.output_token_ids
+        wants_output = sequence.params.max_tokens != 0
+        if is_first and sequence.index == 0:
+            self._counts.prompt_tokens += sequence.num_prompt_tokens
+        if wants_output:
+            sequence.append_token(sampled.token_id)
+            self._counts.generation_tokens += 1
+        finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
+        if finish_reason is not None:
+            self._preempted.add(sequence.epoch)
+            self._end(sequence)
+        delta = token_delta(
+            sequence,
+            sampled if wants_output else None,
+            is_first=is_first,
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+        )
+        sequence.device_seconds = 0.0
+        return delta
+
+    def _pool(self, sequence: Sequence, output: StepOutput) -> list[TokenDelta]:
+        """Adds the chunk's share; after the last chunk the sequence ends with the only delta that it has."""
+        if output.pooled is not None:
+            sequence.pooled = output.pooled if sequence.pooled is None else sequence.pooled + output.pooled
+        if sequence.num_computed_tokens < sequence.num_tokens:
+            return []
+        assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
+        self._counts.prompt_tokens += sequence.num_prompt_tokens
+        self._preempted.add(sequence.epoch)
+        self._end(sequence)
+        return [embedding_delta(sequence)]
+
+    def _end(self, sequence: Sequence) -> None:
+        """Frees everything that the sequence holds and forgets it."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self._stop_running(sequence)
+        else:
+            self._waiting.remove(sequence)
+            if sequence.epoch == 0:
+                self._fair.gave_up(sequence.priority, sequence.cache_owner)
+        sequence.status = SequenceStatus.FINISHED
+        siblings = self._requests[sequence.request_id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._requests[sequence.request_id]
+
+    def _fail_request(self, request_id: str, failure: EngineFailure) -> list[TokenDelta]:
+        """Ends all sequences of a request, each with a last delta that says why."""
+        deltas = []
+        for sequence in list(self._requests.get(request_id, ())):
+            self._end(sequence)
+            deltas.append(failure_delta(sequence, failure))
+        return deltas
+
+    def _expire(self) -> list[TokenDelta]:
+        deltas: list[TokenDelta] = []
+        if self._deadlines:
+            for serial, request_id in self._deadlines.passed(self._clock()):
+                live = self._requests.get(request_id)
+                # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
+                if live and live[0].order[2] < serial:
+                    waits = not has_begun(live) and any(sequence.load_since for sequence in live)
+                    reason = "the request's deadline passed" + " while it waited for its adapter" * waits
+                    deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))
+        return deltas

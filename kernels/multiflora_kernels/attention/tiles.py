@@ -1,0 +1,105 @@
+"""Shapes of an attention kernel's work: how many queries and keys at once, for a model's heads and a kind of card.
+
+Knows nothing of sequences.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_kernels.runtime.triton import power_of_two
+
+_CLASSES = ((90, 227 << 10), (80, 163 << 10))
+"""Names of classes, and the shared memory of a block that each has at least."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one kernel is compiled and fed.
+
+    rows: queries x heads of one kv group in a tile. keys: of one pass of its loop. wide: keys of a pass over keys that
+    all rows see, which needs no masks; None: no such loop, a second pipeline is not worth it where items are short.
+    stages: table lookups and tiles are two loads of which one waits for the other, so that n tiles in flight take
+    2n + 1. min_steps: passes that an item should have before its keys are split. occupancy: programs a multiprocessor
+    holds.
+    """
+
+    rows: int
+    keys: int
+    wide: int | None
+    warps: int
+    stages: int
+    min_steps: int
+    occupancy: int
+
+    @property
+    def step(self) -> int:
+        """Split ranges have multiples of so many keys."""
+        return self.wide or self.keys
+
+
+@dataclass(frozen=True)
+class AttentionHeads:
+    """Shapes and dtype of the attention of one model."""
+
+    q_heads: int
+    kv_heads: int
+    head_size: int
+    dtype: torch.dtype
+
+    @property
+    def group(self) -> int:
+        return self.q_heads // self.kv_heads
+
+
+def short_tile(heads: AttentionHeads, capability: int) -> Tile:
+    """For up to rows / group queries of a sequence: decode. Bound by memory.
+
+    Tensor cores idle whatever the tile, so rows are the fewest that they take. Two tiles of keys and values in flight
+    for each of three (sm_90) or two (sm_80) resident programs are 190 or 130 KB, several times what latency x bandwidth
+    asks of a multiprocessor; four warps keep 64 keys x 128 in 128 registers.
+    """
+    rows = max(16, power_of_two(heads.group))
+    if heads.dtype == torch.float32:
+        return Tile(rows, keys=32, wide=None, warps=8, stages=3, min_steps=4, occupancy=2)
+    keys = 64 if heads.head_size <= 128 else 32
+    warps, occupancy = (4 if rows <= 32 else 8), (3 if capability >= 90 else 2)
+    return Tile(rows, keys, None, warps, stages=5, min_steps=128 // keys, occupancy=occupancy)
+
+
+def long_tile(heads: AttentionHeads, capability: int) -> Tile:
+    """For more queries than that: prefill. Bound by tensor cores.
+
+    128 rows use each key that is read often enough for L2. On sm_90 wgmma takes 64 rows a warp group, and 128 keys a
+    pass halve the times that scores wait for products; masks cost registers, so masked passes are half as wide. These
+    are the largest sizes at which Triton 3.6 and 3.7 spill no register.
+    """
+    if heads.dtype == torch.float32:
+        rows = max(16, power_of_two(heads.group))
+        return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=2)
+    if heads.head_size <= 128:
+        narrow = 64 if heads.head_size <= 64 else 32
+        keys, wide = (64, 128) if capability >= 90 else (narrow, 64)
+        return Tile(128, keys, wide, warps=8, stages=5, min_steps=4, occupancy=1)
+    if capability >= 90:
+        return Tile(128, keys=32, wide=64, warps=8, stages=3, min_steps=4, occupancy=1)
+    return Tile(64, keys=32, wide=32, warps=8, stages=5 if capability == 80 else 3, min_steps=8, occupancy=1)
+
+
+@functools.cache
+def device_class(device: torch.device) -> tuple[int, int]:
+    """(multiprocessors, class); four in the interpreter, so that small inputs are split, too."""
+    if device.type != "cuda":
+        return 4, 90
+    properties = torch.cuda.get_device_properties(device)
+    shared_memory: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return properties.multi_processor_count, capability_class(shared_memory)
+
+
+def capability_class(shared_memory: int) -> int:
+    """90, 80 or 86, whose tiles fit into so many bytes of a block. The number of a generation does not say: sm_89 and
+    sm_120 have less than sm_80."""
+    return next((name for name, least in _CLASSES if shared_memory >= least), 86)

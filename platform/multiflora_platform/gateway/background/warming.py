@@ -1,0 +1,63 @@
+"""Runs an adapter's warm-up prompts, so that the prefix cache knows them before the first request does."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.services import Services
+
+# Warm-up must not wait behind the traffic that it is to help, nor push it aside.
+_PRIORITY = 0
+
+
+class PromptWarmer:
+    """`run` is the registry's RunPrompts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def run(self, digest: str, prompts: Sequence[str], owner: str | None) -> None:
+        """One after the other, one token each; a prompt longer than the model is cut. Raises RuntimeError.
+
+        Cached prefixes are a tenant's own: those of the adapter's owner are warmed, or the admins'.
+        """
+        principal = await self._owner(owner)
+        for prompt in prompts:
+            ids = self._services.model.tokenizer.encode(prompt, True)[: self._services.max_model_len - 1]
+            if ids:
+                await warm_prompt(self._services, digest, ids, principal)
+
+    async def _owner(self, name: str | None) -> Principal:
+        if name is None:
+            return Principal("admin", None, "warm-up")
+        tenant = await self._services.keys.tenants.one(name)
+        policy = await self._services.keys.tenants.policy(name)
+        return Principal("tenant", name, "warm-up", tenant.id, policy=policy)
+
+
+async def warm_prompt(services: Services, digest: str | None, ids: list[int], principal: Principal) -> int:
+    """Computes a prompt for the principal's cache; how many of its tokens were cached before.
+
+    digest: of the adapter, None for the base. Raises EngineUnavailable, or RuntimeError with the engine's reason.
+    """
+    request = GenerateRequest(
+        id=uuid.uuid4().hex,
+        prompt_token_ids=ids,
+        params=SamplingParams(temperature=0.0, max_tokens=1),
+        adapter_digest=digest,
+        cache_salt=services.keys.cache_salt(principal),
+        cache_owner=services.keys.cache_owner(principal),
+        cache_share=principal.policy.kv_share,
+        priority=_PRIORITY,
+        arrival_time=time.time(),
+    )
+    cached = 0
+    async for delta in services.engine.client.generate(request):
+        if delta.failure is not None:
+            raise RuntimeError(delta.failure.message)
+        cached = max(cached, delta.cached_tokens)
+    return cached

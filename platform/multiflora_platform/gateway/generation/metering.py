@@ -1,0 +1,39 @@
+"""Counts what a generation takes: into the usage of its tenant, and against the tenant's tokens per minute."""
+
+from __future__ import annotations
+
+from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+
+
+class Meter(Observer):
+    """Of one prompt. Counts go to the ledger as they arise, so that a crash loses no more than the last write's wait.
+
+    tenant: None for admins. adapter: None for the base model.
+    """
+
+    def __init__(
+        self, ledger: UsageLedger, claim: Claim, tenant: str | None, adapter: str | None, num_prompt: int
+    ) -> None:
+        self._ledger = ledger
+        self._claim = claim
+        self._tenant = tenant
+        self._adapter = adapter
+        self._num_prompt = num_prompt
+
+    def started(self, start: PromptStart) -> None:
+        row = self._ledger.row(self._tenant, self._adapter)
+        row.prompt_tokens += self._num_prompt
+        row.cached_tokens += start.cached_tokens
+
+    def tokens(self, new: NewTokens) -> None:
+        count = len(new.token_ids)
+        self._claim.generated(count)
+        row = self._ledger.row(self._tenant, self._adapter)
+        row.completion_tokens += count
+        row.device_us += round(new.device_seconds * 1e6)
+
+    def ended(self, outcome: str, error: ApiError | None) -> None:
+        self._ledger.row(self._tenant, self._adapter).requests += 1

@@ -1,0 +1,60 @@
+"""Tells a rollout how its two versions do, and runs copies of requests on the candidate when it asks for shadows."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.observability.observers import NewTokens, Observer
+from multiflora_platform.registry.changes.rollout_observations import Outcome
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+
+if TYPE_CHECKING:
+    from multiflora_platform.registry.shadow_runs import Shadows
+    from multiflora_platform.registry.changes.rollouts import RolloutChanges
+
+# What a version can be blamed for; overload, refused requests and an engine that is not there are nobody's fault.
+_BLAMED = frozenset({"adapter_unavailable", "internal_error", "deadline_exceeded", "engine_dead"})
+
+
+class RolloutWatch(Observer):
+    """Of one prompt that came through an alias with a running rollout. version: the one that it was pinned to."""
+
+    def __init__(
+        self,
+        rollouts: RolloutChanges,
+        shadows: Shadows,
+        rollout: RolloutEntry,
+        version: int,
+        request: GenerateRequest,
+    ) -> None:
+        self._rollouts = rollouts
+        self._shadows = shadows
+        self._rollout = rollout
+        self._version = version
+        self._request = request
+        self._began = time.perf_counter()
+        self._is_shadowed = (
+            version == rollout.stable
+            and request.params.num_sequences == 1
+            and request.pooling is None
+            and random.random() * 100 < rollout.shadow_percent
+        )
+        self._token_ids: list[int] = []
+
+    def tokens(self, new: NewTokens) -> None:
+        if self._is_shadowed:
+            self._token_ids += new.token_ids
+
+    def ended(self, outcome: str, error: ApiError | None) -> None:
+        seconds = time.perf_counter() - self._began
+        if outcome == "ok":
+            self._rollouts.observe(self._rollout, self._version, Outcome(True, seconds))
+            if self._is_shadowed:
+                self._shadows.submit(self._rollout, self._request, self._token_ids, seconds)
+        elif error is not None and error.code in _BLAMED:
+            refused = error.code == "adapter_unavailable"
+            self._rollouts.observe(self._rollout, self._version, Outcome(False, seconds, refused))

@@ -1,0 +1,91 @@
+"""Chat messages, checked and brought into the form that chat templates read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from multiflora_platform.web.openai_errors import invalid, unsupported
+from multiflora_platform.text.chat_template import Template
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:
+    """Raises ApiError naming the message. template: decides whether a list of parts stays one (None: it does not)."""
+    if not messages:
+        raise invalid("messages", "messages is empty; send at least one message.")
+    return [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
+
+
+def words_to_go_on_with(messages: Sequence[dict[str, Any]]) -> str:
+    """Of checked messages: the text of the last one, if it is the assistant's own."""
+    content = messages[-1].get("content") if messages[-1]["role"] == "assistant" else None
+    return content if isinstance(content, str) else "\n".join(_part("content", part) for part in content or ())
+
+
+def _message(place: str, message: dict[str, Any], template: Template | None) -> dict[str, Any]:
+    role = message.get("role")
+    if role not in ROLES:
+        raise invalid(f"{place}.role", f"{place}.role must be one of {', '.join(ROLES)}.")
+    if role == "developer" and template is not None and "developer" not in template.source:
+        role = "system"
+    out = {**message, "role": role}
+    if calls := message.get("tool_calls"):
+        out["tool_calls"] = _tool_calls(f"{place}.tool_calls", calls)
+    if message.get("content") is None and isinstance(message.get("refusal"), str):
+        out["content"] = message["refusal"]
+    elif message.get("content") is not None:
+        out["content"] = _content(f"{place}.content", message["content"], template)
+    elif not calls:
+        raise invalid(f"{place}.content", f"{place}.content is required, unless the message has tool_calls.")
+    return out
+
+
+def _content(place: str, content: Any, template: Template | None) -> str | list[dict[str, Any]]:
+    """A string stays one; text parts stay parts for a template that loops over them, otherwise they become lines."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise invalid(place, f"{place} must be a string or a non-empty list of text parts.")
+    texts = [_part(f"{place}[{index}]", part) for index, part in enumerate(content)]
+    if template is not None and template.takes_parts:
+        return [{"type": "text", "text": text} for text in texts]
+    return "\n".join(texts)
+
+
+def _part(place: str, part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise invalid(place, f"{place} must be an object with type and text.")
+    if part.get("type") not in _TEXT_PARTS:
+        raise unsupported(
+            f"{place}.type", f"{place}.type {str(part.get('type'))[:40]!r} is not supported; only text is."
+        )
+    name = "refusal" if part["type"] == "refusal" else "text"
+    if not isinstance(text := part.get(name), str):
+        raise invalid(f"{place}.{name}", f"{place}.{name} must be a string.")
+    return text
+
+
+def _tool_calls(place: str, calls: Any) -> list[dict[str, Any]]:
+    """Arguments arrive as a JSON text; templates read an object."""
+    if not isinstance(calls, list):
+        raise invalid(place, f"{place} must be a list.")
+    return [_tool_call(f"{place}[{index}]", call) for index, call in enumerate(calls)]
+
+
+def _tool_call(place: str, call: Any) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise invalid(place, f"{place} must be an object with function.name and function.arguments.")
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            raise invalid(place, f"{place}.function.arguments is not valid JSON.") from None
+    return {**call, "function": {**function, "arguments": arguments}}

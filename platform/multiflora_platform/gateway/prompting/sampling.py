@@ -1,0 +1,65 @@
+"""A request's sampling fields to the engine's SamplingParams, over the model's generation defaults (as vLLM does)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import InvalidParameter, normalise_sampling_params, verify_sampling_params
+from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.gateway.schemas.requests import GenerationRequest
+
+DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+MAX_STOP_STRINGS = 256
+_PLAIN = (
+    "n",
+    "best_of",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "min_tokens",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "logit_bias",
+    "stop",
+    "stop_token_ids",
+    "bad_words",
+    "allowed_token_ids",
+)
+
+
+def sampling_params(
+    request: GenerationRequest,
+    defaults: Mapping[str, Any],
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    vocab_size: int,
+) -> SamplingParams:
+    """Raises ApiError naming the parameter. defaults: of the model's generation_config.json."""
+    given = {name: value for name in _PLAIN if (value := getattr(request, name)) is not None}
+    for name in DEFAULTED:
+        value = getattr(request, name)
+        value = _default(defaults, name) if value is None else value
+        if value is not None:
+            given[name] = value
+    if isinstance(given.get("stop"), list) and len(given["stop"]) > MAX_STOP_STRINGS:
+        raise invalid("stop", f"stop holds at most {MAX_STOP_STRINGS} strings.")
+    if isinstance(given.get("stop"), str):
+        given["stop"] = (given["stop"],)
+    params = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **given)
+    try:
+        verify_sampling_params(params, vocab_size)
+    except InvalidParameter as error:
+        raise invalid(error.parameter, f"{error}.") from None
+    return normalise_sampling_params(params)
+
+
+def _default(defaults: Mapping[str, Any], name: str) -> float | int | None:
+    """generation_config.json may write top_k as a float."""
+    value: float | None = defaults.get(name)
+    return int(value) if name == "top_k" and value is not None else value

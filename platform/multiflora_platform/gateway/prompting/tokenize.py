@@ -1,0 +1,139 @@
+"""Prompts to token ids, off the event loop when they are long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
+from multiflora_platform.gateway.prompting.messages import template_messages
+from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
+from multiflora_platform.text.chat_template import Template
+from multiflora_platform.text.errors import ChatTemplateError
+from multiflora_platform.text.tokenizer import Tokenizer
+
+MAX_PROMPTS = 1024
+MAX_SEQUENCES = 4096
+# About two milliseconds of tokenising; below that a thread costs more than it saves.
+INLINE_CHARACTERS = 4096
+Result = TypeVar("Result")
+Prompt = str | list[str | int | list[int]]
+
+
+async def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
+    """One list of ids for each prompt. Raises ApiError."""
+    ids = await text_prompts("prompt", request.prompt, request.add_special_tokens is not False, tokenizer, vocab_size)
+    if len(ids) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
+        raise invalid("n", f"n answers to each of {len(ids)} prompts are more than {MAX_SEQUENCES} at once.")
+    return ids
+
+
+async def text_prompts(
+    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int
+) -> list[list[int]]:
+    """One list of ids for each text or list of ids in `prompt`, the request's `param`. Raises ApiError."""
+    prompts = _split(param, prompt)
+    if len(prompts) > MAX_PROMPTS:
+        raise invalid(param, f"{param} holds {len(prompts)} prompts; at most {MAX_PROMPTS} are taken at once.")
+    size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+
+    def encode() -> list[list[int]]:
+        return [
+            tokenizer.encode(p, add_special) if isinstance(p, str) else check_ids(param, p, vocab_size) for p in prompts
+        ]
+
+    ids = await in_thread_if(size > INLINE_CHARACTERS, encode)
+    if not all(ids):
+        raise invalid(param, f"{param} has no tokens; send some text or token ids.")
+    return ids
+
+
+async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> list[int]:
+    """Template, then ids. Raises ApiError."""
+    assert request.messages is not None, "the route knows which of the two it has"
+    template = None if tokenizer.templates.is_empty else _template(request, tokenizer)
+    messages = template_messages(request.messages, template)
+    continues = bool(request.continue_final_message)
+    # What the model does not see, it does not call.
+    tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
+    generation_prompt = not continues if request.add_generation_prompt is None else request.add_generation_prompt
+
+    def encode() -> list[int]:
+        text = tokenizer.apply_chat_template(
+            messages,
+            tools=tools,
+            documents=request.documents,
+            add_generation_prompt=generation_prompt,
+            continue_final_message=continues,
+            chat_template_kwargs=request.chat_template_kwargs,
+        )
+        return tokenizer.encode(text, bool(request.add_special_tokens))
+
+    size = sum(len(content) if isinstance(content := m.get("content"), str) else INLINE_CHARACTERS for m in messages)
+    try:
+        ids = await in_thread_if(size + 1024 * len(request.tools or ()) > INLINE_CHARACTERS, encode)
+    except ChatTemplateError as error:
+        raise invalid("messages", str(error)) from None
+    if not ids:
+        raise invalid("messages", "The chat template makes no tokens of these messages.")
+    return ids
+
+
+def truncate(ids: list[int], keep: int | None, limit: int, max_tokens: int | None) -> list[int]:
+    """The last `keep` ids; -1 keeps what fits the model's length. Raises ApiError."""
+    if keep is None:
+        return ids
+    if keep == -1:
+        keep = max(limit - (max_tokens or 1), 1)
+    if not 1 <= keep <= limit:
+        raise invalid("truncate_prompt_tokens", f"truncate_prompt_tokens must be -1 or from 1 to {limit}, got {keep}.")
+    return ids[-keep:]
+
+
+def output_length(num_prompt: int, asked: int | None, default: int | None, limit: int, names: tuple[str, str]) -> int:
+    """max_tokens as the engine gets it. limit: tokens of prompt and answer together. default: None is what fits.
+
+    names: the parameters that hold max_tokens and the prompt. Raises ApiError context_length_exceeded naming one.
+    """
+    # The first words are OpenAI's and vLLM's: client libraries look for them.
+    most = f"This model's maximum context length is {limit} tokens (max_model_len)"
+    room = limit - num_prompt
+    if room < (0 if asked == 0 else 1):
+        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - (asked != 0)} fit.")
+    if asked is None:
+        return room if default is None else min(default, room)
+    if asked > room:
+        raise too_long(names[0], f"{most}; after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}.")
+    return asked
+
+
+def check_ids(param: str, ids: list[int], vocab_size: int) -> list[int]:
+    """Raises ApiError for an id outside the vocabulary."""
+    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise invalid(param, f"{param} holds a token id outside 0 to {vocab_size - 1}.")
+    return ids
+
+
+def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt:
+        raise invalid(param, f"{param} is an empty list; send at least one prompt.")
+    kinds = {type(item) for item in prompt}
+    if kinds == {int}:
+        return [prompt]  # type: ignore[list-item]  # one prompt as ids
+    if kinds <= {str} or kinds <= {list}:
+        return prompt  # type: ignore[return-value]
+    raise invalid(param, f"{param} must be a string, token ids, or a list of only strings or only lists of token ids.")
+
+
+def _template(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> Template:
+    try:
+        return tokenizer.templates.pick(request.tools)
+    except ChatTemplateError as error:
+        raise ApiError(400, "invalid_value", str(error), param="messages") from None
+
+
+async def in_thread_if(long: bool, work: Callable[[], Result]) -> Result:
+    return await asyncio.to_thread(work) if long else work()

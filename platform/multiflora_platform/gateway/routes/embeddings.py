@@ -1,0 +1,97 @@
+"""POST /v1/embeddings: prompts as vectors, of the base model, an adapter or a mix."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.collect import collect_all
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.web.openai_errors import unsupported
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.prompting.tokenize import (
+    Prompt,
+    output_length,
+    text_prompts,
+    truncate,
+)
+from multiflora_platform.gateway.schemas.requests import EmbeddingRequest, PoolingRequest
+from multiflora_platform.gateway.schemas.answers import (
+    Embedding,
+    EmbeddingList,
+    EmbeddingUsage,
+    encode,
+)
+from multiflora_platform.gateway.generation.event_stream import until_disconnect
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/embeddings", openapi_extra=body_schema(EmbeddingRequest))
+async def embeddings(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """The model's last hidden state of each input, after the final norm, brought to length one."""
+    body = await read_body(request, EmbeddingRequest)
+    if body.dimensions is not None:
+        raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
+    admission = Admission(request, principal, body)
+    try:
+        generations = await start_embeddings(admission, body, ("input", body.input))
+        await until_disconnect(request, collect_all(generations))
+        return Response(encode(_answer(admission, body, generations)), media_type="application/json")
+    finally:
+        admission.close()
+
+
+async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: tuple[str, Prompt]) -> list[Generation]:
+    """inputs: (the request's parameter, its texts or ids); their prompts follow each other. Raises ApiError."""
+    services = admission.services
+    model, limit = services.model, services.max_model_len
+    prompts = []
+    special = body.add_special_tokens is not False
+    for param, texts in inputs:
+        for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size):
+            ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
+            output_length(len(ids), 0, None, limit, (param, param))
+            prompts.append((ids, SamplingParams(max_tokens=0)))
+    return admission.start(prompts, pooling=body.pooling or "last")
+
+
+def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:
+    """The prompt's embedding, of length one."""
+    vector = _raw_vector(generation)
+    unit: npt.NDArray[np.float32] = (vector / max(float(np.linalg.norm(vector.astype(np.float64))), 1e-12)).astype(
+        "<f4"
+    )
+    return unit
+
+
+def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Generation]) -> EmbeddingList:
+    count = sum(len(generation.request.prompt_token_ids) for generation in generations)
+    return EmbeddingList(
+        id=f"embd-{admission.id}",
+        created=int(admission.arrival),
+        model=body.model,
+        data=[Embedding(index=index, embedding=_vector(g, body)) for index, g in enumerate(generations)],
+        usage=EmbeddingUsage(count, count),
+    )
+
+
+def _vector(generation: Generation, body: EmbeddingRequest) -> list[float] | str:
+    vector = _raw_vector(generation) if body.normalize is False else unit_vector(generation)
+    if body.encoding_format == "base64":
+        return base64.b64encode(vector.tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers
+
+
+def _raw_vector(generation: Generation) -> npt.NDArray[np.float32]:
+    assert generation.embedding is not None, "a pooling request ends with its embedding"
+    return np.frombuffer(generation.embedding, "<f4")

@@ -1,0 +1,80 @@
+"""GET /v1/models and /v1/models/{id}: the base model first, then every adapter that `model=name` reaches, with its
+aliases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.web.openai_errors import model_not_found
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
+_OWNER = "multiflora"
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    services: Services = request.app.state.services
+    principal: Principal = request.state.principal
+    cards = [_base_card(services)] if principal.may_use(services.model.name) else []
+    for adapter in services.registry.served():
+        if principal.may_use(adapter.name, adapter.owner):
+            cards += _adapter_cards(services, adapter)
+    return _json({"object": "list", "data": cards})
+
+
+@router.get("/v1/models/{model:path}")
+async def show_model(request: Request, model: str) -> Response:
+    """model: any that requests may name, `name@alias` and `name@3` too."""
+    services: Services = request.app.state.services
+    target = resolve_model(services, request.state.principal, model, None)
+    if target.adapter is None:
+        return _json(_base_card(services))
+    for adapter in services.registry.served():
+        if adapter.name == target.adapter:
+            return _json(_adapter_card(services, adapter, model))
+    if model == target.adapter:
+        raise model_not_found(model)
+    return _json(_card(services, model, target.adapter, services.model.name, services.model.created))
+
+
+def _base_card(services: Services) -> dict[str, Any]:
+    return _card(services, services.model.name, services.model.root, None, services.model.created)
+
+
+def _adapter_cards(services: Services, adapter: ServedAdapter) -> list[dict[str, Any]]:
+    """The name, which follows `default`, and every other alias."""
+    others = sorted(alias for alias in adapter.aliases if alias != DEFAULT)
+    names = [adapter.name, *(f"{adapter.name}@{alias}" for alias in others)]
+    return [_adapter_card(services, adapter, name) for name in names]
+
+
+def _adapter_card(services: Services, adapter: ServedAdapter, model: str) -> dict[str, Any]:
+    """model: the name, `name@alias` or `name@3`."""
+    selector = model.partition("@")[2] or DEFAULT
+    root = f"{adapter.name}@{adapter.aliases.get(selector, selector)}"
+    return _card(services, model, root, services.model.name, adapter.created)
+
+
+def _card(services: Services, model: str, root: str, parent: str | None, created: int) -> dict[str, Any]:
+    return {
+        "id": model,
+        "object": "model",
+        "created": created,
+        "owned_by": _OWNER,
+        "root": root,
+        "parent": parent,
+        "max_model_len": services.max_model_len,
+    }
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -1,0 +1,44 @@
+"""POST /v1/responses: OpenAI's newer call, stateless, on top of the chat template."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.respond import check_streaming, respond
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.routes.chat import num_top_logprobs, start_chat
+from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest, chat_request, renamed
+from multiflora_platform.gateway.responses_api.writer import ResponseWriter
+from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/responses", openapi_extra=body_schema(ResponseRequest))
+async def create_response(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """Answer a text or a list of items. Nothing is stored: send the whole conversation each time."""
+    body = await read_body(request, ResponseRequest)
+    try:
+        return await _answer(request, principal, body)
+    except ApiError as error:
+        raise renamed(error) from None
+
+
+async def _answer(request: Request, principal: Principal, body: ResponseRequest) -> Response:
+    chat = chat_request(body)
+    refuse_unsupported(chat)
+    check_streaming(chat)
+    num_top = num_top_logprobs(chat)
+    admission = Admission(request, principal, chat)
+    try:
+        generations, form = await start_chat(admission, chat, num_top)
+        writer = ResponseWriter(admission, body, num_top, form)
+        return await respond(request, admission, generations, writer, bool(body.stream), writer)
+    except BaseException:
+        admission.close()
+        raise

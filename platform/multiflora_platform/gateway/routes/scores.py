@@ -1,0 +1,61 @@
+"""POST /v1/score (vLLM's call): how near texts are to each other, as the cosine of their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.collect import collect_all
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
+from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.schemas.requests import ScoreRequest
+from multiflora_platform.gateway.schemas.answers import (
+    EmbeddingUsage,
+    Score,
+    ScoreList,
+    encode,
+)
+from multiflora_platform.gateway.generation.event_stream import until_disconnect
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/score", openapi_extra=body_schema(ScoreRequest))
+async def score(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """One text beside several, or two lists of equal length pair by pair."""
+    body = await read_body(request, ScoreRequest)
+    left, right = _texts(body.text_1), _texts(body.text_2)
+    if len(left) not in (1, len(right)):
+        raise invalid("text_2", f"text_2 has {len(right)} texts and text_1 {len(left)}; text_1 has one or as many.")
+    admission = Admission(request, principal, body)
+    try:
+        generations = await start_embeddings(admission, body, ("text_1", left), ("text_2", right))
+        await until_disconnect(request, collect_all(generations))
+        return Response(encode(_answer(admission, body, generations, len(left))), media_type="application/json")
+    finally:
+        admission.close()
+
+
+def _texts(value: str | list[str]) -> list[str | int | list[int]]:
+    return [value] if isinstance(value, str) else [*value]
+
+
+def _answer(admission: Admission, body: ScoreRequest, generations: Sequence[Generation], num_left: int) -> ScoreList:
+    vectors = [unit_vector(generation) for generation in generations]
+    left, right = np.array(vectors[:num_left]), np.array(vectors[num_left:])
+    count = sum(len(generation.request.prompt_token_ids) for generation in generations)
+    return ScoreList(
+        id=f"score-{admission.id}",
+        created=int(admission.arrival),
+        model=body.model,
+        data=[Score(index=index, score=value) for index, value in enumerate((left * right).sum(axis=1).tolist())],
+        usage=EmbeddingUsage(count, count),
+    )

@@ -1,0 +1,81 @@
+"""POST /tokenize and /detokenize, GET /tokenizer_info (vLLM's calls)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.gateway.prompting.tokenize import (
+    INLINE_CHARACTERS,
+    chat_prompt,
+    check_ids,
+    in_thread_if,
+)
+from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.schemas.unsupported import refuse_chat_template
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
+
+
+@router.post("/tokenize", openapi_extra=body_schema(TokenizeRequest))
+async def tokenize(request: Request) -> Response:
+    """The ids of a prompt, or of a conversation as the chat template renders it."""
+    services: Services = request.app.state.services
+    body = await read_body(request, TokenizeRequest)
+    refuse_chat_template(body.chat_template)
+    if body.model is not None:
+        resolve_model(services, request.state.principal, body.model, None)
+    ids = await _ids(services, body)
+    tokenizer = services.model.tokenizer
+    strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
+    return _json({"count": len(ids), "max_model_len": services.max_model_len, "tokens": ids, "token_strs": strings})
+
+
+@router.post("/detokenize", openapi_extra=body_schema(DetokenizeRequest))
+async def detokenize(request: Request) -> Response:
+    """The text of token ids, special tokens included."""
+    services: Services = request.app.state.services
+    body = await read_body(request, DetokenizeRequest)
+    if body.model is not None:
+        resolve_model(services, request.state.principal, body.model, None)
+    ids = check_ids("tokens", body.tokens, services.model.vocab_size)
+    text = await in_thread_if(len(ids) > INLINE_CHARACTERS, lambda: services.model.tokenizer.decode(ids))
+    return _json({"prompt": text})
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request) -> Response:
+    """tokenizer_config.json as the model brings it, with the chat template in use."""
+    services: Services = request.app.state.services
+    tokenizer = services.model.tokenizer
+    return _json(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **tokenizer.config,
+            "vocab_size": tokenizer.vocab_size,
+            "max_model_len": services.max_model_len,
+            "chat_template": tokenizer.templates.source,
+        }
+    )
+
+
+async def _ids(services: Services, body: TokenizeRequest) -> list[int]:
+    if (body.prompt is None) == (body.messages is None):
+        raise invalid("prompt", "Send either prompt or messages.")
+    if body.messages is not None:
+        return await chat_prompt(body, services.model.tokenizer)
+    prompt, special = body.prompt or "", body.add_special_tokens is not False
+    tokenizer = services.model.tokenizer
+    return await in_thread_if(len(prompt) > INLINE_CHARACTERS, lambda: tokenizer.encode(prompt, special))
+
+
+def _json(content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -1,0 +1,53 @@
+"""A request's bytes to one of the bodies of requests.py; whatever is wrong with them is a 400 that names the place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from multiflora_platform.web.openai_errors import ApiError, invalid
+from multiflora_platform.gateway.schemas.requests import BODIES
+from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+_BODIES = (*BODIES, ResponseRequest)
+_DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Raises ApiError."""
+    content = await request.body()
+    try:
+        body: Body = _DECODERS[kind].decode(content)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(None, f"The body is not valid JSON: {error}.", "invalid_json") from None
+    except RecursionError:
+        raise invalid(None, "The body is nested too deeply.", "invalid_json") from None
+    return body
+
+
+def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """For the OpenAPI page."""
+    reference = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def component_schemas() -> dict[str, Any]:
+    return msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")[1]
+
+
+def _wrong_type(message: str) -> ApiError:
+    place = _PLACE.search(message)
+    path = place[1].partition("[...]")[0] if place else ""  # msgspec does not tell which key of an object
+    reason = message[: place.start()] if place else message
+    if missing := _MISSING.match(reason):
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return invalid(path, f"{path} is required.")
+    return invalid(path or None, f"{path or 'The body'}: {reason[:1].lower()}{reason[1:].replace('`', '')}.")

@@ -1,0 +1,206 @@
+"""The bodies that /v1 accepts, as msgspec reads them: wrong types are refused by name, unknown fields are ignored.
+
+`None` always means "not given". Fields typed Any are those that are only ever refused (unsupported.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from multiflora_engine.protocol.requests import StructuredOutputsParams
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    """strict: objects of the schema hold what it names, and nothing else."""
+
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """json_schema: for that type. format, or structures and triggers: for structural_tag (vLLM's)."""
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    json_schema: JsonSchema | None = None
+    format: dict[str, Any] | None = None
+    structures: list[dict[str, Any]] | None = None
+    triggers: list[str] | None = None
+
+
+class AdapterWeight(msgspec.Struct, frozen=True):
+    """One part of a mix: an adapter's name (`name@alias` and `name@3`, too) and its share."""
+
+    name: str
+    weight: float = 1.0
+
+
+class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """What every request to the engine says. adapters: a weighted sum of adapters, on top of the base model."""
+
+    model: str
+    adapters: list[AdapterWeight] | None = None
+    user: str | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    truncate_prompt_tokens: int | None = None
+    add_special_tokens: bool | None = None
+
+
+class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
+    """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's."""
+
+    n: int | None = None
+    best_of: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
+    logits_processors: Any = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | str | None = None
+    chat_template: Any = None
+
+
+class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
+    """prompt: a string, token ids, or a list of either. logprobs: how many alternatives per token."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+    prompt_embeds: Any = None
+
+
+class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
+    """messages: checked in messages.py; further keys of a message reach the chat template. tools: for the template."""
+
+    messages: list[dict[str, Any]]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    include_reasoning: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    modalities: list[str] | None = None
+    echo: bool | None = None
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
+    web_search_options: Any = None
+
+
+class PoolingRequest(EngineRequest, kw_only=True, frozen=True):
+    """What asks for vectors. pooling: of the last token (the default) or the mean of all."""
+
+    pooling: Literal["last", "mean"] | None = None
+
+
+class ScoreRequest(PoolingRequest, kw_only=True, frozen=True):
+    """text_1: one text, or as many as text_2."""
+
+    text_1: str | list[str]
+    text_2: str | list[str]
+
+
+class EmbeddingRequest(PoolingRequest, kw_only=True, frozen=True):
+    """input: a string, token ids, or a list of either. normalize: to length one, unless false."""
+
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    normalize: bool | None = None
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """Either prompt or messages."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template: Any = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
+    tokens: list[int]
+    model: str | None = None
+
+
+class BatchRequest(msgspec.Struct, kw_only=True, frozen=True):
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+
+
+class LoadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """vLLM's call. load_inplace: replace the adapter of that name."""
+
+    lora_name: str = ""
+    lora_path: str = ""
+    load_inplace: bool = False
+
+
+class UnloadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):
+    lora_name: str = ""
+    lora_int_id: int | None = None
+
+
+BODIES = (
+    CompletionRequest,
+    ChatRequest,
+    EmbeddingRequest,
+    ScoreRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+    BatchRequest,
+    LoadAdapterRequest,
+    UnloadAdapterRequest,
+)

@@ -1,0 +1,142 @@
+"""/api/v1/cache: what the prefix cache holds, to whom it belongs, and steering it. Admins only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import Response
+from starlette.requests import Request
+
+from multiflora_engine.protocol.messages import CacheNode, CacheReply
+from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.background.warming import warm_prompt
+from multiflora_platform.insight.bodies import WarmPrompt
+from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
+from multiflora_platform.insight_api.errors import NotCached
+from multiflora_platform.insight.misses import miss_of
+from multiflora_platform.insight.views import (
+    CacheAnswer,
+    CacheRun,
+    CacheText,
+    MissPage,
+    WarmAnswer,
+)
+from multiflora_platform.web.resources import answers, rendered
+from multiflora_platform.registry.schemas.bodies import read_json, schema
+from multiflora_platform.registry.errors import AdapterNotFound, InvalidRequest, Unavailable
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
+Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
+Admin = Annotated[Principal, Depends(require_admin)]
+_MOST_MISSES = 200
+
+
+@router.get("/cache", responses=answers(CacheAnswer))
+async def get_cache(request: Request) -> Response:
+    """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
+    services: Services = request.app.state.services
+    reply = await _ask(services, "report")
+    stats, ready = services.engine.client.stats, ready_engine(services)
+    names = services.registry.snapshot.names_by_digest
+    per_block = ready.kv_bytes // max(1, ready.num_blocks)
+    owners = services.keys.cache_owners()
+    nodes = [
+        _run(node, names.get(node.adapter or "", ()), owners.get(node.owner, node.owner), per_block)
+        for node in reply.nodes
+    ]
+    return rendered(
+        CacheAnswer(
+            blocks=ready.num_blocks,
+            free=stats.free_blocks,
+            cached=stats.cached_blocks,
+            block_size=ready.block_size,
+            bytes_per_block=per_block,
+            hits_tokens=stats.cache_hits,
+            queries_tokens=stats.cache_queries,
+            evictions=stats.evictions,
+            savings=services.insight.savings(),
+            nodes=nodes,
+        )
+    )
+
+
+@router.get("/cache/misses", responses=answers(MissPage))
+async def list_misses(request: Request) -> Response:
+    """The last prompts of which the cache had less than it could have, and why; newest first."""
+    log = request.app.state.services.insight.requests
+    misses = (miss_of(entry.view()) for entry in log.newest() if entry.miss_reason)
+    found = [miss for miss, _ in zip((miss for miss in misses if miss), range(_MOST_MISSES), strict=False)]
+    return rendered(MissPage(found))
+
+
+@router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
+async def warm_cache(request: Request, principal: Admin) -> Response:
+    """Computes a prompt now, so that it is found later."""
+    body = await read_json(request, WarmPrompt)
+    services: Services = request.app.state.services
+    digest = None
+    if body.model != services.model.name:
+        resolved = services.registry.resolve(body.model, None)
+        if resolved is None:
+            raise AdapterNotFound(f"There is no model named {body.model[:80]!r}; GET /v1/models lists what is served.")
+        digest = resolved.digest
+    ids = services.model.tokenizer.encode(body.prompt, True)
+    if len(ids) >= services.max_model_len:
+        raise InvalidRequest(f"The prompt has {len(ids)} tokens; {services.max_model_len - 1} fit.", pointer="/prompt")
+    try:
+        with reaching_engine():
+            cached = await warm_prompt(services, digest, ids, principal)
+    except RuntimeError as error:
+        raise Unavailable(f"The engine could not compute the prompt: {error}") from error
+    return rendered(WarmAnswer(cached, len(ids) - cached))
+
+
+@router.get("/cache/{hash}/text", responses=answers(CacheText))
+async def get_cached_text(request: Request, hash: Hash) -> Response:
+    """The tokens of one run, and what they say."""
+    services: Services = request.app.state.services
+    reply = await _ask(services, "tokens", hash)
+    return rendered(CacheText(reply.token_ids, services.model.tokenizer.decode(reply.token_ids)))
+
+
+@router.post("/cache/{hash}:pin", status_code=204)
+async def pin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+    """The run and all before it stay cached until they are unpinned or the engine restarts."""
+    return await _steer(request, principal, "pin", hash)
+
+
+@router.post("/cache/{hash}:unpin", status_code=204)
+async def unpin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+    """It may be evicted again."""
+    return await _steer(request, principal, "unpin", hash)
+
+
+@router.post("/cache/{hash}:drop", status_code=204)
+async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+    """The run and everything that continues it are found no more; requests that use them go on."""
+    return await _steer(request, principal, "drop", hash)
+
+
+async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:
+    services: Services = request.app.state.services
+    await _ask(services, action, hash)
+    await services.registry.note(principal.actor, f"cache.{action}", hash)
+    return Response(status_code=204)
+
+
+async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
+    with reaching_engine():
+        reply = await services.engine.client.cache(action, hash)
+    if reply.error is not None:
+        raise NotCached(reply.error)
+    return reply
+
+
+def _run(node: CacheNode, names: Sequence[str], owner: str | None, per_block: int) -> CacheRun:
+    shown: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
+    shown |= {"digest": shown.pop("adapter"), "adapters": names, "owner": owner or None}
+    return CacheRun(**shown, bytes=node.blocks * per_block)

@@ -1,0 +1,28 @@
+"""An engine that is not there, in the registry's words: what insight's routes ask it answers 503 then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import Ready
+from multiflora_platform.registry.errors import Unavailable
+from multiflora_platform.services import Services
+
+
+def ready_engine(services: Services) -> Ready:
+    """What it said when it began to serve. Raises Unavailable."""
+    ready = services.engine.client.ready
+    if ready is None:
+        raise Unavailable("The engine is not ready; it is starting or restarting.")
+    return ready
+
+
+@contextmanager
+def reaching_engine() -> Iterator[None]:
+    """Raises Unavailable."""
+    try:
+        yield
+    except EngineUnavailable as error:
+        raise Unavailable(f"The engine is not available: {error.message}") from error

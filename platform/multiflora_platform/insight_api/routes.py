@@ -1,0 +1,185 @@
+"""/api/v1/series, alerts, requests, slots, capacity, settings and doctor: what admins see of a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import Request
+
+from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.insight.alerts import (
+    Finding,
+    adapter_findings,
+    engine_findings,
+    traffic_findings,
+)
+from multiflora_platform.insight.bodies import CapacityQuestion
+from multiflora_platform.insight.capacity import capacity
+from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
+from multiflora_platform.insight_api.errors import RequestForgotten
+from multiflora_platform.insight.series import MINUTES, SECONDS
+from multiflora_platform.insight.views import (
+    AlertPage,
+    CapacityAnswer,
+    DoctorPage,
+    DoctorRow,
+    ReplicaSlots,
+    RequestPage,
+    RequestView,
+    SeriesAnswer,
+    SettingPage,
+    SettingView,
+    SlotMoment,
+    SlotResident,
+    SlotsAnswer,
+)
+from multiflora_platform.web.resources import answers, rendered
+from multiflora_platform.registry.schemas.bodies import read_json, schema
+from multiflora_platform.registry.errors import Unavailable
+from multiflora_platform.registry.snapshot.listing import decode_token, encode_token
+from multiflora_platform.services import Services
+from multiflora_platform.settings import Settings, shown
+
+router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
+_DOCTOR_SECONDS = 60.0
+
+
+@router.get("/series", responses=answers(SeriesAnswer))
+async def get_series(request: Request, window: Annotated[int, Query(ge=1, le=MINUTES * 60)] = SECONDS) -> Response:
+    """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
+    return rendered(_services(request).insight.series.window(window))
+
+
+@router.get("/series/stream", include_in_schema=False)
+async def stream_series(request: Request) -> StreamingResponse:
+    """Server-sent events: a `point` each second."""
+
+    async def frames() -> AsyncIterator[bytes]:
+        async for point in _services(request).insight.points():
+            yield b"event: point\ndata: %s\n\n" % msgspec.json.encode(point)
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(frames(), media_type="text/event-stream", headers=headers)
+
+
+@router.get("/alerts", responses=answers(AlertPage))
+async def list_alerts(request: Request) -> Response:
+    """What to look at now, the worst first."""
+    services = _services(request)
+    findings: list[Finding] = [
+        *engine_findings(services.state, services.engine.restarts),
+        *adapter_findings(services.insight.load_failures()),
+        *traffic_findings(list(services.insight.series.seconds)),
+    ]
+    return rendered(AlertPage(services.insight.alerts.of(findings)))
+
+
+@router.get("/requests", responses=answers(RequestPage))
+async def list_requests(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    page_token: str | None = None,
+    model: str | None = None,
+    status: int | None = None,
+    tenant: str | None = None,
+) -> Response:
+    """The last 2,000 prompts, newest first; without their texts."""
+    before = decode_token(page_token) if page_token else None
+    found: list[RequestView] = []
+    for entry in _services(request).insight.requests.newest(before):
+        facts = entry.facts
+        if model not in (None, facts.model) or tenant not in (None, facts.tenant) or status not in (None, entry.status):
+            continue
+        found.append(entry.view())
+        if len(found) > limit:
+            break
+    more = len(found) > limit
+    return rendered(RequestPage(found[:limit], encode_token(found[limit - 1].id) if more else None))
+
+
+@router.get("/requests/{id}", responses=answers(RequestView))
+async def get_request(request: Request, id: str) -> Response:
+    """One prompt, with the stages it went through, and what it said where the server keeps that."""
+    insight = _services(request).insight
+    entry = insight.requests.find(id)
+    if entry is None:
+        raise RequestForgotten(f"There is no request {id[:80]!r} among the last ones.")
+    body = None if insight.bodies is None else insight.bodies.find(id)
+    return rendered(msgspec.structs.replace(entry.view(), body=body))
+
+
+@router.get("/slots", responses=answers(SlotsAnswer))
+async def get_slots(request: Request) -> Response:
+    """Which adapters are on the device, and the last loads and evictions."""
+    services = _services(request)
+    client, ready = services.engine.client, ready_engine(services)
+    with reaching_engine():
+        status, events = await client.status(), await client.slot_history()
+    names = services.registry.snapshot.names_by_digest
+    residents = [
+        SlotResident(a.slot, a.digest, names.get(a.digest, ()), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds)
+        for a in status.adapters
+        if a.slot is not None
+    ]
+    timeline = [
+        SlotMoment(e.at, e.event, e.slot, e.digest, names.get(e.digest, ()), e.seconds, e.bytes) for e in events
+    ]
+    taken = sum(resident.bytes for resident in residents)
+    return rendered(
+        SlotsAnswer([ReplicaSlots(status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline)])
+    )
+
+
+@router.post("/capacity", responses=answers(CapacityAnswer), openapi_extra=schema(CapacityQuestion))
+async def ask_capacity(request: Request) -> Response:
+    """Whether adapters of these ranks and so much context fit at the same time."""
+    body = await read_json(request, CapacityQuestion)
+    services = _services(request)
+    ready = ready_engine(services)
+    return rendered(capacity(services.registry.base, ready, body.ranks, body.context_tokens, body.sequences))
+
+
+@router.get("/settings", responses=answers(SettingPage))
+async def list_settings(request: Request) -> Response:
+    """Every setting, and where its value came from; no secrets."""
+    services = _services(request)
+    rows = [
+        SettingView(
+            name,
+            shown(name, getattr(services.settings, name)),
+            services.setting_sources.get(name, "default"),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    return rendered(SettingPage(rows))
+
+
+@router.get("/doctor", responses=answers(DoctorPage))
+async def get_doctor(request: Request) -> Response:
+    """What `multiflora doctor` says of the server's machine."""
+    command = (sys.executable, "-m", "multiflora", "doctor", "-o", "json")
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _DOCTOR_SECONDS)
+        rows = msgspec.json.decode(output)
+    except (TimeoutError, msgspec.DecodeError):
+        raise Unavailable("The machine could not be examined; run `multiflora doctor` there.") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+    page = [DoctorRow(row["check"], row["state"] in ("ok", "info"), row["found"], row["advice"]) for row in rows]
+    return rendered(DoctorPage(page))
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services

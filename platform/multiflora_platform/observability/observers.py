@@ -1,0 +1,52 @@
+"""Who wants to know how a generation goes: metrics, usage, limits and rollouts hear of it while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from multiflora_platform.web.openai_errors import ApiError
+
+
+class PromptStart(NamedTuple):
+    """How a prompt was begun. queued_seconds: what it waited before; load_seconds: how long of that for its adapter.
+
+    miss_reason: why the prefix cache had no more of it (the engine's CacheLedger); "" when it had all it could have.
+    """
+
+    cached_tokens: int
+    queued_seconds: float
+    load_seconds: float
+    miss_reason: str
+
+
+class NewTokens(msgspec.Struct, gc=False):
+    """What one delta adds to answer `index`.
+
+    device_seconds: the device's time since the answer's last tokens. at: when they came, `time.perf_counter()`.
+    since_last: seconds since the answer's tokens before; None for its first.
+    """
+
+    index: int
+    token_ids: Sequence[int]
+    device_seconds: float
+    at: float
+    since_last: float | None
+
+
+class Observer:
+    """Hears of one prompt, in the event loop, so every call is short. Override what is of interest."""
+
+    def started(self, start: PromptStart) -> None:
+        """The engine has begun to answer: the prompt is computed."""
+
+    def tokens(self, new: NewTokens) -> None:
+        """An answer goes on."""
+
+    def answered(self, index: int, reason: str) -> None:
+        """Answer `index` has ended."""
+
+    def ended(self, outcome: str, error: ApiError | None) -> None:
+        """Once: "ok", "error" (with the error) or "abort"."""

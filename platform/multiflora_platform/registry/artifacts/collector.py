@@ -1,0 +1,101 @@
+"""When an artifact may go: no version names its digest, and no request runs on it, in this process or another.
+
+Knows digests only. The store itself is multiflora_adapters.store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multiflora_adapters.store import ArtifactStore
+from multiflora_platform.registry.rows.adapters import is_needed, live_digests
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.errors import Unavailable
+from multiflora_platform.registry.artifacts.leases import Holds
+
+_log = logging.getLogger(__name__)
+
+
+class Artifacts:
+    """forget(digest): tells the engine that the adapter is gone, before its files are."""
+
+    def __init__(
+        self, store: ArtifactStore, database: Database, holds: Holds, forget: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self.store = store
+        self._database = database
+        self._holds = holds
+        self._forget = forget
+        self._leases: Counter[str] = Counter()
+        self._doomed: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def lease(self, digest: str) -> Iterator[None]:
+        """A request runs on the digest: its artifact stays until the last lease ends."""
+        if not self._leases[digest]:
+            self._holds.share(digest)
+        self._leases[digest] += 1
+        try:
+            yield
+        finally:
+            self._leases[digest] -= 1
+            if not self._leases[digest]:
+                del self._leases[digest]
+                self._holds.release(digest)
+                if digest in self._doomed:
+                    self.collect_soon(digest)
+
+    def collect_soon(self, digest: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._collect_quietly(digest))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def collect(self, digest: str) -> None:
+        """Remove the artifact unless somebody needs it. Raises Unavailable while the database is away.
+
+        The look and the rename are one write transaction: a version that names the digest comes before, and is seen,
+        or after, and then finds no artifact and stores it anew.
+        """
+        self._doomed.discard(digest)
+        async with self._database.read() as session:
+            if await is_needed(session, digest):
+                return
+        if self._leases[digest]:
+            self._doomed.add(digest)
+            return
+        await self._forget(digest)
+
+        async def work(change: Change) -> Path | None:
+            if await is_needed(change.session, digest):
+                return None
+            if self._leases[digest] or not self._holds.is_free(digest):
+                self._doomed.add(digest)
+                return None
+            return self.store.set_aside(digest)
+
+        aside = await self._database.write("system", work)
+        if aside is not None:
+            await asyncio.to_thread(self.store.discard, aside)
+
+    async def sweep(self) -> None:
+        """Artifacts that were stored but never recorded, or whose removal was interrupted or had to wait."""
+        async with self._database.read() as session:
+            needed = await live_digests(session)
+        for digest in set(await asyncio.to_thread(self.store.digests)) - needed:
+            await self._collect_quietly(digest)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _collect_quietly(self, digest: str) -> None:
+        """What cannot be removed now is found again by the next sweep."""
+        try:
+            await self.collect(digest)
+        except (OSError, Unavailable) as error:
+            _log.warning("could not remove artifact %s: %s", digest, error)

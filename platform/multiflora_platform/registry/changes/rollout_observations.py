@@ -1,0 +1,130 @@
+"""What a rollout's two versions did, in memory, and when that is enough to turn back. Knows no database."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from multiflora_platform.registry.schemas.rollouts import Observed, ShadowObserved
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+
+WINDOW = 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one request. refused: the engine could not load the version. seconds: from arrival to end."""
+
+    ok: bool
+    seconds: float
+    refused: bool = False
+
+
+@dataclass
+class Arm:
+    """One version's recent requests, and the seconds of those that went well."""
+
+    outcomes: deque[Outcome] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    @property
+    def errors(self) -> int:
+        return sum(not outcome.ok for outcome in self.outcomes)
+
+    def percentile(self, share: float) -> float | None:
+        return percentile([outcome.seconds for outcome in self.outcomes if outcome.ok], share)
+
+    @property
+    def observed(self) -> Observed:
+        p50, p95 = self.percentile(0.5), self.percentile(0.95)
+        return Observed(requests=len(self.outcomes), errors=self.errors, p50_seconds=p50, p95_seconds=p95)
+
+
+@dataclass
+class Shadow:
+    """Sums over shadow runs. leading: the share of leading tokens that were equal, of those that can be compared."""
+
+    requests: int = 0
+    errors: int = 0
+    skipped: int = 0
+    exact: int = 0
+    leading: list[float] = field(default_factory=list)
+    tokens: tuple[int, int] = (0, 0)
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    def compare(
+        self, stable: Sequence[int], candidate: Sequence[int], seconds: tuple[float, float], comparable: bool
+    ) -> None:
+        """seconds: (stable, candidate)."""
+        self.requests += 1
+        self.tokens = (self.tokens[0] + len(stable), self.tokens[1] + len(candidate))
+        self.seconds = (self.seconds[0] + seconds[0], self.seconds[1] + seconds[1])
+        if comparable:
+            self.exact += list(stable) == list(candidate)
+            self.leading.append(agreement(stable, candidate))
+            del self.leading[:-WINDOW]
+
+    @property
+    def observed(self) -> ShadowObserved:
+        return ShadowObserved(
+            requests=self.requests,
+            errors=self.errors,
+            skipped=self.skipped,
+            compared=len(self.leading),
+            exact=self.exact,
+            agreement=sum(self.leading) / len(self.leading) if self.leading else None,
+            length_ratio=self.tokens[1] / self.tokens[0] if self.tokens[0] else None,
+            latency_ratio=self.seconds[1] / self.seconds[0] if self.seconds[0] else None,
+        )
+
+
+class Observations:
+    """One rollout's."""
+
+    def __init__(self) -> None:
+        self.stable = Arm()
+        self.candidate = Arm()
+        self.shadow = Shadow()
+
+    def verdict(self, rollout: RolloutEntry) -> str | None:
+        """Why the rollout has to be rolled back; None as long as it may go on."""
+        outcomes, bounds = self.candidate.outcomes, rollout.bounds
+        if any(outcome.refused for outcome in outcomes):
+            return f"the engine could not load version {rollout.candidate}"
+        if len(outcomes) < bounds["min_samples"]:
+            return None
+        rate = self.candidate.errors / len(outcomes)
+        if rate > bounds["max_error_rate"]:
+            return f"{rate:.1%} of the candidate's requests failed; the bound is {bounds['max_error_rate']:.1%}"
+        return self._too_slow(bounds)
+
+    def _too_slow(self, bounds: Mapping[str, float | None]) -> str | None:
+        p95, seconds, ratio = self.candidate.percentile(0.95), bounds["max_p95_seconds"], bounds["max_p95_ratio"]
+        if p95 is None:
+            return None
+        if seconds is not None and p95 > seconds:
+            return f"the candidate's P95 latency is {p95:.3f} s; the bound is {seconds:g} s"
+        stable = self.stable.percentile(0.95)
+        is_known = len(self.stable.outcomes) >= (bounds["min_samples"] or 0)
+        if ratio is not None and stable is not None and is_known and p95 > ratio * stable:
+            return (
+                f"the candidate's P95 latency is {p95 / stable:.2f} times the stable version's; the bound is {ratio:g}"
+            )
+        return None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The nearest-rank percentile; None of nothing."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * int(share * 100) // 100) - 1)] if ordered else None
+
+
+def agreement(first: Sequence[int], second: Sequence[int]) -> float:
+    """How many leading tokens are equal, of the longer one's; 1 for two empty ones."""
+    longest = max(len(first), len(second))
+    equal = 0
+    for left, right in zip(first, second, strict=False):
+        if left != right:
+            break
+        equal += 1
+    return equal / longest if longest else 1.0

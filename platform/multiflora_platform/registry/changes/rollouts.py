@@ -1,0 +1,152 @@
+"""Rollouts as they go: one transaction for each change, what was observed meanwhile, and turning back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.rows import rollouts
+from multiflora_platform.registry.rows.aliases import MovePrecondition
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.errors import RolloutNotFound
+from multiflora_platform.registry.snapshot.listing import encode_token
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
+from multiflora_platform.web.etags import etag_of
+from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+from multiflora_platform.storage.tables import LARGEST_NUMBER, Adapter
+from multiflora_platform.storage.tables import Rollout as Row
+from multiflora_platform.registry.serving.warm_up import WarmUp
+
+_log = logging.getLogger(__name__)
+_ACTOR = "system/rollout"
+_ARMS = ("stable", "candidate", "shadow")
+
+
+class RolloutChanges:
+    """Observations are this process's own: of two servers on one database, each judges what it has seen."""
+
+    def __init__(self, database: Database, live: Live, warm_up: WarmUp) -> None:
+        self._database = database
+        self._live = live
+        self._warm_up = warm_up
+        self._observations: dict[int, Observations] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(
+        self, name: str, alias: str, body: NewRollout, precondition: MovePrecondition, actor: str
+    ) -> Rollout:
+        """The candidate is warm before its first request. Raises RolloutConflict, CommandFailed, and as put_alias."""
+        self._live.adapter(name)
+        await self._warm_up.before_move(name, alias, [body.candidate])
+
+        async def work(change: Change) -> Rollout:
+            row = await rollouts.start(change, name, alias, body, precondition)
+            await self._live.touch(change, name)
+            return self._shown(name, row)
+
+        return await self._database.write(actor, work)
+
+    async def adjust(
+        self, name: str, alias: str, fields: dict[str, Any], precondition: MovePrecondition, actor: str
+    ) -> Rollout:
+        async def work(change: Change) -> Rollout:
+            row = await rollouts.adjust(change, name, alias, fields, precondition)
+            await self._live.touch(change, name)
+            return self._shown(name, row)
+
+        return await self._database.write(actor, work)
+
+    async def finish(
+        self, name: str, alias: str, end: rollouts.End, precondition: MovePrecondition, actor: str
+    ) -> Rollout:
+        """By hand. Raises RolloutNotFound."""
+
+        async def work(change: Change) -> Rollout:
+            adapter = await catalog.require(change.session, name)
+            row = await rollouts.require(change, adapter, alias, precondition)
+            await self._finish(change, adapter, row, end, None)
+            return self._shown(name, row)
+
+        return await self._database.write(actor, work)
+
+    def observe(self, rollout: RolloutEntry, version: int, outcome: Outcome) -> None:
+        """One request through the alias has ended; the verdict on the candidate is executed in the background."""
+        seen = self.observations(rollout)
+        (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
+        if version == rollout.candidate:
+            self._judge(rollout, seen)
+
+    def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
+        """The engine could not load the candidate for a shadow run."""
+        seen = self.observations(rollout)
+        seen.candidate.outcomes.append(Outcome(ok=False, seconds=0.0, refused=True))
+        self._judge(rollout, seen)
+
+    def observations(self, rollout: RolloutEntry) -> Observations:
+        return self._observations.setdefault(rollout.id, Observations())
+
+    async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
+        """The newest first, with ids below `before`."""
+        entry = self._live.adapter(name)
+        query = select(Row).where(Row.adapter_id == entry.id, Row.alias == alias, Row.id < before)
+        async with self._database.read() as session:
+            rows = list(await session.scalars(query.order_by(Row.id.desc()).limit(limit + 1)))
+        token = encode_token(str(rows[limit - 1].id)) if len(rows) > limit else None
+        return RolloutPage(items=[self._shown(name, row) for row in rows[:limit]], next_page_token=token)
+
+    async def newest(self, name: str, alias: str) -> Rollout:
+        """The running one, or the last that ran. Raises RolloutNotFound."""
+        page = await self.page(name, alias, LARGEST_NUMBER, 1)
+        if not page.items:
+            raise RolloutNotFound(f"There has been no rollout of {name}@{alias[:80]}.")
+        return page.items[0]
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
+        reason = seen.verdict(rollout)
+        if reason is not None and not any(task.get_name() == str(rollout.id) for task in self._tasks):
+            task = asyncio.create_task(self._roll_back(rollout, reason), name=str(rollout.id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _roll_back(self, rollout: RolloutEntry, reason: str) -> None:
+        async def work(change: Change) -> None:
+            row = await change.session.get(Row, rollout.id)
+            adapter = await change.session.get(Adapter, row.adapter_id) if row else None
+            if row is None or adapter is None or row.state != "running" or adapter.deleted_at is not None:
+                return
+            await self._finish(change, adapter, row, "rolled_back", reason)
+
+        try:
+            await self._database.write(_ACTOR, work)
+        except Exception as error:
+            # The next request of the candidate comes to the same verdict and tries again.
+            _log.warning("rollout %d could not be rolled back: %s", rollout.id, error)
+
+    async def _finish(self, change: Change, adapter: Adapter, row: Row, end: rollouts.End, reason: str | None) -> None:
+        seen = self._observations.get(row.id, Observations())
+        observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
+        await rollouts.finish(change, adapter, row, end, reason, observed)
+        await self._live.touch(change, adapter.name)
+        change.after_commit.append(lambda: self._forget(row.id))
+
+    def _forget(self, rollout_id: int) -> None:
+        self._observations.pop(rollout_id, None)
+
+    def _shown(self, name: str, row: Row) -> Rollout:
+        seen = self._observations.get(row.id)
+        observed = row.observed or {}
+        if seen is not None:
+            observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
+        state = rollouts.state_of(row, name)
+        fields = {f"{arm}_observed": observed.get(arm) for arm in _ARMS}
+        return msgspec.convert({**state, **fields, "etag": etag_of(state, fields)}, Rollout)

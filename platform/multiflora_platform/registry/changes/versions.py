@@ -1,0 +1,118 @@
+"""Looking at versions and changing what is made: details, deletion, restoring, purging. One transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from multiflora_platform.registry.artifacts import model_card as card
+from multiflora_platform.registry.rows import version_queries as version_views
+from multiflora_platform.registry.rows import versions
+from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.registry.rows.adapters import require
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.errors import VersionNotFound
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
+from multiflora_platform.storage.tables import Adapter, Version
+from multiflora_platform.registry.schemas.version_metadata import VersionPatch
+from multiflora_platform.registry.rows.version_queries import VersionQuery
+
+
+class VersionChanges:
+    """Numbers are never given twice, whatever happens to a version."""
+
+    def __init__(self, database: Database, live: Live, artifacts: Artifacts) -> None:
+        self._database = database
+        self._live = live
+        self._artifacts = artifacts
+
+    async def view(self, name: str, number: int) -> dict[str, Any]:
+        entry = self._live.adapter(name)
+        async with self._database.read() as session:
+            row = await versions.require(session, entry.id, name, number)
+            return await version_views.view(session, row, name)
+
+    async def search(
+        self, wanted: VersionQuery, name: str | None, before: int | None, limit: int
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Newest first, and where the next page begins. name: within one adapter."""
+        if name is not None:
+            wanted = replace(wanted, adapter_ids=[self._live.adapter(name).id])
+        async with self._database.read() as session:
+            found = await version_views.search(session, wanted, before, limit + 1)
+            items = await version_views.views(session, found[:limit])
+        last = found[limit - 1][0] if len(found) > limit else None
+        return items, last.id if last else None
+
+    async def report(self, name: str, number: int) -> dict[str, Any]:
+        entry = self._live.adapter(name)
+        async with self._database.read() as session:
+            row = await versions.require(session, entry.id, name, number)
+            rows = await version_views.report(session, row.id)
+        return tagged({"adapter": name, "version": number, "state": row.state, "rows": rows, "evals": row.evals})
+
+    async def card(self, name: str, number: int) -> dict[str, Any]:
+        """Raises VersionNotFound when it came without a README.md."""
+        entry = self._live.adapter(name)
+        async with self._database.read() as session:
+            row = await versions.require(session, entry.id, name, number)
+        if row.card is None:
+            raise VersionNotFound(f"Version {number} of {name!r} has no model card: it came without a README.md.")
+        return tagged({"adapter": name, "version": number, **card.render(row.card)})
+
+    async def amend(
+        self, name: str, number: int, patch: VersionPatch, precondition: Precondition, actor: str
+    ) -> dict[str, Any]:
+        async def work(change: Change, adapter: Adapter, version: Version) -> None:
+            await versions.amend(change, adapter, version, patch)
+
+        return await self._change(name, number, precondition, actor, work)
+
+    async def delete(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
+        """Archived: it answers no new request, running ones finish, and it can be restored. Raises VersionInUse."""
+        return await self._change(name, number, precondition, actor, versions.delete)
+
+    async def restore(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
+        """Raises NotDeleted."""
+        return await self._change(name, number, precondition, actor, versions.restore)
+
+    async def purge(self, name: str, number: int, precondition: Precondition, actor: str) -> None:
+        """For good; its artifact goes when nobody else names it and its last request has ended. Raises NotDeleted."""
+
+        async def work(change: Change) -> str | None:
+            adapter, version = await _found(change, name, number, precondition)
+            digest = version.digest
+            await versions.purge(change, adapter, version)
+            return digest
+
+        digest = await self._database.write(actor, work)
+        if digest is not None:
+            self._artifacts.collect_soon(digest)
+
+    async def _change(
+        self,
+        name: str,
+        number: int,
+        precondition: Precondition,
+        actor: str,
+        step: Callable[[Change, Adapter, Version], Awaitable[None]],
+    ) -> dict[str, Any]:
+        async def work(change: Change) -> dict[str, Any]:
+            adapter, version = await _found(change, name, number, precondition)
+            await step(change, adapter, version)
+            await self._live.touch(change, name)
+            return await version_views.view(change.session, version, name)
+
+        return await self._database.write(actor, work)
+
+
+async def _found(change: Change, name: str, number: int, precondition: Precondition) -> tuple[Adapter, Version]:
+    """Raises AdapterNotFound, VersionNotFound, and what the precondition does."""
+    adapter = await require(change.session, name)
+    version = await versions.require(change.session, adapter.id, name, number)
+    if precondition != UNCONDITIONAL:
+        shown = await version_views.view(change.session, version, name)
+        precondition.check(f"Version {number} of {name!r}", shown["etag"])
+    return adapter, version

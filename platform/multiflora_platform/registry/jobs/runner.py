@@ -1,0 +1,237 @@
+"""Runs jobs: claims them, keeps their leases alive, tries again after failures, gives back what it cannot end.
+
+Does not know what a job does (imports.py); any process on the same database and data folder may run any job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from multiflora_platform.registry.rows import jobs
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.disk_errors import full_disk_reported
+from multiflora_platform.registry.errors import InsufficientStorage, RegistryError, Unavailable
+from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.rows.jobs import Held, LeaseLost
+from multiflora_platform.storage.tables import Event
+
+_log = logging.getLogger(__name__)
+AT_ONCE = 4
+LOOK_SECONDS = 1.0
+BEAT_SECONDS = 1.0
+_ENDING = frozenset({"version.ready", "version.rejected", "version.archived"})
+
+
+@dataclass
+class Progress:
+    """What a worker's thread tells of its fetching; `stop` makes it give up at the next piece. Bytes."""
+
+    done: int = 0
+    total: int | None = None
+    stopped: bool = False
+
+    def reach(self, done: int, total: int) -> None:
+        """Raises LeaseLost when nobody wants the rest."""
+        self.done, self.total = done, total
+        if self.stopped:
+            raise LeaseLost("stopped")
+
+
+# work(held, progress) makes the version and finishes the job; fail(held, error) rejects it for good.
+Work = Callable[[Held, Progress], Awaitable[None]]
+Fail = Callable[[Held, Exception], Awaitable[None]]
+
+
+@dataclass
+class _Running:
+    held: Held
+    progress: Progress = field(default_factory=Progress)
+
+
+class JobRunner:
+    """`start()`, then `kick()` whenever there is a new job; `ended(id)` to wait for one."""
+
+    def __init__(self, database: Database, work: Work, fail: Fail) -> None:
+        self._database = database
+        self._work = work
+        self._fail = fail
+        self._owner = secrets.token_hex(16)
+        self._news = asyncio.Event()
+        self._running: dict[str, _Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+        self._waiting: dict[str, list[asyncio.Event]] = {}
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._run())
+
+    def kick(self) -> None:
+        self._news.set()
+
+    async def close(self) -> None:
+        """Stop taking jobs; those that run are given back for whoever comes next."""
+        if self._loop is not None:
+            self._loop.cancel()
+        for running in self._running.values():
+            running.progress.stopped = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*([self._loop] if self._loop else []), *self._tasks, return_exceptions=True)
+
+    async def ended(self, job_id: str, seconds: float) -> bool:
+        """Wait until the job has ended, at most so long; whether it has."""
+        news = asyncio.Event()
+        self._waiting.setdefault(job_id, []).append(news)
+        deadline = time.monotonic() + seconds
+        try:
+            while not await self._has_ended(job_id):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), None if math.isinf(left) else left)
+                news.clear()
+            return True
+        finally:
+            self._waiting[job_id].remove(news)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+
+    async def _has_ended(self, job_id: str) -> bool:
+        async with self._database.read() as session:
+            return (await jobs.require(session, job_id)).state not in jobs.UNFINISHED
+
+    async def outcome(self, job_id: str) -> Outcome:
+        """The answer to the request that made the job, which has ended."""
+        async with self._database.read() as session:
+            row = await jobs.require(session, job_id)
+        assert row.outcome is not None, "only ended jobs are asked"
+        return Outcome(row.outcome["status"], row.outcome["body"])
+
+    def stopped(self, job_id: str) -> None:
+        """It was ended from outside: a worker of this process gives up at once, and who waits for it goes on."""
+        if running := self._running.get(job_id):
+            running.progress.stopped = True
+        self._tell(job_id)
+
+    async def follow(self, events: Sequence[Event]) -> None:
+        """Others' events: whoever waits for a job of theirs looks again; one that they made may be ours to run."""
+        types = {event.type for event in events}
+        if types & _ENDING:
+            for job_id in self._waiting:
+                self._tell(job_id)
+        if "version.created" in types:
+            self.kick()
+
+    def _tell(self, job_id: str) -> None:
+        for news in self._waiting.get(job_id, ()):
+            news.set()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                while len(self._running) < AT_ONCE and (held := await self._claim()):
+                    self._begin(held)
+            except Unavailable:
+                pass  # the follower says so; jobs wait for the database as everybody does
+            except Exception:
+                _log.exception("no job could be claimed; trying again")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+            self._news.clear()
+
+    async def _claim(self) -> Held | None:
+        async def look(change: Change) -> Held | None:
+            return await jobs.claim(change, self._owner)
+
+        return await self._database.write("system", look)
+
+    def _begin(self, held: Held) -> None:
+        running = self._running[held.id] = _Running(held)
+        task = asyncio.create_task(self._guarded(running))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, running: _Running) -> None:
+        held = running.held
+        beating = asyncio.create_task(self._beat(running))
+        working = asyncio.create_task(self._worked(running))
+        try:
+            await asyncio.wait({beating, working}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                running.progress.stopped = True
+                working.cancel()
+            await working
+        except (LeaseLost, asyncio.CancelledError):
+            running.progress.stopped = True
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await self._give_back(held)
+        except Exception as error:
+            await self._failed(held, error)
+        finally:
+            beating.cancel()
+            del self._running[held.id]
+            self._tell(held.id)
+            self.kick()
+
+    async def _worked(self, running: _Running) -> None:
+        if running.held.attempts > jobs.MAX_ATTEMPTS:
+            raise RuntimeError("its server was stopped at each attempt")
+        with full_disk_reported():
+            await self._work(running.held, running.progress)
+
+    async def _beat(self, running: _Running) -> None:
+        """Until the lease is lost. An outage of the database is waited out as long as the lease may live."""
+        last = time.monotonic()
+        seen: tuple[int, int | None] = (0, None)
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            progress = running.progress
+            now = (progress.done, progress.total)
+            if now == seen and time.monotonic() - last < jobs.LEASE.total_seconds() / 3:
+                continue
+            try:
+                await self._database.write("system", _beating(running.held, now))
+                last, seen = time.monotonic(), now
+            except LeaseLost:
+                return
+            except Unavailable:
+                if time.monotonic() - last > jobs.LEASE.total_seconds():
+                    return
+
+    async def _failed(self, held: Held, error: Exception) -> None:
+        """What no retry can mend is rejected; the rest is tried again, up to MAX_ATTEMPTS times."""
+        permanent = isinstance(error, InsufficientStorage) or (isinstance(error, RegistryError) and error.status < 500)
+        if not permanent:
+            _log.warning("attempt %d of job %s failed: %r", held.attempts, held.id, error)
+        try:
+            if permanent or held.is_last_attempt:
+                await self._fail(held, error)
+            else:
+                await self._database.write("system", lambda change: self._postpone(change, held, error))
+        except LeaseLost:
+            pass
+        except Unavailable:
+            _log.warning("job %s waits for the end of its lease: the database is away", held.id)
+
+    async def _postpone(self, change: Change, held: Held, error: Exception) -> None:
+        jobs.postpone(change, await jobs.require_lease(change, held), str(error) or repr(error))
+
+    async def _give_back(self, held: Held) -> None:
+        async def work(change: Change) -> None:
+            jobs.release(change, await jobs.require_lease(change, held))
+
+        with contextlib.suppress(LeaseLost, Unavailable):
+            await self._database.write("system", work)
+
+
+def _beating(held: Held, progress: tuple[int, int | None]) -> Callable[[Change], Awaitable[None]]:
+    return lambda change: jobs.beat(change, held, *progress)

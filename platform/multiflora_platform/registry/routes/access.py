@@ -1,0 +1,101 @@
+"""What every route of the registry needs from its request: the services, and leave to change an adapter."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Header
+from starlette.requests import Request
+
+from multiflora_platform.web.auth_errors import Forbidden
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
+from multiflora_platform.web.etags import Precondition
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
+
+_LONGEST_WAIT = 600.0
+
+
+def _unchanged(if_match: Annotated[str | None, Header()] = None) -> Precondition:
+    return Precondition(if_match)
+
+
+def _absent(if_none_match: Annotated[str | None, Header()] = None) -> Precondition:
+    return Precondition(if_none_match=if_none_match)
+
+
+# What a request says about the resource that it changes (If-Match), and about one that it makes (If-None-Match: *).
+Unchanged = Annotated[Precondition, Depends(_unchanged)]
+Absent = Annotated[Precondition, Depends(_absent)]
+
+
+def registry_of(request: Request) -> Registry:
+    return cast(Registry, request.app.state.services.registry)
+
+
+def keys_of(request: Request) -> KeyStore:
+    return cast(KeyStore, request.app.state.services.keys)
+
+
+def readable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """The adapter, unless it does not exist for this principal. Raises AdapterNotFound."""
+    registry = registry_of(request)
+    entry = registry.snapshot.adapters.get(name)
+    if entry is not None and not principal.may_use(name, entry.owner):
+        raise AdapterNotFound(f"There is no adapter named {name[:80]!r}.")
+    return registry.adapter(name)
+
+
+def changeable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """The adapter, if this principal may change it: admins all, a tenant its own. Raises AdapterNotFound, Forbidden."""
+    entry = readable(request, principal, name)
+    if not principal.is_admin and (principal.tenant is None or entry.owner != principal.tenant):
+        raise Forbidden(f"Adapter {name!r} belongs to someone else.")
+    return entry
+
+
+def deletable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """As `changeable`; an adapter with a protected alias goes with an admin key only. Raises AliasProtected, too."""
+    entry = changeable(request, principal, name)
+    for alias in entry.aliases.values():
+        if alias.protected and not principal.is_admin:
+            raise AliasProtected(f"Alias {alias.name!r} is protected; only an admin key deletes this adapter.")
+    return entry
+
+
+def promotable(request: Request, principal: Principal, name: str) -> AdapterEntry:
+    """As `changeable`, and so is its alias `default`. Raises AliasProtected, too."""
+    entry = changeable(request, principal, name)
+    default = entry.aliases.get(DEFAULT)
+    if default is not None and default.protected and not principal.is_admin:
+        raise AliasProtected("Alias 'default' is protected; only an admin key promotes.")
+    return entry
+
+
+def visible_adapters(request: Request, principal: Principal) -> list[int] | None:
+    """Ids of the adapters that exist for this principal; None: all do."""
+    if principal.is_admin:
+        return None
+    entries = registry_of(request).snapshot.adapters.values()
+    return [entry.id for entry in entries if principal.may_use(entry.name, entry.owner)]
+
+
+def preferred_wait(prefer: str | None) -> float | None:
+    """Seconds of RFC 7240's `wait=`, 0 of `respond-async`; None: no preference that we know. At most ten minutes."""
+    for preference in (prefer or "").lower().split(","):
+        name, _, value = preference.partition(";")[0].strip().partition("=")
+        if name.strip() == "respond-async":
+            return 0.0
+        value = value.strip().strip('"')
+        if name.strip() == "wait" and value.isascii() and value.isdecimal():
+            return min(float(value[:6]), _LONGEST_WAIT)
+    return None
+
+
+def version_number(text: str, name: str) -> int:
+    """Of a path or query; what cannot be a version's number is one that does not exist."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise VersionNotFound(f"Adapter {name!r} has no version {text[:20]!r}.")
+    return int(text)

@@ -1,0 +1,61 @@
+"""/api/v1/replicas, /events, /audit: what admins watch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import Request
+
+from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.web.resources import answers
+from multiflora_platform.registry.errors import InvalidRequest
+from multiflora_platform.storage.outbox import audit_page
+from multiflora_platform.registry.snapshot.listing import encode_token, row_id
+from multiflora_platform.registry.routes.access import registry_of
+from multiflora_platform.registry.schemas.answers import AuditPage, EventPage, ReplicaPage
+
+router = APIRouter(tags=["operations"], dependencies=[Depends(require_admin)])
+_LAST = 2**63 - 1
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.get("/replicas", responses=answers(ReplicaPage), response_model=None)
+async def list_replicas(request: Request) -> dict[str, Any]:
+    """Each engine process: pid, state, and which adapters it holds where."""
+    return {"items": await registry_of(request).engine.replicas(), "next_page_token": None}
+
+
+@router.get("/events", responses=answers(EventPage), response_model=None)
+async def list_events(
+    request: Request,
+    cursor: Annotated[int, Query(ge=0, le=_LAST)] = 0,
+    limit: Limit = 100,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
+    feed = registry_of(request).feed
+    if "text/event-stream" in request.headers.get("accept", ""):
+        start = max(cursor, _event_id(last_event_id))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(feed.follow(start), media_type="text/event-stream", headers=headers)
+    items = await feed.page(cursor, limit)
+    return JSONResponse({"items": items, "next_cursor": items[-1]["id"] if items else cursor})
+
+
+@router.get("/audit", responses=answers(AuditPage), response_model=None)
+async def list_audit(request: Request, limit: Limit = 100, page_token: str | None = None) -> dict[str, Any]:
+    """Who did what, newest first."""
+    before = row_id(page_token) if page_token else _LAST
+    items = await audit_page(registry_of(request).database, before, limit)
+    more = len(items) == limit
+    return {"items": items, "next_page_token": encode_token(str(items[-1]["id"])) if more else None}
+
+
+def _event_id(text: str | None) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise InvalidRequest("An event's id is a whole number.", pointer="Last-Event-ID")
+    return int(text)

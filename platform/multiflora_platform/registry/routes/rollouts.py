@@ -1,0 +1,97 @@
+"""/api/v1/adapters/{name}/aliases/{alias}/rollout: a version on its way to all of an alias's users."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import Response
+from starlette.requests import Request
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.registry.rows.aliases import MovePrecondition
+from multiflora_platform.web.resources import answers, rendered, resource
+from multiflora_platform.registry.schemas.bodies import read_json, schema
+from multiflora_platform.registry.snapshot.listing import row_id
+from multiflora_platform.registry.routes.access import changeable, readable, registry_of
+from multiflora_platform.registry.schemas.rollouts import (
+    NewRollout,
+    Rollout,
+    RolloutPage,
+    RolloutPatch,
+)
+from multiflora_platform.storage.tables import LARGEST_NUMBER
+
+router = APIRouter(tags=["rollouts"])
+AnyKey = Annotated[Principal, Depends(require_key)]
+IfMatch = Annotated[str | None, Header()]
+_PATH = "/adapters/{name}/aliases/{alias}/rollout"
+
+
+@router.post(_PATH, status_code=201, openapi_extra=schema(NewRollout), responses=answers(Rollout, 201))
+async def start_rollout(
+    request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
+    """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
+    changeable(request, principal, name)
+    body = await read_json(request, NewRollout)
+    precondition = MovePrecondition(if_match, required=True, may_move_protected=principal.is_admin)
+    started = await registry_of(request).rollouts.start(name, alias, body, precondition, principal.actor)
+    return resource(request, started, 201)
+
+
+@router.get(_PATH, responses=answers(Rollout))
+async def get_rollout(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
+    """The running one with what was observed until now, or the last that ran."""
+    readable(request, principal, name)
+    return resource(request, await registry_of(request).rollouts.newest(name, alias))
+
+
+@router.get(_PATH + "s", responses=answers(RolloutPage))
+async def list_rollouts(
+    request: Request,
+    principal: AnyKey,
+    name: str,
+    alias: str,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    page_token: str | None = None,
+) -> Response:
+    """Newest first."""
+    readable(request, principal, name)
+    before = min(row_id(page_token), LARGEST_NUMBER) if page_token else LARGEST_NUMBER
+    return rendered(await registry_of(request).rollouts.page(name, alias, before, limit))
+
+
+@router.patch(_PATH, openapi_extra=schema(RolloutPatch), responses=answers(Rollout))
+async def change_rollout(
+    request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
+    """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
+    changeable(request, principal, name)
+    fields = (await read_json(request, RolloutPatch)).fields
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
+    rollouts = registry_of(request).rollouts
+    return resource(request, await rollouts.adjust(name, alias, fields, precondition, principal.actor))
+
+
+@router.post(_PATH + ":promote", responses=answers(Rollout))
+async def promote_rollout(
+    request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
+    """The candidate for everybody."""
+    changeable(request, principal, name)
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
+    rollouts = registry_of(request).rollouts
+    return resource(request, await rollouts.finish(name, alias, "promoted", precondition, principal.actor))
+
+
+@router.post(_PATH + ":abort", responses=answers(Rollout))
+async def abort_rollout(
+    request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
+) -> Response:
+    """The stable version for everybody."""
+    changeable(request, principal, name)
+    precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
+    rollouts = registry_of(request).rollouts
+    return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))

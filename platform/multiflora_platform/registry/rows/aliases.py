@@ -1,0 +1,180 @@
+"""Moving, deleting and rolling back aliases, under HTTP's preconditions. Does not know requests or responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.storage.database import Change
+from multiflora_platform.registry.errors import (
+    AliasNotFound,
+    AliasProtected,
+    InvalidRequest,
+    NothingToRollBack,
+    VersionNotFound,
+    VersionNotReady,
+)
+from multiflora_platform.web.names import check_alias
+from multiflora_platform.web.etags import Precondition
+from multiflora_platform.registry.snapshot.snapshot import DEFAULT, alias_etag
+from multiflora_platform.registry.snapshot.traffic_split import lay_out
+from multiflora_platform.registry.rows.superseded_rollouts import supersede_rollouts
+from multiflora_platform.storage.tables import (
+    LARGEST_NUMBER,
+    Adapter,
+    Alias,
+    AliasMove,
+    Version,
+)
+
+
+@dataclass(frozen=True)
+class MovePrecondition(Precondition):
+    """may_move_protected: who asks is an admin, or nobody in particular."""
+
+    may_move_protected: bool = True
+
+    def check_alias(self, alias: str, row: Alias | None, *etags: str) -> None:
+        """row: None without such an alias. etags: of what else If-Match may name.
+
+        Raises AliasProtected, PreconditionFailed, PreconditionRequired.
+        """
+        if row is not None and row.protected and not self.may_move_protected:
+            raise AliasProtected(f"Alias {alias!r} is protected; only an admin key changes it.")
+        present = () if row is None else (alias_etag(row.revision, row.protected), *etags)
+        self.check(f"Alias {alias!r}", *present)
+
+
+def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
+    """{"version": 3} -> {3: 100}; {"split": {"3": 90, "4": 10}} -> {3: 90, 4: 10}. Raises InvalidRequest."""
+    if "split" not in target:
+        return {target["version"]: 100}
+    shares: dict[int, int] = {}
+    for key, share in target["split"].items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and key[0] != "0"):
+            raise InvalidRequest(f"{key[:40]!r} is not a version's number.", pointer="/split")
+        if isinstance(share, bool) or not isinstance(share, int) or share < 1:
+            raise InvalidRequest("Each share is a positive whole number of percent.", pointer=f"/split/{key}")
+        shares[int(key)] = share
+    if sum(shares.values()) != 100:
+        raise InvalidRequest(f"The shares sum to {sum(shares.values())}, not to 100.", pointer="/split")
+    return shares
+
+
+async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition) -> bool:
+    """Point the alias at ready versions; True when it was created. A rollout of it is over."""
+    check_alias(alias)
+    adapter = await catalog.require(change.session, name)
+    row = await change.session.get(Alias, (adapter.id, alias))
+    precondition.check_alias(alias, row)
+    await require_ready(change, adapter, shares_of(target))
+    await supersede_rollouts(change, adapter, alias)
+    await move(change, adapter, alias, target)
+    return row is None
+
+
+async def move(change: Change, adapter: Adapter, alias: str, target: Mapping[str, Any]) -> None:
+    """The move itself, or the making of it; versions and preconditions have been looked at. The layout follows the one
+    before (split.py)."""
+    row = await change.session.get(Alias, (adapter.id, alias))
+    shares = shares_of(target)
+    layout = lay_out(shares, row.layout if row else ())
+    revision = await _remember(change, adapter, alias, dict(target))
+    if row is None:
+        change.session.add(
+            Alias(
+                adapter_id=adapter.id,
+                name=alias,
+                target=dict(target),
+                layout=layout,
+                revision=revision,
+                updated_at=change.now,
+            )
+        )
+    else:
+        row.target, row.layout, row.revision, row.updated_at = dict(target), layout, revision, change.now
+    moved = {"alias": alias, "to": dict(target), "revision": revision}
+    change.record("alias.moved", f"{adapter.name}@{alias}", adapter=adapter.name, **moved)
+
+
+async def remove(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
+    adapter = await catalog.require(change.session, name)
+    row = await require(change, adapter, alias)
+    precondition.check_alias(alias, row)
+    await supersede_rollouts(change, adapter, alias)
+    await change.session.delete(row)
+    revision = await _remember(change, adapter, alias, None)
+    change.record("alias.deleted", f"{name}@{alias}", adapter=name, alias=alias, revision=revision)
+
+
+async def roll_back(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
+    """Back to the target before the last move that changed it; a second rollback undoes the first."""
+    adapter = await catalog.require(change.session, name)
+    row = await require(change, adapter, alias)
+    precondition.check_alias(alias, row)
+    history = (
+        select(AliasMove.target)
+        .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.id < row.revision)
+        .order_by(AliasMove.id.desc())
+    )
+    for target in await change.session.scalars(history):
+        if target is not None and target != row.target:
+            await put(change, name, alias, target, MovePrecondition())
+            return
+    raise NothingToRollBack(f"{name}@{alias} has had no other target.")
+
+
+async def set_protected(change: Change, name: str, alias: str, protected: bool, precondition: MovePrecondition) -> None:
+    adapter = await catalog.require(change.session, name)
+    row = await require(change, adapter, alias)
+    precondition.check_alias(alias, row)
+    if row.protected != protected:
+        row.protected = protected
+        verb = "protected" if protected else "unprotected"
+        change.record(f"alias.{verb}", f"{name}@{alias}", adapter=name, alias=alias)
+
+
+async def history(session: AsyncSession, adapter_id: int, alias: str, before: int, limit: int) -> list[AliasMove]:
+    """Moves with ids below `before`, newest first."""
+    query = select(AliasMove).where(AliasMove.adapter_id == adapter_id, AliasMove.alias == alias, AliasMove.id < before)
+    return list(await session.scalars(query.order_by(AliasMove.id.desc()).limit(limit)))
+
+
+async def make_default(change: Change, adapter: Adapter, number: int) -> None:
+    """`model=name` means this version from now on; nothing moves when it already does."""
+    row = await change.session.get(Alias, (adapter.id, DEFAULT))
+    if row is None or row.target != {"version": number}:
+        await put(change, adapter.name, DEFAULT, {"version": number}, MovePrecondition())
+
+
+async def require(change: Change, adapter: Adapter, alias: str) -> Alias:
+    row = await change.session.get(Alias, (adapter.id, alias))
+    if row is None:
+        raise AliasNotFound(f"Adapter {adapter.name!r} has no alias {alias[:80]!r}.")
+    return row
+
+
+async def require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
+    possible = [number for number in numbers if 0 < number <= LARGEST_NUMBER]
+    query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(possible))
+    states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())
+    for number in numbers:
+        if number not in states:
+            raise VersionNotFound(f"Adapter {adapter.name!r} has no version {number}.", pointer="/version")
+        if states[number] != "ready":
+            raise VersionNotReady(
+                f"Version {number} of {adapter.name!r} is {states[number]}; only ready versions can be served.",
+                pointer="/version",
+            )
+
+
+async def _remember(change: Change, adapter: Adapter, alias: str, target: dict[str, Any] | None) -> int:
+    move = AliasMove(adapter_id=adapter.id, alias=alias, target=target, actor=change.actor, at=change.now)
+    change.session.add(move)
+    await change.session.flush()
+    return move.id

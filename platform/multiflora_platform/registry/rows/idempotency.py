@@ -1,0 +1,112 @@
+"""Idempotency keys: the first answer is kept with the change that made it and given to every repetition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.storage.database import Change
+from multiflora_platform.registry.errors import (
+    AdapterNotFound,
+    IdempotencyMismatch,
+    InsufficientStorage,
+    InvalidRequest,
+    JobCancelled,
+    RegistryError,
+    VersionRejected,
+)
+from multiflora_platform.storage.tables import IdempotencyRecord
+
+KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """A request that may come again. key None: it brought no Idempotency-Key. request_hash: of what it asks for."""
+
+    key: str | None
+    request_hash: str
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not (0 < len(self.key) <= 255 and self.key.isprintable()):
+            raise InvalidRequest("An Idempotency-Key has 1 to 255 printable characters.", pointer="Idempotency-Key")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """status: 200 known, 201 made, 202 being made, 422 rejected; 404 the adapter was deleted, 409 cancelled,
+    507 the disk is full.
+
+    body: the version's view; of an error, the exception's parts.
+    """
+
+    status: int
+    body: dict[str, Any]
+
+    def unwrapped(self) -> Outcome:
+        """Itself; raises VersionRejected, AdapterNotFound or JobCancelled when that was the outcome."""
+        error = _ERRORS.get(self.status)
+        if error is not None:
+            raise error(**self.body)
+        return self
+
+
+_ERRORS: dict[int, type[RegistryError]] = {
+    404: AdapterNotFound,
+    409: JobCancelled,
+    422: VersionRejected,
+    507: InsufficientStorage,
+}
+
+
+@dataclass(frozen=True)
+class Filed:
+    """Where the answer to a request is: already known, or a job's. joined: the job was made for another request."""
+
+    outcome: Outcome | None = None
+    job_id: str | None = None
+    joined: bool = False
+
+
+async def recall(session: AsyncSession, adapter_id: int, request: Repeatable) -> Filed | None:
+    """Raises IdempotencyMismatch when the key was used for something else."""
+    if request.key is None:
+        return None
+    record = await session.get(IdempotencyRecord, (adapter_id, request.key))
+    if record is None or record.created_at < datetime.now(UTC) - KEPT:
+        return None
+    if record.request_hash != request.request_hash:
+        raise IdempotencyMismatch(
+            "This Idempotency-Key was used for another body on this adapter; use a new key.", pointer="Idempotency-Key"
+        )
+    if record.status is None or record.response is None:
+        return Filed(job_id=record.job_id)
+    return Filed(Outcome(record.status, record.response))
+
+
+async def remember(change: Change, adapter_id: int, request: Repeatable, filed: Filed) -> None:
+    if request.key is not None:
+        await change.session.merge(
+            IdempotencyRecord(
+                adapter_id=adapter_id,
+                key=request.key,
+                request_hash=request.request_hash,
+                job_id=filed.job_id,
+                status=filed.outcome.status if filed.outcome else None,
+                response=filed.outcome.body if filed.outcome else None,
+                created_at=change.now,
+            )
+        )
+
+
+async def forget_job(change: Change, job_id: str) -> None:
+    """It failed for our own fault: a repetition may try again."""
+    await change.session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.job_id == job_id))
+
+
+async def forget_old(change: Change) -> None:
+    await change.session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < change.now - KEPT))

@@ -1,0 +1,218 @@
+"""Jobs as rows: queued, leased, beaten, finished; and shown. Does not know what a job does.
+
+A lease is the right to change a job's version. It ends by itself, so that a killed process loses nothing: whoever
+comes next takes the job over, and the earlier holder, should it still live, finds out at its next write.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.storage.database import Change
+from multiflora_platform.registry.errors import JobNotFound
+from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.web.etags import tagged
+from multiflora_platform.storage.tables import Adapter, Job, Version
+
+LEASE = timedelta(seconds=30)
+MAX_ATTEMPTS = 5
+_FIRST_PAUSE = timedelta(seconds=1)
+_LONGEST_PAUSE = timedelta(seconds=60)
+UNFINISHED = ("queued", "running")
+
+
+class LeaseLost(Exception):
+    """Another process works on the job, or it was cancelled: leave everything as it is."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job that this process holds: what to make, for whom. attempts: this one included."""
+
+    id: str
+    owner: str
+    adapter_id: int
+    adapter: str
+    version_id: int
+    number: int
+    source: str
+    promote: bool
+    actor: str
+    attempts: int
+
+    @property
+    def is_last_attempt(self) -> bool:
+        return self.attempts >= MAX_ATTEMPTS
+
+
+def new_id() -> str:
+    return f"job_{secrets.token_hex(8)}"
+
+
+def create(change: Change, job_id: str, version: Version, promote: bool) -> Job:
+    job = Job(
+        id=job_id,
+        adapter_id=version.adapter_id,
+        version_id=version.id,
+        state="queued",
+        promote=promote,
+        actor=change.actor,
+        attempts=0,
+        done=0,
+        run_after=change.now,
+        created_at=change.now,
+        updated_at=change.now,
+    )
+    change.session.add(job)
+    return job
+
+
+async def claim(change: Change, owner: str) -> Held | None:
+    """The job that has waited longest and is nobody's; None: there is none."""
+    ended = or_(Job.lease_until.is_(None), Job.lease_until < change.now)
+    due = or_(and_(Job.state == "queued", Job.run_after <= change.now), and_(Job.state == "running", ended))
+    job = await change.session.scalar(select(Job).where(due).order_by(Job.run_after, Job.created_at).limit(1))
+    if job is None:
+        return None
+    version = await change.session.get_one(Version, job.version_id)
+    adapter = await change.session.get_one(Adapter, job.adapter_id)
+    job.state, job.lease_owner, job.lease_until = "running", owner, change.now + LEASE
+    job.attempts += 1
+    job.updated_at = change.now
+    return Held(
+        job.id,
+        owner,
+        adapter.id,
+        adapter.name,
+        version.id,
+        version.number,
+        version.source,
+        job.promote,
+        job.actor,
+        job.attempts,
+    )
+
+
+async def require_lease(change: Change, held: Held) -> Job:
+    """The row; every change that a worker makes starts with this. Raises LeaseLost."""
+    job = await change.session.get_one(Job, held.id)
+    if job.state != "running" or job.lease_owner != held.owner:
+        raise LeaseLost(held.id)
+    return job
+
+
+async def beat(change: Change, held: Held, done: int, total: int | None) -> None:
+    """Still at work: the lease is extended and the progress seen. Raises LeaseLost."""
+    job = await require_lease(change, held)
+    job.lease_until = change.now + LEASE
+    if (job.done, job.total) != (done, total):
+        job.done, job.total, job.updated_at = done, total, change.now
+
+
+def finish(change: Change, job: Job, outcome: Outcome) -> None:
+    """succeeded, failed or cancelled, as the outcome's status says; the outcome is the answer to its request."""
+    job.state = "succeeded" if outcome.status < 400 else "cancelled" if outcome.status == 409 else "failed"
+    job.error = outcome.body["detail"][:2000] if outcome.status >= 400 else None
+    job.outcome = {"status": outcome.status, "body": outcome.body}
+    job.lease_owner = job.lease_until = None
+    job.updated_at = change.now
+
+
+def postpone(change: Change, job: Job, error: str) -> None:
+    """Try again after a pause that doubles with each attempt."""
+    pause = min(_FIRST_PAUSE * 2 ** (job.attempts - 1), _LONGEST_PAUSE)
+    job.state, job.error, job.run_after = "queued", error[:2000], change.now + pause
+    job.lease_owner = job.lease_until = None
+    job.updated_at = change.now
+
+
+def release(change: Change, job: Job) -> None:
+    """Given back unfinished by a process that ends in order: this was no attempt."""
+    job.state, job.attempts = "queued", job.attempts - 1
+    job.lease_owner = job.lease_until = None
+    job.updated_at = change.now
+
+
+async def end_leases(change: Change) -> None:
+    """No other process lives: what they held is free at once."""
+    for job in await change.session.scalars(select(Job).where(Job.state == "running")):
+        job.lease_until = change.now
+
+
+async def require(session: AsyncSession, job_id: str) -> Job:
+    job = await session.get(Job, job_id[:32])
+    if job is None:
+        raise JobNotFound(f"There is no job {job_id[:40]!r}.")
+    return job
+
+
+async def unfinished(session: AsyncSession, adapter_id: int) -> list[Job]:
+    """The jobs that make versions of this adapter."""
+    return list(await session.scalars(select(Job).where(Job.adapter_id == adapter_id, Job.state.in_(UNFINISHED))))
+
+
+async def making(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> Job | None:
+    """The job that makes a version of just this content."""
+    query = (
+        select(Job)
+        .join(Version, Version.id == Job.version_id)
+        .where(Job.adapter_id == adapter_id, Job.state.in_(UNFINISHED))
+        .where(Version.digest == digest, Version.base_digest == base_digest)
+    )
+    return (await session.scalars(query.limit(1))).first()
+
+
+async def page(
+    session: AsyncSession,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    state: str | None,
+    adapter_ids: Sequence[int] | None,
+) -> list[Job]:
+    """Newest first. after: (created_at, id) of the last one seen. adapter_ids: of these only; None: of all."""
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    if after is not None:
+        at, job_id = after
+        query = query.where(or_(Job.created_at < at, and_(Job.created_at == at, Job.id < job_id)))
+    if state is not None:
+        query = query.where(Job.state == state)
+    if adapter_ids is not None:
+        query = query.where(Job.adapter_id.in_(adapter_ids))
+    return list(await session.scalars(query))
+
+
+async def views(session: AsyncSession, rows: Sequence[Job]) -> list[dict[str, Any]]:
+    query = (
+        select(Version, Adapter.name)
+        .join(Adapter, Adapter.id == Version.adapter_id)
+        .where(Version.id.in_([row.version_id for row in rows]))
+    )
+    made = {version.id: (version, adapter) for version, adapter in await session.execute(query)}
+    return [_view(row, *made[row.version_id]) for row in rows]
+
+
+def _view(row: Job, version: Version, adapter: str) -> dict[str, Any]:
+    view = {
+        "id": row.id,
+        "kind": "import",
+        "adapter": adapter,
+        "version": version.number,
+        "state": row.state,
+        "version_state": version.state,
+        "source": version.source,
+        "progress": {"done_bytes": row.done, "total_bytes": row.total},
+        "attempts": row.attempts,
+        "next_attempt_at": row.run_after.isoformat() if row.state == "queued" and row.attempts else None,
+        "error": row.error,
+        "created_by": row.actor,
+        "created_at": row.created_at.isoformat(),
+        "updated_at": row.updated_at.isoformat(),
+    }
+    return tagged(view)

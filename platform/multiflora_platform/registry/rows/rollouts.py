@@ -1,0 +1,126 @@
+"""A rollout's rules inside a transaction: begun on an alias of one version, adjusted, and ended in one of four ways."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.registry.rows import aliases
+from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.rows.aliases import MovePrecondition
+from multiflora_platform.storage.database import Change
+from multiflora_platform.registry.errors import InvalidRequest, RolloutConflict, RolloutNotFound
+from multiflora_platform.web.etags import etag_of
+from multiflora_platform.registry.schemas.rollouts import BOUNDS, NewRollout
+from multiflora_platform.storage.tables import Adapter, Rollout
+
+End = Literal["promoted", "rolled_back", "aborted"]
+
+
+async def start(change: Change, name: str, alias: str, body: NewRollout, precondition: MovePrecondition) -> Rollout:
+    """Raises RolloutConflict, and what moving an alias raises."""
+    adapter = await catalog.require(change.session, name)
+    row = await aliases.require(change, adapter, alias)
+    precondition.check_alias(alias, row)
+    if await running(change.session, adapter.id, alias) is not None:
+        raise RolloutConflict(f"A rollout of {name}@{alias} is running; promote or abort it first.")
+    stable = row.target.get("version")
+    if stable is None:
+        raise RolloutConflict(f"{name}@{alias} is split already; point it to one version first.")
+    if stable == body.candidate:
+        raise InvalidRequest(f"{name}@{alias} is at version {stable} already.", pointer="/candidate")
+    rollout = Rollout(
+        adapter_id=adapter.id,
+        alias=alias,
+        stable=stable,
+        candidate=body.candidate,
+        percent=body.percent,
+        shadow_percent=body.shadow_percent,
+        bounds={bound: getattr(body, bound) for bound in BOUNDS},
+        state="running",
+        created_by=change.actor,
+        created_at=change.now,
+    )
+    await aliases.require_ready(change, adapter, {body.candidate: 100})
+    if body.percent:
+        await aliases.move(change, adapter, alias, _target(rollout))
+    change.session.add(rollout)
+    await change.session.flush()
+    _record(change, "started", name, rollout, percent=body.percent, shadow_percent=body.shadow_percent)
+    return rollout
+
+
+async def adjust(
+    change: Change, name: str, alias: str, fields: dict[str, Any], precondition: MovePrecondition
+) -> Rollout:
+    """fields: of RolloutPatch. Raises RolloutNotFound."""
+    adapter = await catalog.require(change.session, name)
+    rollout = await require(change, adapter, alias, precondition)
+    before = _target(rollout)
+    bounds = {bound: fields[bound] for bound in BOUNDS if bound in fields}
+    rollout.bounds = {**rollout.bounds, **bounds}
+    for field in ("percent", "shadow_percent"):
+        setattr(rollout, field, fields.get(field, getattr(rollout, field)))
+    if _target(rollout) != before:
+        await aliases.move(change, adapter, alias, _target(rollout))
+    _record(change, "adjusted", name, rollout, **fields)
+    return rollout
+
+
+async def finish(
+    change: Change, adapter: Adapter, rollout: Rollout, end: End, reason: str | None, observed: dict[str, Any]
+) -> None:
+    """The alias goes to the candidate when it is promoted, otherwise to the stable version alone."""
+    version = rollout.candidate if end == "promoted" else rollout.stable
+    row = await aliases.require(change, adapter, rollout.alias)
+    if row.target != {"version": version}:
+        await aliases.move(change, adapter, rollout.alias, {"version": version})
+    rollout.state, rollout.reason, rollout.observed, rollout.ended_at = end, reason, observed, change.now
+    _record(change, end, adapter.name, rollout, reason=reason)
+
+
+async def require(change: Change, adapter: Adapter, alias: str, precondition: MovePrecondition) -> Rollout:
+    """The running one. Raises RolloutNotFound, and what the precondition does."""
+    row = await aliases.require(change, adapter, alias)
+    rollout = await running(change.session, adapter.id, alias)
+    precondition.check_alias(alias, row, *([etag_of(state_of(rollout, adapter.name))] if rollout else ()))
+    if rollout is None:
+        raise RolloutNotFound(f"No rollout of {adapter.name}@{alias} is running.")
+    return rollout
+
+
+def state_of(rollout: Rollout, adapter: str) -> dict[str, Any]:
+    """What has been decided about it, as the API shows it; without what was observed."""
+    return {
+        "id": rollout.id,
+        "adapter": adapter,
+        "alias": rollout.alias,
+        "stable": rollout.stable,
+        "candidate": rollout.candidate,
+        "percent": rollout.percent,
+        "shadow_percent": rollout.shadow_percent,
+        **rollout.bounds,
+        "state": rollout.state,
+        "reason": rollout.reason,
+        "created_by": rollout.created_by,
+        "created_at": rollout.created_at.isoformat(),
+        "ended_at": rollout.ended_at.isoformat() if rollout.ended_at else None,
+    }
+
+
+async def running(session: AsyncSession, adapter_id: int, alias: str) -> Rollout | None:
+    query = select(Rollout).where(Rollout.adapter_id == adapter_id, Rollout.alias == alias, Rollout.state == "running")
+    return await session.scalar(query)
+
+
+def _target(rollout: Rollout) -> dict[str, Any]:
+    if not rollout.percent:
+        return {"version": rollout.stable}
+    return {"split": {str(rollout.stable): 100 - rollout.percent, str(rollout.candidate): rollout.percent}}
+
+
+def _record(change: Change, verb: str, name: str, rollout: Rollout, **detail: Any) -> None:
+    parts = {"alias": rollout.alias, "rollout": rollout.id, "stable": rollout.stable, "candidate": rollout.candidate}
+    change.record(f"rollout.{verb}", f"{name}@{rollout.alias}", adapter=name, **parts, **detail)

@@ -1,0 +1,19 @@
+"""A rollout whose alias somebody moves, deletes or deletes with its adapter is over."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from multiflora_platform.storage.database import Change
+from multiflora_platform.storage.tables import Adapter, Rollout
+
+
+async def supersede_rollouts(change: Change, adapter: Adapter, alias: str | None = None) -> None:
+    """Of one alias, or of all the adapter's."""
+    running = select(Rollout).where(Rollout.adapter_id == adapter.id, Rollout.state == "running")
+    if alias is not None:
+        running = running.where(Rollout.alias == alias)
+    for rollout in await change.session.scalars(running):
+        rollout.state, rollout.ended_at = "superseded", change.now
+        target = f"{adapter.name}@{rollout.alias}"
+        change.record("rollout.superseded", target, adapter=adapter.name, alias=rollout.alias, rollout=rollout.id)

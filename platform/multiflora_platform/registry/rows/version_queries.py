@@ -1,0 +1,110 @@
+"""Versions read and shown: one, pages, searches, reports, cards. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.web.etags import tagged
+from multiflora_platform.storage.tables import (
+    Adapter,
+    ValidationRow,
+    Version,
+    VersionFile,
+    VersionLabel,
+)
+
+_REPORT_FIELDS = ("check", "severity", "message", "observed", "expected", "hint")
+
+
+@dataclass(frozen=True)
+class VersionQuery:
+    """What is looked for; None looks for everything. adapter_ids: within these. q: a part of the description."""
+
+    adapter_ids: Sequence[int] | None = None
+    state: str | None = None
+    digest: str | None = None
+    q: str | None = None
+    tag: str | None = None
+    dataset: str | None = None
+    run: str | None = None
+    parent: str | None = None
+    deleted: bool = False
+
+    def apply(self, query: Select[Version, str]) -> Select[Version, str]:
+        if self.adapter_ids is not None:
+            query = query.where(Version.adapter_id.in_(self.adapter_ids))
+        for column, wanted in ((Version.state, self.state), (Version.digest, self.digest)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        if self.q:
+            query = query.where(Version.description.icontains(self.q, autoescape=True))
+        for kind in ("tag", "dataset", "run", "parent"):
+            value = getattr(self, kind)
+            if value is not None:
+                found = select(VersionLabel.version_id).where(VersionLabel.kind == kind, VersionLabel.value == value)
+                query = query.where(Version.id.in_(found))
+        return query if self.deleted else query.where(Version.deleted_at.is_(None))
+
+
+async def search(
+    session: AsyncSession, wanted: VersionQuery, before: int | None, limit: int
+) -> list[tuple[Version, str]]:
+    """(version, adapter's name), newest first: those whose id is below `before`."""
+    query = (
+        select(Version, Adapter.name)
+        .join(Adapter, Adapter.id == Version.adapter_id)
+        .where(Adapter.deleted_at.is_(None), Version.purged_at.is_(None))
+    )
+    if before is not None:
+        query = query.where(Version.id < before)
+    rows = await session.execute(wanted.apply(query).order_by(Version.id.desc()).limit(limit))
+    return [(version, name) for version, name in rows]
+
+
+async def views(session: AsyncSession, rows: Sequence[tuple[Version, str]]) -> list[dict[str, Any]]:
+    """The versions as the API shows them, each with its files."""
+    ids = [row.id for row, _ in rows]
+    files: dict[int, dict[str, dict[str, Any]]] = {}
+    query = select(VersionFile).where(VersionFile.version_id.in_(ids)).order_by(VersionFile.name)
+    for file in await session.scalars(query):
+        files.setdefault(file.version_id, {})[file.name] = {"sha256": file.sha256, "size": file.size}
+    return [_view(name, row, files.get(row.id, {})) for row, name in rows]
+
+
+async def view(session: AsyncSession, row: Version, name: str) -> dict[str, Any]:
+    return (await views(session, [(row, name)]))[0]
+
+
+async def report(session: AsyncSession, version_id: int) -> list[dict[str, Any]]:
+    query = select(ValidationRow).where(ValidationRow.version_id == version_id).order_by(ValidationRow.position)
+    return [{field: getattr(row, field) for field in _REPORT_FIELDS} for row in await session.scalars(query)]
+
+
+def _view(name: str, row: Version, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    manifest = {key: value for key, value in (row.manifest or {}).items() if key not in ("files", "digest")}
+    view = {
+        "adapter": name,
+        "version": row.number,
+        "state": row.state,
+        "digest": row.digest,
+        "base_digest": row.base_digest,
+        "files": files,
+        "manifest": manifest or None,
+        "facts": row.facts,
+        "source": row.source,
+        "description": row.description,
+        "tags": row.tags,
+        "lineage": {"parent_version": None, "training_run": None, "datasets": [], **row.lineage},
+        "evals": row.evals,
+        "has_card": row.card is not None,
+        "created_by": row.created_by,
+        "created_at": row.created_at.isoformat(),
+        "updated_at": row.updated_at.isoformat(),
+        "deleted_at": row.deleted_at.isoformat() if row.deleted_at else None,
+    }
+    return tagged(view)

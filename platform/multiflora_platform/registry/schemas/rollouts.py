@@ -1,0 +1,106 @@
+"""The JSON bodies about rollouts, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import asdict
+
+from multiflora_platform.registry.schemas.bodies import Body
+
+Percent = Annotated[int, Meta(ge=0, le=99)]
+ShadowPercent = Annotated[int, Meta(ge=0, le=100)]
+Rate = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Ratio = Annotated[float, Meta(ge=1, le=1000)]
+Samples = Annotated[int, Meta(ge=1, le=1000)]
+RolloutState = Literal["running", "promoted", "rolled_back", "aborted", "superseded"]
+BOUNDS = ("max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
+
+
+class NewRollout(Body, frozen=True):
+    """percent: of the alias's users that get the candidate. shadow_percent: of the others' requests, those that run on
+    the candidate, too, without anybody seeing it. The bounds roll back by themselves; max_p95_ratio is to the stable
+    version's P95."""
+
+    candidate: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    percent: Percent = 0
+    shadow_percent: ShadowPercent = 0
+    max_error_rate: Rate = 0.05
+    max_p95_seconds: Seconds | None = None
+    max_p95_ratio: Ratio | None = None
+    min_samples: Samples = 20
+
+
+class RolloutPatch(Body, frozen=True):
+    """A field that is absent stays; null lifts a bound."""
+
+    percent: Percent | UnsetType = UNSET
+    shadow_percent: ShadowPercent | UnsetType = UNSET
+    max_error_rate: Rate | UnsetType = UNSET
+    max_p95_seconds: Seconds | UnsetType | None = UNSET
+    max_p95_ratio: Ratio | UnsetType | None = UNSET
+    min_samples: Samples | UnsetType = UNSET
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not UNSET}
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one version's last thousand requests; seconds from arrival to end."""
+
+    requests: int
+    errors: int
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+
+class ShadowObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """skipped: not run because the engine was busy. exact, agreement: of answers that could be compared (greedy, or
+    with a seed): those that are equal, and the mean share of leading tokens that are. The ratios are candidate/stable.
+    """
+
+    requests: int
+    errors: int
+    skipped: int
+    compared: int
+    exact: int
+    agreement: float | None
+    length_ratio: float | None
+    latency_ratio: float | None
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+    """Observations are of the present server process while it runs, and as they were when it ended.
+
+    etag: a change may name this one as If-Match, or its alias's.
+    """
+
+    id: int
+    adapter: str
+    alias: str
+    stable: int
+    candidate: int
+    percent: int
+    shadow_percent: int
+    max_error_rate: float
+    max_p95_seconds: float | None
+    max_p95_ratio: float | None
+    min_samples: int
+    state: RolloutState
+    reason: str | None
+    created_by: str
+    created_at: str
+    ended_at: str | None
+    stable_observed: Observed | None
+    candidate_observed: Observed | None
+    shadow_observed: ShadowObserved | None
+    etag: str
+
+
+class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[Rollout]
+    next_page_token: str | None

@@ -1,0 +1,50 @@
+"""What people ask of the engine about an adapter: load, unload, pin, unpin; and what its replicas hold.
+
+Knows which digest a name means; the wire is engine_link.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.errors import Unavailable, VersionNotFound
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.serving.warm_up import WarmUp
+
+
+class EngineCommands:
+    """link: set when an engine is there."""
+
+    def __init__(self, database: Database, live: Live, artifacts: Artifacts, warm_up: WarmUp) -> None:
+        self._database = database
+        self._live = live
+        self._artifacts = artifacts
+        self._warm_up = warm_up
+        self.link: EngineLink | None = None
+
+    async def command(self, action: str, name: str, number: int | None, actor: str) -> dict[str, Any]:
+        """action: load (with its warm-up prompts), unload, pin or unpin; of a version, or of the one that `model=name`
+        means."""
+        resolved = self._live.adapter(name).resolve(str(number) if number else "default", None)
+        if resolved is None:
+            wanted = f"version {number}" if number else "default version"
+            raise VersionNotFound(f"Adapter {name!r} has no {wanted} that can be served.")
+        if self.link is None:
+            raise Unavailable("No engine is running.")
+        with self._artifacts.lease(resolved.digest):
+            await self.link.command(action, resolved.digest)
+            if action == "load":
+                await self._warm_up.prompts(name, resolved.digest)
+
+        async def work(change: Change) -> None:
+            target = f"{name}@{resolved.version}"
+            change.record(f"adapter.{action}", target, adapter=name, version=resolved.version, digest=resolved.digest)
+
+        await self._database.write(actor, work)
+        return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        return await self.link.replicas(self._live.snapshot.digests) if self.link else []

@@ -1,0 +1,86 @@
+"""What the registry asks of a running engine: commands on adapters, the probe, and what is resident. Owns no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import AdapterResidency, AdapterResult, Status
+from multiflora_platform.registry.errors import CommandFailed, Unavailable
+
+
+class AdapterCommander(Protocol):
+    """The engine's client. Raises EngineUnavailable when no engine answers."""
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult: ...
+
+    async def status(self) -> Status: ...
+
+
+class SupervisedEngine(Protocol):
+    """The engine's supervisor. state: starting, ready, restarting or failed; client: of the present process."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def client(self) -> AdapterCommander: ...
+
+
+def with_disk(held: Sequence[AdapterResidency], registered: Collection[str]) -> list[AdapterResidency]:
+    """What the engine knows of, and a row for each registered digest that it has never been asked for."""
+    known = {adapter.digest for adapter in held}
+    others = [AdapterResidency(digest, "disk", False, 0, 0, 0) for digest in sorted(set(registered) - known)]
+    return [*held, *others]
+
+
+class EngineLink:
+    """One engine, seen from the registry."""
+
+    def __init__(self, engine: SupervisedEngine) -> None:
+        self._engine = engine
+
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.state == "ready"
+
+    async def command(self, action: str, digest: str) -> AdapterResult:
+        """Raises Unavailable when no engine is there, CommandFailed when it refuses."""
+        try:
+            result = await self._engine.client.adapter(action, digest)
+        except EngineUnavailable as error:
+            raise Unavailable(f"The engine is not available: {error.message}") from error
+        if result.error is not None:
+            raise CommandFailed(f"The engine could not {action} the adapter: {result.error}")
+        return result
+
+    async def probe(self, digest: str) -> float | None:
+        """Largest |logit difference| to the base model; None while the engine is not ready."""
+        if self._engine.state != "ready":
+            return None
+        return (await self.command("probe", digest)).logit_distance
+
+    async def forget(self, digest: str) -> None:
+        """Take a deleted adapter out of memory."""
+        if self._engine.state == "ready":
+            await self.command("unpin", digest)
+            await self.command("unload", digest)
+
+    async def replicas(self, registered: Collection[str]) -> list[dict[str, Any]]:
+        """`[{pid, state, adapters: [{digest, residency, pinned, ...}]}]`; pid None while there is no process.
+
+        registered: digests that the engine may be asked for; those that it does not hold are on disk.
+        """
+        state = self._engine.state
+        try:
+            status = await self._engine.client.status() if state == "ready" else None
+        except EngineUnavailable:
+            status, state = None, self._engine.state
+        if status is None:
+            return [{"pid": None, "state": state, "adapters": []}]
+        fields = ("digest", "residency", "pinned", "rank", "bytes", "running")
+        adapters = [
+            {field: getattr(adapter, field) for field in fields} for adapter in with_disk(status.adapters, registered)
+        ]
+        return [{"pid": status.pid, "state": state, "adapters": adapters}]

@@ -1,0 +1,65 @@
+"""Before traffic moves to a version: its weights go to the host and into a slot, its prompts through the prefix cache.
+
+Knows when and for how long; how a prompt is run is the gateway's (`run_prompts`), how weights travel the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.errors import CommandFailed, Unavailable
+from multiflora_platform.registry.snapshot.store import Live
+
+_log = logging.getLogger(__name__)
+# An engine whose slots are all taken must not hold a move up for ever: then it moves cold.
+WARM_UP_SECONDS = 30.0
+
+# Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.
+RunPrompts = Callable[[str, Sequence[str], str | None], Awaitable[None]]
+
+
+class WarmUp:
+    """link and run_prompts: set when an engine and a gateway are there."""
+
+    def __init__(self, live: Live, artifacts: Artifacts) -> None:
+        self._live = live
+        self._artifacts = artifacts
+        self.link: EngineLink | None = None
+        self.run_prompts: RunPrompts | None = None
+
+    async def before_move(self, name: str, alias: str, versions: Collection[int]) -> None:
+        """Those versions that the alias does not serve yet. Raises CommandFailed when the engine cannot load one."""
+        entry = self._live.adapter(name)
+        present = entry.aliases.get(alias)
+        for version in versions:
+            digest = entry.digests.get(version)
+            if digest is not None and (present is None or version not in present.layout):
+                await self.version(name, digest)
+
+    async def version(self, name: str, digest: str) -> None:
+        """One version of an adapter. Raises CommandFailed. Skipped while no engine is ready."""
+        if self.link is None or not self.link.is_ready:
+            return
+        try:
+            async with asyncio.timeout(WARM_UP_SECONDS):
+                with self._artifacts.lease(digest):
+                    await self.link.command("load", digest)
+                    await self.prompts(name, digest)
+        except CommandFailed as error:
+            raise CommandFailed(f"{error.detail} The alias was not moved.") from error
+        except (TimeoutError, Unavailable) as error:
+            _log.warning("%s is not warm: %s", name, str(error) or f"not within {WARM_UP_SECONDS:g} s")
+
+    async def prompts(self, name: str, digest: str) -> None:
+        """What fails is logged: a bad prompt must not keep a version from being served."""
+        entry = self._live.adapter(name)
+        if self.run_prompts is None or not entry.warmup_prompts:
+            return
+        try:
+            await self.run_prompts(digest, entry.warmup_prompts, entry.owner)
+        except Exception as error:
+            _log.warning("a warm-up prompt of %s failed: %s", name, error)

@@ -1,0 +1,100 @@
+"""Shadow runs: a request that the stable version has answered runs on the candidate, too, and nobody gets the answer.
+
+They come after everybody else, few at a time, and not at all while requests wait: live traffic must not feel them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+
+if TYPE_CHECKING:
+    from multiflora_platform.engine import Engine
+    from multiflora_platform.registry.service import Registry
+
+_log = logging.getLogger(__name__)
+MAX_AT_ONCE = 2
+_SECONDS = 60.0
+_LAST = 2**31 - 1  # of all priorities
+_KV_SHARE = 0.2
+
+
+class _Refused(Exception):
+    """The engine could not load the candidate."""
+
+
+class Shadows:
+    """`submit` never waits; `close` ends what runs."""
+
+    def __init__(self, registry: Registry, engine: Engine) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def submit(self, rollout: RolloutEntry, request: GenerateRequest, token_ids: Sequence[int], seconds: float) -> None:
+        """request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
+        client = self._engine.client
+        if len(self._tasks) >= MAX_AT_ONCE or client.ready is None or client.stats.waiting:
+            self._registry.rollouts.observations(rollout).shadow.skipped += 1
+            return
+        task = asyncio.create_task(self._compare(rollout, request, list(token_ids), seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _compare(
+        self, rollout: RolloutEntry, request: GenerateRequest, token_ids: list[int], seconds: float
+    ) -> None:
+        shadow = self._registry.rollouts.observations(rollout).shadow
+        began = time.perf_counter()
+        try:
+            found = await self._run(rollout, request)
+        except _Refused:
+            self._registry.rollouts.observe_shadow_refusal(rollout)
+            shadow.errors += 1
+        except Exception as error:
+            _log.debug("a shadow run failed: %s", error)
+            shadow.errors += 1
+        else:
+            # What the stable version left unsaid because of a stop string, of which the engine knows nothing.
+            found = found[: len(token_ids)] if request.params.stop else found
+            is_repeatable = request.params.is_greedy or request.params.seed is not None
+            shadow.compare(token_ids, found, (seconds, time.perf_counter() - began), is_repeatable)
+
+    async def _run(self, rollout: RolloutEntry, request: GenerateRequest) -> list[int]:
+        """The candidate's tokens. Raises _Refused, EngineUnavailable, RuntimeError."""
+        entry = self._registry.snapshot.adapters.get(rollout.adapter)
+        digest = entry.digests.get(rollout.candidate) if entry else None
+        if digest is None:
+            raise RuntimeError("the candidate is gone")
+        copy = replace(
+            request,
+            id=uuid.uuid4().hex,
+            adapter_digest=digest,
+            cache_owner="shadow",
+            cache_share=_KV_SHARE,
+            priority=_LAST,
+            deadline=time.time() + _SECONDS,
+            arrival_time=time.time(),
+        )
+        with self._registry.lease(digest), contextlib.closing(self._engine.client.generate(copy)) as stream:
+            found: list[int] = []
+            async for delta in stream:
+                if delta.failure is not None:
+                    raise _Refused if delta.failure.code == "adapter_unavailable" else RuntimeError(delta.failure.code)
+                found += delta.token_ids
+            return found

@@ -1,0 +1,94 @@
+"""Choosing and showing adapters from a snapshot: search, tags, pages. No database is asked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from multiflora_platform.registry.errors import InvalidRequest
+from multiflora_platform.web.etags import tagged
+from multiflora_platform.registry.snapshot.snapshot import AdapterEntry, AliasEntry, Snapshot
+
+LAST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Page:
+    items: list[dict[str, Any]]
+    next_page_token: str | None
+
+
+def page(
+    snapshot: Snapshot,
+    limit: int,
+    page_token: str | None,
+    query: str | None,
+    tag: str | None,
+    visible: Callable[[str, str | None], bool],
+) -> Page:
+    """Adapters by name. query: a case-insensitive substring of name or description. visible(name, owner): whether the
+    adapter exists for who asks. Raises InvalidRequest."""
+    names = snapshot.sorted_names
+    found: list[AdapterEntry] = []
+    for name in names[bisect_right(names, decode_token(page_token)) if page_token else 0 :]:
+        entry = snapshot.adapters[name]
+        if _matches(entry, query, tag) and visible(entry.name, entry.owner):
+            found.append(entry)
+        if len(found) > limit:
+            break
+    more = len(found) > limit
+    return Page([adapter_view(entry) for entry in found[:limit]], encode_token(found[limit - 1].name) if more else None)
+
+
+def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
+    view = {
+        "name": entry.name,
+        "description": entry.description,
+        "tags": list(entry.tags),
+        "demo_prompt": entry.demo_prompt,
+        "warmup_prompts": list(entry.warmup_prompts),
+        "owner": entry.owner,
+        "aliases": {name: dict(alias.target) for name, alias in entry.aliases.items()},
+        "ready_versions": sorted(entry.digests),
+        "digests": {str(number): digest for number, digest in sorted(entry.digests.items())},
+        "rank": max((shape.rank for shape in entry.shapes.values()), default=None),
+        "created_at": entry.created_at.isoformat(),
+        "updated_at": entry.updated_at.isoformat(),
+    }
+    return tagged(view)
+
+
+def alias_view(adapter: str, alias: AliasEntry) -> dict[str, Any]:
+    return {"adapter": adapter, "alias": alias.name, **alias.target, "protected": alias.protected, "etag": alias.etag}
+
+
+def encode_token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def decode_token(token: str) -> str:
+    try:
+        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token") from None
+
+
+def row_id(token: str) -> int:
+    """The id that a page token holds. Raises InvalidRequest."""
+    text = decode_token(token)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
+    return int(text)
+
+
+def _matches(entry: AdapterEntry, query: str | None, tag: str | None) -> bool:
+    if tag is not None and tag not in entry.tags:
+        return False
+    if not query:
+        return True
+    wanted = query.casefold()
+    return wanted in entry.name.casefold() or wanted in entry.description.casefold()

@@ -1,0 +1,197 @@
+"""What every name means right now: an immutable picture of the live adapters, swapped whole after each commit.
+
+Knows no database: entries are made in catalog.py. A request asks this, never the database.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from multiflora_platform.registry.snapshot.traffic_split import BUCKETS, bucket
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class AdapterShape:
+    """What decides whether a version can be part of a mix. rank: its largest."""
+
+    rank: int = 0
+    is_dora: bool = False
+
+
+@dataclass(frozen=True)
+class RolloutEntry:
+    """A running rollout. bounds: as rollout_bodies.py names them."""
+
+    id: int
+    adapter: str
+    stable: int
+    candidate: int
+    percent: int
+    shadow_percent: int
+    bounds: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What `model` means for one request. alias: the alias that was followed; None when a version was named."""
+
+    name: str
+    version: int
+    digest: str
+    alias: str | None
+    shape: AdapterShape = AdapterShape()
+    owner: str | None = None
+    rollout: RolloutEntry | None = None
+
+
+@dataclass(frozen=True)
+class ServedAdapter:
+    """An adapter that `model=name` reaches. version, digest: of `default` (of its largest share, if it is split).
+
+    aliases: the version of each (of its largest share), `default` among them.
+    """
+
+    name: str
+    aliases: Mapping[str, int]
+    version: int
+    digest: str
+    created: int
+    description: str
+    demo_prompt: str | None
+    owner: str | None = None
+
+
+def alias_etag(revision: int, protected: bool) -> str:
+    """A revision is never used twice, so an alias that was deleted and made anew is another one."""
+    return f'"{revision}{"-protected" if protected else ""}"'
+
+
+@dataclass(frozen=True)
+class AliasEntry:
+    """target: {"version": n} or {"split": {...}}; layout: the version of each of 100 buckets."""
+
+    name: str
+    target: Mapping[str, Any]
+    layout: tuple[int, ...]
+    revision: int
+    salt: str
+    protected: bool = False
+    rollout: RolloutEntry | None = None
+
+    @property
+    def etag(self) -> str:
+        return alias_etag(self.revision, self.protected)
+
+    @cached_property
+    def main_version(self) -> int:
+        return max(set(self.layout), key=lambda version: (self.layout.count(version), -version))
+
+    @cached_property
+    def _is_split(self) -> bool:
+        return len(set(self.layout)) > 1
+
+    def version_for(self, user: str | None) -> int:
+        """Sticky by user; without one, drawn anew."""
+        if not self._is_split:
+            return self.layout[0]
+        return self.layout[random.randrange(BUCKETS) if user is None else bucket(self.salt, user)]
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """digests, shapes: of the versions that can be served on this base model, by number."""
+
+    id: int
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    demo_prompt: str | None
+    warmup_prompts: tuple[str, ...]
+    owner: str | None
+    created_at: datetime
+    updated_at: datetime
+    aliases: Mapping[str, AliasEntry]
+    digests: Mapping[int, str]
+    shapes: Mapping[int, AdapterShape]
+
+    def resolve(self, selector: str, user: str | None) -> Resolved | None:
+        """selector: an alias or a version's number without leading zeros."""
+        if selector.isascii() and selector.isdecimal():
+            number = int(selector) if len(selector) < 10 and selector[0] != "0" else 0
+            alias = rollout = None
+        else:
+            entry = self.aliases.get(selector)
+            if entry is None:
+                return None
+            number, alias, rollout = entry.version_for(user), selector, entry.rollout
+        digest = self.digests.get(number)
+        if not digest:
+            return None
+        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner, rollout)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All live adapters by name."""
+
+    adapters: Mapping[str, AdapterEntry]
+
+    def resolve(self, model: str, user: str | None) -> Resolved | None:
+        name, at, selector = model.partition("@")
+        adapter = self.adapters.get(name)
+        if adapter is None or (at and not selector):
+            return None
+        return adapter.resolve(selector or DEFAULT, user)
+
+    def replaced(self, *entries: AdapterEntry) -> Snapshot:
+        return Snapshot({**self.adapters, **{entry.name: entry for entry in entries}})
+
+    def without(self, name: str) -> Snapshot:
+        return Snapshot({key: entry for key, entry in self.adapters.items() if key != name})
+
+    @cached_property
+    def sorted_names(self) -> list[str]:
+        return sorted(self.adapters)
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """Of every version that can be served."""
+        return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
+
+    @cached_property
+    def names_by_digest(self) -> Mapping[str, Sequence[str]]:
+        """The adapters that have a version of that digest, in order."""
+        names: dict[str, list[str]] = {}
+        for name in self.sorted_names:
+            for digest in set(self.adapters[name].digests.values()):
+                names.setdefault(digest, []).append(name)
+        return names
+
+    @cached_property
+    def served(self) -> list[ServedAdapter]:
+        return [row for name in self.sorted_names if (row := _served(self.adapters[name]))]
+
+
+def _served(entry: AdapterEntry) -> ServedAdapter | None:
+    alias = entry.aliases.get(DEFAULT)
+    digest = entry.digests.get(alias.main_version) if alias else None
+    if alias is None or digest is None:
+        return None
+    created = int(entry.created_at.timestamp())
+    return ServedAdapter(
+        entry.name,
+        {alias.name: number for alias in entry.aliases.values() if (number := alias.main_version) in entry.digests},
+        alias.main_version,
+        digest,
+        created,
+        entry.description,
+        entry.demo_prompt,
+        entry.owner,
+    )

@@ -1,0 +1,107 @@
+"""s3://bucket/folder or s3://bucket/adapter.tar.gz: pinned to the objects' ETags. Needs the extra `s3`.
+
+Credentials, region and endpoint are the machine's own (AWS_… in the environment, profiles, instance roles).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from multiflora_platform.registry.errors import (
+    InvalidRequest,
+    SourceNotFound,
+    SourceRefused,
+    SourceUnreachable,
+    SourceUnsupported,
+)
+from multiflora_platform.registry.sources.local import ARCHIVES
+from multiflora_platform.registry.sources.remote import Pinned
+
+_ADDRESS = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x1f]{1,1024})")
+_REFUSED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+_PIECE_BYTES = 1 << 20
+_MISSING = ("404", "NoSuchKey", "NoSuchBucket")
+
+
+@dataclass
+class S3Source:
+    """endpoint: None is AWS, or what AWS_ENDPOINT_URL_S3 names."""
+
+    bucket: str
+    key: str
+    endpoint: str | None = None
+    _etags: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, address: str, endpoint: str | None) -> S3Source:
+        if importlib.util.find_spec("boto3") is None:
+            raise SourceUnsupported(
+                "s3:// sources need boto3 on this server: pip install 'multiflora[s3]'.", pointer="/source"
+            )
+        match = _ADDRESS.fullmatch(address)
+        if match is None:
+            raise InvalidRequest(
+                "An S3 source reads s3://bucket/folder or s3://bucket/adapter.tar.gz.", pointer="/source"
+            )
+        return cls(match["bucket"], match["key"], endpoint)
+
+    def pin(self) -> Pinned:
+        """The recorded source carries a digest of the ETags: other bytes, another source."""
+        with self._explained():
+            files = self._list()
+        if not files:
+            raise SourceNotFound(f"{self} holds nothing.")
+        lines = "\n".join(f"{path} {self._etags[path]}" for path in sorted(files))
+        return Pinned(f"{self}#{hashlib.sha256(lines.encode()).hexdigest()[:16]}", files)
+
+    def read(self, pinned: Pinned, path: str, offset: int) -> Iterator[bytes]:
+        with self._explained():
+            answer = self._client().get_object(
+                Bucket=self.bucket, Key=path, Range=f"bytes={offset}-", IfMatch=self._etags[path]
+            )
+            yield from answer["Body"].iter_chunks(_PIECE_BYTES)
+
+    def _list(self) -> dict[str, int]:
+        client = self._client()
+        if self.key.endswith(ARCHIVES):
+            head = client.head_object(Bucket=self.bucket, Key=self.key)
+            self._etags[self.key] = head["ETag"]
+            return {self.key: head["ContentLength"]}
+        answer = client.list_objects_v2(Bucket=self.bucket, Prefix=self.key.rstrip("/") + "/", Delimiter="/")
+        found = {item["Key"]: item for item in answer.get("Contents", ())}
+        self._etags.update({key: item["ETag"] for key, item in found.items()})
+        return {key: item["Size"] for key, item in found.items()}
+
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(connect_timeout=10, read_timeout=30, retries={"max_attempts": 2})
+        return boto3.session.Session().client("s3", endpoint_url=self.endpoint, config=config)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        try:
+            yield
+        except NoCredentialsError as error:
+            raise SourceRefused(f"{self}: this server has no AWS credentials.") from error
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING:
+                raise SourceNotFound(f"{self} does not exist.") from error
+            if code in _REFUSED:
+                raise SourceRefused(f"{self} may not be read with this server's AWS credentials ({code}).") from error
+            raise SourceUnreachable(f"{self} could not be fetched: {error}") from error
+        except (BotoCoreError, OSError) as error:
+            raise SourceUnreachable(f"{self} could not be fetched: {error}") from error

@@ -1,0 +1,74 @@
+"""The HTTP application: routers, error pages and middleware around one Services. Starts and stops nothing."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+
+from multiflora_platform.server import docs_page
+from multiflora_platform.web import error_pages
+from multiflora_platform.server import health
+from multiflora_platform.batches import calls as batch_calls
+from multiflora_platform.batches import files
+from multiflora_platform.batches.desk import make_desk
+from multiflora_platform.gateway.routes import chat
+from multiflora_platform.gateway.routes import completions
+from multiflora_platform.gateway.routes import embeddings
+from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
+from multiflora_platform.gateway.routes import models
+from multiflora_platform.gateway.routes import responses as response_calls
+from multiflora_platform.gateway.routes import scores
+from multiflora_platform.gateway.routes import tokenization
+from multiflora_platform.gateway.schemas.decoding import component_schemas
+from multiflora_platform.server.middleware import BodyLimit, Guard, RequestLog
+from multiflora_platform.server.openapi import describe as described
+from multiflora_platform.server.openapi import operation_id
+from multiflora_platform.server.rest_api import router as registry_router
+from multiflora_platform.services import Services
+from multiflora_platform.ui.routes import router as ui_router
+
+
+def create_app(services: Services) -> FastAPI:
+    """services: reached by routes as `request.app.state.services`; the caller has started its engine and registry."""
+    app = FastAPI(
+        title="Multiflora",
+        version=_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        generate_unique_id_function=operation_id,
+    )
+    app.state.services = services
+    app.state.desk = make_desk(app, services)
+    inference = (chat, completions, response_calls, embeddings, scores, models, tokenization)
+    gateway = (*inference, files, batch_calls, lora_calls)
+    for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
+        app.include_router(router)
+    error_pages.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, services=services)
+    app.add_middleware(Guard, services=services)
+    app.add_middleware(RequestLog, services=services)
+    _describe_bodies(app)
+    return app
+
+
+def _describe_bodies(app: FastAPI) -> None:
+    """FastAPI does not know the msgspec types that routes read and answer."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described(describe())
+        document["components"]["schemas"].update(component_schemas())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _version() -> str:
+    try:
+        return version("multiflora")
+    except PackageNotFoundError:
+        return "0"

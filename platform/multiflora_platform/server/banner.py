@@ -1,0 +1,66 @@
+"""What `multiflora serve` prints when it is ready: addresses, device, memory, the key and a first request to copy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from multiflora_engine.protocol.messages import Ready
+
+MIB = 1 << 20
+KeySource = Literal["none", "given", "stored"]
+_KEY_LINES = {
+    "none": "none is needed (--no-auth)",
+    "given": "the one you gave; clients send it, the curl below reads it from MULTIFLORA_API_KEY",
+    "stored": "the one that the first start printed, in MULTIFLORA_API_KEY for the curl below; lost: --api-key NEW",
+}
+NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
+
+
+@dataclass(frozen=True)
+class Banner:
+    """key: the admin key to show, once, when this start made it; otherwise key_source says where the key is.
+
+    prompt: a message that shows what `model` does.
+    """
+
+    url: str
+    base: str
+    adapters: tuple[str, ...]
+    ready: Ready
+    key: str | None
+    key_source: KeySource
+    model: str
+    prompt: str
+
+    def text(self) -> str:
+        ready = self.ready
+        tokens = ready.num_blocks * ready.block_size
+        lines = [
+            "",
+            f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({ready.dtype})",
+            f"  API       {self.url}/v1    docs {self.url}/docs    metrics {self.url}/metrics",
+            f"  UI        {self.url}/ui/",
+            f"  adapters  {', '.join(self.adapters) or NO_ADAPTERS}",
+            f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
+            f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
+            f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",
+            f"  key       {self._key_line()}",
+            "",
+        ]
+        if self.key:
+            lines += ["The admin key, shown only now:", "", f"  export MULTIFLORA_API_KEY={self.key}", ""]
+        lines += ["Try it:", "", self._curl(), ""]
+        return "\n".join(lines)
+
+    def _curl(self) -> str:
+        message = {"role": "user", "content": self.prompt}
+        body = json.dumps({"model": self.model, "temperature": 0, "messages": [message]}, ensure_ascii=False)
+        quoted = body.replace("'", "'\\''")
+        key = "" if self.key_source == "none" else f' -H "Authorization: Bearer {self.key or "$MULTIFLORA_API_KEY"}"'
+        return f"  curl {self.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{quoted}'"
+
+    def _key_line(self) -> str:
+        return "new, an admin's; see below" if self.key else _KEY_LINES[self.key_source]

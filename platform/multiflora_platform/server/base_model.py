@@ -1,0 +1,92 @@
+"""What a server can know and refuse before anything runs: the base model's folder, paths, and the data folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_platform.demo import (
+    MODEL_NAME,
+    DemoAdapter,
+    demo_adapters,
+    demo_folder,
+)
+from multiflora_platform.messages.reasoning import REASONING_FORMATS
+from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
+from multiflora_platform.services import ServedModel
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.text.errors import TokenizerError
+from multiflora_platform.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What can be known of the base model before anything runs."""
+
+    served: ServedModel
+    config: ModelConfig
+    base: BaseModel
+    demo: tuple[DemoAdapter, ...]
+
+
+def open_model(settings: Settings) -> Opened:
+    """Find and read the base model's folder. Raises ConfigurationError naming what is missing or unsupported."""
+    demo: tuple[DemoAdapter, ...] = ()
+    try:
+        if settings.model is None:
+            folder = demo_folder()
+            folder, demo = folder / "base", tuple(demo_adapters(folder))
+        else:
+            folder = resolve_model(settings.model)
+        config = load_model_config(folder)
+        name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
+        tokenizer = Tokenizer.load(folder)
+        served = ServedModel(
+            name=name,
+            root=settings.model or MODEL_NAME,
+            tokenizer=tokenizer,
+            vocab_size=config.vocab_size,
+            max_model_len=settings.max_model_len or config.max_position_embeddings,
+            created=int(time.time()),
+            generation_defaults=config.generation_defaults,
+            eos_token_ids=frozenset(config.eos_token_ids),
+            tool_format=_tool_format(settings.tool_call_parser, tokenizer),
+            reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
+        )
+        return Opened(served, config, config.base_model(name), demo)
+    except (ModelError, TokenizerError) as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _tool_format(parser: str, tokenizer: Tokenizer) -> ToolFormat | None:
+    return detect(tokenizer.templates.tool_source or "") if parser == "auto" else TOOL_FORMATS.get(parser)
+
+
+def require_paths(settings: Settings) -> None:
+    """Raises ConfigurationError for an adapter that is not there, before time goes into loading the model."""
+    for module in settings.lora_modules:
+        name, _, path = module.partition("=")
+        if not Path(path).exists():
+            raise ConfigurationError(f"--lora-modules {name}: there is no {path}; give a PEFT folder or an archive")
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """The data folder, readable by its owner alone. Raises ConfigurationError."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.data_dir.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot use --data-dir {settings.data_dir}: {error.strerror}; give a folder that you may write"
+        ) from None
+
+
+def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineConfig:
+    """The engine's part of the settings; the names are the same."""
+    shared = {name: value for name, value in settings.model_dump().items() if name in EngineConfig.__struct_fields__}
+    return EngineConfig(**shared, model_path=str(folder), artifact_root=str(artifacts))

@@ -1,0 +1,69 @@
+"""Liveness, readiness and metrics: what a process manager, a load balancer and Prometheus ask."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
+from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView
+from multiflora_platform.registry.serving.engine_link import with_disk
+from multiflora_platform.services import Services
+
+router = APIRouter(tags=["operations"])
+_STATUS_PATIENCE = 0.5
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """200 as long as the process answers at all."""
+    return _json(200, {"status": "live"})
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """200 when requests are served; 503 while the engine starts or restarts, and while the server drains."""
+    services: Services = request.app.state.services
+    return _json(200 if services.is_ready else 503, {"status": services.state})
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    """As /health/ready."""
+    return await ready(request)
+
+
+@router.get("/metrics", dependencies=[Depends(require_key)])
+async def metrics(request: Request) -> Response:
+    services: Services = request.app.state.services
+    return Response(services.metrics.render(await _view(services)), media_type=CONTENT_TYPE)
+
+
+async def _view(services: Services) -> EngineView:
+    """Fresh numbers from the engine, or those of its last heartbeat when it is too busy to answer."""
+    client = services.engine.client
+    stats, adapters = client.stats, []
+    try:
+        status = await asyncio.wait_for(client.status(), _STATUS_PATIENCE)
+        stats, adapters = status.stats, with_disk(status.adapters, services.registry.snapshot.digests)
+    except (TimeoutError, EngineUnavailable):
+        pass
+    return EngineView(
+        state=services.engine.state,
+        restarts=services.engine.restarts,
+        stats=stats,
+        ready=client.ready,
+        adapters=adapters,
+        running=[one.adapter for one in services.active if one.adapter and one.has_started],
+        waiting=[one.adapter for one in services.active if one.adapter and not one.has_started],
+    )
+
+
+def _json(status: int, content: dict[str, str]) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    return Response(msgspec.json.encode(content), status, headers, "application/json")

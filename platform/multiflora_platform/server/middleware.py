@@ -1,0 +1,222 @@
+"""What every HTTP request passes before its route, as plain ASGI: identity, log line, guards, limits.
+
+From the outside in: RequestLog -> Guard -> BodyLimit -> application.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from multiflora_platform.auth.credentials import identify
+from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
+from multiflora_platform.web.auth_errors import AuthError, Unauthenticated
+from multiflora_platform.web.error_pages import render_error
+from multiflora_platform.web.openai_errors import unavailable
+from multiflora_platform.services import Services
+
+access_log = logging.getLogger("multiflora.access")
+MAX_HEAD_BYTES = 64 << 10
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_UPLOAD = re.compile(r"(/api/v1/adapters/[^/]+/versions|/v1/files)\Z")
+_API = "/api/v1"
+_UPLOAD_SLACK = 1 << 20
+
+
+class RequestLog:
+    """Gives each request an id (the client's, if it is a sane one), times it, counts it and writes one JSON line."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                taken = b"%d" % ((time.perf_counter() - start) * 1e3)
+                head = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", taken)]
+                head += self._limits(scope)
+                message = {**message, "headers": [*message["headers"], *head]}
+            await send(message)
+
+        counted = not scope["path"].startswith("/health")
+        if counted:
+            self._services.request_began()
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise
+            await render_error(scope["path"], error)(scope, receive, send_with_id)
+        finally:
+            if counted:
+                self._services.request_ended()
+            self._note(scope, request_id, status, time.perf_counter() - start)
+
+    def _limits(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What is left of the limits that this request counted against."""
+        principal = scope.get("state", {}).get("limited")
+        found = self._services.limits.headers(principal) if principal else {}
+        return [(name.encode(), value.encode()) for name, value in found.items()]
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        if scope.get("state", {}).get("client_gone"):
+            status = 499
+        route = _route(scope)
+        method = scope["method"] if status != 405 and route != "unmatched" else "ANY"
+        self._services.metrics.http(method, route, status or 500)
+        if access_log.isEnabledFor(logging.INFO):
+            state = scope.get("state", {})
+            principal = state.get("principal")
+            line = {
+                "request_id": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status or 500,
+                "seconds": round(seconds, 4),
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "key": None if principal is None else principal.key_id,
+                "tenant": None if principal is None else principal.tenant,
+                "model": state.get("model"),
+                "client": (scope.get("client") or ("", 0))[0],
+            }
+            access_log.info(msgspec.json.encode(line).decode("utf-8", "replace"))
+
+
+class Guard:
+    """Refuses, before any route: oversized heads, foreign hosts, requests without a key, and all while draining."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+        self._hosts = AllowedHosts(services.settings.host, services.settings.allowed_host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        path: str = scope["path"]
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > MAX_HEAD_BYTES:
+            return render_error(path, HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB."))
+        if "\0" in path or b"%00" in scope["query_string"]:  # PostgreSQL holds no such text
+            return render_error(path, HTTPException(400, "The address has a NUL character."))
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host") or [""]
+        if len(hosts) > 1 or not self._hosts.allow(hosts[0]):
+            message = "The Host header names another server; start with --allowed-host NAME to accept it."
+            return render_error(path, HTTPException(400, message))
+        if is_public(path):
+            return None
+        try:
+            if identify(HTTPConnection(scope), self._services.keys) is None:
+                raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+        except AuthError as error:
+            return render_error(path, error)
+        if self._services.draining and path != "/metrics":
+            return render_error(path, unavailable("The server is shutting down."))
+        return None
+
+
+class AllowedHosts:
+    """Loopback names, the bind address, configured names (`*`: all). Bound to every address, any IP address and this
+    machine's name are accepted, too: what DNS rebinding needs is a name."""
+
+    def __init__(self, bind: str, configured: Iterable[str]) -> None:
+        names = {"localhost", "127.0.0.1", "::1", bind.lower(), *(name.lower() for name in configured)}
+        self._all = "*" in names
+        self._is_wildcard = bind in ("0.0.0.0", "::", "")
+        self._names = names | ({socket.gethostname().lower()} if self._is_wildcard else set())
+
+    def allow(self, host: str) -> bool:
+        if self._all:
+            return True
+        name = _host_name(host)
+        return name in self._names or (self._is_wildcard and _is_address(name))
+
+
+class BodyLimit:
+    """Refuses bodies over the limit, by their declared length when they are first read, or as they come."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._settings = services.settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        upload = _UPLOAD.match(scope["path"])
+        limit = self._settings.max_upload_bytes + _UPLOAD_SLACK if upload else self._settings.max_request_bytes
+        declared = Headers(scope=scope).get("content-length", "")
+        read = int(declared) if declared.isdecimal() and int(declared) > limit else 0
+
+        async def limited() -> Message:
+            nonlocal read
+            if read <= limit:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return message
+                read += 0 if declared.isdecimal() else len(message.get("body", b""))
+                if read <= limit:
+                    return message
+            raise HTTPException(413, f"The body is larger than {limit} bytes.", {"Connection": "close"})
+
+        await self._app(scope, limited, send)
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is served without a key."""
+    return path in PUBLIC or any(path == prefix or path.startswith(prefix + "/") for prefix in PUBLIC_PREFIXES)
+
+
+def _route(scope: Scope) -> str:
+    """The path as declared. A route of an included router does not know the router's prefix."""
+    route: str = getattr(scope.get("route"), "path", "unmatched")
+    if scope["path"].startswith(_API) and route.startswith("/") and not route.startswith(_API):
+        return _API + route
+    return route
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+def _host_name(host: str) -> str:
+    """Without the port; an IPv6 address without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,248 @@
+"""`multiflora serve`: puts the parts together, watches over their life, takes them apart in order.
+
+Owns the order of start and end. Each part's own work is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import uvloop
+
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.protocol.messages import Ready
+from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
+from multiflora_platform.server.app import create_app
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.limits import Limits
+from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.server.banner import Banner, KeySource
+from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.demo import DemoAdapter
+from multiflora_platform.gateway.background.evaluation import EvalAnswers
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.gateway.background.warming import PromptWarmer
+from multiflora_platform.server.http_server import (
+    HttpServer,
+    address,
+    allow_many_connections,
+    listen,
+)
+from multiflora_platform.insight.insight import Insight
+from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.server.loading import LoadingDisplay
+from multiflora_platform.observability.metrics import Metrics
+from multiflora_platform.server.middleware import access_log
+from multiflora_platform.server.base_model import (
+    Opened,
+    engine_config,
+    open_model,
+    prepare_data_dir,
+    require_paths,
+)
+from multiflora_platform.registry.rows.adapters import AdapterFields
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.errors import RegistryError, VersionRejected
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.services import Services
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.observability.tracing import Tracing
+from multiflora_platform.webhooks.service import Webhooks
+
+
+def serve(settings: Settings, sources: Mapping[str, str]) -> int:
+    """Run until a signal ends it; returns the exit code. sources: where each setting came from.
+
+    Raises ConfigurationError or CommandError.
+    """
+    _log_to_stderr(settings.log_level)
+    require_paths(settings)
+    opened = open_model(settings)
+    prepare_data_dir(settings)
+    allow_many_connections()
+    with listen(settings) as listener:
+        return uvloop.run(_serve(settings, sources, opened, listener))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Other packages' notes on their own progress are for debugging. Access lines stay pure JSON."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    bare = logging.StreamHandler()
+    bare.setFormatter(logging.Formatter("%(message)s"))
+    access_log.handlers, access_log.propagate = [bare], False
+    if level == "info":
+        for package in ("alembic", "uvicorn", "httpx", "huggingface_hub"):
+            logging.getLogger(package).setLevel(logging.WARNING)
+
+
+async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened, listener: socket.socket) -> int:
+    with LoadingDisplay() as display:
+        async with _parts(settings, opened, display) as (services, engine):
+            url = address(listener)
+            services.setting_sources = sources
+            app = create_app(services)
+            server = HttpServer(app, services)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                ready = await _ready_or_stopped(engine, serving)
+                if ready is not None:
+                    await _seed(services.registry, settings, opened.demo)
+                    key = await services.keys.bootstrap()
+                    services.seeding = False
+                    app.state.desk.runner.start()
+                    print(_banner(services, opened, ready, url, key).text(), flush=True)
+                    await _watch(engine, serving)
+            except EngineFailed as error:
+                if error.kind == "configuration":
+                    raise ConfigurationError(error.message) from None
+                raise CommandError(f"the engine cannot be started: {error.message}") from None
+            finally:
+                server.should_exit = True
+                await serving
+                await app.state.desk.runner.close()
+    return ExitCode.OK
+
+
+@asynccontextmanager
+async def _parts(
+    settings: Settings, opened: Opened, display: LoadingDisplay
+) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
+    """The services and their engine, started; stopped in reverse order."""
+    async with AsyncExitStack() as stack:
+        registry = await _open_registry(settings, opened)
+        stack.push_async_callback(registry.close)
+        keys = await KeyStore.open(
+            registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
+        )
+        registry.follower.subscribe(keys.follow)
+        stack.push_async_callback(keys.close)
+        webhooks = Webhooks(registry.database, keys.secret, settings.allow_webhook_target)
+        webhooks.dispatcher.start()
+        stack.push_async_callback(webhooks.close)
+        usage = UsageLedger(registry.database)
+        usage.start()
+        stack.push_async_callback(usage.close)
+        engine = EngineSupervisor(
+            engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
+            on_progress=display.update,
+        )
+        tracing = None
+        if settings.otlp_traces_endpoint is not None:
+            tracing = Tracing.open(settings.otlp_traces_endpoint)
+            stack.callback(tracing.close)
+        grammars = GrammarCompiler(
+            opened.served.tokenizer, opened.config.vocab_size, frozenset(opened.config.eos_token_ids)
+        )
+        grammars.start()
+        stack.push_async_callback(grammars.close)
+        shadows = Shadows(registry, engine)
+        stack.push_async_callback(shadows.close)
+        bodies = KeptBodies(opened.served.tokenizer.decode) if settings.log_bodies else None
+        insight = Insight(engine, opened.served.name, bodies)
+        insight.start()
+        stack.push_async_callback(insight.close)
+        services = Services(
+            settings=settings,
+            model=opened.served,
+            engine=engine,
+            registry=registry,
+            keys=keys,
+            metrics=Metrics(opened.served.name),
+            limits=Limits(),
+            usage=usage,
+            grammars=grammars,
+            shadows=shadows,
+            tracing=tracing,
+            webhooks=webhooks,
+            insight=insight,
+            seeding=True,
+        )
+        registry.attach(EngineLink(engine), EvalAnswers(services).answer)
+        registry.warm_up.run_prompts = PromptWarmer(services).run
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        yield services, engine
+
+
+async def _open_registry(settings: Settings, opened: Opened) -> Registry:
+    """Raises ConfigurationError."""
+    try:
+        return await Registry.open(
+            settings.resolved_database_url,
+            ArtifactStore(settings.data_dir / "artifacts"),
+            opened.base,
+            settings.max_lora_rank,
+            scratch=settings.data_dir / "incoming",
+            source_roots=settings.allow_source_root,
+            max_upload_bytes=settings.max_upload_bytes,
+            reserved_names={opened.served.name},
+        )
+    except RegistryError as error:
+        raise ConfigurationError(error.detail) from None
+
+
+async def _ready_or_stopped(engine: EngineSupervisor, serving: asyncio.Task[None]) -> Ready | None:
+    """None when a signal ended the server before the engine was ready. Raises EngineFailed."""
+    waiting = asyncio.create_task(engine.wait_ready())
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if not waiting.done():
+        waiting.cancel()
+        return None
+    return waiting.result()
+
+
+async def _watch(engine: EngineSupervisor, serving: asyncio.Task[None]) -> None:
+    """Until the server ends. Raises EngineFailed when the engine has died for good."""
+    while not serving.done():
+        await asyncio.wait({serving}, timeout=1.0)
+        if engine.state == "failed":
+            assert engine.failure is not None, "a failed engine says why"
+            raise EngineFailed(engine.failure)
+
+
+async def _seed(registry: Registry, settings: Settings, demo: tuple[DemoAdapter, ...]) -> None:
+    """The bundled demo's adapters and --lora-modules. Raises CommandError naming the adapter and what is wrong."""
+    for adapter in demo:
+        await registry.paths.seed(
+            adapter.name,
+            adapter.path,
+            AdapterFields(adapter.description, adapter.tags, adapter.demo_prompt),
+        )
+    for module in settings.lora_modules:
+        name, _, path = module.partition("=")
+        try:
+            await registry.paths.seed(name, Path(path), AdapterFields("", ()))
+        except VersionRejected as error:
+            raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
+        except RegistryError as error:
+            raise ConfigurationError(f"--lora-modules {name}: {error.detail}") from None
+
+
+def _first_error(error: VersionRejected) -> str:
+    row = next((row for row in error.rows if row["severity"] == "error"), None)
+    return error.detail if row is None else " ".join(part for part in (row["message"], row["hint"]) if part)
+
+
+def _key_source(settings: Settings) -> KeySource:
+    return "none" if settings.no_auth else "given" if settings.api_key else "stored"
+
+
+def _banner(services: Services, opened: Opened, ready: Ready, url: str, key: str | None) -> Banner:
+    adapters = services.registry.served()
+    shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
+    return Banner(
+        url=url,
+        base=opened.served.name,
+        adapters=tuple(adapter.name for adapter in adapters),
+        ready=ready,
+        key=key,
+        key_source=_key_source(services.settings),
+        model=shown.name if shown else opened.served.name,
+        prompt=(shown.demo_prompt if shown else None) or "Hello!",
+    )

@@ -1,0 +1,136 @@
+"""One database: connections, transactions, and the order of writes. Knows the tables of events and audit, no rules.
+
+Writes go one at a time: BEGIN IMMEDIATE on SQLite, an advisory lock on PostgreSQL. So event ids are committed in order
+and a reader that follows a cursor misses nothing, whichever process wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from multiflora_platform.storage.connections import (
+    open_engine,
+    outages_explained,
+    patience,
+    sessions,
+)
+from multiflora_platform.registry.errors import Unavailable
+from multiflora_platform.storage.tables import AuditRow, Event
+
+T = TypeVar("T")
+_WRITE_LOCK = 0x6D666C72
+
+
+@dataclass
+class Change:
+    """One write transaction. Every change of data leaves its event and its audit row through `record`."""
+
+    session: AsyncSession
+    actor: str
+    now: datetime
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def record(self, action: str, target: str, *, adapter: str | None = None, **detail: Any) -> None:
+        """action: `noun.verb`, also the event's type. target: what it was done to, for the audit."""
+        self.tell(action, adapter=adapter, **detail)
+        self.session.add(AuditRow(actor=self.actor, action=action, target=target, detail=detail, at=self.now))
+
+    def tell(self, type: str, *, adapter: str | None = None, **detail: Any) -> None:
+        """An event without an audit row: something went on, but nobody did it."""
+        event = Event(type=type, adapter=adapter, payload=detail, at=self.now)
+        self.session.add(event)
+        self.events.append(event)
+
+
+class Database:
+    """Open with `Database.open(url)`; `read()` for a consistent view, `write(actor, work)` for a change.
+
+    own_events: ids of events that this process committed and its follower has not passed yet.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader, self._writer = sessions(engine)
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.own_events: set[int] = set()
+        self.commits = 0
+        self.changed = asyncio.Condition()
+
+    @classmethod
+    def open(cls, database_url: str) -> Database:
+        """database_url: any SQLAlchemy URL of SQLite or PostgreSQL; the driver is chosen here."""
+        return cls(open_engine(database_url))
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self._engine
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """One moment's view. Raises Unavailable while the database is away."""
+        with outages_explained():
+            async with AsyncSession(self._reader, expire_on_commit=False) as session:
+                yield session
+
+    @asynccontextmanager
+    async def read_between_writes(self) -> AsyncIterator[AsyncSession]:
+        """Like `read`, while no write of this process runs: what is read is not older than any after_commit."""
+        async with self._turn, self.read() as session:
+            yield session
+
+    async def write(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
+        """Run work in one transaction; what it put in `after_commit` runs before anybody sees the answer.
+
+        A caller that is cancelled does not tear the transaction apart: it is finished, with its after_commit.
+        Raises Unavailable when the database is away or locked by another, InsufficientStorage when the disk is full.
+        """
+        task = asyncio.create_task(self._write(actor, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
+        await self._take_turn()
+        try:
+            with outages_explained():
+                async with AsyncSession(self._writer, expire_on_commit=False) as session, session.begin():
+                    if self._engine.dialect.name == "postgresql":
+                        await session.execute(text(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"))
+                    change = Change(session, actor, datetime.now(UTC))
+                    result = await work(change)
+            self.own_events.update(event.id for event in change.events)
+            for callback in change.after_commit:
+                callback()
+        finally:
+            self._turn.release()
+        await self.wake()
+        return result
+
+    async def _take_turn(self) -> None:
+        """Behind a locked database a queue would wait once for each of its writes; nobody waits longer than twice."""
+        try:
+            async with asyncio.timeout(2 * patience()):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy or locked; try again.") from None
+
+    async def wake(self) -> None:
+        """Let everybody who waits on `changed` look again; `commits` tells them whether there is something to see."""
+        self.commits += 1
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def close(self) -> None:
+        """Let running writes end, then close the connections."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.dispose()

@@ -1,0 +1,83 @@
+"""Reading the outbox: pages after a cursor, and a feed that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from multiflora_platform.storage.database import Database
+from multiflora_platform.storage.tables import AuditRow, Event
+
+KEEPALIVE_SECONDS = 15.0
+_BATCH = 500
+
+
+class Feed:
+    """`page` for one look, `follow` for server-sent events; `stop` ends all followers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._stopped = False
+        self._waking: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[list[dict[str, Any]]]] = set()
+
+    async def page(self, cursor: int, limit: int) -> list[dict[str, Any]]:
+        """Events with id > cursor, oldest first."""
+        query = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
+        async with self._database.read() as session:
+            return [
+                {
+                    "id": row.id,
+                    "type": row.type,
+                    "adapter": row.adapter,
+                    "at": row.at.isoformat(),
+                    "payload": row.payload,
+                }
+                for row in await session.scalars(query)
+            ]
+
+    async def follow(self, cursor: int) -> AsyncIterator[bytes]:
+        """Frames of text/event-stream after the cursor, as long as the server runs; a comment when nothing happens."""
+        yield b": events\n\n"
+        while not self._stopped:
+            seen = self._database.commits
+            events = await self._page_whole(cursor)
+            for event in events:
+                cursor = event["id"]
+                yield b"id: %d\nevent: %s\ndata: %s\n\n" % (cursor, event["type"].encode(), msgspec.json.encode(event))
+            if not events and not await self._news(seen):
+                yield b": keep-alive\n\n"
+
+    async def _page_whole(self, cursor: int) -> list[dict[str, Any]]:
+        """A client that leaves does not tear the read apart, which would cost the database its connection."""
+        task = asyncio.create_task(self.page(cursor, _BATCH))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        return await asyncio.shield(task)
+
+    async def _news(self, seen: int) -> bool:
+        """Wait for a commit after `seen`; False when the keep-alive is due first."""
+        changed = self._database.changed
+        try:
+            async with asyncio.timeout(KEEPALIVE_SECONDS), changed:
+                await changed.wait_for(lambda: self._stopped or self._database.commits != seen)
+        except TimeoutError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._waking = asyncio.get_running_loop().create_task(self._database.wake())
+
+
+async def audit_page(database: Database, before: int, limit: int) -> list[dict[str, Any]]:
+    """Audit rows, newest first, with id < before."""
+    query = select(AuditRow).where(AuditRow.id < before).order_by(AuditRow.id.desc()).limit(limit)
+    fields = ("id", "actor", "action", "target", "detail")
+    async with database.read() as session:
+        rows = await session.scalars(query)
+        return [{**{field: getattr(row, field) for field in fields}, "at": row.at.isoformat()} for row in rows]

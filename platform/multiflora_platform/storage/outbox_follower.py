@@ -1,0 +1,78 @@
+"""What other processes changed in the same database: noticed within a second, by polling the outbox.
+
+Knows ids and types of events; what they mean is the subscribers'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy import func, select
+
+from multiflora_platform.storage.database import Database
+from multiflora_platform.registry.errors import Unavailable
+from multiflora_platform.storage.tables import Event
+
+_log = logging.getLogger(__name__)
+POLL_SECONDS = 0.4
+_BATCH = 1000
+
+# Told of others' events, oldest first, while no write of this process runs; may read with Database.read.
+Subscriber = Callable[[Sequence[Event]], Awaitable[None]]
+
+
+class Follower:
+    """`await start()` before anything is read that must not become stale; `subscribe` in any order."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._subscribers: list[Subscriber] = []
+        self._cursor = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.append(subscriber)
+
+    async def start(self) -> None:
+        async with self._database.read() as session:
+            self._cursor = await session.scalar(select(func.max(Event.id))) or 0
+        self._database.own_events.clear()
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def catch_up(self) -> None:
+        """Look once. Raises Unavailable while the database is away."""
+        query = select(Event).where(Event.id > self._cursor).order_by(Event.id).limit(_BATCH)
+        async with self._database.read_between_writes() as session:
+            events = list(await session.scalars(query))
+            own = self._database.own_events
+            foreign = [event for event in events if event.id not in own]
+            for subscriber in self._subscribers if foreign else ():
+                await subscriber(foreign)
+            own.difference_update(event.id for event in events)
+            self._cursor = events[-1].id if events else self._cursor
+        if foreign:
+            await self._database.wake()
+
+    async def _run(self) -> None:
+        lost = False
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self.catch_up()
+            except Unavailable as error:
+                if not lost:
+                    _log.warning("the database is away; what is loaded keeps being served: %s", error.detail)
+                lost = True
+            except Exception:
+                _log.exception("following the database failed; trying again")
+            else:
+                if lost:
+                    _log.warning("the database is back")
+                lost = False

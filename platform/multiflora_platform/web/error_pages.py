@@ -1,0 +1,79 @@
+"""Errors by path: OpenAI's envelope, and problem+json under /api."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from multiflora_platform.web.auth_errors import AuthError
+from multiflora_platform.web.openai_errors import (
+    ApiError,
+    from_status,
+    internal_error,
+    invalid,
+)
+from multiflora_platform.gateway.generation.event_stream import ClientGone
+from multiflora_platform.web import problems
+from multiflora_platform.registry.errors import RegistryError
+
+_log = logging.getLogger(__name__)
+_CLIENT_GONE = 499
+_NO_ROUTE = "Not Found"  # as the framework says it
+
+
+def render_error(path: str, error: Exception) -> Response:
+    """The response for any exception that a route or a guard raises at this path."""
+    if isinstance(error, ClientGone):
+        return Response(status_code=_CLIENT_GONE)
+    if isinstance(error, HTTPException) and error.detail == _NO_ROUTE:
+        error = HTTPException(404, f"There is no {path[:200]}; GET /docs lists every call.")
+    return _problem(error) if path.startswith("/api") else _api_error(error).response()
+
+
+def install(app: FastAPI) -> None:
+    """Every foreseen exception of a route ends in `render_error`; the others do so in the outermost middleware."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return render_error(request.url.path, error)
+
+    for kind in (ApiError, RegistryError, AuthError, RequestValidationError, HTTPException, ClientGone):
+        app.add_exception_handler(kind, handle)
+
+
+def _api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, AuthError):
+        return ApiError(error.status, error.code, error.detail)
+    if isinstance(error, RegistryError):
+        return from_status(error.status, error.detail)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return invalid(name, f"{name}: {first['msg']}.")
+    if isinstance(error, HTTPException):
+        return from_status(error.status_code, str(error.detail), error.headers)
+    _log.error("A request failed", exc_info=error)
+    return internal_error()
+
+
+def _problem(error: Exception) -> Response:
+    if isinstance(error, RegistryError):
+        return problems.render(error)
+    if isinstance(error, AuthError):
+        return problems.render_auth(error)
+    if isinstance(error, RequestValidationError):
+        return problems.render(problems.from_validation(error))
+    if isinstance(error, HTTPException):
+        return problems.from_http(error)
+    if not isinstance(error, ApiError):
+        _log.error("A request failed", exc_info=error)
+        error = internal_error()
+    headers = {"Retry-After": "1"} if error.status == 503 else None
+    slug = error.code.replace("_", "-")
+    return problems.problem(error.status, slug, error.message.split(";")[0].rstrip("."), error.message, headers=headers)

@@ -1,0 +1,118 @@
+"""What a client of /v1 is told when something is wrong: one exception, one envelope, stable string codes.
+
+ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded
+           401 invalid_api_key   403 forbidden   404 model_not_found, not_found   413 request_too_large
+           429 server_overloaded, rate_limit_exceeded   431 headers_too_large   500 internal_error
+           503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned
+           504 deadline_exceeded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_platform.auth.limits import LimitReached
+
+RETRY_AFTER_SECONDS = 1
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_FAILURES = {
+    "server_overloaded": 429,
+    "deadline_exceeded": 504,
+    "engine_unavailable": 503,
+    "engine_dead": 503,
+    "adapter_unavailable": 503,
+    "adapter_loading": 503,
+    "kv_cache_pinned": 503,
+    "invalid_request": 400,
+    "invalid_grammar": 400,
+}
+
+
+class ApiError(Exception):
+    """param: the request's parameter that is to blame. type: OpenAI's coarse kind, by default from the status.
+
+    headers: of the answer, beyond what the status asks for.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.headers = headers or {}
+        self.type = type or _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+
+    def envelope(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        headers = dict(self.headers)
+        if self.status in (429, 503):
+            headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return Response(msgspec.json.encode(self.envelope()), self.status, headers, "application/json")
+
+
+def invalid(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
+    return ApiError(400, code, message, param=param)
+
+
+def unsupported(param: str, message: str) -> ApiError:
+    return invalid(param, message, "unsupported_parameter")
+
+
+def too_long(param: str, message: str) -> ApiError:
+    return invalid(param, message, "context_length_exceeded")
+
+
+def model_not_found(model: str, param: str = "model") -> ApiError:
+    shown = model if len(model) <= 100 else model[:100] + "…"
+    message = f"The model {shown!r} does not exist; GET /v1/models lists what is served."
+    return ApiError(404, "model_not_found", message, param=param, type="invalid_request_error")
+
+
+def unavailable(message: str, code: str = "engine_unavailable") -> ApiError:
+    return ApiError(503, code, message)
+
+
+def rate_limited(reached: LimitReached) -> ApiError:
+    headers = {"Retry-After": str(reached.retry_after)}
+    return ApiError(429, "rate_limit_exceeded", reached.detail, headers=headers)
+
+
+def internal_error() -> ApiError:
+    return ApiError(500, "internal_error", "Something failed inside the server; its log says what.")
+
+
+def from_failure(failure: EngineFailure) -> ApiError:
+    return ApiError(_FAILURES.get(failure.code, 500), failure.code, failure.message)
+
+
+def from_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    """What the web framework refuses: no such route, a wrong method, a body over the limit."""
+    codes = {
+        401: "invalid_api_key",
+        403: "forbidden",
+        404: "not_found",
+        405: "method_not_allowed",
+        413: "request_too_large",
+        431: "headers_too_large",
+    }
+    code = codes.get(status, "invalid_value" if status < 500 else "internal_error")
+    return ApiError(status, code, message, headers=headers)

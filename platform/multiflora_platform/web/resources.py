@@ -1,0 +1,52 @@
+"""What a route answers, as a type: rendered as JSON, and described in the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from multiflora_platform.web.etags import is_current
+
+_encode = msgspec.json.Encoder().encode
+_REFERENCE = "#/components/schemas/{name}"
+# Those that routes give, by name.
+ANSWERS: dict[str, type[msgspec.Struct]] = {}
+
+
+def resource(
+    request: Request,
+    view: msgspec.Struct | Mapping[str, Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """One resource under its ETag, which the view holds as `etag`; 304 to a GET that has it already."""
+    etag: str = view["etag"] if isinstance(view, Mapping) else view.etag  # type: ignore[attr-defined]
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", **(headers or {})}
+    known = request.headers.get("if-none-match") if request.method == "GET" else None
+    if known is not None and is_current(known, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(_encode(view), status, headers, "application/json")
+
+
+def rendered(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_encode(answer), status, dict(headers) if headers else None, "application/json")
+
+
+def answers(kind: type[msgspec.Struct], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route that answers with this type, by default with status 200."""
+    ANSWERS[kind.__name__] = kind
+    schema = {"$ref": _REFERENCE.format(name=kind.__name__)}
+    content = {"application/json": {"schema": schema}}
+    described: dict[str, Any] = {"description": "Success", "content": content}
+    if "etag" in kind.__struct_fields__:
+        described["headers"] = {"ETag": {"description": "as `etag`, for If-Match", "schema": {"type": "string"}}}
+    return dict.fromkeys(statuses or (200,), described)
+
+
+def answer_schemas() -> dict[str, Any]:
+    """Components for the OpenAPI document: of all types that routes have named."""
+    return msgspec.json.schema_components(ANSWERS.values(), ref_template=_REFERENCE)[1]
