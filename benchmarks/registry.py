@@ -25,10 +25,10 @@ from sqlalchemy import insert
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.server.rest_api import router
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import upgrade
-from multiflora_platform.server.rest_api import router
-from multiflora_platform.registry.service import Registry
 from multiflora_platform.storage.tables import (
     Adapter,
     Alias,

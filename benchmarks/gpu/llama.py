@@ -17,9 +17,9 @@ from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.device_copies import pinned
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 from multiflora_engine.build import BuiltEngine, assemble_engine
-from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
+from multiflora_engine.protocol.config import EngineConfig
 
 LLAMA_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -13,10 +13,10 @@ from functools import partial
 import torch
 
 from gpu.measure import Row
-from multiflora_kernels.sampling import ops as sampling
 from multiflora_kernels.activation import silu_and_mul
 from multiflora_kernels.rms_norm import add_rms_norm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv
+from multiflora_kernels.sampling import ops as sampling
 
 BLOCK_SIZE = 16
 _BEYOND_L2 = 256 << 20

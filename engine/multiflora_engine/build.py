@@ -18,26 +18,27 @@ from multiflora_adapters.mixing import mix_adapters
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, load_adapter
-from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.execution.cuda_graphs import choose_capture
+from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.engine import Engine
-from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary
-from multiflora_engine.sampling.grammar_masks import GrammarMasks
-from multiflora_engine.scheduling.config import SchedulerConfig
-from multiflora_engine.models.loader import load_weights
+from multiflora_engine.execution.cuda_graphs import choose_capture
 from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
     dtype_name,
     use_device,
 )
+from multiflora_engine.execution.runner import ModelRunner
 from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.residency.adapter_residency import AdapterResidency
-from multiflora_engine.execution.runner import ModelRunner
+from multiflora_engine.sampling.grammar_masks import GrammarMasks
+from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_engine.sampling.sampler import Sampler
+from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
-from multiflora_engine.models.weights import ModelWeights
 
 _log = logging.getLogger(__name__)
 

@@ -14,9 +14,6 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from multiflora_engine.core.adapter_source import AdapterSource
-from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats
-from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
-from multiflora_engine.scheduling.scheduler import Scheduler
 from multiflora_engine.core.step import (
     DeviceLost,
     ModelRunner,
@@ -26,6 +23,9 @@ from multiflora_engine.core.step import (
     StepOutput,
 )
 from multiflora_engine.protocol.histograms import STEP_TOKENS, Tally
+from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.scheduling.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 

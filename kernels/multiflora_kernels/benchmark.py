@@ -17,9 +17,9 @@ from multiflora_kernels.activation import silu_and_mul, silu_and_mul_reference
 from multiflora_kernels.attention.paged_attention import _paged_attention_torch, paged_attention
 from multiflora_kernels.linear.dense import linear
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_linear_, lora_linear_reference_
-from multiflora_kernels.runtime.native import library, native_status
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.runtime.native import library, native_status
 
 HIDDEN, HEADS, KV_HEADS, HEAD_SIZE, BLOCK_SIZE, RANK = 512, 8, 4, 64, 16, 16
 REPEATS = 15

@@ -23,9 +23,9 @@ from multiflora_kernels.attention import triton as attention_triton
 from multiflora_kernels.lora import launch as lora_launch
 from multiflora_kernels.rope import lora_triton as rope_lora_triton
 from multiflora_kernels.rope import triton as rope_triton
+from multiflora_kernels.runtime.triton import INTERPRETED, KernelVariant, triton
 from multiflora_kernels.sampling import draw_triton as sample_triton
 from multiflora_kernels.sampling import logits_triton as sampling_triton
-from multiflora_kernels.runtime.triton import INTERPRETED, KernelVariant, triton
 
 OPS = (
     activation,

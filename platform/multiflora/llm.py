@@ -26,7 +26,11 @@ from multiflora.progress import GenerationBar
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_engine.protocol.sampling_params import bad_word_token_ids, normalise_sampling_params, verify_sampling_params
+from multiflora_engine.protocol.sampling_params import (
+    bad_word_token_ids,
+    normalise_sampling_params,
+    verify_sampling_params,
+)
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,8 +55,8 @@ class LLM:
     ) -> None:
         # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
         from multiflora_engine.build import build_engine
-        from multiflora_engine.models.hub import resolve_model
         from multiflora_engine.models.config import load_model_config
+        from multiflora_engine.models.hub import resolve_model
 
         folder = resolve_model(model)
         load_model_config(folder)  # a folder that holds no model should not be blamed for its tokenizer

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.web.resources import ANSWERS
-from multiflora_platform.registry.schemas.bodies import BODIES
 from multiflora_platform.server.openapi import api_document
+from multiflora_platform.web.json_bodies import BODIES
+from multiflora_platform.web.resources import ANSWERS
 
 TARGET = Path(__file__).parents[1] / "multiflora" / "client" / "operations.py"
 _PREFIX = "/api/v1"

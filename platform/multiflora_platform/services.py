@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from multiflora_platform.engine import Engine
-from multiflora_platform.web.openai_errors import ApiError, unavailable
 from multiflora_platform.messages.reasoning import ReasoningFormat
 from multiflora_platform.messages.tool_formats import ToolFormat
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.web.openai_errors import ApiError, unavailable
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits import Limits
     from multiflora_platform.auth.usage import UsageLedger
-    from multiflora_platform.registry.shadow_runs import Shadows
     from multiflora_platform.insight.insight import Insight
-    from multiflora_platform.registry.service import Registry
-    from multiflora_platform.settings import Settings
     from multiflora_platform.observability.tracing import Tracing
+    from multiflora_platform.registry.service import Registry
+    from multiflora_platform.registry.shadow_runs import Shadows
+    from multiflora_platform.settings import Settings
     from multiflora_platform.webhooks.service import Webhooks
 
 _log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.execution import runner as runner_module
 from multiflora_engine.build import BuiltEngine, build_engine
+from multiflora_engine.execution import runner as runner_module
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
 

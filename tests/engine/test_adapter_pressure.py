@@ -18,8 +18,8 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.build import BuiltEngine
+from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.protocol.messages import AdapterCommand, AdapterResult
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
 

@@ -22,8 +22,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from multiflora_engine.core.adapter_source import AdapterUnavailable
 from multiflora_engine.core.adapter_source import Residency as State
+from multiflora_engine.core.sequence import Sequence, SequenceStatus
+from multiflora_engine.core.step import (
+    DeviceLost,
+    SampledToken,
+    Scheduled,
+    ScheduledBatch,
+    StepOutput,
+)
 from multiflora_engine.engine import Engine
-from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.protocol.messages import CacheRequest
 from multiflora_engine.protocol.requests import (
     EngineFailure,
@@ -33,15 +40,8 @@ from multiflora_engine.protocol.requests import (
     TokenDelta,
     TokenLogprob,
 )
+from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
-from multiflora_engine.core.sequence import Sequence, SequenceStatus
-from multiflora_engine.core.step import (
-    DeviceLost,
-    SampledToken,
-    Scheduled,
-    ScheduledBatch,
-    StepOutput,
-)
 
 VOCABULARY = 11
 EOS = 0

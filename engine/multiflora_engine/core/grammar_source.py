@@ -17,3 +17,7 @@ class GrammarSource(Protocol):
     def is_ready(self, sequence: Sequence) -> bool:
         """Whether its grammar is compiled. Raises GrammarError if it cannot be."""
         ...
+
+
+class GrammarError(ValueError):
+    """A grammar that cannot be read, cannot be satisfied, or is too complex; the message says which and where."""

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenDelta
 from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenDelta
 
 
 class DeviceLost(Exception):

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from multiflora_engine.execution.batch_builder import ForwardBatch, StepArrays, segment_runs
+from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import ALIGNMENT, Staging
+from multiflora_engine.execution.batch_builder import StepArrays, segment_runs
 from multiflora_engine.execution.token_feedback import KNOWN, TokenFeedback
 from multiflora_kernels.attention.plan import QueryBounds
 from multiflora_kernels.lora.batched_lora import LoraSegments

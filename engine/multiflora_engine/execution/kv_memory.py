@@ -6,30 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.execution.device import available_host_memory
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.protocol.config import EngineConfig
 
 _CPU_SHARE = 0.25
 _CPU_CAP = 4 << 30
 _CPU_LIMIT = 0.8
 _GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """keys[l], values[l]: [num_blocks, kv heads, block_size, head_dim] of layer l; position p of a sequence lies in
-    block block_table[p // block_size] at p % block_size. Not cleared: host memory is taken as it is first written."""
-
-    keys: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
-    num_blocks: int
-    block_size: int
-
-    @property
-    def num_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.execution.synthetic_batch import made_up_batch
 from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
 from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
 
 _SAMPLING_COPIES = 3
 """Float32 copies of the logits that sampling makes at most beside the logits themselves."""

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 
-from multiflora_engine.protocol.requests import PositionLogprobs
-from multiflora_engine.core.transfers import Readback
 from multiflora_engine.core.step import DeviceLost, SampledToken, StepOutput
+from multiflora_engine.core.transfers import Readback
+from multiflora_engine.protocol.requests import PositionLogprobs
 
 
 class Samples(Protocol):

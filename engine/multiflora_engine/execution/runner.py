@@ -14,30 +14,25 @@ import torch
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.zero_adapter import zero_adapter
-from multiflora_engine.execution.batch_builder import (
-    ForwardBatch,
-    forward_batch,
-    lora_segments,
-    slot_order,
-    step_arrays,
-)
-from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
-from multiflora_engine.models.decoder import Decoder
-from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
-from multiflora_engine.execution.device import use_threads
-from multiflora_engine.execution.synthetic_batch import made_up_batch
-from multiflora_engine.execution.memory_profile import step_bytes
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.pooling import num_pooled
-from multiflora_engine.models.rotary import rotary_tables
+from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.core.step import DeviceLost, Scheduled, ScheduledBatch
+from multiflora_engine.core.transfers import Readback, Staging
+from multiflora_engine.execution.batch_builder import forward_batch, lora_segments, slot_order, step_arrays
+from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
+from multiflora_engine.execution.device import use_threads
+from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
+from multiflora_engine.execution.memory_profile import step_bytes
 from multiflora_engine.execution.pending_step import PromptLogprobs, RunningStep, Samples
 from multiflora_engine.execution.sampler_warm_up import sample_for_nobody
-from multiflora_engine.core.sequence import Sequence
-from multiflora_engine.core.transfers import Readback, Staging
-from multiflora_engine.core.step import DeviceLost, Scheduled, ScheduledBatch
+from multiflora_engine.execution.synthetic_batch import made_up_batch
 from multiflora_engine.execution.token_feedback import TokenFeedback
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.models.rotary import rotary_tables
 from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_kernels.attention.cascade import shared_groups
 
 _LOGIT_BYTES = 64 << 20

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import torch
 
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_engine.execution.pending_step import Samples
 from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_engine.execution.pending_step import Samples
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 _CUT: dict[str, Any] = {"temperature": 1.0, "top_k": 2, "top_p": 0.9, "min_p": 0.01, "seed": 0}
 _WISHES: tuple[dict[str, Any], ...] = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from multiflora_engine.execution.batch_builder import ForwardBatch, lora_segments
+from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import Staging
+from multiflora_engine.execution.batch_builder import lora_segments
 from multiflora_kernels.attention.plan import QueryBounds
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from multiflora_engine.models.config_fields import read_json_object
-from multiflora_engine.models.file_digests import combined_digest
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.file_digests import combined_digest
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

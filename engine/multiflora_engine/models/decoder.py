@@ -7,49 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
-from multiflora_engine.execution.batch_builder import ForwardBatch
-from multiflora_engine.execution.kv_memory import KVCache
+from multiflora_engine.core.forward_batch import ForwardBatch
+from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.models.config import Activation, ModelConfig
-from multiflora_engine.models.weights import LayerWeights, ModelWeights, Projection
+from multiflora_engine.models.linear import Linear, Sites, is_touched
+from multiflora_engine.models.weights import LayerWeights, ModelWeights
 from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
-from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.attention.cascade import CascadePlan, plan_cascade
+from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.attention.plan import AttentionPlan, plan_attention
 from multiflora_kernels.attention.tiles import AttentionHeads
-from multiflora_kernels.rope.qk_norm import HeadNorms
-from multiflora_kernels.linear.dense import linear
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora.fused_linear import (
     LoraDelta,
-    LoraShare,
-    linear_with_lora,
-    linear_with_share,
 )
-from multiflora_kernels.lora.site import LoraSite
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
+from multiflora_kernels.rope.qk_norm import HeadNorms
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
-
-
-class LivePoolSite(LoraSite, Protocol):
-    """A site of the adapter pool, read anew at every step."""
-
-    @property
-    def active(self) -> bool:
-        """Whether any resident adapter touches it."""
-        ...
-
-    @property
-    def is_allocated(self) -> bool:
-        """Whether it has memory that a kernel may be pointed to."""
-        ...
-
-
-Sites = Callable[[str], LivePoolSite]
 
 
 def _gelu(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
@@ -71,51 +49,13 @@ def _nothing() -> None:
     pass
 
 
-def _is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
-    """Whether a kernel must look at the site. A graph outlives its adapters: there it looks wherever it may."""
-    return site.is_allocated if lora.is_static else site.active
-
-
-class _Linear:
-    """A projection with the adapters' share of it."""
-
-    def __init__(self, projection: Projection, sites: Sites | None) -> None:
-        self._weight = projection.weight
-        self._bias = projection.bias
-        self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
-        self._columns = [(first, end) for _, first, end in projection.sites]
-
-    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
-        y, delta = self.parts(x, lora)
-        if delta is not None:
-            delta.add_to_(y)
-        return y
-
-    def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
-        """The product, and what of the adapters' share its consumer must still add as it reads it."""
-        touched = self._touched(lora)
-        if lora is None or not any(touched):
-            return linear(x, self._weight, self._bias), None
-        return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
-
-    def with_share(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraShare | None]:
-        """Of one linear: the product, and the adapters' share of it where the consumer must still add that."""
-        touched = self._touched(lora)
-        if lora is None or not any(touched):
-            return linear(x, self._weight, self._bias), None
-        return linear_with_share(x, self._weight, self._bias, touched[0], lora)
-
-    def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
-        return [] if lora is None else [site if _is_touched(site, lora) else None for site in self._sites]
-
-
 @dataclass(frozen=True)
 class _Layer:
     weights: LayerWeights
-    qkv: _Linear
-    o: _Linear
-    gate_up: _Linear
-    down: _Linear
+    qkv: Linear
+    o: Linear
+    gate_up: Linear
+    down: Linear
 
 
 class Decoder:
@@ -139,9 +79,9 @@ class Decoder:
         self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)
         self._activation = _ACTIVATIONS[config.activation]
         self._embedding_site = None if sites is None else sites("model.embed_tokens")
-        self._head = _Linear(weights.lm_head, sites)
+        self._head = Linear(weights.lm_head, sites)
         self._layers = [
-            _Layer(w, _Linear(w.qkv, sites), _Linear(w.o, sites), _Linear(w.gate_up, sites), _Linear(w.down, sites))
+            _Layer(w, Linear(w.qkv, sites), Linear(w.o, sites), Linear(w.gate_up, sites), Linear(w.down, sites))
             for w in weights.layers
         ]
 
@@ -176,7 +116,7 @@ class Decoder:
     def _embed(self, batch: ForwardBatch) -> torch.Tensor:
         hidden = F.embedding(batch.token_ids, self._weights.embed_tokens)
         site = self._embedding_site
-        if batch.lora is not None and site is not None and _is_touched(site, batch.lora):
+        if batch.lora is not None and site is not None and is_touched(site, batch.lora):
             lora_embedding_(hidden, batch.token_ids, site, batch.lora)
         return hidden
 

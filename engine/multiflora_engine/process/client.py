@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import msgspec
 import zmq
 
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
@@ -38,7 +39,6 @@ from multiflora_engine.protocol.messages import (
     ToEngine,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
-from multiflora_engine.process.token_stream import TokenStream
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The engine's own operating system process: `python -m multiflora_engine.process.main SOCKET`, started by the supervisor.
+"""The engine's own process, `python -m multiflora_engine.process.main SOCKET`; the supervisor starts it.
 
 Owns start, exit status and last words. Knows nothing of models: `build` makes those; the step loop runs them.
 """
@@ -11,17 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.lifetime import Leave
 from multiflora_engine.process.socket import Line
-from multiflora_engine.models.errors import ModelError
+from multiflora_engine.process.step_loop import Served, StepLoop
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import (
     Fatal,
     LoadProgress,
     Shutdown,
     Start,
 )
-from multiflora_engine.process.step_loop import Served, StepLoop
 
 _log = logging.getLogger(__name__)
 

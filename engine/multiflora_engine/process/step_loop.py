@@ -13,7 +13,6 @@ from typing import Protocol
 
 from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
 from multiflora_engine.process.lifetime import Leave
-from multiflora_engine.scheduling.config import QueueFull
 from multiflora_engine.process.socket import Line
 from multiflora_engine.protocol.messages import (
     Abort,
@@ -35,6 +34,7 @@ from multiflora_engine.protocol.messages import (
     ToEngine,
 )
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.scheduling.config import QueueFull
 
 _log = logging.getLogger(__name__)
 

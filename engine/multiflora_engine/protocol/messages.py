@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.histograms import Distribution
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 
 # ---- gateway -> engine
 

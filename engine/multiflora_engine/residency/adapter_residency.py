@@ -14,11 +14,11 @@ from itertools import islice
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.residency.records import AdapterRecord
 from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
-from multiflora_engine.residency.host_cache import HostAdapters
 from multiflora_engine.protocol.messages import AdapterResidency as ResidencyRow
 from multiflora_engine.protocol.messages import SlotEvent
+from multiflora_engine.residency.host_cache import HostAdapters
+from multiflora_engine.residency.records import AdapterRecord
 
 _BYTES_PER_POLL = 8 << 20
 _MAX_KNOWN = 1024

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from llguidance import LLExecutor, LLMatcher
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 
-from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary, check
+from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.sampling.grammars import GrammarVocabulary, check
 
 _CACHED_GRAMMARS = 128
 

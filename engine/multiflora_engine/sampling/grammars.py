@@ -10,11 +10,9 @@ from collections.abc import Collection
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from multiflora_engine.core.grammar_source import GrammarError
+
 MAX_ERROR_CHARACTERS = 400
-
-
-class GrammarError(ValueError):
-    """A grammar that cannot be read, cannot be satisfied, or is too complex; the message says which and where."""
 
 
 class GrammarVocabulary:

@@ -17,8 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multiflora_engine.sampling.grammar_masks import GrammarMasks
+from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.core.step import SampledToken
+from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenLogprob
+from multiflora_engine.sampling.grammar_masks import GrammarMasks
 from multiflora_engine.sampling.sampling_inputs import (
     Edits,
     Inputs,
@@ -32,9 +35,6 @@ from multiflora_engine.sampling.sampling_inputs import (
     token_bits,
 )
 from multiflora_engine.sampling.token_counts import SeenTokens
-from multiflora_engine.core.sequence import Sequence
-from multiflora_engine.core.transfers import Readback, Staging
-from multiflora_engine.core.step import SampledToken
 from multiflora_kernels.sampling import ops as sampling
 
 _UNUSABLE = EngineFailure(

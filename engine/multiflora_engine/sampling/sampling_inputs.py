@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from multiflora_engine.core.transfers import Staging
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_engine.sampling.token_counts import SeenTokens
-from multiflora_engine.core.transfers import Staging
 from multiflora_kernels.sampling import ops as sampling
 
 # All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.scheduling.config import SchedulerConfig
 
 _HEADROOM = 10
 """One block in so many is left for running sequences to grow into, but never more than one for each."""

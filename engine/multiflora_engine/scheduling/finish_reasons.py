@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from multiflora_engine.protocol.requests import FinishReason
 from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.protocol.requests import FinishReason
 
 
 def finish_of(

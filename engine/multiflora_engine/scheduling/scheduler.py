@@ -26,32 +26,18 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 
-from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheControl
 from multiflora_engine.cache.cache_index import CacheLedger
-from multiflora_engine.scheduling.deadlines import Deadlines
-from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
-from multiflora_engine.scheduling.fair_queue import FairTurns
-from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.cache.prefix_cache import PrefixCache
+from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.grammar_source import GrammarSource
-from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
-from multiflora_engine.cache.prefix_cache import PrefixCache, root_hash
-from multiflora_engine.protocol.messages import EngineStats
-from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
-from multiflora_engine.scheduling.block_budget import Room
 from multiflora_engine.core.sequence import (
     Sequence,
     SequenceStatus,
     make_sequences,
     owner_of,
-)
-from multiflora_engine.scheduling.slot_scheduling import SlotTurns
-from multiflora_engine.scheduling.start_policy import (
-    CannotStart,
-    StartGate,
-    Wait,
-    has_begun,
 )
 from multiflora_engine.core.step import (
     SampledToken,
@@ -60,6 +46,21 @@ from multiflora_engine.core.step import (
     StepOutput,
 )
 from multiflora_engine.protocol.histograms import PREEMPTIONS, Tally
+from multiflora_engine.protocol.messages import EngineStats
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.scheduling.block_budget import Room
+from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
+from multiflora_engine.scheduling.deadlines import Deadlines
+from multiflora_engine.scheduling.fair_queue import FairTurns
+from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.scheduling.slot_scheduling import SlotTurns
+from multiflora_engine.scheduling.start_policy import (
+    CannotStart,
+    StartGate,
+    Wait,
+    has_begun,
+)
+from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
 
 _ORDER = attrgetter("order")
 

@@ -9,14 +9,13 @@ import enum
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
-from multiflora_engine.core.adapter_source import AdapterLoading, AdapterUnavailable
-from multiflora_engine.sampling.grammars import GrammarError
-from multiflora_engine.core.grammar_source import GrammarSource
-from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.cache.prefix_cache import PrefixCache
+from multiflora_engine.core.adapter_source import AdapterLoading, AdapterUnavailable
+from multiflora_engine.core.grammar_source import GrammarError, GrammarSource
+from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_engine.scheduling.block_budget import Room
-from multiflora_engine.core.sequence import Sequence, SequenceStatus
+from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.slot_scheduling import SlotTurns
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from multiflora_engine.core.pooling import embedding_bytes
-from multiflora_engine.protocol.requests import EngineFailure, FinishReason, TokenDelta
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.core.step import SampledToken
+from multiflora_engine.protocol.requests import EngineFailure, FinishReason, TokenDelta
 
 
 def token_delta(

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import torch
 
-from multiflora_kernels.rope.qk_norm import HeadNorms
 from multiflora_kernels.lora.fused_linear import LoraDelta
 from multiflora_kernels.lora.launch import DTYPES, MAX_PROGRAMS, kernel_variant
 from multiflora_kernels.lora.tiles import DECODE_TILE
 from multiflora_kernels.lora.triton import pick, rows_share, token_share
+from multiflora_kernels.rope.qk_norm import HeadNorms
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     dot_dtype,

@@ -9,12 +9,12 @@ import struct
 
 import torch
 
-from multiflora_kernels.rope.qk_norm import HeadNorms
 from multiflora_kernels.lora.fused_linear import LoraDelta
-from multiflora_kernels.runtime.native import native_function
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
+from multiflora_kernels.rope.qk_norm import HeadNorms
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
+from multiflora_kernels.runtime.native import native_function
 
 
 def _rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:

@@ -1,1 +1,1 @@
-"""."""
+"""Floor 1: what every op needs of Triton and of the compiled CPU library."""

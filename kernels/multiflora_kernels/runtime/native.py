@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = Path(__file__).parent / "native"
+SOURCES = Path(__file__).parents[1] / "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 LINK_FLAGS = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
 COMPILE_TIMEOUT = 120.0

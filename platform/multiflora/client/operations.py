@@ -35,19 +35,6 @@ from multiflora_platform.insight.views import (
     SlotsAnswer,
     WarmAnswer,
 )
-from multiflora_platform.registry.schemas.bodies import (
-    AdapterPatch,
-    AliasTarget,
-    NewAdapter,
-    VersionSource,
-)
-from multiflora_platform.registry.schemas.rollouts import (
-    NewRollout,
-    Rollout,
-    RolloutPage,
-    RolloutPatch,
-)
-from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.registry.schemas.answers import (
     Adapter,
     AdapterPage,
@@ -65,6 +52,19 @@ from multiflora_platform.registry.schemas.answers import (
     Version,
     VersionPage,
 )
+from multiflora_platform.registry.schemas.bodies import (
+    AdapterPatch,
+    AliasTarget,
+    NewAdapter,
+    VersionSource,
+)
+from multiflora_platform.registry.schemas.rollouts import (
+    NewRollout,
+    Rollout,
+    RolloutPage,
+    RolloutPatch,
+)
+from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.webhooks.bodies import (
     Delivery,
     DeliveryPage,

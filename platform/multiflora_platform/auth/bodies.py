@@ -11,8 +11,8 @@ from msgspec.structs import asdict
 from multiflora_platform.auth.policies import PriorityClass
 from multiflora_platform.auth.principals import Role
 from multiflora_platform.auth.scopes import Scope
-from multiflora_platform.registry.schemas.bodies import Body
 from multiflora_platform.storage.tables import LARGEST_NUMBER
+from multiflora_platform.web.json_bodies import Body
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 Patterns = Annotated[list[Pattern], Meta(max_length=256)]

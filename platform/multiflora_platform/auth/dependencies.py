@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Depends, FastAPI, Request
 
 from multiflora_platform.auth.credentials import identify
-from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
+from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.scopes import scope_of
+from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
 
 PUBLIC = (
     "/health",
@@ -65,3 +66,7 @@ def _walk(routes: Sequence[Any], prefix: str, inherited: tuple[Any, ...]) -> Ite
         calls = (*inherited, *((dependant and (need.call for need in dependant.dependencies)) or ()))
         label = f"{','.join(sorted(getattr(route, 'methods', None) or ())) or 'ANY'} {path}"
         yield label, path, [call for call in calls if call in (require_key, require_admin)]
+
+
+def keys_of(request: Request) -> KeyStore:
+    return cast(KeyStore, request.app.state.services.keys)

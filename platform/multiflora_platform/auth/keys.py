@@ -20,15 +20,16 @@ from sqlalchemy import select
 from multiflora_platform.auth import answers
 from multiflora_platform.auth.directory import Directory, Entry
 from multiflora_platform.auth.principals import Principal, Role
+from multiflora_platform.auth.problems import KeyNotFound
 from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.auth.sessions import Sessions
 from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import InvalidRequest, KeyNotFound
-from multiflora_platform.web.names import check_name
-from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.storage.tables import Event, Key, Tenant
+from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
+from multiflora_platform.web.names import check_name
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0

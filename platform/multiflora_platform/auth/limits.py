@@ -11,17 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.web.auth_errors import LimitReached
 
 Clock = Callable[[], float]
-
-
-class LimitReached(Exception):
-    """detail: which limit, and what to do. retry_after: seconds."""
-
-    def __init__(self, detail: str, retry_after: float) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.retry_after = max(1, math.ceil(retry_after))
 
 
 class Bucket:

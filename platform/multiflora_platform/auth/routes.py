@@ -21,11 +21,11 @@ from multiflora_platform.auth.bodies import (
     NewTenant,
     TenantPatch,
 )
-from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.auth.dependencies import keys_of, require_admin
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.web.dependencies import Absent, Unchanged
+from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.resources import answers, rendered, resource
-from multiflora_platform.registry.schemas.bodies import read_json, schema
-from multiflora_platform.registry.routes.access import Absent, Unchanged, keys_of
 
 router = APIRouter()
 Admin = Annotated[Principal, Depends(require_admin)]

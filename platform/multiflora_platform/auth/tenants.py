@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.auth import answers
 from multiflora_platform.auth.directory import Directory, policy_of
 from multiflora_platform.auth.policies import Policy
+from multiflora_platform.auth.problems import TenantExists, TenantNotFound
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import TenantExists, TenantNotFound
-from multiflora_platform.web.names import check_name
-from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.storage.tables import Tenant
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
+from multiflora_platform.web.names import check_name
 
 _SHOWN = tuple(field for field in answers.Tenant.__struct_fields__ if field not in ("created_at", "etag"))
 

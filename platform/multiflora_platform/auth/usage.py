@@ -19,9 +19,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from multiflora_platform.auth import answers
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import InvalidRequest
-from multiflora_platform.registry.snapshot.listing import decode_token, encode_token
 from multiflora_platform.storage.tables import Usage
+from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.pagination import decode_token, encode_token
 
 _log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0

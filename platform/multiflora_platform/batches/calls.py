@@ -16,9 +16,9 @@ from multiflora_platform.batches.in_process import ENDPOINTS
 from multiflora_platform.batches.ledger import UNFINISHED
 from multiflora_platform.batches.views import batch_view, list_view
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.web.openai_errors import ApiError, invalid
 from multiflora_platform.gateway.schemas.requests import BatchRequest
 from multiflora_platform.storage.tables import Batch
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 router = APIRouter(tags=["batches"])
 _MAX_METADATA = 16

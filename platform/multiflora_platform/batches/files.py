@@ -13,8 +13,8 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.desk import Desk
 from multiflora_platform.batches.ledger import Order
 from multiflora_platform.batches.views import file_view, list_view
-from multiflora_platform.web.openai_errors import ApiError, invalid
 from multiflora_platform.storage.tables import StoredFile
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 router = APIRouter(tags=["batches"])
 

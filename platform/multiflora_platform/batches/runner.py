@@ -26,8 +26,8 @@ from multiflora_platform.batches.lines import (
     read_lines,
 )
 from multiflora_platform.batches.results import Results
-from multiflora_platform.registry.errors import InsufficientStorage, Unavailable
 from multiflora_platform.storage.tables import Batch
+from multiflora_platform.web.errors import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
 _ACTOR = "batches"

@@ -14,7 +14,6 @@ from typing import Any
 
 from multiflora_platform.cli import residency, rollouts
 from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import (
     add_server_flags,
     every,
@@ -28,6 +27,7 @@ from multiflora_platform.cli.output import (
     tell,
 )
 from multiflora_platform.cli.progress import uploading
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 REPORT = ("severity", "check", "message", "observed", "expected", "hint")

@@ -7,9 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.exit_codes import CommandError
 from multiflora_platform.cli.http import add_server_flags
 from multiflora_platform.cli.output import add_output_flag, emit
+from multiflora_platform.exit_codes import CommandError
 
 
 def add_parser(commands: Any) -> None:

@@ -33,7 +33,7 @@ def _add(
 
 def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Namespace], str]) -> int:
     from multiflora_platform.server.base_model import prepare_data_dir
-    from multiflora_platform.registry.errors import RegistryError
+    from multiflora_platform.web.errors import RegistryError
 
     settings, _ = settings_from(arguments)
     prepare_data_dir(settings)

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import (
     every,
     lines,
@@ -16,6 +15,7 @@ from multiflora_platform.cli.http import (
 )
 from multiflora_platform.cli.output import emit, emit_one
 from multiflora_platform.cli.progress import watching
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("id", "kind", "adapter", "version", "state", "source", "attempts", "error", "created_at")
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.output import emit, emit_one
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("id", "stable", "candidate", "percent", "shadow_percent", "state", "reason", "created_at", "ended_at")
 FIELDS = ("percent", "shadow_percent", "max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.output import emit, emit_one
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = (
     "name",

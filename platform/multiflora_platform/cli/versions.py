@@ -7,9 +7,9 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions
 from multiflora_platform.cli.details import add_lineage_flags, lineage
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.output import emit, emit_one, tell
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("adapter", "version", "state", "digest", "tags", "description", "created_by", "created_at")
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")

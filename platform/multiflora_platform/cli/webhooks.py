@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.output import emit, emit_one, tell
+from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("id", "url", "events", "disabled", "description")
 DELIVERIES = ("id", "type", "state", "attempts", "last_status", "last_error", "created_at", "next_attempt_at")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from multiflora_platform.registry.schemas.bodies import Body
+from multiflora_platform.web.json_bodies import Body
 
 Ranks = Annotated[list[Annotated[int, Meta(ge=1, le=1024)]], Meta(max_length=4096)]
 

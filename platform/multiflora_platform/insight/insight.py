@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from multiflora_platform.web.openai_errors import ApiError
-from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Point, Saving
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
     from multiflora_platform.engine import Engine

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from multiflora_platform.observability.observers import NewTokens, Observer
 from multiflora_platform.insight.views import KeptBody
+from multiflora_platform.observability.observers import NewTokens, Observer
 
 MOST_BYTES = 64 << 20
 _TOKEN_BYTES = array("i").itemsize

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from multiflora_platform.web.openai_errors import ApiError
-from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.insight.views import RequestView, Stage
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 _ABORTED = 499
 

@@ -14,8 +14,6 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.background.warming import warm_prompt
 from multiflora_platform.insight.bodies import WarmPrompt
-from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import (
     CacheAnswer,
@@ -24,10 +22,13 @@ from multiflora_platform.insight.views import (
     MissPage,
     WarmAnswer,
 )
-from multiflora_platform.web.resources import answers, rendered
-from multiflora_platform.registry.schemas.bodies import read_json, schema
-from multiflora_platform.registry.errors import AdapterNotFound, InvalidRequest, Unavailable
+from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
+from multiflora_platform.insight_api.errors import NotCached
+from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.services import Services
+from multiflora_platform.web.errors import InvalidRequest, Unavailable
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiflora_platform.registry.errors import RegistryError
+from multiflora_platform.web.errors import RegistryError
 
 
 class NotCached(RegistryError):

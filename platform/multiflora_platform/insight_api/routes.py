@@ -21,8 +21,6 @@ from multiflora_platform.insight.alerts import (
 )
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
-from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.insight.series import MINUTES, SECONDS
 from multiflora_platform.insight.views import (
     AlertPage,
@@ -39,12 +37,14 @@ from multiflora_platform.insight.views import (
     SlotResident,
     SlotsAnswer,
 )
-from multiflora_platform.web.resources import answers, rendered
-from multiflora_platform.registry.schemas.bodies import read_json, schema
-from multiflora_platform.registry.errors import Unavailable
-from multiflora_platform.registry.snapshot.listing import decode_token, encode_token
+from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
+from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
+from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 _DOCTOR_SECONDS = 60.0

@@ -22,11 +22,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import AdapterResidency, EngineStats, Ready
 from multiflora_engine.protocol.requests import SamplingParams
-from multiflora_engine.protocol.histograms import Distribution
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.settings import ConfigurationError
+from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -20,10 +20,10 @@ from sqlalchemy.engine import Connection
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.secret import SECRET_NAME
+from multiflora_platform.registry.artifacts.leases import Holds
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.connections import private_folder
-from multiflora_platform.registry.errors import RegistryError
-from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.web.errors import RegistryError
 
 _FORMAT = 1
 _BATCH = 500

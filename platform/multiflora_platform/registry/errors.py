@@ -19,29 +19,9 @@ DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-
-class RegistryError(Exception):
-    """detail: the cause and the next step. pointer: RFC 6901 into the JSON body (or a header's or parameter's name)."""
-
-    status: ClassVar[int] = 500
-    slug: ClassVar[str] = "internal"
-    title: ClassVar[str] = "Internal error"
-
-    def __init__(self, detail: str, *, pointer: str | None = None) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.pointer = pointer
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """Further members of the problem document."""
-        return {}
-
-
-class InvalidRequest(RegistryError):
-    status, slug, title = 400, "invalid-request", "The request is not valid"
+from multiflora_platform.web.errors import RegistryError
 
 
 class SourceIncomplete(RegistryError):
@@ -92,28 +72,8 @@ class JobNotFound(RegistryError):
     status, slug, title = 404, "job-not-found", "No such job"
 
 
-class TenantNotFound(RegistryError):
-    status, slug, title = 404, "tenant-not-found", "No such tenant"
-
-
-class WebhookNotFound(RegistryError):
-    status, slug, title = 404, "webhook-not-found", "No such webhook"
-
-
-class TargetRefused(RegistryError):
-    status, slug, title = 403, "target-refused", "The webhook's address is not allowed"
-
-
-class KeyNotFound(RegistryError):
-    status, slug, title = 404, "key-not-found", "No such key"
-
-
 class AdapterExists(RegistryError):
     status, slug, title = 409, "adapter-exists", "The name is taken"
-
-
-class TenantExists(RegistryError):
-    status, slug, title = 409, "tenant-exists", "The name is taken"
 
 
 class VersionNotReady(RegistryError):
@@ -140,18 +100,6 @@ class NothingToRollBack(RegistryError):
     status, slug, title = 409, "nothing-to-roll-back", "The alias has no earlier target"
 
 
-class PreconditionFailed(RegistryError):
-    status, slug, title = 412, "precondition-failed", "It was changed by someone else"
-
-
-class PayloadTooLarge(RegistryError):
-    status, slug, title = 413, "payload-too-large", "The body is too large"
-
-
-class UnsupportedMedia(RegistryError):
-    status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
-
-
 class VersionRejected(RegistryError):
     """rows: the validation report's rows. version: the number under which the rejected version stays."""
 
@@ -172,29 +120,5 @@ class IdempotencyMismatch(RegistryError):
     status, slug, title = 422, "idempotency-mismatch", "The Idempotency-Key was used for another request"
 
 
-class PreconditionRequired(RegistryError):
-    status, slug, title = 428, "precondition-required", "An If-Match header is required"
-
-
 class CommandFailed(RegistryError):
     status, slug, title = 502, "engine-refused", "The engine could not do it"
-
-
-class Unavailable(RegistryError):
-    status, slug, title = 503, "unavailable", "Not available now"
-
-
-class InsufficientStorage(RegistryError):
-    status, slug, title = 507, "insufficient-storage", "The disk is full"
-
-
-class DatabaseOutdated(RegistryError):
-    """The database's schema is not this release's; the detail says what to run."""
-
-    status, slug, title = 500, "database-outdated", "The database has another schema"
-
-
-class DatabaseUnusable(RegistryError):
-    """The database cannot be opened or is none; the detail names it and the cause."""
-
-    status, slug, title = 500, "database-unusable", "The database cannot be used"

@@ -14,36 +14,36 @@ from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.storage import migrations as migrate
+from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.changes.aliases import AliasChanges
-from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.changes.jobs import JobChanges
+from multiflora_platform.registry.changes.rollouts import RolloutChanges
+from multiflora_platform.registry.changes.versions import VersionChanges
+from multiflora_platform.registry.intake.evals import Answer
+from multiflora_platform.registry.intake.import_job import Imports
+from multiflora_platform.registry.intake.local_paths import LocalPaths
+from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
+from multiflora_platform.registry.intake.submissions import VersionIntake
+from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.intake.evals import Answer
-from multiflora_platform.storage.outbox import Feed
-from multiflora_platform.storage.outbox_follower import Follower
-from multiflora_platform.registry.artifacts.leases import Holds
-from multiflora_platform.registry.intake.import_job import Imports
-from multiflora_platform.registry.changes.jobs import JobChanges
-from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.registry.intake.local_paths import LocalPaths
 from multiflora_platform.registry.serving.probe import Prober
-from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
-from multiflora_platform.registry.changes.rollouts import RolloutChanges
+from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
     Resolved,
     ServedAdapter,
     Snapshot,
 )
+from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.sources.resolver import Sources
-from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.registry.changes.versions import VersionChanges
-from multiflora_platform.registry.intake.submissions import VersionIntake
-from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.storage import migrations as migrate
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.outbox import Feed
+from multiflora_platform.storage.outbox_follower import Follower
 
 _log = logging.getLogger(__name__)
 

@@ -7,27 +7,21 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from multiflora_platform.server import docs_page
-from multiflora_platform.web import error_pages
-from multiflora_platform.server import health
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.desk import make_desk
-from multiflora_platform.gateway.routes import chat
-from multiflora_platform.gateway.routes import completions
-from multiflora_platform.gateway.routes import embeddings
-from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
-from multiflora_platform.gateway.routes import models
+from multiflora_platform.gateway.routes import chat, completions, embeddings, models, scores, tokenization
 from multiflora_platform.gateway.routes import responses as response_calls
-from multiflora_platform.gateway.routes import scores
-from multiflora_platform.gateway.routes import tokenization
+from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
 from multiflora_platform.gateway.schemas.decoding import component_schemas
+from multiflora_platform.server import docs_page, health
 from multiflora_platform.server.middleware import BodyLimit, Guard, RequestLog
 from multiflora_platform.server.openapi import describe as described
 from multiflora_platform.server.openapi import operation_id
 from multiflora_platform.server.rest_api import router as registry_router
 from multiflora_platform.services import Services
 from multiflora_platform.ui.routes import router as ui_router
+from multiflora_platform.web import error_pages
 
 
 def create_app(services: Services) -> FastAPI:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_platform.demo import (
     MODEL_NAME,
     DemoAdapter,

@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
-from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
 from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView
 from multiflora_platform.registry.serving.engine_link import with_disk
 from multiflora_platform.services import Services
+from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
 
 router = APIRouter(tags=["operations"])
 _STATUS_PATIENCE = 0.5

@@ -17,10 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from multiflora_platform.web.openai_errors import from_status
 from multiflora_platform.server.middleware import MAX_HEAD_BYTES
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.web.openai_errors import from_status
 
 _REFUSAL = msgspec.json.encode(from_status(431, "The head is over 64 KiB; send fewer or shorter headers.").envelope())
 _TOO_LARGE = (

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from multiflora_platform.web.json_bodies import body_schemas
 from multiflora_platform.web.resources import answer_schemas
-from multiflora_platform.registry.schemas.bodies import body_schemas
 
 PROBLEM = {
     "type": "object",

@@ -15,29 +15,26 @@ from pathlib import Path
 import uvloop
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
-from multiflora_platform.server.app import create_app
+from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
-from multiflora_platform.server.banner import Banner, KeySource
-from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.demo import DemoAdapter
+from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
-from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.gateway.background.warming import PromptWarmer
-from multiflora_platform.server.http_server import (
-    HttpServer,
-    address,
-    allow_many_connections,
-    listen,
-)
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
-from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.observability.metrics import Metrics
-from multiflora_platform.server.middleware import access_log
+from multiflora_platform.observability.tracing import Tracing
+from multiflora_platform.registry.errors import VersionRejected
+from multiflora_platform.registry.schemas.fields import AdapterFields
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.server.app import create_app
+from multiflora_platform.server.banner import Banner, KeySource
 from multiflora_platform.server.base_model import (
     Opened,
     engine_config,
@@ -45,14 +42,18 @@ from multiflora_platform.server.base_model import (
     prepare_data_dir,
     require_paths,
 )
-from multiflora_platform.registry.rows.adapters import AdapterFields
-from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.errors import RegistryError, VersionRejected
-from multiflora_platform.registry.service import Registry
+from multiflora_platform.server.http_server import (
+    HttpServer,
+    address,
+    allow_many_connections,
+    listen,
+)
+from multiflora_platform.server.loading import LoadingDisplay
+from multiflora_platform.server.middleware import access_log
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.observability.tracing import Tracing
+from multiflora_platform.web.errors import RegistryError
 from multiflora_platform.webhooks.service import Webhooks
 
 

@@ -22,8 +22,8 @@ from multiflora_platform.storage.connections import (
     patience,
     sessions,
 )
-from multiflora_platform.registry.errors import Unavailable
 from multiflora_platform.storage.tables import AuditRow, Event
+from multiflora_platform.web.errors import Unavailable
 
 T = TypeVar("T")
 _WRITE_LOCK = 0x6D666C72

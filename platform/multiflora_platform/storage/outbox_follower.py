@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy import func, select
 
 from multiflora_platform.storage.database import Database
-from multiflora_platform.registry.errors import Unavailable
 from multiflora_platform.storage.tables import Event
+from multiflora_platform.web.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.4

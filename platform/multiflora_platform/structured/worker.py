@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from multiflora_engine.sampling.grammars import GrammarError, GrammarVocabulary, check
+from multiflora_engine.core.grammar_source import GrammarError
+from multiflora_engine.sampling.grammars import GrammarVocabulary, check
 from multiflora_platform.structured.formats import FormatError, Structure
 from multiflora_platform.structured.lark import grammar_of
 

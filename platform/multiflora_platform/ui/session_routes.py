@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from multiflora_platform.auth.credentials import require_own_page, require_same_origin, session_of
-from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
+from multiflora_platform.auth.dependencies import keys_of
 from multiflora_platform.auth.keys import OPEN_PRINCIPAL
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.sessions import LIFETIME_SECONDS, Session
-from multiflora_platform.registry.schemas.bodies import Body, read_json
-from multiflora_platform.registry.routes.access import keys_of
 from multiflora_platform.services import Services
+from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
+from multiflora_platform.web.json_bodies import Body, read_json
 
 router = APIRouter(include_in_schema=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 
@@ -27,3 +28,12 @@ class Forbidden(AuthError):
     """A valid key of a role or tenant that may not do this."""
 
     status, code, title = 403, "forbidden", "This key may not do that"
+
+
+class LimitReached(Exception):
+    """detail: which limit, and what to do. retry_after: seconds."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = max(1, math.ceil(retry_after))

@@ -10,16 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from multiflora_platform.web import problems
 from multiflora_platform.web.auth_errors import AuthError
+from multiflora_platform.web.errors import RegistryError
 from multiflora_platform.web.openai_errors import (
     ApiError,
+    ClientGone,
     from_status,
     internal_error,
     invalid,
 )
-from multiflora_platform.gateway.generation.event_stream import ClientGone
-from multiflora_platform.web import problems
-from multiflora_platform.registry.errors import RegistryError
 
 _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499

@@ -16,7 +16,7 @@ import msgspec
 from starlette.responses import Response
 
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_platform.auth.limits import LimitReached
+from multiflora_platform.web.auth_errors import LimitReached
 
 RETRY_AFTER_SECONDS = 1
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -116,3 +116,7 @@ def from_status(status: int, message: str, headers: Mapping[str, str] | None = N
     }
     code = codes.get(status, "invalid_value" if status < 500 else "internal_error")
     return ApiError(status, code, message, headers=headers)
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody reads an answer."""

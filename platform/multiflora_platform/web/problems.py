@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from multiflora_platform.web.auth_errors import AuthError
-from multiflora_platform.registry.errors import InvalidRequest, RegistryError
+from multiflora_platform.web.errors import InvalidRequest, RegistryError
 
 _TYPE = "urn:multiflora:problem:"
 

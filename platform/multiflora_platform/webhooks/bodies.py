@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import asdict
 
-from multiflora_platform.registry.schemas.bodies import Body
+from multiflora_platform.web.json_bodies import Body
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z_.*]+$")]
 Patterns = Annotated[list[Pattern], Meta(min_length=1, max_length=64)]

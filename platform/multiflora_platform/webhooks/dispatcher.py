@@ -19,9 +19,9 @@ from sqlalchemy import Select, delete, func, select
 
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import WebhookNotFound
 from multiflora_platform.storage.tables import Event, Webhook, WebhookDelivery
 from multiflora_platform.webhooks.bodies import Delivery
+from multiflora_platform.webhooks.problems import WebhookNotFound
 from multiflora_platform.webhooks.sender import (
     GONE,
     Attempt,

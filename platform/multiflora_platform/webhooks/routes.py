@@ -10,10 +10,10 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.web.dependencies import Unchanged
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.pagination import LAST_ID, row_id
 from multiflora_platform.web.resources import answers, rendered, resource
-from multiflora_platform.registry.schemas.bodies import read_json, schema
-from multiflora_platform.registry.snapshot.listing import LAST_ID, row_id
-from multiflora_platform.registry.routes.access import Unchanged
 from multiflora_platform.webhooks.bodies import (
     Delivery,
     DeliveryPage,

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from multiflora_platform.registry.errors import TargetRefused
 from multiflora_platform.webhooks.destinations import Destinations
+from multiflora_platform.webhooks.problems import TargetRefused
 from multiflora_platform.webhooks.signing import headers
 
 ATTEMPT_SECONDS = 10.0

@@ -10,11 +10,10 @@ from sqlalchemy import delete, func, select
 
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import WebhookNotFound
-from multiflora_platform.registry.snapshot.listing import encode_token
-from multiflora_platform.web.etags import Precondition, etag_of
 from multiflora_platform.storage.tables import Event, WebhookDelivery
 from multiflora_platform.storage.tables import Webhook as Row
+from multiflora_platform.web.etags import Precondition, etag_of
+from multiflora_platform.web.pagination import encode_token
 from multiflora_platform.webhooks.bodies import (
     Delivery,
     DeliveryPage,
@@ -23,6 +22,7 @@ from multiflora_platform.webhooks.bodies import (
     WebhookWithSecret,
 )
 from multiflora_platform.webhooks.destinations import Destinations
+from multiflora_platform.webhooks.problems import WebhookNotFound
 from multiflora_platform.webhooks.signing import shown, signing_key
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server, serving
-
-from .window import Window
 
 FLAGS = [
     "--no-sandbox",

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
-
-from .window import Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PROMPT = "Show the name and price of all products with a price above 40, highest price first."

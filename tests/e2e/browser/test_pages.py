@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
-
-from .window import Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 AXE = (Path(__file__).parent / "vendor/axe.min.js").read_text(encoding="utf-8")

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Route
+from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
-
-from .window import Window
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SCRIPT = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>${alert(1)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import Answered, Choice
+from tests.e2e.conformance.answers import Answered, Choice
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 PROMPT = "Show the name and price of all products with a price above 40, highest price first."

@@ -8,9 +8,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-from .answers import from_whole
-from .cases import CHAT, COMPLETIONS, CONTENT, LENGTH, Plain
+from tests.e2e.conformance.answers import from_whole
+from tests.e2e.conformance.cases import CHAT, COMPLETIONS, CONTENT, LENGTH, Plain
 
 
 @pytest.fixture(scope="module")

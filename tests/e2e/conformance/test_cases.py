@@ -6,9 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-
-from .answers import Answered, from_chunks, from_whole, read_events
-from .cases import CALLS, CHAT, COMPLETIONS, STREAMS, Case, Plain, label, request
+from tests.e2e.conformance.answers import Answered, from_chunks, from_whole, read_events
+from tests.e2e.conformance.cases import CALLS, CHAT, COMPLETIONS, STREAMS, Case, Plain, label, request
 
 
 def whole(http: httpx.Client, path: str, body: dict[str, Any]) -> Answered:

@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-
-from .answers import Answered, from_chunks, from_whole, read_events
-from .cases import CALLS, CHAT, COMPLETIONS, CONTENT, STREAMS, Case, Plain, label, request
+from tests.e2e.conformance.answers import Answered, from_chunks, from_whole, read_events
+from tests.e2e.conformance.cases import CALLS, CHAT, COMPLETIONS, CONTENT, STREAMS, Case, Plain, label, request
 
 _KNOWN = {
     CHAT: set(inspect.signature(openai.resources.chat.Completions.create).parameters),

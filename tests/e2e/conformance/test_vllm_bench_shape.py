@@ -10,8 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-from .cases import CHAT, COMPLETIONS, PROMPT
+from tests.e2e.conformance.cases import CHAT, COMPLETIONS, PROMPT
 
 LENGTH = 16
 BODIES: dict[str, dict[str, Any]] = {

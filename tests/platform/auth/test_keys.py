@@ -8,12 +8,8 @@ import pytest
 
 from multiflora_platform.auth import keys as keys_module
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.registry.errors import (
-    InvalidRequest,
-    KeyNotFound,
-    TenantExists,
-    TenantNotFound,
-)
+from multiflora_platform.auth.problems import KeyNotFound, TenantExists, TenantNotFound
+from multiflora_platform.web.errors import InvalidRequest
 
 ADMIN = "mf-admin-for-tests"
 

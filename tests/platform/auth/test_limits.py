@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_platform.auth.limits import LimitReached, Limits, duration
+from multiflora_platform.auth.limits import Limits, duration
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.web.auth_errors import LimitReached
 
 
 class Clock:

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.platform.batches.conftest import open_desk
 from tests.platform.gateway.house import OTHER, TENANT, House
 
 from multiflora_platform.batches import runner
-
-from .conftest import open_desk
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 END = ("completed", "failed", "cancelled", "expired")

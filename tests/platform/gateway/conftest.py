@@ -10,20 +10,30 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.platform.gateway.house import (
+    ADMIN,
+    END,
+    MAX_LEN,
+    READY,
+    TEMPLATE,
+    FakeClient,
+    FakeKeys,
+    FakeLedger,
+    FakeRegistry,
+    House,
+)
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from multiflora_platform.server.app import create_app
 from multiflora_platform.auth.limits import Limits
-from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.observability.metrics import Metrics
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.server.app import create_app
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.settings import Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
-
-from .house import ADMIN, END, MAX_LEN, READY, TEMPLATE, FakeClient, FakeKeys, FakeLedger, FakeRegistry, House
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
     AdapterResidency,
     AdapterResult,
@@ -32,7 +33,6 @@ from multiflora_engine.protocol.requests import (
     TokenDelta,
     TokenLogprob,
 )
-from multiflora_engine.process.token_stream import TokenStream
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts

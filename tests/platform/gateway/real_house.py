@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+from tests.platform.gateway.house import House
 from tests.platform.registry.house import ADMIN as ADMIN_KEY
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
-from multiflora_platform.server.app import create_app
-from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.registry.serving.engine_link import EngineLink
-
-from .house import House
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.server.app import create_app
 
 
 @asynccontextmanager

@@ -11,13 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.platform.gateway.house import House
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
-from multiflora_platform.server.app import create_app
 from multiflora_platform.gateway.background.warming import PromptWarmer
-
-from .house import House
+from multiflora_platform.server.app import create_app
 
 SECONDS = 3.0
 PER_SECOND = 100  # moves, and as many requests

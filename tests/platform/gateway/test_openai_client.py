@@ -9,8 +9,7 @@ from typing import Any
 import openai
 import pytest
 import uvicorn
-
-from .house import ADMIN, House
+from tests.platform.gateway.house import ADMIN, House
 
 REPLY = "Hello, wörld!"
 CHAT: dict[str, Any] = {"model": "sql", "messages": [{"role": "user", "content": "Hi"}]}

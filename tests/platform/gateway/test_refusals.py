@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from .house import ADMIN, MAX_LEN, OTHER, TENANT, House
+from tests.platform.gateway.house import ADMIN, MAX_LEN, OTHER, TENANT, House
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 FIELDS: list[tuple[dict[str, Any], str, str]] = [

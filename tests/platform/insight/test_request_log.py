@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_platform.web.openai_errors import ApiError
-from multiflora_platform.observability.observers import NewTokens, PromptStart
 from multiflora_platform.insight import request_log
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
+from multiflora_platform.observability.observers import NewTokens, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 
 class Clock:

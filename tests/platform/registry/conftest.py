@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.platform.registry.house import House, OpenHouse, opening
+from tests.platform.registry.postgres import Server, running
 
 from multiflora_platform.storage.migrations import upgrade
-
-from .house import House, OpenHouse, opening
-from .postgres import Server, running
 
 BACKENDS = ("sqlite", "postgresql")
 

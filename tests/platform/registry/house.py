@@ -21,12 +21,12 @@ from multiflora_engine.process.client import EngineClient
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.insight.insight import Insight
-from multiflora_platform.web import problems
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.server.rest_api import router
+from multiflora_platform.settings import Settings
 from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.storage.migrations import upgrade
-from multiflora_platform.server.rest_api import router
-from multiflora_platform.registry.service import Registry
-from multiflora_platform.settings import Settings
+from multiflora_platform.web import problems
 from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"

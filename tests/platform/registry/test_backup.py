@@ -7,10 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from tests.platform.registry.house import House, adapter_files
 
 from multiflora_platform.registry.backup import BackupFailed, backup, restore
-
-from .house import House, adapter_files
 
 
 async def contents(house):

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from tests.platform.registry.house import adapter_files, opening
+from tests.platform.registry.postgres import running
 
 from multiflora_platform.storage import connections
 from multiflora_platform.storage.connections import with_driver
 from multiflora_platform.storage.migrations import upgrade
-
-from .house import adapter_files, opening
-from .postgres import running
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-
-from .house import House, adapter_files
+from tests.platform.registry.house import House, adapter_files
 
 NAMES = st.sampled_from(["a", "b"])
 ALIASES = st.sampled_from(["default", "x"])

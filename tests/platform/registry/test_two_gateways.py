@@ -7,10 +7,9 @@ import sys
 import time
 
 import pytest
+from tests.platform.registry.house import adapter_files
 
 from multiflora_platform.registry.rows import jobs
-
-from .house import adapter_files
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.platform.structured.conftest import DEMO_BASE, EOS, VOCAB
 
 from multiflora_platform.structured import compiler as compiler_module
 from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
 from multiflora_platform.structured.formats import Structure, json_schema
 from multiflora_platform.text.tokenizer import Tokenizer
-
-from .conftest import DEMO_BASE, EOS, VOCAB
 
 # Patterns that all have to hold at once: the automaton of their intersection has no end.
 ENDLESS = {"allOf": [{"type": "string", "pattern": f"^(.*a.{{{10 + i}}}b.*)+$"} for i in range(30)]}

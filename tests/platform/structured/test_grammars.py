@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.platform.structured.conftest import DEMO_BASE, EOS, VOCAB
 
-from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.structured import formats
 from multiflora_platform.structured.formats import (
     FormatError,
@@ -19,8 +20,6 @@ from multiflora_platform.structured.formats import (
 from multiflora_platform.structured.lark import grammar_of
 from multiflora_platform.structured.worker import compile_structure
 from multiflora_platform.text.tokenizer import Tokenizer
-
-from .conftest import DEMO_BASE, EOS, VOCAB
 
 TOKENIZER = Tokenizer.load(DEMO_BASE)
 SPECIAL = TOKENIZER.special_ids_by_text

@@ -11,13 +11,12 @@ from functools import partial
 from random import Random
 
 import pytest
+from tests.platform.structured.schemas import check, random_schema
 
 from multiflora import LLM, SamplingParams, StructuredOutputsParams
 from multiflora_platform.messages.message import MessageForm
 from multiflora_platform.messages.tool_formats import MISTRAL_NAMES, TOOL_FORMATS, Tool
 from multiflora_platform.messages.tool_readers import make_reader
-
-from .schemas import check, random_schema
 
 COUNT = int(os.environ.get("MULTIFLORA_RANDOM_SCHEMAS", "60"))
 

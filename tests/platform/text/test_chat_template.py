@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.platform.text.conftest import byte_level, save
 
 from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
-
-from .conftest import byte_level, save
 
 LLAMA3 = """{{- bos_token }}
 {%- if tools_in_user_message is not defined %}{%- set tools_in_user_message = true %}{%- endif %}

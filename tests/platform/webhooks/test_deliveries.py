@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from tests.platform.registry.house import House, OpenHouse
+from tests.platform.webhooks.conftest import Receiver
 
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import WebhookDelivery
 from multiflora_platform.webhooks import dispatcher, sender
-
-from .conftest import Receiver
 
 
 async def subscribe(house: House, receiver: Receiver, *events: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from multiflora_platform.registry.errors import TargetRefused
 from multiflora_platform.settings import ConfigurationError, load_settings
 from multiflora_platform.webhooks.destinations import Destinations
+from multiflora_platform.webhooks.problems import TargetRefused
 
 PRIVATE = [
     "http://127.0.0.1/",

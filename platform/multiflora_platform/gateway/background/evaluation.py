@@ -7,12 +7,12 @@ import uuid
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_length
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.registry.errors import InvalidRequest, Unavailable
 from multiflora_platform.registry.schemas.version_metadata import Eval
 from multiflora_platform.services import Services
+from multiflora_platform.web.errors import InvalidRequest, Unavailable
+from multiflora_platform.web.openai_errors import ApiError
 
 
 class EvalAnswers:

@@ -1,1 +1,1 @@
-"""."""
+"""Floor 1: exact beam search over the engine."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.requests import (
     EngineFailure,
     GenerateRequest,
@@ -20,7 +21,6 @@ from multiflora_engine.protocol.requests import (
     SamplingParams,
     TokenDelta,
 )
-from multiflora_engine.process.token_stream import TokenStream
 from multiflora_platform.gateway.beams.search import Beam, BeamParams, BeamSearch
 
 

@@ -18,23 +18,23 @@ from starlette.requests import Request
 
 from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
 from multiflora_engine.protocol.sampling_params import bad_word_token_ids
-from multiflora_platform.auth.limits import LimitReached
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.beams.search import BeamParams
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.metering import Meter
+from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model
+from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
+from multiflora_platform.gateway.schemas.requests import EngineRequest
+from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.observability.observers import Observer
+from multiflora_platform.services import Services
+from multiflora_platform.web.auth_errors import LimitReached
 from multiflora_platform.web.openai_errors import (
     ApiError,
     invalid,
     rate_limited,
     unavailable,
 )
-from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.metering import Meter
-from multiflora_platform.observability.observers import Observer
-from multiflora_platform.gateway.schemas.requests import EngineRequest
-from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
-from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model
-from multiflora_platform.insight.request_log import PromptFacts
-from multiflora_platform.services import Services
 
 _MAX_TIMEOUT = 86_400.0
 _LOGGED_MODEL = 128

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multiflora_engine.protocol.requests import PositionLogprobs
-from multiflora_platform.web.openai_errors import ApiError, internal_error
 from multiflora_platform.gateway.generation.generation import Generation, TextEvent
+from multiflora_platform.web.openai_errors import ApiError, internal_error
 
 
 @dataclass

@@ -12,16 +12,12 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from multiflora_platform.web.openai_errors import ApiError, internal_error
 from multiflora_platform.gateway.schemas.answers import encode
+from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal_error
 
 _log = logging.getLogger(__name__)
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 Result = TypeVar("Result")
-
-
-class ClientGone(Exception):
-    """The client closed the connection; nobody reads an answer."""
 
 
 def frame(event: msgspec.Struct) -> bytes:

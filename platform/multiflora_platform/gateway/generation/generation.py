@@ -15,17 +15,17 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.stream import BeamStream
+from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.services import Services
+from multiflora_platform.text.detokenizer import make_detokenizer
+from multiflora_platform.text.stop_strings import StopStrings
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import (
     ApiError,
     from_failure,
     internal_error,
     unavailable,
 )
-from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
-from multiflora_platform.services import Services
-from multiflora_platform.text.detokenizer import make_detokenizer
-from multiflora_platform.text.stop_strings import StopStrings
-from multiflora_platform.text.tokenizer import Tokenizer
 
 # The engine enforces deadlines itself; this is for an engine that has stopped answering.
 _DEADLINE_GRACE = 0.25

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.usage import UsageLedger
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.web.openai_errors import ApiError
 
 
 class Meter(Observer):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.openai_errors import invalid, model_not_found
 from multiflora_platform.gateway.schemas.requests import AdapterWeight
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 from multiflora_platform.services import Services
+from multiflora_platform.web.openai_errors import invalid, model_not_found
 
 MAX_MIX_PARTS = 16
 MAX_MIX_WEIGHT = 100.0

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import Answer, collect_all, merge
-from multiflora_platform.web.openai_errors import internal_error, invalid
-from multiflora_platform.gateway.generation.generation import Generation, TextEvent
-from multiflora_platform.gateway.schemas.requests import GenerationRequest
-from multiflora_platform.gateway.schemas.answers import PromptTokensDetails, Usage, encode
 from multiflora_platform.gateway.generation.event_stream import Endings, EventStream, until_disconnect
+from multiflora_platform.gateway.generation.generation import Generation, TextEvent
+from multiflora_platform.gateway.schemas.answers import PromptTokensDetails, Usage, encode
+from multiflora_platform.gateway.schemas.requests import GenerationRequest
+from multiflora_platform.web.openai_errors import internal_error, invalid
 
 Event = tuple[int, TextEvent]
 

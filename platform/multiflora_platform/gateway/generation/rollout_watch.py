@@ -7,14 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.observability.observers import NewTokens, Observer
 from multiflora_platform.registry.changes.rollout_observations import Outcome
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
-    from multiflora_platform.registry.shadow_runs import Shadows
     from multiflora_platform.registry.changes.rollouts import RolloutChanges
+    from multiflora_platform.registry.shadow_runs import Shadows
 
 # What a version can be blamed for; overload, refused requests and an engine that is not there are nobody's fault.
 _BLAMED = frozenset({"adapter_unavailable", "internal_error", "deadline_exceeded", "engine_dead"})

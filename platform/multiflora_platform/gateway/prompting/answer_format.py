@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.prompting.structured_output import requested_structure
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
+from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageForm
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,

@@ -8,8 +8,8 @@ from typing import Literal
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
 from multiflora_platform.gateway.beams.search import BeamParams
-from multiflora_platform.web.openai_errors import invalid, unsupported
 from multiflora_platform.gateway.schemas.requests import GenerationRequest, ResponseFormat
+from multiflora_platform.web.openai_errors import invalid, unsupported
 
 _MAX_LENGTH_PENALTY = 10.0
 # A search keeps what is likeliest as the model says it; what changes the likelihoods would be ignored.

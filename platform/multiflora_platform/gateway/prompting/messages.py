@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from multiflora_platform.web.openai_errors import invalid, unsupported
 from multiflora_platform.text.chat_template import Template
+from multiflora_platform.web.openai_errors import invalid, unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")

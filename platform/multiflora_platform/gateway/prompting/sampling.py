@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.protocol.requests import SamplingParams
-from multiflora_engine.protocol.sampling_params import InvalidParameter, normalise_sampling_params, verify_sampling_params
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_engine.protocol.sampling_params import (
+    InvalidParameter,
+    normalise_sampling_params,
+    verify_sampling_params,
+)
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
+from multiflora_platform.web.openai_errors import invalid
 
 DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 MAX_STOP_STRINGS = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from multiflora_engine.protocol.requests import StructuredOutputsParams
-from multiflora_platform.web.openai_errors import ApiError, invalid
 from multiflora_platform.gateway.schemas.requests import GenerationRequest, ResponseFormat
 from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
 from multiflora_platform.structured.formats import (
@@ -16,6 +15,7 @@ from multiflora_platform.structured.formats import (
     structural_tag,
     structure_of,
 )
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
 from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
 from multiflora_platform.text.chat_template import Template
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
 
 MAX_PROMPTS = 1024
 MAX_SEQUENCES = 4096

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from multiflora_platform.web.openai_errors import invalid
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.tool_formats import HERMES, Tool, ToolFormat
 from multiflora_platform.messages.tool_readers import ToolReader, make_reader
 from multiflora_platform.structured.formats import Format, close_objects
+from multiflora_platform.web.openai_errors import invalid
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")

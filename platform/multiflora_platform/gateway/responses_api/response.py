@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest
 from multiflora_platform.gateway.schemas.answers import Usage
+from multiflora_platform.gateway.schemas.requests import ResponseRequest
 
 Item = dict[str, Any]
 

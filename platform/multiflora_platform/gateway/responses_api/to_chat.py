@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, ResponseFormat, ResponseRequest
 from multiflora_platform.web.openai_errors import ApiError, invalid, unsupported
-from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, ResponseFormat
 
 _LOGPROBS = "message.output_text.logprobs"
 # Of tools that this server does not have; and reasoning, which is never hidden.
@@ -27,31 +27,6 @@ _NOTHING_TO_INCLUDE = {
 _STORED = ("previous_response_id", "conversation", "background", "prompt", "context_management")
 # What the chat request calls otherwise.
 _NAMES = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
-
-
-class ResponseRequest(GenerationRequest, kw_only=True, frozen=True):
-    """input: a text or a list of items. text: {"format": ...}. include: log-probabilities alone have something to add.
-    store is ignored."""
-
-    input: str | list[dict[str, Any]]
-    instructions: str | None = None
-    max_output_tokens: int | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-    text: dict[str, Any] | None = None
-    reasoning: dict[str, Any] | None = None
-    top_logprobs: int | None = None
-    include: list[str] | None = None
-    metadata: dict[str, str] | None = None
-    service_tier: str | None = None
-    truncation: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    previous_response_id: Any = None
-    conversation: Any = None
-    background: bool | None = None
-    prompt: Any = None
-    context_management: Any = None
 
 
 def chat_request(body: ResponseRequest) -> ChatRequest:

@@ -8,17 +8,17 @@ from typing import Any
 
 from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.respond import Event, usage
 from multiflora_platform.gateway.generation.collect import Answer
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.logprobs import LogprobWriter
+from multiflora_platform.gateway.generation.respond import Event, usage
 from multiflora_platform.gateway.responses_api.items import OutputItems
 from multiflora_platform.gateway.responses_api.response import ResponseObject
-from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest
 from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
+from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.messages.message import MessageForm
 from multiflora_platform.messages.pieces import Content, Piece
+from multiflora_platform.web.openai_errors import ApiError
 
 
 class ResponseWriter:

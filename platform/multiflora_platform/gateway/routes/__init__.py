@@ -1,1 +1,1 @@
-"""."""
+"""Floor 4: the routes of /v1."""

@@ -13,6 +13,10 @@ from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.collect import Answer
+from multiflora_platform.gateway.generation.event_stream import frame
+from multiflora_platform.gateway.generation.generation import Generation, TextEvent
+from multiflora_platform.gateway.generation.logprobs import LogprobWriter
 from multiflora_platform.gateway.generation.respond import (
     Event,
     check_streaming,
@@ -20,16 +24,13 @@ from multiflora_platform.gateway.generation.respond import (
     usage,
     wants_usage,
 )
-from multiflora_platform.gateway.generation.collect import Answer
-from multiflora_platform.gateway.prompting.beam_params import beam_params
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.web.openai_errors import invalid
-from multiflora_platform.gateway.generation.generation import Generation, TextEvent
-from multiflora_platform.gateway.generation.logprobs import LogprobWriter
 from multiflora_platform.gateway.prompting.answer_format import chat_form
+from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import words_to_go_on_with
+from multiflora_platform.gateway.prompting.sampling import sampling_params
+from multiflora_platform.gateway.prompting.structured_output import compile_structure
 from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_length, truncate
-from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.gateway.prompting.tool_choice import call_ids, tool_use
 from multiflora_platform.gateway.schemas.answers import (
     ChatChoice,
     ChatChunk,
@@ -42,10 +43,8 @@ from multiflora_platform.gateway.schemas.answers import (
     ToolCall,
     ToolCallDelta,
 )
-from multiflora_platform.gateway.prompting.sampling import sampling_params
-from multiflora_platform.gateway.generation.event_stream import frame
-from multiflora_platform.gateway.prompting.structured_output import compile_structure
-from multiflora_platform.gateway.prompting.tool_choice import call_ids, tool_use
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
 from multiflora_platform.messages.message import Message, MessageForm, MessageReader
 from multiflora_platform.messages.pieces import (
@@ -55,6 +54,7 @@ from multiflora_platform.messages.pieces import (
     Piece,
     Reasoning,
 )
+from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["inference"])
 

@@ -12,6 +12,10 @@ from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.collect import Answer
+from multiflora_platform.gateway.generation.event_stream import frame
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.logprobs import LogprobWriter
 from multiflora_platform.gateway.generation.respond import (
     Event,
     check_streaming,
@@ -19,17 +23,13 @@ from multiflora_platform.gateway.generation.respond import (
     usage,
     wants_usage,
 )
-from multiflora_platform.gateway.generation.collect import Answer
 from multiflora_platform.gateway.prompting.beam_params import beam_params
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.logprobs import LogprobWriter
-from multiflora_platform.gateway.prompting.tokenize import completion_prompts, output_length, truncate
-from multiflora_platform.gateway.schemas.requests import CompletionRequest
-from multiflora_platform.gateway.schemas.answers import Completion, CompletionChoice, CompletionLogprobs
 from multiflora_platform.gateway.prompting.sampling import sampling_params
-from multiflora_platform.gateway.generation.event_stream import frame
 from multiflora_platform.gateway.prompting.structured_output import compile_structure, requested_structure
+from multiflora_platform.gateway.prompting.tokenize import completion_prompts, output_length, truncate
+from multiflora_platform.gateway.schemas.answers import Completion, CompletionChoice, CompletionLogprobs
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.requests import CompletionRequest
 from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
 
 router = APIRouter(tags=["inference"])

@@ -14,8 +14,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.web.openai_errors import unsupported
+from multiflora_platform.gateway.generation.event_stream import until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.prompting.tokenize import (
     Prompt,
@@ -23,14 +22,15 @@ from multiflora_platform.gateway.prompting.tokenize import (
     text_prompts,
     truncate,
 )
-from multiflora_platform.gateway.schemas.requests import EmbeddingRequest, PoolingRequest
 from multiflora_platform.gateway.schemas.answers import (
     Embedding,
     EmbeddingList,
     EmbeddingUsage,
     encode,
 )
-from multiflora_platform.gateway.generation.event_stream import until_disconnect
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.requests import EmbeddingRequest, PoolingRequest
+from multiflora_platform.web.openai_errors import unsupported
 
 router = APIRouter(tags=["inference"])
 

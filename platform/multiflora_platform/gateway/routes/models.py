@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.openai_errors import model_not_found
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
 from multiflora_platform.services import Services
+from multiflora_platform.web.openai_errors import model_not_found
 
 router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
 _OWNER = "multiflora"

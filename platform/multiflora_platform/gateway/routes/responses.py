@@ -9,12 +9,13 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.respond import check_streaming, respond
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.gateway.routes.chat import num_top_logprobs, start_chat
-from multiflora_platform.web.openai_errors import ApiError
-from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest, chat_request, renamed
+from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.responses_api.writer import ResponseWriter
+from multiflora_platform.gateway.routes.chat import num_top_logprobs, start_chat
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
+from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["inference"])
 

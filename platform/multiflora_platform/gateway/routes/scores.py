@@ -12,18 +12,18 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.gateway.generation.event_stream import until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.schemas.requests import ScoreRequest
+from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
     EmbeddingUsage,
     Score,
     ScoreList,
     encode,
 )
-from multiflora_platform.gateway.generation.event_stream import until_disconnect
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.requests import ScoreRequest
+from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["inference"])
 

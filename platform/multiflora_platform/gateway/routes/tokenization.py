@@ -9,18 +9,18 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.prompting.tokenize import (
     INLINE_CHARACTERS,
     chat_prompt,
     check_ids,
     in_thread_if,
 )
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
-from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.schemas.unsupported import refuse_chat_template
 from multiflora_platform.services import Services
+from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
 

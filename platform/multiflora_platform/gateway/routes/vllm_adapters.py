@@ -8,15 +8,11 @@ from starlette.responses import PlainTextResponse, Response
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
-from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.gateway.schemas.requests import LoadAdapterRequest, UnloadAdapterRequest
-from multiflora_platform.registry.errors import (
-    AdapterExists,
-    AdapterNotFound,
-    RegistryError,
-    VersionRejected,
-)
+from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, VersionRejected
 from multiflora_platform.services import Services
+from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["adapters"])
 

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
 from multiflora_platform.web.openai_errors import ApiError, invalid
-from multiflora_platform.gateway.schemas.requests import BODIES
-from multiflora_platform.gateway.responses_api.to_chat import ResponseRequest
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 _BODIES = (*BODIES, ResponseRequest)

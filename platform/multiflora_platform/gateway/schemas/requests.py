@@ -204,3 +204,28 @@ BODIES = (
     LoadAdapterRequest,
     UnloadAdapterRequest,
 )
+
+
+class ResponseRequest(GenerationRequest, kw_only=True, frozen=True):
+    """input: a text or a list of items. text: {"format": ...}. include: log-probabilities alone have something to add.
+    store is ignored."""
+
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    truncation: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    previous_response_id: Any = None
+    conversation: Any = None
+    background: bool | None = None
+    prompt: Any = None
+    context_management: Any = None

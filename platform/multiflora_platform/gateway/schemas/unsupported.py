@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from multiflora_platform.web.openai_errors import unsupported
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, GenerationRequest
+from multiflora_platform.web.openai_errors import unsupported
 
 _NEVER = ("logits_processors",)
 _NEVER_IN_CHAT = ("functions", "function_call", "audio", "web_search_options")

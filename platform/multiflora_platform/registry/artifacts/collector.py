@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multiflora_adapters.store import ArtifactStore
+from multiflora_platform.registry.artifacts.leases import Holds
 from multiflora_platform.registry.rows.adapters import is_needed, live_digests
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import Unavailable
-from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.web.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.registry.rows.adapters import AdapterFields
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import AdapterExists
-from multiflora_platform.registry.changes.jobs import cancel_all
-from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.snapshot.listing import adapter_view
-from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.web.etags import UNCONDITIONAL, Precondition
-from multiflora_platform.registry.snapshot.snapshot import AdapterEntry
 from multiflora_platform.registry.artifacts.scratch import Scratch
+from multiflora_platform.registry.changes.jobs import cancel_all
+from multiflora_platform.registry.errors import AdapterExists
+from multiflora_platform.registry.jobs.runner import JobRunner
+from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.schemas.fields import AdapterFields
+from multiflora_platform.registry.snapshot.listing import adapter_view
+from multiflora_platform.registry.snapshot.snapshot import AdapterEntry
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition
 
 
 class AdapterChanges:

@@ -7,10 +7,10 @@ from typing import Any
 
 from multiflora_platform.registry.rows import aliases
 from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.schemas.answers import AliasMoveView
 from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
 
 
 class AliasChanges:

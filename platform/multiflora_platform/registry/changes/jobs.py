@@ -10,15 +10,14 @@ from typing import Any
 import msgspec
 
 from multiflora_adapters.validation import ValidationRow
-from multiflora_platform.registry.rows import jobs
-from multiflora_platform.registry.rows import versions
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import JobEnded
-from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.artifacts.scratch import Scratch
+from multiflora_platform.registry.errors import JobEnded
+from multiflora_platform.registry.jobs.runner import JobRunner
+from multiflora_platform.registry.rows import jobs, versions
+from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import Adapter, Job, Version
 
 _LOOK_SECONDS = 0.5

@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
+from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
+from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import RolloutNotFound
-from multiflora_platform.registry.snapshot.listing import encode_token
-from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
-from multiflora_platform.web.etags import etag_of
 from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage
+from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import LARGEST_NUMBER, Adapter
 from multiflora_platform.storage.tables import Rollout as Row
-from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.web.etags import etag_of
+from multiflora_platform.web.pagination import encode_token
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/rollout"

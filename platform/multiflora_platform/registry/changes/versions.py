@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from multiflora_platform.registry.artifacts import model_card as card
+from multiflora_platform.registry.artifacts.collector import Artifacts
+from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.rows import version_queries as version_views
 from multiflora_platform.registry.rows import versions
-from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.rows.adapters import require
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import VersionNotFound
-from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
-from multiflora_platform.storage.tables import Adapter, Version
-from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.registry.rows.version_queries import VersionQuery
+from multiflora_platform.registry.schemas.version_metadata import VersionPatch
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.tables import Adapter, Version
+from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
 
 
 class VersionChanges:

@@ -19,25 +19,22 @@ from multiflora_adapters.facts import read_facts
 from multiflora_adapters.manifest import CARD_NAME, AdapterManifest, read_manifest
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.validation import ValidationRow, validate_adapter
-from multiflora_platform.registry.rows import aliases
-from multiflora_platform.registry.intake import evals
-from multiflora_platform.registry.rows import idempotency
-from multiflora_platform.registry.rows import jobs
-from multiflora_platform.registry.rows import version_queries as version_views
-from multiflora_platform.registry.rows import versions
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import InsufficientStorage, RegistryError, Unavailable
-from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.registry.jobs.runner import Progress
-from multiflora_platform.registry.rows.jobs import Held, LeaseLost
-from multiflora_platform.registry.serving.probe import Prober, probe
-from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.storage.tables import Adapter, Version
-from multiflora_platform.registry.schemas.version_metadata import MAX_CARD_BYTES, Eval
+from multiflora_platform.registry.intake import evals
+from multiflora_platform.registry.jobs.runner import Progress
+from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
+from multiflora_platform.registry.rows import version_queries as version_views
+from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.rows.jobs import Held, LeaseLost
 from multiflora_platform.registry.rows.versions import Judged
+from multiflora_platform.registry.schemas.version_metadata import MAX_CARD_BYTES, Eval
+from multiflora_platform.registry.serving.probe import Prober, probe
 from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.registry.sources.resolver import Sources
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.tables import Adapter, Version
+from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
 
 _VALIDATIONS_AT_ONCE = 2
 

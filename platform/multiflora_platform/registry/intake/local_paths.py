@@ -10,16 +10,17 @@ import hashlib
 from pathlib import Path
 
 from multiflora_adapters.manifest import ARTIFACT_FILES
-from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
-from multiflora_platform.registry.rows.adapters import AdapterFields
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import AdapterExists, RegistryError
+from multiflora_platform.registry.errors import AdapterExists
+from multiflora_platform.registry.intake.submissions import VersionIntake, Wish
+from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.sources.resolver import Sources
-from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.registry.intake.submissions import VersionIntake, Wish
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.web.errors import RegistryError
 
 _SYSTEM = "system"
 

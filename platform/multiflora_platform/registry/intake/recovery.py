@@ -13,13 +13,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from multiflora_platform.registry.rows import idempotency
-from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.registry.errors import Unavailable
 from multiflora_platform.registry.artifacts.scratch import Scratch
+from multiflora_platform.registry.rows import idempotency, jobs
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import Job
+from multiflora_platform.web.errors import Unavailable
 
 _log = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0

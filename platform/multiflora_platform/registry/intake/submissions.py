@@ -17,25 +17,22 @@ import msgspec
 
 from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry.rows import aliases
-from multiflora_platform.registry.rows import idempotency
-from multiflora_platform.registry.rows import jobs
-from multiflora_platform.registry.rows import version_queries as version_views
-from multiflora_platform.registry.rows import versions
-from multiflora_platform.registry.rows.adapters import require
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.disk_errors import full_disk_reported
-from multiflora_platform.registry.errors import AdapterNotFound
-from multiflora_platform.registry.rows.idempotency import Filed, Outcome, Repeatable
-from multiflora_platform.registry.intake.import_job import Imports, read_card
-from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.storage.tables import Adapter
+from multiflora_platform.registry.errors import AdapterNotFound
+from multiflora_platform.registry.intake.import_job import Imports, read_card
 from multiflora_platform.registry.intake.uploads import Upload
+from multiflora_platform.registry.jobs.runner import JobRunner
+from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
+from multiflora_platform.registry.rows import version_queries as version_views
+from multiflora_platform.registry.rows.adapters import require
+from multiflora_platform.registry.rows.idempotency import Filed, Outcome, Repeatable
 from multiflora_platform.registry.schemas.version_metadata import NO_DETAILS, VersionDetails, read_details
 from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.sources.resolver import Sources
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.disk_errors import full_disk_reported
+from multiflora_platform.storage.tables import Adapter
 
 # Large adapters take long to check; a client that hears nothing for longer would give up.
 PATIENCE_SECONDS = 60.0

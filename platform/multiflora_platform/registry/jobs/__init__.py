@@ -1,1 +1,1 @@
-"""."""
+"""Floor 4: runs the jobs of the database, with a heartbeat."""

@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from multiflora_platform.registry.rows import jobs
-from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.disk_errors import full_disk_reported
-from multiflora_platform.registry.errors import InsufficientStorage, RegistryError, Unavailable
 from multiflora_platform.registry.rows.idempotency import Outcome
 from multiflora_platform.registry.rows.jobs import Held, LeaseLost
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.disk_errors import full_disk_reported
 from multiflora_platform.storage.tables import Event
+from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 4

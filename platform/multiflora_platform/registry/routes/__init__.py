@@ -1,1 +1,1 @@
-"""."""
+"""Floor 9: the routes of /api/v1 about adapters."""

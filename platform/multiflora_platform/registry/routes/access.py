@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import Depends, Header
 from starlette.requests import Request
 
-from multiflora_platform.web.auth_errors import Forbidden
-from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
-from multiflora_platform.web.etags import Precondition
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
-
-_LONGEST_WAIT = 600.0
-
-
-def _unchanged(if_match: Annotated[str | None, Header()] = None) -> Precondition:
-    return Precondition(if_match)
-
-
-def _absent(if_none_match: Annotated[str | None, Header()] = None) -> Precondition:
-    return Precondition(if_none_match=if_none_match)
-
-
-# What a request says about the resource that it changes (If-Match), and about one that it makes (If-None-Match: *).
-Unchanged = Annotated[Precondition, Depends(_unchanged)]
-Absent = Annotated[Precondition, Depends(_absent)]
+from multiflora_platform.web.auth_errors import Forbidden
 
 
 def registry_of(request: Request) -> Registry:
     return cast(Registry, request.app.state.services.registry)
-
-
-def keys_of(request: Request) -> KeyStore:
-    return cast(KeyStore, request.app.state.services.keys)
 
 
 def readable(request: Request, principal: Principal, name: str) -> AdapterEntry:
@@ -80,18 +58,6 @@ def visible_adapters(request: Request, principal: Principal) -> list[int] | None
         return None
     entries = registry_of(request).snapshot.adapters.values()
     return [entry.id for entry in entries if principal.may_use(entry.name, entry.owner)]
-
-
-def preferred_wait(prefer: str | None) -> float | None:
-    """Seconds of RFC 7240's `wait=`, 0 of `respond-async`; None: no preference that we know. At most ten minutes."""
-    for preference in (prefer or "").lower().split(","):
-        name, _, value = preference.partition(";")[0].strip().partition("=")
-        if name.strip() == "respond-async":
-            return 0.0
-        value = value.strip().strip('"')
-        if name.strip() == "wait" and value.isascii() and value.isdecimal():
-            return min(float(value[:6]), _LONGEST_WAIT)
-    return None
 
 
 def version_number(text: str, name: str) -> int:

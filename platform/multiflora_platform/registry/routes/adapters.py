@@ -10,25 +10,13 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.resources import answers, resource
-from multiflora_platform.registry.schemas.bodies import (
-    AdapterPatch,
-    CommandTarget,
-    NewAdapter,
-    read_json,
-    schema,
-)
-from multiflora_platform.registry.snapshot.listing import adapter_view, page
-from multiflora_platform.registry.routes.access import (
-    Absent,
-    Unchanged,
-    changeable,
-    deletable,
-    readable,
-    registry_of,
-    version_number,
-)
+from multiflora_platform.registry.routes.access import changeable, deletable, readable, registry_of, version_number
 from multiflora_platform.registry.schemas.answers import Adapter, AdapterPage, CommandDone
+from multiflora_platform.registry.schemas.bodies import AdapterPatch, CommandTarget, NewAdapter
+from multiflora_platform.registry.snapshot.listing import adapter_view, page
+from multiflora_platform.web.dependencies import Absent, Unchanged
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.resources import answers, resource
 
 router = APIRouter(tags=["adapters"])
 AnyKey = Annotated[Principal, Depends(require_key)]

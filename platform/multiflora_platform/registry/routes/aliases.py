@@ -10,18 +10,15 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.web.resources import answers, rendered, resource
-from multiflora_platform.registry.schemas.bodies import AliasTarget, read_json, schema
 from multiflora_platform.registry.errors import AliasNotFound
-from multiflora_platform.registry.snapshot.listing import (
-    LAST_ID,
-    alias_view,
-    encode_token,
-    row_id,
-)
 from multiflora_platform.registry.routes.access import changeable, readable, registry_of
+from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.answers import Alias, AliasHistory, AliasPage
+from multiflora_platform.registry.schemas.bodies import AliasTarget
+from multiflora_platform.registry.snapshot.listing import alias_view
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.pagination import LAST_ID, encode_token, row_id
+from multiflora_platform.web.resources import answers, rendered, resource
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]

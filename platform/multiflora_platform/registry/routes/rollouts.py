@@ -10,11 +10,8 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.web.resources import answers, rendered, resource
-from multiflora_platform.registry.schemas.bodies import read_json, schema
-from multiflora_platform.registry.snapshot.listing import row_id
 from multiflora_platform.registry.routes.access import changeable, readable, registry_of
+from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import (
     NewRollout,
     Rollout,
@@ -22,6 +19,9 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPatch,
 )
 from multiflora_platform.storage.tables import LARGEST_NUMBER
+from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.pagination import row_id
+from multiflora_platform.web.resources import answers, rendered, resource
 
 router = APIRouter(tags=["rollouts"])
 AnyKey = Annotated[Principal, Depends(require_key)]

@@ -11,29 +11,15 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.resources import answers, resource
-from multiflora_platform.registry.schemas.bodies import (
-    VersionSource,
-    content_type,
-    is_json,
-    read_json,
-    schema,
-)
-from multiflora_platform.registry.errors import InvalidRequest
-from multiflora_platform.registry.snapshot.listing import decode_token, encode_token
+from multiflora_platform.registry.intake.submissions import Wish
 from multiflora_platform.registry.routes.access import (
-    Unchanged,
     changeable,
-    preferred_wait,
     promotable,
     readable,
     registry_of,
     version_number,
     visible_adapters,
 )
-from multiflora_platform.storage.tables import STATES
-from multiflora_platform.registry.schemas.version_metadata import VersionPatch
-from multiflora_platform.registry.intake.submissions import Wish
 from multiflora_platform.registry.rows.version_queries import VersionQuery
 from multiflora_platform.registry.schemas.answers import (
     Card,
@@ -41,6 +27,14 @@ from multiflora_platform.registry.schemas.answers import (
     Version,
     VersionPage,
 )
+from multiflora_platform.registry.schemas.bodies import VersionSource
+from multiflora_platform.registry.schemas.version_metadata import VersionPatch
+from multiflora_platform.storage.tables import STATES
+from multiflora_platform.web.dependencies import Unchanged, preferred_wait
+from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.json_bodies import content_type, is_json, read_json, schema
+from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.resources import answers, resource
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]

@@ -9,21 +9,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.registry.rows import adapters as catalog
-from multiflora_platform.storage.database import Change
 from multiflora_platform.registry.errors import (
     AliasNotFound,
     AliasProtected,
-    InvalidRequest,
     NothingToRollBack,
     VersionNotFound,
     VersionNotReady,
 )
-from multiflora_platform.web.names import check_alias
-from multiflora_platform.web.etags import Precondition
+from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.rows.superseded_rollouts import supersede_rollouts
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, alias_etag
 from multiflora_platform.registry.snapshot.traffic_split import lay_out
-from multiflora_platform.registry.rows.superseded_rollouts import supersede_rollouts
+from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     LARGEST_NUMBER,
     Adapter,
@@ -31,6 +28,9 @@ from multiflora_platform.storage.tables import (
     AliasMove,
     Version,
 )
+from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.etags import Precondition
+from multiflora_platform.web.names import check_alias
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,10 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_platform.registry.errors import AdapterNotFound, IdempotencyMismatch, JobCancelled, VersionRejected
 from multiflora_platform.storage.database import Change
-from multiflora_platform.registry.errors import (
-    AdapterNotFound,
-    IdempotencyMismatch,
-    InsufficientStorage,
-    InvalidRequest,
-    JobCancelled,
-    RegistryError,
-    VersionRejected,
-)
 from multiflora_platform.storage.tables import IdempotencyRecord
+from multiflora_platform.web.errors import InsufficientStorage, InvalidRequest, RegistryError
 
 KEPT = timedelta(hours=24)
 

@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.storage.database import Change
 from multiflora_platform.registry.errors import JobNotFound
 from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.web.etags import tagged
+from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import Adapter, Job, Version
+from multiflora_platform.web.etags import tagged
 
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 5

@@ -7,14 +7,15 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.registry.rows import aliases
+from multiflora_platform.registry.errors import RolloutConflict, RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.rows import aliases
 from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.storage.database import Change
-from multiflora_platform.registry.errors import InvalidRequest, RolloutConflict, RolloutNotFound
-from multiflora_platform.web.etags import etag_of
 from multiflora_platform.registry.schemas.rollouts import BOUNDS, NewRollout
+from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import Adapter, Rollout
+from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.etags import etag_of
 
 End = Literal["promoted", "rolled_back", "aborted"]
 

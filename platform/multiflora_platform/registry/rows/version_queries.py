@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.web.etags import tagged
 from multiflora_platform.storage.tables import (
     Adapter,
     ValidationRow,
@@ -17,6 +16,7 @@ from multiflora_platform.storage.tables import (
     VersionFile,
     VersionLabel,
 )
+from multiflora_platform.web.etags import tagged
 
 _REPORT_FIELDS = ("check", "severity", "message", "observed", "expected", "hint")
 

@@ -14,14 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_adapters.facts import AdapterFacts
 from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.validation import ValidationRow as ReportRow
-from multiflora_platform.registry.rows import aliases
-from multiflora_platform.storage.database import Change
 from multiflora_platform.registry.errors import (
     NotDeleted,
     VersionInUse,
     VersionNotFound,
     VersionNotReady,
 )
+from multiflora_platform.registry.rows import aliases
+from multiflora_platform.registry.schemas.version_metadata import (
+    Lineage,
+    VersionDetails,
+    VersionPatch,
+    labels,
+)
+from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     LARGEST_NUMBER,
     Adapter,
@@ -30,12 +36,6 @@ from multiflora_platform.storage.tables import (
     Version,
     VersionFile,
     VersionLabel,
-)
-from multiflora_platform.registry.schemas.version_metadata import (
-    Lineage,
-    VersionDetails,
-    VersionPatch,
-    labels,
 )
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import asdict
 
-from multiflora_platform.registry.schemas.bodies import Body
+from multiflora_platform.web.json_bodies import Body
 
 Percent = Annotated[int, Meta(ge=0, le=99)]
 ShadowPercent = Annotated[int, Meta(ge=0, le=100)]

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import regex
 
-from multiflora_platform.registry.rows.adapters import AdapterFields, check_text
-from multiflora_platform.registry.errors import InvalidRequest
+from multiflora_platform.registry.schemas.fields import AdapterFields, check_text
+from multiflora_platform.web.errors import InvalidRequest
 
 MAX_EVALS = 64
 MAX_CARD_BYTES = 1 << 18

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.errors import Unavailable, VersionNotFound
-from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.web.errors import Unavailable
 
 
 class EngineCommands:

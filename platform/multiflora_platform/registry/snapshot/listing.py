@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from multiflora_platform.registry.errors import InvalidRequest
-from multiflora_platform.web.etags import tagged
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry, AliasEntry, Snapshot
-
-LAST_ID = 2**63 - 1
+from multiflora_platform.web.etags import tagged
+from multiflora_platform.web.pagination import decode_token, encode_token
 
 
 @dataclass(frozen=True)
@@ -64,25 +60,6 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
 
 def alias_view(adapter: str, alias: AliasEntry) -> dict[str, Any]:
     return {"adapter": adapter, "alias": alias.name, **alias.target, "protected": alias.protected, "etag": alias.etag}
-
-
-def encode_token(last: str) -> str:
-    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
-
-
-def decode_token(token: str) -> str:
-    try:
-        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token") from None
-
-
-def row_id(token: str) -> int:
-    """The id that a page token holds. Raises InvalidRequest."""
-    text = decode_token(token)
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
-        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
-    return int(text)
 
 
 def _matches(entry: AdapterEntry, query: str | None, tag: str | None) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.registry.rows import adapters as catalog
-from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.registry.errors import AdapterNotFound
+from multiflora_platform.registry.snapshot.loader import load_entries
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry, Snapshot
+from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import Event
 
 
@@ -55,7 +55,7 @@ class Live:
 
     async def load(self, session: AsyncSession, name: str | None = None) -> list[AdapterEntry]:
         """As the session sees them: all, or the one if it exists."""
-        return await catalog.load_entries(session, self._base_digest, name)
+        return await load_entries(session, self._base_digest, name)
 
     async def reload(self) -> None:
         async with self._database.read() as session:

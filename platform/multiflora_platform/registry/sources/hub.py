@@ -8,13 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
-from multiflora_platform.registry.errors import (
-    InvalidRequest,
-    SourceNotFound,
-    SourceRefused,
-    SourceUnreachable,
-)
+from multiflora_platform.registry.errors import SourceNotFound, SourceRefused, SourceUnreachable
 from multiflora_platform.registry.sources.remote import Pinned
+from multiflora_platform.web.errors import InvalidRequest
 
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SECONDS = 30.0

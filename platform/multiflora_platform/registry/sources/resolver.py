@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from multiflora_platform.registry.errors import InvalidRequest, SourceRefused
+from multiflora_platform.registry.errors import SourceRefused
 from multiflora_platform.registry.sources.hub import HubSource
 from multiflora_platform.registry.sources.local import LocalSource
 from multiflora_platform.registry.sources.remote import Advance, RemoteSource, fetch
 from multiflora_platform.registry.sources.s3 import S3Source
+from multiflora_platform.web.errors import InvalidRequest
 
 
 @dataclass(frozen=True)

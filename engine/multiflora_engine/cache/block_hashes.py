@@ -1,0 +1,22 @@
+"""The identity of a KV block: its content, its adapter and its tenant, chained. Torch-free: routers compute it, too."""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+
+
+def root_hash(base_digest: str, adapter_digest: str | None, cache_salt: str) -> bytes:
+    """The parent of every first block. Each field has its tag and its length, so that none can pass for another."""
+    state = blake2b(digest_size=32, person=b"multiflora.root")
+    for tag, value in ((b"B", base_digest), (b"A", adapter_digest), (b"S", cache_salt)):
+        if value is not None:
+            content = value.encode()
+            state.update(tag + struct.pack("<Q", len(content)) + content)
+    return state.digest()
+
+
+def block_hash(parent: bytes, token_ids: list[int]) -> bytes:
+    """The hash of one full block after the block (or root) `parent`; token ids are unsigned 32-bit."""
+    content = parent + struct.pack(f"<{len(token_ids)}I", *token_ids)
+    return blake2b(content, digest_size=32, person=b"multiflora.block").digest()

@@ -1,0 +1,74 @@
+"""A projection of the decoder with the adapters' part of it. Knows neither layers nor what an adapter's site means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from multiflora_engine.models.weights import Projection
+from multiflora_kernels.linear.dense import linear
+from multiflora_kernels.lora.batched_lora import LoraSegments
+from multiflora_kernels.lora.fused_linear import (
+    LoraDelta,
+    LoraShare,
+    linear_with_lora,
+    linear_with_share,
+)
+from multiflora_kernels.lora.site import LoraSite
+
+
+class LivePoolSite(LoraSite, Protocol):
+    """A site of the adapter pool, read anew at every step."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any resident adapter touches it."""
+        ...
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether it has memory that a kernel may be pointed to."""
+        ...
+
+
+Sites = Callable[[str], LivePoolSite]
+
+
+def is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
+    """Whether a kernel must look at the site. A graph outlives its adapters: there it looks wherever it may."""
+    return site.is_allocated if lora.is_static else site.active
+
+
+class Linear:
+    """A projection with the adapters' share of it."""
+
+    def __init__(self, projection: Projection, sites: Sites | None) -> None:
+        self._weight = projection.weight
+        self._bias = projection.bias
+        self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
+        self._columns = [(first, end) for _, first, end in projection.sites]
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        y, delta = self.parts(x, lora)
+        if delta is not None:
+            delta.add_to_(y)
+        return y
+
+    def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
+        """The product, and what of the adapters' share its consumer must still add as it reads it."""
+        touched = self._touched(lora)
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
+
+    def with_share(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraShare | None]:
+        """Of one linear: the product, and the adapters' share of it where the consumer must still add that."""
+        touched = self._touched(lora)
+        if lora is None or not any(touched):
+            return linear(x, self._weight, self._bias), None
+        return linear_with_share(x, self._weight, self._bias, touched[0], lora)
+
+    def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
+        return [] if lora is None else [site if is_touched(site, lora) else None for site in self._sites]

@@ -1,0 +1,90 @@
+"""Reads snapshot entries from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.registry.snapshot.snapshot import (
+    AdapterEntry,
+    AdapterShape,
+    AliasEntry,
+    RolloutEntry,
+)
+from multiflora_platform.storage.tables import (
+    Adapter,
+    Alias,
+    Rollout,
+    Version,
+)
+
+
+async def load_entries(session: AsyncSession, base_digest: str, name: str | None = None) -> list[AdapterEntry]:
+    """Snapshot entries of all live adapters, or of one. Versions made for another base model cannot be served."""
+    live = select(Adapter).where(Adapter.deleted_at.is_(None))
+    if name is not None:
+        live = live.where(Adapter.name == name)
+    adapters = list(await session.scalars(live))
+    ids = live.with_only_columns(Adapter.id).scalar_subquery()
+    aliases: dict[int, list[Alias]] = {}
+    for alias in await session.scalars(select(Alias).where(Alias.adapter_id.in_(ids)).order_by(Alias.name)):
+        aliases.setdefault(alias.adapter_id, []).append(alias)
+    rollouts: dict[tuple[int, str], RolloutEntry] = {}
+    names = {adapter.id: adapter.name for adapter in adapters}
+    for row in await session.scalars(select(Rollout).where(Rollout.adapter_id.in_(ids), Rollout.state == "running")):
+        rollouts[row.adapter_id, row.alias] = RolloutEntry(
+            row.id, names[row.adapter_id], row.stable, row.candidate, row.percent, row.shadow_percent, row.bounds
+        )
+    digests: dict[int, dict[int, str]] = {}
+    shapes: dict[int, dict[int, AdapterShape]] = {}
+    ready = select(Version.adapter_id, Version.number, Version.digest, Version.manifest).where(
+        Version.adapter_id.in_(ids), Version.state == "ready", Version.base_digest == base_digest
+    )
+    for adapter_id, number, ready_digest, manifest in await session.execute(ready):
+        digests.setdefault(adapter_id, {})[number] = ready_digest or ""
+        shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
+    return [
+        _entry(adapter, aliases.get(adapter.id, ()), rollouts, digests.get(adapter.id, {}), shapes.get(adapter.id, {}))
+        for adapter in adapters
+    ]
+
+
+def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
+    return AdapterShape(manifest.get("max_rank", 0), bool(manifest.get("config", {}).get("use_dora")))
+
+
+def _entry(
+    row: Adapter,
+    aliases: Iterable[Alias],
+    rollouts: Mapping[tuple[int, str], RolloutEntry],
+    digests: dict[int, str],
+    shapes: dict[int, AdapterShape],
+) -> AdapterEntry:
+    return AdapterEntry(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        tags=tuple(row.tags),
+        demo_prompt=row.demo_prompt,
+        warmup_prompts=tuple(row.warmup_prompts),
+        owner=row.owner,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        aliases={
+            alias.name: AliasEntry(
+                alias.name,
+                alias.target,
+                tuple(alias.layout),
+                alias.revision,
+                f"{row.id}/{alias.name}",
+                alias.protected,
+                rollouts.get((row.id, alias.name)),
+            )
+            for alias in aliases
+        },
+        digests=digests,
+        shapes=shapes,
+    )

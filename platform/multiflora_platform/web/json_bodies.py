@@ -1,0 +1,83 @@
+"""JSON bodies of /api: read, limited, described. Unknown fields are refused, errors point at the place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from multiflora_platform.web.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+
+MAX_JSON_BYTES = 1 << 20
+
+
+# Those that routes read, by name.
+_REFERENCE = "#/components/schemas/{name}"
+
+
+BODIES: dict[str, type[msgspec.Struct]] = {}
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    pass
+
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+def content_type(request: Request) -> str:
+    return request.headers.get("content-type", "")
+
+
+def is_json(request: Request) -> bool:
+    kind = content_type(request).partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+async def read_json(request: Request, body_type: type[B]) -> B:
+    """Raises UnsupportedMedia, PayloadTooLarge (by Content-Length, before reading), InvalidRequest with a pointer."""
+    if not is_json(request):
+        raise UnsupportedMedia("Send JSON, with Content-Type: application/json.", pointer="Content-Type")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > MAX_JSON_BYTES:
+        raise _too_large()
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_JSON_BYTES:
+            raise _too_large()
+    try:
+        return msgspec.json.decode(bytes(data), type=body_type)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        raise InvalidRequest(f"{message}.", pointer=_pointer(message, path.rstrip("`"))) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.", pointer="") from None
+
+
+def schema(body_type: type[msgspec.Struct]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads this body itself."""
+    BODIES[body_type.__name__] = body_type
+    (_,), components = msgspec.json.schema_components([body_type], ref_template=_REFERENCE)
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": components[body_type.__name__]}}}
+    }
+
+
+def body_schemas() -> dict[str, Any]:
+    """Components for the OpenAPI document: of all bodies that routes read, with the types inside them."""
+    return msgspec.json.schema_components(BODIES.values(), ref_template=_REFERENCE)[1]
+
+
+def _pointer(message: str, path: str) -> str:
+    """msgspec's `$.tags[0]` as RFC 6901's /tags/0; a missing or unknown field is named in the message."""
+    field = re.search(r"(?:unknown|required) field `([^`]*)`", message)
+    steps = re.findall(r"\.([^.\[]+)|\[([^\]]*)\]", path)
+    names = [name or index for name, index in steps] + ([field[1]] if field else [])
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"The JSON body is larger than {MAX_JSON_BYTES} bytes.")

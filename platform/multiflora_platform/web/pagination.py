@@ -1,0 +1,29 @@
+"""Page tokens of lists under /api: opaque to clients, the last row's key to us."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from multiflora_platform.web.errors import InvalidRequest
+
+LAST_ID = 2**63 - 1
+
+
+def encode_token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def decode_token(token: str) -> str:
+    try:
+        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token") from None
+
+
+def row_id(token: str) -> int:
+    """The id that a page token holds. Raises InvalidRequest."""
+    text = decode_token(token)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
+        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
+    return int(text)

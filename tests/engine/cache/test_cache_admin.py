@@ -1,0 +1,167 @@
+"""What operators see of the prefix cache, what they can do to it, and what a miss is put down to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from multiflora_engine.cache.cache_admin import CacheControl
+from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.core.step import SampledToken, StepOutput
+from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.scheduler import Scheduler
+
+BLOCK = 4
+
+
+class Adapters:
+    """Always there."""
+
+    def state(self, digest: str) -> Residency:
+        return "slot"
+
+    def want(self, digest: str) -> None: ...
+
+    def acquire(self, digest: str) -> int | None:
+        return 0
+
+    def release(self, digest: str) -> None: ...
+
+    def is_pinned(self, digest: str) -> bool:
+        return False
+
+    def crowded_out(self) -> list[str]:
+        return []
+
+
+class House:
+    def __init__(self, num_blocks: int = 32) -> None:
+        self.now = 100.0
+        config = SchedulerConfig(num_blocks=num_blocks, block_size=BLOCK, max_model_len=100, max_num_batched_tokens=64)
+        self.scheduler = Scheduler(config, Adapters(), "base", lambda: self.now)
+        self.control: CacheControl = self.scheduler.cache_control
+        self.serial = 0
+
+    def prompt(self, prompt: list[int], **fields: Any) -> TokenDelta:
+        """Runs it to its only token; its delta."""
+        self.serial += 1
+        request = GenerateRequest(
+            id=str(self.serial), prompt_token_ids=prompt, params=SamplingParams(max_tokens=1), **fields
+        )
+        self.scheduler.add(request)
+        batch = self.scheduler.schedule()
+        (delta,) = self.scheduler.commit(batch, [StepOutput(SampledToken(1)) for _ in batch.entries])
+        self.now += 1
+        return delta
+
+    def add(self, name: str, prompt: list[int], **fields: Any) -> TokenDelta:
+        """What it is told before anything is computed for it."""
+        params = SamplingParams(max_tokens=1)
+        self.scheduler.add(GenerateRequest(id=name, prompt_token_ids=prompt, params=params, **fields))
+        (delta,) = self.scheduler.schedule().failures
+        return delta
+
+    def ask(self, action: str, hash: str = "") -> CacheReply:
+        return self.control.answer(CacheRequest(7, action, hash))
+
+    def nodes(self) -> dict[int, CacheNode]:
+        """By tokens."""
+        return {node.tokens: node for node in self.ask("report").nodes}
+
+
+SHARED = list(range(10, 22))
+
+
+def two_prompts(house: House) -> None:
+    """Three shared blocks, then two of one prompt's own and one of the other's."""
+    house.prompt([*SHARED, *range(30, 39)], cache_owner="t")
+    house.prompt([*SHARED, *range(50, 55)], cache_owner="t")
+
+
+def test_prompts_that_share_a_beginning_are_a_tree() -> None:
+    house = House()
+    two_prompts(house)
+    nodes = house.nodes()
+    assert {tokens: (node.blocks, node.hits, node.owner) for tokens, node in nodes.items()} == {
+        12: (3, 1, "t"),
+        8: (2, 0, "t"),
+        4: (1, 0, "t"),
+    }
+    assert nodes[12].parent is None
+    assert nodes[8].parent == nodes[4].parent == nodes[12].hash
+    assert (nodes[12].age_seconds, nodes[12].idle_seconds) == (2, 1)
+    assert not any(node.pinned or node.referenced for node in nodes.values())
+    assert house.ask("tokens", nodes[8].hash).token_ids == list(range(30, 38))
+
+
+def test_a_dropped_run_takes_what_follows_along() -> None:
+    house = House()
+    two_prompts(house)
+    house.ask("pin", house.nodes()[8].hash)
+    assert house.ask("drop", house.nodes()[12].hash).error is None
+    assert not house.nodes()
+    assert house.scheduler.pool.num_free == 32
+    assert house.prompt([*SHARED, 1]).cached_tokens == 0
+
+
+def test_what_is_pinned_survives_a_flood() -> None:
+    house = House(num_blocks=16)
+    two_prompts(house)
+    assert house.ask("pin", house.nodes()[8].hash).error is None
+    assert house.nodes()[8].pinned
+    for number in range(8):
+        house.prompt([1000 * number + i for i in range(30)], cache_owner="t")
+    assert house.prompt([*SHARED, *range(30, 39)], cache_owner="t").cached_tokens == 20
+    assert house.prompt([*SHARED, *range(50, 55)], cache_owner="t").miss_reason == "evicted"
+    assert house.ask("unpin", next(node.hash for node in house.ask("report").nodes if node.pinned)).error is None
+    for number in range(20, 28):
+        house.prompt([1000 * number + i for i in range(30)], cache_owner="t")
+    assert house.prompt([*SHARED, 1], cache_owner="t").cached_tokens == 0
+
+
+def test_a_request_for_which_pins_leave_no_room_fails_and_holds_up_nobody() -> None:
+    house = House(num_blocks=16)
+    two_prompts(house)
+    assert house.ask("pin", house.nodes()[8].hash).error is None
+    assert house.add("long", list(range(100, 150))).finish_reason == "error"
+    assert house.prompt(list(range(200, 240))).finish_reason == "length", "ten blocks are left"
+
+
+def test_a_tenant_whose_share_is_pinned_is_told_so() -> None:
+    house = House()
+    two_prompts(house)
+    assert house.ask("pin", house.nodes()[8].hash).error is None
+    refused = house.add("long", list(range(100, 120)), cache_owner="t", cache_share=0.25)
+    assert refused.failure is not None
+    assert (refused.failure.code, "unpin" in refused.failure.message) == ("kv_cache_pinned", True)
+    assert house.prompt(list(range(200, 208)), cache_owner="t", cache_share=0.25).finish_reason == "length"
+
+
+def test_pins_leave_half_of_the_cache() -> None:
+    house = House(num_blocks=8)
+    house.prompt(list(range(21)))
+    error = house.ask("pin", house.nodes()[20].hash).error
+    assert error is not None
+    assert "half" in error
+    assert house.scheduler.pool.num_free == 8
+
+
+def test_what_is_gone_says_so() -> None:
+    house = House()
+    for action in ("tokens", "drop"):
+        assert house.ask(action, "00" * 32).error == "That prefix is not cached any more."
+    assert house.ask("pin", "00" * 32).error == "That prefix is not cached any more."
+    assert house.ask("unpin", "00" * 32).error is None
+
+
+def test_why_a_prompt_missed() -> None:
+    house = House()
+    assert house.prompt(SHARED[:3]).miss_reason == "", "nothing whole to find"
+    assert house.prompt([*SHARED, 1], cache_owner="t", cache_salt="t").miss_reason == "first_seen"
+    assert house.prompt([*SHARED, 1], cache_owner="t", cache_salt="t").miss_reason == ""
+    assert house.prompt([*SHARED[:8], 1, 2, 3, 4, 5], cache_owner="t", cache_salt="t").miss_reason == "diverged"
+    assert house.prompt([*SHARED, 1], cache_owner="u", cache_salt="u").miss_reason == "other_tenant"
+    assert house.prompt([*SHARED, 1], cache_owner="t", cache_salt="narrow").miss_reason == "other_salt"
+    other = house.prompt([*SHARED, 1], cache_owner="t", cache_salt="t", adapter_digest="d")
+    assert other.miss_reason == "other_adapter"

@@ -1,0 +1,264 @@
+"""config.json of every family in every spelling, what is refused and why, digests, and hub names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
+from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.models.rotary import inverse_frequencies
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
+QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
+
+
+def load(folder: Path, **changes: Any) -> ModelConfig:
+    """Llama's config with changes; a value of ... removes the key."""
+    values = {key: value for key, value in {**LLAMA, **changes}.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(values))
+    return load_model_config(folder)
+
+
+def refusal(folder: Path, **changes: Any) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(folder, **changes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config])
+@pytest.mark.parametrize("values", [{}, {"head_dim": 48}, {"attention_bias": True}])
+def test_sites_are_the_modules_of_transformers(
+    config_class: Any, values: Any, tiny_config: Any, tmp_path: Path
+) -> None:
+    """Names, sizes and biases of every linear and embedding."""
+    values = {} if config_class is Phi3Config else values
+    config = tiny_config(config_class, **values)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(tmp_path)
+    loaded = load_model_config(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    expected = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            expected[name] = (module.in_features, module.out_features)
+        elif isinstance(module, torch.nn.Embedding):
+            expected[name] = (module.num_embeddings, module.embedding_dim)
+    sites = loaded.base_model("x").sites
+    assert {name: (site.in_features, site.out_features) for name, site in sites.items()} == expected
+    assert sites["model.embed_tokens"].kind == "embedding"
+    assert [site.layer for site in sites.values() if "layers.1." in site.name] == [1] * ((len(sites) - 2) // 2)
+    attention = model.model.layers[0].self_attn
+    first = attention.qkv_proj if loaded.has_fused_projections else attention.q_proj
+    assert loaded.qkv_bias == (first.bias is not None)
+    assert loaded.o_bias == (attention.o_proj.bias is not None)
+
+
+def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
+    config = load(tmp_path, num_key_value_heads=None, max_position_embeddings=..., architectures=...)
+    assert (config.architecture, config.num_kv_heads, config.head_dim) == ("LlamaForCausalLM", 4, 16)
+    assert (config.max_position_embeddings, config.rms_norm_eps, config.rope.theta) == (2048, 1e-6, 10000.0)
+    assert config.sliding_windows == (None, None)
+    assert (config.dtype, load(tmp_path, torch_dtype=..., dtype="float16").dtype) == ("bfloat16", "float16")
+
+
+def test_both_spellings_of_rope_mean_the_same(tmp_path: Path) -> None:
+    old = load(tmp_path, rope_theta=5e5, rope_scaling={"type": "linear", "factor": 4})
+    new = load(tmp_path, rope_parameters={"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0})
+    assert old.rope == new.rope
+    assert (old.rope.kind, old.rope.theta, old.rope.factor, old.rope.longest) == ("linear", 5e5, 4.0, 2048)
+
+
+def test_early_phi3_spellings_of_longrope(tmp_path: Path) -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    for name in ("su", "yarn", "longrope"):
+        rope = load(tmp_path, architectures=["Phi3ForCausalLM"], rope_scaling={"type": name, **factors}).rope
+        assert (rope.kind, rope.long_factor) == ("longrope", (2.0,) * 8)
+        assert rope.original_max_position_embeddings == 4096
+
+
+def test_the_engines_length_chooses_frequencies(tmp_path: Path) -> None:
+    """Never the request's, or shared KV would be wrong."""
+    rope = load(tmp_path, rope_scaling={"type": "dynamic", "factor": 2.0}).rope
+    plain = load(tmp_path).rope
+    assert torch.equal(inverse_frequencies(rope, 512)[0], inverse_frequencies(plain, 512)[0])
+    assert not torch.equal(inverse_frequencies(rope, 513)[0], inverse_frequencies(plain, 513)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({}, (None, None)),
+        ({"use_sliding_window": True}, (None, None)),
+        ({"use_sliding_window": True, "max_window_layers": 1}, (None, 32)),
+        ({"use_sliding_window": True, "max_window_layers": 0}, (32, 32)),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}, (32, None)),
+        ({"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None}, (None, None)),
+        ({"architectures": ["MistralForCausalLM"]}, (32, 32)),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": None}, (None, None)),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": ...}, (4096, 4096)),
+        ({"architectures": ["Phi3ForCausalLM"], "sliding_window": ...}, (None, None)),
+        ({"architectures": ["LlamaForCausalLM"]}, (None, None)),
+    ],
+)
+def test_sliding_windows(changes: dict[str, Any], windows: Any, tmp_path: Path) -> None:
+    assert load(tmp_path, **{**QWEN2, **changes}).sliding_windows == windows
+
+
+def test_generation_config_wins(tmp_path: Path) -> None:
+    assert load(tmp_path, eos_token_id=[2, 5]).eos_token_ids == (2, 5)
+    generation = {"eos_token_id": [7, 8], "temperature": 0.6, "top_k": 20, "do_sample": True, "top_p": None}
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": None}))
+    assert load(tmp_path).eos_token_ids == (2,)
+    path.write_text(json.dumps(generation))
+    config = load(tmp_path)
+    assert config.eos_token_ids == (7, 8)
+    assert config.generation_defaults == {"temperature": 0.6, "top_k": 20}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architectures": ["GemmaForCausalLM"]}, ["GemmaForCausalLM", "LlamaForCausalLM", "Phi3ForCausalLM"]),
+        ({"architectures": ..., "model_type": "mamba"}, ["mamba", "Qwen3ForCausalLM"]),
+        ({"quantization_config": {"quant_method": "gptq"}}, ["quantised (gptq)", "unquantised"]),
+        ({"hidden_size": ...}, ["hidden_size is missing"]),
+        ({"num_hidden_layers": "two"}, ["num_hidden_layers is 'two'", "positive integer"]),
+        ({"num_hidden_layers": True}, ["num_hidden_layers is 'True'"]),
+        ({"num_key_value_heads": 3}, ["4 attention heads cannot share 3"]),
+        ({"hidden_act": "relu2"}, ["relu2", "silu"]),
+        ({"tie_word_embeddings": "yes"}, ["tie_word_embeddings", "true or false"]),
+        ({"rope_scaling": {"type": "mrope"}}, ["mrope", "llama3"]),
+        ({"rope_scaling": {"type": "linear"}}, ["factor is missing"]),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1]}}, ["8 numbers"]),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, ["one rotary embedding"]),
+        ({"partial_rotary_factor": 0.95}, ["even number"]),
+        ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": ["odd"]}, ["layer_types"]),
+    ],
+)
+def test_refusals_name_the_cause(changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    message = refusal(tmp_path, **changes)
+    assert all(word in message for word in words), message
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        load_model_config(tmp_path)
+    for content in ("{", "[1]", "\udcff"):
+        (tmp_path / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(ModelError, match=r"config\.json .*Download or save"):
+            load_model_config(tmp_path)
+
+
+def test_the_digest_follows_content(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    first = config.base_model("a").digest
+    assert config.base_model("b").digest == first
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(1, 1))
+    second = config.base_model("a").digest
+    assert second != first
+    assert load(tmp_path, rms_norm_eps=1e-5).base_model("a").digest != second
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"one")
+    assert load(other).base_model("a").digest == first
+
+
+def test_a_known_file_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    digest = config.base_model("a").digest
+    monkeypatch.setattr("multiflora_engine.models.file_digests._hash", lambda path: pytest.fail("hashed again"))
+    assert config.base_model("a").digest == digest
+
+
+def test_a_damaged_digest_cache_only_costs_time(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    digest = config.base_model("a").digest
+    (tmp_path / "file_digests.json").write_text("nonsense")
+    assert config.base_model("a").digest == digest
+
+
+def test_local_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    assert resolve_model(tmp_path) == tmp_path
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(ModelError, match="is a file"):
+        resolve_model(tmp_path / "model.gguf")
+    for name in (str(tmp_path / "nothing"), "../up", "a/b/c"):
+        with pytest.raises(ModelError, match="There is no folder"):
+            resolve_model(name)
+
+
+def test_the_hub_is_asked_for_safe_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_model("org/model", revision="v1") == tmp_path
+    assert (asked["name"], asked["revision"]) == ("org/model", "v1")
+    files = ["config.json", "model-1.safetensors", "pytorch_model.bin", "modeling.py", "sub/model.safetensors"]
+    kept = huggingface_hub.utils.filter_repo_objects(
+        files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
+    )
+    assert list(kept) == files[:2]
+
+
+def _http_error(kind: type[errors.HfHubHTTPError]) -> errors.HfHubHTTPError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, "no")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (_http_error(errors.GatedRepoError), "gated.*HF_TOKEN"),
+        (_http_error(errors.RepositoryNotFoundError), "no model org/model.*Check the name"),
+        (_http_error(errors.RevisionNotFoundError), "no revision"),
+        (errors.LocalEntryNotFoundError("x"), "not in the local cache.*HF_HUB_OFFLINE"),
+        (OSError("disk full"), "cannot be downloaded: disk full"),
+    ],
+)
+def test_hub_errors_name_cause_and_next_step(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, **options: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelError, match=words):
+        resolve_model("org/model")
+
+
+def test_an_unknown_model_offline(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not in the local cache"):
+        resolve_model("no-such-org/no-such-model", cache_dir=tmp_path)

@@ -1,0 +1,200 @@
+"""The step loop in this process: what it survives, whom it answers, and when it rests."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from multiflora_engine.process.lifetime import Leave
+from multiflora_engine.process.socket import Line
+from multiflora_engine.process.step_loop import Served, StepLoop
+from multiflora_engine.protocol.messages import (
+    Abort,
+    AdapterCommand,
+    AdapterResult,
+    Deltas,
+    EndSequence,
+    EngineStats,
+    FromEngine,
+    Generate,
+    Heartbeat,
+    Ready,
+    Shutdown,
+    ToEngine,
+)
+from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.scheduling.config import QueueFull
+
+
+@dataclass
+class ScriptedLine:
+    """Delivers one message a round, then Shutdown; keeps what is sent and how long the loop rests."""
+
+    script: deque[ToEngine]
+    sent: list[FromEngine] = field(default_factory=list)
+    rests: list[int] = field(default_factory=list)
+    is_next: bool = True
+
+    def receive(self) -> ToEngine | None:
+        self.is_next = not self.is_next
+        if self.is_next:
+            return None
+        return self.script.popleft() if self.script else Shutdown()
+
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
+
+    def wait(self, milliseconds: int) -> None:
+        self.rests.append(milliseconds)
+
+
+@dataclass
+class ScriptedEngine:
+    """add_request raises what `problems` has for the id."""
+
+    problems: dict[str, Exception] = field(default_factory=dict)
+    running: list[str] = field(default_factory=list)
+    aborted: list[tuple[str, int | None]] = field(default_factory=list)
+    is_stalled: bool = False
+    steps: int = 0
+    layers: int = 0
+    between_layers: Callable[[], None] | None = None
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    def add_request(self, request: GenerateRequest) -> None:
+        if request.id in self.problems:
+            raise self.problems[request.id]
+        self.running.append(request.id)
+
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        self.aborted.append((request_id, index))
+
+    def step(self) -> list[TokenDelta]:
+        self.steps += 1
+        for _ in range(self.layers):
+            assert self.between_layers is not None
+            self.between_layers()
+        return [TokenDelta(request_id=name, token_ids=[self.steps]) for name in self.running]
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
+
+
+class ScriptedResidency:
+    """Adapters that never arrive, and one whose every mention is an error of ours."""
+
+    def acquire(self, digest: str) -> int | None:
+        if digest == "cursed":
+            raise KeyError(digest)
+        return 0 if digest == "resident" else None
+
+    def load(self, digest: str) -> None:
+        if digest == "unspeakable":
+            raise KeyError(digest)
+
+    pin = unpin = unload = release = load
+
+    def poll(self) -> None: ...
+
+    def snapshot(self) -> list[Any]:
+        return []
+
+
+def run(*script: ToEngine, engine: ScriptedEngine | None = None) -> ScriptedLine:
+    line = ScriptedLine(deque(script))
+    between: list[Callable[[], None]] = []
+    served = SimpleNamespace(
+        engine=engine or ScriptedEngine(),
+        residency=ScriptedResidency(),
+        ready=Ready("cpu", "float32", 1, 16, 64, 1, 1, 8, 1, 1),
+        probe=_probe,
+        call_between_layers=between.append,
+    )
+    loop = StepLoop(cast(Served, served), cast(Line, line), cast(Leave, SimpleNamespace(asked=False, orphaned=False)))
+    if engine is not None:
+        engine.between_layers = between[0]
+    loop.run()
+    return line
+
+
+def _probe(slot: int) -> float:
+    raise RuntimeError("out of memory")
+
+
+def _request(name: str, n: int = 1) -> Generate:
+    return Generate(GenerateRequest(id=name, prompt_token_ids=[1], params=SamplingParams(n=n, max_tokens=4)))
+
+
+def _failures(line: ScriptedLine) -> list[tuple[str, int, str]]:
+    deltas = [delta for message in line.sent if isinstance(message, Deltas) for delta in message.deltas]
+    return [(d.request_id, d.index, d.failure.code) for d in deltas if d.failure is not None]
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (QueueFull("full"), "server_overloaded"),
+        (ValueError("no"), "invalid_request"),
+        (KeyError("what nobody thought of"), "internal_error"),
+        (MemoryError(), "internal_error"),
+    ],
+)
+def test_a_request_that_cannot_be_taken_in_fails_alone(problem: Exception, code: str) -> None:
+    engine = ScriptedEngine({"bad": problem})
+    line = run(_request("good"), _request("bad", n=2), Abort(["good"]), engine=engine)
+    assert _failures(line) == [("bad", 0, code), ("bad", 1, code)]
+    assert engine.running == ["good"]
+    assert engine.steps == 4
+    assert engine.aborted == [("good", None)]
+
+
+def test_one_sequence_can_be_ended() -> None:
+    engine = ScriptedEngine()
+    run(_request("r", n=3), EndSequence("r", 2), engine=engine)
+    assert engine.aborted == [("r", 2)]
+
+
+def test_a_command_that_goes_wrong_is_answered_and_ends_nothing() -> None:
+    commands = [("probe", "resident"), ("load", "cursed"), ("pin", "unspeakable"), ("dance", "resident")]
+    line = run(*(AdapterCommand(i, action, digest) for i, (action, digest) in enumerate(commands)), _request("r"))
+    answers = {m.call_id: m.error for m in line.sent if isinstance(m, AdapterResult)}
+    assert answers == {
+        0: "The engine could not do it: RuntimeError.",
+        1: "The engine could not do it: KeyError.",
+        2: "The engine could not do it: KeyError.",
+        3: "unknown action 'dance'",
+    }
+    assert any(isinstance(message, Deltas) for message in line.sent)
+
+
+def test_streams_do_not_rest_while_a_command_waits() -> None:
+    engine = ScriptedEngine()
+    line = run(_request("r"), AdapterCommand(1, "pin", "distant"), *[Abort([])] * 5, engine=engine)
+    assert engine.steps == 8
+    assert line.rests == []
+
+
+def test_what_waits_is_looked_at_every_few_milliseconds_and_nothing_until_the_next_heartbeat() -> None:
+    waiting = run(AdapterCommand(1, "load", "distant"), *[Abort([])] * 3)
+    assert set(waiting.rests) == {5}
+    stalled = run(_request("r"), *[Abort([])] * 3, engine=ScriptedEngine(is_stalled=True))
+    assert set(stalled.rests) == {5}
+    idle = run(*[Abort([])] * 3)
+    assert min(idle.rests) > 100
+    assert sum(isinstance(message, Heartbeat) for message in idle.sent) == 1
+
+
+def test_a_step_of_minutes_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1000))
+    monkeypatch.setattr("multiflora_engine.process.step_loop.time.monotonic", lambda: float(next(seconds)))
+    line = run(_request("r"), engine=ScriptedEngine(layers=40))
+    first = next(i for i, message in enumerate(line.sent) if isinstance(message, Deltas))
+    assert sum(isinstance(message, Heartbeat) for message in line.sent[:first]) >= 40

@@ -1,0 +1,172 @@
+"""Cascade decode attention: groups found as a loop over tables finds them, results as in plain attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.kernels.attention.cases import Case, loop, make
+
+from multiflora_kernels.attention.cascade import (
+    CascadeCosts,
+    cascade_attention_triton,
+    plan_cascade,
+    plan_parts,
+    shared_groups,
+)
+from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
+from multiflora_kernels.attention.tiles import AttentionHeads
+
+FREE = CascadeCosts(reread_rate=1e30, extra_seconds=0.0)
+"""Groups cost nothing: every one is taken."""
+ANY_HEADS = AttentionHeads(1, 1, 16, torch.float32)
+
+
+def share(case: Case, groups: list[tuple[int, int, int]], block_size: int = 16) -> Case:
+    """Gives the sequences first..end the leading blocks of the first; both lengths and blocks are that of `make`."""
+    tables = case.arguments[4]
+    for first, end, blocks in groups:
+        for s in range(first + 1, end):
+            tables[s, :blocks] = tables[first, :blocks]
+            for rows in (case.keys, case.values):
+                rows[s][: blocks * block_size] = rows[first][: blocks * block_size]
+    return case
+
+
+def groups_of(case: Case, costs: CascadeCosts = FREE) -> np.ndarray | None:
+    k_cache, _, _, lengths, tables = case.arguments
+    heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
+    return shared_groups(tables.numpy(), lengths.numpy(), k_cache.shape[2], heads, costs)
+
+
+def attend(case: Case, groups: np.ndarray, device: torch.device, softcap: float | None = None) -> torch.Tensor:
+    case = case.to(device)
+    k_cache, v_cache, starts, lengths, tables = case.arguments
+    heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
+    plan = plan_parts(starts, lengths, torch.from_numpy(groups).to(device), heads)
+    return cascade_attention_triton(case.q, k_cache, v_cache, tables, case.scale, softcap, plan)
+
+
+def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert torch.isfinite(actual).all()
+    tolerance = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}[actual.dtype]
+    error = (actual.cpu().double() - expected).abs().max().item()
+    assert error <= tolerance * max(1.0, expected.abs().max().item()), error
+
+
+def tables_of(*rows: list[int]) -> np.ndarray:
+    width = max(map(len, rows))
+    return np.array([row + [0] * (width - len(row)) for row in rows], dtype=np.int32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_groups_and_loners(kernel_device, dtype, softcap):
+    """Two groups, a sequence between them, one after them; lengths that end in the first block of their own."""
+    case = share(make([100, 81, 250, 33, 97, 130, 7], [1] * 7, dtype=dtype), [(0, 3, 5), (4, 6, 6)])
+    groups = groups_of(case)
+    assert groups.tolist() == [[0, 0, 0, 3, 4, 4, 6], [3, 0, 0, 0, 2, 0, 0], [80, 80, 80, 0, 96, 96, 0]]
+    check(attend(case, groups, kernel_device, softcap), loop(case, None, softcap))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "size", "members"), [(16, 1, 32, 9), (3, 1, 80, 5), (2, 2, 24, 3)])
+def test_a_group_of_many_tiles(kernel_device, heads, kv_heads, size, members):
+    """More members than a tile has rows, and a prefix long enough to be split."""
+    lengths = [600 + 5 * s for s in range(members)]
+    case = share(make(lengths, [1] * members, heads, kv_heads, size, dtype=torch.float16), [(0, members, 37)])
+    check(attend(case, groups_of(case), kernel_device), loop(case))
+
+
+def test_no_groups(kernel_device):
+    """What a captured cascade does in a step without any."""
+    case = make([40, 300], [1, 1])
+    groups = np.array([[0, 1], [0, 0], [0, 0]], dtype=np.int32)
+    check(attend(case, groups, kernel_device), loop(case))
+
+
+def test_padding_sequences(kernel_device):
+    case = share(make([70, 90, 0, 0], [1, 1, 0, 0]), [(0, 2, 4)])
+    expected = loop(case)
+    groups = groups_of(case)
+    assert groups[1].tolist() == [2, 0, 0, 0]
+    case.q = torch.cat([case.q, torch.full_like(case.q, math.nan)])
+    check(attend(case, groups, kernel_device)[:2], expected)
+
+
+def test_twice_the_same_bits(kernel_device):
+    case = share(make([200, 180, 190], [1] * 3, dtype=torch.bfloat16), [(0, 3, 10)])
+    groups = groups_of(case)
+    assert torch.equal(attend(case, groups, kernel_device), attend(case, groups, kernel_device))
+
+
+def test_the_last_token_is_always_own():
+    """A context of exactly two blocks shares one: a sequence has at least one key of its own."""
+    tables = tables_of([5, 6], [5, 6])
+    assert shared_groups(tables, np.array([32, 32]), 16, ANY_HEADS, FREE).tolist() == [[0, 0], [2, 0], [16, 16]]
+
+
+def test_entries_past_the_end_are_no_blocks():
+    tables = tables_of([5, 9, 0, 0], [5, 8, 0, 0])
+    assert shared_groups(tables, np.array([20, 30]), 16, ANY_HEADS, FREE)[2].tolist() == [16, 16]
+
+
+def test_nested_prefixes_are_shared_where_most_is_saved():
+    """A system prompt of all, documents of some: the long documents win over the short prompt, and the other way."""
+    documents = tables_of([1, 2, 3, 4, 10], [1, 2, 3, 4, 11], [1, 6, 7, 8, 12], [1, 6, 7, 8, 13])
+    assert shared_groups(documents, np.full(4, 80), 16, ANY_HEADS, FREE)[1].tolist() == [2, 0, 2, 0]
+    prompt = tables_of([1, 2, 3, 4, 10], [1, 2, 3, 4, 11], [1, 2, 3, 8, 12], [1, 2, 3, 9, 13])
+    assert shared_groups(prompt, np.full(4, 80), 16, ANY_HEADS, FREE)[1:, 0].tolist() == [4, 48]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_common_blocks_are_those_of_a_loop(seed):
+    """Random trees of prefixes; pairs of neighbours make the groups, so all that they share must be found."""
+    generator = np.random.default_rng(seed)
+    tables = np.arange(12 * 40, dtype=np.int32).reshape(12, 40)
+    for s in range(1, 12):
+        blocks = int(generator.integers(0, 40)) * int(generator.integers(0, 2))
+        tables[s, :blocks] = tables[s - 1, :blocks]
+    for s in range(11):
+        pair = tables[s : s + 2]
+        expected = next((j for j in range(40) if pair[0, j] != pair[1, j]), 39)
+        found = shared_groups(pair, np.array([640, 640]), 16, ANY_HEADS, FREE)
+        assert (0 if found is None else found[2, 0]) == 16 * min(expected, 39)
+
+
+def test_what_does_not_pay_is_left():
+    heads = AttentionHeads(32, 8, 128, torch.bfloat16)
+    tables = np.arange(32 * 200, dtype=np.int32).reshape(32, 200)
+    lengths = np.full(32, 3000)
+    tables[:, :4] = tables[0, :4]
+    assert shared_groups(tables, lengths, 16, heads) is None
+    tables[:, :128] = tables[0, :128]
+    assert shared_groups(tables, lengths, 16, heads)[1, 0] == 32
+    assert shared_groups(tables, lengths, 16, heads, CascadeCosts(extra_seconds=1.0)) is None
+
+
+def test_a_cpu_needs_no_plan():
+    case = make([40, 40], [1, 1])
+    assert plan_cascade(*case.arguments[2:4], torch.zeros(3, 2, dtype=torch.int32), ANY_HEADS) is None
+
+
+def test_a_single_sequence_and_none():
+    for count in (0, 1):
+        assert shared_groups(np.zeros((count, 3), dtype=np.int32), np.full(count, 40), 16, ANY_HEADS, FREE) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(32, 8, 128), (8, 8, 64), (16, 8, 256)])
+def test_on_a_gpu(dtype, heads, kv_heads, size):
+    torch.seed()
+    lengths = torch.randint(1100, 1800, (40,)).tolist()
+    case = share(make(lengths, [1] * 40, heads, kv_heads, size, dtype=dtype), [(0, 25, 64), (27, 38, 60)])
+    k_cache, v_cache, *tables = case.arguments
+    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), *tables, case.scale)
+    device = torch.device("cuda")
+    check(attend(case, groups_of(case), device), expected)
+    case = case.to(device)
+    check(paged_attention(case.q, *case.arguments, case.scale), expected)

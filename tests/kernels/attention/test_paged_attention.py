@@ -1,0 +1,107 @@
+"""Paged attention against a loop over tokens, heads and keys in float64; everything nobody may read holds NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tests.kernels.attention.cases import Case, loop, make
+
+from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
+
+LENGTHS = [1, 15, 16, 17, 33, 70, 16]
+QUERIES = [1, 1, 16, 3, 33, 40, 1]
+
+
+def check(near, case: Case, window: int | None = None, softcap: float | None = None) -> None:
+    near(paged_attention(case.q, *case.arguments, case.scale, window, softcap), loop(case, window, softcap))
+
+
+@pytest.mark.parametrize("window", [None, 5, 20])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_reference(near, window, softcap):
+    case = make(LENGTHS, QUERIES)
+    k_cache, v_cache, *tables = case.arguments
+    y = paged_attention_reference(
+        case.q.double(), k_cache.double(), v_cache.double(), *tables, case.scale, window, softcap
+    )
+    near(y, loop(case, window, softcap))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (6, 2), (8, 1)])
+@pytest.mark.parametrize("size", [32, 64, 80, 128])
+def test_mixed_prefill_and_decode(path, near, heads, kv_heads, size):
+    check(near, make(LENGTHS, QUERIES, heads, kv_heads, size))
+
+
+@pytest.mark.parametrize("block_size", [5, 16, 32])
+@pytest.mark.parametrize("window", [None, 1, 7, 16, 40])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_masks(path, near, block_size, window, softcap):
+    check(near, make(LENGTHS, QUERIES, block_size=block_size), window, softcap)
+
+
+@pytest.mark.parametrize("size", [24, 96, 256])
+def test_other_head_sizes(path, near, size):
+    check(near, make([33, 18], [1, 17], 3, 1, size))
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 17])
+def test_one_sequence(path, near, tokens):
+    check(near, make([tokens], [tokens]))
+    check(near, make([tokens + 50], [tokens]))
+
+
+def test_a_sequence_without_queries(path, near):
+    check(near, make([20, 9, 4], [1, 0, 4]))
+
+
+def test_long_contexts(path, near):
+    check(near, make([700, 300], [1, 290], 2, 1))
+
+
+def test_large_scores_do_not_overflow(path, near):
+    case = make(LENGTHS, QUERIES)
+    case.q *= 300
+    check(near, case)
+
+
+def test_blocks_before_the_window_are_not_read(path, near):
+    if path == "torch":
+        pytest.skip("the torch path masks what it gathers")
+    case = make([70, 80], [1, 20])
+    expected = loop(case, 10)
+    k_cache, v_cache, _, _, tables = case.arguments
+    for s, freed in ((0, 3), (1, 3)):
+        k_cache[tables[s, :freed].long()] = math.nan
+        v_cache[tables[s, :freed].long()] = math.nan
+    near(paged_attention(case.q, *case.arguments, case.scale, 10), expected)
+
+
+def test_one_bad_sequence_stays_alone(path):
+    case = make([20, 20, 20], [1, 5, 1])
+    case.q[3, 0, 0] = math.nan
+    y = paged_attention(case.q, *case.arguments, case.scale)
+    assert torch.isnan(y[3, 0]).all()
+    y[3, 0] = 0
+    assert torch.isfinite(y).all()
+
+
+def test_threads_do_not_change_a_bit(path):
+    case = make(LENGTHS * 3, QUERIES * 3)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        results.append(paged_attention(case.q, *case.arguments, case.scale))
+    torch.set_num_threads(threads)
+    torch.testing.assert_close(*results, rtol=0, atol=0 if path == "native" else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(path, dtype):
+    case = make([17, 33], [1, 9], dtype=dtype)
+    y = paged_attention(case.q, *case.arguments, case.scale)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), loop(case), rtol=0, atol=4 * torch.finfo(dtype).eps)

@@ -1,0 +1,78 @@
+"""`adapters` beside `model`: which digest the engine gets, what is leased, and what is refused by name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.platform.gateway.house import House
+
+from multiflora_adapters.mix import MixPart, mix_digest
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape
+
+A, B, DORA = "d" * 64, "a" * 64, "c" * 64
+
+
+@pytest.fixture(autouse=True)
+def _adapters(house: House) -> None:
+    house.registry.digests |= {"style": B, "dora": DORA}
+    house.registry.shapes |= {"sql": AdapterShape(8), "style": AdapterShape(8), "dora": AdapterShape(4, True)}
+
+
+def ask(house: House, *parts: tuple[str, float], **body: Any) -> Any:
+    adapters = [{"name": name, "weight": weight} for name, weight in parts]
+    return house.post("/v1/completions", {"model": "base", "prompt": "a", "adapters": adapters, **body})
+
+
+async def test_the_engine_gets_the_recipe(house: House) -> None:
+    for parts in ([("sql", 0.7), ("style@3", 0.5)], [("style", 0.5), ("sql", 0.7)]):
+        assert (await ask(house, *parts)).json()["model"] == "base"
+    expected = mix_digest([MixPart(A, 0.7), MixPart(B, 0.5)])
+    assert [request.adapter_digest for request in house.engine.requests] == [expected] * 2
+
+
+async def test_all_parts_are_leased_while_it_runs(house: House) -> None:
+    house.engine.hangs = True
+    asking = asyncio.create_task(ask(house, ("sql", 1), ("style", -1)))
+    await house.until(lambda: sorted(house.registry.leased) == [B, A])
+    asking.cancel()
+    await house.until(lambda: not house.registry.leased)
+
+
+async def test_an_unknown_part_is_a_404(house: House) -> None:
+    response = await ask(house, ("sql", 1), ("nobody", 1))
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (404, "model_not_found", "adapters[1].name")
+    assert not house.registry.leased
+
+
+async def test_one_part_with_weight_one_is_the_adapter_itself(house: House) -> None:
+    await ask(house, ("sql", 1.0))
+    messages = [{"role": "user", "content": "x"}]
+    await house.post("/v1/chat/completions", {"model": "base", "messages": messages, "adapters": [{"name": "sql"}]})
+    assert [request.adapter_digest for request in house.engine.requests] == [A, A]
+
+
+@pytest.mark.parametrize(
+    ("parts", "param", "text"),
+    [
+        ([("sql", 0.5), ("dora", 0.5)], "adapters", "DoRA"),
+        ([("dora", 0.5)], "adapters", "DoRA"),
+        ([("sql", 0.5), ("sql@3", 0.5)], "adapters", "same version"),
+        ([("sql", 0.5), ("style", 1e9)], "adapters[1].weight", "weight"),
+        ([("sql", 0.5)] * 17, "adapters", "at most 16"),
+    ],
+)
+async def test_what_cannot_be_mixed(house: House, parts: Any, param: str, text: str) -> None:
+    error = (await ask(house, *parts)).json()["error"]
+    assert (error["param"], error["code"]) == (param, "invalid_value")
+    assert text in error["message"]
+    assert not house.engine.requests
+    assert not house.registry.leased
+
+
+async def test_the_ranks_must_fit_together(house: House) -> None:
+    house.registry.shapes |= {"sql": AdapterShape(40), "style": AdapterShape(30)}
+    error = (await ask(house, ("sql", 1.0), ("style", 1.0))).json()["error"]
+    assert "add up to 70" in error["message"]

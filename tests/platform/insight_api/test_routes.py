@@ -1,0 +1,206 @@
+"""What operators ask of a running gateway: the numbers, the requests, the cache, the slots, the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from tests.platform.gateway.house import TENANT, House
+
+from multiflora_engine.protocol.messages import CacheNode, CacheReply
+from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_platform.insight.kept_bodies import KeptBodies
+
+CHAT = "/v1/chat/completions"
+HASH, PARENT = "ab" * 32, "cd" * 32
+
+
+def chat(model: str = "sql", **fields: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello there"}], **fields}
+
+
+async def get(house: House, path: str, status: int = 200) -> Any:
+    answer = await house.http.get(f"/api/v1/{path}")
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "series"),
+        ("GET", "series/stream"),
+        ("GET", "alerts"),
+        ("GET", "requests"),
+        ("GET", "requests/x"),
+        ("GET", "cache"),
+        ("GET", "cache/misses"),
+        ("GET", f"cache/{HASH}/text"),
+        ("POST", f"cache/{HASH}:drop"),
+        ("POST", "cache:warm"),
+        ("GET", "slots"),
+        ("POST", "capacity"),
+        ("GET", "settings"),
+        ("GET", "doctor"),
+    ],
+)
+async def test_all_of_it_is_for_admins(house: House, method: str, path: str) -> None:
+    tenant = {"Authorization": f"Bearer {TENANT}"}
+    assert (await house.http.request(method, f"/api/v1/{path}", headers=tenant, json={})).status_code == 403
+
+
+async def test_bodies_and_answers_are_kept_where_that_is_asked_for(house: House) -> None:
+    await house.http.post(CHAT, json=chat(max_tokens=3))
+    (before,) = (await get(house, "requests"))["items"]
+    assert (await get(house, f"requests/{before['id']}"))["body"] is None
+    house.services.insight.bodies = KeptBodies(lambda ids: f"{len(ids)} tokens", most_bytes=4096)
+    await house.http.post(CHAT, json=chat(max_tokens=3, n=2))
+    newest = (await get(house, "requests"))["items"][0]
+    assert newest["body"] is None
+    body = (await get(house, f"requests/{newest['id']}"))["body"]
+    assert body["request"]["messages"] == [{"role": "user", "content": "Hello there"}]
+    assert body["answers"] == ["3 tokens", "3 tokens"]
+    await house.http.post(CHAT, json=chat(max_tokens=3, user="x" * 4000))
+    assert (await get(house, f"requests/{newest['id']}"))["body"] is None
+
+
+async def test_requests_are_remembered_with_their_stages(house: House) -> None:
+    await house.http.post(CHAT, json=chat(max_tokens=3))
+    await house.http.post(CHAT, json=chat("base", max_tokens=3), headers={"Authorization": f"Bearer {TENANT}"})
+    house.engine.failure = EngineFailure("adapter_unavailable", "its file vanished")
+    assert (await house.http.post(CHAT, json=chat())).status_code == 503
+    failed, base, sql = (await get(house, "requests"))["items"]
+    assert (sql["model"], sql["adapter"], sql["version"], sql["status"]) == ("sql", "sql", 3, 200)
+    assert (sql["completion_tokens"], sql["finish_reason"], sql["path"], sql["stream"]) == (3, "length", CHAT, False)
+    assert sql["cached_tokens"] == sql["prompt_tokens"] // 2
+    assert [stage["stage"] for stage in sql["timeline"]] == ["queue", "prefill", "decode"]
+    assert (base["adapter"], base["tenant"]) == (None, "acme")
+    assert (failed["status"], failed["code"], failed["ttft"]) == (503, "adapter_unavailable", None)
+    assert [item["id"] for item in (await get(house, "requests?model=base"))["items"]] == [base["id"]]
+    assert [item["id"] for item in (await get(house, "requests?status=503"))["items"]] == [failed["id"]]
+    page = await get(house, "requests?limit=2")
+    rest = await get(house, f"requests?limit=2&page_token={page['next_page_token']}")
+    assert [item["id"] for item in (*page["items"], *rest["items"])] == [failed["id"], base["id"], sql["id"]]
+    assert rest["next_page_token"] is None
+    assert (await get(house, f"requests/{sql['id']}"))["timeline"] == sql["timeline"]
+    await get(house, "requests/unknown", 404)
+    (alert,) = (await get(house, "alerts"))["items"]
+    assert (alert["severity"], alert["link"]) == ("error", "/ui/adapters/sql")
+    assert "its file vanished" in alert["detail"]
+
+
+async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House) -> None:
+    insight = house.services.insight
+    await house.http.post(CHAT, json=chat(max_tokens=4))
+    following = asyncio.create_task(anext(insight.points()))
+    await asyncio.sleep(0)
+    insight.start()
+    point = await asyncio.wait_for(following, 10)
+    await insight.close()
+    assert point.by_model == {"sql": 4.0}
+    assert (point.requests, point.errors) == (1, 0)
+    (shown,) = (await get(house, "series?window=900"))["points"]
+    assert shown["tokens_per_second"] == 4.0
+    assert shown["ttft_p50"] > 0
+    await get(house, "series?window=0", 400)
+
+
+async def test_followers_end_when_the_server_does(house: House) -> None:
+    points = house.services.insight.points()
+    following = asyncio.create_task(anext(points))
+    await asyncio.sleep(0)
+    await house.services.drain(0.1)
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(following, 5)
+
+
+async def test_the_cache_as_a_tree_with_names(house: House) -> None:
+    common = {"hits": 4, "age_seconds": 9.0, "idle_seconds": 1.0, "pinned": False, "referenced": True}
+    house.engine.cache_reply = CacheReply(
+        0,
+        nodes=[
+            CacheNode(hash=PARENT, parent=None, adapter=None, owner="of-acme", tokens=32, blocks=2, **common),
+            CacheNode(hash=HASH, parent=PARENT, adapter="d" * 64, owner="of-admins", tokens=16, blocks=1, **common),
+        ],
+    )
+    await house.http.post(CHAT, json=chat(max_tokens=1))
+    cache = await get(house, "cache")
+    assert [(node["adapters"], node["digest"], node["parent"], node["owner"]) for node in cache["nodes"]] == [
+        ([], None, None, "acme"),
+        (["sql"], "d" * 64, PARENT, None),
+    ]
+    assert cache["blocks"] == 64
+    (saving,) = cache["savings"]
+    assert saving["adapter"] == "sql"
+    assert saving["tokens"] > 0
+    assert saving["device_seconds"] >= 0
+
+
+async def test_steering_the_cache(house: House) -> None:
+    for action in ("pin", "unpin", "drop"):
+        assert (await house.http.post(f"/api/v1/cache/{HASH}:{action}")).status_code == 204
+    assert house.engine.cache_calls == [("pin", HASH), ("unpin", HASH), ("drop", HASH)]
+    assert house.registry.notes == [(f"cache.{action}", HASH) for action in ("pin", "unpin", "drop")]
+    ids = house.services.model.tokenizer.encode("cached text", False)
+    house.engine.cache_reply = CacheReply(0, token_ids=ids)
+    assert await get(house, f"cache/{HASH}/text") == {"token_ids": ids, "text": "cached text"}
+    house.engine.cache_reply = CacheReply(0, error="That prefix is not cached any more.")
+    answer = await house.http.post(f"/api/v1/cache/{HASH}:drop")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "That prefix is not cached any more.")
+    assert (await house.http.post("/api/v1/cache/nonsense:drop")).status_code in (400, 404, 422)
+
+
+async def test_warming_a_prompt(house: House) -> None:
+    answer = await house.http.post("/api/v1/cache:warm", json={"model": "sql", "prompt": "a long system prompt"})
+    assert answer.status_code == 200
+    request = house.engine.requests[-1]
+    assert (request.adapter_digest, request.params.max_tokens) == ("d" * 64, 1)
+    assert sum(answer.json().values()) == len(request.prompt_token_ids)
+    unknown = await house.http.post("/api/v1/cache:warm", json={"model": "nobody", "prompt": "x"})
+    assert unknown.status_code == 404
+    long = await house.http.post("/api/v1/cache:warm", json={"model": "base", "prompt": "x" * 5000})
+    assert long.status_code == 400
+    assert "tokens" in long.json()["detail"]
+
+
+async def test_slots_and_what_would_fit(house: House) -> None:
+    (replica,) = (await get(house, "slots"))["replicas"]
+    assert (replica["slots"], replica["rows"], replica["bytes"]) == (4, 64, 100)
+    assert [(r["slot"], r["names"], r["idle_seconds"]) for r in replica["residents"]] == [(0, ["sql"], 2.5)]
+    assert [(e["event"], e["names"], e["seconds"]) for e in replica["timeline"]] == [("load", ["sql"], 0.75)]
+    question = {"ranks": [16, 16], "context_tokens": 100, "sequences": 9}
+    fits = (await house.http.post("/api/v1/capacity", json=question)).json()
+    assert (fits["adapter_bytes"], fits["rows_needed"], fits["blocks_needed"]) == (32 * 24 * 4, 32, 63)
+    assert (fits["fits_adapters"], fits["fits_context"]) == (True, True)
+    question = {"ranks": [64, 8], "context_tokens": 100, "sequences": 10}
+    too_much = (await house.http.post("/api/v1/capacity", json=question)).json()
+    assert (too_much["fits_adapters"], too_much["fits_context"]) == (False, False)
+    assert "--max-loras" in too_much["advice"]
+    assert "--kv-cache-memory" in too_much["advice"]
+
+
+async def test_settings_hide_secrets(make_house: Any) -> None:
+    house: House = make_house({"api_key": ("mf-secret",), "max_loras": 5})
+    house.services.setting_sources = {"max_loras": "env"}
+    async with house.http:
+        page = await get(house, "settings")
+    rows = {row["name"]: row for row in page["items"]}
+    assert (rows["max_loras"]["value"], rows["max_loras"]["source"]) == ("5", "env")
+    assert "mf-secret" not in json.dumps(page)
+    assert rows["port"]["source"] == "default"
+    await house.services.grammars.close()
+
+
+async def test_the_doctor_looks_at_the_machine(house: House) -> None:
+    rows = {row["check"]: row for row in (await get(house, "doctor"))["items"]}
+    assert rows["python"]["ok"]
+    assert "torch" in rows["packages"]["detail"]
+
+
+async def test_without_an_engine_it_says_so(house: House) -> None:
+    house.engine.ready = None
+    for path in ("cache", "slots"):
+        answer = await house.http.get(f"/api/v1/{path}")
+        assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)

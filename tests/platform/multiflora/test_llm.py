@@ -1,0 +1,384 @@
+"""Offline generation on a tiny random model: texts, adapters, streams, stops; the engine process answers the same."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers
+
+from multiflora import LLM, AdapterRejected, SamplingParams
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.core.step import RunningStep, ScheduledBatch
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.process.supervisor import EngineSupervisor
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.scheduling.config import QueueFull
+
+HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+NORMS = ("input_layernorm", "post_attention_layernorm")
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+)
+
+
+def _write_model(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) * 0.3
+
+    tensors = {"model.embed_tokens.weight": random(VOCAB, HIDDEN), "model.norm.weight": torch.ones(HIDDEN)}
+    tensors["lm_head.weight"] = random(VOCAB, HIDDEN)
+    kv = HIDDEN // HEADS * KV_HEADS
+    shapes = {
+        "self_attn.q_proj": (HIDDEN, HIDDEN),
+        "self_attn.k_proj": (kv, HIDDEN),
+        "self_attn.v_proj": (kv, HIDDEN),
+        "self_attn.o_proj": (HIDDEN, HIDDEN),
+        "mlp.gate_proj": (INNER, HIDDEN),
+        "mlp.up_proj": (INNER, HIDDEN),
+        "mlp.down_proj": (HIDDEN, INNER),
+    }
+    for layer in range(2):
+        prefix = f"model.layers.{layer}."
+        tensors |= {f"{prefix}{name}.weight": random(*shape) for name, shape in shapes.items()}
+        tensors |= {
+            f"{prefix}{name}.weight": torch.ones(HIDDEN) for name in ("input_layernorm", "post_attention_layernorm")
+        }
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _write_tokenizer(folder: Path) -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    rust = RustTokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens(["<s>", "</s>", "<pad>"])
+    rust.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _write_adapter(folder: Path, seed: int, rank: int = 4, inputs: int = HIDDEN) -> Path:
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(2):
+        prefix = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_"
+        tensors[prefix + "A.weight"] = torch.randn(rank, inputs, generator=generator)
+        tensors[prefix + "B.weight"] = torch.randn(HIDDEN, rank, generator=generator)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    _write_model(folder)
+    _write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("adapters")
+    return {name: str(_write_adapter(root / name, seed)) for seed, name in enumerate(("sql", "triage"))}
+
+
+@pytest.fixture(scope="module")
+def llm(model: Path, adapters: dict[str, str]) -> Iterator[LLM]:
+    with LLM(model, adapters, kv_cache_memory=4 << 20, max_loras=2, max_lora_rank=8, num_threads=1) as made:
+        yield made
+
+
+def test_prompts_come_back_in_order_with_their_parts(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = llm.generate(["one", "another one"], GREEDY)
+    assert [first.prompt, second.prompt] == ["one", "another one"]
+    assert first.prompt_token_ids == llm.tokenizer.encode("one")
+    (completion,) = first.outputs
+    assert (len(completion.token_ids), completion.finish_reason) == (12, "length")
+    assert completion.text == llm.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    assert first.finished
+    assert "Generating" in capsys.readouterr().err
+    (again,) = llm.generate(first.prompt_token_ids, GREEDY, progress=False)
+    assert again.outputs == first.outputs
+    assert again.prompt is None
+    assert llm.generate([], GREEDY) == []
+    assert capsys.readouterr().err.count("Generating") <= 1
+
+
+def test_adapters_answer_differently_in_one_batch_and_as_they_do_alone(llm: LLM) -> None:
+    together = llm.generate(["same"] * 3, GREEDY, adapter=["sql", None, "triage"], progress=False)
+    texts = [output.outputs[0].token_ids for output in together]
+    assert len({tuple(ids) for ids in texts}) == 3
+    assert [output.adapter for output in together] == ["sql", None, "triage"]
+    for name, ids in zip(["sql", None, "triage"], texts, strict=True):
+        assert llm.generate("same", GREEDY, adapter=name, progress=False)[0].outputs[0].token_ids == ids
+
+
+def test_an_adapter_outlives_its_folder_and_its_name_may_move(llm: LLM, tmp_path: Path) -> None:
+    folder = _write_adapter(tmp_path / "new", seed=7)
+    llm.add_adapter("new", folder)
+    for file in folder.iterdir():
+        file.unlink()
+    (seven,) = llm.generate("same", GREEDY, adapter="new", progress=False)
+    llm.add_adapter("new", _write_adapter(tmp_path / "newer", seed=8))
+    (eight,) = llm.generate("same", GREEDY, adapter="new", progress=False)
+    assert seven.outputs[0].token_ids != eight.outputs[0].token_ids
+    assert llm.adapters == ["new", "sql", "triage"]
+
+
+def test_what_cannot_be_served_is_refused_before_anything_runs(llm: LLM, tmp_path: Path) -> None:
+    with pytest.raises(AdapterRejected, match="'odd' cannot be served") as caught:
+        llm.add_adapter("odd", _write_adapter(tmp_path / "odd", seed=1, inputs=HIDDEN + 1))
+    assert caught.value.rows[0].severity == "error"
+    wrong: list[tuple[Any, Any, dict[str, Any], str]] = [
+        ("x", GREEDY, {"adapter": "odd"}, "There is no adapter 'odd'; added are: .*sql"),
+        ("x", SamplingParams(top_p=2), {}, "top_p must be"),
+        (["x", [VOCAB]], GREEDY, {}, f"from 0 to {VOCAB - 1}"),
+        (["x", "y" * 300], GREEDY, {}, "prompt 1: .*256"),
+        (["x", ""], GREEDY, {}, "prompt 1: "),
+        (["x", "y"], [GREEDY], {}, "params has 1 entries for 2 prompts"),
+        ("x", SamplingParams(best_of=3), {"stream": True}, "best_of cannot be streamed"),
+    ]
+    for prompts, params, options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            llm.generate(prompts, params, progress=False, **options)
+    assert not llm._built.engine.has_work
+
+
+def test_a_stream_yields_the_same_tokens_piece_by_piece(llm: LLM) -> None:
+    whole = llm.generate(["one", "two"], GREEDY, adapter="sql", progress=False)
+    pieces = list(llm.generate(["one", "two"], GREEDY, adapter="sql", stream=True))
+    assert len(pieces) > 12
+    for output in whole:
+        mine = [piece.outputs[0] for piece in pieces if piece.prompt == output.prompt]
+        assert [token for piece in mine for token in piece.token_ids] == output.outputs[0].token_ids
+        assert "".join(piece.text for piece in mine) == output.outputs[0].text
+        assert mine[-1].finish_reason == "length"
+
+
+def test_streams_may_be_interleaved_and_left(llm: LLM) -> None:
+    long = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
+    left = llm.generate("left", long, stream=True)
+    next(left)
+    (beside,) = llm.generate("one", GREEDY, progress=False)
+    assert len(beside.outputs[0].token_ids) == 12
+    assert next(left).outputs[0].token_ids
+    del left
+    gc.collect()
+    assert not llm._built.engine.has_work
+
+
+def test_a_stop_string_ends_the_text_where_it_begins(llm: LLM) -> None:
+    bias = {llm.tokenizer.encode(character)[0]: 30.0 for character in "ab"}
+    (free,) = llm.generate("zz", SamplingParams(temperature=0.0, max_tokens=40, logit_bias=bias), progress=False)
+    text = free.outputs[0].text
+    assert set(text) == {"a", "b"}
+    stop = text[5:8]
+    for kept in (False, True):
+        params = SamplingParams(temperature=0.0, stop=(stop,), include_stop_str_in_output=kept, logit_bias=bias)
+        (output,) = llm.generate("zz", params, progress=False)
+        (completion,) = output.outputs
+        assert completion.text == text[: text.index(stop) + len(stop) * kept]
+        assert (completion.finish_reason, completion.stop_reason) == ("stop", stop)
+    assert not llm._built.engine.has_work
+
+
+def test_a_stopped_answer_costs_no_more_tokens_while_its_siblings_go_on(llm: LLM) -> None:
+    bias = {llm.tokenizer.encode(character)[0]: 60.0 for character in "abc"}
+    params = SamplingParams(n=6, max_tokens=30, seed=2, stop=("ab",), logit_bias=bias)
+    before = llm._built.engine.stats().generation_tokens
+    (output,) = llm.generate("zz", params, progress=False)
+    lengths = [len(completion.token_ids) for completion in output.outputs]
+    assert len(set(lengths)) > 1
+    assert llm._built.engine.stats().generation_tokens - before == sum(lengths)
+
+
+def test_a_refused_prompt_withdraws_those_before_it_whatever_the_reason(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = llm._built.engine.add_request
+
+    def full(request: GenerateRequest) -> None:
+        if request.prompt_token_ids == [5]:
+            raise QueueFull("full")
+        add(request)
+
+    monkeypatch.setattr(llm._built.engine, "add_request", full)
+    with pytest.raises(QueueFull):
+        llm.generate([[1], [5]], GREEDY, progress=False)
+    assert not llm._built.engine.has_work
+
+
+@pytest.mark.parametrize("prompts", [None, 5, {"prompt": "x"}, [{"prompt": "x"}], [["x"]], [1, "x"], [None]])
+def test_what_is_no_prompt_is_named(llm: LLM, prompts: Any) -> None:
+    with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, not"):
+        llm.generate(prompts, GREEDY, progress=False)
+    assert not llm._built.engine.has_work
+
+
+def test_token_ids_may_be_an_array(llm: LLM) -> None:
+    ids = [1, 2, 3]
+    answers = [llm.generate(each, GREEDY, progress=False) for each in (ids, tuple(ids), np.array(ids), [np.array(ids)])]
+    assert {tuple(answer[0].outputs[0].token_ids) for answer in answers} == {tuple(answers[0][0].outputs[0].token_ids)}
+    assert all(len(answer) == 1 for answer in answers)
+
+
+def test_a_folder_without_a_model_is_called_that(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        LLM(tmp_path)
+
+
+def test_closing_twice_is_fine_and_then_nothing_runs(model: Path) -> None:
+    made = LLM(model, kv_cache_memory=1 << 20, num_threads=1)
+    made.close()
+    made.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        made.generate("x", GREEDY, progress=False)
+
+
+def test_two_live_side_by_side_and_answer_to_any_thread(llm: LLM, model: Path, adapters: dict[str, str]) -> None:
+    (expected,) = llm.generate("one", GREEDY, adapter="sql", progress=False)
+    with LLM(model, {"other": adapters["sql"]}, kv_cache_memory=1 << 20, num_threads=1) as second:
+        with ThreadPoolExecutor(1) as pool:
+            (found,) = pool.submit(second.generate, "one", GREEDY, adapter="other", progress=False).result()
+        (again,) = llm.generate("one", GREEDY, adapter="sql", progress=False)
+    for output in (found, again):
+        assert output.outputs[0].token_ids == expected.outputs[0].token_ids
+
+
+def test_an_interrupt_leaves_other_streams_as_they_were(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    (expected,) = llm.generate("one", GREEDY, progress=False)
+    stream = llm.generate("one", GREEDY, stream=True)
+    tokens = list(next(stream).outputs[0].token_ids)
+
+    def interrupted(batch: ScheduledBatch) -> RunningStep:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(llm._built.engine._runner, "launch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate("another", GREEDY, progress=False)
+    tokens += [token for output in stream for token in output.outputs[0].token_ids]
+    assert tokens == expected.outputs[0].token_ids
+    assert not llm._built.engine.has_work
+
+
+def test_a_stop_token_counts_as_a_token_but_not_as_text(llm: LLM) -> None:
+    token = llm.tokenizer.encode("q")[0]
+    params = SamplingParams(temperature=0.0, stop_token_ids=(token,), logit_bias={token: 100.0}, min_tokens=2)
+    (output,) = llm.generate("zz", params, progress=False)
+    (completion,) = output.outputs
+    assert (completion.finish_reason, completion.stop_reason, completion.token_ids[-1]) == ("stop", token, token)
+    assert len(completion.token_ids) == 3
+    assert not completion.text.endswith("q")
+
+
+def test_logprobs_best_of_and_seeds(llm: LLM) -> None:
+    params = SamplingParams(n=2, best_of=4, seed=3, max_tokens=6, ignore_eos=True)
+    every = SamplingParams(n=4, seed=3, max_tokens=6, ignore_eos=True, logprobs=1)
+    (plain,), (ranked,) = (llm.generate("one", each, progress=False) for each in (params, every))
+    best = sorted(ranked.outputs, key=lambda output: -(output.cumulative_logprob or 0))[:2]
+    assert [output.token_ids for output in plain.outputs] == [output.token_ids for output in best]
+    assert [(output.index, output.logprobs) for output in plain.outputs] == [(0, None), (1, None)]
+    assert all(len(output.logprobs or []) == 6 for output in ranked.outputs)
+    (scored,) = llm.generate("one", SamplingParams(max_tokens=1, prompt_logprobs=1), progress=False)
+    assert scored.prompt_logprobs is not None
+    assert len(scored.prompt_logprobs) == len(scored.prompt_token_ids)
+    assert scored.prompt_logprobs[0] is None
+
+
+def test_a_repeated_context_is_served_from_the_cache(llm: LLM) -> None:
+    context = "A long shared context, of more than two blocks. "
+    llm.generate(context + "first", GREEDY, progress=False)
+    (second,) = llm.generate(context + "second", GREEDY, progress=False)
+    assert second.cached_tokens == len(context) // 16 * 16
+    (other,) = llm.generate(context + "second", GREEDY, adapter="sql", progress=False)
+    assert other.cached_tokens == 0
+
+
+def test_chat_goes_through_the_models_template(llm: LLM) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    (one,) = llm.chat(messages, GREEDY, progress=False)
+    assert llm.tokenizer.decode(one.prompt_token_ids) == "user: hello\n>"
+    assert len(llm.chat([messages, messages], GREEDY, adapter=["sql", "triage"], progress=False)) == 2
+
+
+async def test_the_engine_process_gives_the_same_answers(
+    model: Path, adapters: dict[str, str], llm: LLM, tmp_path: Path
+) -> None:
+    """The real engine behind its supervisor: load, probe, generate, and an adapter that is not there."""
+    store = ArtifactStore(tmp_path)
+    digest = store.add(Path(adapters["sql"])).digest
+    stages: list[str] = []
+    supervisor = EngineSupervisor(
+        EngineConfig(
+            model_path=str(model), artifact_root=str(tmp_path), kv_cache_memory=4 << 20, max_lora_rank=8, num_threads=1
+        ),
+        on_progress=lambda progress: stages.append(progress.stage),
+    )
+    prompt = llm.tokenizer.encode("same")
+    expected = llm.generate(["same", "same"], GREEDY, adapter=["sql", None], progress=False)
+
+    async def ask(name: str, adapter: str | None) -> list[int]:
+        request = GenerateRequest(id=name, prompt_token_ids=prompt, params=GREEDY, adapter_digest=adapter)
+        return [token async for delta in supervisor.client.generate(request) for token in delta.token_ids]
+
+    await supervisor.start()
+    try:
+        ready = await supervisor.wait_ready()
+        assert (ready.device, ready.dtype, ready.max_model_len) == ("cpu", "float32", 256)
+        assert list(dict.fromkeys(stages)) == ["weights", "kv_cache", "warmup"]
+        probe = await supervisor.client.adapter("probe", digest)
+        assert probe.error is None
+        assert (probe.logit_distance or 0) > 0.01
+        answers = await asyncio.gather(ask("a", digest), ask("b", None))
+        assert answers == [output.outputs[0].token_ids for output in expected]
+        missing = await supervisor.client.adapter("load", "0" * 64)
+        assert missing.error is not None
+        failed = [
+            d
+            async for d in supervisor.client.generate(
+                GenerateRequest(id="c", prompt_token_ids=prompt, params=GREEDY, adapter_digest="0" * 64)
+            )
+        ]
+        assert [d.failure.code for d in failed if d.failure] == ["adapter_unavailable"]
+        status = await supervisor.client.status()
+        assert digest in [row.digest for row in status.adapters]
+    finally:
+        await supervisor.stop()

@@ -1,0 +1,150 @@
+"""vLLM's load call and --lora-modules: one call for adapter, version and default."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.platform.registry.house import adapter_files, base_model, rejected_files, write_folder
+
+from multiflora_platform.registry.errors import (
+    AdapterExists,
+    AdapterNotFound,
+    SourceIncomplete,
+    SourceNotFound,
+    SourceRefused,
+    VersionRejected,
+)
+from multiflora_platform.registry.schemas.fields import AdapterFields
+from multiflora_platform.web.errors import InvalidRequest
+
+
+@pytest.fixture
+async def rooted(open_house, tmp_path):
+    return await open_house(source_roots=[tmp_path])
+
+
+def numbers(house, name):
+    return sorted(house.registry.adapter(name).digests)
+
+
+async def test_register_makes_adapter_version_and_default(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    outcome = await rooted.registry.paths.register("sql", str(folder), "admin")
+    assert outcome.status == 201
+    assert rooted.registry.resolve("sql", None).version == 1
+    with pytest.raises(AdapterExists, match="already been loaded"):
+        await rooted.registry.paths.register("sql", str(folder), "admin")
+
+
+async def test_load_inplace_adds_and_promotes(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
+    write_folder(folder, adapter_files(2))
+    await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
+    assert rooted.registry.resolve("sql", None).version == 2
+    write_folder(folder, adapter_files(1))
+    outcome = await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
+    assert (outcome.status, rooted.registry.resolve("sql", None).version) == (200, 1)
+    assert numbers(rooted, "sql") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [("/etc", SourceRefused), ("nothing", SourceNotFound), ("empty", SourceIncomplete), ("bad", VersionRejected)],
+)
+async def test_a_failed_register_leaves_the_name_free(rooted, tmp_path, path, error):
+    (tmp_path / "empty").mkdir()
+    write_folder(tmp_path / "bad", rejected_files())
+    with pytest.raises(error):
+        await rooted.registry.paths.register("sql", str(tmp_path / path), "admin")
+    assert rooted.registry.resolve("sql", None) is None
+    write_folder(tmp_path / "good", adapter_files(1))
+    await rooted.registry.paths.register("sql", str(tmp_path / "good"), "admin")
+
+
+async def test_a_rejected_load_inplace_changes_nothing(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    await rooted.registry.paths.register("sql", str(folder), "admin")
+    write_folder(folder, rejected_files())
+    with pytest.raises(VersionRejected) as caught:
+        await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)
+    assert any(row["severity"] == "error" for row in caught.value.rows)
+    assert rooted.registry.resolve("sql", None).version == 1
+
+
+async def test_bad_names_and_removal(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    with pytest.raises(InvalidRequest):
+        await rooted.registry.paths.register("../x", str(folder), "admin")
+    await rooted.registry.paths.register("sql", str(folder), "admin")
+    await rooted.registry.adapters.remove("sql", "admin")
+    assert rooted.registry.resolve("sql", None) is None
+    with pytest.raises(AdapterNotFound):
+        await rooted.registry.adapters.remove("sql", "admin")
+
+
+async def test_parallel_registers_of_one_name_make_one(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    calls = (rooted.registry.paths.register("sql", str(folder), "admin") for _ in range(8))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(result, AdapterExists) for result in results) == 7
+    assert rooted.registry.resolve("sql", None).version == 1
+
+
+async def seed(house, folder, **fields):
+    await house.registry.paths.seed("sql", folder, AdapterFields(**{"description": "", "tags": (), **fields}))
+
+
+async def test_seeding_again_changes_nothing(open_house, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    house = await open_house()
+    await seed(house, folder, description="Text to SQL", tags=["demo"], demo_prompt="How many?")
+    entry = house.registry.adapter("sql")
+    assert (entry.description, entry.tags, entry.demo_prompt) == ("Text to SQL", ("demo",), "How many?")
+    before = (await house.admin.get("/events")).json()
+    await house.close()
+    house = await open_house()
+    await seed(house, folder)
+    assert (await house.admin.get("/events")).json() == before
+
+
+async def test_changed_content_at_a_restart_is_promoted_and_people_s_moves_are_kept(open_house, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    house = await open_house()
+    await seed(house, folder)
+    await house.upload("sql", adapter_files(7), params={"promote": "true"})
+    await seed(house, folder)
+    assert house.registry.resolve("sql", None).version == 2
+    write_folder(folder, adapter_files(3))
+    await seed(house, folder)
+    assert house.registry.resolve("sql", None).version == 3
+    write_folder(folder, adapter_files(1))
+    await seed(house, folder)
+    assert house.registry.resolve("sql", None).version == 1
+    assert numbers(house, "sql") == [1, 2, 3]
+
+
+async def test_another_base_gets_its_own_version(open_house, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    house = await open_house()
+    await seed(house, folder)
+    await house.close()
+    house = await open_house(base=base_model("c" * 64))
+    await seed(house, folder)
+    assert house.registry.resolve("sql", None).version == 2
+
+
+async def test_seeding_what_cannot_be_served_says_why(house, tmp_path):
+    with pytest.raises(VersionRejected, match="rejected"):
+        await seed(house, write_folder(tmp_path / "bad", rejected_files()))
+    with pytest.raises(SourceNotFound):
+        await seed(house, tmp_path / "nothing")
+    assert house.registry.served() == []
+
+
+async def test_seeding_from_a_relative_path(house, tmp_path, monkeypatch):
+    write_folder(tmp_path / "x", adapter_files(1))
+    monkeypatch.chdir(tmp_path)
+    await seed(house, "x")
+    assert house.registry.resolve("sql", None).version == 1

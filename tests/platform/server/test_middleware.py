@@ -1,0 +1,93 @@
+"""Request ids, limits, foreign hosts, the log line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.platform.gateway.house import House
+
+from multiflora_platform.server.middleware import AllowedHosts
+
+PATH = "/v1/completions"
+
+
+@pytest.mark.parametrize(("given", "kept"), [("abc-1.2_3", True), ("", False), ("a b", False), ("x" * 500, False)])
+async def test_a_sane_request_id_is_kept(house: House, given: str, kept: bool) -> None:
+    response = await house.http.get("/v1/models", headers={"x-request-id": given})
+    assert (response.headers["x-request-id"] == given) is kept
+    assert len(response.headers["x-request-id"]) >= 3
+    assert int(response.headers["openai-processing-ms"]) >= 0
+
+
+async def test_bodies_over_the_limit_are_413_before_they_are_read(make_house: Any) -> None:
+    house = make_house({"max_request_bytes": 2048})
+    read = []
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            read.append(1)
+            yield b" " * 1000
+
+    async with house.http as http:
+        declared = await http.post(PATH, content=b" " * 3000)
+        streamed = await http.post(PATH, content=chunks())
+        unknown = await http.post(PATH, content=b" " * 3000, headers={"authorization": "Bearer wrong"})
+    for response in (declared, streamed):
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+        assert response.headers["connection"] == "close"
+    assert len(read) <= 4
+    assert unknown.status_code == 401
+
+
+async def test_uploads_have_a_limit_of_their_own(make_house: Any) -> None:
+    house = make_house({"max_request_bytes": 2048, "max_upload_bytes": 5000})
+    async with house.http as http:
+        small = await http.post("/api/v1/adapters", content=b" " * 3000, headers={"content-type": "application/json"})
+    assert (small.status_code, small.headers["content-type"]) == (413, "application/problem+json")
+
+
+async def test_heads_over_64_kib_are_431(house: House) -> None:
+    response = await house.http.get("/v1/models", headers={"x-padding": "a" * 70_000})
+    assert (response.status_code, response.json()["error"]["code"]) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/docs", "/api/v1/adapters"])
+async def test_foreign_hosts_are_refused(house: House, path: str) -> None:
+    for host in ("evil.example", "localhost.evil.example", "", "127.0.0.1.nip.io:8000"):
+        response = await house.http.get(path, headers={"host": host})
+        assert response.status_code == 400
+    twice = await house.http.get(path, headers=[("host", "localhost"), ("host", "evil.example")])
+    assert twice.status_code == 400
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
+        response = await house.http.get("/health", headers={"host": host})
+        assert response.status_code == 200
+
+
+def test_hosts_by_bind_address() -> None:
+    assert AllowedHosts("10.0.0.5", ()).allow("10.0.0.5:80")
+    assert not AllowedHosts("10.0.0.5", ()).allow("10.0.0.6")
+    assert AllowedHosts("0.0.0.0", ()).allow("10.0.0.6:8000")
+    assert AllowedHosts("::", ()).allow("[fe80::1]:8000")
+    assert not AllowedHosts("0.0.0.0", ()).allow("evil.example")
+    assert AllowedHosts("127.0.0.1", ("llm.example",)).allow("LLM.example:443")
+    assert AllowedHosts("127.0.0.1", ("*",)).allow("anything")
+
+
+async def test_each_request_is_one_line(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "multiflora.access")
+    await house.post(PATH, {"model": "nobody", "prompt": "secret"}, **{"x-request-id": "r1"})
+    [record] = [record for record in caplog.records if record.name == "multiflora.access"]
+    line = json.loads(record.getMessage())
+    assert (line["request_id"], line["path"], line["status"], line["method"]) == ("r1", PATH, 404, "POST")
+    assert "secret" not in record.getMessage()
+
+
+async def test_unknown_routes_speak_the_envelope(house: House) -> None:
+    missing, wrong = await house.http.get("/v1/nothing"), await house.http.get(PATH)
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert (await house.http.get("/api/v1/nothing")).headers["content-type"] == "application/problem+json"

@@ -1,0 +1,144 @@
+"""Migrations: they make the models' schema, go both ways, and refuse a newer database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+
+from multiflora_platform.storage.connections import with_driver
+from multiflora_platform.storage.migrations import (
+    _config,
+    check_current,
+    downgrade,
+    prepare,
+    upgrade,
+)
+from multiflora_platform.storage.tables import Base
+from multiflora_platform.web.errors import DatabaseOutdated, DatabaseUnusable
+
+
+@pytest.fixture
+def url(tmp_path, backend, request):
+    if backend == "postgresql":
+        return request.getfixturevalue("postgres").create()
+    return f"sqlite:///{tmp_path / 'data' / 'multiflora.db'}"
+
+
+@contextmanager
+def connected(url):
+    engine = create_engine(with_driver(url))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def tables(url):
+    with connected(url) as connection:
+        return set(inspect(connection).get_table_names()) - {"alembic_version", "sqlite_sequence"}
+
+
+def test_migrations_make_what_the_models_say(url, backend):
+    upgrade(url)
+    with connected(url) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        if backend == "postgresql":
+            query = text("SELECT indexdef FROM pg_indexes WHERE indexname = 'uq_adapters_name'")
+            assert "deleted_at IS NULL" in connection.execute(query).scalar_one()
+            return
+        unique = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'uq_adapters_name'")).scalar_one()
+        counted = connection.execute(text("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")).scalars()
+        assert "deleted_at IS NULL" in unique
+        assert {"alias_history", "events", "audit"} <= set(counted)
+
+
+def test_every_migration_goes_up_and_down_with_rows(url):
+    """Each step up, rows that the first release could have written, each step down and up again."""
+    revisions = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+    upgrade(url, revisions[0])
+    with connected(url) as connection:
+        for statement in FIRST_ROWS:
+            connection.execute(text(statement), {"now": datetime(2026, 1, 1, tzinfo=UTC)})
+    for revision in revisions[1:]:
+        upgrade(url, revision)
+    check_current(url)
+    for revision in revisions[-2::-1]:
+        downgrade(url, revision)
+    with connected(url) as connection:
+        assert connection.execute(text("SELECT count(*) FROM versions")).scalar_one() == 1
+        assert connection.execute(text("SELECT count(*) FROM idempotency")).scalar_one() == 1
+    upgrade(url)
+    check_current(url)
+
+
+FIRST_ROWS = (
+    "INSERT INTO adapters (id, name, description, tags, created_at, updated_at) VALUES (1, 'a', '', '[]', :now, :now)",
+    "INSERT INTO tenants (id, name, created_at) VALUES (1, 't', :now)",
+    "INSERT INTO keys (id, hmac, prefix, name, role, tenant_id, created_at)"
+    " VALUES ('k', 'h', 'mf-', 'k', 'tenant', 1, :now)",
+    "INSERT INTO versions (id, adapter_id, number, state, base_digest, source, created_by, created_at, updated_at)"
+    " VALUES (1, 1, 1, 'ready', 'b', 'upload', 'x', :now, :now)",
+    "INSERT INTO aliases (adapter_id, name, target, layout, revision, updated_at)"
+    " VALUES (1, 'default', '{\"version\": 1}', '[1]', 1, :now)",
+    "INSERT INTO idempotency (adapter_id, key, request_hash, status, response, created_at)"
+    " VALUES (1, 'k', 'h', 201, '{}', :now)",
+)
+
+
+def test_up_down_and_up_again(url):
+    upgrade(url)
+    upgrade(url)
+    assert tables(url) == set(Base.metadata.tables)
+    downgrade(url)
+    assert tables(url) == set()
+    upgrade(url)
+    assert tables(url) == set(Base.metadata.tables)
+
+
+def test_the_async_url_is_as_good(tmp_path, url):
+    upgrade(url.replace("sqlite:", "sqlite+aiosqlite:"))
+    check_current(url)
+
+
+def test_an_old_and_a_newer_database_are_named(url):
+    with pytest.raises(DatabaseOutdated, match="multiflora db upgrade"):
+        check_current(url)
+    upgrade(url)
+    with connected(url) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseOutdated):
+        upgrade(url)
+    with pytest.raises(DatabaseOutdated):
+        check_current(url)
+
+
+def test_processes_that_start_together_wait_for_each_other(url):
+    code = f"from multiflora_platform.storage.migrations import upgrade; upgrade({url!r})"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]
+    assert [process.communicate()[1] for process in processes] == [b""] * 3
+    assert tables(url) == set(Base.metadata.tables)
+
+
+def test_a_database_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "text.db").write_text("no database, but long enough to be looked at" * 100)
+    (tmp_path / "folder.db").mkdir()
+    for url in (
+        f"sqlite:///{tmp_path / 'text.db'}",
+        f"sqlite:///{tmp_path / 'folder.db'}",
+        "nonsense",
+        "oracle://x",
+        "postgresql://user:hidden@127.0.0.1:1/x",
+        "postgresql+psycopg://user:hidden@127.0.0.1:1/x",
+    ):
+        with pytest.raises(DatabaseUnusable) as caught:
+            prepare(url)
+        assert "hidden" not in caught.value.detail
+        assert "\n" not in caught.value.detail
