@@ -1,4 +1,4 @@
-"""Alembic's entry: applies the scripts on the connection that registry/migrate.py opened."""
+"""Alembic's entry: applies the scripts on the connection that storage/migrations.py opened."""
 
 from __future__ import annotations
 

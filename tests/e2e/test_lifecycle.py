@@ -178,7 +178,7 @@ def test_sigterm_lets_streams_end_and_refuses_new_requests(serve: Callable[..., 
 
 
 def test_a_port_in_use_is_a_configuration_error(demo: Any, tmp_path: Path) -> None:
-    from multiflora_platform.cli import main
+    from multiflora_platform.cli.main import main
 
     port = demo.url.rsplit(":", 1)[1]
     assert main(["serve", "--port", port, "--data-dir", str(tmp_path)]) == 3

@@ -8,7 +8,7 @@ from multiflora_engine.core.sequence import Sequence
 
 
 class GrammarSource(Protocol):
-    """Raises GrammarError (grammar.py) only from `is_ready`."""
+    """Raises GrammarError (sampling/grammars.py) only from `is_ready`."""
 
     def begin(self, sequence: Sequence) -> None:
         """A sequence with a grammar has arrived; its compilation begins, if it is not known."""

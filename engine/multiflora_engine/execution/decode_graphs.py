@@ -47,7 +47,7 @@ class Graph:
 
 
 class Capture(Protocol):
-    """How a device records work; see cuda_capture.py."""
+    """How a device records work; see cuda_graphs.py."""
 
     def __call__(self, work: Callable[[], torch.Tensor]) -> Graph: ...
 

@@ -84,7 +84,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     is the salt itself. cache_share: of all KV blocks, what this owner may hold at the same time, above 0 and at most 1.
     bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
     pooling: the request wants its prompt's embedding, of the last token or the mean of all, and no text (max_tokens 0).
-    grammar: what every output must follow, as grammar.py reads it.
+    grammar: what every output must follow, as sampling/grammars.py reads it.
     """
 
     id: str

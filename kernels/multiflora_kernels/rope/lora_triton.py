@@ -1,7 +1,7 @@
 """RoPE and KV write of a product q, k, v to which the adapters' share is still to be added: it is, on the way.
 
-Used inside CUDA graphs (see lora_delta.py). An item of work is a tile of tokens of one adapter and a few heads, as in
-the expand that it replaces: no more is read of B, and the product is neither read nor written once more.
+Used inside CUDA graphs (see lora/fused_linear.py). An item of work is a tile of tokens of one adapter and a few heads,
+as in the expand that it replaces: no more is read of B, and the product is neither read nor written once more.
 """
 
 from __future__ import annotations

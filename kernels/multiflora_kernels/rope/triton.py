@@ -1,6 +1,6 @@
 """RoPE and the write of keys and values to the paged cache, in Triton: one launch, with the norms of heads in it.
 
-What the op means is said in rope.py.
+What the op means is said in rope_and_kv.py.
 """
 
 from __future__ import annotations

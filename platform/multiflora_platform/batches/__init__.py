@@ -1,1 +1,1 @@
-"""Offline work: files in, files out, in the background and behind everybody who waits for an answer."""
+"""Floor 7: batch jobs over files, behind every request that a client waits for."""

@@ -1,1 +1,1 @@
-"""The OpenAI-compatible face of the server: requests checked and admitted, tokens turned into answers."""
+"""Floor 6: the OpenAI-compatible face of the server: requests checked and admitted, tokens turned into answers."""

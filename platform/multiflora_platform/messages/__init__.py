@@ -1,1 +1,1 @@
-"""What is inside an assistant's text: reasoning, content, tool calls; read as it comes, and written as grammars."""
+"""Floor 3: what is inside an assistant's text (reasoning, content, tool calls), read as it comes."""

@@ -1,1 +1,1 @@
-"""Adapters, versions and aliases: what exists, what is ready, and what a name means right now."""
+"""Floor 4: adapters, versions and aliases: what exists, what is ready, and what a name means right now."""

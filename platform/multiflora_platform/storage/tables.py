@@ -159,8 +159,8 @@ class Adapter(Base):
 class Version(Base):
     """digest, manifest, facts: None until known. source: "upload" or the source's address, pinned once it is known.
 
-    facts: what the layout on this base model tells (version_facts.py). card: README.md as it came. evals: wishes and,
-    once they ran, results. deleted_at: archived, can be restored; purged_at: only its number is left.
+    facts: what its layout on this base model tells (facts.py of the adapters). card: README.md as it came. evals: what
+    is asked and, once it ran, the results. deleted_at: archived, can be restored; purged_at: only its number is left.
     """
 
     __tablename__ = "versions"
@@ -257,7 +257,8 @@ class ValidationRow(Base):
 
 
 class Alias(Base):
-    """target: {"version": n} or {"split": {"n": percent}}. layout: the version of each of 100 buckets (split.py).
+    """target: {"version": n} or {"split": {"n": percent}}. layout: the version of each of 100
+    buckets (traffic_split.py).
 
     revision: the id of the AliasMove that set it; ids are never used twice, so neither is a revision. protected: only
     admins move it.
@@ -289,7 +290,8 @@ class AliasMove(Base):
 
 
 class Rollout(Base):
-    """A candidate on its way. At most one of an alias is "running". bounds, observed: as rollout_bodies.py has them."""
+    """A candidate on its way. At most one of an alias is "running". bounds, observed: as schemas/rollouts.py has
+    them."""
 
     __tablename__ = "rollouts"
     __table_args__ = (Index(None, "adapter_id", "alias"),)

@@ -1,1 +1,1 @@
-"""Structured output: what a text must look like, from a request's words to a grammar that the engine follows."""
+"""Floor 2: structured output, from what a request asks for to a grammar that the engine follows."""

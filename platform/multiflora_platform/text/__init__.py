@@ -1,1 +1,1 @@
-"""Between text and token ids: tokenizer, chat template, detokenizer, stop strings. No torch, no transformers."""
+"""Floor 1: between text and token ids: tokenizer, chat template, detokenizer, stop strings. No torch."""

@@ -1,1 +1,1 @@
-"""Events on their way to other servers: signed, retried, and never to an address that was not meant to be reached."""
+"""Floor 4: events on their way to other servers: signed, retried, and only to permitted addresses."""

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from rich.progress import Progress
 
-from multiflora_platform.cli import durations, main
+from multiflora_platform.cli import durations
+from multiflora_platform.cli.main import main
 from multiflora_platform.cli.progress import uploading
 from multiflora_platform.settings import Settings
 

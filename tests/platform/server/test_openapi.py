@@ -21,7 +21,7 @@ from tests.platform.registry.house import House as RegistryHouse
 
 from multiflora_platform.auth.dependencies import routes_without_policy
 
-# For a longer run: SCHEMA_EXAMPLES=150 pytest tests/platform/gateway/test_document.py
+# For a longer run: SCHEMA_EXAMPLES=150 pytest tests/platform/server/test_openapi.py
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "4"))
 
 PUBLIC = {("GET", "/health"), ("GET", "/health/live"), ("GET", "/health/ready")}

@@ -1,7 +1,7 @@
 """What a job does: an adapter's files become a version. Fetched, identified, validated, stored, tried, and only then
 ready.
 
-Knows the order of these steps; each can be repeated after a crash. Does not know HTTP or when it runs (job_runner.py).
+Knows the order of these steps; each can be repeated after a crash. Does not know HTTP or when it runs (jobs/runner.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a stopped server left behind, and who may clean it up. Owns the folder's lock and the regular clean-up.
 
-Nothing here decides what becomes of a version: unfinished jobs are taken up again (job_runner.py).
+Nothing here decides what becomes of a version: unfinished jobs are taken up again (jobs/runner.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where new versions come in: an upload's body, or a source's address. Each wish is filed as a job and answered.
 
-What the job does is imports.py's. A request is known again by its Idempotency-Key, content by its digest.
+What the job does is import_job.py's. A request is known again by its Idempotency-Key, content by its digest.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class _Submission:
 
 
 class VersionIntake:
-    """The steps from files to a version are imports.py's."""
+    """The steps from files to a version are import_job.py's."""
 
     def __init__(
         self,

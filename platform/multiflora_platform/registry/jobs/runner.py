@@ -1,6 +1,6 @@
 """Runs jobs: claims them, keeps their leases alive, tries again after failures, gives back what it cannot end.
 
-Does not know what a job does (imports.py); any process on the same database and data folder may run any job.
+Does not know what a job does (intake/import_job.py); any process on the same database and data folder may run any job.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
 
 async def move(change: Change, adapter: Adapter, alias: str, target: Mapping[str, Any]) -> None:
     """The move itself, or the making of it; versions and preconditions have been looked at. The layout follows the one
-    before (split.py)."""
+    before (snapshot/traffic_split.py)."""
     row = await change.session.get(Alias, (adapter.id, alias))
     shares = shares_of(target)
     layout = lay_out(shares, row.layout if row else ())

@@ -1,6 +1,6 @@
 """What every name means right now: an immutable picture of the live adapters, swapped whole after each commit.
 
-Knows no database: entries are made in catalog.py. A request asks this, never the database.
+Knows no database: entries are made in loader.py. A request asks this, never the database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class AdapterShape:
 
 @dataclass(frozen=True)
 class RolloutEntry:
-    """A running rollout. bounds: as rollout_bodies.py names them."""
+    """A running rollout. bounds: as schemas/rollouts.py names them."""
 
     id: int
     adapter: str

@@ -1,6 +1,6 @@
 """Fetching an adapter's files over the network, file by file, going on where an earlier attempt stopped.
 
-Knows sizes and offsets; the services themselves are hub_source.py's and s3_source.py's.
+Knows sizes and offsets; the services themselves are hub.py's and s3.py's.
 """
 
 from __future__ import annotations

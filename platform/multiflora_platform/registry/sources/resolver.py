@@ -1,6 +1,6 @@
 """Where a version's files come from when they are not in the request: an address, and who can fetch it.
 
-file:// is local_source.py's, hf:// and s3:// are remote and fetched by a job (remote_source.py). http(s) is never read.
+file:// is local.py's, hf:// and s3:// are remote and fetched by a job (remote.py). http(s) is never read.
 """
 
 from __future__ import annotations
