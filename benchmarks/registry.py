@@ -30,10 +30,10 @@ from multiflora_platform.server.rest_api import router
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import upgrade
 from multiflora_platform.storage.tables import (
-    Adapter,
-    Alias,
-    Version,
-    VersionLabel,
+    AdapterRow,
+    AliasRow,
+    VersionLabelRow,
+    VersionRow,
 )
 
 VERSIONS = 3
@@ -46,17 +46,17 @@ BASE = BaseModel("benchmark", "LlamaForCausalLM", "b" * 64, 1, {SITE: Site(SITE,
 
 def rows(adapters: int) -> dict[Any, list[dict[str, Any]]]:
     names = [f"adapter-{number:05}" for number in range(adapters)]
-    found: dict[Any, list[dict[str, Any]]] = {Adapter: [], Version: [], VersionLabel: [], Alias: []}
+    found: dict[Any, list[dict[str, Any]]] = {AdapterRow: [], VersionRow: [], VersionLabelRow: [], AliasRow: []}
     for adapter_id, name in enumerate(names, start=1):
         moments = {"created_at": NOW, "updated_at": NOW}
         described = {"description": f"answers about topic {adapter_id % 997}", "tags": [f"team-{adapter_id % 20}"]}
-        found[Adapter].append({"id": adapter_id, "name": name, **described, "warmup_prompts": [], **moments})
+        found[AdapterRow].append({"id": adapter_id, "name": name, **described, "warmup_prompts": [], **moments})
         for number in range(1, VERSIONS + 1):
             version_id = (adapter_id - 1) * VERSIONS + number
-            found[Version].append(version(version_id, adapter_id, number))
+            found[VersionRow].append(version(version_id, adapter_id, number))
             label = {"version_id": version_id, "kind": "dataset", "value": f"set-{adapter_id % 500}"}
-            found[VersionLabel].append(label)
-        found[Alias].append(
+            found[VersionLabelRow].append(label)
+        found[AliasRow].append(
             {
                 "adapter_id": adapter_id,
                 "name": "default",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.auth.policies import UNLIMITED, Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Key, Tenant
+from multiflora_platform.storage.tables import KeyRow, TenantRow
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,16 @@ class Directory:
         change.after_commit.append(lambda: setattr(self, "_entries", entries))
 
     async def _load(self, session: AsyncSession) -> Mapping[str, Entry]:
-        live = select(Key, Tenant).outerjoin(Tenant, Tenant.id == Key.tenant_id).where(Key.revoked_at.is_(None))
+        live = (
+            select(KeyRow, TenantRow)
+            .outerjoin(TenantRow, TenantRow.id == KeyRow.tenant_id)
+            .where(KeyRow.revoked_at.is_(None))
+        )
         stored = {key.hmac: _entry(key, tenant) for key, tenant in await session.execute(live)}
         return {**stored, **self.configured}
 
 
-def policy_of(row: Tenant) -> Policy:
+def policy_of(row: TenantRow) -> Policy:
     return Policy(
         tuple(row.allowed_adapters),
         row.requests_per_minute,
@@ -88,7 +92,7 @@ def policy_of(row: Tenant) -> Policy:
     )
 
 
-def _entry(key: Key, tenant: Tenant | None) -> Entry:
+def _entry(key: KeyRow, tenant: TenantRow | None) -> Entry:
     principal = Principal(
         key.role,  # type: ignore[arg-type]  # the table's constraint knows the two roles
         tenant.name if tenant else None,

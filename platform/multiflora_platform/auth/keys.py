@@ -26,7 +26,7 @@ from multiflora_platform.auth.secret import Secret
 from multiflora_platform.auth.sessions import Sessions
 from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Event, Key, Tenant
+from multiflora_platform.storage.tables import EventRow, KeyRow, TenantRow
 from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_name
@@ -69,7 +69,7 @@ class KeyStore:
         """Look at the database again, for what another process has changed."""
         await self._directory.reload()
 
-    async def follow(self, events: Sequence[Event]) -> None:
+    async def follow(self, events: Sequence[EventRow]) -> None:
         """Another process's events (Follower.subscribe)."""
         if any(event.type.startswith(("key.", "tenant.")) for event in events):
             await self.reload()
@@ -141,7 +141,7 @@ class KeyStore:
 
         async def work(change: Change) -> answers.NewlyMadeKey:
             owner = await require_tenant(change, tenant) if tenant is not None else None
-            row = Key(
+            row = KeyRow(
                 name=name,
                 role=role,
                 tenant_id=owner.id if owner else None,
@@ -163,7 +163,7 @@ class KeyStore:
             old, tenant = await _require(change, key_id, precondition)
             if old.revoked_at is not None:
                 raise InvalidRequest(f"Key {key_id} is revoked; make a new one.")
-            row = Key(
+            row = KeyRow(
                 name=old.name,
                 role=old.role,
                 tenant_id=old.tenant_id,
@@ -193,11 +193,15 @@ class KeyStore:
 
     async def keys(self, key_id: str | None = None, tenant: str | None = None) -> list[answers.Key]:
         """All keys, the one, or a tenant's; oldest first; never the key itself. Raises KeyNotFound."""
-        query = select(Key, Tenant.name).outerjoin(Tenant, Tenant.id == Key.tenant_id).order_by(Key.created_at, Key.id)
+        query = (
+            select(KeyRow, TenantRow.name)
+            .outerjoin(TenantRow, TenantRow.id == KeyRow.tenant_id)
+            .order_by(KeyRow.created_at, KeyRow.id)
+        )
         if key_id is not None:
-            query = query.where(Key.id == key_id)
+            query = query.where(KeyRow.id == key_id)
         if tenant is not None:
-            query = query.where(Tenant.name == tenant)
+            query = query.where(TenantRow.name == tenant)
         async with self._database.read() as session:
             rows = [_shown(row, owner, self._last_use(row)) for row, owner in await session.execute(query)]
         if key_id is not None and not rows:
@@ -212,7 +216,7 @@ class KeyStore:
     def _hmac(self, key: str) -> str:
         return self.secret.derive("api-key", key)
 
-    async def _add(self, change: Change, row: Key, tenant: str | None) -> answers.NewlyMadeKey:
+    async def _add(self, change: Change, row: KeyRow, tenant: str | None) -> answers.NewlyMadeKey:
         key = f"mf-{secrets.token_urlsafe(32)}"
         row.id, row.hmac, row.prefix = f"key_{secrets.token_hex(8)}", self._hmac(key), key[:7]
         row.created_at = change.now
@@ -220,7 +224,7 @@ class KeyStore:
         await self._directory.follow(change)
         return answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant, None)))
 
-    def _last_use(self, row: Key) -> datetime | None:
+    def _last_use(self, row: KeyRow) -> datetime | None:
         """As of now; the database learns of it once in a while."""
         used = self._used.get(row.id)
         return row.last_used_at if used is None else datetime.fromtimestamp(used, UTC)
@@ -239,7 +243,7 @@ class KeyStore:
             return
 
         async def work(change: Change) -> None:
-            for row in await change.session.scalars(select(Key).where(Key.id.in_(used))):
+            for row in await change.session.scalars(select(KeyRow).where(KeyRow.id.in_(used))):
                 row.last_used_at = datetime.fromtimestamp(used[row.id], UTC)
 
         try:
@@ -257,12 +261,12 @@ def _check(role: Role, tenant: str | None, scopes: Sequence[Scope] | None, expir
         raise InvalidRequest("expires_at has passed already.", pointer="/expires_at")
 
 
-async def _require(change: Change, key_id: str, precondition: Precondition) -> tuple[Key, str | None]:
+async def _require(change: Change, key_id: str, precondition: Precondition) -> tuple[KeyRow, str | None]:
     """The key and its tenant's name. Raises KeyNotFound, and what the precondition does."""
-    row = await change.session.get(Key, key_id)
+    row = await change.session.get(KeyRow, key_id)
     if row is None:
         raise _no_key(key_id)
-    tenant = await change.session.get(Tenant, row.tenant_id) if row.tenant_id is not None else None
+    tenant = await change.session.get(TenantRow, row.tenant_id) if row.tenant_id is not None else None
     owner = tenant.name if tenant else None
     precondition.check(f"Key {key_id}", _shown(row, owner, row.last_used_at).etag)
     return row, owner
@@ -272,7 +276,7 @@ def _no_key(key_id: str) -> KeyNotFound:
     return KeyNotFound(f"There is no key {key_id[:40]!r}.")
 
 
-def _shown(row: Key, tenant: str | None, last_use: datetime | None) -> answers.Key:
+def _shown(row: KeyRow, tenant: str | None, last_use: datetime | None) -> answers.Key:
     shown: dict[str, Any] = {"tenant": tenant, **{field: getattr(row, field) for field in _STATE}}
     shown |= {name: moment.isoformat() for name, moment in shown.items() if isinstance(moment, datetime)}
     observed: dict[str, Any] = {"last_used_at": last_use.isoformat() if last_use else None}

@@ -12,7 +12,7 @@ from multiflora_platform.auth.directory import Directory, policy_of
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.problems import TenantExists, TenantNotFound
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Tenant
+from multiflora_platform.storage.tables import TenantRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_name
 
@@ -31,11 +31,11 @@ class Tenants:
         check_name(name)
 
         async def work(change: Change) -> answers.Tenant:
-            existing = await change.session.scalar(select(Tenant).where(Tenant.name == name))
+            existing = await change.session.scalar(select(TenantRow).where(TenantRow.name == name))
             if existing is not None:
                 precondition.check(f"Tenant {name!r}", _shown(existing).etag)
                 raise TenantExists(f"A tenant named {name!r} exists.", pointer="/name")
-            row = Tenant(name=name, created_at=change.now, **fields)
+            row = TenantRow(name=name, created_at=change.now, **fields)
             change.session.add(row)
             await change.session.flush()
             change.record("tenant.created", name, tenant=name, **fields)
@@ -61,7 +61,7 @@ class Tenants:
 
     async def all(self) -> list[answers.Tenant]:
         async with self._database.read() as session:
-            return [_shown(row) for row in await session.scalars(select(Tenant).order_by(Tenant.name))]
+            return [_shown(row) for row in await session.scalars(select(TenantRow).order_by(TenantRow.name))]
 
     async def policy(self, name: str) -> Policy:
         """Raises TenantNotFound."""
@@ -73,21 +73,21 @@ class Tenants:
         async with self._database.read() as session:
             return _shown(await self._row(session, name))
 
-    async def _row(self, session: AsyncSession, name: str) -> Tenant:
-        row = await session.scalar(select(Tenant).where(Tenant.name == name))
+    async def _row(self, session: AsyncSession, name: str) -> TenantRow:
+        row = await session.scalar(select(TenantRow).where(TenantRow.name == name))
         if row is None:
             raise TenantNotFound(f"There is no tenant named {name[:80]!r}.")
         return row
 
 
-async def require_tenant(change: Change, name: str) -> Tenant:
+async def require_tenant(change: Change, name: str) -> TenantRow:
     """Raises TenantNotFound."""
-    row = await change.session.scalar(select(Tenant).where(Tenant.name == name))
+    row = await change.session.scalar(select(TenantRow).where(TenantRow.name == name))
     if row is None:
         raise TenantNotFound(f"There is no tenant named {name[:80]!r}; POST /api/v1/tenants first.", pointer="/tenant")
     return row
 
 
-def _shown(row: Tenant) -> answers.Tenant:
+def _shown(row: TenantRow) -> answers.Tenant:
     shown = {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in _SHOWN}}
     return answers.Tenant(**shown, etag=etag_of(shown))

@@ -17,7 +17,7 @@ from multiflora_platform.batches.ledger import UNFINISHED
 from multiflora_platform.batches.views import batch_view, list_view
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import BatchRequest
-from multiflora_platform.storage.tables import Batch
+from multiflora_platform.storage.tables import BatchRow
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 router = APIRouter(tags=["batches"])
@@ -71,14 +71,14 @@ async def cancel_batch(request: Request, batch_id: str, principal: Principal = D
     return _shown(desk, await _require(desk, principal, batch_id))
 
 
-async def _require(desk: Desk, principal: Principal, batch_id: str) -> Batch:
+async def _require(desk: Desk, principal: Principal, batch_id: str) -> BatchRow:
     row = await desk.ledger.batch(principal, batch_id)
     if row is None:
         raise ApiError(404, "not_found", f"There is no batch {batch_id[:80]!r}.", param="batch_id")
     return row
 
 
-def _shown(desk: Desk, row: Batch) -> Response:
+def _shown(desk: Desk, row: BatchRow) -> Response:
     return _json(batch_view(row, desk.runner.counts(row)))
 
 

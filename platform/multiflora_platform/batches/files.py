@@ -13,7 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.desk import Desk
 from multiflora_platform.batches.ledger import Order
 from multiflora_platform.batches.views import file_view, list_view
-from multiflora_platform.storage.tables import StoredFile
+from multiflora_platform.storage.tables import StoredFileRow
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 router = APIRouter(tags=["batches"])
@@ -71,7 +71,7 @@ async def delete_file(request: Request, file_id: str, principal: Principal = Dep
     return _json({"id": row.id, "object": "file", "deleted": True})
 
 
-async def require_file(desk: Desk, principal: Principal, file_id: str, param: str) -> StoredFile:
+async def require_file(desk: Desk, principal: Principal, file_id: str, param: str) -> StoredFileRow:
     """Raises ApiError: what is not there, or not this principal's, is a 404."""
     row = await desk.ledger.file(principal, file_id)
     if row is None:

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Batch, StoredFile
+from multiflora_platform.storage.tables import BatchRow, StoredFileRow
 
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 _WINDOW = timedelta(hours=24)
-Row = TypeVar("Row", StoredFile, Batch)
+Row = TypeVar("Row", StoredFileRow, BatchRow)
 # By the time when they were made.
 Order = Literal["asc", "desc"]
 
@@ -28,10 +28,10 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add_file(self, principal: Principal, file_id: str, name: str, purpose: str, size: int) -> StoredFile:
-        row = StoredFile(id=file_id, owner=principal.tenant, name=name[:255], purpose=purpose, size=size)
+    async def add_file(self, principal: Principal, file_id: str, name: str, purpose: str, size: int) -> StoredFileRow:
+        row = StoredFileRow(id=file_id, owner=principal.tenant, name=name[:255], purpose=purpose, size=size)
 
-        async def work(change: Change) -> StoredFile:
+        async def work(change: Change) -> StoredFileRow:
             row.created_at = change.now
             change.session.add(row)
             change.record("file.created", file_id, size=size)
@@ -41,16 +41,16 @@ class Ledger:
 
     async def remove_file(self, principal: Principal, file_id: str) -> None:
         async def work(change: Change) -> None:
-            row = await change.session.get(StoredFile, file_id)
+            row = await change.session.get(StoredFileRow, file_id)
             if row is not None:
                 await change.session.delete(row)
                 change.record("file.deleted", file_id)
 
         await self._database.write(principal.actor, work)
 
-    async def add_batch(self, principal: Principal, endpoint: str, input_file: str, note: dict[str, str]) -> Batch:
-        async def work(change: Change) -> Batch:
-            row = Batch(
+    async def add_batch(self, principal: Principal, endpoint: str, input_file: str, note: dict[str, str]) -> BatchRow:
+        async def work(change: Change) -> BatchRow:
+            row = BatchRow(
                 id=f"batch_{uuid.uuid4().hex}",
                 owner=principal.tenant,
                 endpoint=endpoint,
@@ -70,37 +70,39 @@ class Ledger:
 
         return await self._database.write(principal.actor, work)
 
-    async def file(self, principal: Principal, file_id: str) -> StoredFile | None:
-        return _visible(principal, await self._get(StoredFile, file_id))
+    async def file(self, principal: Principal, file_id: str) -> StoredFileRow | None:
+        return _visible(principal, await self._get(StoredFileRow, file_id))
 
-    async def batch(self, principal: Principal, batch_id: str) -> Batch | None:
-        return _visible(principal, await self._get(Batch, batch_id))
+    async def batch(self, principal: Principal, batch_id: str) -> BatchRow | None:
+        return _visible(principal, await self._get(BatchRow, batch_id))
 
-    async def any_batch(self, batch_id: str) -> Batch | None:
+    async def any_batch(self, batch_id: str) -> BatchRow | None:
         """For the runner, who works for everybody."""
-        return await self._get(Batch, batch_id)
+        return await self._get(BatchRow, batch_id)
 
     async def files(
         self, principal: Principal, purpose: str | None, after: str | None, limit: int, order: Order
-    ) -> list[StoredFile]:
-        query = select(StoredFile).limit(limit)
+    ) -> list[StoredFileRow]:
+        query = select(StoredFileRow).limit(limit)
         if purpose is not None:
-            query = query.where(StoredFile.purpose == purpose)
-        return await self._page(principal, StoredFile, query, after, order)
+            query = query.where(StoredFileRow.purpose == purpose)
+        return await self._page(principal, StoredFileRow, query, after, order)
 
-    async def batches(self, principal: Principal, after: str | None, limit: int) -> list[Batch]:
+    async def batches(self, principal: Principal, after: str | None, limit: int) -> list[BatchRow]:
         """Newest first."""
-        return await self._page(principal, Batch, select(Batch).limit(limit), after, "desc")
+        return await self._page(principal, BatchRow, select(BatchRow).limit(limit), after, "desc")
 
     async def unfinished(self) -> list[str]:
         """Ids, in the order in which they came."""
         async with self._database.read() as session:
-            query = select(Batch.id).where(Batch.status.in_(UNFINISHED)).order_by(Batch.created_at, Batch.id)
+            query = (
+                select(BatchRow.id).where(BatchRow.status.in_(UNFINISHED)).order_by(BatchRow.created_at, BatchRow.id)
+            )
             return list(await session.scalars(query))
 
     async def is_used(self, file_id: str) -> bool:
         """Whether an unfinished batch reads the file."""
-        query = select(Batch.id).where(Batch.input_file_id == file_id, Batch.status.in_(UNFINISHED)).limit(1)
+        query = select(BatchRow.id).where(BatchRow.input_file_id == file_id, BatchRow.status.in_(UNFINISHED)).limit(1)
         async with self._database.read() as session:
             return await session.scalar(query) is not None
 
@@ -112,9 +114,9 @@ class Ledger:
         changes = {name: moment if value is ... else value for name, value in values.items()}
 
         async def work(change: Change) -> None:
-            query = update(Batch).where(Batch.id == batch_id)
+            query = update(BatchRow).where(BatchRow.id == batch_id)
             if only_from:
-                query = query.where(Batch.status.in_(only_from))
+                query = query.where(BatchRow.status.in_(only_from))
             changed = await change.session.execute(query.values(**changes))
             if "status" in changes and changed.rowcount:  # type: ignore[attr-defined]  # of an UPDATE
                 change.record(f"batch.{changes['status']}", batch_id)

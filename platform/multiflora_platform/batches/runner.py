@@ -26,7 +26,7 @@ from multiflora_platform.batches.lines import (
     read_lines,
 )
 from multiflora_platform.batches.results import Results
-from multiflora_platform.storage.tables import Batch
+from multiflora_platform.storage.tables import BatchRow
 from multiflora_platform.web.errors import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class BatchRunner:
             self._cancelled[batch_id].set()
         self.wake()
 
-    def counts(self, batch: Batch) -> tuple[int, int]:
+    def counts(self, batch: BatchRow) -> tuple[int, int]:
         """(completed, failed) as of this moment."""
         results = self._results.get(batch.id)
         return (batch.completed, batch.failed) if results is None else (results.completed, results.failed)
@@ -128,7 +128,7 @@ class BatchRunner:
             results.close()
             del self._results[batch_id], self._cancelled[batch_id]
 
-    async def _validate(self, batch: Batch) -> bool:
+    async def _validate(self, batch: BatchRow) -> bool:
         total, errors = await asyncio.to_thread(check_lines, self._files.path(batch.input_file_id), batch.endpoint)
         if errors:
             shown = [msgspec.to_builtins(error) for error in errors]
@@ -142,7 +142,7 @@ class BatchRunner:
         batch.status, batch.total = fresh.status, total
         return True
 
-    async def _open_results(self, batch: Batch) -> Results:
+    async def _open_results(self, batch: BatchRow) -> Results:
         number = batch.id.removeprefix("batch_")
         output, errors = (self._files.path(f"file-{number}-{kind}") for kind in ("output", "error"))
         completed = await asyncio.to_thread(done_ids, output)
@@ -150,7 +150,9 @@ class BatchRunner:
         # Not in the thread: what it opened would stay open if we were cancelled meanwhile.
         return Results(output, errors, completed, failed)
 
-    async def _answer_all(self, batch: Batch, principal: Principal, results: Results, cancelled: asyncio.Event) -> str:
+    async def _answer_all(
+        self, batch: BatchRow, principal: Principal, results: Results, cancelled: asyncio.Event
+    ) -> str:
         """The state that the batch ends in."""
         work = asyncio.create_task(self._answer_lines(batch, principal, results))
         stop = asyncio.create_task(cancelled.wait())
@@ -166,7 +168,7 @@ class BatchRunner:
             stop.cancel()
             await asyncio.gather(work, stop, return_exceptions=True)
 
-    async def _answer_lines(self, batch: Batch, principal: Principal, results: Results) -> None:
+    async def _answer_lines(self, batch: BatchRow, principal: Principal, results: Results) -> None:
         width = asyncio.Semaphore(max(1, self._width()))
 
         async def one(line: Line) -> None:
@@ -202,7 +204,7 @@ class BatchRunner:
                 }
             await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_SECONDS)))
 
-    async def _finish(self, batch: Batch, principal: Principal, results: Results, state: str) -> None:
+    async def _finish(self, batch: BatchRow, principal: Principal, results: Results, state: str) -> None:
         await self._ledger.amend(_ACTOR, batch.id, {"status": "finalizing", "finalizing_at": ...}, ("in_progress",))
         if state == "expired":
             lines = read_lines(self._files.path(batch.input_file_id))

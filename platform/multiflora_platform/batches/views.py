@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from multiflora_platform.storage.tables import Batch, StoredFile
+from multiflora_platform.storage.tables import BatchRow, StoredFileRow
 
 _MOMENTS = (
     "created_at",
@@ -21,7 +21,7 @@ _MOMENTS = (
 )
 
 
-def file_view(row: StoredFile) -> dict[str, Any]:
+def file_view(row: StoredFileRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "object": "file",
@@ -33,7 +33,7 @@ def file_view(row: StoredFile) -> dict[str, Any]:
     }
 
 
-def batch_view(row: Batch, counts: tuple[int, int]) -> dict[str, Any]:
+def batch_view(row: BatchRow, counts: tuple[int, int]) -> dict[str, Any]:
     """counts: (completed, failed) as of this moment."""
     return {
         "id": row.id,

@@ -22,7 +22,7 @@ from multiflora_platform.storage.connections import (
     patience,
     sessions,
 )
-from multiflora_platform.storage.tables import AuditRow, Event
+from multiflora_platform.storage.tables import AuditRow, EventRow
 from multiflora_platform.web.errors import Unavailable
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Change:
     actor: str
     now: datetime
     after_commit: list[Callable[[], None]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
 
     def record(self, action: str, target: str, *, adapter: str | None = None, **detail: Any) -> None:
         """action: `noun.verb`, also the event's type. target: what it was done to, for the audit."""
@@ -46,7 +46,7 @@ class Change:
 
     def tell(self, type: str, *, adapter: str | None = None, **detail: Any) -> None:
         """An event without an audit row: something went on, but nobody did it."""
-        event = Event(type=type, adapter=adapter, payload=detail, at=self.now)
+        event = EventRow(type=type, adapter=adapter, payload=detail, at=self.now)
         self.session.add(event)
         self.events.append(event)
 

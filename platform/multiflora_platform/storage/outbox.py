@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import select
 
 from multiflora_platform.storage.database import Database
-from multiflora_platform.storage.tables import AuditRow, Event
+from multiflora_platform.storage.tables import AuditRow, EventRow
 
 KEEPALIVE_SECONDS = 15.0
 _BATCH = 500
@@ -27,7 +27,7 @@ class Feed:
 
     async def page(self, cursor: int, limit: int) -> list[dict[str, Any]]:
         """Events with id > cursor, oldest first."""
-        query = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
+        query = select(EventRow).where(EventRow.id > cursor).order_by(EventRow.id).limit(limit)
         async with self._database.read() as session:
             return [
                 {

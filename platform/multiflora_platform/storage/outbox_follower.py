@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from sqlalchemy import func, select
 
 from multiflora_platform.storage.database import Database
-from multiflora_platform.storage.tables import Event
+from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.errors import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.4
 _BATCH = 1000
 
 # Told of others' events, oldest first, while no write of this process runs; may read with Database.read.
-Subscriber = Callable[[Sequence[Event]], Awaitable[None]]
+Subscriber = Callable[[Sequence[EventRow]], Awaitable[None]]
 
 
 class Follower:
@@ -37,7 +37,7 @@ class Follower:
 
     async def start(self) -> None:
         async with self._database.read() as session:
-            self._cursor = await session.scalar(select(func.max(Event.id))) or 0
+            self._cursor = await session.scalar(select(func.max(EventRow.id))) or 0
         self._database.own_events.clear()
         self._task = asyncio.create_task(self._run())
 
@@ -48,7 +48,7 @@ class Follower:
 
     async def catch_up(self) -> None:
         """Look once. Raises Unavailable while the database is away."""
-        query = select(Event).where(Event.id > self._cursor).order_by(Event.id).limit(_BATCH)
+        query = select(EventRow).where(EventRow.id > self._cursor).order_by(EventRow.id).limit(_BATCH)
         async with self._database.read_between_writes() as session:
             events = list(await session.scalars(query))
             own = self._database.own_events

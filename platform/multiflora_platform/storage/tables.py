@@ -71,7 +71,7 @@ class Base(DeclarativeBase):
     }
 
 
-class Tenant(Base):
+class TenantRow(Base):
     __tablename__ = "tenants"
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -87,7 +87,7 @@ class Tenant(Base):
     disabled: Mapped[bool] = mapped_column(default=False)
 
 
-class Key(Base):
+class KeyRow(Base):
     """hmac: hex HMAC-SHA256 under the server's secret; the key itself is not kept. prefix: its start, for people.
 
     scopes: None is everything that the role may. rotated_from: the id of the key that it follows.
@@ -110,7 +110,7 @@ class Key(Base):
     rotated_from: Mapped[str | None] = mapped_column(String(32))
 
 
-class Usage(Base):
+class UsageRow(Base):
     """day: of UTC, as 2026-01-31. tenant: "" for admins. adapter: "" for the base model. device_us: microseconds."""
 
     __tablename__ = "usage"
@@ -125,7 +125,7 @@ class Usage(Base):
     device_us: Mapped[int] = mapped_column(BigInteger)
 
 
-class Adapter(Base):
+class AdapterRow(Base):
     """A deleted adapter keeps its row, so that history stays readable; its name is free again.
 
     owner: the tenant's name that made it; None is the administration. seed: digest and base of what the command line
@@ -156,7 +156,7 @@ class Adapter(Base):
     deleted_at: Mapped[datetime | None]
 
 
-class Version(Base):
+class VersionRow(Base):
     """digest, manifest, facts: None until known. source: "upload" or the source's address, pinned once it is known.
 
     facts: what its layout on this base model tells (facts.py of the adapters). card: README.md as it came. evals: what
@@ -190,7 +190,7 @@ class Version(Base):
     purged_at: Mapped[datetime | None]
 
 
-class VersionLabel(Base):
+class VersionLabelRow(Base):
     """What versions are searched by. kind: tag, dataset, run or parent."""
 
     __tablename__ = "version_labels"
@@ -201,7 +201,7 @@ class VersionLabel(Base):
     value: Mapped[str] = mapped_column(String(255), primary_key=True)
 
 
-class Job(Base):
+class JobRow(Base):
     """Making one version: whoever holds the lease works on it; a lease that ended is anybody's.
 
     done, total: bytes fetched so far, of how many. run_after: not to be tried before. outcome: the answer to the
@@ -232,7 +232,7 @@ class Job(Base):
     updated_at: Mapped[datetime]
 
 
-class VersionFile(Base):
+class VersionFileRow(Base):
     __tablename__ = "version_files"
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
@@ -241,7 +241,7 @@ class VersionFile(Base):
     size: Mapped[int] = mapped_column(BigInteger)
 
 
-class ValidationRow(Base):
+class ReportRow(Base):
     """One line of a version's validation report, in order of `position`."""
 
     __tablename__ = "validation_rows"
@@ -256,7 +256,7 @@ class ValidationRow(Base):
     hint: Mapped[str | None] = mapped_column(Text)
 
 
-class Alias(Base):
+class AliasRow(Base):
     """target: {"version": n} or {"split": {"n": percent}}. layout: the version of each of 100
     buckets (traffic_split.py).
 
@@ -275,7 +275,7 @@ class Alias(Base):
     protected: Mapped[bool] = mapped_column(default=False)
 
 
-class AliasMove(Base):
+class AliasMoveRow(Base):
     """History: one row for every change of an alias. target None: it was deleted."""
 
     __tablename__ = "alias_history"
@@ -289,7 +289,7 @@ class AliasMove(Base):
     at: Mapped[datetime]
 
 
-class Rollout(Base):
+class RolloutRow(Base):
     """A candidate on its way. At most one of an alias is "running". bounds, observed: as schemas/rollouts.py has
     them."""
 
@@ -312,7 +312,7 @@ class Rollout(Base):
     ended_at: Mapped[datetime | None]
 
 
-class Event(Base):
+class EventRow(Base):
     """The outbox: written in the transaction of the change that it tells of."""
 
     __tablename__ = "events"
@@ -325,7 +325,7 @@ class Event(Base):
     at: Mapped[datetime]
 
 
-class Webhook(Base):
+class WebhookRow(Base):
     """events: patterns of types. generation: of the signing key. cursor: id of the last event that was looked at."""
 
     __tablename__ = "webhooks"
@@ -341,7 +341,7 @@ class Webhook(Base):
     created_at: Mapped[datetime]
 
 
-class WebhookDelivery(Base):
+class WebhookDeliveryRow(Base):
     """state: pending, delivered or failed. next_attempt_at: while one runs, when somebody else may take it over."""
 
     __tablename__ = "webhook_deliveries"
@@ -373,7 +373,7 @@ class AuditRow(Base):
     at: Mapped[datetime]
 
 
-class IdempotencyRecord(Base):
+class IdempotencyRow(Base):
     """The first answer to a request, given again to every repetition under the same key: here, or its job's."""
 
     __tablename__ = "idempotency"
@@ -387,7 +387,7 @@ class IdempotencyRecord(Base):
     created_at: Mapped[datetime] = mapped_column(index=True)
 
 
-class StoredFile(Base):
+class StoredFileRow(Base):
     """owner: the tenant's name; None is the administration. The bytes lie in the data folder under the id."""
 
     __tablename__ = "files"
@@ -400,7 +400,7 @@ class StoredFile(Base):
     created_at: Mapped[datetime]
 
 
-class Batch(Base):
+class BatchRow(Base):
     """owner: as a file's. note: the client's metadata. errors: what is wrong with the input. Counts are of the end."""
 
     __tablename__ = "batches"

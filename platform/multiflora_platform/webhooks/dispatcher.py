@@ -19,7 +19,7 @@ from sqlalchemy import Select, delete, func, select
 
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Event, Webhook, WebhookDelivery
+from multiflora_platform.storage.tables import EventRow, WebhookDeliveryRow, WebhookRow
 from multiflora_platform.webhooks.bodies import Delivery
 from multiflora_platform.webhooks.problems import WebhookNotFound
 from multiflora_platform.webhooks.sender import (
@@ -67,8 +67,8 @@ class Dispatcher:
     async def test(self, webhook_id: str, actor: str) -> Delivery:
         """A `webhook.test` message, tried once, its outcome in the log like any other's. Raises WebhookNotFound."""
 
-        async def begin(change: Change) -> tuple[Webhook, WebhookDelivery]:
-            webhook = await change.session.get(Webhook, webhook_id)
+        async def begin(change: Change) -> tuple[WebhookRow, WebhookDeliveryRow]:
+            webhook = await change.session.get(WebhookRow, webhook_id)
             if webhook is None:
                 raise WebhookNotFound(f"There is no webhook {webhook_id[:40]!r}.")
             data = {"webhook": webhook_id, "at": change.now.isoformat()}
@@ -109,14 +109,14 @@ class Dispatcher:
 
     async def _has_new_events(self) -> bool:
         async with self._database.read() as session:
-            oldest = await session.scalar(select(func.min(Webhook.cursor)).where(Webhook.disabled.is_(False)))
-            newest = await session.scalar(select(func.max(Event.id))) if oldest is not None else None
+            oldest = await session.scalar(select(func.min(WebhookRow.cursor)).where(WebhookRow.disabled.is_(False)))
+            newest = await session.scalar(select(func.max(EventRow.id))) if oldest is not None else None
         return oldest is not None and newest is not None and newest > oldest
 
     async def _fan_out(self, change: Change) -> None:
-        webhooks = await change.session.scalars(select(Webhook).where(Webhook.disabled.is_(False)))
+        webhooks = await change.session.scalars(select(WebhookRow).where(WebhookRow.disabled.is_(False)))
         for webhook in webhooks:
-            query = select(Event).where(Event.id > webhook.cursor).order_by(Event.id).limit(_BATCH)
+            query = select(EventRow).where(EventRow.id > webhook.cursor).order_by(EventRow.id).limit(_BATCH)
             for event in await change.session.scalars(query):
                 webhook.cursor = event.id
                 if any(fnmatchcase(event.type, pattern) for pattern in webhook.events):
@@ -125,37 +125,37 @@ class Dispatcher:
                     change.session.add(_delivery(webhook, f"evt_{event.id}", event.type, data, change.now))
         if change.now - self._cleaned > timedelta(hours=1):
             self._cleaned = change.now
-            old = WebhookDelivery.created_at < change.now - KEPT
-            await change.session.execute(delete(WebhookDelivery).where(old, WebhookDelivery.state != "pending"))
+            old = WebhookDeliveryRow.created_at < change.now - KEPT
+            await change.session.execute(delete(WebhookDeliveryRow).where(old, WebhookDeliveryRow.state != "pending"))
 
     async def _has_due(self) -> bool:
         async with self._database.read() as session:
             return await session.scalar(_due(datetime.now(UTC)).limit(1)) is not None
 
-    async def _claim(self, change: Change) -> Sequence[tuple[Webhook, WebhookDelivery]]:
+    async def _claim(self, change: Change) -> Sequence[tuple[WebhookRow, WebhookDeliveryRow]]:
         """Nobody else sends them while the lease lasts."""
         rows = list(await change.session.scalars(_due(change.now).limit(AT_ONCE - len(self._running))))
         claimed = []
         for row in rows:
             row.attempts += 1
             row.next_attempt_at = change.now + _LEASE
-            webhook = await change.session.get(Webhook, row.webhook_id)
+            webhook = await change.session.get(WebhookRow, row.webhook_id)
             assert webhook is not None, "a webhook's deliveries go with it"
             claimed.append((webhook, row))
         return claimed
 
-    async def _deliver(self, webhook: Webhook, delivery: WebhookDelivery) -> None:
+    async def _deliver(self, webhook: WebhookRow, delivery: WebhookDeliveryRow) -> None:
         try:
             await self._attempt(webhook, delivery)
         except Exception as error:
             _log.warning("the outcome of %s could not be noted: %s", delivery.message_id, error)
 
-    async def _attempt(self, webhook: Webhook, delivery: WebhookDelivery) -> Delivery:
+    async def _attempt(self, webhook: WebhookRow, delivery: WebhookDeliveryRow) -> Delivery:
         key = signing_key(self._secret, webhook.id, webhook.generation)
         attempt = await self._sender.send(Message(delivery.message_id, webhook.url, key, delivery.payload))
 
         async def conclude(change: Change) -> Delivery:
-            row = await change.session.get(WebhookDelivery, delivery.id)
+            row = await change.session.get(WebhookDeliveryRow, delivery.id)
             if row is None:  # deleted with its webhook meanwhile
                 return delivery_view(delivery)
             _note(row, attempt, change.now)
@@ -166,23 +166,23 @@ class Dispatcher:
         return await self._database.write(_ACTOR, conclude)
 
 
-def _due(now: datetime) -> Select[WebhookDelivery]:
-    enabled = select(Webhook.id).where(Webhook.disabled.is_(False))
+def _due(now: datetime) -> Select[WebhookDeliveryRow]:
+    enabled = select(WebhookRow.id).where(WebhookRow.disabled.is_(False))
     return (
-        select(WebhookDelivery)
+        select(WebhookDeliveryRow)
         .where(
-            WebhookDelivery.state == "pending",
-            WebhookDelivery.next_attempt_at <= now,
-            WebhookDelivery.webhook_id.in_(enabled),
+            WebhookDeliveryRow.state == "pending",
+            WebhookDeliveryRow.next_attempt_at <= now,
+            WebhookDeliveryRow.webhook_id.in_(enabled),
         )
-        .order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
+        .order_by(WebhookDeliveryRow.next_attempt_at, WebhookDeliveryRow.id)
     )
 
 
 def _delivery(
-    webhook: Webhook, message_id: str, type: str, data: Mapping[str, object], now: datetime
-) -> WebhookDelivery:
-    return WebhookDelivery(
+    webhook: WebhookRow, message_id: str, type: str, data: Mapping[str, object], now: datetime
+) -> WebhookDeliveryRow:
+    return WebhookDeliveryRow(
         webhook_id=webhook.id,
         message_id=message_id,
         type=type,
@@ -194,7 +194,7 @@ def _delivery(
     )
 
 
-def _note(row: WebhookDelivery, attempt: Attempt, now: datetime) -> None:
+def _note(row: WebhookDeliveryRow, attempt: Attempt, now: datetime) -> None:
     row.last_status, row.last_error = attempt.status, attempt.error
     if attempt.ok:
         row.state, row.delivered_at = "delivered", now
@@ -206,7 +206,7 @@ def _note(row: WebhookDelivery, attempt: Attempt, now: datetime) -> None:
 
 async def _switch_off(change: Change, webhook_id: str) -> None:
     """The receiver says that nobody is there any more."""
-    webhook = await change.session.get(Webhook, webhook_id)
+    webhook = await change.session.get(WebhookRow, webhook_id)
     if webhook is not None and not webhook.disabled:
         webhook.disabled = True
         change.record("webhook.updated", webhook_id, webhook=webhook_id, fields=["disabled"], reason="410 Gone")

@@ -10,8 +10,7 @@ from sqlalchemy import delete, func, select
 
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Event, WebhookDelivery
-from multiflora_platform.storage.tables import Webhook as Row
+from multiflora_platform.storage.tables import EventRow, WebhookDeliveryRow, WebhookRow
 from multiflora_platform.web.etags import Precondition, etag_of
 from multiflora_platform.web.pagination import encode_token
 from multiflora_platform.webhooks.bodies import (
@@ -37,13 +36,13 @@ class Subscriptions:
         await self._destinations.find(body.url)
 
         async def work(change: Change) -> WebhookWithSecret:
-            row = Row(
+            row = WebhookRow(
                 id=f"wh_{secrets.token_hex(8)}",
                 url=body.url,
                 events=list(body.events),
                 description=body.description,
                 generation=1,
-                cursor=await change.session.scalar(select(func.coalesce(func.max(Event.id), 0))),
+                cursor=await change.session.scalar(select(func.coalesce(func.max(EventRow.id), 0))),
                 disabled=False,
                 created_by=change.actor,
                 created_at=change.now,
@@ -63,7 +62,7 @@ class Subscriptions:
         async def work(change: Change) -> Webhook:
             row = await _require(change, webhook_id, precondition)
             if row.disabled and fields.get("disabled") is False:
-                row.cursor = await change.session.scalar(select(func.coalesce(func.max(Event.id), 0))) or 0
+                row.cursor = await change.session.scalar(select(func.coalesce(func.max(EventRow.id), 0))) or 0
             for field, value in fields.items():
                 setattr(row, field, value)
             change.record("webhook.updated", webhook_id, webhook=webhook_id, fields=sorted(fields))
@@ -87,7 +86,7 @@ class Subscriptions:
 
         async def work(change: Change) -> None:
             row = await _require(change, webhook_id, precondition)
-            await change.session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id))
+            await change.session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.webhook_id == webhook_id))
             await change.session.delete(row)
             change.record("webhook.deleted", webhook_id, webhook=webhook_id)
 
@@ -95,12 +94,15 @@ class Subscriptions:
 
     async def all(self) -> list[Webhook]:
         async with self._database.read() as session:
-            return [_view(row) for row in await session.scalars(select(Row).order_by(Row.created_at, Row.id))]
+            return [
+                _view(row)
+                for row in await session.scalars(select(WebhookRow).order_by(WebhookRow.created_at, WebhookRow.id))
+            ]
 
     async def one(self, webhook_id: str) -> Webhook:
         """Raises WebhookNotFound."""
         async with self._database.read() as session:
-            row = await session.get(Row, webhook_id)
+            row = await session.get(WebhookRow, webhook_id)
         if row is None:
             raise _no_webhook(webhook_id)
         return _view(row)
@@ -108,9 +110,11 @@ class Subscriptions:
     async def deliveries(self, webhook_id: str, before: int, limit: int) -> DeliveryPage:
         """Newest first, ids below `before`. Raises WebhookNotFound."""
         await self.one(webhook_id)
-        query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.id < before)
+        query = select(WebhookDeliveryRow).where(
+            WebhookDeliveryRow.webhook_id == webhook_id, WebhookDeliveryRow.id < before
+        )
         async with self._database.read() as session:
-            rows = list(await session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)))
+            rows = list(await session.scalars(query.order_by(WebhookDeliveryRow.id.desc()).limit(limit + 1)))
         token = encode_token(str(rows[limit - 1].id)) if len(rows) > limit else None
         return DeliveryPage(items=[delivery_view(row) for row in rows[:limit]], next_page_token=token)
 
@@ -118,7 +122,7 @@ class Subscriptions:
         """Once more and at once, with all its retries, whatever became of it. Raises WebhookNotFound."""
 
         async def work(change: Change) -> Delivery:
-            row = await change.session.get(WebhookDelivery, delivery_id)
+            row = await change.session.get(WebhookDeliveryRow, delivery_id)
             if row is None or row.webhook_id != webhook_id:
                 raise WebhookNotFound(f"Webhook {webhook_id[:40]!r} has no delivery {delivery_id}.")
             row.state, row.attempts, row.next_attempt_at = "pending", 0, change.now - timedelta(seconds=1)
@@ -127,12 +131,12 @@ class Subscriptions:
 
         return await self._database.write(actor, work)
 
-    def _with_secret(self, row: Row) -> WebhookWithSecret:
+    def _with_secret(self, row: WebhookRow) -> WebhookWithSecret:
         secret = shown(signing_key(self._secret, row.id, row.generation))
         return WebhookWithSecret(secret=secret, **_fields(row))
 
 
-def delivery_view(row: WebhookDelivery) -> Delivery:
+def delivery_view(row: WebhookDeliveryRow) -> Delivery:
     fields = ("id", "message_id", "type", "attempts", "last_status", "last_error")
     shown: dict[str, Any] = {field: getattr(row, field) for field in fields}
     return Delivery(
@@ -144,8 +148,8 @@ def delivery_view(row: WebhookDelivery) -> Delivery:
     )
 
 
-async def _require(change: Change, webhook_id: str, precondition: Precondition) -> Row:
-    row = await change.session.get(Row, webhook_id)
+async def _require(change: Change, webhook_id: str, precondition: Precondition) -> WebhookRow:
+    row = await change.session.get(WebhookRow, webhook_id)
     if row is None:
         raise _no_webhook(webhook_id)
     precondition.check(f"Webhook {webhook_id}", _view(row).etag)
@@ -156,11 +160,11 @@ def _no_webhook(webhook_id: str) -> WebhookNotFound:
     return WebhookNotFound(f"There is no webhook {webhook_id[:40]!r}.")
 
 
-def _fields(row: Row) -> dict[str, Any]:
+def _fields(row: WebhookRow) -> dict[str, Any]:
     fields = ("id", "url", "events", "description", "disabled", "created_by")
     shown = {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in fields}}
     return {**shown, "etag": etag_of({**shown, "generation": row.generation})}
 
 
-def _view(row: Row) -> Webhook:
+def _view(row: WebhookRow) -> Webhook:
     return Webhook(**_fields(row))

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from multiflora_platform.storage import connections
-from multiflora_platform.storage.tables import Event, Version
+from multiflora_platform.storage.tables import EventRow, VersionRow
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def test_sqlite_is_durable_and_checked(database):
 async def test_foreign_keys_hold(database):
     async def orphan(change):
         change.session.add(
-            Version(adapter_id=99, number=1, state="ready", base_digest="b", source="s", created_by="t",
+            VersionRow(adapter_id=99, number=1, state="ready", base_digest="b", source="s", created_by="t",
                     created_at=change.now, updated_at=change.now)
         )  # fmt: skip
 
@@ -41,7 +41,7 @@ async def test_foreign_keys_hold(database):
 
 async def events(database):
     async with database.read() as session:
-        return [row.type for row in await session.scalars(select(Event).order_by(Event.id))]
+        return [row.type for row in await session.scalars(select(EventRow).order_by(EventRow.id))]
 
 
 async def test_a_failed_change_leaves_nothing(database):
@@ -94,9 +94,9 @@ async def test_a_reader_sees_one_moment(database):
         change.record("x.y", "x")
 
     async with database.read() as session:
-        before = list(await session.scalars(select(Event.id)))
+        before = list(await session.scalars(select(EventRow.id)))
         await database.write("test", work)
-        assert list(await session.scalars(select(Event.id))) == before
+        assert list(await session.scalars(select(EventRow.id))) == before
     assert len(await events(database)) == len(before) + 1
 
 

@@ -20,7 +20,7 @@ from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.server.openapi import api_document
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import upgrade
-from multiflora_platform.storage.tables import Adapter
+from multiflora_platform.storage.tables import AdapterRow
 
 ANY = {"If-Match": "*"}
 ALIAS = "/adapters/a/aliases/default"
@@ -186,14 +186,14 @@ async def test_a_silent_change_is_noticed(tmp_path: Path) -> None:
     database = Database.open(f"sqlite:///{tmp_path / 'x.db'}")
 
     async def row(change: Change) -> None:
-        change.session.add(Adapter(name="x", description="", tags=[], created_at=change.now, updated_at=change.now))
+        change.session.add(AdapterRow(name="x", description="", tags=[], created_at=change.now, updated_at=change.now))
 
     async def told(change: Change) -> None:
-        change.session.add(Adapter(name="y", description="", tags=[], created_at=change.now, updated_at=change.now))
+        change.session.add(AdapterRow(name="y", description="", tags=[], created_at=change.now, updated_at=change.now))
         change.record("adapter.created", "y")
 
     async def statement(change: Change) -> None:
-        await change.session.execute(delete(Adapter))
+        await change.session.execute(delete(AdapterRow))
 
     with watched() as silent:
         await database.write("test", told)

@@ -14,7 +14,7 @@ from tests.platform.registry.house import House, OpenHouse
 from tests.platform.webhooks.conftest import Receiver
 
 from multiflora_platform.storage.database import Change
-from multiflora_platform.storage.tables import WebhookDelivery
+from multiflora_platform.storage.tables import WebhookDeliveryRow
 from multiflora_platform.webhooks import dispatcher, sender
 
 
@@ -41,7 +41,7 @@ async def settled(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]
 
 async def make_all_due(house: House) -> None:
     async def work(change: Change) -> None:
-        await change.session.execute(update(WebhookDelivery).values(next_attempt_at=change.now))
+        await change.session.execute(update(WebhookDeliveryRow).values(next_attempt_at=change.now))
 
     await house.registry.database.write("test", work)
 

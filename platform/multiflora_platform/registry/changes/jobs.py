@@ -18,7 +18,7 @@ from multiflora_platform.registry.rows import jobs, versions
 from multiflora_platform.registry.rows.idempotency import Outcome
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Adapter, Job, Version
+from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 
 _LOOK_SECONDS = 0.5
 _KEEPALIVE_LOOKS = 30
@@ -53,11 +53,11 @@ class JobChanges:
     async def cancel(self, job_id: str, actor: str) -> dict[str, Any]:
         """Its version is rejected, and what was fetched is dropped. Raises JobNotFound, JobEnded."""
 
-        async def work(change: Change) -> tuple[Job, str | None]:
+        async def work(change: Change) -> tuple[JobRow, str | None]:
             job = await jobs.require(change.session, job_id)
             if job.state not in jobs.UNFINISHED:
                 raise JobEnded(f"The job has ended: it {job.state}.")
-            adapter = await change.session.get_one(Adapter, job.adapter_id)
+            adapter = await change.session.get_one(AdapterRow, job.adapter_id)
             version = await versions.reject(change, job.version_id, [_CANCELLED])
             jobs.finish(change, job, Outcome(409, {"detail": "The job was cancelled."}))
             change.record("job.cancelled", job.id, adapter=adapter.name, version=version.number, job=job.id)
@@ -92,12 +92,12 @@ class JobChanges:
         self._stopped = True
 
 
-async def cancel_all(change: Change, adapter: Adapter) -> list[str]:
+async def cancel_all(change: Change, adapter: AdapterRow) -> list[str]:
     """The adapter is deleted: nobody makes versions of it any more. Returns the jobs' ids."""
     ended = []
     detail = f"The adapter {adapter.name!r} was deleted while its version was being made."
     for job in await jobs.unfinished(change.session, adapter.id):
-        version = await change.session.get_one(Version, job.version_id)
+        version = await change.session.get_one(VersionRow, job.version_id)
         row = ValidationRow(check="deleted", severity="info", message=detail)
         await versions.archive(change, adapter, version, [row])
         jobs.finish(change, job, Outcome(404, {"detail": detail}))

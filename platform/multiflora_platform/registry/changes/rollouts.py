@@ -19,8 +19,7 @@ from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import LARGEST_NUMBER, Adapter
-from multiflora_platform.storage.tables import Rollout as Row
+from multiflora_platform.storage.tables import LARGEST_NUMBER, AdapterRow, RolloutRow
 from multiflora_platform.web.etags import etag_of
 from multiflora_platform.web.pagination import encode_token
 
@@ -95,9 +94,11 @@ class RolloutChanges:
     async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
         """The newest first, with ids below `before`."""
         entry = self._live.adapter(name)
-        query = select(Row).where(Row.adapter_id == entry.id, Row.alias == alias, Row.id < before)
+        query = select(RolloutRow).where(
+            RolloutRow.adapter_id == entry.id, RolloutRow.alias == alias, RolloutRow.id < before
+        )
         async with self._database.read() as session:
-            rows = list(await session.scalars(query.order_by(Row.id.desc()).limit(limit + 1)))
+            rows = list(await session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit + 1)))
         token = encode_token(str(rows[limit - 1].id)) if len(rows) > limit else None
         return RolloutPage(items=[self._shown(name, row) for row in rows[:limit]], next_page_token=token)
 
@@ -120,8 +121,8 @@ class RolloutChanges:
 
     async def _roll_back(self, rollout: RolloutEntry, reason: str) -> None:
         async def work(change: Change) -> None:
-            row = await change.session.get(Row, rollout.id)
-            adapter = await change.session.get(Adapter, row.adapter_id) if row else None
+            row = await change.session.get(RolloutRow, rollout.id)
+            adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
             if row is None or adapter is None or row.state != "running" or adapter.deleted_at is not None:
                 return
             await self._finish(change, adapter, row, "rolled_back", reason)
@@ -132,7 +133,9 @@ class RolloutChanges:
             # The next request of the candidate comes to the same verdict and tries again.
             _log.warning("rollout %d could not be rolled back: %s", rollout.id, error)
 
-    async def _finish(self, change: Change, adapter: Adapter, row: Row, end: rollouts.End, reason: str | None) -> None:
+    async def _finish(
+        self, change: Change, adapter: AdapterRow, row: RolloutRow, end: rollouts.End, reason: str | None
+    ) -> None:
         seen = self._observations.get(row.id, Observations())
         observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
         await rollouts.finish(change, adapter, row, end, reason, observed)
@@ -142,7 +145,7 @@ class RolloutChanges:
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)
 
-    def _shown(self, name: str, row: Row) -> Rollout:
+    def _shown(self, name: str, row: RolloutRow) -> Rollout:
         seen = self._observations.get(row.id)
         observed = row.observed or {}
         if seen is not None:

@@ -16,7 +16,7 @@ from multiflora_platform.registry.rows.version_queries import VersionQuery
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Adapter, Version
+from multiflora_platform.storage.tables import AdapterRow, VersionRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
 
 
@@ -65,7 +65,7 @@ class VersionChanges:
     async def amend(
         self, name: str, number: int, patch: VersionPatch, precondition: Precondition, actor: str
     ) -> dict[str, Any]:
-        async def work(change: Change, adapter: Adapter, version: Version) -> None:
+        async def work(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
             await versions.amend(change, adapter, version, patch)
 
         return await self._change(name, number, precondition, actor, work)
@@ -97,7 +97,7 @@ class VersionChanges:
         number: int,
         precondition: Precondition,
         actor: str,
-        step: Callable[[Change, Adapter, Version], Awaitable[None]],
+        step: Callable[[Change, AdapterRow, VersionRow], Awaitable[None]],
     ) -> dict[str, Any]:
         async def work(change: Change) -> dict[str, Any]:
             adapter, version = await _found(change, name, number, precondition)
@@ -108,7 +108,7 @@ class VersionChanges:
         return await self._database.write(actor, work)
 
 
-async def _found(change: Change, name: str, number: int, precondition: Precondition) -> tuple[Adapter, Version]:
+async def _found(change: Change, name: str, number: int, precondition: Precondition) -> tuple[AdapterRow, VersionRow]:
     """Raises AdapterNotFound, VersionNotFound, and what the precondition does."""
     adapter = await require(change.session, name)
     version = await versions.require(change.session, adapter.id, name, number)

@@ -33,7 +33,7 @@ from multiflora_platform.registry.serving.probe import Prober, probe
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Adapter, Version
+from multiflora_platform.storage.tables import AdapterRow, VersionRow
 from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
 
 _VALIDATIONS_AT_ONCE = 2
@@ -109,12 +109,12 @@ class Imports:
     async def _is_here(self, held: Held) -> bool:
         """Whether the files need no fetching (any more)."""
         async with self._database.read() as session:
-            return (await session.get_one(Version, held.version_id)).state == "validating"
+            return (await session.get_one(VersionRow, held.version_id)).state == "validating"
 
     async def _fetch(self, held: Held, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:
             await jobs.require_lease(change, held)
-            version = await change.session.get_one(Version, held.version_id)
+            version = await change.session.get_one(VersionRow, held.version_id)
             version.state, version.updated_at = "fetching", change.now
             change.tell("version.fetching", adapter=held.adapter, version=held.number, job=held.id)
 
@@ -127,14 +127,14 @@ class Imports:
 
         async def work(change: Change) -> bool:
             job = await jobs.require_lease(change, held)
-            version = await change.session.get_one(Version, held.version_id)
+            version = await change.session.get_one(VersionRow, held.version_id)
             version.source, version.card = source, card
             digest = manifest.digest if manifest else None
             known = digest and await versions.find_ready(change.session, held.adapter_id, digest, self._base.digest)
             if not known:
                 version.state, version.digest, version.updated_at = "validating", digest, change.now
                 return False
-            adapter = await change.session.get_one(Adapter, held.adapter_id)
+            adapter = await change.session.get_one(AdapterRow, held.adapter_id)
             row = ValidationRow(
                 check="duplicate",
                 severity="info",
@@ -174,7 +174,7 @@ class Imports:
 
     async def _evaluate(self, held: Held, digest: str, rows: list[ValidationRow]) -> list[dict[str, Any]]:
         async with self._database.read() as session:
-            wished = (await session.get_one(Version, held.version_id)).evals
+            wished = (await session.get_one(VersionRow, held.version_id)).evals
         if not wished:
             return []
         if self.answer is None:
@@ -220,7 +220,7 @@ class Imports:
         await self._touched(change, held.adapter)
 
 
-async def rejection(change: Change, adapter: str, row: Version) -> Outcome:
+async def rejection(change: Change, adapter: str, row: VersionRow) -> Outcome:
     """The answer to the request whose version was rejected."""
     await change.session.flush()
     rows = await version_views.report(change.session, row.id)

@@ -32,7 +32,7 @@ from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
-from multiflora_platform.storage.tables import Adapter
+from multiflora_platform.storage.tables import AdapterRow
 
 # Large adapters take long to check; a client that hears nothing for longer would give up.
 PATIENCE_SECONDS = 60.0
@@ -182,7 +182,7 @@ class VersionIntake:
         await self._live.touch(change, wish.adapter)
         return filed
 
-    async def _known(self, change: Change, wish: Wish, adapter: Adapter, digest: str) -> Filed | None:
+    async def _known(self, change: Change, wish: Wish, adapter: AdapterRow, digest: str) -> Filed | None:
         ready = await versions.find_ready(change.session, adapter.id, digest, self._base_digest)
         if ready is not None:
             if wish.promote:
@@ -229,7 +229,7 @@ class VersionIntake:
             return Outcome(202, {**view, "job": (await jobs.views(session, [job]))[0]})
 
 
-async def _same(change: Change, submission: _Submission) -> Adapter:
+async def _same(change: Change, submission: _Submission) -> AdapterRow:
     """The adapter that was asked for, unless it was deleted (or deleted and made anew) meanwhile."""
     adapter = await require(change.session, submission.wish.adapter)
     if adapter.id != submission.adapter_id:

@@ -19,7 +19,7 @@ from multiflora_platform.registry.rows.idempotency import Outcome
 from multiflora_platform.registry.rows.jobs import Held, LeaseLost
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
-from multiflora_platform.storage.tables import Event
+from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class JobRunner:
             running.progress.stopped = True
         self._tell(job_id)
 
-    async def follow(self, events: Sequence[Event]) -> None:
+    async def follow(self, events: Sequence[EventRow]) -> None:
         """Others' events: whoever waits for a job of theirs looks again; one that they made may be ours to run."""
         types = {event.type for event in events}
         if types & _ENDING:

@@ -10,22 +10,22 @@ from multiflora_platform.registry.rows.superseded_rollouts import supersede_roll
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
-    Adapter,
-    Alias,
-    AliasMove,
-    Version,
+    AdapterRow,
+    AliasMoveRow,
+    AliasRow,
+    VersionRow,
 )
 from multiflora_platform.web.names import check_name
 
 
-async def create(change: Change, name: str, fields: AdapterFields, owner: str | None) -> Adapter:
+async def create(change: Change, name: str, fields: AdapterFields, owner: str | None) -> AdapterRow:
     """Raises AdapterExists. owner: the tenant that may change it; None leaves it to admins."""
     check_name(name)
     if await _find(change.session, name) is not None:
         raise AdapterExists(
             f"An adapter named {name!r} exists; choose another name or add a version to it.", pointer="/name"
         )
-    adapter = Adapter(
+    adapter = AdapterRow(
         name=name,
         description=fields.description or "",
         tags=list(dict.fromkeys(fields.tags or ())),
@@ -41,7 +41,7 @@ async def create(change: Change, name: str, fields: AdapterFields, owner: str | 
     return adapter
 
 
-async def amend(change: Change, name: str, fields: AdapterFields) -> Adapter:
+async def amend(change: Change, name: str, fields: AdapterFields) -> AdapterRow:
     adapter = await require(change.session, name)
     changed = []
     if fields.description is not None:
@@ -66,17 +66,19 @@ async def remove(change: Change, name: str) -> list[str]:
     adapter = await require(change.session, name)
     await supersede_rollouts(change, adapter)
     adapter.deleted_at = adapter.updated_at = change.now
-    for alias in await change.session.scalars(select(Alias.name).where(Alias.adapter_id == adapter.id)):
+    for alias in await change.session.scalars(select(AliasRow.name).where(AliasRow.adapter_id == adapter.id)):
         change.session.add(
-            AliasMove(adapter_id=adapter.id, alias=alias, target=None, actor=change.actor, at=change.now)
+            AliasMoveRow(adapter_id=adapter.id, alias=alias, target=None, actor=change.actor, at=change.now)
         )
-    await change.session.execute(delete(Alias).where(Alias.adapter_id == adapter.id))
+    await change.session.execute(delete(AliasRow).where(AliasRow.adapter_id == adapter.id))
     change.record("adapter.deleted", name, adapter=name)
-    digests = select(Version.digest).where(Version.adapter_id == adapter.id, Version.digest.is_not(None)).distinct()
+    digests = (
+        select(VersionRow.digest).where(VersionRow.adapter_id == adapter.id, VersionRow.digest.is_not(None)).distinct()
+    )
     return [digest for digest in await change.session.scalars(digests) if digest]
 
 
-async def require(session: AsyncSession, name: str) -> Adapter:
+async def require(session: AsyncSession, name: str) -> AdapterRow:
     """The live adapter's row; raises AdapterNotFound."""
     adapter = await _find(session, name)
     if adapter is None:
@@ -84,8 +86,8 @@ async def require(session: AsyncSession, name: str) -> Adapter:
     return adapter
 
 
-async def _find(session: AsyncSession, name: str) -> Adapter | None:
-    return await session.scalar(select(Adapter).where(Adapter.name == name, Adapter.deleted_at.is_(None)))
+async def _find(session: AsyncSession, name: str) -> AdapterRow | None:
+    return await session.scalar(select(AdapterRow).where(AdapterRow.name == name, AdapterRow.deleted_at.is_(None)))
 
 
 async def live_digests(session: AsyncSession) -> set[str]:
@@ -98,12 +100,12 @@ async def live_digests(session: AsyncSession) -> set[str]:
 
 async def is_needed(session: AsyncSession, digest: str) -> bool:
     """Whether the digest's artifact must stay."""
-    return await session.scalar(_needed().where(Version.digest == digest).limit(1)) is not None
+    return await session.scalar(_needed().where(VersionRow.digest == digest).limit(1)) is not None
 
 
 def _needed() -> Select[str | None]:
     return (
-        select(Version.digest)
-        .join(Adapter, Adapter.id == Version.adapter_id)
-        .where(Adapter.deleted_at.is_(None), Version.digest.is_not(None), Version.state != "rejected")
+        select(VersionRow.digest)
+        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(AdapterRow.deleted_at.is_(None), VersionRow.digest.is_not(None), VersionRow.state != "rejected")
     )

@@ -23,10 +23,10 @@ from multiflora_platform.registry.snapshot.traffic_split import lay_out
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     LARGEST_NUMBER,
-    Adapter,
-    Alias,
-    AliasMove,
-    Version,
+    AdapterRow,
+    AliasMoveRow,
+    AliasRow,
+    VersionRow,
 )
 from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import Precondition
@@ -39,7 +39,7 @@ class MovePrecondition(Precondition):
 
     may_move_protected: bool = True
 
-    def check_alias(self, alias: str, row: Alias | None, *etags: str) -> None:
+    def check_alias(self, alias: str, row: AliasRow | None, *etags: str) -> None:
         """row: None without such an alias. etags: of what else If-Match may name.
 
         Raises AliasProtected, PreconditionFailed, PreconditionRequired.
@@ -70,7 +70,7 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     """Point the alias at ready versions; True when it was created. A rollout of it is over."""
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
-    row = await change.session.get(Alias, (adapter.id, alias))
+    row = await change.session.get(AliasRow, (adapter.id, alias))
     precondition.check_alias(alias, row)
     await require_ready(change, adapter, shares_of(target))
     await supersede_rollouts(change, adapter, alias)
@@ -78,16 +78,16 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     return row is None
 
 
-async def move(change: Change, adapter: Adapter, alias: str, target: Mapping[str, Any]) -> None:
+async def move(change: Change, adapter: AdapterRow, alias: str, target: Mapping[str, Any]) -> None:
     """The move itself, or the making of it; versions and preconditions have been looked at. The layout follows the one
     before (snapshot/traffic_split.py)."""
-    row = await change.session.get(Alias, (adapter.id, alias))
+    row = await change.session.get(AliasRow, (adapter.id, alias))
     shares = shares_of(target)
     layout = lay_out(shares, row.layout if row else ())
     revision = await _remember(change, adapter, alias, dict(target))
     if row is None:
         change.session.add(
-            Alias(
+            AliasRow(
                 adapter_id=adapter.id,
                 name=alias,
                 target=dict(target),
@@ -118,9 +118,9 @@ async def roll_back(change: Change, name: str, alias: str, precondition: MovePre
     row = await require(change, adapter, alias)
     precondition.check_alias(alias, row)
     history = (
-        select(AliasMove.target)
-        .where(AliasMove.adapter_id == adapter.id, AliasMove.alias == alias, AliasMove.id < row.revision)
-        .order_by(AliasMove.id.desc())
+        select(AliasMoveRow.target)
+        .where(AliasMoveRow.adapter_id == adapter.id, AliasMoveRow.alias == alias, AliasMoveRow.id < row.revision)
+        .order_by(AliasMoveRow.id.desc())
     )
     for target in await change.session.scalars(history):
         if target is not None and target != row.target:
@@ -139,29 +139,33 @@ async def set_protected(change: Change, name: str, alias: str, protected: bool, 
         change.record(f"alias.{verb}", f"{name}@{alias}", adapter=name, alias=alias)
 
 
-async def history(session: AsyncSession, adapter_id: int, alias: str, before: int, limit: int) -> list[AliasMove]:
+async def history(session: AsyncSession, adapter_id: int, alias: str, before: int, limit: int) -> list[AliasMoveRow]:
     """Moves with ids below `before`, newest first."""
-    query = select(AliasMove).where(AliasMove.adapter_id == adapter_id, AliasMove.alias == alias, AliasMove.id < before)
-    return list(await session.scalars(query.order_by(AliasMove.id.desc()).limit(limit)))
+    query = select(AliasMoveRow).where(
+        AliasMoveRow.adapter_id == adapter_id, AliasMoveRow.alias == alias, AliasMoveRow.id < before
+    )
+    return list(await session.scalars(query.order_by(AliasMoveRow.id.desc()).limit(limit)))
 
 
-async def make_default(change: Change, adapter: Adapter, number: int) -> None:
+async def make_default(change: Change, adapter: AdapterRow, number: int) -> None:
     """`model=name` means this version from now on; nothing moves when it already does."""
-    row = await change.session.get(Alias, (adapter.id, DEFAULT))
+    row = await change.session.get(AliasRow, (adapter.id, DEFAULT))
     if row is None or row.target != {"version": number}:
         await put(change, adapter.name, DEFAULT, {"version": number}, MovePrecondition())
 
 
-async def require(change: Change, adapter: Adapter, alias: str) -> Alias:
-    row = await change.session.get(Alias, (adapter.id, alias))
+async def require(change: Change, adapter: AdapterRow, alias: str) -> AliasRow:
+    row = await change.session.get(AliasRow, (adapter.id, alias))
     if row is None:
         raise AliasNotFound(f"Adapter {adapter.name!r} has no alias {alias[:80]!r}.")
     return row
 
 
-async def require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, int]) -> None:
+async def require_ready(change: Change, adapter: AdapterRow, numbers: Mapping[int, int]) -> None:
     possible = [number for number in numbers if 0 < number <= LARGEST_NUMBER]
-    query = select(Version.number, Version.state).where(Version.adapter_id == adapter.id, Version.number.in_(possible))
+    query = select(VersionRow.number, VersionRow.state).where(
+        VersionRow.adapter_id == adapter.id, VersionRow.number.in_(possible)
+    )
     states: dict[int, str] = dict((await change.session.execute(query)).tuples().all())
     for number in numbers:
         if number not in states:
@@ -173,8 +177,8 @@ async def require_ready(change: Change, adapter: Adapter, numbers: Mapping[int, 
             )
 
 
-async def _remember(change: Change, adapter: Adapter, alias: str, target: dict[str, Any] | None) -> int:
-    move = AliasMove(adapter_id=adapter.id, alias=alias, target=target, actor=change.actor, at=change.now)
+async def _remember(change: Change, adapter: AdapterRow, alias: str, target: dict[str, Any] | None) -> int:
+    move = AliasMoveRow(adapter_id=adapter.id, alias=alias, target=target, actor=change.actor, at=change.now)
     change.session.add(move)
     await change.session.flush()
     return move.id

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import AdapterNotFound, IdempotencyMismatch, JobCancelled, VersionRejected
 from multiflora_platform.storage.database import Change
-from multiflora_platform.storage.tables import IdempotencyRecord
+from multiflora_platform.storage.tables import IdempotencyRow
 from multiflora_platform.web.errors import InsufficientStorage, InvalidRequest, RegistryError
 
 KEPT = timedelta(hours=24)
@@ -69,7 +69,7 @@ async def recall(session: AsyncSession, adapter_id: int, request: Repeatable) ->
     """Raises IdempotencyMismatch when the key was used for something else."""
     if request.key is None:
         return None
-    record = await session.get(IdempotencyRecord, (adapter_id, request.key))
+    record = await session.get(IdempotencyRow, (adapter_id, request.key))
     if record is None or record.created_at < datetime.now(UTC) - KEPT:
         return None
     if record.request_hash != request.request_hash:
@@ -84,7 +84,7 @@ async def recall(session: AsyncSession, adapter_id: int, request: Repeatable) ->
 async def remember(change: Change, adapter_id: int, request: Repeatable, filed: Filed) -> None:
     if request.key is not None:
         await change.session.merge(
-            IdempotencyRecord(
+            IdempotencyRow(
                 adapter_id=adapter_id,
                 key=request.key,
                 request_hash=request.request_hash,
@@ -98,8 +98,8 @@ async def remember(change: Change, adapter_id: int, request: Repeatable, filed: 
 
 async def forget_job(change: Change, job_id: str) -> None:
     """It failed for our own fault: a repetition may try again."""
-    await change.session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.job_id == job_id))
+    await change.session.execute(delete(IdempotencyRow).where(IdempotencyRow.job_id == job_id))
 
 
 async def forget_old(change: Change) -> None:
-    await change.session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < change.now - KEPT))
+    await change.session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < change.now - KEPT))

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.errors import JobNotFound
 from multiflora_platform.registry.rows.idempotency import Outcome
 from multiflora_platform.storage.database import Change
-from multiflora_platform.storage.tables import Adapter, Job, Version
+from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 from multiflora_platform.web.etags import tagged
 
 LEASE = timedelta(seconds=30)
@@ -56,8 +56,8 @@ def new_id() -> str:
     return f"job_{secrets.token_hex(8)}"
 
 
-def create(change: Change, job_id: str, version: Version, promote: bool) -> Job:
-    job = Job(
+def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> JobRow:
+    job = JobRow(
         id=job_id,
         adapter_id=version.adapter_id,
         version_id=version.id,
@@ -76,13 +76,13 @@ def create(change: Change, job_id: str, version: Version, promote: bool) -> Job:
 
 async def claim(change: Change, owner: str) -> Held | None:
     """The job that has waited longest and is nobody's; None: there is none."""
-    ended = or_(Job.lease_until.is_(None), Job.lease_until < change.now)
-    due = or_(and_(Job.state == "queued", Job.run_after <= change.now), and_(Job.state == "running", ended))
-    job = await change.session.scalar(select(Job).where(due).order_by(Job.run_after, Job.created_at).limit(1))
+    ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < change.now)
+    due = or_(and_(JobRow.state == "queued", JobRow.run_after <= change.now), and_(JobRow.state == "running", ended))
+    job = await change.session.scalar(select(JobRow).where(due).order_by(JobRow.run_after, JobRow.created_at).limit(1))
     if job is None:
         return None
-    version = await change.session.get_one(Version, job.version_id)
-    adapter = await change.session.get_one(Adapter, job.adapter_id)
+    version = await change.session.get_one(VersionRow, job.version_id)
+    adapter = await change.session.get_one(AdapterRow, job.adapter_id)
     job.state, job.lease_owner, job.lease_until = "running", owner, change.now + LEASE
     job.attempts += 1
     job.updated_at = change.now
@@ -100,9 +100,9 @@ async def claim(change: Change, owner: str) -> Held | None:
     )
 
 
-async def require_lease(change: Change, held: Held) -> Job:
+async def require_lease(change: Change, held: Held) -> JobRow:
     """The row; every change that a worker makes starts with this. Raises LeaseLost."""
-    job = await change.session.get_one(Job, held.id)
+    job = await change.session.get_one(JobRow, held.id)
     if job.state != "running" or job.lease_owner != held.owner:
         raise LeaseLost(held.id)
     return job
@@ -116,7 +116,7 @@ async def beat(change: Change, held: Held, done: int, total: int | None) -> None
         job.done, job.total, job.updated_at = done, total, change.now
 
 
-def finish(change: Change, job: Job, outcome: Outcome) -> None:
+def finish(change: Change, job: JobRow, outcome: Outcome) -> None:
     """succeeded, failed or cancelled, as the outcome's status says; the outcome is the answer to its request."""
     job.state = "succeeded" if outcome.status < 400 else "cancelled" if outcome.status == 409 else "failed"
     job.error = outcome.body["detail"][:2000] if outcome.status >= 400 else None
@@ -125,7 +125,7 @@ def finish(change: Change, job: Job, outcome: Outcome) -> None:
     job.updated_at = change.now
 
 
-def postpone(change: Change, job: Job, error: str) -> None:
+def postpone(change: Change, job: JobRow, error: str) -> None:
     """Try again after a pause that doubles with each attempt."""
     pause = min(_FIRST_PAUSE * 2 ** (job.attempts - 1), _LONGEST_PAUSE)
     job.state, job.error, job.run_after = "queued", error[:2000], change.now + pause
@@ -133,7 +133,7 @@ def postpone(change: Change, job: Job, error: str) -> None:
     job.updated_at = change.now
 
 
-def release(change: Change, job: Job) -> None:
+def release(change: Change, job: JobRow) -> None:
     """Given back unfinished by a process that ends in order: this was no attempt."""
     job.state, job.attempts = "queued", job.attempts - 1
     job.lease_owner = job.lease_until = None
@@ -142,29 +142,31 @@ def release(change: Change, job: Job) -> None:
 
 async def end_leases(change: Change) -> None:
     """No other process lives: what they held is free at once."""
-    for job in await change.session.scalars(select(Job).where(Job.state == "running")):
+    for job in await change.session.scalars(select(JobRow).where(JobRow.state == "running")):
         job.lease_until = change.now
 
 
-async def require(session: AsyncSession, job_id: str) -> Job:
-    job = await session.get(Job, job_id[:32])
+async def require(session: AsyncSession, job_id: str) -> JobRow:
+    job = await session.get(JobRow, job_id[:32])
     if job is None:
         raise JobNotFound(f"There is no job {job_id[:40]!r}.")
     return job
 
 
-async def unfinished(session: AsyncSession, adapter_id: int) -> list[Job]:
+async def unfinished(session: AsyncSession, adapter_id: int) -> list[JobRow]:
     """The jobs that make versions of this adapter."""
-    return list(await session.scalars(select(Job).where(Job.adapter_id == adapter_id, Job.state.in_(UNFINISHED))))
+    return list(
+        await session.scalars(select(JobRow).where(JobRow.adapter_id == adapter_id, JobRow.state.in_(UNFINISHED)))
+    )
 
 
-async def making(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> Job | None:
+async def making(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> JobRow | None:
     """The job that makes a version of just this content."""
     query = (
-        select(Job)
-        .join(Version, Version.id == Job.version_id)
-        .where(Job.adapter_id == adapter_id, Job.state.in_(UNFINISHED))
-        .where(Version.digest == digest, Version.base_digest == base_digest)
+        select(JobRow)
+        .join(VersionRow, VersionRow.id == JobRow.version_id)
+        .where(JobRow.adapter_id == adapter_id, JobRow.state.in_(UNFINISHED))
+        .where(VersionRow.digest == digest, VersionRow.base_digest == base_digest)
     )
     return (await session.scalars(query.limit(1))).first()
 
@@ -175,30 +177,30 @@ async def page(
     limit: int,
     state: str | None,
     adapter_ids: Sequence[int] | None,
-) -> list[Job]:
+) -> list[JobRow]:
     """Newest first. after: (created_at, id) of the last one seen. adapter_ids: of these only; None: of all."""
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
     if after is not None:
         at, job_id = after
-        query = query.where(or_(Job.created_at < at, and_(Job.created_at == at, Job.id < job_id)))
+        query = query.where(or_(JobRow.created_at < at, and_(JobRow.created_at == at, JobRow.id < job_id)))
     if state is not None:
-        query = query.where(Job.state == state)
+        query = query.where(JobRow.state == state)
     if adapter_ids is not None:
-        query = query.where(Job.adapter_id.in_(adapter_ids))
+        query = query.where(JobRow.adapter_id.in_(adapter_ids))
     return list(await session.scalars(query))
 
 
-async def views(session: AsyncSession, rows: Sequence[Job]) -> list[dict[str, Any]]:
+async def views(session: AsyncSession, rows: Sequence[JobRow]) -> list[dict[str, Any]]:
     query = (
-        select(Version, Adapter.name)
-        .join(Adapter, Adapter.id == Version.adapter_id)
-        .where(Version.id.in_([row.version_id for row in rows]))
+        select(VersionRow, AdapterRow.name)
+        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(VersionRow.id.in_([row.version_id for row in rows]))
     )
     made = {version.id: (version, adapter) for version, adapter in await session.execute(query)}
     return [_view(row, *made[row.version_id]) for row in rows]
 
 
-def _view(row: Job, version: Version, adapter: str) -> dict[str, Any]:
+def _view(row: JobRow, version: VersionRow, adapter: str) -> dict[str, Any]:
     view = {
         "id": row.id,
         "kind": "import",

@@ -13,14 +13,14 @@ from multiflora_platform.registry.rows import aliases
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import BOUNDS, NewRollout
 from multiflora_platform.storage.database import Change
-from multiflora_platform.storage.tables import Adapter, Rollout
+from multiflora_platform.storage.tables import AdapterRow, RolloutRow
 from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import etag_of
 
 End = Literal["promoted", "rolled_back", "aborted"]
 
 
-async def start(change: Change, name: str, alias: str, body: NewRollout, precondition: MovePrecondition) -> Rollout:
+async def start(change: Change, name: str, alias: str, body: NewRollout, precondition: MovePrecondition) -> RolloutRow:
     """Raises RolloutConflict, and what moving an alias raises."""
     adapter = await catalog.require(change.session, name)
     row = await aliases.require(change, adapter, alias)
@@ -32,7 +32,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
         raise RolloutConflict(f"{name}@{alias} is split already; point it to one version first.")
     if stable == body.candidate:
         raise InvalidRequest(f"{name}@{alias} is at version {stable} already.", pointer="/candidate")
-    rollout = Rollout(
+    rollout = RolloutRow(
         adapter_id=adapter.id,
         alias=alias,
         stable=stable,
@@ -55,7 +55,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
 
 async def adjust(
     change: Change, name: str, alias: str, fields: dict[str, Any], precondition: MovePrecondition
-) -> Rollout:
+) -> RolloutRow:
     """fields: of RolloutPatch. Raises RolloutNotFound."""
     adapter = await catalog.require(change.session, name)
     rollout = await require(change, adapter, alias, precondition)
@@ -71,7 +71,7 @@ async def adjust(
 
 
 async def finish(
-    change: Change, adapter: Adapter, rollout: Rollout, end: End, reason: str | None, observed: dict[str, Any]
+    change: Change, adapter: AdapterRow, rollout: RolloutRow, end: End, reason: str | None, observed: dict[str, Any]
 ) -> None:
     """The alias goes to the candidate when it is promoted, otherwise to the stable version alone."""
     version = rollout.candidate if end == "promoted" else rollout.stable
@@ -82,7 +82,7 @@ async def finish(
     _record(change, end, adapter.name, rollout, reason=reason)
 
 
-async def require(change: Change, adapter: Adapter, alias: str, precondition: MovePrecondition) -> Rollout:
+async def require(change: Change, adapter: AdapterRow, alias: str, precondition: MovePrecondition) -> RolloutRow:
     """The running one. Raises RolloutNotFound, and what the precondition does."""
     row = await aliases.require(change, adapter, alias)
     rollout = await running(change.session, adapter.id, alias)
@@ -92,7 +92,7 @@ async def require(change: Change, adapter: Adapter, alias: str, precondition: Mo
     return rollout
 
 
-def state_of(rollout: Rollout, adapter: str) -> dict[str, Any]:
+def state_of(rollout: RolloutRow, adapter: str) -> dict[str, Any]:
     """What has been decided about it, as the API shows it; without what was observed."""
     return {
         "id": rollout.id,
@@ -111,17 +111,19 @@ def state_of(rollout: Rollout, adapter: str) -> dict[str, Any]:
     }
 
 
-async def running(session: AsyncSession, adapter_id: int, alias: str) -> Rollout | None:
-    query = select(Rollout).where(Rollout.adapter_id == adapter_id, Rollout.alias == alias, Rollout.state == "running")
+async def running(session: AsyncSession, adapter_id: int, alias: str) -> RolloutRow | None:
+    query = select(RolloutRow).where(
+        RolloutRow.adapter_id == adapter_id, RolloutRow.alias == alias, RolloutRow.state == "running"
+    )
     return await session.scalar(query)
 
 
-def _target(rollout: Rollout) -> dict[str, Any]:
+def _target(rollout: RolloutRow) -> dict[str, Any]:
     if not rollout.percent:
         return {"version": rollout.stable}
     return {"split": {str(rollout.stable): 100 - rollout.percent, str(rollout.candidate): rollout.percent}}
 
 
-def _record(change: Change, verb: str, name: str, rollout: Rollout, **detail: Any) -> None:
+def _record(change: Change, verb: str, name: str, rollout: RolloutRow, **detail: Any) -> None:
     parts = {"alias": rollout.alias, "rollout": rollout.id, "stable": rollout.stable, "candidate": rollout.candidate}
     change.record(f"rollout.{verb}", f"{name}@{rollout.alias}", adapter=name, **parts, **detail)

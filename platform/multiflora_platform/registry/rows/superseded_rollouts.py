@@ -5,14 +5,14 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from multiflora_platform.storage.database import Change
-from multiflora_platform.storage.tables import Adapter, Rollout
+from multiflora_platform.storage.tables import AdapterRow, RolloutRow
 
 
-async def supersede_rollouts(change: Change, adapter: Adapter, alias: str | None = None) -> None:
+async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | None = None) -> None:
     """Of one alias, or of all the adapter's."""
-    running = select(Rollout).where(Rollout.adapter_id == adapter.id, Rollout.state == "running")
+    running = select(RolloutRow).where(RolloutRow.adapter_id == adapter.id, RolloutRow.state == "running")
     if alias is not None:
-        running = running.where(Rollout.alias == alias)
+        running = running.where(RolloutRow.alias == alias)
     for rollout in await change.session.scalars(running):
         rollout.state, rollout.ended_at = "superseded", change.now
         target = f"{adapter.name}@{rollout.alias}"

@@ -10,11 +10,11 @@ from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.storage.tables import (
-    Adapter,
-    ValidationRow,
-    Version,
-    VersionFile,
-    VersionLabel,
+    AdapterRow,
+    ReportRow,
+    VersionFileRow,
+    VersionLabelRow,
+    VersionRow,
 )
 from multiflora_platform.web.etags import tagged
 
@@ -35,57 +35,59 @@ class VersionQuery:
     parent: str | None = None
     deleted: bool = False
 
-    def apply(self, query: Select[Version, str]) -> Select[Version, str]:
+    def apply(self, query: Select[VersionRow, str]) -> Select[VersionRow, str]:
         if self.adapter_ids is not None:
-            query = query.where(Version.adapter_id.in_(self.adapter_ids))
-        for column, wanted in ((Version.state, self.state), (Version.digest, self.digest)):
+            query = query.where(VersionRow.adapter_id.in_(self.adapter_ids))
+        for column, wanted in ((VersionRow.state, self.state), (VersionRow.digest, self.digest)):
             if wanted is not None:
                 query = query.where(column == wanted)
         if self.q:
-            query = query.where(Version.description.icontains(self.q, autoescape=True))
+            query = query.where(VersionRow.description.icontains(self.q, autoescape=True))
         for kind in ("tag", "dataset", "run", "parent"):
             value = getattr(self, kind)
             if value is not None:
-                found = select(VersionLabel.version_id).where(VersionLabel.kind == kind, VersionLabel.value == value)
-                query = query.where(Version.id.in_(found))
-        return query if self.deleted else query.where(Version.deleted_at.is_(None))
+                found = select(VersionLabelRow.version_id).where(
+                    VersionLabelRow.kind == kind, VersionLabelRow.value == value
+                )
+                query = query.where(VersionRow.id.in_(found))
+        return query if self.deleted else query.where(VersionRow.deleted_at.is_(None))
 
 
 async def search(
     session: AsyncSession, wanted: VersionQuery, before: int | None, limit: int
-) -> list[tuple[Version, str]]:
+) -> list[tuple[VersionRow, str]]:
     """(version, adapter's name), newest first: those whose id is below `before`."""
     query = (
-        select(Version, Adapter.name)
-        .join(Adapter, Adapter.id == Version.adapter_id)
-        .where(Adapter.deleted_at.is_(None), Version.purged_at.is_(None))
+        select(VersionRow, AdapterRow.name)
+        .join(AdapterRow, AdapterRow.id == VersionRow.adapter_id)
+        .where(AdapterRow.deleted_at.is_(None), VersionRow.purged_at.is_(None))
     )
     if before is not None:
-        query = query.where(Version.id < before)
-    rows = await session.execute(wanted.apply(query).order_by(Version.id.desc()).limit(limit))
+        query = query.where(VersionRow.id < before)
+    rows = await session.execute(wanted.apply(query).order_by(VersionRow.id.desc()).limit(limit))
     return [(version, name) for version, name in rows]
 
 
-async def views(session: AsyncSession, rows: Sequence[tuple[Version, str]]) -> list[dict[str, Any]]:
+async def views(session: AsyncSession, rows: Sequence[tuple[VersionRow, str]]) -> list[dict[str, Any]]:
     """The versions as the API shows them, each with its files."""
     ids = [row.id for row, _ in rows]
     files: dict[int, dict[str, dict[str, Any]]] = {}
-    query = select(VersionFile).where(VersionFile.version_id.in_(ids)).order_by(VersionFile.name)
+    query = select(VersionFileRow).where(VersionFileRow.version_id.in_(ids)).order_by(VersionFileRow.name)
     for file in await session.scalars(query):
         files.setdefault(file.version_id, {})[file.name] = {"sha256": file.sha256, "size": file.size}
     return [_view(name, row, files.get(row.id, {})) for row, name in rows]
 
 
-async def view(session: AsyncSession, row: Version, name: str) -> dict[str, Any]:
+async def view(session: AsyncSession, row: VersionRow, name: str) -> dict[str, Any]:
     return (await views(session, [(row, name)]))[0]
 
 
 async def report(session: AsyncSession, version_id: int) -> list[dict[str, Any]]:
-    query = select(ValidationRow).where(ValidationRow.version_id == version_id).order_by(ValidationRow.position)
+    query = select(ReportRow).where(ReportRow.version_id == version_id).order_by(ReportRow.position)
     return [{field: getattr(row, field) for field in _REPORT_FIELDS} for row in await session.scalars(query)]
 
 
-def _view(name: str, row: Version, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _view(name: str, row: VersionRow, files: dict[str, dict[str, Any]]) -> dict[str, Any]:
     manifest = {key: value for key, value in (row.manifest or {}).items() if key not in ("files", "digest")}
     view = {
         "adapter": name,

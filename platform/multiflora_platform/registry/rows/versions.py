@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_adapters.facts import AdapterFacts
 from multiflora_adapters.manifest import AdapterManifest
-from multiflora_adapters.validation import ValidationRow as ReportRow
+from multiflora_adapters.validation import ValidationRow
 from multiflora_platform.registry.errors import (
     NotDeleted,
     VersionInUse,
@@ -30,18 +30,18 @@ from multiflora_platform.registry.schemas.version_metadata import (
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     LARGEST_NUMBER,
-    Adapter,
-    Alias,
-    ValidationRow,
-    Version,
-    VersionFile,
-    VersionLabel,
+    AdapterRow,
+    AliasRow,
+    ReportRow,
+    VersionFileRow,
+    VersionLabelRow,
+    VersionRow,
 )
 
 
 async def begin(
     change: Change,
-    adapter: Adapter,
+    adapter: AdapterRow,
     source: str,
     base_digest: str,
     details: VersionDetails,
@@ -49,11 +49,11 @@ async def begin(
     here: bool,
     digest: str | None = None,
     card: str | None = None,
-) -> Version:
+) -> VersionRow:
     """A new number. here: the files are; otherwise they are still to be fetched."""
     adapter_id = adapter.id
-    last = await change.session.scalar(select(func.max(Version.number)).where(Version.adapter_id == adapter_id))
-    version = Version(
+    last = await change.session.scalar(select(func.max(VersionRow.number)).where(VersionRow.adapter_id == adapter_id))
+    version = VersionRow(
         adapter_id=adapter_id,
         number=(last or 0) + 1,
         state="validating" if here else "pending",
@@ -82,16 +82,18 @@ class Judged:
 
     manifest: AdapterManifest
     facts: AdapterFacts
-    rows: Sequence[ReportRow]
+    rows: Sequence[ValidationRow]
     evals: list[dict[str, Any]]
 
 
-async def finish(change: Change, version_id: int, judged: Judged, promote: bool) -> Version:
+async def finish(change: Change, version_id: int, judged: Judged, promote: bool) -> VersionRow:
     """Ready; the adapter's first ready version (or a promoted one) becomes its default."""
     manifest = judged.manifest
-    version = await change.session.get_one(Version, version_id)
-    adapter = await change.session.get_one(Adapter, version.adapter_id)
-    earlier = select(Version.id).where(Version.adapter_id == version.adapter_id, Version.state == "ready").limit(1)
+    version = await change.session.get_one(VersionRow, version_id)
+    adapter = await change.session.get_one(AdapterRow, version.adapter_id)
+    earlier = (
+        select(VersionRow.id).where(VersionRow.adapter_id == version.adapter_id, VersionRow.state == "ready").limit(1)
+    )
     is_first = await change.session.scalar(earlier) is None
     _settle(change, version, "ready", judged.rows)
     version.facts = msgspec.to_builtins(judged.facts)
@@ -99,7 +101,7 @@ async def finish(change: Change, version_id: int, judged: Judged, promote: bool)
     version.digest = manifest.digest
     version.manifest = msgspec.to_builtins(manifest)
     for name, file in manifest.files.items():
-        change.session.add(VersionFile(version_id=version.id, name=name, sha256=file.sha256, size=file.size))
+        change.session.add(VersionFileRow(version_id=version.id, name=name, sha256=file.sha256, size=file.size))
     await change.session.flush()
     target = f"{adapter.name}@{version.number}"
     change.record("version.ready", target, adapter=adapter.name, version=version.number, digest=manifest.digest)
@@ -109,14 +111,14 @@ async def finish(change: Change, version_id: int, judged: Judged, promote: bool)
 
 
 async def reject(
-    change: Change, version_id: int, rows: Sequence[ReportRow], evals: list[dict[str, Any]] | None = None
-) -> Version:
+    change: Change, version_id: int, rows: Sequence[ValidationRow], evals: list[dict[str, Any]] | None = None
+) -> VersionRow:
     """Rejected, with the rows that say why."""
-    version = await change.session.get_one(Version, version_id)
+    version = await change.session.get_one(VersionRow, version_id)
     _settle(change, version, "rejected", rows)
     if evals is not None:
         version.evals = evals
-    adapter = await change.session.get_one(Adapter, version.adapter_id)
+    adapter = await change.session.get_one(AdapterRow, version.adapter_id)
     change.record(
         "version.rejected",
         f"{adapter.name}@{version.number}",
@@ -127,17 +129,17 @@ async def reject(
     return version
 
 
-async def archive(change: Change, adapter: Adapter, version: Version, rows: Sequence[ReportRow]) -> None:
+async def archive(change: Change, adapter: AdapterRow, version: VersionRow, rows: Sequence[ValidationRow]) -> None:
     """Never to be ready: its adapter is gone, or another version has its content."""
     _settle(change, version, "archived", rows)
     change.record("version.archived", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
 
 
-async def delete(change: Change, adapter: Adapter, version: Version) -> None:
+async def delete(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
     """Out of service, kept until it is purged. Raises VersionInUse while an alias points to it."""
     if version.state not in ("ready", "rejected", "archived"):
         raise VersionNotReady(f"Version {version.number} is being made; cancel its job instead.")
-    for alias in await change.session.scalars(select(Alias).where(Alias.adapter_id == adapter.id)):
+    for alias in await change.session.scalars(select(AliasRow).where(AliasRow.adapter_id == adapter.id)):
         if version.number in aliases.shares_of(alias.target):
             raise VersionInUse(
                 f"{adapter.name}@{alias.name} points to version {version.number}; move or delete the alias first."
@@ -151,7 +153,7 @@ async def delete(change: Change, adapter: Adapter, version: Version) -> None:
     change.record("version.deleted", target, adapter=adapter.name, version=version.number, digest=version.digest)
 
 
-async def restore(change: Change, adapter: Adapter, version: Version) -> None:
+async def restore(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
     """As it was before it was deleted. Raises NotDeleted."""
     if version.deleted_at is None:
         raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted.")
@@ -163,11 +165,11 @@ async def restore(change: Change, adapter: Adapter, version: Version) -> None:
     change.record("version.restored", target, adapter=adapter.name, version=version.number, digest=version.digest)
 
 
-async def purge(change: Change, adapter: Adapter, version: Version) -> None:
+async def purge(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
     """Only the number is left, so that it never means anything else. Raises NotDeleted."""
     if version.deleted_at is None:
         raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted; DELETE it first.")
-    for table in (VersionFile, ValidationRow, VersionLabel):
+    for table in (VersionFileRow, ReportRow, VersionLabelRow):
         await change.session.execute(sql_delete(table).where(table.version_id == version.id))
     target = f"{adapter.name}@{version.number}"
     change.record("version.purged", target, adapter=adapter.name, version=version.number, digest=version.digest)
@@ -176,7 +178,7 @@ async def purge(change: Change, adapter: Adapter, version: Version) -> None:
     version.description, version.tags, version.lineage, version.evals = "", [], {}, []
 
 
-async def amend(change: Change, adapter: Adapter, version: Version, patch: VersionPatch) -> None:
+async def amend(change: Change, adapter: AdapterRow, version: VersionRow, patch: VersionPatch) -> None:
     if patch.description is not msgspec.UNSET:
         version.description = patch.description
     if patch.tags is not msgspec.UNSET:
@@ -184,46 +186,48 @@ async def amend(change: Change, adapter: Adapter, version: Version, patch: Versi
     if patch.lineage is not msgspec.UNSET:
         version.lineage = msgspec.to_builtins(patch.lineage)
     version.updated_at = change.now
-    await change.session.execute(sql_delete(VersionLabel).where(VersionLabel.version_id == version.id))
+    await change.session.execute(sql_delete(VersionLabelRow).where(VersionLabelRow.version_id == version.id))
     label(change, version)
     change.record("version.updated", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
 
 
-def label(change: Change, version: Version) -> None:
+def label(change: Change, version: VersionRow) -> None:
     """What it is searched by, anew from its tags and lineage."""
     for kind, value in sorted(labels(version.tags, msgspec.convert(version.lineage, Lineage))):
-        change.session.add(VersionLabel(version_id=version.id, kind=kind, value=value))
+        change.session.add(VersionLabelRow(version_id=version.id, kind=kind, value=value))
 
 
-async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> Version | None:
-    query = select(Version).where(
-        Version.adapter_id == adapter_id,
-        Version.digest == digest,
-        Version.base_digest == base_digest,
-        Version.state == "ready",
+async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> VersionRow | None:
+    query = select(VersionRow).where(
+        VersionRow.adapter_id == adapter_id,
+        VersionRow.digest == digest,
+        VersionRow.base_digest == base_digest,
+        VersionRow.state == "ready",
     )
-    return (await session.scalars(query.order_by(Version.number).limit(1))).first()
+    return (await session.scalars(query.order_by(VersionRow.number).limit(1))).first()
 
 
-async def of_id(session: AsyncSession, version_id: int) -> Version:
-    return await session.get_one(Version, version_id)
+async def of_id(session: AsyncSession, version_id: int) -> VersionRow:
+    return await session.get_one(VersionRow, version_id)
 
 
-async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> Version:
+async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> VersionRow:
     """Raises VersionNotFound, also for one that was purged."""
-    query = select(Version).where(Version.adapter_id == adapter_id, Version.number == min(number, LARGEST_NUMBER))
-    version = await session.scalar(query.where(Version.purged_at.is_(None)))
+    query = select(VersionRow).where(
+        VersionRow.adapter_id == adapter_id, VersionRow.number == min(number, LARGEST_NUMBER)
+    )
+    version = await session.scalar(query.where(VersionRow.purged_at.is_(None)))
     if version is None:
         raise VersionNotFound(f"Adapter {name!r} has no version {number}.")
     return version
 
 
-def _settle(change: Change, version: Version, state: str, rows: Sequence[ReportRow]) -> None:
+def _settle(change: Change, version: VersionRow, state: str, rows: Sequence[ValidationRow]) -> None:
     version.state = state
     version.updated_at = change.now
     for position, row in enumerate(rows):
         change.session.add(
-            ValidationRow(
+            ReportRow(
                 version_id=version.id,
                 position=position,
                 check=row.check[:64],

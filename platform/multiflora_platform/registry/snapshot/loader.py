@@ -15,33 +15,35 @@ from multiflora_platform.registry.snapshot.snapshot import (
     RolloutEntry,
 )
 from multiflora_platform.storage.tables import (
-    Adapter,
-    Alias,
-    Rollout,
-    Version,
+    AdapterRow,
+    AliasRow,
+    RolloutRow,
+    VersionRow,
 )
 
 
 async def load_entries(session: AsyncSession, base_digest: str, name: str | None = None) -> list[AdapterEntry]:
     """Snapshot entries of all live adapters, or of one. Versions made for another base model cannot be served."""
-    live = select(Adapter).where(Adapter.deleted_at.is_(None))
+    live = select(AdapterRow).where(AdapterRow.deleted_at.is_(None))
     if name is not None:
-        live = live.where(Adapter.name == name)
+        live = live.where(AdapterRow.name == name)
     adapters = list(await session.scalars(live))
-    ids = live.with_only_columns(Adapter.id).scalar_subquery()
-    aliases: dict[int, list[Alias]] = {}
-    for alias in await session.scalars(select(Alias).where(Alias.adapter_id.in_(ids)).order_by(Alias.name)):
+    ids = live.with_only_columns(AdapterRow.id).scalar_subquery()
+    aliases: dict[int, list[AliasRow]] = {}
+    for alias in await session.scalars(select(AliasRow).where(AliasRow.adapter_id.in_(ids)).order_by(AliasRow.name)):
         aliases.setdefault(alias.adapter_id, []).append(alias)
     rollouts: dict[tuple[int, str], RolloutEntry] = {}
     names = {adapter.id: adapter.name for adapter in adapters}
-    for row in await session.scalars(select(Rollout).where(Rollout.adapter_id.in_(ids), Rollout.state == "running")):
+    for row in await session.scalars(
+        select(RolloutRow).where(RolloutRow.adapter_id.in_(ids), RolloutRow.state == "running")
+    ):
         rollouts[row.adapter_id, row.alias] = RolloutEntry(
             row.id, names[row.adapter_id], row.stable, row.candidate, row.percent, row.shadow_percent, row.bounds
         )
     digests: dict[int, dict[int, str]] = {}
     shapes: dict[int, dict[int, AdapterShape]] = {}
-    ready = select(Version.adapter_id, Version.number, Version.digest, Version.manifest).where(
-        Version.adapter_id.in_(ids), Version.state == "ready", Version.base_digest == base_digest
+    ready = select(VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.manifest).where(
+        VersionRow.adapter_id.in_(ids), VersionRow.state == "ready", VersionRow.base_digest == base_digest
     )
     for adapter_id, number, ready_digest, manifest in await session.execute(ready):
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
@@ -57,8 +59,8 @@ def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
 
 
 def _entry(
-    row: Adapter,
-    aliases: Iterable[Alias],
+    row: AdapterRow,
+    aliases: Iterable[AliasRow],
     rollouts: Mapping[tuple[int, str], RolloutEntry],
     digests: dict[int, str],
     shapes: dict[int, AdapterShape],

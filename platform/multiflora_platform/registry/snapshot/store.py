@@ -13,7 +13,7 @@ from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.registry.snapshot.loader import load_entries
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry, Snapshot
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import Event
+from multiflora_platform.storage.tables import EventRow
 
 
 class Live:
@@ -44,7 +44,7 @@ class Live:
     def swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
 
-    async def follow(self, events: Sequence[Event]) -> None:
+    async def follow(self, events: Sequence[EventRow]) -> None:
         """Others' events: their adapters are read anew, those that are gone are dropped."""
         names = {event.adapter for event in events if event.adapter is not None}
         async with self._database.read() as session:
