@@ -27,7 +27,7 @@ from multiflora_engine.execution.device import (
     dtype_name,
     use_device,
 )
-from multiflora_engine.execution.runner import ModelRunner
+from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.weights import ModelWeights
@@ -56,7 +56,7 @@ class BuiltEngine:
 
     engine: Engine
     residency: AdapterResidency
-    runner: ModelRunner
+    runner: DeviceRunner
     model: ModelConfig
     base: BaseModel
     ready: Ready
@@ -105,7 +105,7 @@ def assemble_engine(
     pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    runner = ModelRunner(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
+    runner = DeviceRunner(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
     scheduler = Scheduler(
@@ -158,7 +158,7 @@ def _adapter_loader(config: EngineConfig, base: BaseModel, weights: ModelWeights
     return load if weights.device.type == "cpu" else lambda digest: pinned(load(digest))
 
 
-def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRunner) -> SchedulerConfig:
+def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: DeviceRunner) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=runner.num_blocks,
         max_model_len=runner.max_model_len,
@@ -173,7 +173,7 @@ def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: ModelRun
     )
 
 
-def _ready(config: EngineConfig, weights: ModelWeights, pool: SlotPool, runner: ModelRunner) -> Ready:
+def _ready(config: EngineConfig, weights: ModelWeights, pool: SlotPool, runner: DeviceRunner) -> Ready:
     return Ready(
         device=str(weights.device),
         dtype=dtype_name(weights.dtype),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
-from multiflora_engine.execution.synthetic_batch import made_up_batch
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
@@ -29,7 +29,7 @@ def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights) 
 def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, sequences: int, tokens: int) -> int:
     device, dtype = weights.device, weights.dtype
     decoder = Decoder(model, weights, rotary_tables(model.rope, tokens, device))
-    batch, blocks = made_up_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
+    batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
     cache = allocate_kv_cache(model, blocks, config.block_size, dtype, device)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from multiflora_engine.core.step import DeviceLost, SampledToken, StepOutput
+from multiflora_engine.core.step import DeviceLost, StepOutput
 from multiflora_engine.core.transfers import Readback
 from multiflora_engine.protocol.requests import PositionLogprobs
-
-
-class Samples(Protocol):
-    """One step's tokens on their way from the device; see sampler.py."""
-
-    @property
-    def tokens(self) -> torch.Tensor: ...
-
-    def collect(self) -> list[SampledToken]: ...
-
-
-class PromptLogprobs(Protocol):
-    """Log-probabilities of a stretch of a prompt on their way; see sampler.py."""
-
-    def collect(self) -> list[PositionLogprobs]: ...
+from multiflora_engine.sampling.sampler import PromptLogprobs, SampledStep
 
 
 @dataclass(frozen=True)
-class RunningStep:
+class PendingStep:
     """A batch on the device (the engine's RunningStep). order: place of each output among the batch's entries.
 
     samples: tokens of the entries at `sampling`. prompt_logprobs: in stretches. pooled: one vector each. All lists are
@@ -38,7 +23,7 @@ class RunningStep:
 
     order: list[int]
     sampling: list[int]
-    samples: Samples | None
+    samples: SampledStep | None
     prompt_logprobs: Items[Items[PromptLogprobs] | None]
     pooled: Items[Readback | None]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,23 +15,23 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.zero_adapter import zero_adapter
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.pooling import num_pooled
-from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.core.step import DeviceLost, Scheduled, ScheduledBatch
 from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.execution.batch_builder import forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
 from multiflora_engine.execution.device import use_threads
+from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.execution.memory_profile import step_bytes
-from multiflora_engine.execution.pending_step import PromptLogprobs, RunningStep, Samples
-from multiflora_engine.execution.sampler_warm_up import sample_for_nobody
-from multiflora_engine.execution.synthetic_batch import made_up_batch
+from multiflora_engine.execution.pending_step import PendingStep
+from multiflora_engine.execution.sampler_warm_up import warm_up_sampler
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.sampling.sampler import PromptLogprobs, SampledStep, Sampler
 from multiflora_kernels.attention.cascade import shared_groups
 
 _LOGIT_BYTES = 64 << 20
@@ -41,17 +40,7 @@ _MANY_TOKENS = 64
 _WARM_UP_RANK = 1
 
 
-class Sampler(Protocol):
-    """As the runner uses it; see sampler.py."""
-
-    def prepare(self, sequences: list[Sequence]) -> None: ...
-
-    def launch(self, logits: torch.Tensor, sequences: list[Sequence], lengths: list[int]) -> Samples: ...
-
-    def prompt_logprobs(self, logits: torch.Tensor, token_ids: list[int], num_top: int) -> PromptLogprobs: ...
-
-
-class ModelRunner:
+class DeviceRunner:
     """One model on one device (the engine's ModelRunner).
 
     Raises ModelError when the KV cache that the configuration asks for does not fit. Create it after the pool, so that
@@ -122,14 +111,14 @@ class ModelRunner:
         return self._weights.base_weight(site)
 
     @torch.inference_mode()
-    def launch(self, batch: ScheduledBatch) -> RunningStep:
+    def launch(self, batch: ScheduledBatch) -> PendingStep:
         """Writes the KV of all scheduled tokens and samples. Raises DeviceLost."""
         try:
             return self._launch(batch)
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
 
-    def _launch(self, batch: ScheduledBatch) -> RunningStep:
+    def _launch(self, batch: ScheduledBatch) -> PendingStep:
         order = slot_order(batch.entries)
         entries = [batch.entries[i] for i in order]
         counts = [_num_logits(entry) for entry in entries]
@@ -140,7 +129,7 @@ class ModelRunner:
             hidden, lora = self._graphs.run(arrays, groups)
             logits = self._decoder.logits(hidden, lora)[: len(entries)]
             nothing = [None] * len(entries)
-            return RunningStep(order, list(range(len(entries))), self._sample(logits, entries), nothing, nothing)
+            return PendingStep(order, list(range(len(entries))), self._sample(logits, entries), nothing, nothing)
         step = forward_batch(arrays, self._staging, self._feedback)
         hidden = self._decoder.forward(step, self._cache)
         ends = list(accumulate(counts))
@@ -154,11 +143,11 @@ class ModelRunner:
         ]
         sampling = [i for i, entry in enumerate(entries) if entry.samples]
         rows = [ends[i] - 1 for i in sampling]
-        samples: Samples | None = None
+        samples: SampledStep | None = None
         if sampling:
             chosen = [entries[i] for i in sampling]
             samples = self._sample(self._last_logits(hidden, rows, chosen, step), chosen)
-        return RunningStep(order, sampling, samples, prompts, pooled)
+        return PendingStep(order, sampling, samples, prompts, pooled)
 
     @torch.inference_mode()
     def probe(self, slot: int) -> float:
@@ -175,7 +164,7 @@ class ModelRunner:
         for tokens in (1, _PROBE_TOKENS):
             logits = self._run_apart([None], tokens)
         if self.runs_ahead:
-            sample_for_nobody(self._sampler, logits)
+            warm_up_sampler(self._sampler, logits)
             self._compile_for_adapters()
         if self._graphs is not None:
             self._graphs.capture_all(progress)
@@ -204,7 +193,7 @@ class ModelRunner:
             lora = lora_segments(slots, [1] * len(rows), self._staging)
         return self._decoder.logits(hidden, lora)
 
-    def _sample(self, logits: torch.Tensor, entries: list[Scheduled]) -> Samples:
+    def _sample(self, logits: torch.Tensor, entries: list[Scheduled]) -> SampledStep:
         sequences = [entry.sequence for entry in entries]
         samples = self._sampler.launch(logits, sequences, [entry.num_output_tokens for entry in entries])
         self._feedback.keep(sequences, samples.tokens)
@@ -230,7 +219,7 @@ class ModelRunner:
     def _run_apart(self, slots: list[int | None], tokens: int) -> torch.Tensor:
         """All logits of a fixed prompt under each of `slots` (base first), on a cache of their own: [S * tokens, V]."""
         tokens, device = min(tokens, self.max_model_len), self._weights.device
-        batch, blocks = made_up_batch(slots, tokens, self.block_size, self._model.vocab_size, device, tokens)
+        batch, blocks = dummy_batch(slots, tokens, self.block_size, self._model.vocab_size, device, tokens)
         cache = allocate_kv_cache(self._model, blocks, self.block_size, self._weights.dtype, device)
         return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)
 

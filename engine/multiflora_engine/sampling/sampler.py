@@ -22,20 +22,20 @@ from multiflora_engine.core.step import SampledToken
 from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenLogprob
 from multiflora_engine.sampling.grammar_masks import GrammarMasks
-from multiflora_engine.sampling.sampling_inputs import (
-    Edits,
-    Inputs,
-    Places,
+from multiflora_engine.sampling.sampling_batch import (
+    LogitEdits,
     Row,
-    Wish,
+    RowIndices,
+    SamplingBatch,
+    SequenceSampling,
     bias,
-    draws,
     masks,
     penalties,
+    random_rows,
     token_bits,
 )
 from multiflora_engine.sampling.token_counts import SeenTokens
-from multiflora_kernels.sampling import ops as sampling
+from multiflora_kernels.sampling import ops
 
 _UNUSABLE = EngineFailure(
     "internal_error", "The model's logits leave no token to choose (not finite, or all tokens excluded)."
@@ -62,7 +62,7 @@ class SampledStep:
         tokens: Tensor,
         wanted: list[int],
         num_top: list[int],
-        logprobs: sampling.Logprobs | None,
+        logprobs: ops.Logprobs | None,
         failures: _Failures,
     ) -> None:
         self.tokens = tokens
@@ -78,7 +78,7 @@ class SampledStep:
         logprobs: dict[int, PositionLogprobs] = {}
         if columns:
             chosen = [max(tokens[i], 0) for i in self._wanted]
-            rows = _position_logprobs(chosen, sampling.Logprobs(*columns), self._num_top)
+            rows = _position_logprobs(chosen, ops.Logprobs(*columns), self._num_top)
             logprobs = dict(zip(self._wanted, rows, strict=True))
         return [
             SampledToken(token, logprobs.get(i))
@@ -91,7 +91,7 @@ class SampledStep:
 class PromptLogprobs:
     """Log-probabilities of a stretch of a prompt, on their way to the host; num_top alternatives for each token."""
 
-    def __init__(self, token_ids: list[int], num_top: int, logprobs: sampling.Logprobs) -> None:
+    def __init__(self, token_ids: list[int], num_top: int, logprobs: ops.Logprobs) -> None:
         self._token_ids = token_ids
         self._num_top = num_top
         self._readback = Readback(logprobs)
@@ -99,7 +99,7 @@ class PromptLogprobs:
     def collect(self) -> list[PositionLogprobs]:
         """Waits until the device has got so far."""
         counts = [self._num_top] * len(self._token_ids)
-        return _position_logprobs(self._token_ids, sampling.Logprobs(*self._readback.wait()), counts)
+        return _position_logprobs(self._token_ids, ops.Logprobs(*self._readback.wait()), counts)
 
 
 class Sampler:
@@ -118,12 +118,12 @@ class Sampler:
         self._seed = seed
         self._grammars = grammars
         self._staging: Staging | None = None
-        self._wishes: WeakKeyDictionary[Sequence, Wish] = WeakKeyDictionary()
+        self._sampling: WeakKeyDictionary[Sequence, SequenceSampling] = WeakKeyDictionary()
 
     def needs_last_token(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
-        wish = self._wish(sequence)
-        return wish.has_grammar or wish.seen is not None or any(len(word) > 1 for word in wish.bad_words)
+        known = self._sampling_of(sequence)
+        return known.has_grammar or known.seen is not None or any(len(word) > 1 for word in known.bad_words)
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
         """Before the forward pass that these will be sampled after: what needs no logits begins beside it."""
@@ -141,39 +141,39 @@ class Sampler:
         never waits for the device: what the ops need to know goes there in one copy, behind the forward pass.
         """
         rows = [
-            Row(self._wish(sequence), sequence.output_token_ids, length)
+            Row(self._sampling_of(sequence), sequence.output_token_ids, length)
             for sequence, length in zip(sequences, lengths, strict=True)
         ]
-        inputs, failures = self._inputs(rows, sequences)
-        if inputs.direct or inputs.edits or inputs.wanted:
-            inputs = inputs.on_device(self._stages(logits))
-        tokens = _choose(logits, inputs)
+        batch, failures = self._batch(rows, sequences)
+        if batch.direct or batch.edits or batch.wanted:
+            batch = batch.on_device(self._stages(logits))
+        tokens = _choose(logits, batch)
         wanted = _wanted(rows)
-        num_top = [rows[i].wish.params.logprobs or 0 for i in wanted]
-        logprobs = _logprobs(logits, tokens, inputs.wanted, max(num_top)) if wanted else None
+        num_top = [rows[i].sampling.params.logprobs or 0 for i in wanted]
+        logprobs = _logprobs(logits, tokens, batch.wanted, max(num_top)) if wanted else None
         return SampledStep(tokens, wanted, num_top, logprobs, failures)
 
     def prompt_logprobs(self, logits: Tensor, token_ids: list[int], num_top: int) -> PromptLogprobs:
         """Log-probabilities of prompt tokens: logits[t] of [T, V] predict token_ids[t]. Raw, as for sampled tokens."""
         places = self._stages(logits).upload_one(np.array(token_ids, dtype=np.int64))
-        return PromptLogprobs(token_ids, num_top, sampling.logprobs(logits, places, min(num_top, logits.shape[1])))
+        return PromptLogprobs(token_ids, num_top, ops.logprobs(logits, places, min(num_top, logits.shape[1])))
 
     def _stages(self, logits: Tensor) -> Staging:
         self._staging = self._staging or Staging(logits.device)
         return self._staging
 
-    def _wish(self, sequence: Sequence) -> Wish:
-        wish = self._wishes.get(sequence)
-        if wish is None:
-            wish = self._wishes[sequence] = self._make_wish(sequence)
-        return wish
+    def _sampling_of(self, sequence: Sequence) -> SequenceSampling:
+        known = self._sampling.get(sequence)
+        if known is None:
+            known = self._sampling[sequence] = self._new_sampling(sequence)
+        return known
 
-    def _make_wish(self, sequence: Sequence) -> Wish:
+    def _new_sampling(self, sequence: Sequence) -> SequenceSampling:
         params = sequence.params
         penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
         eos = [] if params.ignore_eos else self._eos_token_ids
         allowed = params.allowed_token_ids
-        return Wish(
+        return SequenceSampling(
             params=params,
             stream=sequence.index,
             seed=params.seed % 2**64 if params.seed is not None else self._own_seed(sequence.request_id),
@@ -189,32 +189,32 @@ class Sampler:
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
-    def _inputs(self, rows: list[Row], sequences: Rows[Sequence]) -> tuple[Inputs, _Failures]:
+    def _batch(self, rows: list[Row], sequences: Rows[Sequence]) -> tuple[SamplingBatch, _Failures]:
         """What the device must know, in host memory, and what it means where grammars leave nothing to choose."""
-        edited = [i for i, row in enumerate(rows) if row.wish.is_edited]
-        direct = [i for i, row in enumerate(rows) if row.wish.is_random and not row.wish.is_edited]
+        edited = [i for i, row in enumerate(rows) if row.sampling.is_edited]
+        direct = [i for i, row in enumerate(rows) if row.sampling.is_random and not row.sampling.is_edited]
         edits, failures = self._edits(edited, rows, sequences) if edited else (None, {})
         wanted = _wanted(rows)
-        inputs = Inputs(
+        batch = SamplingBatch(
             num_greedy=len(rows) - len(edited) - len(direct),
-            direct=draws([rows[i] for i in direct], direct, self._vocab_size),
+            direct=random_rows([rows[i] for i in direct], direct, self._vocab_size),
             edits=edits,
-            wanted=Places(np.array(wanted)) if 0 < len(wanted) < len(rows) else None,
+            wanted=RowIndices(np.array(wanted)) if 0 < len(wanted) < len(rows) else None,
         )
-        return inputs, failures
+        return batch, failures
 
-    def _edits(self, places: list[int], all_rows: list[Row], sequences: Rows[Sequence]) -> tuple[Edits, _Failures]:
+    def _edits(self, places: list[int], all_rows: list[Row], sequences: Rows[Sequence]) -> tuple[LogitEdits, _Failures]:
         rows = [all_rows[i] for i in places]
-        drawn = [i for i, row in enumerate(rows) if row.wish.is_random]
+        drawn = [i for i, row in enumerate(rows) if row.sampling.is_random]
         bits, over, failures = self._masks(rows, [sequences[i] for i in places])
         # A text that can only end now may do so below min_tokens: end tokens fill up what is missing.
-        may_end = [i in over or row.length >= row.wish.params.min_tokens for i, row in enumerate(rows)]
-        edits = Edits(
-            places=Places(np.array(places)),
+        may_end = [i in over or row.length >= row.sampling.params.min_tokens for i, row in enumerate(rows)]
+        edits = LogitEdits(
+            rows=RowIndices(np.array(places)),
             masks=masks(bits),
             bias=bias(rows, may_end),
             penalties=penalties(rows),
-            draws=draws([rows[i] for i in drawn], drawn, self._vocab_size),
+            random=random_rows([rows[i] for i in drawn], drawn, self._vocab_size),
         )
         return edits, {places[i]: failure for i, failure in failures.items()}
 
@@ -223,8 +223,8 @@ class Sampler:
     ) -> tuple[dict[int, npt.NDArray[np.int32]], set[int], _Failures]:
         """By row, the bits of allowed_token_ids and grammars; the rows where a grammar allows nothing but an end token;
         and for each row with a grammar what it means if that leaves nothing to choose."""
-        bits = {i: row.wish.allowed for i, row in enumerate(rows) if row.wish.allowed is not None}
-        read = [i for i, row in enumerate(rows) if row.wish.has_grammar]
+        bits = {i: row.sampling.allowed for i, row in enumerate(rows) if row.sampling.allowed is not None}
+        read = [i for i, row in enumerate(rows) if row.sampling.has_grammar]
         if not read:
             return bits, set(), {}
         assert self._grammars is not None, "the scheduler refuses grammars that nobody can read"
@@ -241,44 +241,44 @@ class Sampler:
 
 def _wanted(rows: list[Row]) -> list[int]:
     """The rows that want log-probabilities."""
-    return [i for i, row in enumerate(rows) if row.wish.params.logprobs is not None]
+    return [i for i, row in enumerate(rows) if row.sampling.params.logprobs is not None]
 
 
-def _choose(logits: Tensor, inputs: Inputs) -> Tensor:
+def _choose(logits: Tensor, batch: SamplingBatch) -> Tensor:
     """Tokens [L] of logits [L, V], which stay as they are."""
-    if inputs.num_greedy:
-        tokens = sampling.greedy(logits)
+    if batch.num_greedy:
+        tokens = ops.greedy(logits)
     else:
         tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
-    if inputs.direct is not None:
-        tokens[inputs.direct.rows] = sampling.sample(logits, *inputs.direct)
-    if inputs.edits is not None:
-        places = inputs.edits.places.rows
-        tokens[places] = _choose_edited(logits[places].float(), inputs.edits)
+    if batch.direct is not None:
+        tokens[batch.direct.rows] = ops.sample(logits, *batch.direct)
+    if batch.edits is not None:
+        places = batch.edits.rows.indices
+        tokens[places] = _choose_edited(logits[places].float(), batch.edits)
     return tokens
 
 
-def _choose_edited(logits: Tensor, edits: Edits) -> Tensor:
+def _choose_edited(logits: Tensor, edits: LogitEdits) -> Tensor:
     """logits [E, V] float32 are this call's own. vLLM's order: masks, bad words, min_tokens, logit bias, penalties."""
     if edits.masks is not None:
-        sampling.apply_bitmask_(logits, *edits.masks)
+        ops.apply_bitmask_(logits, *edits.masks)
     if edits.bias is not None:
-        sampling.bias_(logits, *edits.bias)
+        ops.bias_(logits, *edits.bias)
     if edits.penalties is not None:
-        sampling.penalize_(logits, *edits.penalties)
-    tokens = sampling.greedy(logits)
-    if edits.draws is not None:
-        tokens[edits.draws.rows] = sampling.sample(logits, *edits.draws)
+        ops.penalize_(logits, *edits.penalties)
+    tokens = ops.greedy(logits)
+    if edits.random is not None:
+        tokens[edits.random.rows] = ops.sample(logits, *edits.random)
     return tokens
 
 
-def _logprobs(logits: Tensor, tokens: Tensor, wanted: Places | None, num_top: int) -> sampling.Logprobs:
+def _logprobs(logits: Tensor, tokens: Tensor, wanted: RowIndices | None, num_top: int) -> ops.Logprobs:
     if wanted is not None:
-        logits, tokens = logits[wanted.rows], tokens[wanted.rows]
-    return sampling.logprobs(logits, tokens.clamp(min=0), min(num_top, logits.shape[1]))
+        logits, tokens = logits[wanted.indices], tokens[wanted.indices]
+    return ops.logprobs(logits, tokens.clamp(min=0), min(num_top, logits.shape[1]))
 
 
-def _position_logprobs(token_ids: list[int], result: sampling.Logprobs, counts: list[int]) -> list[PositionLogprobs]:
+def _position_logprobs(token_ids: list[int], result: ops.Logprobs, counts: list[int]) -> list[PositionLogprobs]:
     """One entry per row; counts[l] alternatives for row l."""
     columns = (
         token_ids,

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig
 
 from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
-from multiflora_engine.execution.runner import ModelRunner
+from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
@@ -47,7 +47,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
     """Engines that start from now on have graphs and run ahead, as on a GPU."""
     fake = FakeCapture()
     monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
-    monkeypatch.setattr(ModelRunner, "runs_ahead", True)
+    monkeypatch.setattr(DeviceRunner, "runs_ahead", True)
     return fake
 
 

@@ -23,7 +23,7 @@ from multiflora_engine.execution import device as machine
 from multiflora_engine.execution import kv_memory as kv_cache
 from multiflora_engine.execution.batch_builder import forward_batch, lora_segments, slot_order, step_arrays
 from multiflora_engine.execution.device import choose_device, choose_dtype
-from multiflora_engine.execution.runner import ModelRunner
+from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.errors import ModelError
@@ -135,15 +135,15 @@ def saved(tiny_config: Any, save_model: Any) -> tuple[Any, Path, ModelConfig]:
     return model, folder, load_model_config(folder)
 
 
-def make_runner(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[ModelRunner, SlotPool]:
+def make_runner(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[DeviceRunner, SlotPool]:
     values: dict[str, Any] = {"model_path": "", "artifact_root": "", "kv_cache_memory": MIB, "num_threads": 1}
     weights = load_weights(folder, config, torch.float32, CPU)
     pool = SlotPool(config.base_model("x"), 4, 32, torch.float32, CPU)
     sampler = Sampler(config.vocab_size, config.eos_token_ids)
-    return ModelRunner(EngineConfig(**(values | overrides)), config, weights, pool, sampler), pool
+    return DeviceRunner(EngineConfig(**(values | overrides)), config, weights, pool, sampler), pool
 
 
-def adapter(folder: Path, target: Path, config: ModelConfig, runner: ModelRunner, scale: float) -> Any:
+def adapter(folder: Path, target: Path, config: ModelConfig, runner: DeviceRunner, scale: float) -> Any:
     torch.manual_seed(5)
     lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj", "lm_head"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)

@@ -1,11 +1,11 @@
-"""What is sampled for nobody runs every op that a request can ask for."""
+"""Warming up the sampler runs every op that a request can ask for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from multiflora_engine.execution.sampler_warm_up import sample_for_nobody
+from multiflora_engine.execution.sampler_warm_up import warm_up_sampler
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_kernels.sampling import ops as sampling
 
@@ -26,6 +26,6 @@ def test_every_op_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sampling, name, noting(name, getattr(sampling, name)))
     logits = torch.randn(5, 40)
     before = logits.clone()
-    sample_for_nobody(Sampler(40), logits)
+    warm_up_sampler(Sampler(40), logits)
     assert ran == set(OPS)
     assert torch.equal(logits, before)

@@ -18,14 +18,14 @@ from torch import Tensor
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_engine.sampling.token_counts import SeenTokens
-from multiflora_kernels.sampling import ops as sampling
+from multiflora_kernels.sampling import ops
 
 # All weights are equal long before; an infinite float32 would bring excluded tokens back as NaN.
 _HOTTEST = 1e30
 
 
 @dataclass(slots=True)
-class Wish:
+class SequenceSampling:
     """What one sequence wants, worked out once. stops: what min_tokens holds back. seen: only under penalties.
 
     allowed: [ceil(V / 32)] int32, the bits of allowed_token_ids. is_edited: whether logits change before the choice.
@@ -52,13 +52,13 @@ class Wish:
 class Row(NamedTuple):
     """output: as far as the host knows it. length: the output's true one."""
 
-    wish: Wish
+    sampling: SequenceSampling
     output: list[int]
     length: int
 
 
-class Draws(NamedTuple):
-    """Arguments of `sampling.sample` after the logits; arrays, or tensors on the device, as in the classes below."""
+class RandomRows(NamedTuple):
+    """Arguments of `ops.sample` after the logits; arrays, or tensors on the device, as in the classes below."""
 
     rows: Any
     temperature: Any
@@ -69,14 +69,14 @@ class Draws(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Of `sampling.apply_bitmask_`."""
+    """Of `ops.apply_bitmask_`."""
 
     rows: Any
     bits: Any
 
 
 class Bias(NamedTuple):
-    """Of `sampling.bias_`."""
+    """Of `ops.bias_`."""
 
     rows: Any
     ids: Any
@@ -84,7 +84,7 @@ class Bias(NamedTuple):
 
 
 class Penalties(NamedTuple):
-    """Of `sampling.penalize_`."""
+    """Of `ops.penalize_`."""
 
     rows: Any
     ids: Any
@@ -94,28 +94,31 @@ class Penalties(NamedTuple):
     presence: Any
 
 
-class Places(NamedTuple):
-    """Rows, [R] int64."""
+class RowIndices(NamedTuple):
+    """Some rows of the logits."""
 
-    rows: Any
+    indices: Any
+    """[R] int64, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
-class Edits:
-    """Of rows whose logits change before the choice: `places` among all rows, all others count within these.
+class LogitEdits:
+    """What changes logits before the choice, and how the edited rows choose. Filled by the sampler.
 
-    draws: of those that are drawn afterwards; of the others the largest logit wins.
+    The rows inside masks, bias, penalties and random count within `rows`: edits work on a copy of these rows alone.
     """
 
-    places: Places
+    rows: RowIndices
+    """The edited rows among all rows of the step."""
     masks: Masks | None
     bias: Bias | None
     penalties: Penalties | None
-    draws: Draws | None
+    random: RandomRows | None
+    """The edited rows that are drawn; in the others the largest logit wins."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class SamplingBatch:
     """What a step's ops need to know, as arrays, or as tensors on the device.
 
     num_greedy: rows whose largest logit wins as it is. direct: rows drawn from the model's own logits. edits: the rest.
@@ -123,30 +126,30 @@ class Inputs:
     """
 
     num_greedy: int
-    direct: Draws | None
-    edits: Edits | None
-    wanted: Places | None
+    direct: RandomRows | None
+    edits: LogitEdits | None
+    wanted: RowIndices | None
 
-    def on_device(self, staging: Staging) -> Inputs:
+    def on_device(self, staging: Staging) -> SamplingBatch:
         """In one copy."""
         edits = self.edits
         groups: list[tuple[Any, ...] | None] = [self.direct, self.wanted]
         if edits is not None:
-            groups += [edits.places, edits.masks, edits.bias, edits.penalties, edits.draws]
+            groups += [edits.rows, edits.masks, edits.bias, edits.penalties, edits.random]
         tensors = iter(staging.upload([array for group in groups if group is not None for array in group]))
         direct, wanted = _filled(self.direct, tensors), _filled(self.wanted, tensors)
         if edits is not None:
-            edits = Edits(
-                Places(next(tensors)),
+            edits = LogitEdits(
+                RowIndices(next(tensors)),
                 _filled(edits.masks, tensors),
                 _filled(edits.bias, tensors),
                 _filled(edits.penalties, tensors),
-                _filled(edits.draws, tensors),
+                _filled(edits.random, tensors),
             )
-        return Inputs(self.num_greedy, direct, edits, wanted)
+        return SamplingBatch(self.num_greedy, direct, edits, wanted)
 
 
-Group = TypeVar("Group", Draws, Masks, Bias, Penalties, Places)
+Group = TypeVar("Group", RandomRows, Masks, Bias, Penalties, RowIndices)
 
 
 def _filled(group: Group | None, tensors: Iterator[Tensor]) -> Group | None:
@@ -161,19 +164,19 @@ def token_bits(token_ids: Items[int], vocab_size: int) -> npt.NDArray[np.int32]:
     return np.packbits(flags, bitorder="little").view(np.int32)
 
 
-def draws(rows: Items[Row], places: Items[int], vocab_size: int) -> Draws | None:
+def random_rows(rows: Items[Row], places: Items[int], vocab_size: int) -> RandomRows | None:
     """places: where the rows' logits stand. None if there are none, as below."""
     if not rows:
         return None
-    params = [row.wish.params for row in rows]
-    keys = ([row.wish.seed for row in rows], [row.wish.stream for row in rows], [row.length for row in rows])
-    return Draws(
+    params = [row.sampling.params for row in rows]
+    keys = ([row.sampling.seed for row in rows], [row.sampling.stream for row in rows], [row.length for row in rows])
+    return RandomRows(
         rows=np.array(places, dtype=np.int64),
         temperature=np.array([min(p.temperature, _HOTTEST) for p in params], dtype=np.float32),
         top_k=np.array([min(p.top_k, vocab_size) if p.top_k > 0 else vocab_size for p in params], dtype=np.int64),
         top_p=np.array([p.top_p for p in params], dtype=np.float32),
         min_p=np.array([p.min_p for p in params], dtype=np.float32),
-        uniform=sampling.uniforms(*(np.array(key, dtype=np.uint64) for key in keys)),
+        uniform=ops.uniforms(*(np.array(key, dtype=np.uint64) for key in keys)),
     )
 
 
@@ -186,10 +189,10 @@ def bias(rows: Items[Row], may_end: Items[bool]) -> Bias | None:
     """logit_bias, and -inf for what is held back: stop tokens below min_tokens, the last tokens of bad words."""
     places, ids, values = list[int](), list[int](), list[float]()
     for place, (row, ends) in enumerate(zip(rows, may_end, strict=True)):
-        changes = dict(row.wish.params.logit_bias or {})
+        changes = dict(row.sampling.params.logit_bias or {})
         changes |= dict.fromkeys(_bad_tokens(row), -np.inf)
         if not ends:
-            changes |= dict.fromkeys(row.wish.stops, -np.inf)
+            changes |= dict.fromkeys(row.sampling.stops, -np.inf)
         places += [place] * len(changes)
         ids += changes
         values += changes.values()
@@ -201,19 +204,19 @@ def bias(rows: Items[Row], may_end: Items[bool]) -> Bias | None:
 def _bad_tokens(row: Row) -> list[int]:
     """Tokens that would complete a bad word now."""
     return [
-        word[-1] for word in row.wish.bad_words if len(word) == 1 or row.output[1 - len(word) :] == word[:-1]
+        word[-1] for word in row.sampling.bad_words if len(word) == 1 or row.output[1 - len(word) :] == word[:-1]
     ]  # fmt: skip
 
 
 def penalties(rows: Items[Row]) -> Penalties | None:
     """One entry for each token that a penalised row has seen."""
-    penalised = [(place, row, row.wish.seen) for place, row in enumerate(rows) if row.wish.seen is not None]
+    penalised = [(place, row, row.sampling.seen) for place, row in enumerate(rows) if row.sampling.seen is not None]
     if not penalised:
         return None
     for _, row, seen in penalised:
         seen.extend_to(row.output)
     lengths = np.array([len(seen) for _, _, seen in penalised], dtype=np.int64)
-    params = [row.wish.params for _, row, _ in penalised]
+    params = [row.sampling.params for _, row, _ in penalised]
     scalars = [
         np.array([getattr(p, name) for p in params], dtype=np.float32)
         for name in ("repetition_penalty", "frequency_penalty", "presence_penalty")

@@ -1,4 +1,4 @@
-"""Batches on made-up tokens, for what is not anybody's request: warm-up, probe, measuring memory."""
+"""Batches of dummy tokens, for the engine's own forward passes: warm-up, probe, measuring memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiflora_engine.execution.batch_builder import lora_segments
 from multiflora_kernels.attention.plan import QueryBounds
 
 
-def made_up_batch(
+def dummy_batch(
     slots: list[int | None], tokens: int, block_size: int, vocab_size: int, device: torch.device, logit_tokens: int
 ) -> tuple[ForwardBatch, int]:
     """One sequence of the same `tokens` tokens for each of `slots` (base first), and how many KV blocks they take.
