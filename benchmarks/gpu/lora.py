@@ -15,7 +15,7 @@ import torch
 
 from gpu.measure import Row
 from multiflora_kernels.activation import silu_and_mul
-from multiflora_kernels.lora.fused_linear import LoraDelta, LoraShare
+from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta
 from multiflora_kernels.lora.launch import (
     expand_triton,
     expand_triton_,
@@ -185,7 +185,7 @@ class _Rope:
         shape = (2, -(-tokens // _BLOCK_SIZE), self.heads[1], _BLOCK_SIZE, head_size)
         self.caches = torch.empty(shape, dtype=product.y.dtype, device=device)
 
-    def run(self, y: torch.Tensor, delta: LoraDelta | None) -> None:
+    def run(self, y: torch.Tensor, delta: ShrunkDelta | None) -> None:
         q, k, v = torch.split(y.view(len(y), -1, self.head_size), self.heads, dim=1)
         (cos, sin), (keys, values) = self.turns, self.caches
         rope_and_write_kv(q, k, v, cos, sin, self.places, self.places, keys, values, None, delta)
@@ -204,16 +204,16 @@ def _random(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -
     return torch.randn(rows, columns, device=device).to(dtype)
 
 
-def _delta(product: _Product) -> LoraDelta:
+def _delta(product: _Product) -> ShrunkDelta:
     product.shrink()
-    return LoraDelta(product.values, product.sites, product.columns, product.tiles)
+    return ShrunkDelta(product.values, product.sites, product.columns, product.tiles)
 
 
-def _share(product: _Product) -> LoraShare:
+def _share(product: _Product) -> FullDelta:
     (site,), values = product.sites, torch.empty_like(product.y, dtype=torch.float32)
     product.shrink()
     expand_triton(values, product.values, site, product.tiles)
-    return LoraShare(values, site, product.tiles)
+    return FullDelta(values, site, product.tiles)
 
 
 def lora_rows(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from multiflora_kernels.lora.fused_linear import LoraDelta
+from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.lora.launch import (
     DTYPES,
     MAX_PROGRAMS,
@@ -16,7 +16,7 @@ from multiflora_kernels.lora.launch import (
     kernel_variant,
 )
 from multiflora_kernels.lora.tiles import DECODE_TILE
-from multiflora_kernels.lora.triton import rows_share
+from multiflora_kernels.lora.triton import rows_delta
 from multiflora_kernels.runtime.native import native_function
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
@@ -94,7 +94,7 @@ def _gate_lora_kernel(
     max_rank: tl.tensor, h_split: tl.tensor, items: tl.tensor, KIND: tl.constexpr, TILE: tl.constexpr,
     TOKEN_N: tl.constexpr, ROWS_N: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """out: [T, I] contiguous, x: [T, 2I] without the adapters' share; an item is a tile and TOKEN_N columns of out."""
+    """out: [T, I] contiguous, x: [T, 2I] without the adapters' delta; an item is a tile and TOKEN_N columns of out."""
     dtype: tl.constexpr = x.dtype.element_ty
     blocks = tl.cdiv(width, TOKEN_N)
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
@@ -137,10 +137,10 @@ def _gate_lora_kernel(
                 columns = start + tl.arange(0, ROWS_N)
                 inside = columns < width
                 both = here[:, None] & inside[None, :]
-                gates = rows_share(
+                gates = rows_delta(
                     h_rows, gate_b, here, rank0, columns, inside, width, h_split, TILE, 16, ROWS_N, SPLITS, DOT
                 )
-                values = rows_share(
+                values = rows_delta(
                     h_rows + max_rank, value_b, here, rank1, columns, inside, width, h_split, TILE, 16, ROWS_N, SPLITS,
                     DOT,
                 )  # fmt: skip
@@ -155,7 +155,7 @@ def _lora_form(dtype: torch.dtype) -> dict[str, int]:
     return form | ({"num_stages": 1} if dtype == torch.float32 else {"num_stages": 2, "maxnreg": 128})
 
 
-def gate_lora_triton(x: torch.Tensor, delta: LoraDelta, kind: int) -> torch.Tensor:
+def gate_lora_triton(x: torch.Tensor, delta: ShrunkDelta, kind: int) -> torch.Tensor:
     """As `gate_triton` of x [T, 2I] with `delta` added: both halves have a site, the tiles cover all rows."""
     rows, width = x.shape[0], x.shape[1] // 2
     (gate, value), h, tiles, form = delta.sites, delta.values, delta.tiles, _lora_form(x.dtype)
@@ -169,7 +169,7 @@ def gate_lora_triton(x: torch.Tensor, delta: LoraDelta, kind: int) -> torch.Tens
     return out
 
 
-def _gate(x: torch.Tensor, delta: LoraDelta | None, kind: int) -> torch.Tensor:
+def _gate(x: torch.Tensor, delta: ShrunkDelta | None, kind: int) -> torch.Tensor:
     if delta is None:
         return gate_triton(x, kind)
     if len(delta.sites) == 2:
@@ -209,7 +209,7 @@ def _gate_cpu(x: torch.Tensor, name: str) -> torch.Tensor | None:
     return out
 
 
-def silu_and_mul(x: torch.Tensor, delta: LoraDelta | None = None) -> torch.Tensor:
+def silu_and_mul(x: torch.Tensor, delta: ShrunkDelta | None = None) -> torch.Tensor:
     """x: [T, 2I], gate first; delta: what is still to be added to x. Returns [T, I]. See `silu_and_mul_reference`."""
     if x.device.type == "cuda" or delta is not None:
         return _gate(x, delta, _SILU)
@@ -218,7 +218,7 @@ def silu_and_mul(x: torch.Tensor, delta: LoraDelta | None = None) -> torch.Tenso
 
 
 def gelu_and_mul(
-    x: torch.Tensor, approximate: GeluApproximation = "none", delta: LoraDelta | None = None
+    x: torch.Tensor, approximate: GeluApproximation = "none", delta: ShrunkDelta | None = None
 ) -> torch.Tensor:
     """As `silu_and_mul`. See `gelu_and_mul_reference`; only "tanh" has a native kernel."""
     if x.device.type == "cuda" or delta is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from multiflora_kernels.lora.fused_linear import LoraShare
+from multiflora_kernels.lora.fused_linear import FullDelta
 from multiflora_kernels.lora.launch import kernel_variant
 from multiflora_kernels.runtime.native import native_function
 from multiflora_kernels.runtime.triton import (
@@ -98,11 +98,11 @@ def _add_rms_norm_kernel(
 
 @jit
 def _add_rms_norm_lora_kernel(
-    out: tl.tensor, total: tl.tensor, x: tl.tensor, residual: tl.tensor, weight: tl.tensor, share: tl.tensor,
+    out: tl.tensor, total: tl.tensor, x: tl.tensor, residual: tl.tensor, weight: tl.tensor, delta: tl.tensor,
     row_slots: tl.tensor, ranks: tl.tensor, x_row: tl.tensor, residual_row: tl.tensor, eps: tl.tensor,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    """As `_add_rms_norm_kernel`, a row a program, of x with share [rows, SIZE] added where an adapter has one."""
+    """As `_add_rms_norm_kernel`, a row a program, of x with delta [rows, SIZE] added where an adapter has one."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)[None, :]
     inside = column < SIZE
@@ -111,7 +111,7 @@ def _add_rms_norm_lora_kernel(
     before = tl.load(residual + row * residual_row + column, mask=inside, other=0.0).to(tl.float32)
     scales = tl.load(weight + column, mask=inside, other=0.0)
     rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
-    values += tl.load(share + row * SIZE + column, mask=inside & (rank > 0), other=0.0)
+    values += tl.load(delta + row * SIZE + column, mask=inside & (rank > 0), other=0.0)
     rounded = (values.to(x.dtype.element_ty).to(tl.float32) + before).to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
     normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
@@ -154,9 +154,9 @@ def add_rms_norm_triton(
 
 
 def add_rms_norm_lora_triton(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, share: LoraShare
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: FullDelta
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `add_rms_norm_triton` of x with `share` added."""
+    """As `add_rms_norm_triton` of x with `delta` added."""
     rows, size = x.shape
     total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
     out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
@@ -164,7 +164,7 @@ def add_rms_norm_lora_triton(
     assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
     if rows:
         _add_rms_norm_lora_kernel[(rows,)](
-            out, total, x, residual, weight, share.values, share.tiles.row_slots, share.site.ranks, x.stride(0),
+            out, total, x, residual, weight, delta.values, delta.tiles.row_slots, delta.site.ranks, x.stride(0),
             residual.stride(0), eps, SIZE=size, BLOCK=shape["BLOCK"], num_warps=shape["num_warps"],
         )  # fmt: skip
     return out, total
@@ -203,7 +203,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
     for dtype, size in (("bf16", 4096), ("bf16", 8192), ("fp32", 5120)):
         shape = _shape(size)
         pointers = dict.fromkeys(("out", "total", "x", "residual", "weight"), f"*{dtype}")
-        pointers |= {"share": "*fp32", "row_slots": "*i32", "eps": "fp32"}
+        pointers |= {"delta": "*fp32", "row_slots": "*i32", "eps": "fp32"}
         values = {"SIZE": size, "BLOCK": shape["BLOCK"], "num_warps": shape["num_warps"]}
         yield kernel_variant(f"add_rms_norm with lora size={size} {dtype}", _add_rms_norm_lora_kernel, pointers, values)
 
@@ -238,14 +238,14 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def add_rms_norm(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, share: LoraShare | None = None
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, delta: FullDelta | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x, residual: [T, H]; share: what is still to be added to x. Returns (normed, x + residual); no input changes.
+    """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual); no input changes.
 
     See `add_rms_norm_reference`.
     """
-    if share is not None:
-        return add_rms_norm_lora_triton(x, residual, weight, eps, share)
+    if delta is not None:
+        return add_rms_norm_lora_triton(x, residual, weight, eps, delta)
     if x.device.type == "cuda":
         return add_rms_norm_triton(x, residual, weight, eps)
     op = _add_rms_norm_cpu if x.device.type == "cpu" else add_rms_norm_reference

@@ -23,22 +23,22 @@ from multiflora_kernels.attention.plan import AttentionPlan, plan_attention
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora.fused_linear import (
-    LoraDelta,
+    ShrunkDelta,
 )
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
 
 
-def _gelu(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+def _gelu(x: torch.Tensor, delta: ShrunkDelta | None) -> torch.Tensor:
     return gelu_and_mul(x, "none", delta)
 
 
-def _gelu_tanh(x: torch.Tensor, delta: LoraDelta | None) -> torch.Tensor:
+def _gelu_tanh(x: torch.Tensor, delta: ShrunkDelta | None) -> torch.Tensor:
     return gelu_and_mul(x, "tanh", delta)
 
 
-_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor, LoraDelta | None], torch.Tensor]] = {
+_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tensor]] = {
     "silu": silu_and_mul,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
@@ -99,11 +99,11 @@ class Decoder:
             if index == last and batch.logit_rows is not None:
                 # From here on each token is on its own: what nobody asks for is not computed.
                 x, residual, lora = x[batch.logit_rows], residual[batch.logit_rows], batch.logit_lora
-            x, share = layer.o.with_share(x, lora)
-            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, share)
-            x, share = layer.down.with_share(self._activation(*layer.gate_up.parts(x, lora)), lora)
+            x, delta = layer.o.with_full_delta(x, lora)
+            x, residual = add_rms_norm(x, residual, layer.weights.post_norm, eps, delta)
+            x, delta = layer.down.with_full_delta(self._activation(*layer.gate_up.with_shrunk_delta(x, lora)), lora)
             norm = self._weights.norm if index == last else self._weights.layers[index + 1].input_norm
-            x, residual = add_rms_norm(x, residual, norm, eps, share)
+            x, residual = add_rms_norm(x, residual, norm, eps, delta)
             self.between_layers()
         return x
 
@@ -144,13 +144,13 @@ class Decoder:
         """x: [T, H] -> [T, Hq * D]; writes keys and values first, so that same-step twins see each other's blocks."""
         config, weights = self._config, layer.weights
         heads, kv_heads = config.num_heads, config.num_kv_heads
-        y, delta = layer.qkv.parts(x, batch.lora)
+        y, delta = layer.qkv.with_shrunk_delta(x, batch.lora)
         delta = fold_into_rope(y, delta, config.head_dim, 2 * self._cos.shape[1])
         qkv = y.view(-1, heads + 2 * kv_heads, config.head_dim)
         q, k, v = qkv[:, :heads], qkv[:, heads : heads + kv_heads], qkv[:, heads + kv_heads :]
         norms = None
         if weights.q_norm is not None and weights.k_norm is not None:
-            norms = HeadNorms(weights.q_norm, weights.k_norm, config.rms_norm_eps)
+            norms = QKNorm(weights.q_norm, weights.k_norm, config.rms_norm_eps)
         places = batch.positions, batch.kv_slots
         q = rope_and_write_kv(q, k, v, self._cos, self._sin, *places, keys, values, norms, delta)
         attended = paged_attention(

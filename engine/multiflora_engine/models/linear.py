@@ -11,10 +11,10 @@ from multiflora_engine.models.weights import Projection
 from multiflora_kernels.linear.dense import linear
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
-    LoraDelta,
-    LoraShare,
+    FullDelta,
+    ShrunkDelta,
+    linear_with_full_delta,
     linear_with_lora,
-    linear_with_share,
 )
 from multiflora_kernels.lora.site import LoraSite
 
@@ -42,7 +42,7 @@ def is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
 
 
 class Linear:
-    """A projection with the adapters' share of it."""
+    """A projection with the adapters' delta of it."""
 
     def __init__(self, projection: Projection, sites: Sites | None) -> None:
         self._weight = projection.weight
@@ -51,24 +51,24 @@ class Linear:
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
-        y, delta = self.parts(x, lora)
+        y, delta = self.with_shrunk_delta(x, lora)
         if delta is not None:
             delta.add_to_(y)
         return y
 
-    def parts(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraDelta | None]:
-        """The product, and what of the adapters' share its consumer must still add as it reads it."""
+    def with_shrunk_delta(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, ShrunkDelta | None]:
+        """The product, and what of the adapters' delta its consumer must still add as it reads it."""
         touched = self._touched(lora)
         if lora is None or not any(touched):
             return linear(x, self._weight, self._bias), None
         return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
 
-    def with_share(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, LoraShare | None]:
-        """Of one linear: the product, and the adapters' share of it where the consumer must still add that."""
+    def with_full_delta(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
+        """Of one linear: the product, and the adapters' delta of it where the consumer must still add that."""
         touched = self._touched(lora)
         if lora is None or not any(touched):
             return linear(x, self._weight, self._bias), None
-        return linear_with_share(x, self._weight, self._bias, touched[0], lora)
+        return linear_with_full_delta(x, self._weight, self._bias, touched[0], lora)
 
     def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
         return [] if lora is None else [site if is_touched(site, lora) else None for site in self._sites]

@@ -17,7 +17,7 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """rotary_dim: leading dimensions of each head that turn (even). theta: the base of the frequencies.
+    """rotary_dim: leading dimensions of each head that are rotated (even). theta: the base of the frequencies.
 
     max_position_embeddings: the model's own length; original_max_position_embeddings: the length before it was
     extended (yarn, longrope, llama3). attention_factor: None derives it from `factor`. The rest belongs to single kinds

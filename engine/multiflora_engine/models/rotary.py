@@ -82,7 +82,7 @@ def _yarn(rope: RopeConfig) -> torch.Tensor:
 
 
 def _yarn_dimension(rope: RopeConfig, rotations: float) -> float:
-    """The dimension that turns `rotations` times within the original length."""
+    """The dimension that makes `rotations` full turns within the original length."""
     turns = rope.original_max_position_embeddings / (rotations * 2 * math.pi)
     return rope.rotary_dim * math.log(turns) / (2 * math.log(rope.theta))
 

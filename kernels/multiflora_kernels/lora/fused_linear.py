@@ -1,6 +1,6 @@
 """A linear with its adapters inside a CUDA graph: the shrink runs beside the base product, the expand in the consumer.
 
-Owns which work overlaps and what is left for whoever reads the product. Knows no layers.
+Owns which work overlaps and what is left for the consumer of the product. Knows no layers.
 
 Why: in a graph a small launch costs more than the bytes of one adapter. At Llama-3.1-8B's shapes, rank 16, bf16, a
 layer has 4 products; a shrink reads 0.13 to 0.46 MB of A per adapter, an expand 0.13 to 0.92 MB of B. One launch takes
@@ -15,8 +15,8 @@ about 4.7 ms; 84 MB take 0.02 ms.
   others, H float32 values that the L2 still has. (A norm that expanded by itself would read rank x H of B on one
   processor, since it must see the whole row: 131 KB at rank 16, about 2 us, 7 us at rank 64.)
 - The expand of q, k and v goes into RoPE and the KV write, as that of gate and up into the activation: an item is a
-  tile and a few heads. Where heads do not turn as a whole (partial rotation) or one of the three has no site, it keeps
-  a launch of its own.
+  tile and a few heads. Where heads are rotated only in part, or one of the three has no site, it keeps a launch of its
+  own.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from multiflora_kernels.lora.tiles import LoraTiles
 
 
 @dataclass(frozen=True)
-class LoraDelta:
-    """The adapters' share of a product y [T, N], shrunk to rank values; the consumer of y adds it as it reads y.
+class ShrunkDelta:
+    """The adapters' delta of a product y [T, N], shrunk to rank values; the consumer of y adds it as it reads y.
 
     values: float32 [splits, T, sites, max_rank]. sites[i] acts on columns[i] of y; none has magnitudes.
     """
@@ -58,8 +58,8 @@ class LoraDelta:
 
 
 @dataclass(frozen=True)
-class LoraShare:
-    """The adapters' share of a product [T, N], complete but not yet added: the consumer does so as it reads both.
+class FullDelta:
+    """The adapters' delta of a product [T, N], complete but not yet added: the consumer does so as it reads both.
 
     values: float32 [T, N], written only in rows whose adapter has a rank at the site.
     """
@@ -76,7 +76,7 @@ def linear_with_lora(
     sites: Sequence[LoraSite | None],
     columns: Sequence[tuple[int, int]],
     segments: LoraSegments,
-) -> tuple[torch.Tensor, LoraDelta | None]:
+) -> tuple[torch.Tensor, ShrunkDelta | None]:
     """(y, what is still to be added to y). x: [T, K], weight: [N, K]; the rest as for `lora_linear_`.
 
     Only a graph leaves something to be added; elsewhere, and with DoRA, which scales all of y, y is complete.
@@ -93,26 +93,26 @@ def linear_with_lora(
     if any(site.magnitude is not None for site in touched):
         expand_triton_(y, values, touched, spans, tiles, bias)
         return y, None
-    return y, LoraDelta(values, touched, spans, tiles)
+    return y, ShrunkDelta(values, touched, spans, tiles)
 
 
-def linear_with_share(
+def linear_with_full_delta(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, site: LoraSite | None, segments: LoraSegments
-) -> tuple[torch.Tensor, LoraShare | None]:
-    """As `linear_with_lora`, for a product of one site whose consumer adds a complete share."""
+) -> tuple[torch.Tensor, FullDelta | None]:
+    """As `linear_with_lora`, for a product of one site whose consumer adds a complete delta."""
     tiles = segments.tiles
     if site is None or site.magnitude is not None or tiles is None or not tiles.is_static:
         y, delta = linear_with_lora(x, weight, bias, [site], [(0, weight.shape[0])], segments)
         assert delta is None, "only a graph leaves something to be added"
         return y, None
     values = shrunk_empty(x, [site], tiles)
-    share = torch.empty((x.shape[0], weight.shape[0]), dtype=torch.float32, device=x.device)
+    full = torch.empty((x.shape[0], weight.shape[0]), dtype=torch.float32, device=x.device)
 
     def work() -> None:
         shrink_triton(x, [site], tiles, values)
-        expand_triton(share, values, site, tiles)
+        expand_triton(full, values, site, tiles)
 
-    return _beside(x.device, work, lambda: linear(x, weight, bias)), LoraShare(share, site, tiles)
+    return _beside(x.device, work, lambda: linear(x, weight, bias)), FullDelta(full, site, tiles)
 
 
 def _beside(device: torch.device, work: Callable[[], None], product: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -68,10 +68,10 @@ def expand_triton_(
     _expand(y, h, sites, columns, tiles, bias, add=True)
 
 
-def expand_triton(share: torch.Tensor, h: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> None:
-    """share: float32 [T, N], written in the rows of adapters that have a rank here; no DoRA. h of `shrink_triton`."""
-    assert site.magnitude is None, "a magnitude scales what the share is added to"
-    _expand(share, h, [site], [(0, share.shape[1])], tiles, None, add=False)
+def expand_triton(delta: torch.Tensor, h: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> None:
+    """delta: float32 [T, N], written in the rows of adapters that have a rank here; no DoRA. h of `shrink_triton`."""
+    assert site.magnitude is None, "a magnitude scales what the delta is added to"
+    _expand(delta, h, [site], [(0, delta.shape[1])], tiles, None, add=False)
 
 
 def _expand(
@@ -190,7 +190,7 @@ def _linear_variants(dtype: str, tile: int, sites: int, k: int) -> Iterator[Kern
     if sites == 1 and tile == DECODE_TILE:
         constants = {"SITES": 1, "SPLITS": splits, "PADDED": power_of_two(splits), "DORA": 0, "HAS_BIAS": False}
         yield kernel_variant(
-            f"lora_expand share {dtype} k={k}",
+            f"lora_expand delta {dtype} k={k}",
             _expand_kernel,
             {**dict.fromkeys(["y", "h", "magnitude0", "magnitude1", "magnitude2"], "*fp32")}
             | dict.fromkeys(["b0", "b1", "b2", "bias"], f"*{dtype}"),

@@ -5,7 +5,7 @@ capacity, work follows the adapters present. A program holds 16 rank rows and go
 reached, so that ranks of one launch differ freely. A tile of one token (of many adapters, the memory's bandwidth is
 what counts) is multiplied on the plain units, weights streaming through shared memory in 16-byte copies several
 blocks ahead; larger tiles go to tensor cores, so that what is read of the weights serves all their tokens. K is cut
-into parts for enough programs; their shares are summed in a fixed order by whoever reads them, in float32.
+into parts for enough programs; the consumer of h sums the parts in a fixed order, in float32.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _shrink_kernel(
     items: tl.tensor, SITES: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr, TOKEN_K: tl.constexpr,
     STAGES: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """h: [splits, T, SITES, max_rank] float32, each part of K's share of x [T, K] . A [R, K] of a token's adapter."""
+    """h: [splits, T, SITES, max_rank] float32: for each part of K, x [T, K] . A [R, K] of a token's adapter."""
     h_stride = SITES * max_rank
     for item in range(tl.program_id(0), items, tl.num_programs(0)):
         site = item % SITES
@@ -140,26 +140,26 @@ def _expand_token(
     DORA: tl.constexpr, HAS_BIAS: tl.constexpr, ADD: tl.constexpr,
 ) -> None:  # fmt: skip
     """y[begin:end] += (= without ADD) h[:rank] @ b[:rank, begin:end] of one token."""
-    turns = tl.cdiv(rank, RANKS)
+    rank_blocks = tl.cdiv(rank, RANKS)
     splits = tl.arange(0, PADDED)
     total = tl.zeros((BLOCK_N,), dtype=tl.float32)
-    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * turns, num_stages=STAGES):
-        turn = step % turns
-        rows = turn * RANKS + tl.arange(0, RANKS)
+    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * rank_blocks, num_stages=STAGES):
+        rank_block = step % rank_blocks
+        rows = rank_block * RANKS + tl.arange(0, RANKS)
         live = rows < rank
-        columns = begin + step // turns * BLOCK_N + tl.arange(0, BLOCK_N)
+        columns = begin + step // rank_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = columns < end
         places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
         weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
         before = tl.zeros((BLOCK_N,), dtype=tl.float32)
         if ADD:
             before = tl.load(y + columns, mask=inside, other=0.0).to(tl.float32)
-        shares = tl.load(
+        rank_values = tl.load(
             h + splits.to(tl.int64)[:, None] * h_split + rows[None, :],
             mask=(splits < SPLITS)[:, None] & live[None, :], other=0.0,
         )  # fmt: skip
-        product = tl.sum(weights * tl.sum(shares, axis=0)[:, None], axis=0)
-        total = tl.where(turn == 0, before, total) + product
+        product = tl.sum(weights * tl.sum(rank_values, axis=0)[:, None], axis=0)
+        total = tl.where(rank_block == 0, before, total) + product
         result = total
         if DORA:
             scale = tl.load(magnitude + columns, mask=inside & scaled, other=1.0)
@@ -167,7 +167,7 @@ def _expand_token(
             if HAS_BIAS:
                 base = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
             result = base + scale * (total - base)
-        tl.store(y + columns, result.to(y.dtype.element_ty), mask=inside & (turn == turns - 1))
+        tl.store(y + columns, result.to(y.dtype.element_ty), mask=inside & (rank_block == rank_blocks - 1))
 
 
 @jit
@@ -182,30 +182,30 @@ def _expand_rows(
 
     The rank values go in as the sum of two numbers of the weights' type, so that they are not rounded to it.
     """
-    turns = tl.cdiv(rank, RANKS)
+    rank_blocks = tl.cdiv(rank, RANKS)
     tokens = tl.arange(0, TILE)
     here = tokens < count
     y_rows = y + tokens.to(tl.int64)[:, None] * y_stride
     h_rows = h + tokens.to(tl.int64)[:, None] * h_stride
     total = tl.zeros((TILE, BLOCK_N), dtype=tl.float32)
-    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * turns, num_stages=STAGES):
-        turn = step % turns
-        rows = turn * RANKS + tl.arange(0, RANKS)
+    for step in tl.range(0, tl.cdiv(end - begin, BLOCK_N) * rank_blocks, num_stages=STAGES):
+        rank_block = step % rank_blocks
+        rows = rank_block * RANKS + tl.arange(0, RANKS)
         live = rows < rank
-        columns = begin + step // turns * BLOCK_N + tl.arange(0, BLOCK_N)
+        columns = begin + step // rank_blocks * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = columns < end
-        last = here[:, None] & inside[None, :] & (turn == turns - 1)
+        last = here[:, None] & inside[None, :] & (rank_block == rank_blocks - 1)
         places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
         weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(DOT)
         before = tl.zeros((TILE, BLOCK_N), dtype=y.dtype.element_ty)
         if ADD:
             before = tl.load(y_rows + columns[None, :], mask=last, other=0.0)
-        shares = h_rows + rows[None, :]
-        values = tl.load(shares, mask=here[:, None] & live[None, :], other=0.0)
+        rank_values = h_rows + rows[None, :]
+        values = tl.load(rank_values, mask=here[:, None] & live[None, :], other=0.0)
         for split in tl.static_range(1, SPLITS):
-            values += tl.load(shares + split * h_split, mask=here[:, None] & live[None, :], other=0.0)
+            values += tl.load(rank_values + split * h_split, mask=here[:, None] & live[None, :], other=0.0)
         high = values.to(DOT)
-        total = tl.where(turn == 0, 0.0, total)
+        total = tl.where(rank_block == 0, 0.0, total)
         total = tl.dot(high, weights, total, input_precision="ieee")
         if tl.float32 != DOT:
             total = tl.dot((values - high.to(tl.float32)).to(DOT), weights, total, input_precision="ieee")
@@ -220,7 +220,7 @@ def _expand_rows(
 
 
 @jit
-def token_share(
+def token_delta(
     h: tl.tensor, b: tl.tensor, rank: tl.tensor, columns: tl.tensor, inside: tl.tensor, width: tl.tensor,
     h_split: tl.tensor, RANKS: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr, PADDED: tl.constexpr,
     STAGES: tl.constexpr,
@@ -233,16 +233,16 @@ def token_share(
         live = rows < rank
         places = b + rows.to(tl.int64)[:, None] * width + columns[None, :]
         weights = tl.load(places, mask=live[:, None] & inside[None, :], other=0.0).to(tl.float32)
-        shares = tl.load(
+        rank_values = tl.load(
             h + splits.to(tl.int64)[:, None] * h_split + rows[None, :],
             mask=(splits < SPLITS)[:, None] & live[None, :], other=0.0,
         )  # fmt: skip
-        total += tl.sum(weights * tl.sum(shares, axis=0)[:, None], axis=0)
+        total += tl.sum(weights * tl.sum(rank_values, axis=0)[:, None], axis=0)
     return total
 
 
 @jit
-def rows_share(
+def rows_delta(
     h_rows: tl.tensor, b: tl.tensor, here: tl.tensor, rank: tl.tensor, columns: tl.tensor, inside: tl.tensor,
     width: tl.tensor, h_split: tl.tensor, TILE: tl.constexpr, RANKS: tl.constexpr, BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr, DOT: tl.constexpr,

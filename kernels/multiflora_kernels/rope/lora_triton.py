@@ -1,4 +1,4 @@
-"""RoPE and KV write of a product q, k, v to which the adapters' share is still to be added: it is, on the way.
+"""RoPE and KV write of a product q, k, v to which the adapters' delta is still to be added: it is, on the way.
 
 Used inside CUDA graphs (see lora/fused_linear.py). An item of work is a tile of tokens of one adapter and a few heads,
 as in the expand that it replaces: no more is read of B, and the product is neither read nor written once more.
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import torch
 
-from multiflora_kernels.lora.fused_linear import LoraDelta
+from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.lora.launch import DTYPES, MAX_PROGRAMS, kernel_variant
 from multiflora_kernels.lora.tiles import DECODE_TILE
-from multiflora_kernels.lora.triton import pick, rows_share, token_share
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.lora.triton import pick, rows_delta, token_delta
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     dot_dtype,
@@ -29,23 +29,23 @@ _COLUMNS = 256
 """Of an item, at least a head: 16 ranks of it are 32 values a thread for four warps."""
 
 _SIZES = frozenset({16, 32, 64, 128, 256})
-"""Of heads whose dimensions all turn, so that a head is split into the halves that do."""
+"""Of heads that are rotated as a whole, so that splitting a head in halves gives the pairs."""
 
 
-def folds_into_rope(delta: LoraDelta, head_size: int, rotary: int) -> bool:
-    """Whether `rope_lora_triton` takes it: q, k and v have a site each, heads turn as a whole."""
+def folds_into_rope(delta: ShrunkDelta, head_size: int, rotary: int) -> bool:
+    """Whether `rope_lora_triton` takes it: q, k and v have a site each, heads are rotated as a whole."""
     return len(delta.sites) == 3 and head_size == rotary and head_size in _SIZES
 
 
 @jit
-def _turn_and_store(
-    out: tl.tensor, values: tl.tensor, written: tl.tensor, cos: tl.tensor, sin: tl.tensor, turns: tl.tensor,
+def _rotate_and_store(
+    out: tl.tensor, values: tl.tensor, written: tl.tensor, cos: tl.tensor, sin: tl.tensor, rotates: tl.tensor,
     norm: tl.tensor, eps: tl.tensor, ROWS: tl.constexpr, SIZE: tl.constexpr, NORMED: tl.constexpr,
     DTYPE: tl.constexpr,
 ) -> None:  # fmt: skip
     """values: [ROWS, SIZE] float32, heads; out, cos, sin: pointers [ROWS, 1]; written: [ROWS, 1].
 
-    turns: whether the heads are normed (if NORMED) and turn; those of v go through as they are.
+    rotates: whether the heads are normed (if NORMED) and rotated; those of v go through as they are.
     """
     HALF: tl.constexpr = SIZE // 2
     halves = tl.permute(tl.reshape(rounded(values, DTYPE), (ROWS, 2, HALF)), (0, 2, 1))
@@ -55,14 +55,14 @@ def _turn_and_store(
         scale = tl.rsqrt(tl.sum(first * first + second * second, axis=1) / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair).to(tl.float32)
-        first = tl.where(turns, rounded(rounded(first * scale, DTYPE) * first_norm, DTYPE), first)
-        second = tl.where(turns, rounded(rounded(second * scale, DTYPE) * second_norm, DTYPE), second)
-    c = tl.load(cos + pair, mask=turns & written, other=0.0)
-    s = tl.load(sin + pair, mask=turns & written, other=0.0)
-    turned = tl.where(turns, first * c - second * s, first)
-    tl.store(out + pair, turned.to(DTYPE), mask=written)
-    turned = tl.where(turns, second * c + first * s, second)
-    tl.store(out + HALF + pair, turned.to(DTYPE), mask=written)
+        first = tl.where(rotates, rounded(rounded(first * scale, DTYPE) * first_norm, DTYPE), first)
+        second = tl.where(rotates, rounded(rounded(second * scale, DTYPE) * second_norm, DTYPE), second)
+    c = tl.load(cos + pair, mask=rotates & written, other=0.0)
+    s = tl.load(sin + pair, mask=rotates & written, other=0.0)
+    rotated = tl.where(rotates, first * c - second * s, first)
+    tl.store(out + pair, rotated.to(DTYPE), mask=written)
+    rotated = tl.where(rotates, second * c + first * s, second)
+    tl.store(out + HALF + pair, rotated.to(DTYPE), mask=written)
 
 
 @jit_with_varying("items")
@@ -76,7 +76,7 @@ def _rope_lora_kernel(
     Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, SIZE: tl.constexpr, HEADS: tl.constexpr, TILE: tl.constexpr,
     SPLITS: tl.constexpr, PADDED: tl.constexpr, NORMED: tl.constexpr, DOT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """q turns in place, k is turned on its way to its cache, v copied to its own; a row with slot -1 writes q alone.
+    """q is rotated in place, k on its way to its cache, v copied to its own; a row with slot -1 writes q alone.
 
     An item is a tile and HEADS heads, first of q, then of k, then of v.
     """
@@ -99,28 +99,28 @@ def _rope_lora_kernel(
         x = pick(site, q, k, v, 3)
         target_head = tl.where(site == 0, x_head, cache_head)
         norm = tl.where(site == 0, q_norm, k_norm)
-        turns = site < 2
+        rotates = site < 2
         h_site = h + site * max_rank
         h_token = 3 * max_rank
         if count == 1:
             token = first.to(tl.int64)
             own = head + tl.arange(0, HEADS)[:, None]
             columns = head * SIZE + tl.arange(0, HEADS * SIZE)
-            share = token_share(
+            delta = token_delta(
                 h_site + token * h_token, b, rank, columns, columns < width, width, h_split, 16, HEADS * SIZE, SPLITS,
                 PADDED, 2,
             )  # fmt: skip
             x_row = x + token * x_token
             places = x_row + own * x_head + tl.arange(0, SIZE)[None, :]
             values = tl.load(places, mask=own < heads, other=0.0).to(tl.float32)
-            values += tl.reshape(share, (HEADS, SIZE))
+            values += tl.reshape(delta, (HEADS, SIZE))
             table = tl.load(positions + token) * table_row + tl.zeros((HEADS, 1), tl.int64)
             cached = tl.load(kv_slots + token)
             place = cached // block_size * cache_block + cached % block_size * cache_row
             target = tl.where(site == 0, x_row, tl.where(site == 1, k_cache, v_cache) + place)
             written = (own < heads) & ((site == 0) | (cached >= 0))
-            _turn_and_store(
-                target + own * target_head, values, written, cos + table, sin + table, turns, norm, eps, HEADS, SIZE,
+            _rotate_and_store(
+                target + own * target_head, values, written, cos + table, sin + table, rotates, norm, eps, HEADS, SIZE,
                 NORMED, dtype,
             )  # fmt: skip
         elif count > 1:
@@ -136,13 +136,13 @@ def _rope_lora_kernel(
             h_rows = h_site + row[:, None] * h_token
             for own in range(head, tl.minimum(head + HEADS, heads)):
                 columns = own * SIZE + tl.arange(0, SIZE)
-                values = rows_share(
+                values = rows_delta(
                     h_rows, b, here, rank, columns, columns < width, width, h_split, TILE, 16, SIZE, SPLITS, DOT
                 )
                 places = x_rows + own * x_head + tl.arange(0, SIZE)[None, :]
                 values += tl.load(places, mask=here[:, None], other=0.0).to(tl.float32)
-                _turn_and_store(
-                    target + own * target_head, values, written, cos + table, sin + table, turns, norm, eps, TILE,
+                _rotate_and_store(
+                    target + own * target_head, values, written, cos + table, sin + table, rotates, norm, eps, TILE,
                     SIZE, NORMED, dtype,
                 )  # fmt: skip
 
@@ -164,8 +164,8 @@ def rope_lora_triton(
     kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: HeadNorms | None,
-    delta: LoraDelta,
+    norms: QKNorm | None,
+    delta: ShrunkDelta,
 ) -> torch.Tensor:
     """As `rope_and_write_kv` of q, k, v, views of one product, with `delta` added; see `folds_into_rope`."""
     q_heads, size = q.shape[1:]

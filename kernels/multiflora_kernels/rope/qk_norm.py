@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 
-class HeadNorms(NamedTuple):
+class QKNorm(NamedTuple):
     """RMS norms of every query and key head before the rotation (Qwen3). q, k: [D] weights."""
 
     q: torch.Tensor

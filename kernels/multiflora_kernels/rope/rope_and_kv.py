@@ -9,16 +9,16 @@ import struct
 
 import torch
 
-from multiflora_kernels.lora.fused_linear import LoraDelta
+from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 from multiflora_kernels.runtime.native import native_function
 
 
 def _rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """x: [T, heads, D], cos, sin: [T, 1, R/2]; the first R dimensions of x turn in place."""
+    """x: [T, heads, D], cos, sin: [T, 1, R/2]; the first R dimensions of x are rotated in place."""
     half = cos.shape[-1]
     first, second = x[..., :half].to(cos.dtype), x[..., half : 2 * half].to(cos.dtype)
     x[..., :half], x[..., half : 2 * half] = first * cos - second * sin, second * cos + first * sin
@@ -34,11 +34,11 @@ def rope_and_write_kv_reference(
     kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: HeadNorms | None = None,
+    norms: QKNorm | None = None,
 ) -> torch.Tensor:
     """q: [T, Hq, D], k, v: [T, Hk, D]; cos, sin: [P, R/2]; positions, kv_slots: [T] int64.
 
-    k_cache, v_cache: [blocks, Hk, block_size, D]. Returns the turned queries [T, Hq, D].
+    k_cache, v_cache: [blocks, Hk, block_size, D]. Returns the rotated queries [T, Hq, D].
 
     Semantics (half-split, arXiv:2104.09864 as in GPT-NeoX): q and k go through `norms` first if there are any; then,
     with h = R/2, x[t, :, i] = x_i cos - x_{i+h} sin and x[t, :, i+h] = x_{i+h} cos + x_i sin at positions[t], i < h;
@@ -83,7 +83,7 @@ def _rope_and_write_kv_cpu(
     kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: HeadNorms | None = None,
+    norms: QKNorm | None = None,
 ) -> torch.Tensor:
     if norms is not None:
         q, k = rms_norm(q, norms.q, norms.eps), rms_norm(k, norms.k, norms.eps)
@@ -102,7 +102,7 @@ def _rope_and_write_kv_cpu(
     return q
 
 
-def fold_into_rope(y: torch.Tensor, delta: LoraDelta | None, head_size: int, rotary: int) -> LoraDelta | None:
+def fold_into_rope(y: torch.Tensor, delta: ShrunkDelta | None, head_size: int, rotary: int) -> ShrunkDelta | None:
     """What of `delta` the kernel adds to q, k and v as it reads them; what it cannot is added to y [T, N] now."""
     if delta is None or folds_into_rope(delta, head_size, rotary):
         return delta
@@ -120,14 +120,14 @@ def rope_and_write_kv(
     kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: HeadNorms | None = None,
-    delta: LoraDelta | None = None,
+    norms: QKNorm | None = None,
+    delta: ShrunkDelta | None = None,
 ) -> torch.Tensor:
-    """Returns the turned queries and writes k and v to their cache slots; q, k, v may be views of one qkv tensor.
+    """Returns the rotated queries and writes k and v to their cache slots; q, k, v may be views of one qkv tensor.
 
     delta: what is still to be added to that tensor, as `fold_into_rope` leaves it.
-    q and k are used up: q may or may not be what is returned, k may or may not have turned in place. Positions and
-    slots must lie inside the tables and caches (or a slot be -1): nothing checks them. See
+    q and k are used up: q may or may not be what is returned, k may or may not have been rotated in place. Positions
+    and slots must lie inside the tables and caches (or a slot be -1): nothing checks them. See
     `rope_and_write_kv_reference`.
     """
     if delta is not None:

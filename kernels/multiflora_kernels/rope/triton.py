@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     jit,
@@ -20,7 +20,7 @@ from multiflora_kernels.runtime.triton import (
 
 
 @jit
-def _turn(
+def _rotate(
     out: tl.tensor,
     x: tl.tensor,
     written: tl.tensor,
@@ -37,7 +37,7 @@ def _turn(
 ) -> None:
     """out, x: pointers [HEADS, 1] to heads, which may be the same; written: [HEADS, 1]. cos, sin: pointers to a row.
 
-    norm: pointer to [SIZE], read if NORMED. REST: 0, or a power of two that holds what does not turn.
+    norm: pointer to [SIZE], read if NORMED. REST: 0, or a power of two that holds what is not rotated.
     """
     dtype: tl.constexpr = x.dtype.element_ty
     # Whole tiles of addresses, also where all heads read the same row: each value then arrives where it is used.
@@ -106,7 +106,7 @@ def _rope_kernel(
 ) -> None:
     """Program (t, c) does HEADS heads of token t: first come the parts of q, then those of k, then those of v.
 
-    q turns in place; k is read, turned and stored in the cache only; v is copied to the cache.
+    q is rotated in place; k is read, rotated and stored in the cache only; v is copied to the cache.
     """
     token = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -120,12 +120,12 @@ def _rope_kernel(
     if part < q_parts:
         heads = part * HEADS + tl.arange(0, HEADS)[:, None]
         x = q + token * q_token + heads * q_head
-        _turn(x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, HEADS, PAIRS, REST, NORMED)
+        _rotate(x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, HEADS, PAIRS, REST, NORMED)
     elif part < q_parts + k_parts:
         heads = (part - q_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         x = k + token * k_token + heads * k_head
         written = (heads < K_HEADS) & (slot >= 0)
-        _turn(
+        _rotate(
             k_cache + cached + heads * cache_head,
             x,
             written,
@@ -177,7 +177,7 @@ def rope_and_write_kv_triton(
     kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: HeadNorms | None = None,
+    norms: QKNorm | None = None,
 ) -> torch.Tensor:
     """As `rope_and_write_kv`: one launch, with the norms in it."""
     tokens, q_heads, size = q.shape

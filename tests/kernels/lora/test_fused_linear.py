@@ -1,4 +1,4 @@
-"""Consumers that add the adapters' share as they read a product, against the share added first, in float64."""
+"""Consumers that add the adapters' delta as they read a product, against the delta added first, in float64."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from multiflora_kernels.activation import (
 )
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
-    LoraDelta,
-    LoraShare,
+    FullDelta,
+    ShrunkDelta,
+    linear_with_full_delta,
     linear_with_lora,
-    linear_with_share,
 )
 from multiflora_kernels.lora.tiles import fill_table, table_entries
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference, add_rms_norm_triton
@@ -53,12 +53,12 @@ class Product:
         plain = LoraSegments.build(STARTS, SLOTS)
         self.expected = loop(base, self.x.cpu(), host, columns, plain, self.bias.cpu()).to(dtype).double()
 
-    def parts(self, segments: LoraSegments) -> tuple[torch.Tensor, LoraDelta | None]:
+    def parts(self, segments: LoraSegments) -> tuple[torch.Tensor, ShrunkDelta | None]:
         return linear_with_lora(self.x, self.weight, self.bias, self.sites, self.columns, segments)
 
-    def share(self, segments: LoraSegments) -> tuple[torch.Tensor, LoraShare | None]:
+    def delta(self, segments: LoraSegments) -> tuple[torch.Tensor, FullDelta | None]:
         (site,) = self.sites
-        return linear_with_share(self.x, self.weight, self.bias, site, segments)
+        return linear_with_full_delta(self.x, self.weight, self.bias, site, segments)
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -103,12 +103,12 @@ def test_activation_of_which_only_one_half_has_a_site(kernel_device):
 @pytest.mark.parametrize("size", [40, 130])
 def test_residual_norm(kernel_device, dtype, size):
     product = Product(kernel_device, dtype, 600, [size])
-    y, share = product.share(static_segments(kernel_device))
-    assert share is not None
+    y, delta = product.delta(static_segments(kernel_device))
+    assert delta is not None
     # Nobody has written there: neither for rows of the base nor for an adapter without a rank at the site.
-    share.values[[*range(STARTS[0]), 4, *range(STARTS[-1], ROWS)]] = torch.nan
+    delta.values[[*range(STARTS[0]), 4, *range(STARTS[-1], ROWS)]] = torch.nan
     residual, weight = torch.randn(ROWS, size).to(kernel_device, dtype), torch.rand(size).to(kernel_device, dtype)
-    normed, total = add_rms_norm(y, residual, weight, 1e-5, share)
+    normed, total = add_rms_norm(y, residual, weight, 1e-5, delta)
     plain = add_rms_norm_triton(y, residual, weight, 1e-5)
     for rows in (slice(STARTS[0]), slice(STARTS[-1], None)):
         assert torch.equal(total[rows], plain[1][rows])
@@ -139,11 +139,11 @@ def test_added_by_a_launch_of_its_own_it_is_the_same(kernel_device):
 
 
 @pytest.mark.parametrize(("is_static", "dora"), [(False, False), (False, True), (True, True)])
-def test_where_no_share_is_left_the_product_is_complete(kernel_device, is_static, dora):
+def test_where_no_delta_is_left_the_product_is_complete(kernel_device, is_static, dora):
     device = kernel_device if is_static else torch.device("cpu")
     product = Product(device, torch.float32, 40, [24], dora=dora)
-    y, share = product.share(static_segments(device) if is_static else LoraSegments.build(STARTS, SLOTS))
-    assert share is None
+    y, delta = product.delta(static_segments(device) if is_static else LoraSegments.build(STARTS, SLOTS))
+    assert delta is None
     assert_near(y[: STARTS[-1]], product.expected[: STARTS[-1]])
 
 

@@ -8,7 +8,7 @@ from tests.kernels.lora.test_fused_linear import ROWS, STARTS, Product, assert_n
 from tests.kernels.rope.test_rope_and_kv import POSITIONS, normed, rotated, split, tables
 
 from multiflora_kernels.lora.fused_linear import linear_with_lora
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
@@ -27,7 +27,7 @@ class Layer:
         self.heads, self.kv_heads, self.size, self.rotary = heads, kv_heads, size, rotary
         self.positions = torch.randint(POSITIONS, (ROWS,))
         weights = [torch.randn(size).to(self.device, self.dtype) for _ in range(2)]
-        self.norms = HeadNorms(*weights, 1e-5) if is_normed else None
+        self.norms = QKNorm(*weights, 1e-5) if is_normed else None
 
     def split(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return split(y.view(ROWS, self.heads + 2 * self.kv_heads, self.size), self.heads, self.kv_heads)
@@ -36,9 +36,9 @@ class Layer:
         """(q, key cache, value cache)."""
         shape = (4, self.kv_heads, BLOCK_SIZE, self.size)
         caches = [torch.full(shape, 7.0, dtype=self.dtype, device=self.device) for _ in range(2)]
-        turns = [table.to(self.device) for table in tables(self.rotary)]
+        angles = [table.to(self.device) for table in tables(self.rotary)]
         places = self.positions.to(self.device), SLOTS.to(self.device)
-        return op(*self.split(y), *turns, *places, *caches, self.norms, *delta), *caches
+        return op(*self.split(y), *angles, *places, *caches, self.norms, *delta), *caches
 
     def expected(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(q, k, v) of y [T, N], which has the adapters' share, in float64."""
@@ -59,7 +59,7 @@ def written(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """A few roundings of the largest: what is rounded may cancel when it turns."""
+    """A few roundings of the largest: what is rounded may cancel in the rotation."""
     error = (actual.cpu().double() - expected).abs().max()
     assert error <= 4 * max(torch.finfo(actual.dtype).eps, 1e-6) * expected.abs().max(), error
 
@@ -107,7 +107,7 @@ def test_share_is_added_before_heads_turn(kernel_device, dtype, heads, kv_heads,
 
 @pytest.mark.parametrize(("size", "rotary", "present"), [(80, 32, 3), (80, 80, 3), (64, 32, 3), (64, 64, 2)])
 def test_what_does_not_fold_is_added_at_once(kernel_device, size, rotary, present):
-    """Heads of which a part turns, or of a size that is no power of two; adapters without one of q, k and v."""
+    """Heads of which a part is rotated, or of a size that is no power of two; adapters without one of q, k and v."""
     product = product_of(kernel_device, torch.float32, 4, 2, size)
     sites = [*product.sites[:present], *[None] * (3 - present)]
     y, delta = linear_with_lora(
@@ -137,13 +137,13 @@ def test_a_graph_serves_other_adapters_on_a_gpu(kernel_device, is_normed):
     assert segments.tiles is not None
     shape = (4, kv_heads, BLOCK_SIZE, size)
     caches = [torch.full(shape, 7.0, dtype=torch.bfloat16, device=kernel_device) for _ in range(2)]
-    turns = [table.to(kernel_device) for table in tables(size)]
+    angles = [table.to(kernel_device) for table in tables(size)]
     places = layer.positions.to(kernel_device), SLOTS.to(kernel_device)
 
     def work() -> torch.Tensor:
         y, delta = product.parts(segments)
         delta = fold_into_rope(y, delta, size, size)
-        return rope_and_write_kv(*layer.split(y), *turns, *places, *caches, layer.norms, delta)
+        return rope_and_write_kv(*layer.split(y), *angles, *places, *caches, layer.norms, delta)
 
     work()
     graph = torch.cuda.CUDAGraph()

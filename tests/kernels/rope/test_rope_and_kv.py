@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from multiflora_kernels.rope.qk_norm import HeadNorms
+from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
@@ -68,13 +68,13 @@ def test_views_of_one_qkv_tensor(path, near, op, tokens, heads, kv_heads, size, 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_turns_in_float32(path, dtype):
+def test_half_precision_is_rotated_in_float32(path, dtype):
     q, k, v = split(torch.randn(3, 8, 64, dtype=dtype), 4, 2)
     positions, slots = torch.tensor([5, 0, 39]), torch.tensor([1, 17, 3])
     expected = rotated(q, positions, 64)
     caches = [torch.zeros(2, 2, 16, 64, dtype=dtype) for _ in range(2)]
-    turned = rope_and_write_kv(q, k, v, *tables(64), positions, slots, *caches)
-    torch.testing.assert_close(turned.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3)
+    result = rope_and_write_kv(q, k, v, *tables(64), positions, slots, *caches)
+    torch.testing.assert_close(result.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3)
     assert torch.equal(caches[0][1, :, 1], k[1])
 
 
@@ -105,7 +105,7 @@ def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 @pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
 def test_heads_are_normed_before_they_turn(path, near, op):
     q, k, v = split(torch.randn(5, 8, 32) * 3, 4, 2)
-    norms = HeadNorms(torch.randn(32), torch.randn(32), 1e-5)
+    norms = QKNorm(torch.randn(32), torch.randn(32), 1e-5)
     positions, slots = torch.randint(POSITIONS, (5,)), torch.randperm(32)[:5]
     expected_q = rotated(normed(q, norms.q, norms.eps), positions, 16)
     expected_k, expected_v = rotated(normed(k, norms.k, norms.eps), positions, 16), v.clone()
@@ -125,26 +125,26 @@ def test_triton_kernel(kernel_device, dtype, is_normed, heads, kv_heads, size, r
     qkv = torch.randn(tokens, heads + 2 * kv_heads, size).to(dtype)
     q, k, v = split(qkv.clone(), heads, kv_heads)
     positions, slots = torch.tensor([17, 0, 39]), torch.tensor([2 * block_size - 1, -1, 3])
-    norms = HeadNorms(torch.randn(size).to(dtype), torch.randn(size).to(dtype), eps) if is_normed else None
+    norms = QKNorm(torch.randn(size).to(dtype), torch.randn(size).to(dtype), eps) if is_normed else None
     expected_q, expected_k = (
         rotated(normed(x, weight, eps) if is_normed else x, positions, rotary)
         for x, weight in ((q, norms and norms.q), (k, norms and norms.k))
     )
     caches = [torch.full((2, kv_heads, block_size, size), 7.0, dtype=dtype, device=kernel_device) for _ in range(2)]
-    turned = rope_and_write_kv_triton(
+    result = rope_and_write_kv_triton(
         *split(qkv.to(kernel_device), heads, kv_heads),
         *(table.to(kernel_device) for table in tables(rotary)),
         positions.to(kernel_device),
         slots.to(kernel_device),
         *caches,
-        norms and HeadNorms(norms.q.to(kernel_device), norms.k.to(kernel_device), eps),
+        norms and QKNorm(norms.q.to(kernel_device), norms.k.to(kernel_device), eps),
     )
 
     def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
         error = (actual.cpu().double() - expected).abs().max()
         assert error <= 4 * max(torch.finfo(dtype).eps, 1e-6) * expected.abs().max()
 
-    close(turned, expected_q)
+    close(result, expected_q)
     check_caches(close, [cache.cpu() for cache in caches], slots, expected_k, v)
 
 
@@ -159,10 +159,10 @@ def test_large_inputs_on_a_gpu(tokens, form, is_normed):
     qkv = torch.randn(tokens, heads + 2 * kv_heads, size).bfloat16()
     positions, slots = torch.randint(POSITIONS, (tokens,)), torch.randperm(2 * tokens + 16)[:tokens]
     slots[tokens // 2 :: 7] = -1
-    norms = HeadNorms(torch.randn(size).bfloat16(), torch.randn(size).bfloat16(), 1e-6) if is_normed else None
+    norms = QKNorm(torch.randn(size).bfloat16(), torch.randn(size).bfloat16(), 1e-6) if is_normed else None
     shape = (-(-(2 * tokens + 16) // 16), kv_heads, 16, size)
     expected_caches = [torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(2)]
-    wide = norms and HeadNorms(norms.q.double(), norms.k.double(), 1e-6)
+    wide = norms and QKNorm(norms.q.double(), norms.k.double(), 1e-6)
     expected = rope_and_write_kv_reference(
         *split(qkv.double(), heads, kv_heads), *tables(rotary, torch.float64), positions, slots, *expected_caches, wide
     )
@@ -173,7 +173,7 @@ def test_large_inputs_on_a_gpu(tokens, form, is_normed):
         positions.cuda(),
         slots.cuda(),
         *caches,
-        norms and HeadNorms(norms.q.cuda(), norms.k.cuda(), 1e-6),
+        norms and QKNorm(norms.q.cuda(), norms.k.cuda(), 1e-6),
     )
     # Normed heads reach 16 and round twice more before two of them may cancel.
     tolerances = {"rtol": 2e-2, "atol": 0.15 if is_normed else 0.03, "equal_nan": True}
