@@ -10,7 +10,7 @@ Completions and chat are OpenAI's API: use OpenAI's client for them.
 
 from multiflora.client.operations import AsyncClient, Client
 from multiflora.client.transport import ApiProblem
-from multiflora_platform.auth.bodies import (
+from multiflora_platform.auth.account_requests import (
     KeyRotation,
     NewKey,
     NewTenant,
@@ -25,7 +25,7 @@ from multiflora_platform.registry.schemas.bodies import (
 )
 from multiflora_platform.registry.schemas.rollouts import NewRollout, RolloutPatch
 from multiflora_platform.registry.schemas.version_metadata import Eval, Lineage, VersionPatch
-from multiflora_platform.webhooks.bodies import NewWebhook, WebhookPatch
+from multiflora_platform.webhooks.webhook_schemas import NewWebhook, WebhookPatch
 
 __all__ = [
     "AdapterPatch",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from multiflora.client.transport import AsyncTransport, Transport, quoted
-from multiflora_platform.auth.answers import (
+from multiflora_platform.auth.account_answers import (
     Key,
     KeyPage,
     NewlyMadeKey,
@@ -14,7 +14,7 @@ from multiflora_platform.auth.answers import (
     TenantPage,
     UsagePage,
 )
-from multiflora_platform.auth.bodies import (
+from multiflora_platform.auth.account_requests import (
     KeyRotation,
     NewKey,
     NewTenant,
@@ -65,7 +65,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPatch,
 )
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
-from multiflora_platform.webhooks.bodies import (
+from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
     DeliveryPage,
     NewWebhook,

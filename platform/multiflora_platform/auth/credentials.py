@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.auth_errors import Forbidden
+from multiflora_platform.web.refusals import Forbidden
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore

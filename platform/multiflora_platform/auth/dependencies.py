@@ -11,7 +11,7 @@ from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.scopes import scope_of
-from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
+from multiflora_platform.web.refusals import Forbidden, Unauthenticated
 
 PUBLIC = (
     "/health",

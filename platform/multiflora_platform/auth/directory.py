@@ -17,7 +17,7 @@ from multiflora_platform.storage.tables import KeyRow, TenantRow
 
 
 @dataclass(frozen=True)
-class Entry:
+class DirectoryEntry:
     """expires_at: Unix seconds; None never."""
 
     hmac: str
@@ -30,8 +30,8 @@ class Directory:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._entries: Mapping[str, Entry] = {}
-        self.configured: dict[str, Entry] = {}
+        self._entries: Mapping[str, DirectoryEntry] = {}
+        self.configured: dict[str, DirectoryEntry] = {}
 
     @property
     def has_admin(self) -> bool:
@@ -69,7 +69,7 @@ class Directory:
         entries = await self._load(change.session)
         change.after_commit.append(lambda: setattr(self, "_entries", entries))
 
-    async def _load(self, session: AsyncSession) -> Mapping[str, Entry]:
+    async def _load(self, session: AsyncSession) -> Mapping[str, DirectoryEntry]:
         live = (
             select(KeyRow, TenantRow)
             .outerjoin(TenantRow, TenantRow.id == KeyRow.tenant_id)
@@ -92,7 +92,7 @@ def policy_of(row: TenantRow) -> Policy:
     )
 
 
-def _entry(key: KeyRow, tenant: TenantRow | None) -> Entry:
+def _entry(key: KeyRow, tenant: TenantRow | None) -> DirectoryEntry:
     principal = Principal(
         key.role,  # type: ignore[arg-type]  # the table's constraint knows the two roles
         tenant.name if tenant else None,
@@ -101,4 +101,4 @@ def _entry(key: KeyRow, tenant: TenantRow | None) -> Entry:
         None if key.scopes is None else frozenset(key.scopes),
         policy_of(tenant) if tenant else UNLIMITED,
     )
-    return Entry(key.hmac, principal, key.expires_at.timestamp() if key.expires_at else None)
+    return DirectoryEntry(key.hmac, principal, key.expires_at.timestamp() if key.expires_at else None)

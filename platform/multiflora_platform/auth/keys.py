@@ -17,24 +17,26 @@ from typing import Any
 from msgspec.structs import asdict
 from sqlalchemy import select
 
-from multiflora_platform.auth import answers
-from multiflora_platform.auth.directory import Directory, Entry
+from multiflora_platform.auth import account_answers
+from multiflora_platform.auth.account_problems import KeyNotFound
+from multiflora_platform.auth.directory import Directory, DirectoryEntry
 from multiflora_platform.auth.principals import Principal, Role
-from multiflora_platform.auth.problems import KeyNotFound
 from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.auth.sessions import Sessions
 from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow, KeyRow, TenantRow
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_name
+from multiflora_platform.web.problems import InvalidRequest
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
 OPEN_PRINCIPAL = Principal("admin", None, "no-auth")
-_STATE = tuple(field for field in answers.Key.__struct_fields__ if field not in ("tenant", "last_used_at", "etag"))
+_STATE = tuple(
+    field for field in account_answers.Key.__struct_fields__ if field not in ("tenant", "last_used_at", "etag")
+)
 # What a tenant's key can be narrowed to; the other scopes stand for what its role may not do.
 TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usage:read", "metrics"})
 
@@ -61,7 +63,7 @@ class KeyStore:
         store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth)
         for number, key in enumerate(admin_keys, start=1):
             digest = store._hmac(key)
-            store._directory.configured[digest] = Entry(digest, Principal("admin", None, f"api-key-{number}"))
+            store._directory.configured[digest] = DirectoryEntry(digest, Principal("admin", None, f"api-key-{number}"))
         await store.reload()
         return store
 
@@ -134,12 +136,12 @@ class KeyStore:
         tenant: str | None,
         scopes: Sequence[Scope] | None = None,
         expires_at: datetime | None = None,
-    ) -> answers.NewlyMadeKey:
+    ) -> account_answers.NewlyMadeKey:
         """The key's view and, this once, `key` itself. Raises TenantNotFound, InvalidRequest."""
         check_name(name)
         _check(role, tenant, scopes, expires_at)
 
-        async def work(change: Change) -> answers.NewlyMadeKey:
+        async def work(change: Change) -> account_answers.NewlyMadeKey:
             owner = await require_tenant(change, tenant) if tenant is not None else None
             row = KeyRow(
                 name=name,
@@ -156,10 +158,10 @@ class KeyStore:
 
     async def rotate_key(
         self, actor: str, key_id: str, overlap_seconds: int, precondition: Precondition = UNCONDITIONAL
-    ) -> answers.NewlyMadeKey:
+    ) -> account_answers.NewlyMadeKey:
         """A new key like the old one, which ends after the overlap. Raises KeyNotFound, InvalidRequest."""
 
-        async def work(change: Change) -> answers.NewlyMadeKey:
+        async def work(change: Change) -> account_answers.NewlyMadeKey:
             old, tenant = await _require(change, key_id, precondition)
             if old.revoked_at is not None:
                 raise InvalidRequest(f"Key {key_id} is revoked; make a new one.")
@@ -191,7 +193,7 @@ class KeyStore:
 
         await self._database.write(actor, work)
 
-    async def keys(self, key_id: str | None = None, tenant: str | None = None) -> list[answers.Key]:
+    async def keys(self, key_id: str | None = None, tenant: str | None = None) -> list[account_answers.Key]:
         """All keys, the one, or a tenant's; oldest first; never the key itself. Raises KeyNotFound."""
         query = (
             select(KeyRow, TenantRow.name)
@@ -216,13 +218,13 @@ class KeyStore:
     def _hmac(self, key: str) -> str:
         return self.secret.derive("api-key", key)
 
-    async def _add(self, change: Change, row: KeyRow, tenant: str | None) -> answers.NewlyMadeKey:
+    async def _add(self, change: Change, row: KeyRow, tenant: str | None) -> account_answers.NewlyMadeKey:
         key = f"mf-{secrets.token_urlsafe(32)}"
         row.id, row.hmac, row.prefix = f"key_{secrets.token_hex(8)}", self._hmac(key), key[:7]
         row.created_at = change.now
         change.session.add(row)
         await self._directory.follow(change)
-        return answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant, None)))
+        return account_answers.NewlyMadeKey(key=key, **asdict(_shown(row, tenant, None)))
 
     def _last_use(self, row: KeyRow) -> datetime | None:
         """As of now; the database learns of it once in a while."""
@@ -276,8 +278,8 @@ def _no_key(key_id: str) -> KeyNotFound:
     return KeyNotFound(f"There is no key {key_id[:40]!r}.")
 
 
-def _shown(row: KeyRow, tenant: str | None, last_use: datetime | None) -> answers.Key:
+def _shown(row: KeyRow, tenant: str | None, last_use: datetime | None) -> account_answers.Key:
     shown: dict[str, Any] = {"tenant": tenant, **{field: getattr(row, field) for field in _STATE}}
     shown |= {name: moment.isoformat() for name, moment in shown.items() if isinstance(moment, datetime)}
     observed: dict[str, Any] = {"last_used_at": last_use.isoformat() if last_use else None}
-    return answers.Key(**shown, **observed, etag=etag_of(shown, observed))
+    return account_answers.Key(**shown, **observed, etag=etag_of(shown, observed))

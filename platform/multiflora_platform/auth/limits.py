@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.auth_errors import LimitReached
+from multiflora_platform.web.refusals import LimitReached
 
 Clock = Callable[[], float]
 

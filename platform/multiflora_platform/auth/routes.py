@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.answers import (
+from multiflora_platform.auth.account_answers import (
     Key,
     KeyPage,
     NewlyMadeKey,
     Tenant,
     TenantPage,
 )
-from multiflora_platform.auth.bodies import (
+from multiflora_platform.auth.account_requests import (
     KeyRotation,
     NewKey,
     NewTenant,
@@ -23,8 +23,8 @@ from multiflora_platform.auth.bodies import (
 )
 from multiflora_platform.auth.dependencies import keys_of, require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.dependencies import Absent, Unchanged
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.request_headers import Absent, Unchanged
 from multiflora_platform.web.resources import answers, rendered, resource
 
 router = APIRouter()

@@ -7,16 +7,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from multiflora_platform.auth import answers
+from multiflora_platform.auth import account_answers
+from multiflora_platform.auth.account_problems import TenantExists, TenantNotFound
 from multiflora_platform.auth.directory import Directory, policy_of
 from multiflora_platform.auth.policies import Policy
-from multiflora_platform.auth.problems import TenantExists, TenantNotFound
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import TenantRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_name
 
-_SHOWN = tuple(field for field in answers.Tenant.__struct_fields__ if field not in ("created_at", "etag"))
+_SHOWN = tuple(field for field in account_answers.Tenant.__struct_fields__ if field not in ("created_at", "etag"))
 
 
 class Tenants:
@@ -26,11 +26,11 @@ class Tenants:
 
     async def create(
         self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
-    ) -> answers.Tenant:
+    ) -> account_answers.Tenant:
         """fields: of bodies.NewTenant. Raises InvalidRequest, TenantExists."""
         check_name(name)
 
-        async def work(change: Change) -> answers.Tenant:
+        async def work(change: Change) -> account_answers.Tenant:
             existing = await change.session.scalar(select(TenantRow).where(TenantRow.name == name))
             if existing is not None:
                 precondition.check(f"Tenant {name!r}", _shown(existing).etag)
@@ -45,10 +45,10 @@ class Tenants:
 
     async def amend(
         self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
-    ) -> answers.Tenant:
+    ) -> account_answers.Tenant:
         """fields: of bodies.TenantPatch, those to change; they hold from the next request on. Raises TenantNotFound."""
 
-        async def work(change: Change) -> answers.Tenant:
+        async def work(change: Change) -> account_answers.Tenant:
             row = await require_tenant(change, name)
             precondition.check(f"Tenant {name!r}", _shown(row).etag)
             for field, value in fields.items():
@@ -59,7 +59,7 @@ class Tenants:
 
         return await self._database.write(actor, work)
 
-    async def all(self) -> list[answers.Tenant]:
+    async def all(self) -> list[account_answers.Tenant]:
         async with self._database.read() as session:
             return [_shown(row) for row in await session.scalars(select(TenantRow).order_by(TenantRow.name))]
 
@@ -68,7 +68,7 @@ class Tenants:
         async with self._database.read() as session:
             return policy_of(await self._row(session, name))
 
-    async def one(self, name: str) -> answers.Tenant:
+    async def one(self, name: str) -> account_answers.Tenant:
         """Raises TenantNotFound."""
         async with self._database.read() as session:
             return _shown(await self._row(session, name))
@@ -88,6 +88,6 @@ async def require_tenant(change: Change, name: str) -> TenantRow:
     return row
 
 
-def _shown(row: TenantRow) -> answers.Tenant:
+def _shown(row: TenantRow) -> account_answers.Tenant:
     shown = {"created_at": row.created_at.isoformat(), **{field: getattr(row, field) for field in _SHOWN}}
-    return answers.Tenant(**shown, etag=etag_of(shown))
+    return account_answers.Tenant(**shown, etag=etag_of(shown))

@@ -17,11 +17,11 @@ import msgspec
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from multiflora_platform.auth import answers
+from multiflora_platform.auth import account_answers
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import UsageRow
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.problems import InvalidRequest
 
 _log = logging.getLogger(__name__)
 FLUSH_SECONDS = 5.0
@@ -100,7 +100,7 @@ class UsageLedger:
             await asyncio.gather(self._task, return_exceptions=True)
         await self.flush()
 
-    async def page(self, wanted: UsageFilter, limit: int, page_token: str | None) -> answers.UsagePage:
+    async def page(self, wanted: UsageFilter, limit: int, page_token: str | None) -> account_answers.UsagePage:
         """Groups in order of the columns they are grouped by, with what was not written yet. Raises InvalidRequest."""
         await self.flush()
         groups = [group for group in _GROUPS if group in wanted.group_by]
@@ -114,7 +114,7 @@ class UsageLedger:
             rows = [row for row in (await session.execute(query)).tuples() if row[-1] is not None]
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
-        return answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
+        return account_answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
 
     def _today(self) -> str:
         now = time.time()
@@ -166,8 +166,8 @@ def _place(page_token: str, length: int) -> list[str]:
     return place
 
 
-def _shown(groups: Sequence[Group], row: Sequence[Any]) -> answers.UsageRow:
+def _shown(groups: Sequence[Group], row: Sequence[Any]) -> account_answers.UsageRow:
     *counts, device_us = (int(value) for value in row[len(groups) :])
     shown: dict[str, Any] = dict(zip(COUNTED[:-1], counts, strict=True))
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
-    return answers.UsageRow(device_ms=device_us / 1000, **shown)
+    return account_answers.UsageRow(device_ms=device_us / 1000, **shown)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 from starlette.requests import Request
 
-from multiflora_platform.auth.answers import UsagePage
+from multiflora_platform.auth.account_answers import UsagePage
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Group, UsageFilter, UsageLedger
-from multiflora_platform.web.auth_errors import Forbidden
+from multiflora_platform.web.refusals import Forbidden
 from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["usage"])

@@ -17,7 +17,7 @@ from multiflora_platform.gateway.routes.chat import chat_completions
 from multiflora_platform.gateway.routes.completions import completions
 from multiflora_platform.gateway.routes.embeddings import embeddings
 from multiflora_platform.gateway.routes.responses import create_response
-from multiflora_platform.web.error_pages import render_error
+from multiflora_platform.web.error_responses import render_error
 
 Route = Callable[[Request, Principal], Awaitable[Response]]
 ENDPOINTS: dict[str, Route] = {

@@ -27,7 +27,7 @@ from multiflora_platform.batches.lines import (
 )
 from multiflora_platform.batches.results import Results
 from multiflora_platform.storage.tables import BatchRow
-from multiflora_platform.web.errors import InsufficientStorage, Unavailable
+from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
 _ACTOR = "batches"

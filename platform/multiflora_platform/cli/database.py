@@ -33,13 +33,13 @@ def _add(
 
 def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Namespace], str]) -> int:
     from multiflora_platform.server.base_model import prepare_data_dir
-    from multiflora_platform.web.errors import RegistryError
+    from multiflora_platform.web.problems import Problem
 
     settings, _ = settings_from(arguments)
     prepare_data_dir(settings)
     try:
         print(action(settings, arguments))
-    except RegistryError as error:
+    except Problem as error:
         raise ConfigurationError(error.detail) from None
     return 0
 

@@ -26,8 +26,8 @@ from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_
 from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.services import Services
-from multiflora_platform.web.errors import InvalidRequest, Unavailable
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.problems import InvalidRequest, Unavailable
 from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])

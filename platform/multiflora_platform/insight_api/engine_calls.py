@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.services import Services
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 
 def ready_engine(services: Services) -> Ready:

@@ -41,9 +41,9 @@ from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_
 from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
-from multiflora_platform.web.errors import Unavailable
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.problems import Unavailable
 from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])

@@ -23,13 +23,13 @@ from multiflora_platform.auth.secret import SECRET_NAME
 from multiflora_platform.registry.artifacts.leases import Holds
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.connections import private_folder
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 
 _FORMAT = 1
 _BATCH = 500
 
 
-class BackupFailed(RegistryError):
+class BackupFailed(Problem):
     """The detail says what is in the way."""
 
     status, slug, title = 500, "backup-failed", "The backup cannot be made or restored"

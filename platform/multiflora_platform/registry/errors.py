@@ -1,6 +1,6 @@
-"""What can go wrong in the registry, each with its HTTP status and a stable slug. Rendered in problems.py.
+"""What can go wrong in the registry, each with its HTTP status and a stable slug. Rendered in web/problem_documents.py.
 
-    RegistryError
+    Problem (web/problems.py)
     ├── InvalidRequest 400          ├── AliasNotFound 404        ├── PreconditionFailed 412
     ├── SourceIncomplete 400        ├── KeyNotFound 404          ├── PayloadTooLarge 413
     ├── SourceUnsupported 400       ├── TenantNotFound 404       ├── UnsupportedMedia 415
@@ -21,86 +21,86 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 
 
-class SourceIncomplete(RegistryError):
+class SourceIncomplete(Problem):
     status, slug, title = 400, "incomplete-upload", "The upload is not an adapter"
 
 
-class SourceRefused(RegistryError):
+class SourceRefused(Problem):
     status, slug, title = 403, "source-refused", "The source is not allowed"
 
 
-class SourceNotFound(RegistryError):
+class SourceNotFound(Problem):
     status, slug, title = 404, "source-not-found", "The source does not exist"
 
 
-class SourceUnsupported(RegistryError):
+class SourceUnsupported(Problem):
     status, slug, title = 400, "source-not-supported", "The source is not supported yet"
 
 
-class SourceUnreachable(RegistryError):
+class SourceUnreachable(Problem):
     status, slug, title = 502, "source-unreachable", "The source cannot be fetched"
 
 
-class AdapterNotFound(RegistryError):
+class AdapterNotFound(Problem):
     status, slug, title = 404, "adapter-not-found", "No such adapter"
 
 
-class VersionNotFound(RegistryError):
+class VersionNotFound(Problem):
     status, slug, title = 404, "version-not-found", "No such version"
 
 
-class AliasNotFound(RegistryError):
+class AliasNotFound(Problem):
     status, slug, title = 404, "alias-not-found", "No such alias"
 
 
-class AliasProtected(RegistryError):
+class AliasProtected(Problem):
     status, slug, title = 403, "alias-protected", "The alias is protected"
 
 
-class RolloutNotFound(RegistryError):
+class RolloutNotFound(Problem):
     status, slug, title = 404, "rollout-not-found", "No such rollout"
 
 
-class RolloutConflict(RegistryError):
+class RolloutConflict(Problem):
     status, slug, title = 409, "rollout-conflict", "The alias is not free for this rollout"
 
 
-class JobNotFound(RegistryError):
+class JobNotFound(Problem):
     status, slug, title = 404, "job-not-found", "No such job"
 
 
-class AdapterExists(RegistryError):
+class AdapterExists(Problem):
     status, slug, title = 409, "adapter-exists", "The name is taken"
 
 
-class VersionNotReady(RegistryError):
+class VersionNotReady(Problem):
     status, slug, title = 409, "version-not-ready", "The version cannot be served"
 
 
-class VersionInUse(RegistryError):
+class VersionInUse(Problem):
     status, slug, title = 409, "version-in-use", "An alias points to the version"
 
 
-class NotDeleted(RegistryError):
+class NotDeleted(Problem):
     status, slug, title = 409, "not-deleted", "Only a deleted version can be restored or purged"
 
 
-class JobEnded(RegistryError):
+class JobEnded(Problem):
     status, slug, title = 409, "job-ended", "The job has ended"
 
 
-class JobCancelled(RegistryError):
+class JobCancelled(Problem):
     status, slug, title = 409, "job-cancelled", "The job was cancelled"
 
 
-class NothingToRollBack(RegistryError):
+class NothingToRollBack(Problem):
     status, slug, title = 409, "nothing-to-roll-back", "The alias has no earlier target"
 
 
-class VersionRejected(RegistryError):
+class VersionRejected(Problem):
     """rows: the validation report's rows. version: the number under which the rejected version stays."""
 
     status, slug, title = 422, "version-rejected", "The adapter was rejected"
@@ -116,9 +116,9 @@ class VersionRejected(RegistryError):
         return {"adapter": self.adapter, "version": self.version, "state": "rejected", "rows": self.rows}
 
 
-class IdempotencyMismatch(RegistryError):
+class IdempotencyMismatch(Problem):
     status, slug, title = 422, "idempotency-mismatch", "The Idempotency-Key was used for another request"
 
 
-class CommandFailed(RegistryError):
+class CommandFailed(Problem):
     status, slug, title = 502, "engine-refused", "The engine could not do it"

@@ -21,7 +21,7 @@ from multiflora_platform.server.openapi import operation_id
 from multiflora_platform.server.rest_api import router as registry_router
 from multiflora_platform.services import Services
 from multiflora_platform.ui.routes import router as ui_router
-from multiflora_platform.web import error_pages
+from multiflora_platform.web import error_responses
 
 
 def create_app(services: Services) -> FastAPI:
@@ -40,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
     gateway = (*inference, files, batch_calls, lora_calls)
     for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
         app.include_router(router)
-    error_pages.install(app)
+    error_responses.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, services=services)
     app.add_middleware(Guard, services=services)

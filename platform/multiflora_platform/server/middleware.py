@@ -24,9 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
 from multiflora_platform.services import Services
-from multiflora_platform.web.auth_errors import AuthError, Unauthenticated
-from multiflora_platform.web.error_pages import render_error
+from multiflora_platform.web.error_responses import render_error
 from multiflora_platform.web.openai_errors import unavailable
+from multiflora_platform.web.refusals import AuthError, Unauthenticated
 
 access_log = logging.getLogger("multiflora.access")
 MAX_HEAD_BYTES = 64 << 10

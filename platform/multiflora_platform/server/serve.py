@@ -53,7 +53,7 @@ from multiflora_platform.server.middleware import access_log
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
 
 
@@ -184,7 +184,7 @@ async def _open_registry(settings: Settings, opened: Opened) -> Registry:
             max_upload_bytes=settings.max_upload_bytes,
             reserved_names={opened.served.name},
         )
-    except RegistryError as error:
+    except Problem as error:
         raise ConfigurationError(error.detail) from None
 
 
@@ -221,7 +221,7 @@ async def _seed(registry: Registry, settings: Settings, demo: tuple[DemoAdapter,
             await registry.paths.seed(name, Path(path), AdapterFields("", ()))
         except VersionRejected as error:
             raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
-        except RegistryError as error:
+        except Problem as error:
             raise ConfigurationError(f"--lora-modules {name}: {error.detail}") from None
 
 

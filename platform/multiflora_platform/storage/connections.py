@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from multiflora_platform.web.errors import InsufficientStorage, Unavailable
+from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 BUSY_SECONDS = 5
 _DISK_FULL = "53100"

@@ -23,7 +23,7 @@ from multiflora_platform.storage.connections import (
     sessions,
 )
 from multiflora_platform.storage.tables import AuditRow, EventRow
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 T = TypeVar("T")
 _WRITE_LOCK = 0x6D666C72

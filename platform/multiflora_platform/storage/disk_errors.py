@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from multiflora_platform.web.errors import InsufficientStorage
+from multiflora_platform.web.problems import InsufficientStorage
 
 
 @contextmanager

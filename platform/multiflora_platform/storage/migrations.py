@@ -23,7 +23,7 @@ from multiflora_platform.storage.connections import (
     sqlite_pragmas,
     with_driver,
 )
-from multiflora_platform.web.errors import DatabaseOutdated, DatabaseUnusable
+from multiflora_platform.web.problems import DatabaseOutdated, DatabaseUnusable
 
 _UPGRADE_LOCK = 0x6D666C75
 

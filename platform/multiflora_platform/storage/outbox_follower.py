@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.tables import EventRow
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.4

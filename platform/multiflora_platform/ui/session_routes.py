@@ -13,8 +13,8 @@ from multiflora_platform.auth.keys import OPEN_PRINCIPAL
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.sessions import LIFETIME_SECONDS, Session
 from multiflora_platform.services import Services
-from multiflora_platform.web.auth_errors import Forbidden, Unauthenticated
 from multiflora_platform.web.json_bodies import Body, read_json
+from multiflora_platform.web.refusals import Forbidden, Unauthenticated
 
 router = APIRouter(include_in_schema=False)
 

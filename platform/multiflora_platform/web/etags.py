@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_platform.web.errors import PreconditionFailed, PreconditionRequired
+from multiflora_platform.web.problems import PreconditionFailed, PreconditionRequired
 
 _TAG = re.compile(r'"([^".]*)(?:\.[^"]*)?"')
 _encode = msgspec.json.Encoder(order="deterministic").encode

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from multiflora_platform.web.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 MAX_JSON_BYTES = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"

@@ -16,7 +16,7 @@ import msgspec
 from starlette.responses import Response
 
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_platform.web.auth_errors import LimitReached
+from multiflora_platform.web.refusals import LimitReached
 
 RETRY_AFTER_SECONDS = 1
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

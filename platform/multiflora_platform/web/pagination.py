@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 LAST_ID = 2**63 - 1
 

@@ -1,77 +1,67 @@
-"""Errors under /api as RFC 9457 problem documents. The one place where they are rendered."""
+"""What is wrong with a request under /api, each kind with its HTTP status and a stable slug; each package adds its own.
+
+Knows no rendering: problem_documents.py writes them under /api, openai_errors.py those that reach /v1.
+"""
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import Any
-
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-
-from multiflora_platform.web.auth_errors import AuthError
-from multiflora_platform.web.errors import InvalidRequest, RegistryError
-
-_TYPE = "urn:multiflora:problem:"
+from typing import Any, ClassVar
 
 
-def problem(
-    status: int, slug: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
-) -> JSONResponse:
-    """slug: stable, the last part of `type`. extra: further members."""
-    document = {"type": _TYPE + slug, "title": title, "status": status, "detail": detail, **extra}
-    return JSONResponse(document, status, headers=headers, media_type="application/problem+json")
+class Problem(Exception):
+    """One RFC 9457 problem. The subclass is its kind; the detail tells this one case."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, pointer: str | None = None) -> None:
+        """detail: the cause and the next step. pointer: RFC 6901 into the JSON body, or a header's name."""
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Further members of the problem document."""
+        return {}
 
 
-def render(error: RegistryError) -> JSONResponse:
-    extra = error.extra
-    if error.pointer is not None:
-        extra["errors"] = [{"pointer": error.pointer, "detail": error.detail}]
-    headers = {"Retry-After": "5"} if error.status == 503 else None
-    return problem(error.status, error.slug, error.title, error.detail, headers=headers, **extra)
+class InvalidRequest(Problem):
+    status, slug, title = 400, "invalid-request", "The request is not valid"
 
 
-def render_auth(error: AuthError) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return problem(error.status, error.code.replace("_", "-"), error.title, error.detail, headers=headers)
+class PreconditionFailed(Problem):
+    status, slug, title = 412, "precondition-failed", "It was changed by someone else"
 
 
-def from_validation(error: RequestValidationError) -> InvalidRequest:
-    """FastAPI's own complaint about a parameter: 400, naming it."""
-    first = error.errors()[0]
-    name = str(first["loc"][-1])
-    return InvalidRequest(f"{name}: {first['msg']}.", pointer=name)
+class PayloadTooLarge(Problem):
+    status, slug, title = 413, "payload-too-large", "The body is too large"
 
 
-def from_http(error: HTTPException) -> JSONResponse:
-    """No such route, a wrong method, and the like."""
-    phrase = HTTPStatus(error.status_code).phrase
-    headers = dict(error.headers) if error.headers else None
-    return problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, str(error.detail), headers=headers)
+class UnsupportedMedia(Problem):
+    status, slug, title = 415, "unsupported-media-type", "The content type is not supported"
 
 
-def install(app: FastAPI) -> None:
-    """All of these for an application that serves nothing but /api."""
+class PreconditionRequired(Problem):
+    status, slug, title = 428, "precondition-required", "An If-Match header is required"
 
-    async def registry(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RegistryError)
-        return render(error)
 
-    async def auth(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, AuthError)
-        return render_auth(error)
+class Unavailable(Problem):
+    status, slug, title = 503, "unavailable", "Not available now"
 
-    async def validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return render(from_validation(error))
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return from_http(error)
+class InsufficientStorage(Problem):
+    status, slug, title = 507, "insufficient-storage", "The disk is full"
 
-    app.add_exception_handler(RegistryError, registry)
-    app.add_exception_handler(AuthError, auth)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)
+
+class DatabaseOutdated(Problem):
+    """The database's schema is not this release's; the detail says what to run."""
+
+    status, slug, title = 500, "database-outdated", "The database has another schema"
+
+
+class DatabaseUnusable(Problem):
+    """The database cannot be opened, or the file is not a database; the detail names it and the cause."""
+
+    status, slug, title = 500, "database-unusable", "The database cannot be used"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from multiflora_platform.webhooks.problems import TargetRefused
+from multiflora_platform.webhooks.webhook_problems import TargetRefused
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

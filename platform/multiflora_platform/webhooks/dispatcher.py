@@ -20,16 +20,16 @@ from sqlalchemy import Select, delete, func, select
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow, WebhookDeliveryRow, WebhookRow
-from multiflora_platform.webhooks.bodies import Delivery
-from multiflora_platform.webhooks.problems import WebhookNotFound
 from multiflora_platform.webhooks.sender import (
     GONE,
     Attempt,
-    Message,
     Sender,
+    SignedMessage,
 )
 from multiflora_platform.webhooks.signing import signing_key
 from multiflora_platform.webhooks.subscriptions import delivery_view
+from multiflora_platform.webhooks.webhook_problems import WebhookNotFound
+from multiflora_platform.webhooks.webhook_schemas import Delivery
 
 _log = logging.getLogger(__name__)
 # Seconds after each failed attempt; after the last one it has failed. Those of Standard Webhooks.
@@ -152,7 +152,7 @@ class Dispatcher:
 
     async def _attempt(self, webhook: WebhookRow, delivery: WebhookDeliveryRow) -> Delivery:
         key = signing_key(self._secret, webhook.id, webhook.generation)
-        attempt = await self._sender.send(Message(delivery.message_id, webhook.url, key, delivery.payload))
+        attempt = await self._sender.send(SignedMessage(delivery.message_id, webhook.url, key, delivery.payload))
 
         async def conclude(change: Change) -> Delivery:
             row = await change.session.get(WebhookDeliveryRow, delivery.id)

@@ -10,11 +10,13 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.dependencies import Unchanged
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import LAST_ID, row_id
+from multiflora_platform.web.request_headers import Unchanged
 from multiflora_platform.web.resources import answers, rendered, resource
-from multiflora_platform.webhooks.bodies import (
+from multiflora_platform.webhooks.dispatcher import Dispatcher
+from multiflora_platform.webhooks.subscriptions import Subscriptions
+from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
     DeliveryPage,
     NewWebhook,
@@ -23,8 +25,6 @@ from multiflora_platform.webhooks.bodies import (
     WebhookPatch,
     WebhookWithSecret,
 )
-from multiflora_platform.webhooks.dispatcher import Dispatcher
-from multiflora_platform.webhooks.subscriptions import Subscriptions
 
 router = APIRouter(tags=["webhooks"])
 Admin = Annotated[Principal, Depends(require_admin)]

@@ -11,15 +11,15 @@ import httpx
 import msgspec
 
 from multiflora_platform.webhooks.destinations import Destinations
-from multiflora_platform.webhooks.problems import TargetRefused
 from multiflora_platform.webhooks.signing import headers
+from multiflora_platform.webhooks.webhook_problems import TargetRefused
 
 ATTEMPT_SECONDS = 10.0
 GONE = 410
 
 
 @dataclass(frozen=True)
-class Message:
+class SignedMessage:
     """key: that signs. payload: {type, timestamp, data}, as Standard Webhooks has it."""
 
     id: str
@@ -47,7 +47,7 @@ class Sender:
         self._destinations = destinations
         self._http = httpx.AsyncClient(timeout=ATTEMPT_SECONDS, follow_redirects=False, trust_env=False)
 
-    async def send(self, message: Message) -> Attempt:
+    async def send(self, message: SignedMessage) -> Attempt:
         """Never raises."""
         try:
             # httpx's own timeout would begin anew with each byte that comes.
@@ -60,7 +60,7 @@ class Sender:
         except Exception as failure:
             return Attempt(None, f"{type(failure).__name__}: {failure}"[:500])
 
-    async def _send(self, message: Message) -> Attempt:
+    async def _send(self, message: SignedMessage) -> Attempt:
         body = msgspec.json.encode(message.payload)
         target = await self._destinations.find(message.url)
         sent = {**headers(message.key, message.id, int(time.time()), body), "host": target.host}

@@ -13,16 +13,16 @@ from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow, WebhookDeliveryRow, WebhookRow
 from multiflora_platform.web.etags import Precondition, etag_of
 from multiflora_platform.web.pagination import encode_token
-from multiflora_platform.webhooks.bodies import (
+from multiflora_platform.webhooks.destinations import Destinations
+from multiflora_platform.webhooks.signing import shown, signing_key
+from multiflora_platform.webhooks.webhook_problems import WebhookNotFound
+from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
     DeliveryPage,
     NewWebhook,
     Webhook,
     WebhookWithSecret,
 )
-from multiflora_platform.webhooks.destinations import Destinations
-from multiflora_platform.webhooks.problems import WebhookNotFound
-from multiflora_platform.webhooks.signing import shown, signing_key
 
 
 class Subscriptions:

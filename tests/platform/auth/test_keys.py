@@ -7,9 +7,9 @@ import time
 import pytest
 
 from multiflora_platform.auth import keys as keys_module
+from multiflora_platform.auth.account_problems import KeyNotFound, TenantExists, TenantNotFound
 from multiflora_platform.auth.keys import KeyStore
-from multiflora_platform.auth.problems import KeyNotFound, TenantExists, TenantNotFound
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 ADMIN = "mf-admin-for-tests"
 

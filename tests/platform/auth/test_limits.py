@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from multiflora_platform.auth.limits import Limits, duration
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.web.auth_errors import LimitReached
+from multiflora_platform.web.refusals import LimitReached
 
 
 class Clock:

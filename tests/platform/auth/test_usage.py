@@ -9,7 +9,7 @@ import pytest
 
 from multiflora_platform.auth import usage
 from multiflora_platform.auth.usage import Counts, UsageLedger
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 TODAY = datetime.now(UTC).date().isoformat()
 

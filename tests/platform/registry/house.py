@@ -26,7 +26,7 @@ from multiflora_platform.server.rest_api import router
 from multiflora_platform.settings import Settings
 from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.storage.migrations import upgrade
-from multiflora_platform.web import problems
+from multiflora_platform.web import problem_documents
 from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"
@@ -122,7 +122,7 @@ class House:
             state=engine.state,
         )
         self.app.include_router(router)
-        problems.install(self.app)
+        problem_documents.install(self.app)
         self.admin = self.client(ADMIN)
         return self
 

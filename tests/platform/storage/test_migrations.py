@@ -22,7 +22,7 @@ from multiflora_platform.storage.migrations import (
     upgrade,
 )
 from multiflora_platform.storage.tables import Base
-from multiflora_platform.web.errors import DatabaseOutdated, DatabaseUnusable
+from multiflora_platform.web.problems import DatabaseOutdated, DatabaseUnusable
 
 
 @pytest.fixture

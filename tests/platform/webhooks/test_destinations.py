@@ -8,7 +8,7 @@ import pytest
 
 from multiflora_platform.settings import ConfigurationError, load_settings
 from multiflora_platform.webhooks.destinations import Destinations
-from multiflora_platform.webhooks.problems import TargetRefused
+from multiflora_platform.webhooks.webhook_problems import TargetRefused
 
 PRIVATE = [
     "http://127.0.0.1/",

@@ -11,8 +11,8 @@ from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_l
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.registry.schemas.version_metadata import Eval
 from multiflora_platform.services import Services
-from multiflora_platform.web.errors import InvalidRequest, Unavailable
 from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.web.problems import InvalidRequest, Unavailable
 
 
 class EvalAnswers:

@@ -28,13 +28,13 @@ from multiflora_platform.gateway.schemas.requests import EngineRequest
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.observers import Observer
 from multiflora_platform.services import Services
-from multiflora_platform.web.auth_errors import LimitReached
 from multiflora_platform.web.openai_errors import (
     ApiError,
     invalid,
     rate_limited,
     unavailable,
 )
+from multiflora_platform.web.refusals import LimitReached
 
 _MAX_TIMEOUT = 86_400.0
 _LOGGED_MODEL = 128

@@ -11,8 +11,8 @@ from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import LoadAdapterRequest, UnloadAdapterRequest
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, VersionRejected
 from multiflora_platform.services import Services
-from multiflora_platform.web.errors import RegistryError
 from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.web.problems import Problem
 
 router = APIRouter(tags=["adapters"])
 
@@ -33,7 +33,7 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
             f"The lora adapter '{body.lora_name}' has already been loaded. If you want to load the adapter in place, "
             "set 'load_inplace' to True."
         ) from None
-    except RegistryError as error:
+    except Problem as error:
         raise _translated(error) from None
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
@@ -49,12 +49,12 @@ async def unload_lora_adapter(request: Request, principal: Principal = Depends(r
         await services.registry.adapters.remove(body.lora_name, principal.actor)
     except AdapterNotFound:
         raise _missing(f"The lora adapter '{body.lora_name[:100]}' cannot be found.") from None
-    except RegistryError as error:
+    except Problem as error:
         raise _translated(error) from None
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
 
-def _translated(error: RegistryError) -> ApiError:
+def _translated(error: Problem) -> ApiError:
     """vLLM knows 400 and 404 here; what is not the client's fault stays what it is."""
     if error.status >= 500:
         return ApiError(error.status, error.slug.replace("-", "_"), error.detail)

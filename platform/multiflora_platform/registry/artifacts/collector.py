@@ -16,7 +16,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.leases import Holds
 from multiflora_platform.registry.rows.adapters import is_needed, live_digests
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import AdapterRow, VersionRow
-from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
+from multiflora_platform.web.problems import InsufficientStorage, Problem, Unavailable
 
 _VALIDATIONS_AT_ONCE = 2
 
@@ -80,7 +80,7 @@ class Imports:
             return await asyncio.to_thread(_identify, folder)
 
     async def run(self, held: Held, progress: Progress) -> None:
-        """The whole job. Raises LeaseLost, RegistryError, or what disks and engines raise; then nothing is decided."""
+        """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
         folder = self._scratch.of_job(held.id)
         if not await self._is_here(held):
             folder = self._scratch.make(held.id)
@@ -98,10 +98,10 @@ class Imports:
 
     async def fail(self, held: Held, error: Exception) -> None:
         """No further attempt: rejected with what went wrong. For our own fault, the client may try again."""
-        theirs = isinstance(error, RegistryError) and error.status < 500
-        message = error.detail if isinstance(error, RegistryError) else f"Registration failed: {error!r}."
+        theirs = isinstance(error, Problem) and error.status < 500
+        message = error.detail if isinstance(error, Problem) else f"Registration failed: {error!r}."
         hint = None if theirs else f"Given up after {held.attempts} attempts; try again later."
-        row = ValidationRow(check="source" if isinstance(error, RegistryError) else "internal", severity="error",
+        row = ValidationRow(check="source" if isinstance(error, Problem) else "internal", severity="error",
                             message=message, hint=hint)  # fmt: skip
         await self._reject(held, _Refused([row], ours=None if theirs else error))
         await self._scratch.remove(held.id)

@@ -20,7 +20,7 @@ from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 
 _SYSTEM = "system"
 
@@ -83,7 +83,7 @@ class LocalPaths:
             await self._adapters.create(name, fields, actor)
         try:
             return await self._intake.add_folder(Wish(name, actor, promote=True), folder, source)
-        except (RegistryError, OSError):
+        except (Problem, OSError):
             if is_new:
                 await self._adapters.remove(name, actor)
             raise

@@ -18,7 +18,7 @@ from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.rows import idempotency, jobs
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import JobRow
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
 SWEEP_SECONDS = 600.0

@@ -19,7 +19,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import SourceIncomplete
 from multiflora_platform.registry.sources.local import ARCHIVES, require_complete, unpack
-from multiflora_platform.web.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 RAW_ARCHIVES = {
     "application/zip": ".zip",

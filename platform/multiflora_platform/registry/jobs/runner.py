@@ -20,7 +20,7 @@ from multiflora_platform.registry.rows.jobs import Held, LeaseLost
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
 from multiflora_platform.storage.tables import EventRow
-from multiflora_platform.web.errors import InsufficientStorage, RegistryError, Unavailable
+from multiflora_platform.web.problems import InsufficientStorage, Problem, Unavailable
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 4
@@ -209,7 +209,7 @@ class JobRunner:
 
     async def _failed(self, held: Held, error: Exception) -> None:
         """What no retry can mend is rejected; the rest is tried again, up to MAX_ATTEMPTS times."""
-        permanent = isinstance(error, InsufficientStorage) or (isinstance(error, RegistryError) and error.status < 500)
+        permanent = isinstance(error, InsufficientStorage) or (isinstance(error, Problem) and error.status < 500)
         if not permanent:
             _log.warning("attempt %d of job %s failed: %r", held.attempts, held.id, error)
         try:

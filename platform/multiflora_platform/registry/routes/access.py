@@ -10,7 +10,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
-from multiflora_platform.web.auth_errors import Forbidden
+from multiflora_platform.web.refusals import Forbidden
 
 
 def registry_of(request: Request) -> Registry:

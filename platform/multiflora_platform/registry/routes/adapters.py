@@ -14,8 +14,8 @@ from multiflora_platform.registry.routes.access import changeable, deletable, re
 from multiflora_platform.registry.schemas.answers import Adapter, AdapterPage, CommandDone
 from multiflora_platform.registry.schemas.bodies import AdapterPatch, CommandTarget, NewAdapter
 from multiflora_platform.registry.snapshot.listing import adapter_view, page
-from multiflora_platform.web.dependencies import Absent, Unchanged
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.request_headers import Absent, Unchanged
 from multiflora_platform.web.resources import answers, resource
 
 router = APIRouter(tags=["adapters"])

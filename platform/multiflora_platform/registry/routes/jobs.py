@@ -14,8 +14,8 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import JobNotFound
 from multiflora_platform.registry.routes.access import registry_of
 from multiflora_platform.registry.schemas.answers import Job, JobPage
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.problems import InvalidRequest
 from multiflora_platform.web.resources import answers, resource
 
 router = APIRouter(tags=["jobs"])

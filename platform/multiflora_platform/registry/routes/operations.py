@@ -12,8 +12,8 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.registry.routes.access import registry_of
 from multiflora_platform.registry.schemas.answers import AuditPage, EventPage, ReplicaPage
 from multiflora_platform.storage.outbox import audit_page
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.pagination import encode_token, row_id
+from multiflora_platform.web.problems import InvalidRequest
 from multiflora_platform.web.resources import answers
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(require_admin)])

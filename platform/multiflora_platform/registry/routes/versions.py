@@ -30,10 +30,10 @@ from multiflora_platform.registry.schemas.answers import (
 from multiflora_platform.registry.schemas.bodies import VersionSource
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.storage.tables import STATES
-from multiflora_platform.web.dependencies import Unchanged, preferred_wait
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.json_bodies import content_type, is_json, read_json, schema
 from multiflora_platform.web.pagination import decode_token, encode_token
+from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.web.request_headers import Unchanged, preferred_wait
 from multiflora_platform.web.resources import answers, resource
 
 router = APIRouter(tags=["versions"])

@@ -28,9 +28,9 @@ from multiflora_platform.storage.tables import (
     AliasRow,
     VersionRow,
 )
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import Precondition
 from multiflora_platform.web.names import check_alias
+from multiflora_platform.web.problems import InvalidRequest
 
 
 @dataclass(frozen=True)

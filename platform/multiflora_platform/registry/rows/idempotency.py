@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.errors import AdapterNotFound, IdempotencyMismatch, JobCancelled, VersionRejected
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import IdempotencyRow
-from multiflora_platform.web.errors import InsufficientStorage, InvalidRequest, RegistryError
+from multiflora_platform.web.problems import InsufficientStorage, InvalidRequest, Problem
 
 KEPT = timedelta(hours=24)
 
@@ -48,7 +48,7 @@ class Outcome:
         return self
 
 
-_ERRORS: dict[int, type[RegistryError]] = {
+_ERRORS: dict[int, type[Problem]] = {
     404: AdapterNotFound,
     409: JobCancelled,
     422: VersionRejected,

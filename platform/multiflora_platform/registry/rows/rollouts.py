@@ -14,8 +14,8 @@ from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import BOUNDS, NewRollout
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, RolloutRow
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.etags import etag_of
+from multiflora_platform.web.problems import InvalidRequest
 
 End = Literal["promoted", "rolled_back", "aborted"]
 

@@ -8,8 +8,8 @@ from msgspec import UNSET, UnsetType, field
 
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.schemas.version_metadata import Eval, Lineage, VersionDetails
-from multiflora_platform.web.errors import InvalidRequest
 from multiflora_platform.web.json_bodies import Body
+from multiflora_platform.web.problems import InvalidRequest
 
 
 class NewAdapter(Body, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 MAX_TEXT = 16_384
 

@@ -11,7 +11,7 @@ import msgspec
 import regex
 
 from multiflora_platform.registry.schemas.fields import AdapterFields, check_text
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 MAX_EVALS = 64
 MAX_CARD_BYTES = 1 << 18

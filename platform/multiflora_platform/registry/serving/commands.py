@@ -13,7 +13,7 @@ from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.store import Live
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 
 class EngineCommands:

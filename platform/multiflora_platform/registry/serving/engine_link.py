@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import AdapterResidency, AdapterResult, Status
 from multiflora_platform.registry.errors import CommandFailed
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 
 class AdapterCommander(Protocol):

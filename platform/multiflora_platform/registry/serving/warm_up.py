@@ -13,7 +13,7 @@ from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import CommandFailed
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.snapshot.store import Live
-from multiflora_platform.web.errors import Unavailable
+from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
 # An engine whose slots are all taken must not hold a move up for ever: then it moves cold.

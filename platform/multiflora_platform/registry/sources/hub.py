@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import SourceNotFound, SourceRefused, SourceUnreachable
 from multiflora_platform.registry.sources.remote import Pinned
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 _ADDRESS = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SECONDS = 30.0

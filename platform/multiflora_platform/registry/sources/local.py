@@ -15,7 +15,7 @@ from pathlib import Path
 from multiflora_adapters.archive import ArchiveError, unpack_adapter
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import SourceIncomplete, SourceNotFound, SourceRefused
-from multiflora_platform.web.errors import PayloadTooLarge
+from multiflora_platform.web.problems import PayloadTooLarge
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import SourceIncomplete, SourceUnreachable
 from multiflora_platform.registry.sources.local import ARCHIVES, require_complete, unpack
-from multiflora_platform.web.errors import PayloadTooLarge
+from multiflora_platform.web.problems import PayloadTooLarge
 
 _PART = ".part"
 

@@ -15,7 +15,7 @@ from multiflora_platform.registry.sources.hub import HubSource
 from multiflora_platform.registry.sources.local import LocalSource
 from multiflora_platform.registry.sources.remote import Advance, RemoteSource, fetch
 from multiflora_platform.registry.sources.s3 import S3Source
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from multiflora_platform.registry.errors import SourceNotFound, SourceRefused, SourceUnreachable, SourceUnsupported
 from multiflora_platform.registry.sources.local import ARCHIVES
 from multiflora_platform.registry.sources.remote import Pinned
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 _ADDRESS = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x1f]{1,1024})")
 _REFUSED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")

@@ -16,7 +16,7 @@ from multiflora_platform.registry.errors import (
     VersionRejected,
 )
 from multiflora_platform.registry.schemas.fields import AdapterFields
-from multiflora_platform.web.errors import InvalidRequest
+from multiflora_platform.web.problems import InvalidRequest
 
 
 @pytest.fixture

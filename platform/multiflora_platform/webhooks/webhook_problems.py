@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 
 
-class WebhookNotFound(RegistryError):
+class WebhookNotFound(Problem):
     status, slug, title = 404, "webhook-not-found", "No such webhook"
 
 
-class TargetRefused(RegistryError):
+class TargetRefused(Problem):
     status, slug, title = 403, "target-refused", "The webhook's address is not allowed"

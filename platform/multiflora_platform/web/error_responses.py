@@ -10,9 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from multiflora_platform.web import problems
-from multiflora_platform.web.auth_errors import AuthError
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web import problem_documents
 from multiflora_platform.web.openai_errors import (
     ApiError,
     ClientGone,
@@ -20,6 +18,8 @@ from multiflora_platform.web.openai_errors import (
     internal_error,
     invalid,
 )
+from multiflora_platform.web.problems import Problem
+from multiflora_platform.web.refusals import AuthError
 
 _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499
@@ -41,7 +41,7 @@ def install(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return render_error(request.url.path, error)
 
-    for kind in (ApiError, RegistryError, AuthError, RequestValidationError, HTTPException, ClientGone):
+    for kind in (ApiError, Problem, AuthError, RequestValidationError, HTTPException, ClientGone):
         app.add_exception_handler(kind, handle)
 
 
@@ -50,7 +50,7 @@ def _api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, AuthError):
         return ApiError(error.status, error.code, error.detail)
-    if isinstance(error, RegistryError):
+    if isinstance(error, Problem):
         return from_status(error.status, error.detail)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
@@ -63,17 +63,19 @@ def _api_error(error: Exception) -> ApiError:
 
 
 def _problem(error: Exception) -> Response:
-    if isinstance(error, RegistryError):
-        return problems.render(error)
+    if isinstance(error, Problem):
+        return problem_documents.render(error)
     if isinstance(error, AuthError):
-        return problems.render_auth(error)
+        return problem_documents.render_auth(error)
     if isinstance(error, RequestValidationError):
-        return problems.render(problems.from_validation(error))
+        return problem_documents.render(problem_documents.from_validation(error))
     if isinstance(error, HTTPException):
-        return problems.from_http(error)
+        return problem_documents.from_http(error)
     if not isinstance(error, ApiError):
         _log.error("A request failed", exc_info=error)
         error = internal_error()
     headers = {"Retry-After": "1"} if error.status == 503 else None
     slug = error.code.replace("_", "-")
-    return problems.problem(error.status, slug, error.message.split(";")[0].rstrip("."), error.message, headers=headers)
+    return problem_documents.problem(
+        error.status, slug, error.message.split(";")[0].rstrip("."), error.message, headers=headers
+    )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from multiflora_platform.web.errors import RegistryError
+from multiflora_platform.web.problems import Problem
 
 
-class TenantNotFound(RegistryError):
+class TenantNotFound(Problem):
     status, slug, title = 404, "tenant-not-found", "No such tenant"
 
 
-class KeyNotFound(RegistryError):
+class KeyNotFound(Problem):
     status, slug, title = 404, "key-not-found", "No such key"
 
 
-class TenantExists(RegistryError):
+class TenantExists(Problem):
     status, slug, title = 409, "tenant-exists", "The name is taken"

@@ -1,0 +1,77 @@
+"""Errors under /api as RFC 9457 problem documents. The one place where they are rendered."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from multiflora_platform.web.problems import InvalidRequest, Problem
+from multiflora_platform.web.refusals import AuthError
+
+_TYPE = "urn:multiflora:problem:"
+
+
+def problem(
+    status: int, slug: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **extra: Any
+) -> JSONResponse:
+    """slug: stable, the last part of `type`. extra: further members."""
+    document = {"type": _TYPE + slug, "title": title, "status": status, "detail": detail, **extra}
+    return JSONResponse(document, status, headers=headers, media_type="application/problem+json")
+
+
+def render(error: Problem) -> JSONResponse:
+    extra = error.extra
+    if error.pointer is not None:
+        extra["errors"] = [{"pointer": error.pointer, "detail": error.detail}]
+    headers = {"Retry-After": "5"} if error.status == 503 else None
+    return problem(error.status, error.slug, error.title, error.detail, headers=headers, **extra)
+
+
+def render_auth(error: AuthError) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return problem(error.status, error.code.replace("_", "-"), error.title, error.detail, headers=headers)
+
+
+def from_validation(error: RequestValidationError) -> InvalidRequest:
+    """FastAPI's own complaint about a parameter: 400, naming it."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return InvalidRequest(f"{name}: {first['msg']}.", pointer=name)
+
+
+def from_http(error: HTTPException) -> JSONResponse:
+    """No such route, a wrong method, and the like."""
+    phrase = HTTPStatus(error.status_code).phrase
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, str(error.detail), headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """All of these for an application that serves nothing but /api."""
+
+    async def registry(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        return render(error)
+
+    async def auth(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, AuthError)
+        return render_auth(error)
+
+    async def validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return render(from_validation(error))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return from_http(error)
+
+    app.add_exception_handler(Problem, registry)
+    app.add_exception_handler(AuthError, auth)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
