@@ -23,7 +23,7 @@ class ValidationRow(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
 
 
-class ValidationReport(msgspec.Struct, frozen=True):
+class AdapterReport(msgspec.Struct, frozen=True):
     """All findings on one adapter, in the order of the checks."""
 
     rows: list[ValidationRow]

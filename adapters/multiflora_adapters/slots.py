@@ -129,7 +129,7 @@ class _Resident:
     offset: int
 
 
-class Upload:
+class SlotUpload:
     """The copy of an adapter into its slot, in bounded steps. pieces: bytes of each, 0 while a device is waited for."""
 
     def __init__(self, slot: int, pieces: Iterator[int]) -> None:
@@ -204,7 +204,7 @@ class SlotPool:
             pass
         return upload.slot
 
-    def begin(self, host: HostAdapter, *, at_end: bool = False) -> Upload | None:
+    def begin(self, host: HostAdapter, *, at_end: bool = False) -> SlotUpload | None:
         """Reserve a slot and rows for the adapter, or None when it does not fit now.
 
         at_end: take the last rows that fit rather than the first; for adapters that stay, so that they do not split
@@ -215,7 +215,7 @@ class SlotPool:
         if slot is None or offset is None:
             return None
         self._residents[slot] = _Resident(host, offset)
-        return Upload(slot, self._copy(slot, offset, host))
+        return SlotUpload(slot, self._copy(slot, offset, host))
 
     def remove(self, slot: int) -> None:
         """Free the slot, also of an unfinished upload (which must not be stepped again)."""

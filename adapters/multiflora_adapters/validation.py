@@ -19,8 +19,8 @@ from multiflora_adapters.lora_config import (
 )
 from multiflora_adapters.report import (
     AdapterError,
+    AdapterReport,
     Severity,
-    ValidationReport,
     ValidationRow,
     error,
     passed,
@@ -37,10 +37,10 @@ from multiflora_adapters.tensor_file import (
     read_tensor_file,
 )
 
-__all__ = ["Severity", "ValidationReport", "ValidationRow", "validate_adapter"]
+__all__ = ["AdapterReport", "Severity", "ValidationRow", "validate_adapter"]
 
 
-def validate_adapter(folder: Path, base: BaseModel, max_rank: int) -> ValidationReport:
+def validate_adapter(folder: Path, base: BaseModel, max_rank: int) -> AdapterReport:
     """Check the adapter in `folder` against `base` and the largest rank served. Bad content never raises."""
     rows: list[ValidationRow] = []
     try:
@@ -52,7 +52,7 @@ def validate_adapter(folder: Path, base: BaseModel, max_rank: int) -> Validation
         rows.append(error("file", f"The adapter cannot be read: {reason}.", hint="Upload it again."))
     except Exception as problem:  # a gap in the checks must refuse the adapter, not end the registration
         rows.append(error("internal", f"The check itself failed: {shown(repr(problem))}.", hint="Please report this."))
-    return ValidationReport(rows)
+    return AdapterReport(rows)
 
 
 def _validate(folder: Path, base: BaseModel, max_rank: int, rows: list[ValidationRow]) -> None:

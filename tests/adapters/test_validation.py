@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multiflora_adapters.validation import ValidationReport, validate_adapter
+from multiflora_adapters.validation import AdapterReport, validate_adapter
 
 WEIGHTS = "adapter_model.safetensors"
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -26,7 +26,7 @@ def test_served_kinds_pass(kind, base, peft_adapter):
     report = validate_adapter(peft_adapter(kind), base, 16)
     assert report.ok, report.errors
     assert {row.check for row in report.rows if row.severity == "ok"} == {"config", "file", "rank", "tensors", "values"}
-    assert msgspec.json.decode(msgspec.json.encode(report), type=ValidationReport) == report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=AdapterReport) == report
 
 
 def refusal(folder, base, max_rank=64):

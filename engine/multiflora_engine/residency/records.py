@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiflora_adapters.slots import Upload
+from multiflora_adapters.slots import SlotUpload
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.adapter_source import Residency
 from multiflora_engine.protocol.messages import AdapterResidency as ResidencyRow
@@ -28,7 +28,7 @@ class AdapterRecord:
     reading: bool = False
     host: HostAdapter | None = None
     slot: int | None = None
-    upload: Upload | None = None
+    upload: SlotUpload | None = None
     users: int = 0
     used: bool = False
     pinned: bool = False

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.secret import SECRET_NAME
-from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.web.problems import Problem
@@ -115,12 +115,12 @@ def _dump(connection: Connection, folder: Path) -> tuple[str, dict[str, int], li
 @contextmanager
 def _nothing_is_removed(data_dir: Path) -> Iterator[None]:
     """Garbage collection of running servers waits: what the rows name is still there when it is copied."""
-    holds = Holds(private_folder(data_dir / "incoming") / ".holds")
+    leases = ArtifactLeases(private_folder(data_dir / "incoming") / ".holds")
     try:
-        holds.share_all()
+        leases.acquire_all()
         yield
     finally:
-        holds.close()
+        leases.close()
 
 
 def _copy_artifact(store: ArtifactStore, digest: str, target: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.collector import Artifacts
-from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.changes.aliases import AliasChanges
@@ -38,7 +38,7 @@ from multiflora_platform.registry.snapshot.snapshot import (
     ServedAdapter,
     Snapshot,
 )
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.database import Change, Database
@@ -64,30 +64,32 @@ class Registry:
         self.database = database
         self.feed = Feed(database)
         self.base = base
-        self._live = Live(database, base.digest)
+        self._snapshots = SnapshotStore(database, base.digest)
         self._scratch = scratch
         self._lock = FolderLock(scratch.root / ".lock")
-        self._holds = Holds(scratch.root / ".holds")
-        self._artifacts = Artifacts(store, database, self._holds, self._forget)
-        self.warm_up = WarmUp(self._live, self._artifacts)
+        self._leases = ArtifactLeases(scratch.root / ".holds")
+        self._artifacts = Artifacts(store, database, self._leases, self._forget)
+        self.warm_up = WarmUp(self._snapshots, self._artifacts)
         self._imports = Imports(
-            database, self._artifacts, scratch, sources, base, max_rank, self._live.touch, self.warm_up
+            database, self._artifacts, scratch, sources, base, max_rank, self._snapshots.touch, self.warm_up
         )
         self._runner = JobRunner(database, self._imports.run, self._imports.fail)
         self._sweeper = Sweeper(database, self._artifacts, scratch)
         self.follower = Follower(database)
-        self.follower.subscribe(self._live.follow)
+        self.follower.subscribe(self._snapshots.follow)
         self.follower.subscribe(self._runner.follow)
-        self.adapters = AdapterChanges(database, self._live, self._artifacts, self._runner, scratch, reserved_names)
-        self.versions = VersionChanges(database, self._live, self._artifacts)
-        self.jobs = JobChanges(database, self._live, self._runner, scratch, self._artifacts)
-        self.intake = VersionIntake(
-            database, self._live, store, self._imports, self._runner, scratch, sources, base.digest, self.warm_up
+        self.adapters = AdapterChanges(
+            database, self._snapshots, self._artifacts, self._runner, scratch, reserved_names
         )
-        self.aliases = AliasChanges(database, self._live, self.warm_up)
-        self.rollouts = RolloutChanges(database, self._live, self.warm_up)
-        self.engine = EngineCommands(database, self._live, self._artifacts, self.warm_up)
-        self.paths = LocalPaths(database, self._live, self.adapters, self.intake, sources, scratch, base.digest)
+        self.versions = VersionChanges(database, self._snapshots, self._artifacts)
+        self.jobs = JobChanges(database, self._snapshots, self._runner, scratch, self._artifacts)
+        self.intake = VersionIntake(
+            database, self._snapshots, store, self._imports, self._runner, scratch, sources, base.digest, self.warm_up
+        )
+        self.aliases = AliasChanges(database, self._snapshots, self.warm_up)
+        self.rollouts = RolloutChanges(database, self._snapshots, self.warm_up)
+        self.engine = EngineCommands(database, self._snapshots, self._artifacts, self.warm_up)
+        self.paths = LocalPaths(database, self._snapshots, self.adapters, self.intake, sources, scratch, base.digest)
 
     @classmethod
     async def open(
@@ -124,7 +126,7 @@ class Registry:
             await recover(registry.database, registry._scratch, registry._artifacts)
         registry._lock.admit_others()
         await registry.follower.start()
-        await registry._live.reload()
+        await registry._snapshots.reload()
         registry._runner.start()
         registry._sweeper.start()
         return registry
@@ -152,7 +154,7 @@ class Registry:
         await self._artifacts.close()
         await self.follower.close()
         await self.database.close()
-        self._holds.close()
+        self._leases.close()
         self._lock.close()
 
     def stop_feeds(self) -> None:
@@ -164,11 +166,11 @@ class Registry:
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         """`name`, `name@alias` or `name@3`. None: nothing that can be served has this name; never the base model."""
-        return self._live.snapshot.resolve(model, user)
+        return self._snapshots.snapshot.resolve(model, user)
 
     def served(self) -> list[ServedAdapter]:
         """Adapters that `model=name` reaches, by name."""
-        return self._live.snapshot.served
+        return self._snapshots.snapshot.served
 
     def lease(self, digest: str) -> AbstractContextManager[None]:
         """Hold while a request runs: the artifact is not removed meanwhile, even if its adapter is deleted."""
@@ -176,11 +178,11 @@ class Registry:
 
     @property
     def snapshot(self) -> Snapshot:
-        return self._live.snapshot
+        return self._snapshots.snapshot
 
     def adapter(self, name: str) -> AdapterEntry:
         """Raises AdapterNotFound."""
-        return self._live.adapter(name)
+        return self._snapshots.adapter(name)
 
     async def _forget(self, digest: str) -> None:
         try:

@@ -10,7 +10,7 @@ from tests.platform.gateway.house import FakeRegistry, House
 
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
+from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 
 STABLE, CANDIDATE = "d" * 64, "c" * 64
@@ -20,10 +20,10 @@ BODY = {"model": "sql", "prompt": "Say", "max_tokens": 3, "temperature": 0}
 class FakeRollouts:
     def __init__(self) -> None:
         self.seen = Observations()
-        self.outcomes: list[tuple[int, Outcome]] = []
+        self.outcomes: list[tuple[int, RequestOutcome]] = []
         self.refusals = 0
 
-    def observe(self, rollout: RolloutEntry, version: int, outcome: Outcome) -> None:
+    def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
         self.outcomes.append((version, outcome))
 
     def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:

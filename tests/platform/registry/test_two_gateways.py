@@ -90,8 +90,10 @@ async def test_an_artifact_in_use_by_another_process_stays(open_house, tmp_path)
     await house.adapter("a", 1)
     digest = house.registry.resolve("a", None).digest
     code = (
-        "import sys; from pathlib import Path; from multiflora_platform.registry.artifacts.leases import Holds\n"
-        "holds = Holds(Path(sys.argv[1])); holds.share(sys.argv[2]); print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path\n"
+        "from multiflora_platform.registry.artifacts.leases import ArtifactLeases\n"
+        "leases = ArtifactLeases(Path(sys.argv[1])); leases.acquire(sys.argv[2])\n"
+        "print('held', flush=True); sys.stdin.read()"
     )
     arguments = ("-c", code, str(house.data / "incoming" / ".holds"), digest)
     process = await asyncio.create_subprocess_exec(

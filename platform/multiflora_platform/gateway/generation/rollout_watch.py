@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.observability.observers import NewTokens, Observer
-from multiflora_platform.registry.changes.rollout_observations import Outcome
+from multiflora_platform.registry.changes.rollout_observations import RequestOutcome
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -52,9 +52,9 @@ class RolloutWatch(Observer):
     def ended(self, outcome: str, error: ApiError | None) -> None:
         seconds = time.perf_counter() - self._began
         if outcome == "ok":
-            self._rollouts.observe(self._rollout, self._version, Outcome(True, seconds))
+            self._rollouts.observe(self._rollout, self._version, RequestOutcome(True, seconds))
             if self._is_shadowed:
                 self._shadows.submit(self._rollout, self._request, self._token_ids, seconds)
         elif error is not None and error.code in _BLAMED:
             refused = error.code == "adapter_unavailable"
-            self._rollouts.observe(self._rollout, self._version, Outcome(False, seconds, refused))
+            self._rollouts.observe(self._rollout, self._version, RequestOutcome(False, seconds, refused))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_platform.registry.artifacts.leases import Holds
+from multiflora_platform.registry.artifacts.leases import ArtifactLeases
 from multiflora_platform.registry.rows.adapters import is_needed, live_digests
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.problems import Unavailable
@@ -25,29 +25,29 @@ class Artifacts:
     """forget(digest): tells the engine that the adapter is gone, before its files are."""
 
     def __init__(
-        self, store: ArtifactStore, database: Database, holds: Holds, forget: Callable[[str], Awaitable[None]]
+        self, store: ArtifactStore, database: Database, leases: ArtifactLeases, forget: Callable[[str], Awaitable[None]]
     ) -> None:
         self.store = store
         self._database = database
-        self._holds = holds
+        self._leases = leases
         self._forget = forget
-        self._leases: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._doomed: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:
         """A request runs on the digest: its artifact stays until the last lease ends."""
-        if not self._leases[digest]:
-            self._holds.share(digest)
-        self._leases[digest] += 1
+        if not self._requests[digest]:
+            self._leases.acquire(digest)
+        self._requests[digest] += 1
         try:
             yield
         finally:
-            self._leases[digest] -= 1
-            if not self._leases[digest]:
-                del self._leases[digest]
-                self._holds.release(digest)
+            self._requests[digest] -= 1
+            if not self._requests[digest]:
+                del self._requests[digest]
+                self._leases.release(digest)
                 if digest in self._doomed:
                     self.collect_soon(digest)
 
@@ -66,7 +66,7 @@ class Artifacts:
         async with self._database.read() as session:
             if await is_needed(session, digest):
                 return
-        if self._leases[digest]:
+        if self._requests[digest]:
             self._doomed.add(digest)
             return
         await self._forget(digest)
@@ -74,7 +74,7 @@ class Artifacts:
         async def work(change: Change) -> Path | None:
             if await is_needed(change.session, digest):
                 return None
-            if self._leases[digest] or not self._holds.is_free(digest):
+            if self._requests[digest] or not self._leases.is_free(digest):
                 self._doomed.add(digest)
                 return None
             return self.store.set_aside(digest)

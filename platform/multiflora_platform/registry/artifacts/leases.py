@@ -10,17 +10,17 @@ import os
 from pathlib import Path
 
 
-class Holds:
+class ArtifactLeases:
     """POSIX locks do not conflict within a process: the caller counts its own holders."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    def share(self, digest: str) -> None:
+    def acquire(self, digest: str) -> None:
         """This process needs the artifact."""
         self._lock(fcntl.LOCK_SH, digest)
 
-    def share_all(self) -> None:
+    def acquire_all(self) -> None:
         """No artifact may go: a backup is being made."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_SH)
 

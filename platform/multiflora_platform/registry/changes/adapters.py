@@ -13,7 +13,7 @@ from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.snapshot.listing import adapter_view
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition
 
@@ -24,14 +24,14 @@ class AdapterChanges:
     def __init__(
         self,
         database: Database,
-        live: Live,
+        snapshots: SnapshotStore,
         artifacts: Artifacts,
         runner: JobRunner,
         scratch: Scratch,
         reserved_names: Collection[str],
     ) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._artifacts = artifacts
         self._runner = runner
         self._scratch = scratch
@@ -52,10 +52,10 @@ class AdapterChanges:
         async def work(change: Change) -> None:
             await self._check(change, name, precondition)
             await catalog.create(change, name, fields, owner)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
 
         await self._database.write(actor, work)
-        return self._live.adapter(name)
+        return self._snapshots.adapter(name)
 
     async def amend(
         self, name: str, fields: AdapterFields, actor: str, precondition: Precondition = UNCONDITIONAL
@@ -63,10 +63,10 @@ class AdapterChanges:
         async def work(change: Change) -> None:
             await self._check(change, name, precondition)
             await catalog.amend(change, name, fields)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
 
         await self._database.write(actor, work)
-        return self._live.adapter(name)
+        return self._snapshots.adapter(name)
 
     async def remove(self, name: str, actor: str, precondition: Precondition = UNCONDITIONAL) -> None:
         """The name is a 404 and free again; artifacts that nobody else names go when their last request ends."""
@@ -75,7 +75,7 @@ class AdapterChanges:
             await self._check(change, name, precondition)
             ended = await cancel_all(change, await catalog.require(change.session, name))
             digests = await catalog.remove(change, name)
-            self._live.drop(change, name)
+            self._snapshots.drop(change, name)
             return digests, ended
 
         digests, ended = await self._database.write(actor, work)
@@ -88,5 +88,5 @@ class AdapterChanges:
     async def _check(self, change: Change, name: str, precondition: Precondition) -> None:
         """Against the adapter as the database has it, which another process may have changed."""
         if precondition != UNCONDITIONAL:
-            entries = await self._live.load(change.session, name)
+            entries = await self._snapshots.load(change.session, name)
             precondition.check(f"Adapter {name!r}", *(adapter_view(entry)["etag"] for entry in entries))

@@ -9,16 +9,16 @@ from multiflora_platform.registry.rows import aliases
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.answers import AliasMoveView
 from multiflora_platform.registry.serving.warm_up import WarmUp
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 
 
 class AliasChanges:
     """The rules are in aliases.py."""
 
-    def __init__(self, database: Database, live: Live, warm_up: WarmUp) -> None:
+    def __init__(self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._warm_up = warm_up
 
     async def put(
@@ -32,7 +32,7 @@ class AliasChanges:
 
         async def work(change: Change) -> bool:
             created = await aliases.put(change, name, alias, target, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
             return created
 
         return await self._database.write(actor, work)
@@ -46,7 +46,7 @@ class AliasChanges:
 
     async def history(self, name: str, alias: str, before: int, limit: int) -> list[AliasMoveView]:
         """Moves with ids below `before`, newest first; also of an alias that was deleted."""
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
             moves = await aliases.history(session, entry.id, alias, before, limit)
         return [
@@ -58,20 +58,20 @@ class AliasChanges:
     ) -> None:
         async def work(change: Change) -> None:
             await aliases.set_protected(change, name, alias, protected, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
 
         await self._database.write(actor, work)
 
     async def remove(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
         async def work(change: Change) -> None:
             await aliases.remove(change, name, alias, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
 
         await self._database.write(actor, work)
 
     async def roll_back(self, name: str, alias: str, precondition: MovePrecondition, actor: str) -> None:
         async def work(change: Change) -> None:
             await aliases.roll_back(change, name, alias, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
 
         await self._database.write(actor, work)

@@ -15,8 +15,8 @@ from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.errors import JobEnded
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.rows import jobs, versions
-from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 
@@ -29,10 +29,10 @@ class JobChanges:
     """Who may see which job is the routes' to say: `adapter_of` tells them."""
 
     def __init__(
-        self, database: Database, live: Live, runner: JobRunner, scratch: Scratch, artifacts: Artifacts
+        self, database: Database, snapshots: SnapshotStore, runner: JobRunner, scratch: Scratch, artifacts: Artifacts
     ) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._runner = runner
         self._scratch = scratch
         self._artifacts = artifacts
@@ -59,9 +59,9 @@ class JobChanges:
                 raise JobEnded(f"The job has ended: it {job.state}.")
             adapter = await change.session.get_one(AdapterRow, job.adapter_id)
             version = await versions.reject(change, job.version_id, [_CANCELLED])
-            jobs.finish(change, job, Outcome(409, {"detail": "The job was cancelled."}))
+            jobs.finish(change, job, StoredAnswer(409, {"detail": "The job was cancelled."}))
             change.record("job.cancelled", job.id, adapter=adapter.name, version=version.number, job=job.id)
-            await self._live.touch(change, adapter.name)
+            await self._snapshots.touch(change, adapter.name)
             return job, version.digest
 
         job, digest = await self._database.write(actor, work)
@@ -100,6 +100,6 @@ async def cancel_all(change: Change, adapter: AdapterRow) -> list[str]:
         version = await change.session.get_one(VersionRow, job.version_id)
         row = ValidationRow(check="deleted", severity="info", message=detail)
         await versions.archive(change, adapter, version, [row])
-        jobs.finish(change, job, Outcome(404, {"detail": detail}))
+        jobs.finish(change, job, StoredAnswer(404, {"detail": detail}))
         ended.append(job.id)
     return ended

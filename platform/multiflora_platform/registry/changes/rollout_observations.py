@@ -13,7 +13,7 @@ WINDOW = 1000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestOutcome:
     """Of one request. refused: the engine could not load the version. seconds: from arrival to end."""
 
     ok: bool
@@ -25,7 +25,7 @@ class Outcome:
 class Arm:
     """One version's recent requests, and the seconds of those that went well."""
 
-    outcomes: deque[Outcome] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    outcomes: deque[RequestOutcome] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     @property
     def errors(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from multiflora_platform.registry.changes.rollout_observations import Observations, Outcome
+from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
@@ -17,7 +17,7 @@ from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import LARGEST_NUMBER, AdapterRow, RolloutRow
 from multiflora_platform.web.etags import etag_of
@@ -31,9 +31,9 @@ _ARMS = ("stable", "candidate", "shadow")
 class RolloutChanges:
     """Observations are this process's own: of two servers on one database, each judges what it has seen."""
 
-    def __init__(self, database: Database, live: Live, warm_up: WarmUp) -> None:
+    def __init__(self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._warm_up = warm_up
         self._observations: dict[int, Observations] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,12 +42,12 @@ class RolloutChanges:
         self, name: str, alias: str, body: NewRollout, precondition: MovePrecondition, actor: str
     ) -> Rollout:
         """The candidate is warm before its first request. Raises RolloutConflict, CommandFailed, and as put_alias."""
-        self._live.adapter(name)
+        self._snapshots.adapter(name)
         await self._warm_up.before_move(name, alias, [body.candidate])
 
         async def work(change: Change) -> Rollout:
             row = await rollouts.start(change, name, alias, body, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
             return self._shown(name, row)
 
         return await self._database.write(actor, work)
@@ -57,7 +57,7 @@ class RolloutChanges:
     ) -> Rollout:
         async def work(change: Change) -> Rollout:
             row = await rollouts.adjust(change, name, alias, fields, precondition)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
             return self._shown(name, row)
 
         return await self._database.write(actor, work)
@@ -75,7 +75,7 @@ class RolloutChanges:
 
         return await self._database.write(actor, work)
 
-    def observe(self, rollout: RolloutEntry, version: int, outcome: Outcome) -> None:
+    def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
         """One request through the alias has ended; the verdict on the candidate is executed in the background."""
         seen = self.observations(rollout)
         (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
@@ -85,7 +85,7 @@ class RolloutChanges:
     def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
         """The engine could not load the candidate for a shadow run."""
         seen = self.observations(rollout)
-        seen.candidate.outcomes.append(Outcome(ok=False, seconds=0.0, refused=True))
+        seen.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
         self._judge(rollout, seen)
 
     def observations(self, rollout: RolloutEntry) -> Observations:
@@ -93,7 +93,7 @@ class RolloutChanges:
 
     async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
         """The newest first, with ids below `before`."""
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         query = select(RolloutRow).where(
             RolloutRow.adapter_id == entry.id, RolloutRow.alias == alias, RolloutRow.id < before
         )
@@ -139,7 +139,7 @@ class RolloutChanges:
         seen = self._observations.get(row.id, Observations())
         observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
         await rollouts.finish(change, adapter, row, end, reason, observed)
-        await self._live.touch(change, adapter.name)
+        await self._snapshots.touch(change, adapter.name)
         change.after_commit.append(lambda: self._forget(row.id))
 
     def _forget(self, rollout_id: int) -> None:

@@ -14,7 +14,7 @@ from multiflora_platform.registry.rows import versions
 from multiflora_platform.registry.rows.adapters import require
 from multiflora_platform.registry.rows.version_queries import VersionQuery
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import AdapterRow, VersionRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
@@ -23,13 +23,13 @@ from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, tagged
 class VersionChanges:
     """Numbers are never given twice, whatever happens to a version."""
 
-    def __init__(self, database: Database, live: Live, artifacts: Artifacts) -> None:
+    def __init__(self, database: Database, snapshots: SnapshotStore, artifacts: Artifacts) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._artifacts = artifacts
 
     async def view(self, name: str, number: int) -> dict[str, Any]:
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
             row = await versions.require(session, entry.id, name, number)
             return await version_views.view(session, row, name)
@@ -39,7 +39,7 @@ class VersionChanges:
     ) -> tuple[list[dict[str, Any]], int | None]:
         """Newest first, and where the next page begins. name: within one adapter."""
         if name is not None:
-            wanted = replace(wanted, adapter_ids=[self._live.adapter(name).id])
+            wanted = replace(wanted, adapter_ids=[self._snapshots.adapter(name).id])
         async with self._database.read() as session:
             found = await version_views.search(session, wanted, before, limit + 1)
             items = await version_views.views(session, found[:limit])
@@ -47,7 +47,7 @@ class VersionChanges:
         return items, last.id if last else None
 
     async def report(self, name: str, number: int) -> dict[str, Any]:
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
             row = await versions.require(session, entry.id, name, number)
             rows = await version_views.report(session, row.id)
@@ -55,7 +55,7 @@ class VersionChanges:
 
     async def card(self, name: str, number: int) -> dict[str, Any]:
         """Raises VersionNotFound when it came without a README.md."""
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
             row = await versions.require(session, entry.id, name, number)
         if row.card is None:
@@ -102,7 +102,7 @@ class VersionChanges:
         async def work(change: Change) -> dict[str, Any]:
             adapter, version = await _found(change, name, number, precondition)
             await step(change, adapter, version)
-            await self._live.touch(change, name)
+            await self._snapshots.touch(change, name)
             return await version_views.view(change.session, version, name)
 
         return await self._database.write(actor, work)

@@ -25,9 +25,9 @@ from multiflora_platform.registry.intake import evals
 from multiflora_platform.registry.jobs.runner import Progress
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
 from multiflora_platform.registry.rows import version_queries as version_views
-from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.registry.rows.jobs import Held, LeaseLost
-from multiflora_platform.registry.rows.versions import Judged
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
+from multiflora_platform.registry.rows.jobs import ClaimedJob, LeaseLost
+from multiflora_platform.registry.rows.versions import ValidatedVersion
 from multiflora_platform.registry.schemas.version_metadata import MAX_CARD_BYTES, Eval
 from multiflora_platform.registry.serving.probe import Prober, probe
 from multiflora_platform.registry.serving.warm_up import WarmUp
@@ -79,78 +79,77 @@ class Imports:
         async with self._room:
             return await asyncio.to_thread(_identify, folder)
 
-    async def run(self, held: Held, progress: Progress) -> None:
+    async def run(self, claimed: ClaimedJob, progress: Progress) -> None:
         """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
-        folder = self._scratch.of_job(held.id)
-        if not await self._is_here(held):
-            folder = self._scratch.make(held.id)
-            source = await self._fetch(held, folder, progress)
+        folder = self._scratch.of_job(claimed.id)
+        if not await self._is_here(claimed):
+            folder = self._scratch.make(claimed.id)
+            source = await self._fetch(claimed, folder, progress)
             manifest = await self.identify(folder)
-            if await self._name(held, source, manifest, folder):
-                await self._scratch.remove(held.id)
+            if await self._name(claimed, source, manifest, folder):
+                await self._scratch.remove(claimed.id)
                 return
-        judged = await self._judge(held, folder)
-        if isinstance(judged, Judged):
-            await self._accept(held, judged)
+        validated = await self._validate(claimed, folder)
+        if isinstance(validated, ValidatedVersion):
+            await self._accept(claimed, validated)
         else:
-            await self._reject(held, judged)
-        await self._scratch.remove(held.id)
+            await self._reject(claimed, validated)
+        await self._scratch.remove(claimed.id)
 
-    async def fail(self, held: Held, error: Exception) -> None:
+    async def fail(self, claimed: ClaimedJob, error: Exception) -> None:
         """No further attempt: rejected with what went wrong. For our own fault, the client may try again."""
         theirs = isinstance(error, Problem) and error.status < 500
         message = error.detail if isinstance(error, Problem) else f"Registration failed: {error!r}."
-        hint = None if theirs else f"Given up after {held.attempts} attempts; try again later."
+        hint = None if theirs else f"Given up after {claimed.attempts} attempts; try again later."
         row = ValidationRow(check="source" if isinstance(error, Problem) else "internal", severity="error",
                             message=message, hint=hint)  # fmt: skip
-        await self._reject(held, _Refused([row], ours=None if theirs else error))
-        await self._scratch.remove(held.id)
+        await self._reject(claimed, _Refused([row], ours=None if theirs else error))
+        await self._scratch.remove(claimed.id)
 
-    async def _is_here(self, held: Held) -> bool:
+    async def _is_here(self, claimed: ClaimedJob) -> bool:
         """Whether the files need no fetching (any more)."""
         async with self._database.read() as session:
-            return (await session.get_one(VersionRow, held.version_id)).state == "validating"
+            return (await session.get_one(VersionRow, claimed.version_id)).state == "validating"
 
-    async def _fetch(self, held: Held, folder: Path, progress: Progress) -> str:
+    async def _fetch(self, claimed: ClaimedJob, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:
-            await jobs.require_lease(change, held)
-            version = await change.session.get_one(VersionRow, held.version_id)
+            await jobs.require_lease(change, claimed)
+            version = await change.session.get_one(VersionRow, claimed.version_id)
             version.state, version.updated_at = "fetching", change.now
-            change.tell("version.fetching", adapter=held.adapter, version=held.number, job=held.id)
+            change.tell("version.fetching", adapter=claimed.adapter, version=claimed.number, job=claimed.id)
 
-        await self._database.write(held.actor, work)
-        return await asyncio.to_thread(self._sources.fetch_remote, held.source, folder, progress.reach)
+        await self._database.write(claimed.actor, work)
+        return await asyncio.to_thread(self._sources.fetch_remote, claimed.source, folder, progress.reach)
 
-    async def _name(self, held: Held, source: str, manifest: AdapterManifest | None, folder: Path) -> bool:
+    async def _name(self, claimed: ClaimedJob, source: str, manifest: AdapterManifest | None, folder: Path) -> bool:
         """The version gets its pinned source and its digest; True when the adapter has this content already."""
         card = await asyncio.to_thread(read_card, folder)
 
         async def work(change: Change) -> bool:
-            job = await jobs.require_lease(change, held)
-            version = await change.session.get_one(VersionRow, held.version_id)
+            job = await jobs.require_lease(change, claimed)
+            version = await change.session.get_one(VersionRow, claimed.version_id)
             version.source, version.card = source, card
             digest = manifest.digest if manifest else None
-            known = digest and await versions.find_ready(change.session, held.adapter_id, digest, self._base.digest)
+            known = digest and await versions.find_ready(change.session, claimed.adapter_id, digest, self._base.digest)
             if not known:
                 version.state, version.digest, version.updated_at = "validating", digest, change.now
                 return False
-            adapter = await change.session.get_one(AdapterRow, held.adapter_id)
+            adapter = await change.session.get_one(AdapterRow, claimed.adapter_id)
             row = ValidationRow(
                 check="duplicate",
                 severity="info",
                 message=f"Version {known.number} has the same content; this one is archived.",
             )
             await versions.archive(change, adapter, version, [row])
-            if held.promote:
+            if claimed.promote:
                 await aliases.make_default(change, adapter, known.number)
-            await self._conclude(
-                change, job, held, Outcome(200, await version_views.view(change.session, known, held.adapter))
-            )
+            view = await version_views.view(change.session, known, claimed.adapter)
+            await self._conclude(change, job, claimed, StoredAnswer(200, view))
             return True
 
-        return await self._database.write(held.actor, work)
+        return await self._database.write(claimed.actor, work)
 
-    async def _judge(self, held: Held, folder: Path) -> Judged | _Refused:
+    async def _validate(self, claimed: ClaimedJob, folder: Path) -> ValidatedVersion | _Refused:
         """Everything that is looked at before a version may be served; the artifact is stored then."""
         if not await asyncio.to_thread(folder.is_dir):
             message = "The uploaded files are gone from this server's data folder."
@@ -167,14 +166,14 @@ class Imports:
         rows.append(await probe(self.prober, stored.digest))
         if rows[-1].severity == "error":
             return _Refused(rows)
-        results = await self._evaluate(held, stored.digest, rows)
+        results = await self._evaluate(claimed, stored.digest, rows)
         if any(row.severity == "error" for row in rows):
             return _Refused(rows, results)
-        return Judged(stored, facts, rows, results)
+        return ValidatedVersion(stored, facts, rows, results)
 
-    async def _evaluate(self, held: Held, digest: str, rows: list[ValidationRow]) -> list[dict[str, Any]]:
+    async def _evaluate(self, claimed: ClaimedJob, digest: str, rows: list[ValidationRow]) -> list[dict[str, Any]]:
         async with self._database.read() as session:
-            wished = (await session.get_one(VersionRow, held.version_id)).evals
+            wished = (await session.get_one(VersionRow, claimed.version_id)).evals
         if not wished:
             return []
         if self.answer is None:
@@ -183,50 +182,49 @@ class Imports:
         rows.extend(found)
         return results
 
-    async def _accept(self, held: Held, judged: Judged) -> None:
+    async def _accept(self, claimed: ClaimedJob, validated: ValidatedVersion) -> None:
         async def work(change: Change) -> None:
-            job = await jobs.require_lease(change, held)
-            row = await versions.finish(change, held.version_id, judged, held.promote)
-            await self._conclude(
-                change, job, held, Outcome(201, await version_views.view(change.session, row, held.adapter))
-            )
+            job = await jobs.require_lease(change, claimed)
+            row = await versions.finish(change, claimed.version_id, validated, claimed.promote)
+            view = await version_views.view(change.session, row, claimed.adapter)
+            await self._conclude(change, job, claimed, StoredAnswer(201, view))
 
-        if held.promote:  # traffic is about to move to it
-            await self._warm_up.version(held.adapter, judged.manifest.digest)
+        if claimed.promote:  # traffic is about to move to it
+            await self._warm_up.version(claimed.adapter, validated.manifest.digest)
         try:
-            await self._database.write(held.actor, work)
+            await self._database.write(claimed.actor, work)
         except LeaseLost:
-            self._artifacts.collect_soon(judged.manifest.digest)
+            self._artifacts.collect_soon(validated.manifest.digest)
             raise
 
-    async def _reject(self, held: Held, refused: _Refused) -> None:
+    async def _reject(self, claimed: ClaimedJob, refused: _Refused) -> None:
         async def work(change: Change) -> str | None:
-            job = await jobs.require_lease(change, held)
-            row = await versions.reject(change, held.version_id, refused.rows, refused.evals)
-            outcome = await rejection(change, held.adapter, row)
+            job = await jobs.require_lease(change, claimed)
+            row = await versions.reject(change, claimed.version_id, refused.rows, refused.evals)
+            answer = await rejection(change, claimed.adapter, row)
             if refused.ours is not None:
-                await idempotency.forget_job(change, held.id)
+                await idempotency.forget_job(change, claimed.id)
                 if isinstance(refused.ours, InsufficientStorage):
-                    outcome = Outcome(507, {"detail": refused.ours.detail})
-            await self._conclude(change, job, held, outcome)
+                    answer = StoredAnswer(507, {"detail": refused.ours.detail})
+            await self._conclude(change, job, claimed, answer)
             return row.digest
 
-        digest = await self._database.write(held.actor, work)
+        digest = await self._database.write(claimed.actor, work)
         if digest is not None:
             self._artifacts.collect_soon(digest)
 
-    async def _conclude(self, change: Change, job: Any, held: Held, outcome: Outcome) -> None:
-        jobs.finish(change, job, outcome)
-        await self._touched(change, held.adapter)
+    async def _conclude(self, change: Change, job: Any, claimed: ClaimedJob, answer: StoredAnswer) -> None:
+        jobs.finish(change, job, answer)
+        await self._touched(change, claimed.adapter)
 
 
-async def rejection(change: Change, adapter: str, row: VersionRow) -> Outcome:
+async def rejection(change: Change, adapter: str, row: VersionRow) -> StoredAnswer:
     """The answer to the request whose version was rejected."""
     await change.session.flush()
     rows = await version_views.report(change.session, row.id)
     errors = [line["message"] for line in rows if line["severity"] == "error"]
     detail = f"Version {row.number} of {adapter!r} was rejected: {' '.join(errors[:3])}"
-    return Outcome(422, {"detail": detail, "rows": rows, "adapter": adapter, "version": row.number})
+    return StoredAnswer(422, {"detail": detail, "rows": rows, "adapter": adapter, "version": row.number})
 
 
 def read_card(folder: Path) -> str | None:

@@ -13,11 +13,11 @@ from multiflora_adapters.manifest import ARTIFACT_FILES
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.changes.adapters import AdapterChanges
 from multiflora_platform.registry.errors import AdapterExists
-from multiflora_platform.registry.intake.submissions import VersionIntake, Wish
+from multiflora_platform.registry.intake.submissions import VersionIntake, VersionRequest
 from multiflora_platform.registry.rows import adapters as catalog
-from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.registry.schemas.fields import AdapterFields
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.problems import Problem
@@ -31,7 +31,7 @@ class LocalPaths:
     def __init__(
         self,
         database: Database,
-        live: Live,
+        snapshots: SnapshotStore,
         adapters: AdapterChanges,
         intake: VersionIntake,
         sources: Sources,
@@ -39,7 +39,7 @@ class LocalPaths:
         base_digest: str,
     ) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._adapters = adapters
         self._intake = intake
         self._sources = sources
@@ -47,7 +47,7 @@ class LocalPaths:
         self._scratch = scratch
         self._base_digest = base_digest
 
-    async def register(self, name: str, path: str, actor: str, load_inplace: bool = False) -> Outcome:
+    async def register(self, name: str, path: str, actor: str, load_inplace: bool = False) -> StoredAnswer:
         """vLLM's call: adapter, version and default in one. load_inplace: add to an adapter that exists, and promote.
 
         Raises AdapterExists (without load_inplace), SourceRefused (outside --allow-source-root), SourceNotFound,
@@ -77,19 +77,19 @@ class LocalPaths:
 
         await self._database.write(_SYSTEM, work)
 
-    async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> Outcome:
+    async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> StoredAnswer:
         is_new = not self._exists(name)
         if is_new:
             await self._adapters.create(name, fields, actor)
         try:
-            return await self._intake.add_folder(Wish(name, actor, promote=True), folder, source)
+            return await self._intake.add_folder(VersionRequest(name, actor, promote=True), folder, source)
         except (Problem, OSError):
             if is_new:
                 await self._adapters.remove(name, actor)
             raise
 
     def _exists(self, name: str) -> bool:
-        return name in self._live.snapshot.adapters
+        return name in self._snapshots.snapshot.adapters
 
     async def _mark(self, name: str) -> str | None:
         async with self._database.read() as session:

@@ -1,4 +1,4 @@
-"""Where new versions come in: an upload's body, or a source's address. Each wish is filed as a job and answered.
+"""Where new versions come in: an upload's body, or a source's address. Each request is filed as a job and answered.
 
 What the job does is import_job.py's. A request is known again by its Idempotency-Key, content by its digest.
 """
@@ -20,15 +20,15 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.registry.intake.import_job import Imports, read_card
-from multiflora_platform.registry.intake.uploads import Upload
+from multiflora_platform.registry.intake.uploads import ReceivedUpload
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
 from multiflora_platform.registry.rows import version_queries as version_views
 from multiflora_platform.registry.rows.adapters import require
-from multiflora_platform.registry.rows.idempotency import Filed, Outcome, Repeatable
+from multiflora_platform.registry.rows.idempotency import Filed, Repeatable, StoredAnswer
 from multiflora_platform.registry.schemas.version_metadata import NO_DETAILS, VersionDetails, read_details
 from multiflora_platform.registry.serving.warm_up import WarmUp
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
@@ -40,10 +40,10 @@ _FOR_EVER = float("inf")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A version that somebody wants.
+class VersionRequest:
+    """A version that a client asks for.
 
-    wait: seconds for the outcome; None: until it is there or PATIENCE_SECONDS have passed, and not at all for what is
+    wait: seconds for the answer; None: until it is there or PATIENCE_SECONDS have passed, and not at all for what is
     fetched over the network.
     """
 
@@ -57,11 +57,11 @@ class Wish:
 
 @dataclass(frozen=True)
 class _Submission:
-    """A wish with its request's identity and, unless they are still to be fetched, its files."""
+    """A version request with what tells it from others and, unless they are still to be fetched, its files."""
 
-    wish: Wish
+    request: VersionRequest
     adapter_id: int
-    request: Repeatable
+    repeatable: Repeatable
     source: str
     folder: Path | None
 
@@ -72,7 +72,7 @@ class VersionIntake:
     def __init__(
         self,
         database: Database,
-        live: Live,
+        snapshots: SnapshotStore,
         store: ArtifactStore,
         imports: Imports,
         runner: JobRunner,
@@ -82,7 +82,7 @@ class VersionIntake:
         warm_up: WarmUp,
     ) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._store = store
         self._imports = imports
         self._runner = runner
@@ -92,42 +92,42 @@ class VersionIntake:
         self._warm_up = warm_up
         self._tasks: set[asyncio.Task[Filed]] = set()
 
-    async def add_source(self, wish: Wish, source: str) -> Outcome:
+    async def add_source(self, request: VersionRequest, source: str) -> StoredAnswer:
         """source: file://, hf:// or s3://. Raises VersionRejected and what Sources raises."""
-        adapter_id = self._live.adapter(wish.adapter).id
-        request = Repeatable(wish.key, _hash(source, wish.promote, wish.details))
-        if filed := await self._recall(adapter_id, request):
-            return await self._answer(filed, wish)
+        adapter_id = self._snapshots.adapter(request.adapter).id
+        repeatable = Repeatable(request.key, _hash(source, request.promote, request.details))
+        if filed := await self._recall(adapter_id, repeatable):
+            return await self._answer(filed, request)
         if self._sources.is_remote(source):
-            filed = await self._whole(self._file(_Submission(wish, adapter_id, request, source, None)))
-            return await self._answer(filed, replace(wish, wait=wish.wait or 0.0))
+            filed = await self._whole(self._file(_Submission(request, adapter_id, repeatable, source, None)))
+            return await self._answer(filed, replace(request, wait=request.wait or 0.0))
         with full_disk_reported():
             async with self._scratch.folder() as folder:
                 recorded = await asyncio.to_thread(self._sources.fetch_local, source, folder)
-                filed = await self._whole(self._file(_Submission(wish, adapter_id, request, recorded, folder)))
-        return await self._answer(filed, wish)
+                filed = await self._whole(self._file(_Submission(request, adapter_id, repeatable, recorded, folder)))
+        return await self._answer(filed, request)
 
     async def add_upload(
-        self, wish: Wish, content_type: str, length: str | None, chunks: AsyncIterator[bytes]
-    ) -> Outcome:
-        """A body as it comes from the network (uploads.py). Raises VersionRejected and what Upload.receive raises."""
-        adapter_id = self._live.adapter(wish.adapter).id
+        self, request: VersionRequest, content_type: str, length: str | None, chunks: AsyncIterator[bytes]
+    ) -> StoredAnswer:
+        """A body as it comes from the network (uploads.py). Raises VersionRejected, and as `receive`."""
+        adapter_id = self._snapshots.adapter(request.adapter).id
         with full_disk_reported():
             async with self._scratch.folder() as folder:
-                upload = Upload(folder, self._sources.max_bytes)
+                upload = ReceivedUpload(folder, self._sources.max_bytes)
                 fingerprint = await upload.receive(content_type, length, chunks)
                 if upload.metadata is not None:
-                    wish = replace(wish, details=read_details(upload.metadata))
-                request = Repeatable(wish.key, _hash(fingerprint, wish.promote))
-                filed = await self._whole(self._file(_Submission(wish, adapter_id, request, "upload", folder)))
-        return await self._answer(filed, wish)
+                    request = replace(request, details=read_details(upload.metadata))
+                repeatable = Repeatable(request.key, _hash(fingerprint, request.promote))
+                filed = await self._whole(self._file(_Submission(request, adapter_id, repeatable, "upload", folder)))
+        return await self._answer(filed, request)
 
-    async def add_folder(self, wish: Wish, folder: Path, source: str) -> Outcome:
+    async def add_folder(self, request: VersionRequest, folder: Path, source: str) -> StoredAnswer:
         """A folder that the caller made and may lose. Raises VersionRejected."""
-        adapter_id = self._live.adapter(wish.adapter).id
-        submission = _Submission(wish, adapter_id, Repeatable(None, ""), source, folder)
+        adapter_id = self._snapshots.adapter(request.adapter).id
+        submission = _Submission(request, adapter_id, Repeatable(None, ""), source, folder)
         with full_disk_reported():
-            return await self._answer(await self._whole(self._file(submission)), replace(wish, wait=_FOR_EVER))
+            return await self._answer(await self._whole(self._file(submission)), replace(request, wait=_FOR_EVER))
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -154,7 +154,7 @@ class VersionIntake:
 
         filed = Filed()
         try:
-            filed = await self._database.write(submission.wish.actor, work)
+            filed = await self._database.write(submission.request.actor, work)
         finally:
             if folder is not None and filed.job_id != job_id:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -165,33 +165,39 @@ class VersionIntake:
         self, change: Change, submission: _Submission, job_id: str, manifest: AdapterManifest | None, card: str | None
     ) -> Filed:
         """Known by its key, known by its content, being made already, or a new version and its job."""
-        wish, digest = submission.wish, manifest.digest if manifest else None
+        request, digest = submission.request, manifest.digest if manifest else None
         adapter = await _same(change, submission)
-        if filed := await idempotency.recall(change.session, adapter.id, submission.request):
+        if filed := await idempotency.recall(change.session, adapter.id, submission.repeatable):
             return filed
-        filed = await self._known(change, wish, adapter, digest) if digest else None
+        filed = await self._known(change, request, adapter, digest) if digest else None
         if filed is None:
-            here = submission.folder is not None
             version = await versions.begin(
-                change, adapter, submission.source, self._base_digest, wish.details, here=here, digest=digest, card=card
+                change,
+                adapter,
+                submission.source,
+                self._base_digest,
+                request.details,
+                here=submission.folder is not None,
+                digest=digest,
+                card=card,
             )
-            jobs.create(change, job_id, version, wish.promote)
+            jobs.create(change, job_id, version, request.promote)
             filed = Filed(job_id=job_id)
         await change.session.flush()
-        await idempotency.remember(change, adapter.id, submission.request, filed)
-        await self._live.touch(change, wish.adapter)
+        await idempotency.remember(change, adapter.id, submission.repeatable, filed)
+        await self._snapshots.touch(change, request.adapter)
         return filed
 
-    async def _known(self, change: Change, wish: Wish, adapter: AdapterRow, digest: str) -> Filed | None:
+    async def _known(self, change: Change, request: VersionRequest, adapter: AdapterRow, digest: str) -> Filed | None:
         ready = await versions.find_ready(change.session, adapter.id, digest, self._base_digest)
         if ready is not None:
-            if wish.promote:
+            if request.promote:
                 await aliases.make_default(change, adapter, ready.number)
-            return Filed(Outcome(200, await version_views.view(change.session, ready, adapter.name)))
+            return Filed(StoredAnswer(200, await version_views.view(change.session, ready, adapter.name)))
         job = await jobs.making(change.session, adapter.id, digest, self._base_digest)
         if job is None:
             return None
-        job.promote = job.promote or wish.promote
+        job.promote = job.promote or request.promote
         return Filed(job_id=job.id, joined=True)
 
     async def _prepare_known(self, submission: _Submission, manifest: AdapterManifest | None, folder: Path) -> None:
@@ -203,37 +209,37 @@ class VersionIntake:
             known = await versions.find_ready(session, submission.adapter_id, manifest.digest, self._base_digest)
         if known is not None and not self._store.has(manifest.digest):
             await asyncio.to_thread(self._store.add, folder)
-        if known is not None and submission.wish.promote:
-            await self._warm_up.version(submission.wish.adapter, manifest.digest)
+        if known is not None and submission.request.promote:
+            await self._warm_up.version(submission.request.adapter, manifest.digest)
 
-    async def _recall(self, adapter_id: int, request: Repeatable) -> Filed | None:
+    async def _recall(self, adapter_id: int, repeatable: Repeatable) -> Filed | None:
         async with self._database.read() as session:
-            return await idempotency.recall(session, adapter_id, request)
+            return await idempotency.recall(session, adapter_id, repeatable)
 
-    async def _answer(self, filed: Filed, wish: Wish) -> Outcome:
-        """The outcome if it comes in time, otherwise 202. Raises VersionRejected, AdapterNotFound, JobCancelled."""
-        if filed.outcome is not None:
-            return filed.outcome.unwrapped()
-        assert filed.job_id is not None, "an outcome or a job"
-        wait = PATIENCE_SECONDS if wish.wait is None else wish.wait
+    async def _answer(self, filed: Filed, request: VersionRequest) -> StoredAnswer:
+        """The answer if it comes in time, otherwise 202. Raises VersionRejected, AdapterNotFound, JobCancelled."""
+        if filed.answer is not None:
+            return filed.answer.unwrapped()
+        assert filed.job_id is not None, "an answer or a job"
+        wait = PATIENCE_SECONDS if request.wait is None else request.wait
         if not await self._runner.ended(filed.job_id, wait):
-            return await self._accepted(filed.job_id, wish.adapter)
-        outcome = (await self._runner.outcome(filed.job_id)).unwrapped()
-        return Outcome(200, outcome.body) if filed.joined else outcome
+            return await self._accepted(filed.job_id, request.adapter)
+        answer = (await self._runner.answer(filed.job_id)).unwrapped()
+        return StoredAnswer(200, answer.body) if filed.joined else answer
 
-    async def _accepted(self, job_id: str, adapter: str) -> Outcome:
+    async def _accepted(self, job_id: str, adapter: str) -> StoredAnswer:
         async with self._database.read() as session:
             job = await jobs.require(session, job_id)
             version = await versions.of_id(session, job.version_id)
             view = await version_views.view(session, version, adapter)
-            return Outcome(202, {**view, "job": (await jobs.views(session, [job]))[0]})
+            return StoredAnswer(202, {**view, "job": (await jobs.views(session, [job]))[0]})
 
 
 async def _same(change: Change, submission: _Submission) -> AdapterRow:
     """The adapter that was asked for, unless it was deleted (or deleted and made anew) meanwhile."""
-    adapter = await require(change.session, submission.wish.adapter)
+    adapter = await require(change.session, submission.request.adapter)
     if adapter.id != submission.adapter_id:
-        raise AdapterNotFound(f"The adapter {submission.wish.adapter!r} was deleted meanwhile.")
+        raise AdapterNotFound(f"The adapter {submission.request.adapter!r} was deleted meanwhile.")
     return adapter
 
 

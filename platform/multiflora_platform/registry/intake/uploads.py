@@ -52,7 +52,7 @@ def _write_all(pending: list[tuple[_File, bytes]]) -> None:
         file.write(data)
 
 
-class Upload:
+class ReceivedUpload:
     """Files of one body, below `folder`. Use `receive`."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -169,7 +169,7 @@ class Upload:
 class _MultipartReader:
     """The parser's callbacks: collects each part's headers, then hands its data to the file that its name means."""
 
-    def __init__(self, upload: Upload) -> None:
+    def __init__(self, upload: ReceivedUpload) -> None:
         self._upload = upload
         self._field = b""
         self._value = b""

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from multiflora_platform.registry.rows import jobs
-from multiflora_platform.registry.rows.idempotency import Outcome
-from multiflora_platform.registry.rows.jobs import Held, LeaseLost
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
+from multiflora_platform.registry.rows.jobs import ClaimedJob, LeaseLost
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.disk_errors import full_disk_reported
 from multiflora_platform.storage.tables import EventRow
@@ -25,7 +25,7 @@ from multiflora_platform.web.problems import InsufficientStorage, Problem, Unava
 _log = logging.getLogger(__name__)
 AT_ONCE = 4
 LOOK_SECONDS = 1.0
-BEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
 _ENDING = frozenset({"version.ready", "version.rejected", "version.archived"})
 
 
@@ -44,14 +44,14 @@ class Progress:
             raise LeaseLost("stopped")
 
 
-# work(held, progress) makes the version and finishes the job; fail(held, error) rejects it for good.
-Work = Callable[[Held, Progress], Awaitable[None]]
-Fail = Callable[[Held, Exception], Awaitable[None]]
+# work(claimed, progress) makes the version and finishes the job; fail(claimed, error) rejects it for good.
+Work = Callable[[ClaimedJob, Progress], Awaitable[None]]
+Fail = Callable[[ClaimedJob, Exception], Awaitable[None]]
 
 
 @dataclass
 class _Running:
-    held: Held
+    claimed: ClaimedJob
     progress: Progress = field(default_factory=Progress)
 
 
@@ -108,12 +108,12 @@ class JobRunner:
         async with self._database.read() as session:
             return (await jobs.require(session, job_id)).state not in jobs.UNFINISHED
 
-    async def outcome(self, job_id: str) -> Outcome:
+    async def answer(self, job_id: str) -> StoredAnswer:
         """The answer to the request that made the job, which has ended."""
         async with self._database.read() as session:
             row = await jobs.require(session, job_id)
         assert row.outcome is not None, "only ended jobs are asked"
-        return Outcome(row.outcome["status"], row.outcome["body"])
+        return StoredAnswer(row.outcome["status"], row.outcome["body"])
 
     def stopped(self, job_id: str) -> None:
         """It was ended from outside: a worker of this process gives up at once, and who waits for it goes on."""
@@ -137,8 +137,8 @@ class JobRunner:
     async def _run(self) -> None:
         while True:
             try:
-                while len(self._running) < AT_ONCE and (held := await self._claim()):
-                    self._begin(held)
+                while len(self._running) < AT_ONCE and (claimed := await self._claim()):
+                    self._begin(claimed)
             except Unavailable:
                 pass  # the follower says so; jobs wait for the database as everybody does
             except Exception:
@@ -147,24 +147,24 @@ class JobRunner:
                 await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
             self._news.clear()
 
-    async def _claim(self) -> Held | None:
-        async def look(change: Change) -> Held | None:
+    async def _claim(self) -> ClaimedJob | None:
+        async def look(change: Change) -> ClaimedJob | None:
             return await jobs.claim(change, self._owner)
 
         return await self._database.write("system", look)
 
-    def _begin(self, held: Held) -> None:
-        running = self._running[held.id] = _Running(held)
+    def _begin(self, claimed: ClaimedJob) -> None:
+        running = self._running[claimed.id] = _Running(claimed)
         task = asyncio.create_task(self._guarded(running))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, running: _Running) -> None:
-        held = running.held
-        beating = asyncio.create_task(self._beat(running))
+        claimed = running.claimed
+        heartbeats = asyncio.create_task(self._heartbeat(running))
         working = asyncio.create_task(self._worked(running))
         try:
-            await asyncio.wait({beating, working}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({heartbeats, working}, return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 running.progress.stopped = True
                 working.cancel()
@@ -173,33 +173,33 @@ class JobRunner:
             running.progress.stopped = True
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            await self._give_back(held)
+            await self._give_back(claimed)
         except Exception as error:
-            await self._failed(held, error)
+            await self._failed(claimed, error)
         finally:
-            beating.cancel()
-            del self._running[held.id]
-            self._tell(held.id)
+            heartbeats.cancel()
+            del self._running[claimed.id]
+            self._tell(claimed.id)
             self.kick()
 
     async def _worked(self, running: _Running) -> None:
-        if running.held.attempts > jobs.MAX_ATTEMPTS:
+        if running.claimed.attempts > jobs.MAX_ATTEMPTS:
             raise RuntimeError("its server was stopped at each attempt")
         with full_disk_reported():
-            await self._work(running.held, running.progress)
+            await self._work(running.claimed, running.progress)
 
-    async def _beat(self, running: _Running) -> None:
+    async def _heartbeat(self, running: _Running) -> None:
         """Until the lease is lost. An outage of the database is waited out as long as the lease may live."""
         last = time.monotonic()
         seen: tuple[int, int | None] = (0, None)
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
             progress = running.progress
             now = (progress.done, progress.total)
             if now == seen and time.monotonic() - last < jobs.LEASE.total_seconds() / 3:
                 continue
             try:
-                await self._database.write("system", _beating(running.held, now))
+                await self._database.write("system", _one_heartbeat(running.claimed, now))
                 last, seen = time.monotonic(), now
             except LeaseLost:
                 return
@@ -207,31 +207,31 @@ class JobRunner:
                 if time.monotonic() - last > jobs.LEASE.total_seconds():
                     return
 
-    async def _failed(self, held: Held, error: Exception) -> None:
+    async def _failed(self, claimed: ClaimedJob, error: Exception) -> None:
         """What no retry can mend is rejected; the rest is tried again, up to MAX_ATTEMPTS times."""
         permanent = isinstance(error, InsufficientStorage) or (isinstance(error, Problem) and error.status < 500)
         if not permanent:
-            _log.warning("attempt %d of job %s failed: %r", held.attempts, held.id, error)
+            _log.warning("attempt %d of job %s failed: %r", claimed.attempts, claimed.id, error)
         try:
-            if permanent or held.is_last_attempt:
-                await self._fail(held, error)
+            if permanent or claimed.is_last_attempt:
+                await self._fail(claimed, error)
             else:
-                await self._database.write("system", lambda change: self._postpone(change, held, error))
+                await self._database.write("system", lambda change: self._postpone(change, claimed, error))
         except LeaseLost:
             pass
         except Unavailable:
-            _log.warning("job %s waits for the end of its lease: the database is away", held.id)
+            _log.warning("job %s waits for the end of its lease: the database is away", claimed.id)
 
-    async def _postpone(self, change: Change, held: Held, error: Exception) -> None:
-        jobs.postpone(change, await jobs.require_lease(change, held), str(error) or repr(error))
+    async def _postpone(self, change: Change, claimed: ClaimedJob, error: Exception) -> None:
+        jobs.postpone(change, await jobs.require_lease(change, claimed), str(error) or repr(error))
 
-    async def _give_back(self, held: Held) -> None:
+    async def _give_back(self, claimed: ClaimedJob) -> None:
         async def work(change: Change) -> None:
-            jobs.release(change, await jobs.require_lease(change, held))
+            jobs.release(change, await jobs.require_lease(change, claimed))
 
         with contextlib.suppress(LeaseLost, Unavailable):
             await self._database.write("system", work)
 
 
-def _beating(held: Held, progress: tuple[int, int | None]) -> Callable[[Change], Awaitable[None]]:
-    return lambda change: jobs.beat(change, held, *progress)
+def _one_heartbeat(claimed: ClaimedJob, progress: tuple[int, int | None]) -> Callable[[Change], Awaitable[None]]:
+    return lambda change: jobs.heartbeat(change, claimed, *progress)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.intake.submissions import Wish
+from multiflora_platform.registry.intake.submissions import VersionRequest
 from multiflora_platform.registry.routes.access import (
     changeable,
     promotable,
@@ -72,19 +72,19 @@ async def add_version(
     """201 a new version, 200 one that is known already, 422 rejected with its `rows`.
 
     202 with a `job` to poll where it takes long: sources that are fetched over the network, large archives, and
-    `Prefer: respond-async`. `Prefer: wait=SECONDS` waits so long for the outcome.
+    `Prefer: respond-async`. `Prefer: wait=SECONDS` waits so long for the answer.
     """
     (promotable if promote else changeable)(request, principal, name)
     intake = registry_of(request).intake
-    wish = Wish(name, principal.actor, promote, idempotency_key, wait=preferred_wait(prefer))
+    wanted = VersionRequest(name, principal.actor, promote, idempotency_key, wait=preferred_wait(prefer))
     if is_json(request):
         body = await read_json(request, VersionSource)
-        outcome = await intake.add_source(replace(wish, details=body.details), body.source)
+        answer = await intake.add_source(replace(wanted, details=body.details), body.source)
     else:
         length = request.headers.get("content-length")
-        outcome = await intake.add_upload(wish, content_type(request), length, request.stream())
-    location = f"/api/v1/adapters/{name}/versions/{outcome.body['version']}"
-    return resource(request, outcome.body, outcome.status, {"Location": location})
+        answer = await intake.add_upload(wanted, content_type(request), length, request.stream())
+    location = f"/api/v1/adapters/{name}/versions/{answer.body['version']}"
+    return resource(request, answer.body, answer.status, {"Location": location})
 
 
 @router.get("/adapters/{name}/versions", responses=answers(VersionPage), response_model=None)

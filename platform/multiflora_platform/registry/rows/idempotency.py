@@ -30,7 +30,7 @@ class Repeatable:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StoredAnswer:
     """status: 200 known, 201 made, 202 being made, 422 rejected; 404 the adapter was deleted, 409 cancelled,
     507 the disk is full.
 
@@ -40,8 +40,8 @@ class Outcome:
     status: int
     body: dict[str, Any]
 
-    def unwrapped(self) -> Outcome:
-        """Itself; raises VersionRejected, AdapterNotFound or JobCancelled when that was the outcome."""
+    def unwrapped(self) -> StoredAnswer:
+        """Itself; raises VersionRejected, AdapterNotFound or JobCancelled when that is the answer."""
         error = _ERRORS.get(self.status)
         if error is not None:
             raise error(**self.body)
@@ -60,7 +60,7 @@ _ERRORS: dict[int, type[Problem]] = {
 class Filed:
     """Where the answer to a request is: already known, or a job's. joined: the job was made for another request."""
 
-    outcome: Outcome | None = None
+    answer: StoredAnswer | None = None
     job_id: str | None = None
     joined: bool = False
 
@@ -78,7 +78,7 @@ async def recall(session: AsyncSession, adapter_id: int, request: Repeatable) ->
         )
     if record.status is None or record.response is None:
         return Filed(job_id=record.job_id)
-    return Filed(Outcome(record.status, record.response))
+    return Filed(StoredAnswer(record.status, record.response))
 
 
 async def remember(change: Change, adapter_id: int, request: Repeatable, filed: Filed) -> None:
@@ -89,8 +89,8 @@ async def remember(change: Change, adapter_id: int, request: Repeatable, filed: 
                 key=request.key,
                 request_hash=request.request_hash,
                 job_id=filed.job_id,
-                status=filed.outcome.status if filed.outcome else None,
-                response=filed.outcome.body if filed.outcome else None,
+                status=filed.answer.status if filed.answer else None,
+                response=filed.answer.body if filed.answer else None,
                 created_at=change.now,
             )
         )

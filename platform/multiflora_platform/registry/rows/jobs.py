@@ -1,4 +1,4 @@
-"""Jobs as rows: queued, leased, beaten, finished; and shown. Does not know what a job does.
+"""Jobs as rows: queued, claimed, kept alive by heartbeats, finished, shown. Does not know what a job does.
 
 A lease is the right to change a job's version. It ends by itself, so that a killed process loses nothing: whoever
 comes next takes the job over, and the earlier holder, should it still live, finds out at its next write.
@@ -16,7 +16,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import JobNotFound
-from multiflora_platform.registry.rows.idempotency import Outcome
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 from multiflora_platform.web.etags import tagged
@@ -33,7 +33,7 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True)
-class Held:
+class ClaimedJob:
     """A job that this process holds: what to make, for whom. attempts: this one included."""
 
     id: str
@@ -74,7 +74,7 @@ def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> J
     return job
 
 
-async def claim(change: Change, owner: str) -> Held | None:
+async def claim(change: Change, owner: str) -> ClaimedJob | None:
     """The job that has waited longest and is nobody's; None: there is none."""
     ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < change.now)
     due = or_(and_(JobRow.state == "queued", JobRow.run_after <= change.now), and_(JobRow.state == "running", ended))
@@ -86,7 +86,7 @@ async def claim(change: Change, owner: str) -> Held | None:
     job.state, job.lease_owner, job.lease_until = "running", owner, change.now + LEASE
     job.attempts += 1
     job.updated_at = change.now
-    return Held(
+    return ClaimedJob(
         job.id,
         owner,
         adapter.id,
@@ -100,27 +100,27 @@ async def claim(change: Change, owner: str) -> Held | None:
     )
 
 
-async def require_lease(change: Change, held: Held) -> JobRow:
+async def require_lease(change: Change, claimed: ClaimedJob) -> JobRow:
     """The row; every change that a worker makes starts with this. Raises LeaseLost."""
-    job = await change.session.get_one(JobRow, held.id)
-    if job.state != "running" or job.lease_owner != held.owner:
-        raise LeaseLost(held.id)
+    job = await change.session.get_one(JobRow, claimed.id)
+    if job.state != "running" or job.lease_owner != claimed.owner:
+        raise LeaseLost(claimed.id)
     return job
 
 
-async def beat(change: Change, held: Held, done: int, total: int | None) -> None:
+async def heartbeat(change: Change, claimed: ClaimedJob, done: int, total: int | None) -> None:
     """Still at work: the lease is extended and the progress seen. Raises LeaseLost."""
-    job = await require_lease(change, held)
+    job = await require_lease(change, claimed)
     job.lease_until = change.now + LEASE
     if (job.done, job.total) != (done, total):
         job.done, job.total, job.updated_at = done, total, change.now
 
 
-def finish(change: Change, job: JobRow, outcome: Outcome) -> None:
-    """succeeded, failed or cancelled, as the outcome's status says; the outcome is the answer to its request."""
-    job.state = "succeeded" if outcome.status < 400 else "cancelled" if outcome.status == 409 else "failed"
-    job.error = outcome.body["detail"][:2000] if outcome.status >= 400 else None
-    job.outcome = {"status": outcome.status, "body": outcome.body}
+def finish(change: Change, job: JobRow, answer: StoredAnswer) -> None:
+    """succeeded, failed or cancelled, as the answer's status says; kept for the request that waits for the job."""
+    job.state = "succeeded" if answer.status < 400 else "cancelled" if answer.status == 409 else "failed"
+    job.error = answer.body["detail"][:2000] if answer.status >= 400 else None
+    job.outcome = {"status": answer.status, "body": answer.body}
     job.lease_owner = job.lease_until = None
     job.updated_at = change.now
 
@@ -141,7 +141,7 @@ def release(change: Change, job: JobRow) -> None:
 
 
 async def end_leases(change: Change) -> None:
-    """No other process lives: what they held is free at once."""
+    """No other process lives: what they claimed is free at once."""
     for job in await change.session.scalars(select(JobRow).where(JobRow.state == "running")):
         job.lease_until = change.now
 

@@ -77,7 +77,7 @@ async def begin(
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedVersion:
     """What validation, probe and evals found of a version that may be served."""
 
     manifest: AdapterManifest
@@ -86,18 +86,18 @@ class Judged:
     evals: list[dict[str, Any]]
 
 
-async def finish(change: Change, version_id: int, judged: Judged, promote: bool) -> VersionRow:
+async def finish(change: Change, version_id: int, validated: ValidatedVersion, promote: bool) -> VersionRow:
     """Ready; the adapter's first ready version (or a promoted one) becomes its default."""
-    manifest = judged.manifest
+    manifest = validated.manifest
     version = await change.session.get_one(VersionRow, version_id)
     adapter = await change.session.get_one(AdapterRow, version.adapter_id)
     earlier = (
         select(VersionRow.id).where(VersionRow.adapter_id == version.adapter_id, VersionRow.state == "ready").limit(1)
     )
     is_first = await change.session.scalar(earlier) is None
-    _settle(change, version, "ready", judged.rows)
-    version.facts = msgspec.to_builtins(judged.facts)
-    version.evals = judged.evals
+    _settle(change, version, "ready", validated.rows)
+    version.facts = msgspec.to_builtins(validated.facts)
+    version.evals = validated.evals
     version.digest = manifest.digest
     version.manifest = msgspec.to_builtins(manifest)
     for name, file in manifest.files.items():

@@ -11,7 +11,7 @@ from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.warm_up import WarmUp
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.web.problems import Unavailable
 
@@ -19,9 +19,9 @@ from multiflora_platform.web.problems import Unavailable
 class EngineCommands:
     """link: set when an engine is there."""
 
-    def __init__(self, database: Database, live: Live, artifacts: Artifacts, warm_up: WarmUp) -> None:
+    def __init__(self, database: Database, snapshots: SnapshotStore, artifacts: Artifacts, warm_up: WarmUp) -> None:
         self._database = database
-        self._live = live
+        self._snapshots = snapshots
         self._artifacts = artifacts
         self._warm_up = warm_up
         self.link: EngineLink | None = None
@@ -29,7 +29,7 @@ class EngineCommands:
     async def command(self, action: str, name: str, number: int | None, actor: str) -> dict[str, Any]:
         """action: load (with its warm-up prompts), unload, pin or unpin; of a version, or of the one that `model=name`
         means."""
-        resolved = self._live.adapter(name).resolve(str(number) if number else "default", None)
+        resolved = self._snapshots.adapter(name).resolve(str(number) if number else "default", None)
         if resolved is None:
             wanted = f"version {number}" if number else "default version"
             raise VersionNotFound(f"Adapter {name!r} has no {wanted} that can be served.")
@@ -48,4 +48,4 @@ class EngineCommands:
         return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
 
     async def replicas(self) -> list[dict[str, Any]]:
-        return await self.link.replicas(self._live.snapshot.digests) if self.link else []
+        return await self.link.replicas(self._snapshots.snapshot.digests) if self.link else []

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import CommandFailed
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.snapshot.store import Live
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -26,15 +26,15 @@ RunPrompts = Callable[[str, Sequence[str], str | None], Awaitable[None]]
 class WarmUp:
     """link and run_prompts: set when an engine and a gateway are there."""
 
-    def __init__(self, live: Live, artifacts: Artifacts) -> None:
-        self._live = live
+    def __init__(self, snapshots: SnapshotStore, artifacts: Artifacts) -> None:
+        self._snapshots = snapshots
         self._artifacts = artifacts
         self.link: EngineLink | None = None
         self.run_prompts: RunPrompts | None = None
 
     async def before_move(self, name: str, alias: str, versions: Collection[int]) -> None:
         """Those versions that the alias does not serve yet. Raises CommandFailed when the engine cannot load one."""
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         present = entry.aliases.get(alias)
         for version in versions:
             digest = entry.digests.get(version)
@@ -57,7 +57,7 @@ class WarmUp:
 
     async def prompts(self, name: str, digest: str) -> None:
         """What fails is logged: a bad prompt must not keep a version from being served."""
-        entry = self._live.adapter(name)
+        entry = self._snapshots.adapter(name)
         if self.run_prompts is None or not entry.warmup_prompts:
             return
         try:

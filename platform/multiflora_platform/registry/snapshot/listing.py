@@ -13,7 +13,7 @@ from multiflora_platform.web.pagination import decode_token, encode_token
 
 
 @dataclass(frozen=True)
-class Page:
+class AdapterListing:
     items: list[dict[str, Any]]
     next_page_token: str | None
 
@@ -25,7 +25,7 @@ def page(
     query: str | None,
     tag: str | None,
     visible: Callable[[str, str | None], bool],
-) -> Page:
+) -> AdapterListing:
     """Adapters by name. query: a case-insensitive substring of name or description. visible(name, owner): whether the
     adapter exists for who asks. Raises InvalidRequest."""
     names = snapshot.sorted_names
@@ -36,8 +36,8 @@ def page(
             found.append(entry)
         if len(found) > limit:
             break
-    more = len(found) > limit
-    return Page([adapter_view(entry) for entry in found[:limit]], encode_token(found[limit - 1].name) if more else None)
+    token = encode_token(found[limit - 1].name) if len(found) > limit else None
+    return AdapterListing([adapter_view(entry) for entry in found[:limit]], token)
 
 
 def adapter_view(entry: AdapterEntry) -> dict[str, Any]:

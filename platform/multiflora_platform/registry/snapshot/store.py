@@ -16,7 +16,7 @@ from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import EventRow
 
 
-class Live:
+class SnapshotStore:
     """snapshot: what requests see right now."""
 
     def __init__(self, database: Database, base_digest: str) -> None:

@@ -66,7 +66,7 @@ POINTS: dict[str, Callable[[Registry], None]] = {
     "stored": lambda registry: after(registry._artifacts.store, "add"),
     "probing": lambda _: before(imports, "probe"),
     "recording": lambda _: after(versions, "finish"),
-    "recorded": lambda registry: before(registry._live, "swap"),
+    "recorded": lambda registry: before(registry._snapshots, "swap"),
     "cleaning": lambda registry: before(registry._scratch, "remove"),
 }
 
