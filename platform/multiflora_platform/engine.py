@@ -1,4 +1,7 @@
-"""The engine as the platform sees it: what it uses of the supervisor and of its client, for tests to stand in for."""
+"""The engine as the platform sees it: one handle, whether one process answers behind it or a pool of them.
+
+Knows what callers may ask; not how an engine is started, watched or restarted.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,47 @@ if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
 
 
-class EngineClientLike(Protocol):
-    """multiflora_engine.process.client.EngineClient, as far as the gateway uses it."""
+class EngineCalls(Protocol):
+    """What an engine answers. Every call raises EngineUnavailable while none is there to answer."""
 
-    ready: Ready | None
-    stats: EngineStats
+    @property
+    def ready(self) -> Ready | None:
+        """What the engine said when it began to serve; None while it does not."""
 
-    def generate(self, request: GenerateRequest) -> TokenStream: ...
+    @property
+    def stats(self) -> EngineStats:
+        """Of its last heartbeat."""
 
-    async def adapter(self, action: str, digest: str) -> AdapterResult: ...
+    def generate(self, request: GenerateRequest) -> TokenStream:
+        """Sends the request at once; closing the stream aborts it."""
 
-    async def status(self) -> Status: ...
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        """load, unload, pin, unpin or probe."""
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply: ...
+    async def status(self) -> Status:
+        """Pid, counters and adapter residency, asked afresh."""
 
-    async def slot_history(self) -> list[SlotEvent]: ...
+    async def cache(self, action: str, hash: str = "") -> CacheReply:
+        """report, tokens, pin, unpin or drop."""
+
+    async def slot_history(self) -> list[SlotEvent]:
+        """Loads and evictions of adapters, oldest first."""
 
 
-class Engine(Protocol):
-    """multiflora_engine.process.supervisor.EngineSupervisor, as far as the gateway uses it."""
+class EngineHandle(EngineCalls, Protocol):
+    """All that the platform holds of its engine. Keep the handle, never what it stands for: that one may restart."""
+
+    @property
+    def state(self) -> str:
+        """starting, ready, restarting, failed or stopped."""
+
+    @property
+    def restarts(self) -> int:
+        """Since the server started."""
+
+
+class Supervisor(Protocol):
+    """multiflora_engine.process.supervisor.EngineSupervisor, as far as the handle needs it."""
 
     restarts: int
 
@@ -44,4 +69,43 @@ class Engine(Protocol):
     def state(self) -> str: ...
 
     @property
-    def client(self) -> EngineClientLike: ...
+    def client(self) -> EngineCalls:
+        """To the process of the moment."""
+
+
+class SupervisedEngine:
+    """The handle of one supervised process. It looks the client up at every call, because a restart may change it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    @property
+    def state(self) -> str:
+        return self._supervisor.state
+
+    @property
+    def restarts(self) -> int:
+        return self._supervisor.restarts
+
+    @property
+    def ready(self) -> Ready | None:
+        return self._supervisor.client.ready
+
+    @property
+    def stats(self) -> EngineStats:
+        return self._supervisor.client.stats
+
+    def generate(self, request: GenerateRequest) -> TokenStream:
+        return self._supervisor.client.generate(request)
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        return await self._supervisor.client.adapter(action, digest)
+
+    async def status(self) -> Status:
+        return await self._supervisor.client.status()
+
+    async def cache(self, action: str, hash: str = "") -> CacheReply:
+        return await self._supervisor.client.cache(action, hash)
+
+    async def slot_history(self) -> list[SlotEvent]:
+        return await self._supervisor.client.slot_history()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from multiflora_platform.engine import Engine
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.messages.reasoning import ReasoningFormat
 from multiflora_platform.messages.tool_formats import ToolFormat
 from multiflora_platform.observability.metrics import Metrics
@@ -55,7 +55,7 @@ class ServedModel:
     reasoning_format: ReasoningFormat | None = None
 
 
-class Answering(Protocol):
+class ActivePrompt(Protocol):
     """A prompt that is being answered, by an adapter or (None) by the base; has_started: its first token is there."""
 
     adapter: str | None
@@ -73,7 +73,7 @@ class Services:
 
     settings: Settings
     model: ServedModel
-    engine: Engine
+    engine: EngineHandle
     registry: Registry
     keys: KeyStore
     metrics: Metrics
@@ -87,13 +87,13 @@ class Services:
     tracing: Tracing | None = None
     seeding: bool = False
     draining: bool = False
-    active: set[Answering] = field(default_factory=set)
+    active: set[ActivePrompt] = field(default_factory=set)
     in_flight: int = 0
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_ready(self) -> bool:
-        return self.engine.client.ready is not None and not self.seeding and not self.draining
+        return self.engine.ready is not None and not self.seeding and not self.draining
 
     @property
     def state(self) -> str:
@@ -103,7 +103,7 @@ class Services:
     @property
     def max_model_len(self) -> int:
         """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""
-        ready = self.engine.client.ready
+        ready = self.engine.ready
         return (
             self.model.max_model_len if ready is None else min(ready.max_model_len, ready.num_blocks * ready.block_size)
         )

@@ -33,7 +33,7 @@ def make_desk(app: FastAPI, services: Services) -> Desk:
 
     def width() -> int:
         """Half of what the engine runs at once: the other half is free for those who wait."""
-        ready = services.engine.client.ready
+        ready = services.engine.ready
         return 1 if ready is None else max(1, ready.max_num_seqs // 2)
 
     return Desk(files, ledger, BatchRunner(ledger, files, answer_one, services.keys.principal_of, width))

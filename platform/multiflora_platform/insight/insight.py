@@ -22,7 +22,7 @@ from multiflora_platform.observability.observers import NewTokens, Observer, Pro
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
-    from multiflora_platform.engine import Engine
+    from multiflora_platform.engine import EngineHandle
 
 _TICK = 1.0
 _MOST_ADAPTERS = 4096
@@ -36,7 +36,7 @@ class Insight:
     """
 
     def __init__(
-        self, engine: Engine, base: str, bodies: KeptBodies | None = None, clock: Callable[[], float] = time.time
+        self, engine: EngineHandle, base: str, bodies: KeptBodies | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.requests = RequestLog()
         self.bodies = bodies
@@ -111,8 +111,7 @@ class Insight:
         return adapter or self._base
 
     def gauges(self) -> Gauges:
-        client = self._engine.client
-        stats, ready = client.stats, client.ready
+        stats, ready = self._engine.stats, self._engine.ready
         on_gpu = ready is not None and ready.device.startswith("cuda")
         return Gauges(
             running=stats.running,

@@ -41,7 +41,7 @@ async def get_cache(request: Request) -> Response:
     """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
     services: Services = request.app.state.services
     reply = await _ask(services, "report")
-    stats, ready = services.engine.client.stats, ready_engine(services)
+    stats, ready = services.engine.stats, ready_engine(services)
     names = services.registry.snapshot.names_by_digest
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
@@ -131,7 +131,7 @@ async def _steer(request: Request, principal: Principal, action: str, hash: str)
 
 async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
     with reaching_engine():
-        reply = await services.engine.client.cache(action, hash)
+        reply = await services.engine.cache(action, hash)
     if reply.error is not None:
         raise NotCached(reply.error)
     return reply

@@ -13,7 +13,7 @@ from multiflora_platform.web.problems import Unavailable
 
 def ready_engine(services: Services) -> Ready:
     """What it said when it began to serve. Raises Unavailable."""
-    ready = services.engine.client.ready
+    ready = services.engine.ready
     if ready is None:
         raise Unavailable("The engine is not ready; it is starting or restarting.")
     return ready

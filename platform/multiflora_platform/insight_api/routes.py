@@ -118,9 +118,9 @@ async def get_request(request: Request, id: str) -> Response:
 async def get_slots(request: Request) -> Response:
     """Which adapters are on the device, and the last loads and evictions."""
     services = _services(request)
-    client, ready = services.engine.client, ready_engine(services)
+    engine, ready = services.engine, ready_engine(services)
     with reaching_engine():
-        status, events = await client.status(), await client.slot_history()
+        status, events = await engine.status(), await engine.slot_history()
     names = services.registry.snapshot.names_by_digest
     residents = [
         SlotResident(a.slot, a.digest, names.get(a.digest, ()), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds)

@@ -43,7 +43,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class MessageForm:
+class MessageFormat:
     """What to look for in an answer. Each answer gets readers of its own."""
 
     reasoning: tuple[ReasoningFormat, ReasoningState] | None = None

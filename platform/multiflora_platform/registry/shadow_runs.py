@@ -19,7 +19,7 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 if TYPE_CHECKING:
-    from multiflora_platform.engine import Engine
+    from multiflora_platform.engine import EngineHandle
     from multiflora_platform.registry.service import Registry
 
 _log = logging.getLogger(__name__)
@@ -36,15 +36,14 @@ class _Refused(Exception):
 class Shadows:
     """`submit` never waits; `close` ends what runs."""
 
-    def __init__(self, registry: Registry, engine: Engine) -> None:
+    def __init__(self, registry: Registry, engine: EngineHandle) -> None:
         self._registry = registry
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, rollout: RolloutEntry, request: GenerateRequest, token_ids: Sequence[int], seconds: float) -> None:
         """request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
-        client = self._engine.client
-        if len(self._tasks) >= MAX_AT_ONCE or client.ready is None or client.stats.waiting:
+        if len(self._tasks) >= MAX_AT_ONCE or self._engine.ready is None or self._engine.stats.waiting:
             self._registry.rollouts.observations(rollout).shadow.skipped += 1
             return
         task = asyncio.create_task(self._compare(rollout, request, list(token_ids), seconds))
@@ -91,7 +90,7 @@ class Shadows:
             deadline=time.time() + _SECONDS,
             arrival_time=time.time(),
         )
-        with self._registry.lease(digest), contextlib.closing(self._engine.client.generate(copy)) as stream:
+        with self._registry.lease(digest), contextlib.closing(self._engine.generate(copy)) as stream:
             found: list[int] = []
             async for delta in stream:
                 if delta.failure is not None:

@@ -46,18 +46,18 @@ async def metrics(request: Request) -> Response:
 
 async def _view(services: Services) -> EngineView:
     """Fresh numbers from the engine, or those of its last heartbeat when it is too busy to answer."""
-    client = services.engine.client
-    stats, adapters = client.stats, []
+    engine = services.engine
+    stats, adapters = engine.stats, []
     try:
-        status = await asyncio.wait_for(client.status(), _STATUS_PATIENCE)
+        status = await asyncio.wait_for(engine.status(), _STATUS_PATIENCE)
         stats, adapters = status.stats, with_disk(status.adapters, services.registry.snapshot.digests)
     except (TimeoutError, EngineUnavailable):
         pass
     return EngineView(
-        state=services.engine.state,
-        restarts=services.engine.restarts,
+        state=engine.state,
+        restarts=engine.restarts,
         stats=stats,
-        ready=client.ready,
+        ready=engine.ready,
         adapters=adapters,
         running=[one.adapter for one in services.active if one.adapter and one.has_started],
         waiting=[one.adapter for one in services.active if one.adapter and not one.has_started],

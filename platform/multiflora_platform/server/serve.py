@@ -21,6 +21,7 @@ from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.demo import DemoAdapter
+from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
@@ -129,10 +130,11 @@ async def _parts(
         usage = UsageLedger(registry.database)
         usage.start()
         stack.push_async_callback(usage.close)
-        engine = EngineSupervisor(
+        supervisor = EngineSupervisor(
             engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
             on_progress=display.update,
         )
+        engine = SupervisedEngine(supervisor)
         tracing = None
         if settings.otlp_traces_endpoint is not None:
             tracing = Tracing.open(settings.otlp_traces_endpoint)
@@ -166,9 +168,9 @@ async def _parts(
         )
         registry.attach(EngineLink(engine), EvalAnswers(services).answer)
         registry.warm_up.run_prompts = PromptWarmer(services).run
-        await engine.start()
-        stack.push_async_callback(engine.stop)
-        yield services, engine
+        await supervisor.start()
+        stack.push_async_callback(supervisor.stop)
+        yield services, supervisor
 
 
 async def _open_registry(settings: Settings, opened: Opened) -> Registry:

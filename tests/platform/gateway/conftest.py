@@ -26,6 +26,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_platform.auth.limits import Limits
+from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.shadow_runs import Shadows
@@ -56,19 +57,20 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
     def make(settings: dict[str, Any] | None = None, **defaults: Any) -> House:
         engine, registry = FakeClient(tokenizer, ready=READY), FakeRegistry()
         supervisor = SimpleNamespace(client=engine, state="ready", restarts=2)
+        handle = SupervisedEngine(supervisor)
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),
             model=ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults),
-            engine=supervisor,
+            engine=handle,
             registry=registry,
             keys=FakeKeys(),
             metrics=Metrics("base"),
             limits=Limits(),
             usage=FakeLedger(),
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
-            shadows=Shadows(registry, supervisor),
+            shadows=Shadows(registry, handle),
             webhooks=SimpleNamespace(),
-            insight=Insight(supervisor, "base"),
+            insight=Insight(handle, "base"),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

@@ -25,8 +25,8 @@ async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIte
         services = house.services
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
-        services.shadows = Shadows(registry.registry, house.supervisor)
-        registry.registry.attach(EngineLink(house.supervisor))
+        services.shadows = Shadows(registry.registry, services.engine)
+        registry.registry.attach(EngineLink(services.engine))
         house.app = create_app(services)
         house.engine.reply = "x"
         house.http = httpx.AsyncClient(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from multiflora_engine.sampling.grammars import GrammarVocabulary
-from multiflora_platform.messages.message import Message, MessageForm
+from multiflora_platform.messages.message import Message, MessageFormat
 from multiflora_platform.messages.reasoning import (
     REASONING_FORMATS,
     ReasoningFormat,
@@ -46,7 +46,7 @@ def test_reasoning_and_content(
     name: str, prompt_end: str, text: str, reasoning: str | None, content: str | None
 ) -> None:
     form = REASONING_FORMATS[name]
-    how = MessageForm(reasoning=(form, state_after(prompt_end, form)))
+    how = MessageFormat(reasoning=(form, state_after(prompt_end, form)))
     assert how.read(text) == Message(reasoning, content)
     for size in (1, 2, 5):
         message, reader = Message(), how.reader()
@@ -60,7 +60,7 @@ def test_reasoning_and_content(
 
 def test_calls_are_looked_for_in_the_content_alone() -> None:
     call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
-    how = MessageForm((QWEN, ReasoningState.OPEN), lambda: make_reader(HERMES, {"f": {}}, False))
+    how = MessageFormat((QWEN, ReasoningState.OPEN), lambda: make_reader(HERMES, {"f": {}}, False))
     message = how.read(f"perhaps {call}?</think>\n{call}")
     assert message.reasoning == f"perhaps {call}?"
     assert [each.name for each in message.calls] == ["f"]

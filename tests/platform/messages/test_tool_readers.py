@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from multiflora_platform.messages.message import Call, Message, MessageForm
+from multiflora_platform.messages.message import Call, Message, MessageFormat
 from multiflora_platform.messages.pieces import CallArguments
 from multiflora_platform.messages.tool_formats import MISTRAL_NAMES, TOOL_FORMATS, detect
 from multiflora_platform.messages.tool_readers import make_reader
@@ -96,11 +96,11 @@ CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
 ]  # fmt: skip
 
 
-def form(kind: str, only_one: bool = False) -> MessageForm:
-    return MessageForm(tools=lambda: make_reader(TOOL_FORMATS[kind], SCHEMAS, only_one))
+def form(kind: str, only_one: bool = False) -> MessageFormat:
+    return MessageFormat(tools=lambda: make_reader(TOOL_FORMATS[kind], SCHEMAS, only_one))
 
 
-def in_pieces(text: str, size: int, how: MessageForm) -> Message:
+def in_pieces(text: str, size: int, how: MessageFormat) -> Message:
     message, reader = Message(), how.reader()
     for start in range(0, len(text), size):
         for piece in reader.push(text[start : start + size]):

@@ -20,6 +20,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.client import EngineClient
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.server.rest_api import router
@@ -109,7 +110,7 @@ class House:
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
-        engine = SimpleNamespace(client=EngineClient(), state="starting", restarts=0)
+        engine = SupervisedEngine(SimpleNamespace(client=EngineClient(), state="starting", restarts=0))
         self.app.state.services = SimpleNamespace(
             registry=self.registry,
             keys=self.keys,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -102,7 +101,7 @@ async def steered(house: House, action: str) -> httpx.Response:
     async def cache(action: str, hash: str) -> CacheReply:
         return CacheReply(0)
 
-    house.app.state.services.engine.client = SimpleNamespace(cache=cache)
+    house.app.state.services.engine.cache = cache
     return await house.admin.post(f"/cache/{'0' * 64}:{action}")
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.platform.structured.schemas import check, random_schema
 
 from multiflora import LLM, SamplingParams, StructuredOutputsParams
-from multiflora_platform.messages.message import MessageForm
+from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.tool_formats import MISTRAL_NAMES, TOOL_FORMATS, Tool
 from multiflora_platform.messages.tool_readers import make_reader
 
@@ -71,7 +71,7 @@ def test_random_weights_call_tools_as_the_model_does(llm: LLM, kind: str, sign: 
             continue
         assert answer.finish_reason == "stop", answer.error
         assert answer.text.removeprefix("<tool_call>\n").startswith(sign)
-        message = MessageForm(tools=partial(make_reader, form, schemas, False)).read(answer.text)
+        message = MessageFormat(tools=partial(make_reader, form, schemas, False)).read(answer.text)
         assert message.calls
         assert message.content is None
         for call in message.calls:
@@ -101,7 +101,7 @@ def test_random_weights_call_tools_with_arguments_that_follow_random_schemas(llm
         (answer,) = output.outputs
         assert answer.finish_reason == "stop", (answer.finish_reason, answer.error, answer.text[:200])
         schemas = {tool.name: tool.parameters for tool in tools}
-        message = MessageForm(tools=partial(make_reader, form, schemas, False)).read(answer.text)
+        message = MessageFormat(tools=partial(make_reader, form, schemas, False)).read(answer.text)
         assert message.calls
         assert message.content is None
         for call in message.calls:

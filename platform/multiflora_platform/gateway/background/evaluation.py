@@ -23,7 +23,7 @@ class EvalAnswers:
 
     async def answer(self, digest: str, one: Eval) -> str:
         """Raises Unavailable while no engine is ready, InvalidRequest for a prompt that cannot be run."""
-        if self._services.engine.client.ready is None:
+        if self._services.engine.ready is None:
             raise Unavailable("Evals need a running engine; it is starting or restarting.")
         try:
             ids = await self._ids(one)
@@ -52,7 +52,7 @@ class EvalAnswers:
         )
         out: list[int] = []
         try:
-            async for delta in self._services.engine.client.generate(request):
+            async for delta in self._services.engine.generate(request):
                 if delta.failure is not None:
                     raise Unavailable(f"The engine could not answer an eval: {delta.failure.message}")
                 stopped = delta.finish_reason == "stop"

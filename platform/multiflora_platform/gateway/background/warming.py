@@ -56,7 +56,7 @@ async def warm_prompt(services: Services, digest: str | None, ids: list[int], pr
         arrival_time=time.time(),
     )
     cached = 0
-    async for delta in services.engine.client.generate(request):
+    async for delta in services.engine.generate(request):
         if delta.failure is not None:
             raise RuntimeError(delta.failure.message)
         cached = max(cached, delta.cached_tokens)

@@ -25,7 +25,7 @@ from multiflora_platform.gateway.beams.search import Beam, BeamParams, BeamSearc
 
 
 class StreamSource(Protocol):
-    """The engine's client."""
+    """The engine, as far as a search needs it."""
 
     def generate(self, request: GenerateRequest) -> TokenStream: ...
 
@@ -36,9 +36,9 @@ class BeamStream:
     Raises EngineUnavailable when the engine is not there at the start.
     """
 
-    def __init__(self, client: StreamSource, request: GenerateRequest, beams: BeamParams) -> None:
+    def __init__(self, engine: StreamSource, request: GenerateRequest, beams: BeamParams) -> None:
         assert request.params.max_tokens, "a beam has at least one token"
-        self._client = client
+        self._engine = engine
         self._request = request
         self._search = BeamSearch(beams, request.params.max_tokens)
         self._num_candidates = beams.num_candidates
@@ -91,7 +91,7 @@ class BeamStream:
             prompt_logprobs=None if beam.token_ids else request.params.prompt_logprobs,
         )
         prompt = [*request.prompt_token_ids, *beam.token_ids]
-        return self._client.generate(replace(request, id=uuid.uuid4().hex, prompt_token_ids=prompt, params=params))
+        return self._engine.generate(replace(request, id=uuid.uuid4().hex, prompt_token_ids=prompt, params=params))
 
     async def _position(self, step: TokenStream) -> PositionLogprobs:
         async for delta in step:

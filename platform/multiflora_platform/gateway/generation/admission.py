@@ -58,21 +58,21 @@ class Admission:
         self._stream = bool(getattr(body, "stream", False))
         request.state.model = body.model[:_LOGGED_MODEL]
         self._held = ExitStack()
-        if self.services.engine.client.ready is None:
+        if self.services.engine.ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self._deadline = _deadline(request, self.arrival)
         self._priority = _priority(body.priority, principal)
         if body.adapters:
-            self.target = resolve_mix(self.services, principal, body.model, body.adapters, body.user)
+            self.resolved = resolve_mix(self.services, principal, body.model, body.adapters, body.user)
         else:
-            self.target = resolve_model(self.services, principal, body.model, body.user)
+            self.resolved = resolve_model(self.services, principal, body.model, body.user)
         request.state.limited = principal
         try:
             self._claim = self.services.limits.admit(principal)
         except LimitReached as reached:
             raise rate_limited(reached) from None
         self._held.callback(self._claim.close)
-        for version in self.target.versions:
+        for version in self.resolved.versions:
             self._held.enter_context(self.services.registry.lease(version))
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Admission:
             id=uuid.uuid4().hex,
             prompt_token_ids=ids,
             params=params,
-            adapter_digest=self.target.digest,
+            adapter_digest=self.resolved.digest,
             cache_salt=self._cache_salt(),
             cache_owner=self.services.keys.cache_owner(self._principal),
             cache_share=self._principal.policy.kv_share,
@@ -120,16 +120,16 @@ class Admission:
             pooling=pooling,
             grammar=grammar,
         )
-        metrics = self.services.metrics.prompt(self.target.adapter, len(ids), params, self.arrival)
-        meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.target.adapter, len(ids))
+        metrics = self.services.metrics.prompt(self.resolved.adapter, len(ids), params, self.arrival)
+        meter = Meter(self.services.usage, self._claim, self._principal.tenant, self.resolved.adapter, len(ids))
         watches = self.services.insight.follow_prompt(self._prompt_facts(request), self.body)
         observers: list[Observer] = [metrics, meter, *watches]
         if self.services.tracing is not None:
             observers.append(self.services.tracing.follow(self._headers, self._facts(request), self.arrival))
-        if self.target.rollout is not None:
+        if self.resolved.rollout is not None:
             rollouts, shadows = self.services.registry.rollouts, self.services.shadows
-            observers.append(RolloutWatch(rollouts, shadows, self.target.rollout, self.target.number, request))
-        generation = Generation(self.services, request, self.target.adapter, observers, beams)
+            observers.append(RolloutWatch(rollouts, shadows, self.resolved.rollout, self.resolved.number, request))
+        generation = Generation(self.services, request, self.resolved.adapter, observers, beams)
         self._held.callback(generation.close)
         return generation
 
@@ -139,9 +139,9 @@ class Admission:
             at=self.arrival,
             tenant=self._principal.tenant,
             model=self.body.model,
-            adapter=self.target.adapter,
-            version=self.target.number,
-            digest=self.target.digest,
+            adapter=self.resolved.adapter,
+            version=self.resolved.number,
+            digest=self.resolved.digest,
             path=self._path,
             stream=self._stream,
             prompt_tokens=len(request.prompt_token_ids),
@@ -158,8 +158,8 @@ class Admission:
             "gen_ai.request.top_p": params.top_p,
             "gen_ai.request.choice.count": params.n,
             "gen_ai.usage.input_tokens": len(request.prompt_token_ids),
-            "multiflora.adapter": self.target.adapter,
-            "multiflora.adapter_digest": self.target.digest,
+            "multiflora.adapter": self.resolved.adapter,
+            "multiflora.adapter_digest": self.resolved.digest,
             "multiflora.tenant": self._principal.tenant,
         }
 

@@ -115,9 +115,9 @@ class Generation:
         observers: Sequence[Observer],
         beams: BeamParams | None = None,
     ) -> None:
-        client = services.engine.client
+        engine = services.engine
         try:
-            self._stream = client.generate(request) if beams is None else BeamStream(client, request, beams)
+            self._stream = engine.generate(request) if beams is None else BeamStream(engine, request, beams)
         except EngineUnavailable as error:
             raise unavailable(error.message, error.code) from None
         self.request = request

@@ -20,7 +20,7 @@ MIX_LABEL = "(mix)"
 
 
 @dataclass(frozen=True)
-class Target:
+class ResolvedModel:
     """model: as the client wrote it. adapter: the registered name, None for the base. digest: what the engine serves.
 
     versions: digests of the adapter versions that it is made of, which must stay while the request runs.
@@ -35,21 +35,21 @@ class Target:
     number: int = 0
 
 
-def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> Target:
+def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> ResolvedModel:
     """Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's."""
     if not model:
         raise invalid("model", "model is empty; GET /v1/models lists what is served.")
     if model == services.model.name and principal.may_use(model):
-        return Target(model, None, None)
+        return ResolvedModel(model, None, None)
     resolved = _resolve(services, principal, model, user)
     if resolved is None:
         raise model_not_found(model)
-    return Target(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
+    return ResolvedModel(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
 
 
 def resolve_mix(
     services: Services, principal: Principal, model: str, adapters: Sequence[AdapterWeight], user: str | None
-) -> Target:
+) -> ResolvedModel:
     """The base with a weighted sum of adapters. Raises ApiError naming the part."""
     base = resolve_model(services, principal, model, user)
     if base.adapter is not None:
@@ -63,7 +63,7 @@ def resolve_mix(
     digest = mix_digest([MixPart(part.digest, entry.weight) for part, entry in zip(parts, adapters, strict=True)])
     if digest not in versions:
         _check_summable(services, parts)
-    return Target(model, parts[0].name if digest in versions else MIX_LABEL, digest, versions)
+    return ResolvedModel(model, parts[0].name if digest in versions else MIX_LABEL, digest, versions)
 
 
 def _resolve(services: Services, principal: Principal, model: str, user: str | None) -> Resolved | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from multiflora_platform.gateway.prompting.structured_output import requested_structure
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.messages.message import MessageForm
+from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,
     ReasoningState,
@@ -22,18 +22,18 @@ _PROMPT_END_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class ChatForm:
+class AnswerFormat:
     """message: how to read the answer. structure: (the parameter that asks for it, what the answer must follow).
 
     shows_special_tokens: the markers are special tokens, which have to stay in the text to be found.
     """
 
-    message: MessageForm
+    message: MessageFormat
     structure: tuple[str, Structure] | None
     shows_special_tokens: bool
 
 
-def chat_form(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> ChatForm:
+def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:
     """Raises ApiError."""
     reasoning = _reasoning(model, prompt_ids)
     structure = _with_tools(requested_structure(body), use)
@@ -44,7 +44,7 @@ def chat_form(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use:
     if reasoning is not None:
         markers |= {reasoning[0].begin, reasoning[0].end}
     shows = not markers.isdisjoint(model.tokenizer.special_ids_by_text)
-    return ChatForm(MessageForm(reasoning, use.reader if use else None), structure, shows)
+    return AnswerFormat(MessageFormat(reasoning, use.reader if use else None), structure, shows)
 
 
 def _with_tools(asked: tuple[str, Structure] | None, use: ToolUse | None) -> tuple[str, Structure] | None:

@@ -20,7 +20,7 @@ def template_messages(messages: Sequence[dict[str, Any]], template: Template | N
     return [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
 
 
-def words_to_go_on_with(messages: Sequence[dict[str, Any]]) -> str:
+def assistant_prefix(messages: Sequence[dict[str, Any]]) -> str:
     """Of checked messages: the text of the last one, if it is the assistant's own."""
     content = messages[-1].get("content") if messages[-1]["role"] == "assistant" else None
     return content if isinstance(content, str) else "\n".join(_part("content", part) for part in content or ())

@@ -16,7 +16,7 @@ from multiflora_platform.gateway.responses_api.items import OutputItems
 from multiflora_platform.gateway.responses_api.response import ResponseObject
 from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
-from multiflora_platform.messages.message import MessageForm
+from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -26,7 +26,7 @@ class ResponseWriter:
 
     done = b""
 
-    def __init__(self, admission: Admission, body: ResponseRequest, num_top: int | None, form: MessageForm) -> None:
+    def __init__(self, admission: Admission, body: ResponseRequest, num_top: int | None, form: MessageFormat) -> None:
         self._response = ResponseObject(admission, body)
         self._output = OutputItems(admission.id)
         self._reader = form.reader()

@@ -24,9 +24,9 @@ from multiflora_platform.gateway.generation.respond import (
     usage,
     wants_usage,
 )
-from multiflora_platform.gateway.prompting.answer_format import chat_form
+from multiflora_platform.gateway.prompting.answer_format import answer_format
 from multiflora_platform.gateway.prompting.beam_params import beam_params
-from multiflora_platform.gateway.prompting.messages import words_to_go_on_with
+from multiflora_platform.gateway.prompting.messages import assistant_prefix
 from multiflora_platform.gateway.prompting.sampling import sampling_params
 from multiflora_platform.gateway.prompting.structured_output import compile_structure
 from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_length, truncate
@@ -46,7 +46,7 @@ from multiflora_platform.gateway.schemas.answers import (
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
-from multiflora_platform.messages.message import Message, MessageForm, MessageReader
+from multiflora_platform.messages.message import Message, MessageFormat, MessageReader
 from multiflora_platform.messages.pieces import (
     CallArguments,
     CallBegin,
@@ -78,7 +78,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
 
 async def start_chat(
     admission: Admission, body: ChatRequest, num_top: int | None
-) -> tuple[list[Generation], MessageForm]:
+) -> tuple[list[Generation], MessageFormat]:
     """The conversation as a prompt, on its way, and how to read the answer. num_top: of `num_top_logprobs`.
 
     Raises ApiError.
@@ -92,7 +92,7 @@ async def start_chat(
     # Before the template, which would only say that it fails.
     use = tool_use(body, model.tool_format)
     ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)
-    form = chat_form(body, model, ids, use)
+    form = answer_format(body, model, ids, use)
     params = sampling_params(
         body,
         model.generation_defaults,
@@ -119,13 +119,13 @@ def num_top_logprobs(body: ChatRequest) -> int | None:
 
 
 class _Writer:
-    def __init__(self, admission: Admission, body: ChatRequest, num_top: int | None, form: MessageForm) -> None:
+    def __init__(self, admission: Admission, body: ChatRequest, num_top: int | None, form: MessageFormat) -> None:
         self._body = body
         self._num_top = num_top
         self._form = form
         self._shows_reasoning = body.include_reasoning is not False
         self._new_call_id = call_ids(admission.services.model.tool_format)
-        self._echoed = words_to_go_on_with(body.messages) if body.echo else ""
+        self._echoed = assistant_prefix(body.messages) if body.echo else ""
         self._logprobs = LogprobWriter(admission.services.model.tokenizer, bool(body.return_tokens_as_token_ids))
         self._id = f"chatcmpl-{admission.id}"
         self._created = int(admission.arrival)

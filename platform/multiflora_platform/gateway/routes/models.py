@@ -35,15 +35,15 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """model: any that requests may name, `name@alias` and `name@3` too."""
     services: Services = request.app.state.services
-    target = resolve_model(services, request.state.principal, model, None)
-    if target.adapter is None:
+    resolved = resolve_model(services, request.state.principal, model, None)
+    if resolved.adapter is None:
         return _json(_base_card(services))
     for adapter in services.registry.served():
-        if adapter.name == target.adapter:
+        if adapter.name == resolved.adapter:
             return _json(_adapter_card(services, adapter, model))
-    if model == target.adapter:
+    if model == resolved.adapter:
         raise model_not_found(model)
-    return _json(_card(services, model, target.adapter, services.model.name, services.model.created))
+    return _json(_card(services, model, resolved.adapter, services.model.name, services.model.created))
 
 
 def _base_card(services: Services) -> dict[str, Any]:

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.protocol.messages import AdapterResidency, AdapterResult, Status
+from multiflora_engine.protocol.messages import AdapterResidency, AdapterResult
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.registry.errors import CommandFailed
 from multiflora_platform.web.problems import Unavailable
-
-
-class AdapterCommander(Protocol):
-    """The engine's client. Raises EngineUnavailable when no engine answers."""
-
-    async def adapter(self, action: str, digest: str) -> AdapterResult: ...
-
-    async def status(self) -> Status: ...
-
-
-class SupervisedEngine(Protocol):
-    """The engine's supervisor. state: starting, ready, restarting or failed; client: of the present process."""
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def client(self) -> AdapterCommander: ...
 
 
 def with_disk(held: Sequence[AdapterResidency], registered: Collection[str]) -> list[AdapterResidency]:
@@ -39,7 +22,7 @@ def with_disk(held: Sequence[AdapterResidency], registered: Collection[str]) -> 
 class EngineLink:
     """One engine, seen from the registry."""
 
-    def __init__(self, engine: SupervisedEngine) -> None:
+    def __init__(self, engine: EngineHandle) -> None:
         self._engine = engine
 
     @property
@@ -49,7 +32,7 @@ class EngineLink:
     async def command(self, action: str, digest: str) -> AdapterResult:
         """Raises Unavailable when no engine is there, CommandFailed when it refuses."""
         try:
-            result = await self._engine.client.adapter(action, digest)
+            result = await self._engine.adapter(action, digest)
         except EngineUnavailable as error:
             raise Unavailable(f"The engine is not available: {error.message}") from error
         if result.error is not None:
@@ -75,7 +58,7 @@ class EngineLink:
         """
         state = self._engine.state
         try:
-            status = await self._engine.client.status() if state == "ready" else None
+            status = await self._engine.status() if state == "ready" else None
         except EngineUnavailable:
             status, state = None, self._engine.state
         if status is None:

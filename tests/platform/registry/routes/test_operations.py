@@ -21,17 +21,13 @@ from multiflora_platform.storage import outbox as events
 
 
 class FakeEngine:
-    """A supervisor and its client in one: remembers commands, answers as told."""
+    """Remembers commands, answers as told."""
 
     def __init__(self, state="ready", error=None, distance=0.25):
         self.state = state
         self.error = error
         self.distance = distance
         self.commands = []
-
-    @property
-    def client(self):
-        return self
 
     async def adapter(self, action, digest):
         if self.state != "ready":
