@@ -1,0 +1,46 @@
+"""The database's tables, by subject, without rules. All are imported: foreign keys and Alembic need every one."""
+
+from __future__ import annotations
+
+from multiflora_platform.storage.tables.accounts import KeyRow, TenantRow, UsageRow
+from multiflora_platform.storage.tables.adapters import (
+    STATES,
+    AdapterRow,
+    AliasMoveRow,
+    AliasRow,
+    ReportRow,
+    VersionFileRow,
+    VersionLabelRow,
+    VersionRow,
+)
+from multiflora_platform.storage.tables.base import LARGEST_NUMBER, Base
+from multiflora_platform.storage.tables.batches import BatchRow, StoredFileRow
+from multiflora_platform.storage.tables.history import AuditRow, EventRow
+from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
+from multiflora_platform.storage.tables.rollouts import RolloutRow
+from multiflora_platform.storage.tables.webhooks import WebhookDeliveryRow, WebhookRow
+
+__all__ = [
+    "LARGEST_NUMBER",
+    "STATES",
+    "AdapterRow",
+    "AliasMoveRow",
+    "AliasRow",
+    "AuditRow",
+    "Base",
+    "BatchRow",
+    "EventRow",
+    "IdempotencyRow",
+    "JobRow",
+    "KeyRow",
+    "ReportRow",
+    "RolloutRow",
+    "StoredFileRow",
+    "TenantRow",
+    "UsageRow",
+    "VersionFileRow",
+    "VersionLabelRow",
+    "VersionRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
+]

@@ -1,0 +1,83 @@
+"""Tenants, their keys, and what they used."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Double, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from multiflora_platform.storage.tables.base import Base
+
+ROLES = ("admin", "tenant")
+
+
+class TenantRow(Base):
+    """A group of keys that share limits, usage and a part of the cache. Written by auth/tenants.py."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    # Shell patterns of adapters' names, the base model's name, too.
+    allowed_adapters: Mapped[list[str]] = mapped_column(default=lambda: ["*"])
+    # None in any of these three: no limit.
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    max_concurrent_requests: Mapped[int | None]
+    # Part of all KV blocks, 0 to 1.
+    kv_share: Mapped[float] = mapped_column(Double, default=1.0)
+    # high, normal or low.
+    priority: Mapped[str] = mapped_column(String(8), default="normal")
+    # Its cached prefixes are one with those of all other tenants that opted in.
+    shared_prefixes: Mapped[bool] = mapped_column(default=False)
+    # All its keys are refused.
+    disabled: Mapped[bool] = mapped_column(default=False)
+
+
+class KeyRow(Base):
+    """An API key, of which only the HMAC is kept. Written by auth/keys.py."""
+
+    __tablename__ = "keys"
+    __table_args__ = (CheckConstraint(f"role IN {ROLES}", name="role"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    # Hex HMAC-SHA256 of the key under the server's secret.
+    hmac: Mapped[str] = mapped_column(String(64), unique=True)
+    # The key's first characters, for people.
+    prefix: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    # None: an admin key.
+    tenant_id: Mapped[int | None] = mapped_column(ForeignKey("tenants.id"), index=True)
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    # Written once in a while, so up to a minute late.
+    last_used_at: Mapped[datetime | None]
+    # None: everything that the role may.
+    scopes: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    # None: never. A rotation sets it on the old key.
+    expires_at: Mapped[datetime | None]
+    # The id of the key that this one follows.
+    rotated_from: Mapped[str | None] = mapped_column(String(32))
+
+
+class UsageRow(Base):
+    """Sums of one UTC day. The ledger (auth/usage.py) adds to them in intervals, not with each request."""
+
+    __tablename__ = "usage"
+
+    # As 2026-01-31.
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    # "" for admins.
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # "" for the base model.
+    adapter: Mapped[str] = mapped_column(String(255), primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    # Part of prompt_tokens.
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    # Microseconds: the requests' part of the engine's steps.
+    device_us: Mapped[int] = mapped_column(BigInteger)
