@@ -18,7 +18,8 @@ from multiflora_kernels.attention.cascade import (
     plan_parts,
     shared_groups,
 )
-from multiflora_kernels.attention.plan import QueryBounds, plan_work
+from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, QueryBounds, plan_work
+from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.attention.triton import paged_attention_triton
 
@@ -78,10 +79,8 @@ class Work:
         """Returns the last layer's results."""
         queries = self.shape.queries
         plan = plan_work(self._starts, self._lengths, len(self._q), self.heads, None, QueryBounds(queries, queries))
-        results = [
-            paged_attention_triton(self._q, keys, values, self._device_tables, self._scale, None, plan)
-            for keys, values in self._caches
-        ]
+        step = self._step(plan)
+        results = [paged_attention_triton(self._q, keys, values, step) for keys, values in self._caches]
         return results[-1]
 
     def cascade(self) -> Callable[[], torch.Tensor]:
@@ -93,13 +92,14 @@ class Work:
 
         def call() -> torch.Tensor:
             plan = plan_parts(self._starts, self._lengths, groups, self.heads)
-            results = [
-                cascade_attention_triton(self._q, keys, values, self._device_tables, self._scale, None, plan)
-                for keys, values in self._caches
-            ]
+            step = self._step(plan)
+            results = [cascade_attention_triton(self._q, keys, values, step) for keys, values in self._caches]
             return results[-1]
 
         return call
+
+    def _step(self, plan: AttentionPlan | CascadePlan) -> AttentionStep:
+        return AttentionStep(self._starts, self._lengths, self._device_tables, self._scale, plan=plan)
 
     def row(self, name: str, call: Callable[[], torch.Tensor]) -> Row:
         shape, heads = self.shape, self.heads

@@ -31,6 +31,7 @@ from multiflora_kernels.lora.tiles import (
 )
 from multiflora_kernels.rms_norm import add_rms_norm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv
+from multiflora_kernels.rope.step import RopeStep
 
 _BEYOND_L2 = 256 << 20
 _MOST_LAYERS = 32
@@ -180,15 +181,16 @@ class _Rope:
         self.head_size = head_size
         self.heads = [(end - first) // head_size for first, end in product.columns]
         tokens = len(product.y)
-        self.places = torch.arange(tokens, device=device)
-        self.turns = torch.rand(2, tokens, head_size // 2, device=device)
+        places = torch.arange(tokens, device=device)
+        cos, sin = torch.rand(2, tokens, head_size // 2, device=device)
+        self.rope = RopeStep(cos, sin, places, places)
         shape = (2, -(-tokens // _BLOCK_SIZE), self.heads[1], _BLOCK_SIZE, head_size)
         self.caches = torch.empty(shape, dtype=product.y.dtype, device=device)
 
     def run(self, y: torch.Tensor, delta: ShrunkDelta | None) -> None:
         q, k, v = torch.split(y.view(len(y), -1, self.head_size), self.heads, dim=1)
-        (cos, sin), (keys, values) = self.turns, self.caches
-        rope_and_write_kv(q, k, v, cos, sin, self.places, self.places, keys, values, None, delta)
+        keys, values = self.caches
+        rope_and_write_kv(q, k, v, keys, values, self.rope, None, delta)
 
 
 def _rope_folded(product: _Product, rope: _Rope) -> None:

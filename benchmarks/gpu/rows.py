@@ -16,6 +16,7 @@ from gpu.measure import Row
 from multiflora_kernels.activation import silu_and_mul
 from multiflora_kernels.rms_norm import add_rms_norm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.sampling import ops as sampling
 
 BLOCK_SIZE = 16
@@ -100,6 +101,7 @@ def _rope(device: torch.device, widths: Widths, tokens: int) -> Row:
     positions = torch.arange(tokens, device=device)
     slots = torch.randperm(tokens, device=device)
     cos, sin = torch.rand(2, tokens, widths.size // 2, device=device)
+    rope = RopeStep(cos, sin, positions, slots)
     blocks = -(-tokens // BLOCK_SIZE)
     calls: list[Callable[[], object]] = []
     for _ in range(_copies(num_bytes, device)):
@@ -107,7 +109,7 @@ def _rope(device: torch.device, widths: Widths, tokens: int) -> Row:
         q, k, v = torch.split(qkv, [widths.heads, widths.kv_heads, widths.kv_heads], dim=1)
         shape = (2, blocks, widths.kv_heads, BLOCK_SIZE, widths.size)
         keys, values = torch.empty(shape, dtype=widths.dtype, device=device)
-        calls.append(partial(rope_and_write_kv, q, k, v, cos, sin, positions, slots, keys, values))
+        calls.append(partial(rope_and_write_kv, q, k, v, keys, values, rope))
     return _repeated("rope_and_write_kv", f"T={tokens}", num_bytes, calls)
 
 

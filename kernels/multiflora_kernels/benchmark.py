@@ -15,10 +15,12 @@ import torch.nn.functional as F
 
 from multiflora_kernels.activation import silu_and_mul, silu_and_mul_reference
 from multiflora_kernels.attention.paged_attention import _paged_attention_torch, paged_attention
-from multiflora_kernels.linear.dense import linear
+from multiflora_kernels.attention.step import AttentionStep
+from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_linear_, lora_linear_reference_
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.runtime.native import library, native_status
 
 HIDDEN, HEADS, KV_HEADS, HEAD_SIZE, BLOCK_SIZE, RANK = 512, 8, 4, 64, 16, 16
@@ -76,7 +78,7 @@ def _rows(tokens: int) -> Iterator[Measurement]:
     q, k, v = qkv[:, :HEADS], qkv[:, HEADS : HEADS + KV_HEADS], qkv[:, HEADS + KV_HEADS :]
     table, positions, slots = torch.rand(tokens, HEAD_SIZE // 2), torch.arange(tokens), torch.randperm(tokens)
     cache = torch.zeros(2, tokens // BLOCK_SIZE + 1, KV_HEADS, BLOCK_SIZE, HEAD_SIZE)
-    rope = (q, k, v, table, table, positions, slots, cache[0], cache[1])
+    rope = (q, k, v, cache[0], cache[1], RopeStep(table, table, positions, slots))
     yield Measurement(
         "rope_and_write_kv", f"T={tokens}", lambda i: rope_and_write_kv(*rope),
         lambda i: rope_and_write_kv_reference(*rope),
@@ -84,10 +86,10 @@ def _rows(tokens: int) -> Iterator[Measurement]:
 
 
 def _linear(tokens: int, k: int, n: int) -> Measurement:
-    x, weights = torch.randn(tokens, k), torch.randn(COPIES, n, k)
+    x, weights = torch.randn(tokens, k), [DenseWeight(torch.randn(n, k)) for _ in range(COPIES)]
     return Measurement(
-        "linear", f"T={tokens} {k}->{n}", lambda i: linear(x, weights[i % COPIES]),
-        lambda i: F.linear(x, weights[i % COPIES]),
+        "linear", f"T={tokens} {k}->{n}", lambda i: weights[i % COPIES].matmul(x),
+        lambda i: F.linear(x, weights[i % COPIES].tensor),
     )  # fmt: skip
 
 
@@ -97,11 +99,11 @@ def _attention(sequences: int, context: int, queries: int) -> Measurement:
     tables = torch.randperm(sequences * blocks).int().view(sequences, blocks)
     starts, lengths = torch.arange(sequences + 1).int() * queries, torch.full((sequences,), context).int()
     q = torch.randn(sequences * queries, HEADS, HEAD_SIZE)
-    rest = (starts, lengths, tables, HEAD_SIZE**-0.5, None, None)
+    step = AttentionStep(starts, lengths, tables, HEAD_SIZE**-0.5)
     return Measurement(
         "paged_attention", f"S={sequences} context={context} queries={queries}",
-        lambda i: paged_attention(q, caches[i % COPIES, 0], caches[i % COPIES, 1], *rest),
-        lambda i: _paged_attention_torch(q, caches[i % COPIES, 0], caches[i % COPIES, 1], *rest),
+        lambda i: paged_attention(q, caches[i % COPIES, 0], caches[i % COPIES, 1], step),
+        lambda i: _paged_attention_torch(q, caches[i % COPIES, 0], caches[i % COPIES, 1], step),
     )  # fmt: skip
 
 

@@ -12,6 +12,14 @@ from multiflora_kernels.runtime import native as native_library
 Near = Callable[[torch.Tensor, torch.Tensor], None]
 
 
+@pytest.fixture(autouse=True)
+def native_lookups() -> Iterator[None]:
+    """Functions are looked up once in a process; a test that takes the library away wants them looked up again."""
+    native_library.native_function.cache_clear()
+    yield
+    native_library.native_function.cache_clear()
+
+
 @pytest.fixture(params=["native", "torch"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs a test with the native library and without it."""

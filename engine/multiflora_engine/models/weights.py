@@ -11,43 +11,43 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.config import ModelConfig
+from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.weight import LinearWeight
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One matrix product. weight: [N, K]; bias: [N] or None.
+    """One matrix product y = x W^T + bias, of one or several of the checkpoint's linears stacked."""
 
-    sites: (name, first column, end column) of y = x W^T + b for each of the checkpoint's linears that it stacks.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    sites: tuple[tuple[str, int, int], ...]
+    weight: LinearWeight  # [N, K]
+    bias: torch.Tensor | None  # [N]
+    sites: tuple[tuple[str, int, int], ...]  # the linears by their names in the checkpoint: (name, first, end column)
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """input_norm, post_norm: [H]; q_norm, k_norm: [head_dim] or None; the projections in the order of their use."""
+    """One layer, in the order of use. `allocate_weights` makes it, the loader fills it."""
 
-    input_norm: torch.Tensor
-    qkv: Projection
-    q_norm: torch.Tensor | None
-    k_norm: torch.Tensor | None
-    o: Projection
-    post_norm: torch.Tensor
-    gate_up: Projection
-    down: Projection
-    sliding_window: int | None
+    input_norm: torch.Tensor  # [H], of the attention's input
+    qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
+    q_norm: torch.Tensor | None  # [D], of each query head before the rotation; None in families without
+    k_norm: torch.Tensor | None  # [D], the same of key heads
+    o: Projection  # [H, Hq * D]
+    post_norm: torch.Tensor  # [H], of the MLP's input
+    gate_up: Projection  # gate and up stacked: [2 I, H]
+    down: Projection  # [H, I]
+    sliding_window: int | None  # tokens that a token of this layer sees, itself included; None: all before it
 
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """embed_tokens: [V, H], which is also the head's weight when they are tied. norm: [H]."""
+    """One model. `allocate_weights` makes it, the loader fills it; afterwards nothing changes it."""
 
-    embed_tokens: torch.Tensor
+    embed_tokens: torch.Tensor  # [V, H]
     layers: tuple[LayerWeights, ...]
-    norm: torch.Tensor
-    lm_head: Projection
+    norm: torch.Tensor  # [H], after the last layer
+    lm_head: Projection  # [V, H]
+    is_head_tied: bool  # the head's weight is embed_tokens itself: stored and counted once
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,17 +60,18 @@ class ModelWeights:
     @property
     def num_bytes(self) -> int:
         """Bytes of all weights; tied ones count once."""
-        tensors = {id(tensor): tensor.nbytes for tensor in self._whole_tensors()}
-        return sum(tensors.values())
+        products = sum(projection.weight.nbytes for projection in self._own_projections())
+        return products + sum(tensor.nbytes for tensor in self._vectors()) + self.embed_tokens.nbytes
 
     def base_weight(self, site: str) -> torch.Tensor:
-        """The [out, in] weight (of `model.embed_tokens`: [V, H]) that an adapter's site modifies; a view."""
+        """The [out, in] weight (of `model.embed_tokens`: [V, H]) that an adapter's site modifies: of dense weights a
+        view. Raises KeyError for a name that is no site."""
         if site == "model.embed_tokens":
             return self.embed_tokens
         for projection in self._projections():
             for name, first, end in projection.sites:
                 if name == site:
-                    return projection.weight[first:end]
+                    return projection.weight.dequantised_rows(first, end)
         raise KeyError(site)
 
     def targets(self) -> dict[str, torch.Tensor]:
@@ -84,11 +85,10 @@ class ModelWeights:
                 "self_attn.k_norm": layer.k_norm,
             }
             targets |= {f"model.layers.{index}.{name}.weight": t for name, t in norms.items() if t is not None}
-        for projection in self._projections():
-            if projection.weight is self.embed_tokens:
-                continue
+        for projection in self._own_projections():
             for name, first, end in projection.sites:
-                targets[f"{name}.weight"] = projection.weight[first:end]
+                stored = projection.weight.stored_rows(first, end)
+                targets |= {f"{name}.{ending}": tensor for ending, tensor in stored.items()}
                 if projection.bias is not None:
                     targets[f"{name}.bias"] = projection.bias[first:end]
         return targets
@@ -98,14 +98,16 @@ class ModelWeights:
             yield from (layer.qkv, layer.o, layer.gate_up, layer.down)
         yield self.lm_head
 
-    def _whole_tensors(self) -> Iterator[torch.Tensor]:
-        yield from (self.embed_tokens, self.norm)
+    def _own_projections(self) -> Iterator[Projection]:
+        """Those that have a weight of their own."""
+        return (p for p in self._projections() if not (self.is_head_tied and p is self.lm_head))
+
+    def _vectors(self) -> Iterator[torch.Tensor]:
+        """Norms and biases."""
+        yield self.norm
         for layer in self.layers:
             yield from (t for t in (layer.input_norm, layer.post_norm, layer.q_norm, layer.k_norm) if t is not None)
-        for projection in self._projections():
-            yield projection.weight
-            if projection.bias is not None:
-                yield projection.bias
+        yield from (p.bias for p in self._projections() if p.bias is not None)
 
 
 def allocate_weights(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
@@ -127,7 +129,8 @@ class _Allocator:
             embed_tokens=embed_tokens,
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
             norm=self._empty(config.hidden_size),
-            lm_head=Projection(head, None, (("lm_head", 0, config.vocab_size),)),
+            lm_head=Projection(DenseWeight(head), None, (("lm_head", 0, config.vocab_size),)),
+            is_head_tied=config.tie_word_embeddings,
         )
 
     def _layer(self, index: int) -> LayerWeights:
@@ -152,7 +155,7 @@ class _Allocator:
             ranges.append((site.name, rows, rows + site.out_features))
             rows += site.out_features
         bias = self._empty(rows) if has_bias else None
-        return Projection(self._empty(rows, sites[0].in_features), bias, tuple(ranges))
+        return Projection(DenseWeight(self._empty(rows, sites[0].in_features)), bias, tuple(ranges))
 
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self._dtype, device=self._device)

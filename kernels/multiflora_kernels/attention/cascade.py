@@ -21,12 +21,13 @@ import torch
 
 from multiflora_kernels.attention.merge import merge_constants, weigh_slots
 from multiflora_kernels.attention.plan import (
-    WorkList,
+    CascadePlan,
     has_kernels,
     new_work_list,
     target_items,
     write_work_list,
 )
+from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
     Tile,
@@ -127,22 +128,6 @@ def _best_groups(common: npt.NDArray[np.int64], start: int, stop: int, depth: in
     return max(together, apart, key=lambda groups: sum(map(_saved_blocks, groups)))
 
 
-@dataclass(frozen=True)
-class CascadePlan:
-    """One decode step's work in two parts, for all layers without a sliding window. `plan_cascade` makes it.
-
-    groups: [3, S] int32 on the device, see `shared_groups`. shared_records, own_records: [S, 2] int32, first slot and
-    slots of each leader's and each sequence's results.
-    """
-
-    heads: AttentionHeads
-    shared: WorkList
-    own: WorkList
-    groups: torch.Tensor
-    shared_records: torch.Tensor
-    own_records: torch.Tensor
-
-
 def plan_cascade(
     query_starts: torch.Tensor, context_lens: torch.Tensor, groups: torch.Tensor, heads: AttentionHeads
 ) -> CascadePlan | None:
@@ -225,18 +210,15 @@ def _cascade_merge_kernel(
 
 
 def cascade_attention_triton(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    block_tables: torch.Tensor,
-    scale: float,
-    softcap: float | None,
-    plan: CascadePlan,
+    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
 ) -> torch.Tensor:
-    """q: [S, Hq, D]. Semantics: `paged_attention` of one query for each sequence."""
+    """q: [S, Hq, D]; step: with a `CascadePlan`. Semantics: `paged_attention` of one query for each sequence."""
+    plan = step.plan
+    assert isinstance(plan, CascadePlan), "a step with groups"
+    assert step.window is None, "groups share keys that a window may hide"
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for work in (plan.shared, plan.own):
-        run_items(out, q, k_cache, v_cache, block_tables, scale, softcap, plan.heads, None, work)
+        run_items(out, q, k_cache, v_cache, step, plan.heads, work)
     _cascade_merge_kernel[(plan.heads.q_heads, plan.groups.shape[1])](
         out, plan.shared.partial, plan.shared.partial_lse, plan.shared_records, plan.own.partial,
         plan.own.partial_lse, plan.own_records, plan.groups, num_warps=4,

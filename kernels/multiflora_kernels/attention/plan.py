@@ -39,21 +39,18 @@ _LEAST_SEQUENCES = 256
 class WorkList:
     """Work for one kernel, as device tensors of fixed shapes; `counts` says how much of them is filled.
 
-    target: items beyond one for each tile of queries. most_tokens: of an item.
-    items: [I, 8] int32: table row, first key, end key, slot or -1, first token, tokens, position of the first, 0.
-    merges: [M, 4] int32: first slot, slots, first token, tokens. counts: [2] int32, of items and merges.
-    partial: [slots, Hk, rows, D] float32, normalised results of split items; partial_lse: [slots, Hk, rows] float32,
-    their log2 of the sum of powers of two.
+    `new_work_list` allocates it, the plan kernel fills items, merges and counts, the attention kernel partial and
+    partial_lse of the items that it was told to split.
     """
 
     tile: Tile
-    target: int
-    most_tokens: int
-    items: torch.Tensor
-    merges: torch.Tensor
-    counts: torch.Tensor
-    partial: torch.Tensor
-    partial_lse: torch.Tensor
+    target: int  # items beyond one for each tile of queries
+    most_tokens: int  # of an item
+    items: torch.Tensor  # [I, 8] int32: table row, first key, end key, slot or -1, first token, tokens, its position, 0
+    merges: torch.Tensor  # [M, 4] int32: first slot, slots, first token, tokens
+    counts: torch.Tensor  # [2] int32: items, merges
+    partial: torch.Tensor  # [slots, Hk, rows, D] float32: normalised results of split items
+    partial_lse: torch.Tensor  # [slots, Hk, rows] float32: log2 of the sum of powers of two behind each of them
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,19 @@ class AttentionPlan:
 
     heads: AttentionHeads
     window: int | None
-    lists: tuple[WorkList, ...]
+    lists: tuple[WorkList, ...]  # one for sequences of few queries, one for those of many, as far as the step has them
+
+
+@dataclass(frozen=True)
+class CascadePlan:
+    """One decode step's work in two parts, for all layers without a sliding window. `plan_cascade` makes it."""
+
+    heads: AttentionHeads
+    shared: WorkList  # keys that groups share, with the queries of all members
+    own: WorkList  # keys of each sequence alone
+    groups: torch.Tensor  # [3, S] int32 on the device, see `shared_groups`
+    shared_records: torch.Tensor  # [S, 2] int32: first slot and slots of each leader's results
+    own_records: torch.Tensor  # [S, 2] int32: the same of each sequence's own
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,8 @@ class QueryBounds:
     A CUDA graph captured under bounds may be replayed with all lengths that keep them: for decode graphs (1, 1).
     """
 
-    shortest: int
-    longest: int
+    shortest: int  # fewest queries of a sequence
+    longest: int  # most of them
 
 
 @jit_with_varying("sequences", "target", "fewest", "most", "window")
@@ -104,7 +113,7 @@ def _plan_kernel(
     steps that an item should have; a sequence with more is split evenly. So there are at most tiles + target items,
     2 * target slots and target merges, whatever the lengths.
     PART 0: all keys. PART 1: keys that the group led by s shares, for one query of each member. PART 2: keys of s
-    alone. Parts are merged by others, who find each sequence's first slot and slots in records: [S, 2].
+    alone. The cascade's merge joins the parts; it finds each sequence's first slot and slots in records: [S, 2].
     """
     own = tl.program_id(0)
     rows = tl.arange(0, BLOCK_S)
@@ -125,11 +134,14 @@ def _plan_kernel(
         keys = tl.minimum(keys, tl.minimum(queries, TOKENS) + window - 1)
     tiles = (queries + TOKENS - 1) // TOKENS
     steps = (keys + STEP - 1) // STEP
-    share = tl.maximum((tl.sum(tiles * steps, 0) + target - 1) // target, MIN_STEPS)
-    splits = (steps + share - 1) // share
+    # One long sequence must not keep one program busy while the others idle: all items get about the same steps.
+    item_steps = tl.maximum((tl.sum(tiles * steps, 0) + target - 1) // target, MIN_STEPS)
+    splits = (steps + item_steps - 1) // item_steps
     before = rows < own
     made = tiles * splits
+    # A part of a cascade is never final, even in one piece: its other part is still to be merged with it.
     is_split = (splits > 1) | ((splits > 0) & ((shared > 0) | (PART == 1)))
+    # Every program sums what comes before it, so that programs need not wait for each other.
     first_item = tl.sum(tl.where(before, made, 0), 0)
     first_slot = tl.sum(tl.where(before & is_split, made, 0), 0)
     first_merge = tl.sum(tl.where(before & is_split, tiles, 0), 0)
@@ -207,6 +219,7 @@ def plan_attention(
 
 
 def has_kernels(device: torch.device, heads: AttentionHeads) -> bool:
+    """Whether a plan has a kernel to carry it out."""
     return device.type == "cuda" and heads.dtype in _DTYPES and heads.head_size <= LARGEST_HEAD
 
 
@@ -222,6 +235,7 @@ def plan_work(
     bounds = bounds or QueryBounds(1, num_tokens)
     _, capability = device_class(query_starts.device)
     short, long = short_tile(heads, capability), long_tile(heads, capability)
+    # A tile's rows are queries x heads of a group: so many queries fit into one short tile.
     border = short.rows // heads.group
     lists = []
     if bounds.shortest <= border:
@@ -244,6 +258,7 @@ def _work_list(
 ) -> WorkList:
     """The work of the sequences with queries[0] to queries[1] queries."""
     tokens = tile.rows // heads.group
+    # The lengths are the device's secret; these bounds hold for all that add up to num_tokens.
     most = min(context_lens.shape[0], num_tokens // queries[0])
     tiles = min(num_tokens // tokens + most, most * -(-queries[1] // tokens))
     target = target_items(tile, heads, query_starts.device)

@@ -1,7 +1,6 @@
 """Paged attention in Triton: tiles of queries over ranges of keys.
 
-Knows how an item of work is computed; which items there are, `attention_plan` says, and how split ranges come together,
-`attention_merge`.
+Knows how an item of work is computed; plan.py says which items there are, merge.py how split ranges come together.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 
 from multiflora_kernels.attention.merge import merge_items
 from multiflora_kernels.attention.plan import AttentionPlan, WorkList
+from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
     Tile,
@@ -75,7 +75,7 @@ def _over_keys(
             blocks = tl.load(table + keys // BLOCK_SIZE)
         entries = blocks.to(tl.int64) * block_stride + (keys % BLOCK_SIZE) * HEAD_SIZE
         offsets = entries[:, None] + dims[None, :]
-        # A weight of 0 does not cancel the NaN that an entry of nobody may hold: such values are never loaded.
+        # A weight of 0 does not cancel the NaN that an entry beyond a length may hold: such values are never loaded.
         if MASKED:
             k = tl.load(k_cache + offsets, mask=is_key[:, None] & is_dim[None, :], other=0.0)
             v = tl.load(v_cache + offsets, mask=is_key[:, None] & is_dim[None, :], other=0.0)
@@ -87,6 +87,7 @@ def _over_keys(
             v = tl.load(v_cache + offsets)
         scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="ieee") * scale
         if CAPPED:
+            # tanh(s) = 1 - 2 / (e^2s + 1); the hardware has powers of two: 2 / ln 2 = 2.885...
             scores = cap * (1.0 - 2.0 / (tl.exp2(scores * 2.8853900817779268) + 1.0))
         if MASKED:
             seen = (keys[None, :] <= positions[:, None]) & is_key[None, :]
@@ -172,6 +173,7 @@ def _attention_kernel(
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     skip = first
     resume = first
+    # Most keys of a prefill are seen by every row of the tile: they go through wide steps that need no mask.
     if WIDE_N:
         if WINDOWED:
             # Up to here some row's window has not begun.
@@ -200,18 +202,15 @@ def _attention_kernel(
 
 
 def paged_attention_triton(
-    q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
-    block_tables: torch.Tensor,
-    scale: float,
-    softcap: float | None,
-    plan: AttentionPlan,
+    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
 ) -> torch.Tensor:
-    """See `paged_attention`; lengths and window are the plan's. Rows of no sequence are left as they are found."""
+    """See `paged_attention`; step: with an `AttentionPlan`. Rows of no sequence are left as they are found."""
+    plan = step.plan
+    assert isinstance(plan, AttentionPlan), "kernels take their work from a plan"
+    assert plan.window == step.window, "a plan for layers of this window"
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for work in plan.lists:
-        run_items(out, q, k_cache, v_cache, block_tables, scale, softcap, plan.heads, plan.window, work)
+        run_items(out, q, k_cache, v_cache, step, plan.heads, work)
         merge_items(out, plan.heads, work)
     return out
 
@@ -221,26 +220,24 @@ def run_items(
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    block_tables: torch.Tensor,
-    scale: float,
-    softcap: float | None,
+    step: AttentionStep,
     heads: AttentionHeads,
-    window: int | None,
     work: WorkList,
 ) -> None:
     """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
-    tile = work.tile
+    tile, softcap = work.tile, step.softcap
     assert q.dtype == k_cache.dtype == v_cache.dtype == heads.dtype, "one dtype for queries and caches"
     block_size, size = k_cache.shape[2:]
     assert k_cache.stride() == v_cache.stride(), "caches of the same layout"
     assert k_cache.stride()[1:] == (block_size * size, size, 1), "blocks in one piece"
     assert q.stride(2) == 1, "heads in one piece"
+    # Scores are powers of two inside, so the logarithm's base goes into the scale, or into the cap where there is one.
     _attention_kernel[(heads.kv_heads, work.items.shape[0])](
-        out, work.partial, work.partial_lse, q, k_cache, v_cache, block_tables, work.items, work.counts,
-        q.stride(0), q.stride(1), block_tables.stride(0), k_cache.stride(0),
-        scale / softcap if softcap else scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
-        window or 0, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, block_size, window is not None, softcap is not None),
+        out, work.partial, work.partial_lse, q, k_cache, v_cache, step.block_tables, work.items, work.counts,
+        q.stride(0), q.stride(1), step.block_tables.stride(0), k_cache.stride(0),
+        step.scale / softcap if softcap else step.scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
+        step.window or 0, num_warps=tile.warps, num_stages=tile.stages,
+        **_constants(heads, tile, block_size, step.window is not None, softcap is not None),
     )  # fmt: skip
 
 

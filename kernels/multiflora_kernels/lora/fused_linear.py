@@ -27,7 +27,7 @@ from functools import cache
 
 import torch
 
-from multiflora_kernels.linear.dense import linear
+from multiflora_kernels.linear.weight import LinearWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_linear_
 from multiflora_kernels.lora.launch import (
     MAX_SITES,
@@ -71,25 +71,27 @@ class FullDelta:
 
 def linear_with_lora(
     x: torch.Tensor,
-    weight: torch.Tensor,
+    weight: LinearWeight,
     bias: torch.Tensor | None,
     sites: Sequence[LoraSite | None],
     columns: Sequence[tuple[int, int]],
     segments: LoraSegments,
 ) -> tuple[torch.Tensor, ShrunkDelta | None]:
-    """(y, what is still to be added to y). x: [T, K], weight: [N, K]; the rest as for `lora_linear_`.
+    """(y, what is still to be added to y). x: [T, K], weight: [N, K], bias: [N]; the rest as for `lora_linear_`.
+
+    Semantics: y[t] = W @ x[t] + bias, then `lora_linear_reference_` of y and x.
 
     Only a graph leaves something to be added; elsewhere, and with DoRA, which scales all of y, y is complete.
     """
     present = [(site, span) for site, span in zip(sites, columns, strict=True) if site is not None]
     tiles = segments.tiles
     if tiles is None or not tiles.is_static or not 0 < len(present) <= MAX_SITES:
-        y = linear(x, weight, bias)
+        y = weight.matmul(x, bias)
         lora_linear_(y, x, sites, columns, segments, bias)
         return y, None
     touched, spans = zip(*present, strict=True)
     values = shrunk_empty(x, touched, tiles)
-    y = _beside(x.device, lambda: shrink_triton(x, touched, tiles, values), lambda: linear(x, weight, bias))
+    y = _beside(x.device, lambda: shrink_triton(x, touched, tiles, values), lambda: weight.matmul(x, bias))
     if any(site.magnitude is not None for site in touched):
         expand_triton_(y, values, touched, spans, tiles, bias)
         return y, None
@@ -97,7 +99,7 @@ def linear_with_lora(
 
 
 def linear_with_full_delta(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, site: LoraSite | None, segments: LoraSegments
+    x: torch.Tensor, weight: LinearWeight, bias: torch.Tensor | None, site: LoraSite | None, segments: LoraSegments
 ) -> tuple[torch.Tensor, FullDelta | None]:
     """As `linear_with_lora`, for a product of one site whose consumer adds a complete delta."""
     tiles = segments.tiles
@@ -112,7 +114,7 @@ def linear_with_full_delta(
         shrink_triton(x, [site], tiles, values)
         expand_triton(full, values, site, tiles)
 
-    return _beside(x.device, work, lambda: linear(x, weight, bias)), FullDelta(full, site, tiles)
+    return _beside(x.device, work, lambda: weight.matmul(x, bias)), FullDelta(full, site, tiles)
 
 
 def _beside(device: torch.device, work: Callable[[], None], product: Callable[[], torch.Tensor]) -> torch.Tensor:

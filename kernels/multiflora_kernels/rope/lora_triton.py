@@ -15,6 +15,7 @@ from multiflora_kernels.lora.launch import DTYPES, MAX_PROGRAMS, kernel_variant
 from multiflora_kernels.lora.tiles import DECODE_TILE
 from multiflora_kernels.lora.triton import pick, rows_delta, token_delta
 from multiflora_kernels.rope.qk_norm import QKNorm
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     dot_dtype,
@@ -158,17 +159,14 @@ def rope_lora_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    positions: torch.Tensor,
-    kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
+    rope: RopeStep,
     norms: QKNorm | None,
     delta: ShrunkDelta,
 ) -> torch.Tensor:
     """As `rope_and_write_kv` of q, k, v, views of one product, with `delta` added; see `folds_into_rope`."""
-    q_heads, size = q.shape[1:]
+    cos, sin, (q_heads, size) = rope.cos, rope.sin, q.shape[1:]
     h, tiles = delta.values, delta.tiles
     offsets, b, ranks = ([getattr(site, name) for site in delta.sites] for name in ("offsets", "b", "ranks"))
     assert q.stride() == k.stride() == v.stride(), "views of one product"
@@ -181,7 +179,7 @@ def rope_lora_triton(
     parts = -(-q_heads // form["HEADS"]) + 2 * -(-k.shape[1] // form["HEADS"])
     items = tiles.max_tiles * parts
     _rope_lora_kernel[(min(items, MAX_PROGRAMS),)](
-        q, k, v, h, tiles.table, *offsets, *b, *ranks, cos, sin, positions, kv_slots, k_cache, v_cache,
+        q, k, v, h, tiles.table, *offsets, *b, *ranks, cos, sin, rope.positions, rope.kv_slots, k_cache, v_cache,
         q_norm, k_norm, eps, q.stride(0), q.stride(1), h.shape[3], h.stride(0), cos.stride(0), *k_cache.stride()[:3],
         k_cache.shape[2], items, SPLITS=h.shape[0], PADDED=power_of_two(h.shape[0]), DOT=dot_dtype(q.dtype), **form,
     )  # fmt: skip

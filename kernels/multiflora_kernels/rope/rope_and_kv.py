@@ -13,6 +13,7 @@ from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
 from multiflora_kernels.rope.qk_norm import QKNorm
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 from multiflora_kernels.runtime.native import native_function
 
@@ -28,30 +29,26 @@ def rope_and_write_kv_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    positions: torch.Tensor,
-    kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
+    rope: RopeStep,
     norms: QKNorm | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D], k, v: [T, Hk, D]; cos, sin: [P, R/2]; positions, kv_slots: [T] int64.
-
-    k_cache, v_cache: [blocks, Hk, block_size, D]. Returns the rotated queries [T, Hq, D].
+    """q: [T, Hq, D], k, v: [T, Hk, D]; k_cache, v_cache: [blocks, Hk, block_size, D]. Returns the rotated queries
+    [T, Hq, D].
 
     Semantics (half-split, arXiv:2104.09864 as in GPT-NeoX): q and k go through `norms` first if there are any; then,
     with h = R/2, x[t, :, i] = x_i cos - x_{i+h} sin and x[t, :, i+h] = x_{i+h} cos + x_i sin at positions[t], i < h;
-    the rest stays. Then k_cache[slot // block_size, :, slot % block_size] = k[t], the same for v. A slot of -1 marks a
-    row that only fills up a batch: nothing of it is written to the caches.
+    the rest stays. Then k_cache[slot // block_size, :, slot % block_size] = k[t], the same for v, with
+    slot = kv_slots[t]. A slot of -1 marks a row that only fills up a batch: nothing of it is written to the caches.
     """
     if norms is not None:
         q, k = rms_norm_reference(q, norms.q, norms.eps), rms_norm_reference(k, norms.k, norms.eps)
-    cos_t, sin_t = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
-    _rotate_(q, cos_t, sin_t)
-    _rotate_(k, cos_t, sin_t)
-    written = kv_slots >= 0
-    block_size, slots = k_cache.shape[2], kv_slots[written]
+    cos, sin = rope.cos[rope.positions].unsqueeze(1), rope.sin[rope.positions].unsqueeze(1)
+    _rotate_(q, cos, sin)
+    _rotate_(k, cos, sin)
+    written = rope.kv_slots >= 0
+    block_size, slots = k_cache.shape[2], rope.kv_slots[written]
     block, offset = slots // block_size, slots % block_size
     k_cache[block, :, offset] = k[written]
     v_cache[block, :, offset] = v[written]
@@ -63,13 +60,15 @@ _ARGUMENTS = struct.Struct("9q 7q 6q")
 
 
 def _native_fits(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *caches: torch.Tensor
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, rope: RopeStep
 ) -> bool:
     return (
-        all(t.dtype == torch.float32 for t in (q, k, v, cos, sin, *caches))
-        and q.stride(2) == k.stride(2) == v.stride(2) == cos.stride(1) == sin.stride(1) == 1
-        and cos.stride(0) == sin.stride(0)
-        and all(cache.is_contiguous() for cache in caches)
+        q.dtype == k.dtype == v.dtype == k_cache.dtype == v_cache.dtype == torch.float32
+        and rope.cos.dtype == rope.sin.dtype == torch.float32
+        and q.stride(2) == k.stride(2) == v.stride(2) == rope.cos.stride(1) == 1
+        and rope.cos.stride() == rope.sin.stride()
+        and k_cache.is_contiguous()
+        and v_cache.is_contiguous()
     )
 
 
@@ -77,25 +76,23 @@ def _rope_and_write_kv_cpu(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    positions: torch.Tensor,
-    kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    norms: QKNorm | None = None,
+    rope: RopeStep,
+    norms: QKNorm | None,
 ) -> torch.Tensor:
+    # Norms are a call of their own here: on a CPU a launch costs nothing that fusing them would save.
     if norms is not None:
         q, k = rms_norm(q, norms.q, norms.eps), rms_norm(k, norms.k, norms.eps)
     native = native_function("multiflora_rope_and_write_kv", "p")
-    if native is None or not _native_fits(q, k, v, cos, sin, k_cache, v_cache):
-        return rope_and_write_kv_reference(q, k, v, cos, sin, positions, kv_slots, k_cache, v_cache)
-    assert positions.dtype == kv_slots.dtype == torch.int64, "the kernel reads int64"
+    if native is None or not _native_fits(q, k, v, k_cache, v_cache, rope):
+        return rope_and_write_kv_reference(q, k, v, k_cache, v_cache, rope)
+    assert rope.positions.dtype == rope.kv_slots.dtype == torch.int64, "the kernel reads int64"
     tokens, q_heads, size = q.shape
     arguments = _ARGUMENTS.pack(
-        q.data_ptr(), k.data_ptr(), v.data_ptr(), cos.data_ptr(), sin.data_ptr(),
-        positions.data_ptr(), kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-        tokens, q_heads, k.shape[1], size, cos.shape[1], cos.stride(0), k_cache.shape[2],
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), rope.cos.data_ptr(), rope.sin.data_ptr(),
+        rope.positions.data_ptr(), rope.kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
+        tokens, q_heads, k.shape[1], size, rope.cos.shape[1], rope.cos.stride(0), k_cache.shape[2],
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
     )  # fmt: skip
     native(arguments)
@@ -114,16 +111,14 @@ def rope_and_write_kv(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    positions: torch.Tensor,
-    kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
+    rope: RopeStep,
     norms: QKNorm | None = None,
     delta: ShrunkDelta | None = None,
 ) -> torch.Tensor:
-    """Returns the rotated queries and writes k and v to their cache slots; q, k, v may be views of one qkv tensor.
+    """q: [T, Hq, D], k, v: [T, Hk, D], which may be views of one qkv tensor; caches: [blocks, Hk, block_size, D].
+    Returns the rotated queries [T, Hq, D] and writes k and v to their cache slots.
 
     delta: what is still to be added to that tensor, as `fold_into_rope` leaves it.
     q and k are used up: q may or may not be what is returned, k may or may not have been rotated in place. Positions
@@ -131,7 +126,8 @@ def rope_and_write_kv(
     `rope_and_write_kv_reference`.
     """
     if delta is not None:
-        return rope_lora_triton(q, k, v, cos, sin, positions, kv_slots, k_cache, v_cache, norms, delta)
-    paths = {"cuda": rope_and_write_kv_triton, "cpu": _rope_and_write_kv_cpu}
-    op = paths.get(q.device.type, rope_and_write_kv_reference)
-    return op(q, k, v, cos, sin, positions, kv_slots, k_cache, v_cache, norms)
+        return rope_lora_triton(q, k, v, k_cache, v_cache, rope, norms, delta)
+    if q.device.type == "cpu":
+        return _rope_and_write_kv_cpu(q, k, v, k_cache, v_cache, rope, norms)
+    op = rope_and_write_kv_triton if q.device.type == "cuda" else rope_and_write_kv_reference
+    return op(q, k, v, k_cache, v_cache, rope, norms)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from multiflora_kernels.rope.qk_norm import QKNorm
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.runtime.triton import (
     KernelVariant,
     jit,
@@ -59,6 +60,7 @@ def _rotate(
         scale = tl.rsqrt(squares / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair, mask=pair < HALF, other=0.0).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair, mask=pair < HALF, other=0.0).to(tl.float32)
+        # Rounded where a norm of its own would have stored the heads, so that both ways give the same values.
         first = rounded(rounded(first * scale, dtype) * first_norm, dtype)
         second = rounded(rounded(second * scale, dtype) * second_norm, dtype)
         if REST > 0:
@@ -171,16 +173,13 @@ def rope_and_write_kv_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    positions: torch.Tensor,
-    kv_slots: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
+    rope: RopeStep,
     norms: QKNorm | None = None,
 ) -> torch.Tensor:
     """As `rope_and_write_kv`: one launch, with the norms in it."""
-    tokens, q_heads, size = q.shape
+    cos, sin, (tokens, q_heads, size) = rope.cos, rope.sin, q.shape
     k_heads, half = k.shape[1], cos.shape[1]
     assert q.stride(2) == k.stride(2) == v.stride(2) == cos.stride(1) == sin.stride(1) == 1, "rows are contiguous"
     assert cos.stride() == sin.stride()
@@ -193,7 +192,7 @@ def rope_and_write_kv_triton(
         heads = constants["HEADS"]
         grid = (tokens, -(-q_heads // heads) + 2 * -(-k_heads // heads))
         _rope_kernel[grid](
-            q, k, v, cos, sin, positions, kv_slots, k_cache, v_cache, q_norm, k_norm, eps,
+            q, k, v, cos, sin, rope.positions, rope.kv_slots, k_cache, v_cache, q_norm, k_norm, eps,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), cos.stride(0),
             *k_cache.stride()[:3], k_cache.shape[2], **constants, num_warps=2,
         )  # fmt: skip

@@ -46,14 +46,15 @@ def native_status() -> str:
     return _load()[1]
 
 
-def native_function(name: str, signature: str) -> Callable[..., None] | None:
-    """The C function `name`, or None without a library. signature: p pointer, l int64, f float, one per argument."""
-    loaded = library()
-    return None if loaded is None else _function(loaded, name, signature)
-
-
 @functools.cache
-def _function(loaded: ctypes.CDLL, name: str, signature: str) -> Callable[..., None]:
+def native_function(name: str, signature: str) -> Callable[..., None] | None:
+    """The C function `name`, or None without a library. signature: p pointer, l int64, f float, one per argument.
+
+    Cached as a whole, because every op of every layer asks anew.
+    """
+    loaded = library()
+    if loaded is None:
+        return None
     function = getattr(loaded, name)
     function.argtypes = [_ARGUMENT_TYPES[code] for code in signature]
     function.restype = None

@@ -1,4 +1,4 @@
-"""Inputs for paged attention in which everything that nobody may read holds NaN, and what must come out."""
+"""Inputs for paged attention in which everything that must not be read holds NaN, and what must come out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+
+from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan
+from multiflora_kernels.attention.step import AttentionStep
 
 
 @dataclass
@@ -16,13 +19,26 @@ class Case:
     arguments: tuple[torch.Tensor, ...]
     scale: float
 
+    @property
+    def caches(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.arguments[0], self.arguments[1]
+
+    def step(
+        self,
+        window: int | None = None,
+        softcap: float | None = None,
+        plan: AttentionPlan | CascadePlan | None = None,
+    ) -> AttentionStep:
+        starts, lengths, tables = self.arguments[2:]
+        return AttentionStep(starts, lengths, tables, self.scale, window, softcap, plan)
+
     def to(self, device: torch.device) -> Case:
         """The same with what kernels take on `device`."""
         return replace(self, q=self.q.to(device), arguments=tuple(tensor.to(device) for tensor in self.arguments))
 
 
 def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=torch.float32) -> Case:
-    """Shuffled blocks; blocks of nobody and entries past a length are NaN, table entries past the end lead to one."""
+    """Shuffled blocks; blocks of no sequence and entries past a length are NaN, table entries past it lead to one."""
     counts = [math.ceil(length / block_size) for length in lengths]
     spare = 3
     order = torch.randperm(sum(counts) + spare).tolist()

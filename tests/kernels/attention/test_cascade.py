@@ -43,10 +43,10 @@ def groups_of(case: Case, costs: CascadeCosts = FREE) -> np.ndarray | None:
 
 def attend(case: Case, groups: np.ndarray, device: torch.device, softcap: float | None = None) -> torch.Tensor:
     case = case.to(device)
-    k_cache, v_cache, starts, lengths, tables = case.arguments
+    k_cache, _, starts, lengths, _ = case.arguments
     heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
     plan = plan_parts(starts, lengths, torch.from_numpy(groups).to(device), heads)
-    return cascade_attention_triton(case.q, k_cache, v_cache, tables, case.scale, softcap, plan)
+    return cascade_attention_triton(case.q, *case.caches, case.step(None, softcap, plan))
 
 
 def check(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -164,9 +164,9 @@ def test_on_a_gpu(dtype, heads, kv_heads, size):
     torch.seed()
     lengths = torch.randint(1100, 1800, (40,)).tolist()
     case = share(make(lengths, [1] * 40, heads, kv_heads, size, dtype=dtype), [(0, 25, 64), (27, 38, 60)])
-    k_cache, v_cache, *tables = case.arguments
-    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), *tables, case.scale)
+    k_cache, v_cache = case.caches
+    expected = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), case.step())
     device = torch.device("cuda")
     check(attend(case, groups_of(case), device), expected)
     case = case.to(device)
-    check(paged_attention(case.q, *case.arguments, case.scale), expected)
+    check(paged_attention(case.q, *case.caches, case.step()), expected)

@@ -1,4 +1,4 @@
-"""Paged attention against a loop over tokens, heads and keys in float64; everything nobody may read holds NaN."""
+"""Paged attention against a loop over tokens, heads and keys in float64; everything that must not be read holds NaN."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ QUERIES = [1, 1, 16, 3, 33, 40, 1]
 
 
 def check(near, case: Case, window: int | None = None, softcap: float | None = None) -> None:
-    near(paged_attention(case.q, *case.arguments, case.scale, window, softcap), loop(case, window, softcap))
+    near(paged_attention(case.q, *case.caches, case.step(window, softcap)), loop(case, window, softcap))
 
 
 @pytest.mark.parametrize("window", [None, 5, 20])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 def test_reference(near, window, softcap):
     case = make(LENGTHS, QUERIES)
-    k_cache, v_cache, *tables = case.arguments
-    y = paged_attention_reference(
-        case.q.double(), k_cache.double(), v_cache.double(), *tables, case.scale, window, softcap
-    )
+    k_cache, v_cache = case.caches
+    y = paged_attention_reference(case.q.double(), k_cache.double(), v_cache.double(), case.step(window, softcap))
     near(y, loop(case, window, softcap))
 
 
@@ -76,13 +74,13 @@ def test_blocks_before_the_window_are_not_read(path, near):
     for s, freed in ((0, 3), (1, 3)):
         k_cache[tables[s, :freed].long()] = math.nan
         v_cache[tables[s, :freed].long()] = math.nan
-    near(paged_attention(case.q, *case.arguments, case.scale, 10), expected)
+    near(paged_attention(case.q, *case.caches, case.step(10)), expected)
 
 
 def test_one_bad_sequence_stays_alone(path):
     case = make([20, 20, 20], [1, 5, 1])
     case.q[3, 0, 0] = math.nan
-    y = paged_attention(case.q, *case.arguments, case.scale)
+    y = paged_attention(case.q, *case.caches, case.step())
     assert torch.isnan(y[3, 0]).all()
     y[3, 0] = 0
     assert torch.isfinite(y).all()
@@ -94,7 +92,7 @@ def test_threads_do_not_change_a_bit(path):
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        results.append(paged_attention(case.q, *case.arguments, case.scale))
+        results.append(paged_attention(case.q, *case.caches, case.step()))
     torch.set_num_threads(threads)
     torch.testing.assert_close(*results, rtol=0, atol=0 if path == "native" else 1e-6)
 
@@ -102,6 +100,6 @@ def test_threads_do_not_change_a_bit(path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(path, dtype):
     case = make([17, 33], [1, 9], dtype=dtype)
-    y = paged_attention(case.q, *case.arguments, case.scale)
+    y = paged_attention(case.q, *case.caches, case.step())
     assert y.dtype == dtype
     torch.testing.assert_close(y.double(), loop(case), rtol=0, atol=4 * torch.finfo(dtype).eps)

@@ -32,9 +32,8 @@ def plan_of(case: Case, window: int | None = None, bounds: QueryBounds | None = 
 def attend(
     case: Case, window: int | None = None, softcap: float | None = None, bounds: QueryBounds | None = None
 ) -> torch.Tensor:
-    k_cache, v_cache, _, _, tables = case.arguments
-    plan = plan_of(case, window, bounds)
-    return paged_attention_triton(case.q, k_cache, v_cache, tables, case.scale, softcap, plan)
+    step = case.step(window, softcap, plan_of(case, window, bounds))
+    return paged_attention_triton(case.q, *case.caches, step)
 
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -207,9 +206,9 @@ def test_on_a_gpu(dtype, window, softcap, heads, kv_heads, size, block_size):
     queries = torch.randint(1, 5, (24,)).tolist() + torch.randint(5, 700, (8,)).tolist() + [0, 0]
     lengths = [0 if count == 0 else count + int(torch.randint(0, 3000, ())) for count in queries]
     case = make(lengths, queries, heads, kv_heads, size, block_size, dtype)
-    k_cache, v_cache, *tables = case.arguments
+    k_cache, v_cache = case.caches
     expected = paged_attention_reference(
-        case.q.double(), k_cache.double(), v_cache.double(), *tables, case.scale, window, softcap
+        case.q.double(), k_cache.double(), v_cache.double(), case.step(window, softcap)
     )
     case = case.to(torch.device("cuda"))
-    check(paged_attention(case.q, *case.arguments, case.scale, window, softcap), expected)
+    check(paged_attention(case.q, *case.caches, case.step(window, softcap)), expected)

@@ -5,26 +5,26 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS, linear
+from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS, DenseWeight
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 63, 64, 65])
 @pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (130, 25), (7, 1)])
 def test_against_float64(path, near, rows, k, columns):
     x, weight, bias = torch.randn(rows, k), torch.randn(columns, k), torch.randn(columns)
-    near(linear(x, weight), x.double() @ weight.double().T)
-    near(linear(x, weight, bias), x.double() @ weight.double().T + bias.double())
+    near(DenseWeight(weight).matmul(x), x.double() @ weight.double().T)
+    near(DenseWeight(weight).matmul(x, bias), x.double() @ weight.double().T + bias.double())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 20, MAX_NATIVE_ROWS])
 def test_threads_do_not_change_a_bit(path, near, rows):
     x, weight = torch.randn(rows, 256), torch.randn(530, 256)
-    near(linear(x, weight), x.double() @ weight.double().T)
+    near(DenseWeight(weight).matmul(x), x.double() @ weight.double().T)
     threads = torch.get_num_threads()
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        results.append(linear(x, weight))
+        results.append(DenseWeight(weight).matmul(x))
     torch.set_num_threads(threads)
     if path == "native":
         assert torch.equal(*results)
@@ -32,14 +32,14 @@ def test_threads_do_not_change_a_bit(path, near, rows):
 
 def test_views(path, near):
     x, weight = torch.randn(5, 300)[:, 20:148], torch.randn(40, 256)[:, ::2]
-    near(linear(x, weight), x.double() @ weight.double().T)
-    near(linear(x, weight.contiguous()), x.double() @ weight.double().T)
+    near(DenseWeight(weight).matmul(x), x.double() @ weight.double().T)
+    near(DenseWeight(weight.contiguous()).matmul(x), x.double() @ weight.double().T)
 
 
 def test_one_bad_row_stays_alone(path):
     x, weight = torch.randn(20, 64), torch.randn(40, 64)
     x[7, 3] = float("nan")
-    y = linear(x, weight)
+    y = DenseWeight(weight).matmul(x)
     assert torch.isnan(y[7]).all()
     y[7] = 0
     assert torch.isfinite(y).all()
@@ -48,6 +48,15 @@ def test_one_bad_row_stays_alone(path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(path, dtype):
     x, weight = torch.randn(3, 64, dtype=dtype), torch.randn(8, 64, dtype=dtype)
-    y = linear(x, weight)
+    y = DenseWeight(weight).matmul(x)
     assert y.dtype == dtype
     torch.testing.assert_close(y.double(), x.double() @ weight.double().T, rtol=2 * torch.finfo(dtype).eps, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_are_views_of_what_a_loader_fills(dtype):
+    weight = DenseWeight(torch.zeros(6, 4, dtype=dtype))
+    weight.stored_rows(2, 5)["weight"].fill_(3)
+    assert (weight.dequantised_rows(2, 5) == 3).all()
+    assert weight.tensor.sum() == 3 * 3 * 4
+    assert (weight.shape, weight.dtype, weight.nbytes) == ((6, 4), dtype, 24 * dtype.itemsize)

@@ -16,6 +16,7 @@ from multiflora_kernels.activation import (
     silu_and_mul,
     silu_and_mul_reference,
 )
+from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
     FullDelta,
@@ -47,8 +48,8 @@ class Product:
         sites, columns = stacked(k, widths, ranks=RANKS, dora=dora)
         self.sites, self.columns = [site.to(device, dtype) for site in sites], columns
         self.x, self.bias = torch.randn(ROWS, k).to(device, dtype), torch.randn(columns[-1][1]).to(device, dtype)
-        self.weight = (torch.randn(columns[-1][1], k) * k**-0.5).to(device, dtype)
-        base = F.linear(self.x, self.weight, self.bias).cpu()
+        self.weight = DenseWeight((torch.randn(columns[-1][1], k) * k**-0.5).to(device, dtype))
+        base = F.linear(self.x, self.weight.tensor, self.bias).cpu()
         host: list[Site] = [site.to(torch.device("cpu"), dtype) for site in self.sites]
         plain = LoraSegments.build(STARTS, SLOTS)
         self.expected = loop(base, self.x.cpu(), host, columns, plain, self.bias.cpu()).to(dtype).double()
@@ -95,7 +96,7 @@ def test_activation_of_which_only_one_half_has_a_site(kernel_device):
         product.x, product.weight, product.bias, [None, product.sites[1]], product.columns, segments
     )
     expected = product.expected.clone()
-    expected[:, :24] = F.linear(product.x, product.weight, product.bias).cpu().double()[:, :24]
+    expected[:, :24] = product.weight.matmul(product.x, product.bias).cpu().double()[:, :24]
     assert_near(silu_and_mul(y, delta), silu_and_mul_reference(expected))
 
 
@@ -105,7 +106,7 @@ def test_residual_norm(kernel_device, dtype, size):
     product = Product(kernel_device, dtype, 600, [size])
     y, delta = product.delta(static_segments(kernel_device))
     assert delta is not None
-    # Nobody has written there: neither for rows of the base nor for an adapter without a rank at the site.
+    # Nothing is written there: neither for rows of the base nor for an adapter without a rank at the site.
     delta.values[[*range(STARTS[0]), 4, *range(STARTS[-1], ROWS)]] = torch.nan
     residual, weight = torch.randn(ROWS, size).to(kernel_device, dtype), torch.rand(size).to(kernel_device, dtype)
     normed, total = add_rms_norm(y, residual, weight, 1e-5, delta)

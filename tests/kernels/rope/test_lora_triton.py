@@ -1,4 +1,4 @@
-"""Rotation and cache write that add the adapters' share on the way, against the share added first, in float64."""
+"""Rotation and cache write that add the adapters' delta on the way, against the delta added first, in float64."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.kernels.rope.test_rope_and_kv import POSITIONS, normed, rotated, spli
 from multiflora_kernels.lora.fused_linear import linear_with_lora
 from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -36,9 +37,10 @@ class Layer:
         """(q, key cache, value cache)."""
         shape = (4, self.kv_heads, BLOCK_SIZE, self.size)
         caches = [torch.full(shape, 7.0, dtype=self.dtype, device=self.device) for _ in range(2)]
-        angles = [table.to(self.device) for table in tables(self.rotary)]
-        places = self.positions.to(self.device), SLOTS.to(self.device)
-        return op(*self.split(y), *angles, *places, *caches, self.norms, *delta), *caches
+        return op(*self.split(y), *caches, self.rope(), self.norms, *delta), *caches
+
+    def rope(self) -> RopeStep:
+        return RopeStep(*(table.to(self.device) for table in (*tables(self.rotary), self.positions, SLOTS)))
 
     def expected(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(q, k, v) of y [T, N], which has the adapters' share, in float64."""
@@ -72,7 +74,7 @@ def product_of(device, dtype, heads: int, kv_heads: int, size: int) -> Product:
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "size", "is_normed"), [(12, 3, 64, False), (3, 1, 128, True), (2, 2, 32, False)]
 )
-def test_share_is_added_before_heads_turn(kernel_device, dtype, heads, kv_heads, size, is_normed):
+def test_the_delta_is_added_before_the_rotation(kernel_device, dtype, heads, kv_heads, size, is_normed):
     product = product_of(kernel_device, dtype, heads, kv_heads, size)
     layer = Layer(product, heads, kv_heads, size, size, is_normed=is_normed)
     y, delta = product.parts(static_segments(kernel_device))
@@ -137,13 +139,12 @@ def test_a_graph_serves_other_adapters_on_a_gpu(kernel_device, is_normed):
     assert segments.tiles is not None
     shape = (4, kv_heads, BLOCK_SIZE, size)
     caches = [torch.full(shape, 7.0, dtype=torch.bfloat16, device=kernel_device) for _ in range(2)]
-    angles = [table.to(kernel_device) for table in tables(size)]
-    places = layer.positions.to(kernel_device), SLOTS.to(kernel_device)
+    rope = layer.rope()
 
     def work() -> torch.Tensor:
         y, delta = product.parts(segments)
         delta = fold_into_rope(y, delta, size, size)
-        return rope_and_write_kv(*layer.split(y), *angles, *places, *caches, layer.norms, delta)
+        return rope_and_write_kv(*layer.split(y), *caches, rope, layer.norms, delta)
 
     work()
     graph = torch.cuda.CUDAGraph()

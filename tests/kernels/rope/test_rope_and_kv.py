@@ -9,6 +9,7 @@ import torch
 
 from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
+from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 
 POSITIONS = 40
@@ -62,7 +63,7 @@ def test_views_of_one_qkv_tensor(path, near, op, tokens, heads, kv_heads, size, 
     slots = torch.randperm(4 * block_size)[:tokens]
     expected_q, expected_k, expected_v = rotated(q, positions, rotary), rotated(k, positions, rotary), v.clone()
     caches = [torch.full((4, kv_heads, block_size, size), 7.0) for _ in range(2)]
-    near(op(q, k, v, *tables(rotary), positions, slots, *caches), expected_q)
+    near(op(q, k, v, *caches, RopeStep(*tables(rotary), positions, slots)), expected_q)
     assert torch.equal(v, expected_v)
     check_caches(near, caches, slots, expected_k, expected_v)
 
@@ -73,7 +74,7 @@ def test_half_precision_is_rotated_in_float32(path, dtype):
     positions, slots = torch.tensor([5, 0, 39]), torch.tensor([1, 17, 3])
     expected = rotated(q, positions, 64)
     caches = [torch.zeros(2, 2, 16, 64, dtype=dtype) for _ in range(2)]
-    result = rope_and_write_kv(q, k, v, *tables(64), positions, slots, *caches)
+    result = rope_and_write_kv(q, k, v, *caches, RopeStep(*tables(64), positions, slots))
     torch.testing.assert_close(result.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-3)
     assert torch.equal(caches[0][1, :, 1], k[1])
 
@@ -84,7 +85,8 @@ def test_many_tokens_on_threads(path, near):
     positions = torch.arange(tokens) % POSITIONS
     expected = rotated(q, positions, 64)
     caches = [torch.zeros(20, 2, 16, 64) for _ in range(2)]
-    near(rope_and_write_kv(q, k, v, *tables(64), positions, torch.arange(tokens), *caches), expected)
+    rope = RopeStep(*tables(64), positions, torch.arange(tokens))
+    near(rope_and_write_kv(q, k, v, *caches, rope), expected)
     assert torch.equal(caches[1].transpose(1, 2).reshape(-1, 2, 64)[:tokens], v)
 
 
@@ -94,7 +96,7 @@ def test_rows_that_fill_up_a_batch_write_nothing(path, near, op):
     positions, slots = torch.tensor([3, 0, 7, 0, 0]), torch.tensor([31, -1, 0, -1, -1])
     expected_k, expected_v = rotated(k, positions, 32), v.clone()
     caches = [torch.full((2, 2, 16, 32), 7.0) for _ in range(2)]
-    op(q, k, v, *tables(32), positions, slots, *caches)
+    op(q, k, v, *caches, RopeStep(*tables(32), positions, slots))
     check_caches(near, caches, slots, expected_k, expected_v)
 
 
@@ -103,14 +105,14 @@ def normed(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("op", [rope_and_write_kv, rope_and_write_kv_reference])
-def test_heads_are_normed_before_they_turn(path, near, op):
+def test_heads_are_normed_before_the_rotation(path, near, op):
     q, k, v = split(torch.randn(5, 8, 32) * 3, 4, 2)
     norms = QKNorm(torch.randn(32), torch.randn(32), 1e-5)
     positions, slots = torch.randint(POSITIONS, (5,)), torch.randperm(32)[:5]
     expected_q = rotated(normed(q, norms.q, norms.eps), positions, 16)
     expected_k, expected_v = rotated(normed(k, norms.k, norms.eps), positions, 16), v.clone()
     caches = [torch.full((2, 2, 16, 32), 7.0) for _ in range(2)]
-    near(op(q, k, v, *tables(16), positions, slots, *caches, norms), expected_q)
+    near(op(q, k, v, *caches, RopeStep(*tables(16), positions, slots), norms), expected_q)
     check_caches(near, caches, slots, expected_k, expected_v)
 
 
@@ -133,10 +135,8 @@ def test_triton_kernel(kernel_device, dtype, is_normed, heads, kv_heads, size, r
     caches = [torch.full((2, kv_heads, block_size, size), 7.0, dtype=dtype, device=kernel_device) for _ in range(2)]
     result = rope_and_write_kv_triton(
         *split(qkv.to(kernel_device), heads, kv_heads),
-        *(table.to(kernel_device) for table in tables(rotary)),
-        positions.to(kernel_device),
-        slots.to(kernel_device),
         *caches,
+        RopeStep(*(table.to(kernel_device) for table in (*tables(rotary), positions, slots))),
         norms and QKNorm(norms.q.to(kernel_device), norms.k.to(kernel_device), eps),
     )
 
@@ -164,15 +164,16 @@ def test_large_inputs_on_a_gpu(tokens, form, is_normed):
     expected_caches = [torch.full(shape, torch.nan, dtype=torch.float64) for _ in range(2)]
     wide = norms and QKNorm(norms.q.double(), norms.k.double(), 1e-6)
     expected = rope_and_write_kv_reference(
-        *split(qkv.double(), heads, kv_heads), *tables(rotary, torch.float64), positions, slots, *expected_caches, wide
+        *split(qkv.double(), heads, kv_heads),
+        *expected_caches,
+        RopeStep(*tables(rotary, torch.float64), positions, slots),
+        wide,
     )
     caches = [torch.full(shape, torch.nan, dtype=torch.bfloat16, device="cuda") for _ in range(2)]
     actual = rope_and_write_kv(
         *split(qkv.cuda(), heads, kv_heads),
-        *(table.cuda() for table in tables(rotary)),
-        positions.cuda(),
-        slots.cuda(),
         *caches,
+        RopeStep(*(table.cuda() for table in (*tables(rotary), positions, slots))),
         norms and QKNorm(norms.q.cuda(), norms.k.cuda(), 1e-6),
     )
     # Normed heads reach 16 and round twice more before two of them may cancel.

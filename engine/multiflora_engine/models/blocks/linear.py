@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from multiflora_engine.models.weights import Projection
-from multiflora_kernels.linear.dense import linear
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
     FullDelta,
@@ -42,33 +41,37 @@ def is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
 
 
 class Linear:
-    """A projection with the adapters' delta of it."""
+    """A projection and the adapters that touch it."""
 
     def __init__(self, projection: Projection, sites: Sites | None) -> None:
+        """sites: gives the adapters' pool site of a checkpoint's linear; None: the base is served alone."""
         self._weight = projection.weight
         self._bias = projection.bias
         self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
+        """x: [T, K] -> y: [T, N], complete."""
         y, delta = self.with_shrunk_delta(x, lora)
         if delta is not None:
             delta.add_to_(y)
         return y
 
     def with_shrunk_delta(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, ShrunkDelta | None]:
-        """The product, and what of the adapters' delta its consumer must still add as it reads it."""
-        touched = self._touched(lora)
-        if lora is None or not any(touched):
-            return linear(x, self._weight, self._bias), None
+        """x: [T, K] -> y: [T, N], and what of the adapters' delta the consumer of y must still add as it reads it."""
+        touched = None if lora is None else self._touched(lora)
+        if lora is None or touched is None:
+            return self._weight.matmul(x, self._bias), None
         return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
 
     def with_full_delta(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
-        """Of one linear: the product, and the adapters' delta of it where the consumer must still add that."""
-        touched = self._touched(lora)
-        if lora is None or not any(touched):
-            return linear(x, self._weight, self._bias), None
+        """The same of a projection that is one linear, for a consumer that adds whole rows."""
+        touched = None if lora is None else self._touched(lora)
+        if lora is None or touched is None:
+            return self._weight.matmul(x, self._bias), None
         return linear_with_full_delta(x, self._weight, self._bias, touched[0], lora)
 
-    def _touched(self, lora: LoraSegments | None) -> list[LivePoolSite | None]:
-        return [] if lora is None else [site if is_touched(site, lora) else None for site in self._sites]
+    def _touched(self, lora: LoraSegments) -> list[LivePoolSite | None] | None:
+        """The sites that a kernel must look at, in the order of the columns; None when there is not one."""
+        touched = [site if is_touched(site, lora) else None for site in self._sites]
+        return touched if any(touched) else None
