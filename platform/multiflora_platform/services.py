@@ -54,6 +54,13 @@ class ServedModel:
     tool_format: ToolFormat | None = None
     reasoning_format: ReasoningFormat | None = None
 
+    def longest(self, engine: EngineHandle) -> int:
+        """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""
+        ready = engine.ready
+        if ready is None:
+            return self.max_model_len
+        return min(ready.max_model_len, ready.num_blocks * ready.block_size)
+
 
 class ActivePrompt(Protocol):
     """A prompt that is being answered, by an adapter or (None) by the base; has_started: its first token is there."""
@@ -102,11 +109,7 @@ class Services:
 
     @property
     def max_model_len(self) -> int:
-        """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""
-        ready = self.engine.ready
-        return (
-            self.model.max_model_len if ready is None else min(ready.max_model_len, ready.num_blocks * ready.block_size)
-        )
+        return self.model.longest(self.engine)
 
     def request_began(self) -> None:
         self.in_flight += 1

@@ -90,7 +90,7 @@ async def warm_cache(request: Request, principal: Admin) -> Response:
         raise InvalidRequest(f"The prompt has {len(ids)} tokens; {services.max_model_len - 1} fit.", pointer="/prompt")
     try:
         with reaching_engine():
-            cached = await warm_prompt(services, digest, ids, principal)
+            cached = await warm_prompt(services.engine, services.keys, digest, ids, principal)
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     return rendered(WarmAnswer(cached, len(ids) - cached))

@@ -6,7 +6,6 @@ transaction each.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +21,8 @@ from multiflora_platform.registry.changes.aliases import AliasChanges
 from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
-from multiflora_platform.registry.intake.evals import Answer
+from multiflora_platform.registry.intake.checks import VersionChecks
+from multiflora_platform.registry.intake.evals import AnswerEval
 from multiflora_platform.registry.intake.import_job import Imports
 from multiflora_platform.registry.intake.local_paths import LocalPaths
 from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
@@ -30,8 +30,7 @@ from multiflora_platform.registry.intake.submissions import VersionIntake
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.serving.probe import Prober
-from multiflora_platform.registry.serving.warm_up import WarmUp
+from multiflora_platform.registry.serving.warm_up import RunPrompts, WarmUp
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
     Resolved,
@@ -40,7 +39,6 @@ from multiflora_platform.registry.snapshot.snapshot import (
 )
 from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.registry.sources.resolver import Sources
-from multiflora_platform.storage import migrations as migrate
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.outbox import Feed
 from multiflora_platform.storage.outbox_follower import Follower
@@ -49,96 +47,102 @@ _log = logging.getLogger(__name__)
 
 
 class Registry:
-    """Make one with `await Registry.open(...)`; end it with `await registry.close()`."""
+    """Make one with `await Registry.open(...)`; end it with `await registry.close()`.
+
+    Complete from then on: no part of it is set later.
+    """
 
     def __init__(
         self,
         database: Database,
+        follower: Follower,
         store: ArtifactStore,
         base: BaseModel,
         max_rank: int,
         scratch: Scratch,
         sources: Sources,
         reserved_names: Collection[str],
+        engine: EngineLink | None,
+        answer_eval: AnswerEval | None,
+        run_prompts: RunPrompts | None,
     ) -> None:
         self.database = database
+        self.follower = follower
         self.feed = Feed(database)
         self.base = base
-        self._snapshots = SnapshotStore(database, base.digest)
+        self._engine = engine
         self._scratch = scratch
         self._lock = FolderLock(scratch.root / ".lock")
         self._leases = ArtifactLeases(scratch.root / ".holds")
-        self._artifacts = Artifacts(store, database, self._leases, self._forget)
-        self.warm_up = WarmUp(self._snapshots, self._artifacts)
-        self._imports = Imports(
-            database, self._artifacts, scratch, sources, base, max_rank, self._snapshots.touch, self.warm_up
-        )
-        self._runner = JobRunner(database, self._imports.run, self._imports.fail)
-        self._sweeper = Sweeper(database, self._artifacts, scratch)
-        self.follower = Follower(database)
-        self.follower.subscribe(self._snapshots.follow)
-        self.follower.subscribe(self._runner.follow)
-        self.adapters = AdapterChanges(
-            database, self._snapshots, self._artifacts, self._runner, scratch, reserved_names
-        )
-        self.versions = VersionChanges(database, self._snapshots, self._artifacts)
-        self.jobs = JobChanges(database, self._snapshots, self._runner, scratch, self._artifacts)
-        self.intake = VersionIntake(
-            database, self._snapshots, store, self._imports, self._runner, scratch, sources, base.digest, self.warm_up
-        )
-        self.aliases = AliasChanges(database, self._snapshots, self.warm_up)
-        self.rollouts = RolloutChanges(database, self._snapshots, self.warm_up)
-        self.engine = EngineCommands(database, self._snapshots, self._artifacts, self.warm_up)
-        self.paths = LocalPaths(database, self._snapshots, self.adapters, self.intake, sources, scratch, base.digest)
+        self._snapshots = snapshots = SnapshotStore(database, base.digest)
+        self._artifacts = artifacts = Artifacts(store, database, self._leases, self._forget)
+        self._sweeper = Sweeper(database, artifacts, scratch)
+        warm_up = WarmUp(snapshots, artifacts, engine, run_prompts)
+        checks = VersionChecks(store, base, max_rank, engine.probe if engine else None, answer_eval)
+        imports = Imports(database, snapshots, artifacts, scratch, sources, checks, warm_up, base.digest)
+        self._runner = runner = JobRunner(database, imports.run, imports.fail)
+        self.adapters = AdapterChanges(database, snapshots, artifacts, runner, scratch, reserved_names)
+        self.versions = VersionChanges(database, snapshots, artifacts)
+        self.jobs = JobChanges(database, snapshots, runner, scratch, artifacts)
+        self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, base.digest, warm_up)
+        self.aliases = AliasChanges(database, snapshots, warm_up)
+        self.rollouts = RolloutChanges(database, snapshots, warm_up)
+        self.engine = EngineCommands(database, snapshots, artifacts, warm_up, engine)
+        self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, base.digest)
 
     @classmethod
     async def open(
         cls,
-        database_url: str,
+        database: Database,
+        follower: Follower,
         store: ArtifactStore,
         base: BaseModel,
         max_rank: int,
-        prober: Prober | None = None,
         *,
         scratch: Path,
         source_roots: Sequence[Path] = (),
         max_upload_bytes: int = 4 << 30,
         reserved_names: Collection[str] = (),
+        engine: EngineLink | None = None,
+        answer_eval: AnswerEval | None = None,
+        run_prompts: RunPrompts | None = None,
     ) -> Registry:
-        """Bring the schema up to date (SQLite), clean up after a crash, read everything, go on with unfinished jobs.
+        """Clean up after a crash, read everything, go on with unfinished jobs.
 
+        database, follower: the caller's, who closes them after the registry; the follower has been started.
         scratch: the folder for files on their way in, of all processes on this data folder.
         source_roots: where file:// may read. reserved_names: the base model's names, which no adapter may take.
-        Raises DatabaseOutdated, DatabaseUnusable.
+        engine: gets commands and probes; it need not run yet. answer_eval, run_prompts: the gateway's way to ask it.
         """
-        await asyncio.to_thread(migrate.prepare, database_url)
         registry = cls(
-            Database.open(database_url),
+            database,
+            follower,
             store,
             base,
             max_rank,
             Scratch(scratch),
             Sources(tuple(source_roots), max_upload_bytes),
             reserved_names,
+            engine,
+            answer_eval,
+            run_prompts,
         )
-        registry._imports.prober = prober
-        if registry._lock.is_alone:
-            await recover(registry.database, registry._scratch, registry._artifacts)
-        registry._lock.admit_others()
-        await registry.follower.start()
-        await registry._snapshots.reload()
-        registry._runner.start()
-        registry._sweeper.start()
+        await registry._start()
         return registry
 
-    def attach(self, engine: EngineLink, answer: Answer | None = None) -> None:
-        """An engine is there: commands, probes and replicas go to it. answer: asks it the evals of new versions."""
-        self.engine.link = self.warm_up.link = engine
-        self._imports.prober = engine.probe
-        self._imports.answer = answer
+    async def _start(self) -> None:
+        if self._lock.is_alone:
+            await recover(self.database, self._scratch, self._artifacts)
+        self._lock.admit_others()
+        # Before the reload: what another process changes from now on is either read by it or told by the follower.
+        self.follower.subscribe(self._snapshots.follow)
+        self.follower.subscribe(self._runner.follow)
+        await self._snapshots.reload()
+        self._runner.start()
+        self._sweeper.start()
 
     async def note(self, actor: str, action: str, target: str) -> None:
-        """An event and an audit row of what somebody did to the engine rather than to data."""
+        """An event and an audit row of what an admin did to the engine rather than to data."""
 
         async def work(change: Change) -> None:
             change.record(action, target)
@@ -152,13 +156,11 @@ class Registry:
         await self.intake.close()
         await self._runner.close()
         await self._artifacts.close()
-        await self.follower.close()
-        await self.database.close()
         self._leases.close()
         self._lock.close()
 
     def stop_feeds(self) -> None:
-        """End everybody's live feed of events and jobs, so that a server that drains is not kept open by them."""
+        """End every client's live feed of events and jobs, so that a server that drains is not kept open by them."""
         self.feed.stop()
         self.jobs.stop()
 
@@ -186,7 +188,7 @@ class Registry:
 
     async def _forget(self, digest: str) -> None:
         try:
-            if self.engine.link is not None:
-                await self.engine.link.forget(digest)
+            if self._engine is not None:
+                await self._engine.forget(digest)
         except Exception as error:
             _log.warning("the engine could not forget %s: %s", digest, error)

@@ -53,6 +53,8 @@ from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.server.middleware import access_log
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.storage.database import Database
+from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
@@ -117,24 +119,40 @@ async def _parts(
 ) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
     """The services and their engine, started; stopped in reverse order."""
     async with AsyncExitStack() as stack:
-        registry = await _open_registry(settings, opened)
-        stack.push_async_callback(registry.close)
-        keys = await KeyStore.open(
-            registry.database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
-        )
-        registry.follower.subscribe(keys.follow)
+        database = await _open_database(settings)
+        stack.push_async_callback(database.close)
+        follower = Follower(database)
+        await follower.start()
+        stack.push_async_callback(follower.close)
+        keys = await KeyStore.open(database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth)
+        follower.subscribe(keys.follow)
         stack.push_async_callback(keys.close)
-        webhooks = Webhooks(registry.database, keys.secret, settings.allow_webhook_target)
-        webhooks.dispatcher.start()
-        stack.push_async_callback(webhooks.close)
-        usage = UsageLedger(registry.database)
-        usage.start()
-        stack.push_async_callback(usage.close)
         supervisor = EngineSupervisor(
             engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
             on_progress=display.update,
         )
-        engine = SupervisedEngine(supervisor)
+        engine = SupervisedEngine(supervisor)  # asked from now on, started last
+        registry = await Registry.open(
+            database,
+            follower,
+            ArtifactStore(settings.data_dir / "artifacts"),
+            opened.base,
+            settings.max_lora_rank,
+            scratch=settings.data_dir / "incoming",
+            source_roots=settings.allow_source_root,
+            max_upload_bytes=settings.max_upload_bytes,
+            reserved_names={opened.served.name},
+            engine=EngineLink(engine),
+            answer_eval=EvalAnswers(engine, opened.served, keys.secret).answer,
+            run_prompts=PromptWarmer(engine, opened.served, keys).run,
+        )
+        stack.push_async_callback(registry.close)
+        webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
+        webhooks.dispatcher.start()
+        stack.push_async_callback(webhooks.close)
+        usage = UsageLedger(database)
+        usage.start()
+        stack.push_async_callback(usage.close)
         tracing = None
         if settings.otlp_traces_endpoint is not None:
             tracing = Tracing.open(settings.otlp_traces_endpoint)
@@ -166,26 +184,15 @@ async def _parts(
             insight=insight,
             seeding=True,
         )
-        registry.attach(EngineLink(engine), EvalAnswers(services).answer)
-        registry.warm_up.run_prompts = PromptWarmer(services).run
         await supervisor.start()
         stack.push_async_callback(supervisor.stop)
         yield services, supervisor
 
 
-async def _open_registry(settings: Settings, opened: Opened) -> Registry:
+async def _open_database(settings: Settings) -> Database:
     """Raises ConfigurationError."""
     try:
-        return await Registry.open(
-            settings.resolved_database_url,
-            ArtifactStore(settings.data_dir / "artifacts"),
-            opened.base,
-            settings.max_lora_rank,
-            scratch=settings.data_dir / "incoming",
-            source_roots=settings.allow_source_root,
-            max_upload_bytes=settings.max_upload_bytes,
-            reserved_names={opened.served.name},
-        )
+        return await Database.prepared(settings.resolved_database_url)
     except Problem as error:
         raise ConfigurationError(error.detail) from None
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from multiflora_platform.storage import migrations
 from multiflora_platform.storage.connections import (
     open_engine,
     outages_explained,
@@ -70,6 +71,12 @@ class Database:
     def open(cls, database_url: str) -> Database:
         """database_url: any SQLAlchemy URL of SQLite or PostgreSQL; the driver is chosen here."""
         return cls(open_engine(database_url))
+
+    @classmethod
+    async def prepared(cls, database_url: str) -> Database:
+        """As `open`, once its schema is this release's. Raises DatabaseOutdated, DatabaseUnusable."""
+        await asyncio.to_thread(migrations.prepare, database_url)
+        return cls.open(database_url)
 
     @property
     def engine(self) -> AsyncEngine:

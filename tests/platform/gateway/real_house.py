@@ -12,7 +12,6 @@ from tests.platform.registry.house import ADMIN as ADMIN_KEY
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 
@@ -21,12 +20,11 @@ from multiflora_platform.server.app import create_app
 async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIterator[tuple[House, RegistryHouse]]:
     """house.http is an admin's."""
     async with opening(folder) as make:
-        registry, house = await make(), make_house()
-        services = house.services
+        services = (house := make_house()).services
+        registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
         services.shadows = Shadows(registry.registry, services.engine)
-        registry.registry.attach(EngineLink(services.engine))
         house.app = create_app(services)
         house.engine.reply = "x"
         house.http = httpx.AsyncClient(

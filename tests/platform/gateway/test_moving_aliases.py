@@ -98,7 +98,7 @@ async def test_warm_up_prompts_run_for_the_owners_cache(house: House, registry: 
     key = acme.headers["authorization"]
     principal = registry.keys.authenticate(key)
     assert principal is not None
-    warmer = PromptWarmer(house.services)
+    warmer = PromptWarmer(house.services.engine, house.services.model, registry.keys)
     await warmer.run("e" * 64, ["Hello", "y" * 2000], "acme")
     first, second = house.engine.requests
     assert first.cache_salt == registry.keys.cache_salt(principal)

@@ -18,15 +18,20 @@ from safetensors.numpy import save
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.client import EngineClient
+from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.serving.probe import Prober
 from multiflora_platform.server.rest_api import router
 from multiflora_platform.settings import Settings
 from multiflora_platform.storage.connections import private_folder
+from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.migrations import upgrade
+from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.web import problem_documents
 from multiflora_platform.webhooks.service import Webhooks
 
@@ -79,6 +84,18 @@ def _provide_schema(database: Path) -> None:
         database.write_bytes(_SCHEMA[0])
 
 
+class ProbedEngine:
+    """Does as it is told; how far an adapter moves the logits is the prober's to say."""
+
+    state = "ready"
+
+    def __init__(self, prober: Prober) -> None:
+        self._prober = prober
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        return AdapterResult(1, None, await self._prober(digest) if action == "probe" else None)
+
+
 class House:
     """One registry with its keys and an HTTP client, over a data folder that can be opened again."""
 
@@ -89,24 +106,29 @@ class House:
         self.options = options
         self.max_rank = options.pop("max_rank", 8)
         self.base = options.pop("base", base_model())
-        self.prober = options.pop("prober", None)
+        prober = options.pop("prober", None)
+        self.engine = ProbedEngine(prober) if prober else options.pop("engine", None)
+        self.options["engine"] = EngineLink(self.engine) if self.engine else None
         self.store = ArtifactStore(data / "artifacts")
         self.closed = False
 
     async def open(self) -> House:
         if self.database_url.startswith("sqlite"):
             _provide_schema(self.data / "multiflora.db")
+        self.database = await Database.prepared(self.database_url)
+        self.follower = Follower(self.database)
+        await self.follower.start()
         self.registry = await Registry.open(
-            self.database_url,
+            self.database,
+            self.follower,
             self.store,
             self.base,
             self.max_rank,
-            self.prober,
             scratch=self.data / "incoming",
             **self.options,
         )
-        self.keys = await KeyStore.open(self.registry.database, self.data, admin_keys=[ADMIN])
-        self.registry.follower.subscribe(self.keys.follow)
+        self.keys = await KeyStore.open(self.database, self.data, admin_keys=[ADMIN])
+        self.follower.subscribe(self.keys.follow)
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
@@ -144,6 +166,8 @@ class House:
         await self.usage.close()
         await self.keys.close()
         await self.registry.close()
+        await self.follower.close()
+        await self.database.close()
 
     async def upload(self, name: str, files: Files, **options: Any) -> httpx.Response:
         parts = [("file", (file, data)) for file, data in files.items()]

@@ -10,12 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import delete
-from tests.platform.registry.house import House, adapter_files
+from tests.platform.registry.house import House, OpenHouse, adapter_files
 from tests.platform.registry.routes.test_operations import FakeEngine
 from tests.platform.storage.outbox import watched
 
 from multiflora_engine.protocol.messages import CacheReply
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.server.openapi import api_document
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import upgrade
@@ -82,17 +81,19 @@ async def restored(house: House) -> httpx.Response:
     return await house.admin.post("/adapters/a/versions/2:restore")
 
 
-class BusyEngine(FakeEngine):
-    """Never gets round to a probe."""
+class StallingEngine(FakeEngine):
+    """Never gets round to a probe once it is busy."""
+
+    busy = False
 
     async def adapter(self, action: str, digest: str) -> Any:
-        if action == "probe":
+        if action == "probe" and self.busy:
             await asyncio.Event().wait()
         return await super().adapter(action, digest)
 
 
 async def cancelled(house: House) -> httpx.Response:
-    house.registry.attach(EngineLink(BusyEngine()))
+    house.engine.busy = True
     job = (await house.upload("a", adapter_files(3), headers={"Prefer": "respond-async"})).json()["job"]["id"]
     return await house.admin.post(f"/jobs/{job}:cancel")
 
@@ -165,8 +166,8 @@ def test_every_mutation_is_called_here() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_mutation_leaves_its_event_and_its_audit_row(house: House, name: str) -> None:
-    house.registry.attach(EngineLink(FakeEngine()))
+async def test_a_mutation_leaves_its_event_and_its_audit_row(open_house: OpenHouse, name: str) -> None:
+    house = await open_house(engine=StallingEngine())
     await house.adapter("a", 1, 2)
     await house.keys.tenants.create("test", "known")
     before = (await house.admin.get("/events", params={"limit": 1000})).json()["next_cursor"]

@@ -7,56 +7,60 @@ import uuid
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_platform.auth.secret import Secret
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_length
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.registry.schemas.version_metadata import Eval
-from multiflora_platform.services import Services
+from multiflora_platform.services import ServedModel
 from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
 
 
 class EvalAnswers:
-    """`answer` is the registry's evals.Answer."""
+    """`answer` is the registry's AnswerEval."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, engine: EngineHandle, model: ServedModel, secret: Secret) -> None:
+        self._engine = engine
+        self._model = model
+        self._secret = secret
 
     async def answer(self, digest: str, one: Eval) -> str:
         """Raises Unavailable while no engine is ready, InvalidRequest for a prompt that cannot be run."""
-        if self._services.engine.ready is None:
+        if self._engine.ready is None:
             raise Unavailable("Evals need a running engine; it is starting or restarting.")
         try:
             ids = await self._ids(one)
-            limit = self._services.max_model_len
+            limit = self._model.longest(self._engine)
             length = output_length(len(ids), one.max_tokens, None, limit, ("max_tokens", "prompt"))
         except ApiError as error:
             raise InvalidRequest(f"An eval cannot be run: {error.message}") from error
         return await self._generate(digest, ids, length)
 
     async def _ids(self, one: Eval) -> list[int]:
-        tokenizer = self._services.model.tokenizer
+        tokenizer = self._model.tokenizer
         if one.messages is not None:
             return await chat_prompt(ChatRequest(model="", messages=one.messages), tokenizer)
         return tokenizer.encode(one.prompt or "", True)
 
     async def _generate(self, digest: str, ids: list[int], length: int) -> str:
-        secret = self._services.keys.secret
+        tenant = self._secret.derive("cache-salt", "evals")
         request = GenerateRequest(
             id=uuid.uuid4().hex,
             prompt_token_ids=ids,
             params=SamplingParams(temperature=0.0, max_tokens=length),
             adapter_digest=digest,
-            cache_salt=secret.derive("cache-salt", "evals"),
-            cache_owner=secret.derive("cache-salt", "evals"),
+            cache_salt=tenant,
+            cache_owner=tenant,
             arrival_time=time.time(),
         )
         out: list[int] = []
         try:
-            async for delta in self._services.engine.generate(request):
+            async for delta in self._engine.generate(request):
                 if delta.failure is not None:
                     raise Unavailable(f"The engine could not answer an eval: {delta.failure.message}")
                 stopped = delta.finish_reason == "stop"
                 out.extend(delta.token_ids[:-1] if stopped else delta.token_ids)
         except EngineUnavailable as error:
             raise Unavailable(f"The engine is not available: {error.message}") from error
-        return self._services.model.tokenizer.decode(out, skip_special_tokens=True)
+        return self._model.tokenizer.decode(out, skip_special_tokens=True)

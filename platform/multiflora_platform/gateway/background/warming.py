@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Sequence
 
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.services import Services
+from multiflora_platform.engine import EngineHandle
+from multiflora_platform.services import ServedModel
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
 _PRIORITY = 0
@@ -17,8 +19,10 @@ _PRIORITY = 0
 class PromptWarmer:
     """`run` is the registry's RunPrompts."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, engine: EngineHandle, model: ServedModel, keys: KeyStore) -> None:
+        self._engine = engine
+        self._model = model
+        self._keys = keys
 
     async def run(self, digest: str, prompts: Sequence[str], owner: str | None) -> None:
         """One after the other, one token each; a prompt longer than the model is cut. Raises RuntimeError.
@@ -27,19 +31,21 @@ class PromptWarmer:
         """
         principal = await self._owner(owner)
         for prompt in prompts:
-            ids = self._services.model.tokenizer.encode(prompt, True)[: self._services.max_model_len - 1]
+            ids = self._model.tokenizer.encode(prompt, True)[: self._model.longest(self._engine) - 1]
             if ids:
-                await warm_prompt(self._services, digest, ids, principal)
+                await warm_prompt(self._engine, self._keys, digest, ids, principal)
 
     async def _owner(self, name: str | None) -> Principal:
         if name is None:
             return Principal("admin", None, "warm-up")
-        tenant = await self._services.keys.tenants.one(name)
-        policy = await self._services.keys.tenants.policy(name)
+        tenant = await self._keys.tenants.one(name)
+        policy = await self._keys.tenants.policy(name)
         return Principal("tenant", name, "warm-up", tenant.id, policy=policy)
 
 
-async def warm_prompt(services: Services, digest: str | None, ids: list[int], principal: Principal) -> int:
+async def warm_prompt(
+    engine: EngineHandle, keys: KeyStore, digest: str | None, ids: list[int], principal: Principal
+) -> int:
     """Computes a prompt for the principal's cache; how many of its tokens were cached before.
 
     digest: of the adapter, None for the base. Raises EngineUnavailable, or RuntimeError with the engine's reason.
@@ -49,14 +55,14 @@ async def warm_prompt(services: Services, digest: str | None, ids: list[int], pr
         prompt_token_ids=ids,
         params=SamplingParams(temperature=0.0, max_tokens=1),
         adapter_digest=digest,
-        cache_salt=services.keys.cache_salt(principal),
-        cache_owner=services.keys.cache_owner(principal),
+        cache_salt=keys.cache_salt(principal),
+        cache_owner=keys.cache_owner(principal),
         cache_share=principal.policy.kv_share,
         priority=_PRIORITY,
         arrival_time=time.time(),
     )
     cached = 0
-    async for delta in services.engine.generate(request):
+    async for delta in engine.generate(request):
         if delta.failure is not None:
             raise RuntimeError(delta.failure.message)
         cached = max(cached, delta.cached_tokens)

@@ -1,6 +1,6 @@
 """Does a version answer as its maker expects? Each eval is one greedy answer, looked at by text and by pattern.
 
-Knows no engine: `Answer` is whoever can ask one.
+Knows no engine: the gateway gives the function that asks one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from multiflora_adapters.validation import ValidationRow
 from multiflora_platform.registry.schemas.version_metadata import Eval
 
 # answer(digest, eval) -> text of the greedy answer. Raises Unavailable while no engine is ready.
-Answer = Callable[[str, Eval], Awaitable[str]]
+AnswerEval = Callable[[str, Eval], Awaitable[str]]
 _PATTERN_SECONDS = 2.0
 _SHOWN = 400
+# What `run` adds to an eval as its maker wrote it.
+RESULTS = ("answer", "passed")
 
 
-async def run(answer: Answer, digest: str, evals: Sequence[Eval]) -> tuple[list[ValidationRow], list[dict[str, Any]]]:
+async def run(
+    answer: AnswerEval, digest: str, evals: Sequence[Eval]
+) -> tuple[list[ValidationRow], list[dict[str, Any]]]:
     """A row and a stored result for each, in order; the engine batches them."""
     texts = await asyncio.gather(*(answer(digest, one) for one in evals))
     rows, results = [], []

@@ -19,7 +19,8 @@ from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.errors import AdapterNotFound
-from multiflora_platform.registry.intake.import_job import Imports, read_card
+from multiflora_platform.registry.intake.checks import VersionChecks
+from multiflora_platform.registry.intake.import_job import read_card
 from multiflora_platform.registry.intake.uploads import ReceivedUpload
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
@@ -74,7 +75,7 @@ class VersionIntake:
         database: Database,
         snapshots: SnapshotStore,
         store: ArtifactStore,
-        imports: Imports,
+        checks: VersionChecks,
         runner: JobRunner,
         scratch: Scratch,
         sources: Sources,
@@ -84,7 +85,7 @@ class VersionIntake:
         self._database = database
         self._snapshots = snapshots
         self._store = store
-        self._imports = imports
+        self._checks = checks
         self._runner = runner
         self._scratch = scratch
         self._sources = sources
@@ -144,7 +145,7 @@ class VersionIntake:
         job_id = jobs.new_id()
         manifest, card, folder = None, None, submission.folder
         if folder is not None:
-            manifest = await self._imports.identify(folder)
+            manifest = await self._checks.identify(folder)
             card = await asyncio.to_thread(read_card, folder)
             await self._prepare_known(submission, manifest, folder)
             folder = await asyncio.to_thread(self._scratch.adopt, folder, job_id)

@@ -17,14 +17,21 @@ from multiflora_platform.web.problems import Unavailable
 
 
 class EngineCommands:
-    """link: set when an engine is there."""
+    """Without an engine there are no replicas, and every command is a 503."""
 
-    def __init__(self, database: Database, snapshots: SnapshotStore, artifacts: Artifacts, warm_up: WarmUp) -> None:
+    def __init__(
+        self,
+        database: Database,
+        snapshots: SnapshotStore,
+        artifacts: Artifacts,
+        warm_up: WarmUp,
+        engine: EngineLink | None,
+    ) -> None:
         self._database = database
         self._snapshots = snapshots
         self._artifacts = artifacts
         self._warm_up = warm_up
-        self.link: EngineLink | None = None
+        self._engine = engine
 
     async def command(self, action: str, name: str, number: int | None, actor: str) -> dict[str, Any]:
         """action: load (with its warm-up prompts), unload, pin or unpin; of a version, or of the one that `model=name`
@@ -33,10 +40,10 @@ class EngineCommands:
         if resolved is None:
             wanted = f"version {number}" if number else "default version"
             raise VersionNotFound(f"Adapter {name!r} has no {wanted} that can be served.")
-        if self.link is None:
+        if self._engine is None:
             raise Unavailable("No engine is running.")
         with self._artifacts.lease(resolved.digest):
-            await self.link.command(action, resolved.digest)
+            await self._engine.command(action, resolved.digest)
             if action == "load":
                 await self._warm_up.prompts(name, resolved.digest)
 
@@ -48,4 +55,4 @@ class EngineCommands:
         return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
 
     async def replicas(self) -> list[dict[str, Any]]:
-        return await self.link.replicas(self._snapshots.snapshot.digests) if self.link else []
+        return await self._engine.replicas(self._snapshots.snapshot.digests) if self._engine else []

@@ -1,6 +1,6 @@
 """Before traffic moves to a version: its weights go to the host and into a slot, its prompts through the prefix cache.
 
-Knows when and for how long; how a prompt is run is the gateway's (`run_prompts`), how weights travel the engine's.
+Knows when and for how long; how a prompt is run is the gateway's (RunPrompts), how weights travel the engine's.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ RunPrompts = Callable[[str, Sequence[str], str | None], Awaitable[None]]
 
 
 class WarmUp:
-    """link and run_prompts: set when an engine and a gateway are there."""
+    """Without an engine, or without run_prompts, that part is skipped."""
 
-    def __init__(self, snapshots: SnapshotStore, artifacts: Artifacts) -> None:
+    def __init__(
+        self,
+        snapshots: SnapshotStore,
+        artifacts: Artifacts,
+        engine: EngineLink | None,
+        run_prompts: RunPrompts | None,
+    ) -> None:
         self._snapshots = snapshots
         self._artifacts = artifacts
-        self.link: EngineLink | None = None
-        self.run_prompts: RunPrompts | None = None
+        self._engine = engine
+        self._run_prompts = run_prompts
 
     async def before_move(self, name: str, alias: str, versions: Collection[int]) -> None:
         """Those versions that the alias does not serve yet. Raises CommandFailed when the engine cannot load one."""
@@ -43,12 +49,12 @@ class WarmUp:
 
     async def version(self, name: str, digest: str) -> None:
         """One version of an adapter. Raises CommandFailed. Skipped while no engine is ready."""
-        if self.link is None or not self.link.is_ready:
+        if self._engine is None or not self._engine.is_ready:
             return
         try:
             async with asyncio.timeout(WARM_UP_SECONDS):
                 with self._artifacts.lease(digest):
-                    await self.link.command("load", digest)
+                    await self._engine.command("load", digest)
                     await self.prompts(name, digest)
         except CommandFailed as error:
             raise CommandFailed(f"{error.detail} The alias was not moved.") from error
@@ -58,9 +64,9 @@ class WarmUp:
     async def prompts(self, name: str, digest: str) -> None:
         """What fails is logged: a bad prompt must not keep a version from being served."""
         entry = self._snapshots.adapter(name)
-        if self.run_prompts is None or not entry.warmup_prompts:
+        if self._run_prompts is None or not entry.warmup_prompts:
             return
         try:
-            await self.run_prompts(digest, entry.warmup_prompts, entry.owner)
+            await self._run_prompts(digest, entry.warmup_prompts, entry.owner)
         except Exception as error:
             _log.warning("a warm-up prompt of %s failed: %s", name, error)

@@ -16,13 +16,15 @@ from typing import Any
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.registry.intake import import_job as imports
+from multiflora_platform.registry.intake import checks
 from multiflora_platform.registry.intake import submissions as version_intake
-from multiflora_platform.registry.intake.submissions import Wish
+from multiflora_platform.registry.intake.submissions import VersionRequest
 from multiflora_platform.registry.rows import jobs, versions
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.sources import remote as remote_source
+from multiflora_platform.storage.database import Database
+from multiflora_platform.storage.outbox_follower import Follower
 
 SITE = "model.layers.0.self_attn.q_proj"
 
@@ -61,10 +63,10 @@ POINTS: dict[str, Callable[[Registry], None]] = {
     "claimed": lambda registry: before(registry._runner, "_begin"),
     "fetching": lambda _: before(remote_source, "_fetch_file"),
     "fetched": lambda _: before(remote_source, "require_complete"),
-    "validating": lambda _: before(imports, "validate_adapter"),
+    "validating": lambda _: before(checks, "validate_adapter"),
     "storing": lambda registry: before(registry._artifacts.store, "_publish"),
     "stored": lambda registry: after(registry._artifacts.store, "add"),
-    "probing": lambda _: before(imports, "probe"),
+    "probing": lambda _: before(checks, "probe"),
     "recording": lambda _: after(versions, "finish"),
     "recorded": lambda registry: before(registry._snapshots, "swap"),
     "cleaning": lambda registry: before(registry._scratch, "remove"),
@@ -74,10 +76,15 @@ POINTS: dict[str, Callable[[Registry], None]] = {
 async def main(data: Path, database_url: str, source: str, point: str) -> None:
     store = ArtifactStore(data / "artifacts")
     base = BaseModel("tiny", "LlamaForCausalLM", "b" * 64, 1, {SITE: Site(SITE, 8, 8, 0)})
-    registry = await Registry.open(database_url, store, base, 8, scratch=data / "incoming", source_roots=[Path("/")])
+    database = await Database.prepared(database_url)
+    follower = Follower(database)
+    await follower.start()
+    registry = await Registry.open(
+        database, follower, store, base, 8, scratch=data / "incoming", source_roots=[Path("/")]
+    )
     await registry.adapters.create("a", AdapterFields(), "test")
     POINTS[point](registry)
-    await registry.intake.add_source(Wish("a", "test", key="k", wait=30.0), source)
+    await registry.intake.add_source(VersionRequest("a", "test", key="k", wait=30.0), source)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from multiflora_engine.protocol.messages import (
     EngineStats,
     Status,
 )
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.storage import outbox as events
 
 
@@ -165,9 +164,9 @@ async def test_a_bad_last_event_id_is_a_400(house):
     assert (await house.admin.get("/events", headers=headers)).status_code == 400
 
 
-async def test_commands_reach_the_engine_and_the_audit(house):
+async def test_commands_reach_the_engine_and_the_audit(open_house):
     engine = FakeEngine()
-    house.registry.attach(EngineLink(engine))
+    house = await open_house(engine=engine)
     await house.adapter("a", 1, 2)
     first, second = (house.registry.resolve(f"a@{n}", None).digest for n in (1, 2))
     engine.commands.clear()
@@ -187,18 +186,17 @@ async def test_commands_reach_the_engine_and_the_audit(house):
 @pytest.mark.parametrize(
     ("engine", "status"), [(None, 503), (FakeEngine("starting"), 503), (FakeEngine(error="bad"), 502)]
 )
-async def test_an_engine_that_is_away_or_refuses(house, engine, status):
+async def test_an_engine_that_is_away_or_refuses(open_house, engine, status):
+    house = await open_house(engine=engine)
     await house.adapter("a", 1)
-    if engine:
-        house.registry.attach(EngineLink(engine))
     response = await house.admin.post("/adapters/a:load")
     assert response.status_code == status
     assert ("retry-after" in response.headers) == (status == 503)
 
 
-async def test_a_new_version_is_probed_by_a_ready_engine(house):
+async def test_a_new_version_is_probed_by_a_ready_engine(open_house):
     engine = FakeEngine()
-    house.registry.attach(EngineLink(engine))
+    house = await open_house(engine=engine)
     await house.adapter("a", 1)
     assert engine.commands == [("probe", house.registry.resolve("a", None).digest)]
     rows = (await house.admin.get("/adapters/a/versions/1/validation")).json()["rows"]
@@ -208,9 +206,12 @@ async def test_a_new_version_is_probed_by_a_ready_engine(house):
     assert (await house.upload("a", adapter_files(2))).status_code == 201
 
 
-async def test_replicas(house):
+async def test_replicas(open_house):
+    house = await open_house()
     assert (await house.admin.get("/replicas")).json()["items"] == []
-    house.registry.attach(EngineLink(FakeEngine()))
+    await house.close()
+    engine = FakeEngine()
+    house = await open_house(engine=engine)
     (row,) = (await house.admin.get("/replicas")).json()["items"]
     assert (row["pid"], row["state"]) == (4242, "ready")
     assert row["adapters"][0] | {"residency": "slot", "pinned": True, "digest": "d" * 64} == row["adapters"][0]
@@ -221,15 +222,15 @@ async def test_replicas(house):
         ("d" * 64, "slot", True),
         (digest, "disk", False),
     ]
-    house.registry.attach(EngineLink(FakeEngine("restarting")))
+    engine.state = "restarting"
     assert (await house.admin.get("/replicas")).json()["items"] == [
         {"pid": None, "state": "restarting", "adapters": []}
     ]
 
 
-async def test_an_artifact_stays_while_requests_run_on_it_and_then_goes(house):
+async def test_an_artifact_stays_while_requests_run_on_it_and_then_goes(open_house):
     engine = FakeEngine()
-    house.registry.attach(EngineLink(engine))
+    house = await open_house(engine=engine)
     await house.adapter("a", 1)
     digest = house.registry.resolve("a", None).digest
     with house.registry.lease(digest), house.registry.lease(digest):

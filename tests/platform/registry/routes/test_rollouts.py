@@ -11,10 +11,9 @@ from tests.platform.registry.routes.test_operations import FakeEngine
 from multiflora_platform.registry.changes.rollout_observations import (
     Arm,
     Observations,
-    Outcome,
+    RequestOutcome,
     agreement,
 )
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 PATH = "/adapters/a/aliases/default/rollout"
@@ -110,7 +109,7 @@ async def test_who_moves_the_alias_ends_the_rollout(house, how):
     events = (await house.admin.get("/events", params={"limit": 1000})).json()["items"]
     assert "rollout.superseded" in [event["type"] for event in events]
     for _ in range(30):  # late answers of the candidate change nothing any more
-        house.registry.rollouts.observe(rollout, 2, Outcome(False, 0.1))
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(False, 0.1))
     await house.registry.rollouts.close()
     assert (await house.admin.get("/events", params={"limit": 1000})).json()["items"] == events
 
@@ -119,10 +118,10 @@ async def test_errors_roll_back_by_themselves(house):
     await start(house, percent=50, max_error_rate=0.2, min_samples=10)
     rollout = entry(house)
     for number in range(9):
-        house.registry.rollouts.observe(rollout, 2, Outcome(number % 3 > 0, 0.1))
-        house.registry.rollouts.observe(rollout, 1, Outcome(False, 0.1))
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(number % 3 > 0, 0.1))
+        house.registry.rollouts.observe(rollout, 1, RequestOutcome(False, 0.1))
     assert (await house.admin.get(PATH)).json()["candidate_observed"]["errors"] == 3
-    house.registry.rollouts.observe(rollout, 2, Outcome(True, 0.1))
+    house.registry.rollouts.observe(rollout, 2, RequestOutcome(True, 0.1))
     ended = await until_it_ends(house)
     assert ended["state"] == "rolled_back"
     assert "30.0%" in ended["reason"]
@@ -134,7 +133,7 @@ async def test_errors_roll_back_by_themselves(house):
 
 async def test_a_version_that_cannot_be_loaded_rolls_back_at_once(house):
     await start(house, percent=50)
-    house.registry.rollouts.observe(entry(house), 2, Outcome(False, 0.1, refused=True))
+    house.registry.rollouts.observe(entry(house), 2, RequestOutcome(False, 0.1, refused=True))
     assert "could not load" in (await until_it_ends(house))["reason"]
 
 
@@ -150,10 +149,10 @@ async def test_a_version_that_cannot_be_loaded_rolls_back_at_once(house):
 async def test_latency_rolls_back(house, bounds, seconds, reason):
     await start(house, percent=50, min_samples=5, **bounds)
     for _ in range(5):
-        house.registry.rollouts.observe(entry(house), 1, Outcome(True, 0.1))
+        house.registry.rollouts.observe(entry(house), 1, RequestOutcome(True, 0.1))
     rollout = entry(house)
     for _ in range(5):
-        house.registry.rollouts.observe(rollout, 2, Outcome(True, seconds))
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(True, seconds))
     await house.registry.rollouts.close()
     ended = (await house.admin.get(PATH)).json()
     assert (ended["state"] == "rolled_back") == (reason is not None)
@@ -163,16 +162,16 @@ async def test_latency_rolls_back(house, bounds, seconds, reason):
 def test_the_ratio_waits_for_both_sides():
     bounds = {"max_error_rate": 1.0, "max_p95_seconds": None, "max_p95_ratio": 2.0, "min_samples": 3}
     rollout, seen = RolloutEntry(1, "a", 1, 2, 50, 0, bounds), Observations()
-    seen.candidate.outcomes.extend([Outcome(True, 9.0)] * 5)
+    seen.candidate.outcomes.extend([RequestOutcome(True, 9.0)] * 5)
     assert seen.verdict(rollout) is None
-    seen.stable.outcomes.extend([Outcome(True, 1.0)] * 3)
+    seen.stable.outcomes.extend([RequestOutcome(True, 1.0)] * 3)
     assert "9.00 times" in seen.verdict(rollout)
 
 
 def test_percentiles_are_of_what_went_well():
     arm = Arm()
-    arm.outcomes.extend(Outcome(True, number / 100) for number in range(1, 101))
-    arm.outcomes.append(Outcome(False, 99.0))
+    arm.outcomes.extend(RequestOutcome(True, number / 100) for number in range(1, 101))
+    arm.outcomes.append(RequestOutcome(False, 99.0))
     assert (arm.percentile(0.5), arm.percentile(0.95), arm.errors) == (0.5, 0.95, 1)
     assert Arm().percentile(0.95) is None
 
@@ -225,18 +224,17 @@ async def test_history_is_read_newest_first_and_survives_the_alias(house):
     assert all(move["actor"] == "admin/api-key-1" and move["at"] for move in seen)
 
 
-async def test_weights_and_prompts_are_warm_before_traffic_moves(house):
-    engine = FakeEngine()
-    house.registry.attach(EngineLink(engine))
-    await house.adapter("a", 1, 2)
-    digests = house.registry.adapter("a").digests
-    await house.admin.patch("/adapters/a", json={"warmup_prompts": ["one", "two"]})
+async def test_weights_and_prompts_are_warm_before_traffic_moves(open_house):
     seen = []
 
     async def run(digest, prompts, owner):
         seen.append((digest, tuple(prompts), owner, house.registry.resolve("a", None).version))
 
-    house.registry.warm_up.run_prompts = run
+    engine = FakeEngine()
+    house = await open_house(engine=engine, run_prompts=run)
+    await house.adapter("a", 1, 2)
+    digests = house.registry.adapter("a").digests
+    await house.admin.patch("/adapters/a", json={"warmup_prompts": ["one", "two"]})
     engine.commands.clear()
     await house.admin.put("/adapters/a/aliases/default", json={"version": 2}, headers={"If-Match": "*"})
     assert engine.commands == [("load", digests[2])]
@@ -247,14 +245,16 @@ async def test_weights_and_prompts_are_warm_before_traffic_moves(house):
     assert seen[-1][0] == digests[1]
 
 
-async def test_an_alias_does_not_move_to_what_the_engine_cannot_load(house):
+async def test_an_alias_does_not_move_to_what_the_engine_cannot_load(open_house):
+    engine = FakeEngine()
+    house = await open_house(engine=engine)
     await house.adapter("a", 1, 2)
-    house.registry.attach(EngineLink(FakeEngine(error="its file is gone")))
+    engine.error = "its file is gone"
     response = await house.admin.put("/adapters/a/aliases/default", json={"version": 2}, headers={"If-Match": "*"})
     assert response.status_code == 502
     assert "not moved" in response.json()["detail"]
     assert await target(house) == {"version": 1}
-    house.registry.attach(EngineLink(FakeEngine("restarting")))
+    engine.state, engine.error = "restarting", None
     response = await house.admin.put("/adapters/a/aliases/default", json={"version": 2}, headers={"If-Match": "*"})
     assert response.status_code == 200, "a server without an engine does not hold up the registry"
 

@@ -197,8 +197,7 @@ async def test_evals_are_run_before_a_version_is_ready(open_house):
         asked.append((digest, house.store.has(digest), one.prompt))
         return "SELECT name FROM products"
 
-    house = await open_house()
-    house.registry._imports.answer = answer
+    house = await open_house(answer_eval=answer)
     await house.adapter("a")
     evals = [{"prompt": "Show names", "contains": ["SELECT"], "matches": ["(?i)from\\s+products$"]}]
     good = await upload(house, "a", 1, {"evals": evals})
@@ -221,8 +220,7 @@ async def test_a_pattern_that_would_take_for_ever_fails_its_eval(open_house, mon
     async def answer(digest, one):
         return "a" * 64 + "!"
 
-    house = await open_house()
-    house.registry._imports.answer = answer
+    house = await open_house(answer_eval=answer)
     await house.adapter("a")
     response = await upload(house, "a", 1, {"evals": [{"prompt": "x", "matches": ["^(a|aa)+$"]}]})
     assert response.status_code == 422
