@@ -99,9 +99,9 @@ class Decoder:
 
     def _plan(self, batch: ForwardBatch, window: int | None) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
-        if not self._takes_plans:
-            return None
         lengths = batch.query_starts, batch.context_lens
         if window is None and batch.groups is not None:
             return plan_cascade(*lengths, batch.groups, self.heads)
+        if not self._takes_plans:
+            return None
         return plan_attention(*lengths, len(batch.token_ids), self.heads, window, batch.query_bounds)
