@@ -22,7 +22,7 @@ from multiflora_engine.core.step import (
     ScheduledBatch,
     StepOutput,
 )
-from multiflora_engine.protocol.histograms import STEP_TOKENS, Tally
+from multiflora_engine.protocol.histograms import STEP_TOKENS, Histogram
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.scheduler import Scheduler
@@ -30,7 +30,7 @@ from multiflora_engine.scheduling.scheduler import Scheduler
 logger = logging.getLogger(__name__)
 
 
-class Residency(AdapterSource, Protocol):
+class PolledAdapterSource(AdapterSource, Protocol):
     """The adapter source with the parts that only the step loop needs."""
 
     loads: int
@@ -53,13 +53,13 @@ class _Launched:
 class Engine:
     """Scheduler, runner and adapters behind one `step`. Single-threaded: call everything from the step loop."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, residency: Residency) -> None:
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, residency: PolledAdapterSource) -> None:
         self._runner = runner
         self._scheduler = scheduler
         self._residency = residency
         self._steps = 0
         self._step_seconds = 0.0
-        self._step_tokens = Tally(STEP_TOKENS)
+        self._step_tokens = Histogram(STEP_TOKENS)
         self._is_stalled = False
         self._committed_at = 0.0
         self._in_flight: deque[_Launched] = deque()
@@ -114,7 +114,7 @@ class Engine:
 
     def cache(self, request: CacheRequest) -> CacheReply:
         """What operators ask of the prefix cache, between two steps."""
-        return self._scheduler.cache_control.answer(request)
+        return self._scheduler.cache_admin.answer(request)
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
         """Launches the batch, then takes in the one before it: the device computes while the host does so."""
@@ -180,7 +180,7 @@ class Engine:
         now = time.perf_counter()
         num_tokens = batch.num_tokens
         per_token = (now - max(began, self._committed_at)) / num_tokens
-        self._step_tokens.add(num_tokens)
+        self._step_tokens.observe(num_tokens)
         self._committed_at = now
         for entry in batch.entries:
             entry.sequence.device_seconds += per_token * entry.num_tokens

@@ -20,8 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from multiflora_engine.core.adapter_source import AdapterUnavailable
-from multiflora_engine.core.adapter_source import Residency as State
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.core.step import (
     DeviceLost,
@@ -93,7 +92,7 @@ class FakeAdapters:
         self._last_use: dict[str, int] = {}
         self._clock = 0
 
-    def state(self, digest: str) -> State:
+    def state(self, digest: str) -> AdapterState:
         if digest in self.slots:
             return "slot"
         return "cpu" if digest in self._host else "loading" if digest in self._loading else "disk"
@@ -130,7 +129,7 @@ class FakeAdapters:
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return []
 
     def _make_room(self, digest: str) -> bool:
@@ -871,7 +870,7 @@ class EngineMachine(RuleBasedStateMachine):
         scheduler, pool = self.machine.scheduler, self.machine.scheduler.pool
         running, waiting = scheduler._running, scheduler._waiting
         held = Counter(block_id for sequence in running for block_id in sequence.block_table)
-        held.update(block_id for ids in scheduler.cache_control._pins.values() for block_id in ids)
+        held.update(block_id for ids in scheduler.cache_admin._pins.values() for block_id in ids)
         assert [pool.references(b) for b in range(pool.num_blocks)] == [held[b] for b in range(pool.num_blocks)]
         assert pool.num_free == pool.num_blocks - len(held)
         assert +self.machine.adapters.users == Counter(s.adapter_digest for s in running if s.adapter_digest)
@@ -887,7 +886,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.machine.adapters.pinned.clear()
-        for hash in list(self.machine.scheduler.cache_control._pins):
+        for hash in list(self.machine.scheduler.cache_admin._pins):
             self.machine.engine.cache(CacheRequest(3, "unpin", hash.hex()))
         self.machine.run()
         self.machine.check_idle()

@@ -32,11 +32,11 @@ class BlockPool:
         self,
         num_blocks: int,
         eviction: EvictionQueue | None = None,
-        given_up: Callable[[bytes], None] = lambda hash: None,
+        on_evict: Callable[[bytes], None] = lambda hash: None,
     ) -> None:
-        """given_up: hears the hash of each block that can be found no more."""
+        """on_evict: hears the hash of each block that can be found no more."""
         self.num_blocks = num_blocks
-        self._given_up = given_up
+        self._on_evict = on_evict
         self.evictions = 0
         self._blocks = [_Block() for _ in range(num_blocks)]
         self._empty = list(range(num_blocks - 1, -1, -1))
@@ -60,7 +60,7 @@ class BlockPool:
         """
         assert count <= self.num_free, "callers check num_free first"
         if limit is not None:
-            self._give_up(owner, self._held[owner] + count - limit)
+            self._evict_of(owner, self._held[owner] + count - limit)
         return [self._take(owner) for _ in range(count)]
 
     def num_used(self, owner: str) -> int:
@@ -116,7 +116,7 @@ class BlockPool:
             self._evictable.remove(block_id)
             self._assign(block, "")
             self._empty.append(block_id)
-        self._given_up(hash)
+        self._on_evict(hash)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
@@ -133,7 +133,7 @@ class BlockPool:
         self._assign(self._blocks[block_id], owner)
         return block_id
 
-    def _give_up(self, owner: str, excess: int) -> None:
+    def _evict_of(self, owner: str, excess: int) -> None:
         for _ in range(min(excess, self._evictable.held(owner))):
             self._evict(self._evictable.pop_of(owner))
 
@@ -145,7 +145,7 @@ class BlockPool:
         self._assign(block, "")
         self._empty.append(block_id)
         self.evictions += 1
-        self._given_up(hash)
+        self._on_evict(hash)
 
     def _assign(self, block: _Block, owner: str) -> None:
         """Counts are kept of those who own something: owners come and go."""

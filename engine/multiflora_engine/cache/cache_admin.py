@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.cache.cache_index import CachedBlock, CacheLedger
+from multiflora_engine.cache.cache_index import CachedBlock, CacheIndex
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
 
 _MOST_NODES = 500
@@ -23,12 +23,12 @@ class _Refused(Exception):
     """What an operator asked for cannot be done."""
 
 
-class CacheControl:
+class CacheAdmin:
     """Answers CacheRequest. clock: Unix seconds."""
 
-    def __init__(self, pool: BlockPool, ledger: CacheLedger, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, pool: BlockPool, index: CacheIndex, clock: Callable[[], float] = time.time) -> None:
         self._pool = pool
-        self._ledger = ledger
+        self._index = index
         self._clock = clock
         self._pins: dict[bytes, list[int]] = {}
 
@@ -84,9 +84,9 @@ class CacheControl:
     def _runs(self) -> list[Run]:
         """The tree's blocks, joined where one has a single successor that was hit as often."""
         children: defaultdict[bytes, list[CachedBlock]] = defaultdict(list)
-        for block in self._ledger.blocks():
+        for block in self._index.blocks():
             children[block.parent].append(block)
-        starts = [block for block in self._ledger.blocks() if self._ledger.find(block.parent) is None]
+        starts = [block for block in self._index.blocks() if self._index.find(block.parent) is None]
         runs: list[Run] = []
         while starts:
             run = [starts.pop()]
@@ -124,7 +124,7 @@ class CacheControl:
     def _drop(self, run: Run) -> None:
         """The run and everything behind it is not found any more; sequences that use it go on."""
         children: defaultdict[bytes, list[CachedBlock]] = defaultdict(list)
-        for block in self._ledger.blocks():
+        for block in self._index.blocks():
             children[block.parent].append(block)
         doomed, queue = [*run], [run[-1].hash]
         while queue:
@@ -138,10 +138,10 @@ class CacheControl:
 
     def _chain(self, hash: bytes) -> Iterator[CachedBlock]:
         """The block, then those before it."""
-        block = self._ledger.find(hash)
+        block = self._index.find(hash)
         while block is not None:
             yield block
-            block = self._ledger.find(block.parent)
+            block = self._index.find(block.parent)
 
 
 def _run_of(runs: list[Run], hash: str) -> Run:

@@ -30,7 +30,7 @@ class CachedBlock:
     hits: int = 0
 
 
-class CacheLedger:
+class CacheIndex:
     """One entry for each published block. clock: Unix seconds."""
 
     def __init__(self, block_size: int, clock: Callable[[], float] = time.time) -> None:
@@ -64,7 +64,7 @@ class CacheLedger:
             beginnings = self._beginnings.setdefault(block.token_ids.tobytes(), Counter())
             beginnings[block.adapter, block.owner] += 1
 
-    def given_up(self, hash: bytes) -> None:
+    def on_evict(self, hash: bytes) -> None:
         """The block was evicted or dropped."""
         block = self._blocks.pop(hash)
         self._evicted[hash] = None

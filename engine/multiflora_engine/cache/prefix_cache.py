@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from multiflora_engine.cache.block_hashes import block_hash
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.core.sequence import Sequence
 
 
@@ -19,9 +19,9 @@ class PrefixCache:
     When disabled, sequences get no hashes, and everything else follows: no hits, nothing announced, nothing published.
     """
 
-    def __init__(self, pool: BlockPool, ledger: CacheLedger, block_size: int, enabled: bool = True) -> None:
+    def __init__(self, pool: BlockPool, index: CacheIndex, block_size: int, enabled: bool = True) -> None:
         self._pool = pool
-        self._ledger = ledger
+        self._index = index
         self._block_size = block_size
         self._enabled = enabled
         self._computing: dict[bytes, Sequence] = {}
@@ -48,7 +48,7 @@ class PrefixCache:
             blocks.append(block_id)
         return blocks
 
-    def awaited(self, sequence: Sequence, num_hits: int) -> bytes | None:
+    def pending_block(self, sequence: Sequence, num_hits: int) -> bytes | None:
         """The hash of the block after the hits, if a running sequence is about to compute it."""
         readable = self._readable_hashes(sequence)
         if num_hits < len(readable) and readable[num_hits] in self._computing:
@@ -76,7 +76,7 @@ class PrefixCache:
         for number in range(first, stop):
             hash = sequence.block_hashes[number]
             if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
-                self._ledger.published(sequence, number)
+                self._index.published(sequence, number)
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
 

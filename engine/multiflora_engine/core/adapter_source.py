@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-Residency = Literal["slot", "loading", "cpu", "disk", "failed"]
+AdapterState = Literal["slot", "loading", "cpu", "disk", "failed"]
 
 
 class AdapterUnavailable(Exception):
@@ -23,7 +23,7 @@ class AdapterLoading(AdapterUnavailable):
 class AdapterSource(Protocol):
     """Implemented by AdapterResidency. No call blocks on disk or on the device."""
 
-    def state(self, digest: str) -> Residency: ...
+    def state(self, digest: str) -> AdapterState: ...
 
     def want(self, digest: str) -> None:
         """Starts loading from disk to host memory if it is neither there nor on its way. Cheap, idempotent."""
@@ -44,6 +44,6 @@ class AdapterSource(Protocol):
         """Whether it stays in its slot even when idle, so that waiting for it to become idle frees nothing."""
         ...
 
-    def crowded_out(self) -> Sequence[str]:
+    def pending_placements(self) -> Sequence[str]:
         """Adapters that administration (a pin, a probe) wants in a slot and that have found no room."""
         ...

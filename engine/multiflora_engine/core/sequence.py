@@ -42,12 +42,13 @@ class Sequence:
     adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
     cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
     queued_at: Unix seconds. queued_seconds: from then to the first start. load_since: when it first waited for its
-        adapter alone, Unix seconds or 0; load_seconds: from then to the first start. miss_reason: see CacheLedger.
+        adapter alone, Unix seconds or 0; load_seconds: from then to the first start. miss_reason: see CacheIndex.
     device_seconds: its part of the executed steps' time, as far as no delta has told of it.
     epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     num_scheduled_tokens: leading tokens whose KV is in the cache once every step in flight is committed.
     pooled: [H], the sum of the hidden states that pooling asks for, gathered over chunks.
-    awaited: hash of a block that another sequence is computing and this one waits for, since step `awaited_since`.
+    pending_block: hash of a block that another sequence is computing and this one waits for.
+    pending_block_since: the step in which that began.
     """
 
     request_id: str
@@ -80,8 +81,8 @@ class Sequence:
     device_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
     epoch: int = 0
-    awaited: bytes | None = None
-    awaited_since: int = 0
+    pending_block: bytes | None = None
+    pending_block_since: int = 0
     prompt_logprobs: list[PositionLogprobs | None] | None = None
     pooling: Pooling | None = None
     pooled: npt.NDArray[np.float32] | None = None
@@ -137,7 +138,7 @@ def make_sequences(
 ) -> list[Sequence]:
     """The request's sequences, in the order in which they are served; they share the prompt's list.
 
-    turns: one for each, see FairTurns; None for the order of arrival.
+    turns: one for each, see FairQueue; None for the order of arrival.
     """
     return [
         Sequence(

@@ -11,14 +11,14 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 
 
-class Leave:
+class ProcessLifetime:
     """When to go: at once when the parent has died; on SIGTERM after the running requests. Ctrl-C is the parent's.
 
     loading: nothing is running yet, SIGTERM ends the process where it stands.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
         self.loading = True
         self._parent = os.getppid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,6 +32,6 @@ class Leave:
         return os.getppid() != self._parent
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.stop_requested = True
         if self.loading:
             sys.exit(0)

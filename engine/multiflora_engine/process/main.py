@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.process.lifetime import Leave
-from multiflora_engine.process.socket import Line
+from multiflora_engine.process.lifetime import ProcessLifetime
+from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.process.step_loop import Served, StepLoop
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import (
@@ -32,37 +32,37 @@ Build = Callable[[EngineConfig, Progress], Served]
 
 
 def serve(path: str, build: Build) -> int:
-    """Runs the engine on the socket until it is told to leave. Returns the exit status: 0, 1 or 3 (configuration)."""
-    leave = Leave()
-    line = Line(path)
+    """Runs the engine on the socket until it is told to end. Returns the exit status: 0, 1 or 3 (configuration)."""
+    lifetime = ProcessLifetime()
+    socket = EngineSocket(path)
     try:
-        config = _wait_for_start(line, leave)
+        config = _wait_for_start(socket, lifetime)
         if config is None:
             return 0
-        served = build(config, lambda stage, done, total: line.send(LoadProgress(stage, done, total)))
-        leave.loading = False
-        line.send(served.ready)
+        served = build(config, lambda stage, done, total: socket.send(LoadProgress(stage, done, total)))
+        lifetime.loading = False
+        socket.send(served.ready)
         gc.collect()
         gc.freeze()  # the model's objects live as long as the process; collections need not visit them
-        StepLoop(served, line, leave).run()
+        StepLoop(served, socket, lifetime).run()
     except ModelError as error:
-        line.send(Fatal("configuration", str(error)))
+        socket.send(Fatal("configuration", str(error)))
         return 3
     except Exception as error:
         _log.exception("The engine cannot go on")
-        line.send(Fatal("internal", f"{type(error).__name__}: {error}"))
+        socket.send(Fatal("internal", f"{type(error).__name__}: {error}"))
         return 1
     finally:
-        line.close()
+        socket.close()
     return 0
 
 
-def _wait_for_start(line: Line, leave: Leave) -> EngineConfig | None:
+def _wait_for_start(socket: EngineSocket, lifetime: ProcessLifetime) -> EngineConfig | None:
     """None when nobody is there to start us, for example because the parent died before we could watch it."""
     deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and not leave.orphaned:
-        line.wait(1000)
-        match line.receive():
+    while time.monotonic() < deadline and not lifetime.orphaned:
+        socket.wait(1000)
+        match socket.receive():
             case Start(config):
                 return config
             case Shutdown():

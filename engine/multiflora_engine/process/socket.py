@@ -16,7 +16,7 @@ from multiflora_engine.protocol.messages import FromEngine, ToEngine
 _log = logging.getLogger(__name__)
 
 
-class Line:
+class EngineSocket:
     """The socket to the gateway. A message that cannot be decoded is logged and dropped: it may not end the engine."""
 
     def __init__(self, path: str) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
-from multiflora_engine.process.lifetime import Leave
-from multiflora_engine.process.socket import Line
+from multiflora_engine.process.lifetime import ProcessLifetime
+from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
@@ -72,31 +72,31 @@ class Served(Protocol):
 class StepLoop:
     """Receive, step, send, for as long as somebody is there to serve."""
 
-    def __init__(self, served: Served, line: Line, leave: Leave) -> None:
+    def __init__(self, served: Served, socket: EngineSocket, lifetime: ProcessLifetime) -> None:
         self._engine = served.engine
         self._residency = served.residency
         self._commands = AdapterCommands(served.residency, served.probe)
-        self._line = line
-        self._leave = leave
+        self._socket = socket
+        self._lifetime = lifetime
         self._shutdown = False
         self._next_heartbeat = 0.0
         # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
         served.call_between_layers(self._heartbeat)
 
     def run(self) -> None:
-        while not self._shutdown and not (self._leave.asked and not self._engine.has_work):
+        while not self._shutdown and not (self._lifetime.stop_requested and not self._engine.has_work):
             self._receive()
             if self._engine.has_work:
                 self._send_deltas(self._engine.step())
             else:
                 self._residency.poll()
             for result in self._commands.advance():
-                self._line.send(result)
+                self._socket.send(result)
             self._heartbeat()
             self._rest()
 
     def _receive(self) -> None:
-        while (message := self._line.receive()) is not None:
+        while (message := self._socket.receive()) is not None:
             self._handle(message)
 
     def _handle(self, message: ToEngine) -> None:
@@ -111,13 +111,13 @@ class StepLoop:
             case AdapterCommand():
                 result = self._commands.submit(message)
                 if result is not None:
-                    self._line.send(result)
+                    self._socket.send(result)
             case StatusRequest(call_id):
-                self._line.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
+                self._socket.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
             case CacheRequest():
-                self._line.send(self._engine.cache(message))
+                self._socket.send(self._engine.cache(message))
             case SlotHistoryRequest(call_id):
-                self._line.send(SlotHistory(call_id, self._residency.history()))
+                self._socket.send(SlotHistory(call_id, self._residency.history()))
             case Shutdown():
                 self._shutdown = True
             case Start():
@@ -144,20 +144,20 @@ class StepLoop:
 
     def _send_deltas(self, deltas: list[TokenDelta]) -> None:
         if deltas:
-            self._line.send(Deltas(deltas))
+            self._socket.send(Deltas(deltas))
 
     def _heartbeat(self) -> None:
         now = time.monotonic()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + _HEARTBEAT_SECONDS
-            self._shutdown = self._shutdown or self._leave.orphaned
-            self._line.send(Heartbeat(self._engine.stats()))
+            self._shutdown = self._shutdown or self._lifetime.orphaned
+            self._socket.send(Heartbeat(self._engine.stats()))
 
     def _rest(self) -> None:
         """Not at all while the model can run; briefly while something is loading; else until the next heartbeat."""
         if self._engine.has_work and not self._engine.is_stalled:
             return
         if self._commands.has_work or self._engine.is_stalled:
-            self._line.wait(_WAITING_MS)
-        elif not self._shutdown and not self._leave.asked:
-            self._line.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)
+            self._socket.wait(_WAITING_MS)
+        elif not self._shutdown and not self._lifetime.stop_requested:
+            self._socket.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)

@@ -112,7 +112,7 @@ class EngineSupervisor:
             self._settled.clear()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Asks the engine to leave, then makes it. Requests still running end with "engine_dead"."""
+        """Asks the engine to end, then makes it. Requests still running end with "engine_dead"."""
         if self._task is not None:
             self._stopping = True
             if self.client.connected:

@@ -20,7 +20,7 @@ class Distribution(msgspec.Struct, frozen=True, array_like=True):
     total: int = 0
 
 
-class Tally:
+class Histogram:
     """Monotonic. bounds: ascending."""
 
     def __init__(self, bounds: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ class Tally:
         self._counts = [0] * (len(self._bounds) + 1)
         self._total = 0
 
-    def add(self, value: int) -> None:
+    def observe(self, value: int) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._total += value
 

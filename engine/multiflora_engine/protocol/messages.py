@@ -122,7 +122,7 @@ class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
     logit_distance: float | None = None
 
 
-class AdapterResidency(msgspec.Struct, frozen=True):
+class ResidencyReport(msgspec.Struct, frozen=True):
     """residency: "slot", "cpu" or "disk" (known, not in memory). slot: None outside slots. idle_seconds: since it was
     last asked for."""
 
@@ -168,7 +168,7 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply"):
     call_id: int
     pid: int
     stats: EngineStats
-    adapters: list[AdapterResidency]
+    adapters: list[ResidencyReport]
 
 
 class CacheNode(msgspec.Struct, frozen=True):

@@ -133,7 +133,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
     first ran, load_seconds: how long of that for its adapter; miss_reason: why the prefix cache had no more (see
-    CacheLedger); all with a sequence's first delta. device_seconds: its part of the time of the steps since its last
+    CacheIndex); all with a sequence's first delta. device_seconds: its part of the time of the steps since its last
     delta, divided by tokens. stop_reason: the stop token id that ended it, or None.
     embedding: of a pooling request, float32 little-endian, not normalised; it comes with the only delta.
     """

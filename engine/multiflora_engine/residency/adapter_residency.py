@@ -14,15 +14,14 @@ from itertools import islice
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
-from multiflora_engine.protocol.messages import AdapterResidency as ResidencyRow
-from multiflora_engine.protocol.messages import SlotEvent
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
+from multiflora_engine.protocol.messages import ResidencyReport, SlotEvent
 from multiflora_engine.residency.host_cache import HostAdapters
 from multiflora_engine.residency.records import AdapterRecord
 
 _BYTES_PER_POLL = 8 << 20
 _MAX_KNOWN = 1024
-_HELD_PER_POLL = 8
+_PLACED_PER_POLL = 8
 _REMEMBERED_EVENTS = 500
 
 
@@ -52,13 +51,13 @@ class AdapterResidency:
         self._records: dict[str, AdapterRecord] = {}
         self._in_slots: dict[int, AdapterRecord] = {}
         self._uploads: deque[AdapterRecord] = deque()
-        self._held: dict[str, None] = {}  # an ordered set: what load and pin want in a slot, first come first served
+        self._wanted: dict[str, None] = {}  # an ordered set: what load and pin want in a slot, first come first served
         self._lock = threading.RLock()
         self._history: deque[SlotEvent] = deque(maxlen=_REMEMBERED_EVENTS)
         self.loads = 0
         self.evictions = 0
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         """ "loading": on its way. "cpu": in host memory, so what it lacks is room. "failed": for a few seconds."""
         with self._lock:
             record = self._records.get(digest)
@@ -67,7 +66,7 @@ class AdapterResidency:
     def want(self, digest: str) -> None:
         """Start bringing the adapter to host memory, unless it is there, on its way, or has just failed."""
         with self._lock:
-            self._host.read(self._asked(digest))
+            self._host.read(self._touch(digest))
 
     def acquire(self, digest: str) -> int | None:
         """The adapter's slot, with one more user; None while it loads or while there is no room.
@@ -76,8 +75,8 @@ class AdapterResidency:
         pinned adapters leave no room for it.
         """
         with self._lock:
-            record = self._asked(digest)
-            if record.state(record.asked) == "failed":
+            record = self._touch(digest)
+            if record.state(record.touched_at) == "failed":
                 raise AdapterUnavailable(record.failure)
             if record.slot is None and not self._place(record):
                 self._check_attainable(record)
@@ -95,7 +94,7 @@ class AdapterResidency:
             record = self._records[digest]
             assert record.users > 0, "released more often than acquired"
             record.users -= 1
-            record.asked = self._clock()
+            record.touched_at = self._clock()
             if record.dropped and not record.users:
                 self._drop(record)
 
@@ -104,18 +103,18 @@ class AdapterResidency:
         with self._lock:
             return digest in self._records and self._records[digest].pinned
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         """What load and pin want in a slot and what has found no room there."""
         with self._lock:
             now = self._clock()
-            return [digest for digest in self._held if self._records[digest].state(now) in ("cpu", "disk")]
+            return [digest for digest in self._wanted if self._records[digest].state(now) in ("cpu", "disk")]
 
     def poll(self) -> None:
         """Once per step: take what was read, start reads, and copy at most about `bytes_per_poll` to slots."""
         with self._lock:
             self._bytes_left = self._bytes_per_poll
             self._take_finished_reads()
-            self._place_held()
+            self._place_wanted()
             self._host.start_reads()
             self._continue_uploads()
 
@@ -126,9 +125,9 @@ class AdapterResidency:
     def load(self, digest: str) -> None:
         """Bring the adapter to a slot without a request; a remembered failure is forgotten."""
         with self._lock:
-            record = self._asked(digest)
+            record = self._touch(digest)
             record.failure = None
-            self._held.setdefault(digest)
+            self._wanted.setdefault(digest)
             self._host.read(record)
 
     def unload(self, digest: str) -> None:
@@ -138,7 +137,7 @@ class AdapterResidency:
             if record is None:
                 return
             record.pinned = False
-            self._held.pop(digest, None)
+            self._wanted.pop(digest, None)
             record.dropped = True
             if not record.users:
                 self._drop(record)
@@ -147,7 +146,7 @@ class AdapterResidency:
         """Load the adapter and keep it in its slot. Raises AdapterUnavailable if that left too little to the others."""
         with self._lock:
             others = sum(r.rank or self._reserved_rows for r in self._records.values() if r.pinned)
-            record = self._asked(digest)
+            record = self._touch(digest)
             needed = 0 if record.pinned else record.rank or self._reserved_rows
             if others + needed > self._pool.num_rows - self._reserved_rows:
                 raise AdapterUnavailable(
@@ -162,9 +161,9 @@ class AdapterResidency:
         with self._lock:
             if digest in self._records:
                 self._records[digest].pinned = False
-                self._held.pop(digest, None)
+                self._wanted.pop(digest, None)
 
-    def snapshot(self) -> list[ResidencyRow]:
+    def snapshot(self) -> list[ResidencyReport]:
         """All adapters in memory and the latest that were."""
         with self._lock:
             now = self._clock()
@@ -183,36 +182,36 @@ class AdapterResidency:
         assert record.slot is not None, "something happened to a slot"
         self._history.append(SlotEvent(time.time(), event, record.slot, record.digest, seconds, record.num_bytes))
 
-    def _asked(self, digest: str) -> AdapterRecord:
+    def _touch(self, digest: str) -> AdapterRecord:
         record = self._records.get(digest)
         if record is None:
             self._forget_oldest()
             record = self._records[digest] = AdapterRecord(digest)
-        record.asked = self._clock()
+        record.touched_at = self._clock()
         record.dropped = False
-        if record.slot is None and not record.wanted:
-            record.wanted = record.asked
+        if record.slot is None and not record.wanted_since:
+            record.wanted_since = record.touched_at
         return record
 
     def _forget_oldest(self) -> None:
         if len(self._records) >= _MAX_KNOWN:
             now = self._clock()
-            idle = [r for r in self._records.values() if r.state(now) == "disk" and r.digest not in self._held]
+            idle = [r for r in self._records.values() if r.state(now) == "disk" and r.digest not in self._wanted]
             idle = [r for r in idle if not r.pinned]
             if idle:
-                del self._records[min(idle, key=lambda r: r.asked).digest]
+                del self._records[min(idle, key=lambda r: r.touched_at).digest]
 
     def _take_finished_reads(self) -> None:
         for record in self._host.take_finished():
             if record.failure is not None:
-                self._give_up(record)
+                self._stop_placing(record)
             if record.dropped:
                 self._drop(record)
 
-    def _give_up(self, record: AdapterRecord) -> None:
+    def _stop_placing(self, record: AdapterRecord) -> None:
         """After a failure only pins are tried again by themselves."""
         if not record.pinned:
-            self._held.pop(record.digest, None)
+            self._wanted.pop(record.digest, None)
 
     def _place(self, record: AdapterRecord) -> bool:
         """Begin the upload if the adapter is in host memory and fits, also by evicting idle ones."""
@@ -238,7 +237,7 @@ class AdapterResidency:
         rows that would be enough together, and come back by themselves.
         """
         now = self._clock()
-        idle = sorted((r for r in self._in_slots.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.asked))
+        idle = sorted((r for r in self._in_slots.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.touched_at))
         if not self._fits_without(rank, idle):
             return None
         chosen: list[AdapterRecord] = []
@@ -259,7 +258,7 @@ class AdapterResidency:
         self._leave_slot(record)
         self.evictions += 1
         if record.pinned:
-            self._held.setdefault(record.digest)
+            self._wanted.setdefault(record.digest)
 
     def _leave_slot(self, record: AdapterRecord) -> None:
         assert record.slot is not None, "it has no slot to leave"
@@ -269,12 +268,12 @@ class AdapterResidency:
         del self._in_slots[record.slot]
         record.slot = record.upload = None
 
-    def _place_held(self) -> None:
-        for digest in list(islice(self._held, _HELD_PER_POLL)):
+    def _place_wanted(self) -> None:
+        for digest in list(islice(self._wanted, _PLACED_PER_POLL)):
             record = self._records[digest]
-            del self._held[digest]
+            del self._wanted[digest]
             if record.slot is None and not self._place_when_room(record):
-                self._held[digest] = None
+                self._wanted[digest] = None
 
     def _place_when_room(self, record: AdapterRecord) -> bool:
         """As _place, but reads it only when there is room: before that it would drive others out of host memory."""
@@ -291,15 +290,15 @@ class AdapterResidency:
             except RuntimeError as problem:  # the device is out of memory: this adapter fails, the loop goes on
                 self._leave_slot(record)
                 record.fail(f"The adapter does not fit on the device: {problem}", self._clock())
-                self._give_up(record)
+                self._stop_placing(record)
                 continue
             self._bytes_left -= copied
             if complete:
                 record.upload = None
                 self._uploads.popleft()
                 self.loads += 1
-                self._note("load", record, self._clock() - record.wanted)
-                record.wanted = 0.0
+                self._note("load", record, self._clock() - record.wanted_since)
+                record.wanted_since = 0.0
             elif not copied:
                 return  # all of it is under way
 
@@ -308,7 +307,7 @@ class AdapterResidency:
         pinned = [r for r in self._in_slots.values() if r.pinned]
         rows = self._pool.num_rows - sum(r.rank for r in pinned)
         if record.rank > rows or len(pinned) >= self._pool.num_slots:
-            self._give_up(record)
+            self._stop_placing(record)
             raise AdapterUnavailable(
                 f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
                 "rank rows. Unpin one or raise --max-loras."

@@ -73,5 +73,5 @@ class HostAdapters:
             return
         now = self._clock()
         others = [r for r in self._copies.values() if r.upload is None and r is not newest]
-        for record in sorted(others, key=lambda r: (r.keeps_host(now), r.asked))[:surplus]:
+        for record in sorted(others, key=lambda r: (r.keeps_host(now), r.touched_at))[:surplus]:
             self.drop(record)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from multiflora_adapters.slots import SlotUpload
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.core.adapter_source import Residency
-from multiflora_engine.protocol.messages import AdapterResidency as ResidencyRow
+from multiflora_engine.core.adapter_source import AdapterState
+from multiflora_engine.protocol.messages import ResidencyReport
 
 RETRY_SECONDS = 5.0
 DEMAND_SECONDS = 2.0
@@ -15,16 +15,16 @@ DEMAND_SECONDS = 2.0
 
 @dataclass(eq=False)
 class AdapterRecord:
-    """asked: when a request last asked for it or let go of it (monotonic seconds).
+    """touched_at: when a request last asked for it or let go of it (monotonic seconds).
 
     reading: queued or being read from disk. host: its copy in host memory. slot: its place, from the moment its upload
     begins. upload: the copy that runs. users: sequences that hold the slot. used: since it came to the slot.
-    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed. wanted: since when
-    somebody asks for it in a slot; 0 while nobody does or it is there.
+    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed.
+    wanted_since: when it was first wanted in a slot where it is not; 0 while it is there or not wanted.
     """
 
     digest: str
-    asked: float = 0.0
+    touched_at: float = 0.0
     reading: bool = False
     host: HostAdapter | None = None
     slot: int | None = None
@@ -37,7 +37,7 @@ class AdapterRecord:
     failed_at: float = 0.0
     rank: int = 0
     num_bytes: int = 0
-    wanted: float = 0.0
+    wanted_since: float = 0.0
 
     def arrived(self, host: HostAdapter) -> None:
         """It was read into host memory."""
@@ -51,7 +51,7 @@ class AdapterRecord:
         self.failure = reason
         self.failed_at = now
 
-    def state(self, now: float) -> Residency:
+    def state(self, now: float) -> AdapterState:
         if self.slot is not None:
             return "slot" if self.upload is None else "loading"
         if self.failure is not None and now - self.failed_at < RETRY_SECONDS:
@@ -70,10 +70,10 @@ class AdapterRecord:
         waiting = self.slot is None and self._is_in_demand(now)
         return self.host is not None and (waiting or self.upload is not None)
 
-    def row(self, now: float) -> ResidencyRow:
+    def row(self, now: float) -> ResidencyReport:
         state = self.state(now)
         in_host = state == "cpu" or (state == "loading" and self.host is not None)
-        return ResidencyRow(
+        return ResidencyReport(
             digest=self.digest,
             residency="slot" if state == "slot" else "cpu" if in_host else "disk",
             pinned=self.pinned,
@@ -81,8 +81,8 @@ class AdapterRecord:
             bytes=self.num_bytes,
             running=self.users,
             slot=self.slot if state == "slot" else None,
-            idle_seconds=max(0.0, now - self.asked),
+            idle_seconds=max(0.0, now - self.touched_at),
         )
 
     def _is_in_demand(self, now: float) -> bool:
-        return now - self.asked < DEMAND_SECONDS
+        return now - self.touched_at < DEMAND_SECONDS

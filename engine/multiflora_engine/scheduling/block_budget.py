@@ -12,7 +12,7 @@ _HEADROOM = 10
 """One block in so many is left for running sequences to grow into, but never more than one for each."""
 
 
-class Room:
+class BlockBudget:
     """running: the sequences that hold blocks, in the order in which they are served."""
 
     def __init__(self, pool: BlockPool, config: SchedulerConfig) -> None:
@@ -37,7 +37,7 @@ class Room:
         headroom = min(siblings, limit // _HEADROOM)
         return self._pool.num_used(sequence.cache_owner) + self._needed(sequence, hits) + headroom <= limit
 
-    def in_the_way_of(self, sequence: Sequence, running: Items[Sequence]) -> Sequence | None:
+    def victim_for(self, sequence: Sequence, running: Items[Sequence]) -> Sequence | None:
         """Who has to make room for one more block: the last of all, or of those that share a used-up share with it."""
         if not self._pool.num_free:
             return running[-1]

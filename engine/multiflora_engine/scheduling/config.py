@@ -21,7 +21,8 @@ class SchedulerConfig:
     """max_num_batched_tokens: the token budget of one step, at least max_num_seqs so that every decode fits.
 
     max_waiting: sequences that may wait before new requests are refused.
-    twin_patience: steps for which a sequence waits for one block that another is computing, before it computes its own.
+    prefix_wait_steps: steps for which a sequence waits for one block that another sequence computes, before it computes
+        a copy of its own.
     slot_patience: steps for which an adapter may be refused a slot before another one is drained for it.
     adapter_timeout: seconds for which a request waits for its adapter alone, before it is told to come back later.
     num_prefetched: how far ahead in the queue adapters are brought to host memory, in sequences.
@@ -36,7 +37,7 @@ class SchedulerConfig:
     max_waiting: int = 1024
     enable_prefix_caching: bool = True
     eos_token_ids: frozenset[int] = frozenset()
-    twin_patience: int = 8
+    prefix_wait_steps: int = 8
     slot_patience: int = 16
     adapter_timeout: float = 300.0
     num_prefetched: int = 16

@@ -10,36 +10,36 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class _Line:
+class _Backlog:
     """What one owner has waiting in one priority. next: the turn that its next sequence gets at the earliest."""
 
     waiting: int = 0
     next: int = 0
 
 
-class FairTurns:
+class FairQueue:
     """Turns are numbers, of which the smaller is served first. Those of a single owner follow its order of arrival."""
 
     def __init__(self) -> None:
         self._now = 0
-        self._lines: dict[tuple[int, str], _Line] = {}
+        self._backlogs: dict[tuple[int, str], _Backlog] = {}
 
-    def take(self, priority: int, owner: str) -> int:
+    def enqueue(self, priority: int, owner: str) -> int:
         """The turn of a sequence that begins to wait; `began` or `gave_up` ends that."""
-        line = self._lines.setdefault((priority, owner), _Line())
-        turn = max(self._now, line.next)
-        line.waiting += 1
-        line.next = turn + 1
+        backlog = self._backlogs.setdefault((priority, owner), _Backlog())
+        turn = max(self._now, backlog.next)
+        backlog.waiting += 1
+        backlog.next = turn + 1
         return turn
 
-    def began(self, priority: int, owner: str, turn: int) -> None:
+    def start(self, priority: int, owner: str, turn: int) -> None:
         """The sequence has started: who comes only now does not come before it."""
         self._now = max(self._now, turn)
-        self.gave_up(priority, owner)
+        self.cancel(priority, owner)
 
-    def gave_up(self, priority: int, owner: str) -> None:
+    def cancel(self, priority: int, owner: str) -> None:
         """A sequence waits no more. What an owner took back does not count against it."""
-        line = self._lines[priority, owner]
-        line.waiting -= 1
-        if not line.waiting:
-            del self._lines[priority, owner]
+        backlog = self._backlogs[priority, owner]
+        backlog.waiting -= 1
+        if not backlog.waiting:
+            del self._backlogs[priority, owner]

@@ -28,8 +28,8 @@ from operator import attrgetter
 
 from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.cache.cache_admin import CacheControl
-from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.cache.cache_admin import CacheAdmin
+from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.grammar_source import GrammarSource
@@ -45,21 +45,21 @@ from multiflora_engine.core.step import (
     ScheduledBatch,
     StepOutput,
 )
-from multiflora_engine.protocol.histograms import PREEMPTIONS, Tally
+from multiflora_engine.protocol.histograms import PREEMPTIONS, Histogram
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
-from multiflora_engine.scheduling.block_budget import Room
-from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
-from multiflora_engine.scheduling.deadlines import Deadlines
-from multiflora_engine.scheduling.fair_queue import FairTurns
-from multiflora_engine.scheduling.finish_reasons import finish_of
-from multiflora_engine.scheduling.slot_scheduling import SlotTurns
-from multiflora_engine.scheduling.start_policy import (
+from multiflora_engine.scheduling.admission_policy import (
+    AdmissionPolicy,
+    Blocked,
     CannotStart,
-    StartGate,
-    Wait,
     has_begun,
 )
+from multiflora_engine.scheduling.block_budget import BlockBudget
+from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
+from multiflora_engine.scheduling.deadlines import Deadlines
+from multiflora_engine.scheduling.fair_queue import FairQueue
+from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
 
 _ORDER = attrgetter("order")
@@ -98,28 +98,28 @@ class Scheduler:
     ) -> None:
         self.config = config
         self._may_run_ahead = may_run_ahead
-        self._ledger = CacheLedger(config.block_size, clock)
-        self.pool = BlockPool(config.num_blocks, given_up=self._ledger.given_up)
-        self._room = Room(self.pool, config)
-        self.cache_control = CacheControl(self.pool, self._ledger, clock)
+        self._index = CacheIndex(config.block_size, clock)
+        self.pool = BlockPool(config.num_blocks, on_evict=self._index.on_evict)
+        self._budget = BlockBudget(self.pool, config)
+        self.cache_admin = CacheAdmin(self.pool, self._index, clock)
         self._adapters = adapters
         self._base_digest = base_digest
         self._clock = clock
         self._grammars = grammars
-        self._cache = PrefixCache(self.pool, self._ledger, config.block_size, config.enable_prefix_caching)
-        self._turns = SlotTurns(adapters, config.slot_patience, config.num_prefetched)
-        self._gate = StartGate(config, self._cache, self._room, self._turns, grammars, clock)
+        self._cache = PrefixCache(self.pool, self._index, config.block_size, config.enable_prefix_caching)
+        self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
+        self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock)
         self._requests: dict[str, list[Sequence]] = {}
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._deadlines = Deadlines()
-        self._fair = FairTurns()
+        self._fair = FairQueue()
         self._serial = 0
         self._step = 0
         self._is_scarce = False
         self._counts = _Counts()
         self._num_deferred = 0
-        self._preempted = Tally(PREEMPTIONS)
+        self._preempted = Histogram(PREEMPTIONS)
 
     @property
     def has_work(self) -> bool:
@@ -139,7 +139,7 @@ class Scheduler:
             raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
         self._check_queue(owner_of(request))
         root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
-        turns = [self._fair.take(request.priority, owner_of(request)) for _ in range(request.params.num_sequences)]
+        turns = [self._fair.enqueue(request.priority, owner_of(request)) for _ in range(request.params.num_sequences)]
         sequences = make_sequences(request, self._serial, root, self._clock(), turns)
         hashes = self._cache.new_hashes(sequences[0])
         for sequence in sequences:
@@ -163,7 +163,7 @@ class Scheduler:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1
         failures = self._expire()
-        self._turns.begin_step(self._running)
+        self._slots.begin_step(self._running)
         entries: list[Scheduled] = []
         self._is_scarce = False
         budget = self._schedule_running(entries)
@@ -288,15 +288,15 @@ class Scheduler:
             if sequence.status is not SequenceStatus.WAITING or sequence.cache_owner in full:
                 continue
             try:
-                found = self._gate.try_start(sequence, self._requests[sequence.request_id], self._running, self._step)
+                found = self._admission.admit(sequence, self._requests[sequence.request_id], self._running, self._step)
             except CannotStart as error:
                 failures += self._fail_request(sequence.request_id, error.failure)
                 continue
-            if found is Wait.ROOM:
+            if found is Blocked.CAPACITY:
                 break
-            if found is Wait.SHARE:
+            if found is Blocked.QUOTA:
                 full.add(sequence.cache_owner)
-            elif found is Wait.OWN:
+            elif found is Blocked.DEPENDENCY:
                 self._num_deferred += 1
             else:
                 self._start(sequence, found)
@@ -307,30 +307,30 @@ class Scheduler:
         self.pool.share(hits, sequence.cache_owner)
         count = self.config.blocks_for(sequence.num_tokens) - len(hits)
         sequence.block_table.extend(hits)
-        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._room.limit(sequence)))
+        sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._budget.limit(sequence)))
         sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_ORDER)
         self._cache.announce(sequence)
         if sequence.epoch == 0:
-            self._fair.began(sequence.priority, sequence.cache_owner, sequence.order[1])
+            self._fair.start(sequence.priority, sequence.cache_owner, sequence.order[1])
             sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
             sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
-            sequence.miss_reason = self._ledger.why_missed(sequence, len(hits))
-            self._ledger.hit(sequence.block_hashes[: len(hits)])
+            sequence.miss_reason = self._index.why_missed(sequence, len(hits))
+            self._index.hit(sequence.block_hashes[: len(hits)])
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 
     def _grow(self, sequence: Sequence) -> bool:
         """Gives the sequence one more block; False if it had to be preempted itself."""
-        while (victim := self._room.in_the_way_of(sequence, self._running)) is not None:
+        while (victim := self._budget.victim_for(sequence, self._running)) is not None:
             self._is_scarce = self._is_scarce or not self.pool.num_free
             self._preempt(victim)
             if victim is sequence:
                 return False
-        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._room.limit(sequence)))
+        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._budget.limit(sequence)))
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -345,7 +345,7 @@ class Scheduler:
         self._running.remove(sequence)
         self._cache.retract(sequence)
         self.pool.release(sequence.block_table)
-        self._turns.release(sequence)
+        self._slots.release(sequence)
         sequence.block_table = array("i")
         sequence.epoch += 1
 
@@ -367,7 +367,7 @@ class Scheduler:
             self._counts.generation_tokens += 1
         finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
         if finish_reason is not None:
-            self._preempted.add(sequence.epoch)
+            self._preempted.observe(sequence.epoch)
             self._end(sequence)
         delta = token_delta(
             sequence,
@@ -387,7 +387,7 @@ class Scheduler:
             return []
         assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
         self._counts.prompt_tokens += sequence.num_prompt_tokens
-        self._preempted.add(sequence.epoch)
+        self._preempted.observe(sequence.epoch)
         self._end(sequence)
         return [embedding_delta(sequence)]
 
@@ -398,7 +398,7 @@ class Scheduler:
         else:
             self._waiting.remove(sequence)
             if sequence.epoch == 0:
-                self._fair.gave_up(sequence.priority, sequence.cache_owner)
+                self._fair.cancel(sequence.priority, sequence.cache_owner)
         sequence.status = SequenceStatus.FINISHED
         siblings = self._requests[sequence.request_id]
         siblings.remove(sequence)

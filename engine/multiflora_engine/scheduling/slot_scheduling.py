@@ -29,7 +29,7 @@ class _Refusal:
     victims: list[str] = field(default_factory=list)
 
 
-class SlotTurns:
+class SlotScheduler:
     """Acquires and releases adapters for sequences; the base model needs none of it.
 
     patience: steps. max_refused: once so many adapters were refused in a step, further ones that are in no slot are not
@@ -50,12 +50,12 @@ class SlotTurns:
         """Forgets refusals of which nobody waits any more and decides what is drained in this step."""
         self._step += 1
         self._refused_now.clear()
-        crowded_out = self._adapters.crowded_out()
-        for digest in crowded_out:
+        pending_placements = self._adapters.pending_placements()
+        for digest in pending_placements:
             self._refusals.setdefault(digest, _Refusal(None, self._step))
         for digest, refusal in list(self._refusals.items()):
             sequence = refusal.sequence
-            if digest not in crowded_out if sequence is None else sequence.status is not SequenceStatus.WAITING:
+            if digest not in pending_placements if sequence is None else sequence.status is not SequenceStatus.WAITING:
                 del self._refusals[digest]
             elif self._step - refusal.since >= self._patience:
                 self._drain_for(refusal, running)

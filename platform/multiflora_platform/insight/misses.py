@@ -1,4 +1,4 @@
-"""Why the prefix cache had no more of a prompt, in words. The reasons themselves are the engine's (CacheLedger)."""
+"""Why the prefix cache had no more of a prompt, in words. The reasons themselves are the engine's (CacheIndex)."""
 
 from __future__ import annotations
 

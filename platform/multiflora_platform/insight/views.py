@@ -67,7 +67,7 @@ class KeptBody(msgspec.Struct, frozen=True):
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt. status and code: as answered; None while it runs. miss_reason: see the engine's CacheLedger."""
+    """One prompt. status and code: as answered; None while it runs. miss_reason: see the engine's CacheIndex."""
 
     id: str
     at: float

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from multiflora_engine.protocol.histograms import Distribution
-from multiflora_engine.protocol.messages import AdapterResidency, EngineStats, Ready
+from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.web.openai_errors import ApiError
@@ -46,7 +46,7 @@ class EngineView:
     restarts: int
     stats: EngineStats
     ready: Ready | None
-    adapters: Iterable[AdapterResidency] = ()
+    adapters: Iterable[ResidencyReport] = ()
     running: Iterable[str] = ()
     waiting: Iterable[str] = ()
 

@@ -13,7 +13,7 @@ from multiflora_platform.web.openai_errors import ApiError
 class PromptStart(NamedTuple):
     """How a prompt was begun. queued_seconds: what it waited before; load_seconds: how long of that for its adapter.
 
-    miss_reason: why the prefix cache had no more of it (the engine's CacheLedger); "" when it had all it could have.
+    miss_reason: why the prefix cache had no more of it (the engine's CacheIndex); "" when it had all it could have.
     """
 
     cached_tokens: int

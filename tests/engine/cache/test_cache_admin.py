@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from multiflora_engine.cache.cache_admin import CacheControl
-from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.cache.cache_admin import CacheAdmin
+from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
@@ -18,7 +18,7 @@ BLOCK = 4
 class Adapters:
     """Always there."""
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         return "slot"
 
     def want(self, digest: str) -> None: ...
@@ -31,7 +31,7 @@ class Adapters:
     def is_pinned(self, digest: str) -> bool:
         return False
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return []
 
 
@@ -40,7 +40,7 @@ class House:
         self.now = 100.0
         config = SchedulerConfig(num_blocks=num_blocks, block_size=BLOCK, max_model_len=100, max_num_batched_tokens=64)
         self.scheduler = Scheduler(config, Adapters(), "base", lambda: self.now)
-        self.control: CacheControl = self.scheduler.cache_control
+        self.control: CacheAdmin = self.scheduler.cache_admin
         self.serial = 0
 
     def prompt(self, prompt: list[int], **fields: Any) -> TokenDelta:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from multiflora_engine.cache.block_hashes import block_hash, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.cache.cache_index import CacheLedger
+from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
@@ -48,9 +48,9 @@ def compute(cache: PrefixCache, sequence: Sequence, end: int) -> None:
 
 
 def make_cache(enabled: bool = True) -> tuple[PrefixCache, BlockPool]:
-    ledger = CacheLedger(BLOCK)
-    pool = BlockPool(32, given_up=ledger.given_up)
-    return PrefixCache(pool, ledger, BLOCK, enabled), pool
+    index = CacheIndex(BLOCK)
+    pool = BlockPool(32, on_evict=index.on_evict)
+    return PrefixCache(pool, index, BLOCK, enabled), pool
 
 
 def test_no_two_kinds_of_identity_collide() -> None:
@@ -106,9 +106,9 @@ def test_only_computed_blocks_are_hit() -> None:
     start(cache, pool, first)
     for end, hits in ((3, 0), (BLOCK, 1), (3 * BLOCK - 1, 2), (3 * BLOCK, 3)):
         compute(cache, first, end)
-        twin = make_sequence(prompt)
-        twin.block_hashes += cache.new_hashes(twin)
-        assert cache.hits(twin) == list(first.block_table[:hits])
+        other = make_sequence(prompt)
+        other.block_hashes += cache.new_hashes(other)
+        assert cache.hits(other) == list(first.block_table[:hits])
 
 
 def test_salts_and_adapters_do_not_share() -> None:
@@ -130,23 +130,23 @@ def test_prompt_logprobs_read_nothing_and_publish_all() -> None:
     compute(cache, first, 2 * BLOCK)
     second = make_sequence(prompt, prompt_logprobs=1)
     assert start(cache, pool, second) == []
-    assert cache.awaited(second, 0) is None
+    assert cache.pending_block(second, 0) is None
     assert len(start(cache, pool, make_sequence(prompt))) == 2
 
 
 def test_a_block_is_awaited_from_announcement_to_publication() -> None:
     cache, pool = make_cache()
     prompt = list(range(2 * BLOCK + 1))
-    first, twin = make_sequence(prompt), make_sequence(prompt)
-    twin.block_hashes += cache.new_hashes(twin)
-    assert cache.awaited(twin, 0) is None
+    first, other = make_sequence(prompt), make_sequence(prompt)
+    other.block_hashes += cache.new_hashes(other)
+    assert cache.pending_block(other, 0) is None
     start(cache, pool, first)
-    assert cache.awaited(twin, 0) == first.block_hashes[0]
+    assert cache.pending_block(other, 0) == first.block_hashes[0]
     compute(cache, first, BLOCK)
-    assert cache.awaited(twin, 1) == first.block_hashes[1]
+    assert cache.pending_block(other, 1) == first.block_hashes[1]
     assert not cache.is_computing(first.block_hashes[0])
     cache.retract(first)
-    assert cache.awaited(twin, 1) is None
+    assert cache.pending_block(other, 1) is None
 
 
 def test_retracting_leaves_what_others_compute() -> None:

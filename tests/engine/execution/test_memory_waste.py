@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from multiflora_engine.core.adapter_source import Residency
+from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 from multiflora_engine.scheduling.config import SchedulerConfig
@@ -14,7 +14,7 @@ from multiflora_engine.scheduling.scheduler import Scheduler
 class NoAdapters:
     """For traffic of the base model."""
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         return "disk"
 
     def want(self, digest: str) -> None: ...
@@ -27,7 +27,7 @@ class NoAdapters:
     def is_pinned(self, digest: str) -> bool:
         return False
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return []
 
 

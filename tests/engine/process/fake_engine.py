@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.main import Progress, serve
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.messages import AdapterResidency, EngineStats, Ready
+from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.config import QueueFull
 
@@ -86,7 +86,7 @@ class FakeResidency:
     def poll(self) -> None:
         self.polls = {digest: count + 1 for digest, count in self.polls.items()}
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         return "disk" if digest not in self.polls else "slot" if self.polls[digest] > 3 else "loading"
 
     def want(self, digest: str) -> None:
@@ -116,12 +116,12 @@ class FakeResidency:
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return []
 
-    def snapshot(self) -> list[AdapterResidency]:
+    def snapshot(self) -> list[ResidencyReport]:
         return [
-            AdapterResidency(digest, "slot", digest in self.pinned, rank=8, bytes=1, running=0)
+            ResidencyReport(digest, "slot", digest in self.pinned, rank=8, bytes=1, running=0)
             for digest in sorted(self.polls)
         ]
 

@@ -199,15 +199,15 @@ def test_it_dies_with_its_parent(peer: Peer) -> None:
 
 
 def test_without_the_signal_of_the_kernel_it_notices_that_it_is_orphaned(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiflora_engine.process.lifetime import Leave
+    from multiflora_engine.process.lifetime import ProcessLifetime
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "platform", "other")
     try:
-        leave = Leave()
-        assert not leave.orphaned
+        lifetime = ProcessLifetime()
+        assert not lifetime.orphaned
         monkeypatch.setattr(os, "getppid", lambda: 1_000_000)
-        assert leave.orphaned
+        assert lifetime.orphaned
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

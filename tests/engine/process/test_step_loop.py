@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from multiflora_engine.process.lifetime import Leave
-from multiflora_engine.process.socket import Line
+from multiflora_engine.process.lifetime import ProcessLifetime
+from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.process.step_loop import Served, StepLoop
 from multiflora_engine.protocol.messages import (
     Abort,
@@ -118,7 +118,11 @@ def run(*script: ToEngine, engine: ScriptedEngine | None = None) -> ScriptedLine
         probe=_probe,
         call_between_layers=between.append,
     )
-    loop = StepLoop(cast(Served, served), cast(Line, line), cast(Leave, SimpleNamespace(asked=False, orphaned=False)))
+    loop = StepLoop(
+        cast(Served, served),
+        cast(EngineSocket, line),
+        cast(ProcessLifetime, SimpleNamespace(stop_requested=False, orphaned=False)),
+    )
     if engine is not None:
         engine.between_layers = between[0]
     loop.run()

@@ -365,12 +365,12 @@ def test_what_a_command_wants_is_crowded_out_until_it_has_a_slot(harness):
     h = harness(rows=8, max_cpu=4)
     h.get("a8")
     h.residency.load("b8")
-    assert h.residency.crowded_out() == []
+    assert h.residency.pending_placements() == []
     h.settle()
-    assert h.residency.crowded_out() == ["b8"]
+    assert h.residency.pending_placements() == ["b8"]
     h.residency.release("a8")
     h.residency.poll()
-    assert h.residency.crowded_out() == []
+    assert h.residency.pending_placements() == []
     assert h.residency.state("b8") == "slot"
 
 
@@ -382,7 +382,7 @@ def test_what_can_never_fit_is_not_waited_for(harness):
     h.settle()
     with pytest.raises(AdapterUnavailable, match="no room"):
         h.residency.acquire("b16")
-    assert h.residency.crowded_out() == []
+    assert h.residency.pending_placements() == []
 
 
 def test_an_adapter_that_a_command_waits_for_is_not_forgotten(harness, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.step import (
     SampledToken,
     Scheduled,
@@ -36,7 +36,7 @@ class Adapters:
         self.wanted: list[str] = []
         self.users: dict[str, int] = {}
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         return "loading" if digest in self.missing else "slot"
 
     def want(self, digest: str) -> None:
@@ -56,7 +56,7 @@ class Adapters:
     def is_pinned(self, digest: str) -> bool:
         return False
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return []
 
 
@@ -282,7 +282,7 @@ def test_twins_of_a_cold_prefix_wait_for_the_one_that_computes_it() -> None:
 def test_twins_do_not_hold_up_others() -> None:
     harness = Harness(max_num_batched_tokens=24)
     harness.add("a", 20)
-    harness.add("twin", 20)
+    harness.add("second", 20)
     harness.add("other", 3, tag=50)
     assert harness.step() == {("a", 0): 20, ("other", 0): 3}
 
@@ -317,7 +317,7 @@ def test_an_abort_between_schedule_and_commit_publishes_nothing() -> None:
 
 
 def test_a_twin_loses_patience_with_a_step_that_does_not_end() -> None:
-    harness = Harness(twin_patience=3)
+    harness = Harness(prefix_wait_steps=3)
     harness.add("a", 17)
     harness.add("b", 17)
     stuck = harness.scheduler.schedule()
@@ -565,7 +565,7 @@ def test_adapters_of_the_first_waiting_are_wanted_even_when_nothing_can_start() 
 def test_who_lacks_blocks_or_waits_for_a_twin_holds_no_adapter() -> None:
     harness = Harness(num_blocks=8)
     harness.add("a", 20, adapter_digest="x")
-    harness.add("twin", 20, adapter_digest="x")
+    harness.add("second", 20, adapter_digest="x")
     harness.add("large", 20, adapter_digest="y")
     assert harness.step() == {("a", 0): 20}
     assert harness.adapters.users == {"x": 1, "y": 0}

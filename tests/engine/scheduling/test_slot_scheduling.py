@@ -1,13 +1,13 @@
-"""SlotTurns alone: who is drained for whom, and who may still pass. Whole traffic is simulated in test_engine."""
+"""SlotScheduler alone: who is drained for whom, and who may still pass. Whole traffic is simulated in test_engine."""
 
 from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.core.adapter_source import AdapterUnavailable, Residency
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.sequence import Sequence, SequenceStatus, make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_engine.scheduling.slot_scheduling import SlotTurns
+from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 
 PATIENCE = 3
 
@@ -15,14 +15,14 @@ PATIENCE = 3
 class Slots:
     """Adapters by residency as the test sets it; acquiring works for those in a slot. calls: every acquire."""
 
-    def __init__(self, **states: Residency) -> None:
+    def __init__(self, **states: AdapterState) -> None:
         self.states = states
         self.pinned: set[str] = set()
         self.wanted: list[str] = []
         self.calls: list[str] = []
         self.released: list[str] = []
 
-    def state(self, digest: str) -> Residency:
+    def state(self, digest: str) -> AdapterState:
         return self.states[digest]
 
     def want(self, digest: str) -> None:
@@ -40,7 +40,7 @@ class Slots:
     def is_pinned(self, digest: str) -> bool:
         return digest in self.pinned
 
-    def crowded_out(self) -> list[str]:
+    def pending_placements(self) -> list[str]:
         return self.wanted
 
 
@@ -54,147 +54,147 @@ def make_sequence(serial: int, adapter: str | None, max_tokens: int = 10) -> Seq
     return make_sequences(request, serial, b"")[0]
 
 
-def start(turns: SlotTurns, serial: int, adapter: str, max_tokens: int = 10) -> Sequence:
+def start(scheduler: SlotScheduler, serial: int, adapter: str, max_tokens: int = 10) -> Sequence:
     sequence = make_sequence(serial, adapter, max_tokens)
-    assert turns.acquire(sequence)
+    assert scheduler.acquire(sequence)
     sequence.status = SequenceStatus.RUNNING
     return sequence
 
 
-def starve(turns: SlotTurns, running: list[Sequence], *waiting: Sequence, steps: int = PATIENCE + 1) -> None:
+def starve(scheduler: SlotScheduler, running: list[Sequence], *waiting: Sequence, steps: int = PATIENCE + 1) -> None:
     for _ in range(steps):
-        turns.begin_step(running)
+        scheduler.begin_step(running)
         for sequence in waiting:
-            assert not turns.acquire(sequence)
-    turns.begin_step(running)
+            assert not scheduler.acquire(sequence)
+    scheduler.begin_step(running)
 
 
 def test_the_base_model_needs_no_adapter() -> None:
     slots = Slots()
-    turns = SlotTurns(slots, PATIENCE, 4)
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
     sequence = make_sequence(0, None)
-    assert turns.acquire(sequence)
-    turns.release(sequence)
+    assert scheduler.acquire(sequence)
+    scheduler.release(sequence)
     assert slots.calls == slots.released == []
 
 
 def test_a_slot_is_held_until_release() -> None:
     slots = Slots(a="slot", b="slot")
-    turns = SlotTurns(slots, PATIENCE, 4)
-    sequence = start(turns, 0, "b")
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
+    sequence = start(scheduler, 0, "b")
     assert sequence.adapter_slot == 1
-    turns.release(sequence)
+    scheduler.release(sequence)
     assert sequence.adapter_slot is None
     assert slots.released == ["b"]
 
 
 def test_a_refused_adapter_is_asked_for_once_a_step() -> None:
     slots = Slots(cold="cpu")
-    turns = SlotTurns(slots, PATIENCE, 4)
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
     for _ in range(2):
-        turns.begin_step([])
-        assert not turns.acquire(make_sequence(0, "cold"))
-        assert not turns.acquire(make_sequence(1, "cold"))
+        scheduler.begin_step([])
+        assert not scheduler.acquire(make_sequence(0, "cold"))
+        assert not scheduler.acquire(make_sequence(1, "cold"))
     assert slots.calls == ["cold", "cold"]
 
 
 def test_far_behind_in_the_queue_only_resident_adapters_are_asked_for() -> None:
     slots = Slots(x="disk", y="disk", z="disk", hot="slot")
-    turns = SlotTurns(slots, PATIENCE, max_refused=2)
-    turns.begin_step([])
+    scheduler = SlotScheduler(slots, PATIENCE, max_refused=2)
+    scheduler.begin_step([])
     for serial, digest in enumerate("xyz"):
-        assert not turns.acquire(make_sequence(serial, digest))
-    assert turns.acquire(make_sequence(3, "hot"))
+        assert not scheduler.acquire(make_sequence(serial, digest))
+    assert scheduler.acquire(make_sequence(3, "hot"))
     assert slots.calls == ["x", "y", "hot"]
 
 
 def test_the_adapter_that_ends_soonest_is_drained_for_younger_sequences_only() -> None:
-    turns = SlotTurns(Slots(long="slot", short="slot", cold="cpu"), PATIENCE, 4)
-    running = [start(turns, 0, "long", 50), start(turns, 1, "short", 5)]
+    scheduler = SlotScheduler(Slots(long="slot", short="slot", cold="cpu"), PATIENCE, 4)
+    running = [start(scheduler, 0, "long", 50), start(scheduler, 1, "short", 5)]
     cold = make_sequence(5, "cold")
-    starve(turns, running, cold)
-    assert not turns.acquire(make_sequence(6, "short"))
-    assert turns.acquire(make_sequence(4, "short"))
-    assert turns.acquire(make_sequence(6, "long"))
-    assert turns.acquire(make_sequence(6, None))
+    starve(scheduler, running, cold)
+    assert not scheduler.acquire(make_sequence(6, "short"))
+    assert scheduler.acquire(make_sequence(4, "short"))
+    assert scheduler.acquire(make_sequence(6, "long"))
+    assert scheduler.acquire(make_sequence(6, None))
 
 
 def test_nothing_is_drained_within_patience_nor_for_what_is_still_loading() -> None:
-    turns = SlotTurns(Slots(hot="slot", cold="cpu", slow="loading"), PATIENCE, 4)
-    running = [start(turns, 0, "hot")]
-    starve(turns, running, make_sequence(1, "cold"), steps=PATIENCE - 1)
-    assert turns.acquire(make_sequence(9, "hot"))
-    turns = SlotTurns(Slots(hot="slot", slow="loading"), PATIENCE, 4)
-    starve(turns, [start(turns, 0, "hot")], make_sequence(1, "slow"), steps=5 * PATIENCE)
-    assert turns.acquire(make_sequence(9, "hot"))
+    scheduler = SlotScheduler(Slots(hot="slot", cold="cpu", slow="loading"), PATIENCE, 4)
+    running = [start(scheduler, 0, "hot")]
+    starve(scheduler, running, make_sequence(1, "cold"), steps=PATIENCE - 1)
+    assert scheduler.acquire(make_sequence(9, "hot"))
+    scheduler = SlotScheduler(Slots(hot="slot", slow="loading"), PATIENCE, 4)
+    starve(scheduler, [start(scheduler, 0, "hot")], make_sequence(1, "slow"), steps=5 * PATIENCE)
+    assert scheduler.acquire(make_sequence(9, "hot"))
 
 
 def test_each_starving_adapter_has_its_own_victim() -> None:
-    turns = SlotTurns(Slots(a="slot", b="slot", c="slot", cold="cpu", cool="cpu"), PATIENCE, 4)
-    running = [start(turns, 0, "a", 1), start(turns, 1, "b", 2), start(turns, 2, "c", 3)]
-    starve(turns, running, make_sequence(3, "cold"), make_sequence(4, "cool"))
-    allowed = [digest for digest in "abc" if turns.acquire(make_sequence(9, digest))]
+    scheduler = SlotScheduler(Slots(a="slot", b="slot", c="slot", cold="cpu", cool="cpu"), PATIENCE, 4)
+    running = [start(scheduler, 0, "a", 1), start(scheduler, 1, "b", 2), start(scheduler, 2, "c", 3)]
+    starve(scheduler, running, make_sequence(3, "cold"), make_sequence(4, "cool"))
+    allowed = [digest for digest in "abc" if scheduler.acquire(make_sequence(9, digest))]
     assert allowed == ["c"]
 
 
 def test_the_victim_opens_again_when_the_starving_one_is_served_or_gone() -> None:
     slots = Slots(hot="slot", cold="cpu")
-    turns = SlotTurns(slots, PATIENCE, 4)
-    running, cold = [start(turns, 0, "hot")], make_sequence(1, "cold")
-    starve(turns, running, cold)
-    assert not turns.acquire(make_sequence(9, "hot"))
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
+    running, cold = [start(scheduler, 0, "hot")], make_sequence(1, "cold")
+    starve(scheduler, running, cold)
+    assert not scheduler.acquire(make_sequence(9, "hot"))
     slots.states["cold"] = "slot"
-    assert turns.acquire(cold)
-    assert turns.acquire(make_sequence(9, "hot"))
+    assert scheduler.acquire(cold)
+    assert scheduler.acquire(make_sequence(9, "hot"))
 
-    turns = SlotTurns(Slots(hot="slot", cold="cpu"), PATIENCE, 4)
-    running, cold = [start(turns, 0, "hot")], make_sequence(1, "cold")
-    starve(turns, running, cold)
+    scheduler = SlotScheduler(Slots(hot="slot", cold="cpu"), PATIENCE, 4)
+    running, cold = [start(scheduler, 0, "hot")], make_sequence(1, "cold")
+    starve(scheduler, running, cold)
     cold.status = SequenceStatus.FINISHED
-    turns.begin_step(running)
-    assert turns.acquire(make_sequence(9, "hot"))
+    scheduler.begin_step(running)
+    assert scheduler.acquire(make_sequence(9, "hot"))
 
 
 def test_if_one_drained_adapter_is_not_room_enough_more_follow() -> None:
-    turns = SlotTurns(Slots(a="slot", b="slot", c="slot", d="slot", cold="cpu"), PATIENCE, 4)
-    running = [start(turns, serial, digest, serial + 1) for serial, digest in enumerate("abcd")]
+    scheduler = SlotScheduler(Slots(a="slot", b="slot", c="slot", d="slot", cold="cpu"), PATIENCE, 4)
+    running = [start(scheduler, serial, digest, serial + 1) for serial, digest in enumerate("abcd")]
     cold = make_sequence(5, "cold")
-    starve(turns, running, cold)
+    starve(scheduler, running, cold)
     closed = [{"a"}, {"a", "b"}, {"a", "b", "c", "d"}]
     for expected in closed:
-        assert {d for d in "abcd" if turns._is_closed(d, make_sequence(9, d))} == expected
+        assert {d for d in "abcd" if scheduler._is_closed(d, make_sequence(9, d))} == expected
         for sequence in [s for s in running if s.adapter_digest in expected]:
-            turns.release(sequence)
+            scheduler.release(sequence)
             running.remove(sequence)
-        turns.begin_step(running)
-    assert not turns._is_closed("a", make_sequence(9, "a")), "all were drained in vain: everybody may go on"
+        scheduler.begin_step(running)
+    assert not scheduler._is_closed("a", make_sequence(9, "a")), "all were drained in vain: everybody may go on"
 
 
 def test_what_administration_wants_is_drained_for_as_well() -> None:
     slots = Slots(hot="slot", other="slot", cold="cpu")
-    turns = SlotTurns(slots, PATIENCE, 4)
-    running = [start(turns, 0, "hot", 5), start(turns, 1, "other", 50)]
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
+    running = [start(scheduler, 0, "hot", 5), start(scheduler, 1, "other", 50)]
     slots.wanted = ["cold"]
-    starve(turns, running)
-    assert not turns.acquire(make_sequence(2, "hot"))
-    assert turns.acquire(make_sequence(3, "other"))
+    starve(scheduler, running)
+    assert not scheduler.acquire(make_sequence(2, "hot"))
+    assert scheduler.acquire(make_sequence(3, "other"))
     slots.wanted = []
-    turns.begin_step(running)
-    assert turns.acquire(make_sequence(2, "hot"))
+    scheduler.begin_step(running)
+    assert scheduler.acquire(make_sequence(2, "hot"))
 
 
 def test_pinned_adapters_are_no_victims() -> None:
     slots = Slots(pinned="slot", hot="slot", cold="cpu")
     slots.pinned.add("pinned")
-    turns = SlotTurns(slots, PATIENCE, 4)
-    starve(turns, [start(turns, 0, "pinned", 1), start(turns, 1, "hot", 99)], make_sequence(2, "cold"))
-    assert turns.acquire(make_sequence(9, "pinned"))
-    assert not turns.acquire(make_sequence(9, "hot"))
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
+    starve(scheduler, [start(scheduler, 0, "pinned", 1), start(scheduler, 1, "hot", 99)], make_sequence(2, "cold"))
+    assert scheduler.acquire(make_sequence(9, "pinned"))
+    assert not scheduler.acquire(make_sequence(9, "hot"))
 
 
 def test_a_failed_adapter_raises_and_holds_nothing() -> None:
     slots = Slots(bad="failed")
-    turns = SlotTurns(slots, PATIENCE, 4)
+    scheduler = SlotScheduler(slots, PATIENCE, 4)
     with pytest.raises(AdapterUnavailable, match="gone"):
-        turns.acquire(make_sequence(0, "bad"))
+        scheduler.acquire(make_sequence(0, "bad"))
     assert slots.released == []

@@ -18,11 +18,11 @@ from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
-    AdapterResidency,
     AdapterResult,
     CacheReply,
     EngineStats,
     Ready,
+    ResidencyReport,
     SlotEvent,
     Status,
 )
@@ -102,7 +102,7 @@ class FakeClient:
     async def status(self) -> Status:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
-        return Status(0, 1, self.stats, [AdapterResidency("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
+        return Status(0, 1, self.stats, [ResidencyReport("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
 
     async def cache(self, action: str, hash: str = "") -> CacheReply:
         self.cache_calls.append((action, hash))

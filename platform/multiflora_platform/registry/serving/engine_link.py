@@ -6,16 +6,16 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.protocol.messages import AdapterResidency, AdapterResult
+from multiflora_engine.protocol.messages import AdapterResult, ResidencyReport
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.registry.errors import CommandFailed
 from multiflora_platform.web.problems import Unavailable
 
 
-def with_disk(held: Sequence[AdapterResidency], registered: Collection[str]) -> list[AdapterResidency]:
+def with_disk(held: Sequence[ResidencyReport], registered: Collection[str]) -> list[ResidencyReport]:
     """What the engine knows of, and a row for each registered digest that it has never been asked for."""
     known = {adapter.digest for adapter in held}
-    others = [AdapterResidency(digest, "disk", False, 0, 0, 0) for digest in sorted(set(registered) - known)]
+    others = [ResidencyReport(digest, "disk", False, 0, 0, 0) for digest in sorted(set(registered) - known)]
     return [*held, *others]
 
 

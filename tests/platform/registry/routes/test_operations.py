@@ -11,9 +11,9 @@ from tests.platform.registry.house import adapter_files, rejected_files
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import (
-    AdapterResidency,
     AdapterResult,
     EngineStats,
+    ResidencyReport,
     Status,
 )
 from multiflora_platform.storage import outbox as events
@@ -35,7 +35,7 @@ class FakeEngine:
         return AdapterResult(1, self.error, self.distance if action == "probe" else None)
 
     async def status(self):
-        row = AdapterResidency(digest="d" * 64, residency="slot", pinned=True, rank=8, bytes=100, running=2)
+        row = ResidencyReport(digest="d" * 64, residency="slot", pinned=True, rank=8, bytes=100, running=2)
         return Status(1, 4242, EngineStats(), [row])
 
 

@@ -1,4 +1,4 @@
-"""Whether a waiting sequence may start now: its adapter's slot, its grammar, blocks that a twin computes, and room.
+"""Whether a waiting sequence may start now: its adapter's slot, its grammar, pending blocks of its prefix, free blocks.
 
 Starts nothing and keeps no queue; what a sequence is given for good is the scheduler's.
 """
@@ -14,17 +14,17 @@ from multiflora_engine.core.adapter_source import AdapterLoading, AdapterUnavail
 from multiflora_engine.core.grammar_source import GrammarError, GrammarSource
 from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_engine.scheduling.block_budget import Room
+from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
-from multiflora_engine.scheduling.slot_scheduling import SlotTurns
+from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 
 
-class Wait(enum.Enum):
+class Blocked(enum.Enum):
     """Why a sequence has to wait, which says whom it holds up."""
 
-    OWN = "lacks an adapter, a grammar or a twin's blocks: nobody else waits for that"
-    SHARE = "its owner has used up its share of the blocks: the owner's others wait with it"
-    ROOM = "the pool has too few blocks: everybody behind waits, or long prompts would never start"
+    DEPENDENCY = "it lacks an adapter, a grammar or blocks that another sequence computes: it alone waits"
+    QUOTA = "its owner has used up its share of the blocks: the owner's other sequences wait with it"
+    CAPACITY = "the pool has too few blocks: all behind it wait, or long prompts would never start"
 
 
 class CannotStart(Exception):
@@ -40,37 +40,37 @@ def has_begun(siblings: Items[Sequence]) -> bool:
     return any(sequence.status is SequenceStatus.RUNNING or sequence.epoch for sequence in siblings)
 
 
-class StartGate:
+class AdmissionPolicy:
     """clock: Unix seconds. grammars: None for a model that has none."""
 
     def __init__(
         self,
         config: SchedulerConfig,
         cache: PrefixCache,
-        room: Room,
-        turns: SlotTurns,
+        budget: BlockBudget,
+        slots: SlotScheduler,
         grammars: GrammarSource | None,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._cache = cache
-        self._room = room
-        self._turns = turns
+        self._budget = budget
+        self._slots = slots
         self._grammars = grammars
         self._clock = clock
 
-    def try_start(
+    def admit(
         self, sequence: Sequence, siblings: Items[Sequence], running: Items[Sequence], step: int
-    ) -> list[int] | Wait:
+    ) -> list[int] | Blocked:
         """The cached blocks that it may start on; only then it has its adapter's slot. Raises CannotStart.
 
         siblings: all living sequences of its request. running: those that hold blocks, in order. step: counts on.
         """
-        if self._still_awaits(sequence, step):
-            return Wait.OWN
+        if self._still_waits_for_prefix(sequence, step):
+            return Blocked.DEPENDENCY
         try:
             if not self._has_grammar(sequence) or not self._has_slot(sequence, siblings):
-                return Wait.OWN
+                return Blocked.DEPENDENCY
         except AdapterUnavailable as error:
             raise CannotStart(error.code, str(error)) from None
         except GrammarError as error:
@@ -79,25 +79,27 @@ class StartGate:
         reason = self._reason_to_wait(sequence, hits, running, step)
         if reason is None:
             return hits
-        self._turns.release(sequence)
-        if reason in (Wait.ROOM, Wait.SHARE) and not self._will_have_room(sequence, reason, running):
+        self._slots.release(sequence)
+        if reason in (Blocked.CAPACITY, Blocked.QUOTA) and not self._will_have_room(sequence, reason, running):
             needed = self._config.blocks_for(sequence.num_tokens)
             held = "Pinned prefixes leave too few KV blocks for this request"
             raise CannotStart("kv_cache_pinned", f"{held}, which needs {needed}; unpin a prefix or send a shorter one.")
         return reason
 
-    def _reason_to_wait(self, sequence: Sequence, hits: list[int], running: Items[Sequence], step: int) -> Wait | None:
-        if self._awaits_twin(sequence, len(hits), step):
-            return Wait.OWN
-        if not self._room.fits(sequence, hits, running):
-            return Wait.ROOM
-        if not self._room.fits_share(sequence, hits, running):
-            return Wait.SHARE
+    def _reason_to_wait(
+        self, sequence: Sequence, hits: list[int], running: Items[Sequence], step: int
+    ) -> Blocked | None:
+        if self._waits_for_prefix(sequence, len(hits), step):
+            return Blocked.DEPENDENCY
+        if not self._budget.fits(sequence, hits, running):
+            return Blocked.CAPACITY
+        if not self._budget.fits_share(sequence, hits, running):
+            return Blocked.QUOTA
         return None
 
-    def _will_have_room(self, sequence: Sequence, reason: Wait, running: Items[Sequence]) -> bool:
+    def _will_have_room(self, sequence: Sequence, reason: Blocked, running: Items[Sequence]) -> bool:
         """Whether somebody runs who will give blocks back: what nobody computes with is pinned, and stays."""
-        return any(reason is Wait.ROOM or other.cache_owner == sequence.cache_owner for other in running)
+        return any(reason is Blocked.CAPACITY or other.cache_owner == sequence.cache_owner for other in running)
 
     def _has_grammar(self, sequence: Sequence) -> bool:
         """Whether it needs none, or has it compiled. Raises GrammarError."""
@@ -105,7 +107,7 @@ class StartGate:
 
     def _has_slot(self, sequence: Sequence, siblings: Items[Sequence]) -> bool:
         """Gives it its adapter's slot; how long that takes is noted. Raises AdapterUnavailable."""
-        if self._turns.acquire(sequence):
+        if self._slots.acquire(sequence):
             return True
         now, patience = self._clock(), self._config.adapter_timeout
         sequence.load_since = sequence.load_since or now
@@ -114,16 +116,16 @@ class StartGate:
             raise AdapterLoading(f"{reason}; try again later, or raise --max-loras.")
         return False
 
-    def _awaits_twin(self, sequence: Sequence, num_hits: int, step: int) -> bool:
+    def _waits_for_prefix(self, sequence: Sequence, num_hits: int, step: int) -> bool:
         """Whether to wait for the block after the hits because another sequence computes it; patience is per block."""
-        awaited = self._cache.awaited(sequence, num_hits)
-        if awaited != sequence.awaited:
-            sequence.awaited, sequence.awaited_since = awaited, step
-        return self._still_awaits(sequence, step)
+        pending_block = self._cache.pending_block(sequence, num_hits)
+        if pending_block != sequence.pending_block:
+            sequence.pending_block, sequence.pending_block_since = pending_block, step
+        return self._still_waits_for_prefix(sequence, step)
 
-    def _still_awaits(self, sequence: Sequence, step: int) -> bool:
+    def _still_waits_for_prefix(self, sequence: Sequence, step: int) -> bool:
         return (
-            sequence.awaited is not None
-            and self._cache.is_computing(sequence.awaited)
-            and step - sequence.awaited_since < self._config.twin_patience
+            sequence.pending_block is not None
+            and self._cache.is_computing(sequence.pending_block)
+            and step - sequence.pending_block_since < self._config.prefix_wait_steps
         )
