@@ -19,17 +19,32 @@ from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter, load_adapter
 from multiflora_engine.core.grammar_source import GrammarError
+from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.transfers import Staging
 from multiflora_engine.engine import Engine
+from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.cuda_graphs import choose_capture
+from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
 from multiflora_engine.execution.device import (
     choose_device,
     choose_dtype,
     dtype_name,
+    runs_asynchronously,
     use_device,
+    use_threads,
 )
+from multiflora_engine.execution.dummy_batch import DummyPass
+from multiflora_engine.execution.executor import StepExecutor
+from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
+from multiflora_engine.execution.memory_profile import step_bytes
 from multiflora_engine.execution.runner import DeviceRunner
+from multiflora_engine.execution.step_plan import StepPlanner
+from multiflora_engine.execution.token_feedback import TokenFeedback
+from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.rotary import rotary_tables
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
@@ -51,24 +66,39 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class DeviceSide:
+    """What lies on the device and runs there. Filled by `build_device_side`."""
+
+    runner: DeviceRunner
+    decoder: Decoder
+    cache: KVCache
+    max_model_len: int
+    """The longest sequence, in tokens, that the cache and the rotary tables have room for."""
+    graphs: DecodeGraphs | None
+    """None where decode steps run kernel by kernel."""
+    dummy: DummyPass
+
+
+@dataclass(frozen=True)
 class BuiltEngine:
-    """A loaded engine, its parts, and what it announces of itself."""
+    """A loaded engine, its parts, and what it announces of itself. Filled by `assemble_engine`."""
 
     engine: Engine
     residency: AdapterResidency
-    runner: DeviceRunner
+    device_side: DeviceSide
     model: ModelConfig
     base: BaseModel
     ready: Ready
     grammars: GrammarMasks | None
+    """None where the model has no tokenizer that grammars could be matched with."""
 
     def probe(self, slot: int) -> float:
-        """max |logits of the adapter in `slot` - logits of the base| over a fixed prompt."""
-        return self.runner.probe(slot)
+        """See `probe_adapter`."""
+        return probe_adapter(self.device_side.dummy, slot)
 
     def call_between_layers(self, callback: Callable[[], None]) -> None:
-        """From now on, however long a step takes."""
-        self.runner.call_between_layers(callback)
+        """A step may take minutes (a large model on few cores); the callback says meanwhile that it goes on."""
+        self.device_side.decoder.between_layers = callback
 
     def close(self) -> None:
         """Ends the threads of the adapter reader and of the grammars."""
@@ -105,28 +135,83 @@ def assemble_engine(
     pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    runner = DeviceRunner(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
+    device_side = build_device_side(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
+    runner = device_side.runner
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
     scheduler = Scheduler(
-        _scheduler_config(config, model, runner),
+        _scheduler_config(config, model, device_side),
         residency,
         base.digest,
         grammars=grammars,
         may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
     )
     progress("warmup", 0, 1)
-    runner.warm_up(lambda done, total: progress("warmup", done, total))
+    warm_up(
+        device_side.dummy,
+        sampler,
+        pool,
+        model,
+        device_side.graphs,
+        lambda done, total: progress("warmup", done, total),
+        compiles_kernels=runner.runs_ahead,
+    )
     progress("warmup", 1, 1)
     return BuiltEngine(
         engine=Engine(runner, scheduler, residency),
         residency=residency,
-        runner=runner,
+        device_side=device_side,
         model=model,
         base=base,
-        ready=_ready(config, weights, pool, runner),
+        ready=_ready(config, weights, pool, device_side),
         grammars=grammars,
     )
+
+
+def build_device_side(
+    config: EngineConfig,
+    model: ModelConfig,
+    weights: ModelWeights,
+    pool: SlotPool,
+    sampler: Sampler,
+    capture: Capture | None = None,
+) -> DeviceSide:
+    """KV cache, decoder and runner on the weights' device. The weights and the pool must be there already, so that what
+    is left of the device's memory is known.
+
+    capture: how the device records decode steps; None: it does not. Raises ModelError when the KV cache that the
+    configuration asks for does not fit.
+    """
+    use_threads(config.num_threads)
+    device, dtype = weights.device, weights.dtype
+    measured = device.type == "cuda" and config.kv_cache_memory is None
+    spare = step_bytes(config, model, weights) if measured else 0
+    size = size_kv_cache(config, model, dtype, device, spare)
+    cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
+    decoder = Decoder(model, weights, rotary_tables(model.rope, size.max_model_len, device), pool.site)
+    staging = Staging(device)
+    feedback = TokenFeedback(config.max_num_seqs, device)
+    graphs = None
+    if capture is not None:
+        graphs = DecodeGraphs(
+            capture,
+            lambda batch: decoder.forward(batch, cache),
+            staging,
+            feedback,
+            lambda: pool.layout,
+            sizes=graph_sizes(config.max_num_seqs),
+            max_blocks=-(-size.max_model_len // config.block_size),
+            max_segments=pool.num_slots,
+            device=device,
+        )
+    runner = DeviceRunner(
+        StepPlanner(config.block_size, model.vocab_size),
+        StepExecutor(decoder, cache, staging, feedback, sampler.prompt_logprobs, graphs),
+        sampler,
+        runs_ahead=runs_asynchronously(device),
+    )
+    dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype)
+    return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy)
 
 
 def _grammars(folder: Path, model: ModelConfig) -> GrammarMasks | None:
@@ -158,11 +243,11 @@ def _adapter_loader(config: EngineConfig, base: BaseModel, weights: ModelWeights
     return load if weights.device.type == "cpu" else lambda digest: pinned(load(digest))
 
 
-def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: DeviceRunner) -> SchedulerConfig:
+def _scheduler_config(config: EngineConfig, model: ModelConfig, device_side: DeviceSide) -> SchedulerConfig:
     return SchedulerConfig(
-        num_blocks=runner.num_blocks,
-        max_model_len=runner.max_model_len,
-        block_size=runner.block_size,
+        num_blocks=device_side.cache.num_blocks,
+        max_model_len=device_side.max_model_len,
+        block_size=device_side.cache.block_size,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
         max_waiting=config.max_waiting,
@@ -173,16 +258,16 @@ def _scheduler_config(config: EngineConfig, model: ModelConfig, runner: DeviceRu
     )
 
 
-def _ready(config: EngineConfig, weights: ModelWeights, pool: SlotPool, runner: DeviceRunner) -> Ready:
+def _ready(config: EngineConfig, weights: ModelWeights, pool: SlotPool, device_side: DeviceSide) -> Ready:
     return Ready(
         device=str(weights.device),
         dtype=dtype_name(weights.dtype),
-        num_blocks=runner.num_blocks,
-        block_size=runner.block_size,
-        max_model_len=runner.max_model_len,
+        num_blocks=device_side.cache.num_blocks,
+        block_size=device_side.cache.block_size,
+        max_model_len=device_side.max_model_len,
         max_num_seqs=config.max_num_seqs,
         lora_slots=pool.num_slots,
         lora_rows=pool.num_rows,
-        kv_bytes=runner.kv_bytes,
+        kv_bytes=device_side.cache.num_bytes,
         weight_bytes=weights.num_bytes,
     )

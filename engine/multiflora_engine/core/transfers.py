@@ -5,6 +5,7 @@ Knows bytes only. On a CPU nothing is pinned and every copy is done when the cal
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -67,7 +68,11 @@ class Staging:
         target[: offsets[-1]].copy_(stage.memory[: offsets[-1]], non_blocking=True)
         if stage.copied is not None:
             stage.copied.record()
-        return [_view(target, offset, array) for array, offset in zip(arrays, offsets, strict=False)]
+        tensors: list[torch.Tensor] = []
+        for array, offset in zip(arrays, offsets, strict=False):
+            content = target[offset : offset + array.nbytes]
+            tensors.append(content.view(_torch_dtype(array.dtype)).view(array.shape))
+        return tensors
 
     def _next_stage(self, num_bytes: int) -> _Stage:
         stage = self._stages[self._turn]
@@ -79,9 +84,9 @@ class Staging:
         return stage
 
 
-def _view(buffer: torch.Tensor, offset: int, array: Array) -> torch.Tensor:
-    dtype = torch.from_numpy(array[:0].reshape(-1)).dtype
-    return buffer[offset : offset + array.nbytes].view(dtype).view(array.shape)
+@functools.cache
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 class Readback:

@@ -27,5 +27,5 @@ class CudaCapture:
 
 
 def choose_capture(device: torch.device, enforce_eager: bool) -> Capture | None:
-    """None where decode steps are run kernel by kernel: on a CPU, or because somebody asked for it."""
+    """None where decode steps are run kernel by kernel: on a CPU, or because the operator asked for it."""
     return CudaCapture() if device.type == "cuda" and not enforce_eager else None

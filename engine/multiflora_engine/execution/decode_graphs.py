@@ -21,8 +21,8 @@ import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import ALIGNMENT, Staging
-from multiflora_engine.execution.batch_builder import StepArrays, segment_runs
-from multiflora_engine.execution.token_feedback import KNOWN, TokenFeedback
+from multiflora_engine.execution.step_arrays import KNOWN, AdapterRuns, StepArrays
+from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_kernels.attention.plan import QueryBounds
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.tiles import fill_table, table_entries
@@ -114,14 +114,14 @@ class DecodeGraphs:
     def run(
         self, arrays: StepArrays, groups: npt.NDArray[np.int32] | None = None
     ) -> tuple[torch.Tensor, LoraSegments | None]:
-        """Hidden states of a decode step, the rows past S belonging to nobody, and the segments of all these rows; both
+        """Hidden states of a decode step, rows past S mean nothing, and the segments of all these rows; both
         good until the next call. The first call for a size and layout captures.
 
         groups: [3, S], see `ForwardBatch.groups`.
         """
-        size = self._sizes[bisect_left(self._sizes, len(arrays.slots))]
+        size = self._sizes[bisect_left(self._sizes, len(arrays.context_lens))]
         has_groups = groups is not None and size >= LEAST_GROUPED
-        captured = self._graph(size, has_lora=arrays.slots[-1] is not None, has_groups=has_groups)
+        captured = self._graph(size, has_lora=bool(arrays.adapter_runs.slots), has_groups=has_groups)
         self._upload(size, arrays, groups if has_groups else None)
         captured.graph.replay()
         return captured.graph.output, captured.lora
@@ -185,14 +185,15 @@ class DecodeGraphs:
 def _padded(
     size: int, arrays: StepArrays | None, groups: npt.NDArray[np.int32] | None, max_segments: int
 ) -> list[npt.NDArray[Any]]:
-    """The arrays of a step (None: of nobody) filled up to `size` sequences; always of the same shapes for a size."""
-    count = 0 if arrays is None else len(arrays.slots)
+    """The arrays of a step (None: an empty one) filled up to `size` sequences; always of the same shapes for a size."""
+    count = 0 if arrays is None else len(arrays.context_lens)
+    runs = AdapterRuns([0], []) if arrays is None else arrays.adapter_runs
     token_ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
     kv_slots, sources = np.full(size, -1, np.int64), np.full(size, KNOWN, np.int32)
     query_starts, context_lens = np.full(size + 1, count, np.int32), np.zeros(size, np.int32)
     segments = min(size, max_segments)
     table = np.zeros(table_entries(size, segments), np.int32)
-    fill_table(table, *(([0], []) if arrays is None else segment_runs(arrays.slots, arrays.counts)), size)
+    fill_table(table, runs.starts, runs.slots, size)
     if arrays is not None:
         token_ids[:count], positions[:count], kv_slots[:count] = arrays.token_ids, arrays.positions, arrays.kv_slots
         query_starts[: count + 1], context_lens[:count] = arrays.query_starts, arrays.context_lens

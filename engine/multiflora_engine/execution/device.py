@@ -70,6 +70,11 @@ def use_device(device: torch.device) -> None:
         torch.cuda.set_device(device)
 
 
+def runs_asynchronously(device: torch.device) -> bool:
+    """Whether a launch returns before the device is done, so that it pays to plan the next step meanwhile."""
+    return device.type == "cuda"
+
+
 def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> torch.dtype:
     """ "auto" is float32 on a CPU (bfloat16 is about ten times slower there), elsewhere the checkpoint's own type."""
     if name == "auto":

@@ -1,4 +1,4 @@
-"""Batches of dummy tokens, for the engine's own forward passes: warm-up, probe, measuring memory."""
+"""Forward passes on dummy tokens, for the engine itself: warm-up, probe, measuring memory. Live KV stays untouched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,38 @@ import torch
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.batch_builder import lora_segments
+from multiflora_engine.execution.kv_memory import allocate_kv_cache
+from multiflora_engine.execution.step_arrays import adapter_runs
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.decoder import Decoder
 from multiflora_kernels.attention.plan import QueryBounds
+
+
+class DummyPass:
+    """device and dtype: of the weights. max_tokens: of a sequence, as far as the decoder's rotary tables go."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        model: ModelConfig,
+        block_size: int,
+        max_tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._decoder = decoder
+        self._model = model
+        self._block_size = block_size
+        self._max_tokens = max_tokens
+        self._device = device
+        self.dtype = dtype
+
+    def logits(self, slots: list[int | None], tokens: int) -> torch.Tensor:
+        """All logits of a fixed prompt under each of `slots` (base first): [S * tokens, V]."""
+        tokens = min(tokens, self._max_tokens)
+        batch, blocks = dummy_batch(slots, tokens, self._block_size, self._model.vocab_size, self._device, tokens)
+        cache = allocate_kv_cache(self._model, blocks, self._block_size, self.dtype, self._device)
+        return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)
 
 
 def dummy_batch(
@@ -31,8 +62,8 @@ def dummy_batch(
         context_lens=torch.full((count,), tokens, dtype=torch.int32, device=device),
         block_tables=tables,
         query_bounds=QueryBounds(tokens, tokens),
-        lora=lora_segments(slots, [tokens] * count, staging),
+        lora=lora_segments(adapter_runs(slots, [tokens] * count), staging),
         logit_rows=None if logit_tokens == tokens else ends - 1,
-        logit_lora=lora_segments(slots, [logit_tokens] * count, staging),
+        logit_lora=lora_segments(adapter_runs(slots, [logit_tokens] * count), staging),
     )
     return batch, blocks * count

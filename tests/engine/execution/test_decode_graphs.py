@@ -12,7 +12,6 @@ import torch
 from transformers import LlamaConfig
 
 from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
-from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
@@ -47,7 +46,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
     """Engines that start from now on have graphs and run ahead, as on a GPU."""
     fake = FakeCapture()
     monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
-    monkeypatch.setattr(DeviceRunner, "runs_ahead", True)
+    monkeypatch.setattr("multiflora_engine.build.runs_asynchronously", lambda device: True)
     return fake
 
 
@@ -75,7 +74,7 @@ def test_replays_say_what_the_model_says(
     built = start_engine(folder, max_num_seqs=8)
     assert capture.captured == 2 * 4 + 2, "each size with and without adapters, the largest with and without groups"
     assert capture.widths == {model.config.hidden_size}, "graphs keep what they put out: logits would be gigabytes"
-    assert built.runner._pool.bytes_in_use == 0, "what kernels were compiled with has left"
+    assert built.residency._pool.bytes_in_use == 0, "what kernels were compiled with has left"
     for count in (1, 3, 7):
         for prompt, answer in zip(prompts, ask(built, prompts[:count], max_tokens=16), strict=False):
             check_answer(model, prompt, answer)
@@ -150,7 +149,7 @@ def test_sequences_with_common_blocks_replay_as_groups(
 ) -> None:
     """Two documents, asked about in turns: each is one group, whose members are neighbours in the batch."""
     free = CascadeCosts(reread_rate=1e30, extra_seconds=-1.0)
-    monkeypatch.setattr("multiflora_engine.execution.runner.shared_groups", partial(shared_groups, costs=free))
+    monkeypatch.setattr("multiflora_engine.execution.executor.shared_groups", partial(shared_groups, costs=free))
     seen: list[list[list[int]]] = []
 
     def plan(starts: torch.Tensor, lengths: torch.Tensor, groups: torch.Tensor, heads: object) -> None:

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
+from multiflora_engine.build import DeviceSide, build_device_side
 from multiflora_engine.core import transfers as staging_module
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.sequence import make_sequences
@@ -21,9 +22,12 @@ from multiflora_engine.core.step import Scheduled, ScheduledBatch
 from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.execution import device as machine
 from multiflora_engine.execution import kv_memory as kv_cache
-from multiflora_engine.execution.batch_builder import forward_batch, lora_segments, slot_order, step_arrays
+from multiflora_engine.execution.adapter_probe import probe_adapter
+from multiflora_engine.execution.batch_builder import forward_batch, lora_segments
 from multiflora_engine.execution.device import choose_device, choose_dtype
 from multiflora_engine.execution.runner import DeviceRunner
+from multiflora_engine.execution.step_arrays import adapter_runs
+from multiflora_engine.execution.step_plan import WantedRows, slot_order, step_arrays
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.errors import ModelError
@@ -49,10 +53,16 @@ def scheduled(
     return Scheduled(sequence, start, count, start + count == len(tokens), 0)
 
 
-def batch_of(entries: list[Scheduled], logit_counts: list[int], feedback: TokenFeedback | None = None) -> ForwardBatch:
-    feedback = feedback or TokenFeedback(8, CPU)
-    arrays = step_arrays(entries, logit_counts, 4, feedback.sources(entries))
-    return forward_batch(arrays, Staging(CPU), feedback)
+def batch_of(
+    entries: list[Scheduled],
+    logit_counts: list[int],
+    kept: list[Scheduled] | None = None,
+    feedback: TokenFeedback | None = None,
+) -> ForwardBatch:
+    """kept: the entries whose tokens the feedback keeps, in the order of its rows."""
+    kept_rows = {entry.sequence: row for row, entry in enumerate(kept or [])}
+    arrays = step_arrays(entries, WantedRows(logit_counts), 4, kept_rows)
+    return forward_batch(arrays, Staging(CPU), feedback or TokenFeedback(8, CPU))
 
 
 def test_a_mixed_batch() -> None:
@@ -112,9 +122,9 @@ def test_tokens_that_only_the_device_knows_are_put_in_there() -> None:
         scheduled([6, 7, 8], 1, 2, [3]),
     )
     feedback = TokenFeedback(8, CPU)
-    feedback.keep([known.sequence, ahead.sequence, chunk.sequence], torch.tensor([70, 71, -1]))
+    feedback.keep(torch.tensor([70, 71, -1]))
     entries = [known, *(Scheduled(entry.sequence, 3, 1, True, 0) for entry in (ahead, chunk)), chunk]
-    batch = batch_of(entries, [1, 1, 1, 1], feedback)
+    batch = batch_of(entries, [1, 1, 1, 1], [known, ahead, chunk], feedback)
     assert batch.token_ids.tolist() == [5, 71, 0, 7, 8], "a token that could not be chosen becomes any other"
     assert batch.positions.tolist() == [1, 3, 3, 1, 2]
 
@@ -123,10 +133,11 @@ def test_each_adapter_is_one_segment_behind_the_base() -> None:
     entries = [scheduled([1], 0, 1, [0], slot=slot) for slot in (2, None, 0, 2, None)]
     order = slot_order(entries)
     assert order == [1, 4, 2, 0, 3]
-    segments = lora_segments([entries[i].sequence.adapter_slot for i in order], [3, 1, 2, 1, 4], Staging(CPU))
+    runs = adapter_runs([entries[i].sequence.adapter_slot for i in order], [3, 1, 2, 1, 4])
+    segments = lora_segments(runs, Staging(CPU))
     assert segments is not None
     assert (segments.host_starts, segments.host_slots) == ((4, 6, 11), (0, 2))
-    assert lora_segments([None, 1], [3, 0], Staging(CPU)) is None
+    assert lora_segments(adapter_runs([None, 1], [3, 0]), Staging(CPU)) is None
 
 
 @pytest.fixture
@@ -135,15 +146,20 @@ def saved(tiny_config: Any, save_model: Any) -> tuple[Any, Path, ModelConfig]:
     return model, folder, load_model_config(folder)
 
 
-def make_runner(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[DeviceRunner, SlotPool]:
+def make_device_side(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[DeviceSide, SlotPool]:
     values: dict[str, Any] = {"model_path": "", "artifact_root": "", "kv_cache_memory": MIB, "num_threads": 1}
     weights = load_weights(folder, config, torch.float32, CPU)
     pool = SlotPool(config.base_model("x"), 4, 32, torch.float32, CPU)
     sampler = Sampler(config.vocab_size, config.eos_token_ids)
-    return DeviceRunner(EngineConfig(**(values | overrides)), config, weights, pool, sampler), pool
+    return build_device_side(EngineConfig(**(values | overrides)), config, weights, pool, sampler), pool
 
 
-def adapter(folder: Path, target: Path, config: ModelConfig, runner: DeviceRunner, scale: float) -> Any:
+def make_runner(folder: Path, config: ModelConfig, **overrides: Any) -> tuple[DeviceRunner, SlotPool]:
+    side, pool = make_device_side(folder, config, **overrides)
+    return side.runner, pool
+
+
+def adapter(folder: Path, target: Path, config: ModelConfig, scale: float) -> Any:
     torch.manual_seed(5)
     lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj", "lm_head"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), lora)
@@ -151,14 +167,15 @@ def adapter(folder: Path, target: Path, config: ModelConfig, runner: DeviceRunne
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=scale) if scale else torch.nn.init.zeros_(parameter)
     model.save_pretrained(target, save_embedding_layers=False)
-    return load_adapter(target, config.base_model("x"), torch.float32, runner.base_weight)
+    weights = load_weights(folder, config, torch.float32, CPU)
+    return load_adapter(target, config.base_model("x"), torch.float32, weights.base_weight)
 
 
 def test_outputs_follow_the_entries_order(saved: Any, tmp_path: Path) -> None:
     """Although adapters are sorted inside; a chunk that ends early samples nothing."""
     model, folder, config = saved
     runner, pool = make_runner(folder, config)
-    slot = pool.put(adapter(folder, tmp_path / "a", config, runner, 0.3))
+    slot = pool.put(adapter(folder, tmp_path / "a", config, 0.3))
     tokens = [5, 6, 7, 8]
     entries = [
         scheduled(tokens, 0, 4, [0], slot=slot),
@@ -176,8 +193,8 @@ def test_outputs_follow_the_entries_order(saved: Any, tmp_path: Path) -> None:
 
 def test_prompt_logprobs_of_chunks_and_slices(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder, config = saved
+    monkeypatch.setattr("multiflora_engine.execution.step_plan._LOGIT_BYTES", 3 * 4 * config.vocab_size)
     runner, _ = make_runner(folder, config)
-    monkeypatch.setattr("multiflora_engine.execution.runner._LOGIT_BYTES", 3 * 4 * config.vocab_size)
     tokens = list(range(40, 60))
     expected = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     found = []
@@ -222,13 +239,14 @@ def test_the_last_chunk_of_one_token_predicts_no_prompt_token(saved: Any) -> Non
 
 def test_the_probe_tells_an_adapter_from_the_base(saved: Any, tmp_path: Path) -> None:
     _, folder, config = saved
-    runner, pool = make_runner(folder, config)
+    side, pool = make_device_side(folder, config)
+    runner = side.runner
     entry = scheduled([5, 6, 7, 8], 0, 3, [0])
     runner.launch(ScheduledBatch([entry], [])).collect()
     after = scheduled([5, 6, 7, 8], 3, 1, [0], logprobs=0)
     expected = runner.launch(ScheduledBatch([after], [])).collect()
-    slots = [pool.put(adapter(folder, tmp_path / str(s), config, runner, s)) for s in (0.0, 0.01, 0.3)]
-    distances = [runner.probe(slot) for slot in slots if slot is not None]
+    slots = [pool.put(adapter(folder, tmp_path / str(s), config, s)) for s in (0.0, 0.01, 0.3)]
+    distances = [probe_adapter(side.dummy, slot) for slot in slots if slot is not None]
     assert distances[0] == 0
     assert 0 < distances[1] < distances[2]
     assert runner.launch(ScheduledBatch([after], [])).collect() == expected
@@ -245,10 +263,10 @@ def test_it_says_between_layers_that_it_goes_on(saved: Any, start_engine: Any, a
 
 def test_base_weights_of_stacked_sites(tiny_config: Any, save_model: Any) -> None:
     model, folder = save_model(tiny_config(Qwen2Config))
-    runner, _ = make_runner(folder, load_model_config(folder))
+    weights = load_weights(folder, load_model_config(folder), torch.float32, CPU)
     attention = model.model.layers[1].self_attn
-    assert torch.equal(runner.base_weight("model.layers.1.self_attn.v_proj"), attention.v_proj.weight)
-    assert torch.equal(runner.base_weight("model.embed_tokens"), model.model.embed_tokens.weight)
+    assert torch.equal(weights.base_weight("model.layers.1.self_attn.v_proj"), attention.v_proj.weight)
+    assert torch.equal(weights.base_weight("model.embed_tokens"), model.model.embed_tokens.weight)
 
 
 def test_a_low_precision_engine_stays_close(saved: Any, start_engine: Any, ask: Any) -> None:
@@ -271,8 +289,8 @@ def test_the_cache_is_as_large_as_it_was_told(saved: Any) -> None:
     block_bytes = 2 * 2 * 1 * 32 * 16 * 4
     assert kv_cache.bytes_per_block(config, 16, torch.float32) == block_bytes
     assert sizes(config, kv_cache_memory=100 * block_bytes + 5) == (100, 512)
-    runner, _ = make_runner(config.folder, config, kv_cache_memory=100 * block_bytes)
-    assert (runner.num_blocks, runner.kv_bytes) == (100, 100 * block_bytes)
+    side, _ = make_device_side(config.folder, config, kv_cache_memory=100 * block_bytes)
+    assert (side.cache.num_blocks, side.cache.num_bytes) == (100, 100 * block_bytes)
 
 
 def test_without_a_wish_the_length_is_what_fits(saved: Any) -> None:

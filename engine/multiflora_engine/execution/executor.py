@@ -1,0 +1,91 @@
+"""Executes a step's arrays on one device: upload, forward pass, logits. Owns decoder, KV cache and decode graphs.
+
+Knows neither sequences nor what is sampled how: each rank of a group executes the same arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.core.forward_batch import ForwardBatch
+from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.transfers import Readback, Staging
+from multiflora_engine.execution.batch_builder import forward_batch, lora_segments
+from multiflora_engine.execution.decode_graphs import DecodeGraphs
+from multiflora_engine.execution.step_arrays import StepArrays, adapter_runs
+from multiflora_engine.execution.token_feedback import TokenFeedback
+from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.sampling.sampler import PromptLogprobs
+from multiflora_kernels.attention.cascade import shared_groups
+
+ScorePrompt = Callable[[torch.Tensor, list[int], int], PromptLogprobs]
+"""(logits, the tokens that they predict, alternatives): see `Sampler.prompt_logprobs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResults:
+    """What a step computed, on the device or on its way from there. Filled by the executor, in the arrays' order."""
+
+    logits: torch.Tensor | None
+    """[R, V] of the rows that sample; None when no row does."""
+    prompts: list[PromptLogprobs]
+    """One for each prompt slice."""
+    pooled: list[Readback]
+    """[H] float32, one for each of `pooled_rows`."""
+
+
+class StepExecutor:
+    """feedback: the tokens of the last step, which the caller fills once it has sampled. graphs: None for a device that
+    runs decode steps kernel by kernel."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        staging: Staging,
+        feedback: TokenFeedback,
+        score_prompt: ScorePrompt,
+        graphs: DecodeGraphs | None = None,
+    ) -> None:
+        self.feedback = feedback
+        self._decoder = decoder
+        self._cache = cache
+        self._staging = staging
+        self._score_prompt = score_prompt
+        self._graphs = graphs
+
+    def execute(self, arrays: StepArrays) -> StepResults:
+        """Writes the KV of all tokens. Waits for nothing that the device does."""
+        num_sequences = len(arrays.context_lens)
+        if self._graphs is not None and arrays.is_decode and self._graphs.fits(num_sequences):
+            # Groups are found on the host, because a graph with them is another one than without.
+            block_size = self._cache.block_size
+            groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._decoder.heads)
+            hidden, lora = self._graphs.run(arrays, groups)
+            return StepResults(self._decoder.logits(hidden, lora)[:num_sequences], [], [])
+        batch = forward_batch(arrays, self._staging, self.feedback)
+        hidden = self._decoder.forward(batch, self._cache)
+        prompts = self._prompts(arrays, hidden) if arrays.prompt_slices else []
+        pooled = [Readback([hidden[first:end].float().sum(0)]) for first, end in arrays.pooled_rows]
+        return StepResults(self._logits(arrays, hidden, batch), prompts, pooled)
+
+    def _logits(self, arrays: StepArrays, hidden: torch.Tensor, batch: ForwardBatch) -> torch.Tensor | None:
+        """hidden: [L, H] as the batch wants logits."""
+        if arrays.sample_rows is None:
+            return self._decoder.logits(hidden, batch.logit_lora)
+        if not len(arrays.sample_rows):
+            return None
+        rows = hidden[self._staging.upload_one(arrays.sample_rows)]
+        return self._decoder.logits(rows, lora_segments(arrays.sample_runs, self._staging))
+
+    def _prompts(self, arrays: StepArrays, hidden: torch.Tensor) -> list[PromptLogprobs]:
+        prompts: list[PromptLogprobs] = []
+        for part in arrays.prompt_slices:
+            rows = hidden[part.first : part.first + len(part.token_ids)]
+            lora = lora_segments(adapter_runs([part.slot], [len(rows)]), self._staging)
+            logits = self._decoder.logits(rows, lora)
+            prompts.append(self._score_prompt(logits, part.token_ids, part.num_top))
+        return prompts
