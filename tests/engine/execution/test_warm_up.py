@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_engine.execution.sampler_warm_up import warm_up_sampler
+from multiflora_engine.execution.warm_up import warm_up_sampler
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_kernels.sampling import ops as sampling
 
