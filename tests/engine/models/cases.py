@@ -1,0 +1,83 @@
+"""A tiny two-layer model with random weights, a batch for it, and an empty cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from multiflora_engine.core.forward_batch import ForwardBatch
+from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.rope_config import RopeConfig
+from multiflora_engine.models.weights import ModelWeights, allocate_weights
+from multiflora_kernels.attention.plan import QueryBounds
+from multiflora_kernels.lora.batched_lora import LoraSegments
+
+CPU = torch.device("cpu")
+BLOCK_SIZE, BLOCKS = 4, 12
+CONFIG = ModelConfig(
+    folder=Path(),
+    architecture="LlamaForCausalLM",
+    vocab_size=50,
+    hidden_size=48,
+    intermediate_size=40,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    rms_norm_eps=1e-5,
+    activation="silu",
+    rope=RopeConfig("default", 10000.0, 32, 64, 64),
+    sliding_windows=(None, None),
+    has_fused_projections=False,
+    has_qk_norm=False,
+    qkv_bias=True,
+    o_bias=False,
+    mlp_bias=False,
+    tie_word_embeddings=False,
+    dtype="float32",
+    bos_token_id=None,
+    eos_token_ids=(),
+    generation_defaults={},
+)
+
+
+def random_weights() -> ModelWeights:
+    torch.manual_seed(3)
+    weights = allocate_weights(CONFIG, torch.float32, CPU)
+    for tensor in weights.targets().values():
+        tensor.normal_(0, 0.3)
+    return weights
+
+
+def empty_cache() -> KVCache:
+    shape = (BLOCKS, CONFIG.num_kv_heads, BLOCK_SIZE, CONFIG.head_dim)
+    keys, values = (tuple(torch.full(shape, torch.nan) for _ in range(CONFIG.num_layers)) for _ in range(2))
+    return KVCache(keys, values, BLOCKS, BLOCK_SIZE)
+
+
+def batch_of(
+    sequences: list[list[int]],
+    starts: list[int],
+    lora: LoraSegments | None = None,
+    logit_rows: torch.Tensor | None = None,
+    logit_lora: LoraSegments | None = None,
+) -> ForwardBatch:
+    """The tokens of each sequence from starts[s] on; sequence s owns four neighbouring blocks."""
+    positions = [torch.arange(start, len(tokens)) for tokens, start in zip(sequences, starts, strict=True)]
+    counts = [len(places) for places in positions]
+    tables = torch.arange(4 * len(sequences), dtype=torch.int32).view(-1, 4)
+    slots = [16 * s + places for s, places in enumerate(positions)]
+    return ForwardBatch(
+        token_ids=torch.tensor([t for tokens, start in zip(sequences, starts, strict=True) for t in tokens[start:]]),
+        positions=torch.cat(positions),
+        kv_slots=torch.cat(slots),
+        query_starts=torch.tensor([0, *counts]).cumsum(0).int(),
+        context_lens=torch.tensor([len(tokens) for tokens in sequences]).int(),
+        block_tables=tables,
+        query_bounds=QueryBounds(min(counts), max(counts)),
+        lora=lora,
+        logit_rows=logit_rows,
+        logit_lora=logit_lora,
+    )
