@@ -7,7 +7,7 @@ and a reader that follows a cursor misses nothing, whichever process wrote.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,8 +86,14 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """One moment's view. Raises Unavailable while the database is away."""
         with outages_explained():
-            async with AsyncSession(self._reader, expire_on_commit=False) as session:
+            session = AsyncSession(self._reader, expire_on_commit=False)
+            try:
+                # Connected before the caller reads: a connection whose making is cut off is lost, and its thread
+                # answers a loop that may be closed by then.
+                await self._finish(session.connection())
                 yield session
+            finally:
+                await self._finish(session.close())
 
     @asynccontextmanager
     async def read_between_writes(self) -> AsyncIterator[AsyncSession]:
@@ -101,10 +107,23 @@ class Database:
         A caller that is cancelled does not tear the transaction apart: it is finished, with its after_commit.
         Raises Unavailable when the database is away or locked by another, InsufficientStorage when the disk is full.
         """
-        task = asyncio.create_task(self._write(actor, work))
+        return await asyncio.shield(self.begin(self._write(actor, work)))
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Work on the database that goes on when its caller leaves: `close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return task
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """A caller that is cancelled meanwhile leaves when the work has ended, and not before."""
+        task = self.begin(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
 
     async def _write(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
         await self._take_turn()
@@ -138,6 +157,7 @@ class Database:
             self.changed.notify_all()
 
     async def close(self) -> None:
-        """Let running writes end, then close the connections."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Let what was begun end, then close the connections."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         await self._engine.dispose()

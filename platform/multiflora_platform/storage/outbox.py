@@ -22,8 +22,6 @@ class Feed:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._stopped = False
-        self._waking: asyncio.Task[None] | None = None
-        self._reading: set[asyncio.Task[list[dict[str, Any]]]] = set()
 
     async def page(self, cursor: int, limit: int) -> list[dict[str, Any]]:
         """Events with id > cursor, oldest first."""
@@ -45,19 +43,13 @@ class Feed:
         yield b": events\n\n"
         while not self._stopped:
             seen = self._database.commits
-            events = await self._page_whole(cursor)
+            # A client that leaves does not tear the read apart, which would cost the database its connection.
+            events = await asyncio.shield(self._database.begin(self.page(cursor, _BATCH)))
             for event in events:
                 cursor = event["id"]
                 yield b"id: %d\nevent: %s\ndata: %s\n\n" % (cursor, event["type"].encode(), msgspec.json.encode(event))
             if not events and not await self._news(seen):
                 yield b": keep-alive\n\n"
-
-    async def _page_whole(self, cursor: int) -> list[dict[str, Any]]:
-        """A client that leaves does not tear the read apart, which would cost the database its connection."""
-        task = asyncio.create_task(self.page(cursor, _BATCH))
-        self._reading.add(task)
-        task.add_done_callback(self._reading.discard)
-        return await asyncio.shield(task)
 
     async def _news(self, seen: int) -> bool:
         """Wait for a commit after `seen`; False when the keep-alive is due first."""
@@ -71,7 +63,7 @@ class Feed:
 
     def stop(self) -> None:
         self._stopped = True
-        self._waking = asyncio.get_running_loop().create_task(self._database.wake())
+        self._database.begin(self._database.wake())
 
 
 async def audit_page(database: Database, before: int, limit: int) -> list[dict[str, Any]]:

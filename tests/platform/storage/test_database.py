@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from multiflora_platform.storage import connections
+from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.tables import EventRow, VersionRow
 
 
@@ -100,6 +103,43 @@ async def test_a_reader_sees_one_moment(database):
     assert len(await events(database)) == len(before) + 1
 
 
+LONG_QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT max(i) FROM n"
+
+
+@pytest.mark.parametrize("moment", ["connecting", "querying"])
+def test_a_cancelled_reader_leaves_nothing_to_a_closed_loop(tmp_path, monkeypatch, moment):
+    """The driver's thread has answered all that it was asked before `close` returns."""
+    connecting, connect, errors, others = threading.Event(), sqlite3.connect, [], set(threading.enumerate())
+
+    def connect_slowly(*place, **options):
+        connecting.set()
+        time.sleep(0.1)
+        return connect(*place, **options)
+
+    async def read_and_leave():
+        database, querying = Database.open(f"sqlite:///{tmp_path / 'db'}"), asyncio.Event()
+
+        async def read():
+            async with database.read() as session:
+                querying.set()
+                await session.execute(text(LONG_QUERY))
+
+        reader = asyncio.create_task(read())
+        await (asyncio.to_thread(connecting.wait, 5) if moment == "connecting" else querying.wait())
+        await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        await database.close()
+
+    monkeypatch.setattr(sqlite3, "connect", connect_slowly)
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    asyncio.run(read_and_leave())
+    for thread in set(threading.enumerate()) - others:
+        thread.join(5)
+    assert not errors
+
+
 @pytest.mark.parametrize("backend", ["sqlite"])
 async def test_a_database_locked_by_another_process_is_unavailable(open_house, monkeypatch):
     monkeypatch.setattr(connections, "BUSY_SECONDS", 0)
@@ -111,4 +151,5 @@ async def test_a_database_locked_by_another_process_is_unavailable(open_house, m
     assert response.headers["retry-after"] == "5"
     other.execute("ROLLBACK")
     other.close()
+    monkeypatch.undo()  # the next change may have to wait for its turn behind the registry's own
     assert (await house.admin.post("/adapters", json={"name": "a"})).status_code == 201

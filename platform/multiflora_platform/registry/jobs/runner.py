@@ -178,6 +178,7 @@ class JobRunner:
             await self._failed(claimed, error)
         finally:
             heartbeats.cancel()
+            await asyncio.gather(heartbeats, return_exceptions=True)
             del self._running[claimed.id]
             self._tell(claimed.id)
             self.kick()
