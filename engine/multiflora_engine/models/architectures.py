@@ -17,22 +17,17 @@ SlidingWindows = Literal["never", "every_layer", "by_layer"]
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture, by the name that config.json gives in `architectures`.
+    """One architecture; all that are served stand in `FAMILIES`."""
 
-    has_fused_projections: the checkpoint holds qkv_proj and gate_up_proj. has_qk_norm: RMS norm of each head's q and k.
-    qkv_bias: always there; reads_attention_bias, reads_mlp_bias: as the config says. sliding: the layers with a window.
-    defaults: values of keys that config.json may leave out, where they differ from `COMMON_DEFAULTS`.
-    """
-
-    name: str
-    model_type: str
-    has_fused_projections: bool = False
-    has_qk_norm: bool = False
-    qkv_bias: bool = False
-    reads_attention_bias: bool = False
-    reads_mlp_bias: bool = False
-    sliding: SlidingWindows = "never"
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    name: str  # as config.json gives it in `architectures`
+    model_type: str  # as config.json gives it under this key
+    has_fused_projections: bool = False  # the checkpoint holds qkv_proj and gate_up_proj
+    has_qk_norm: bool = False  # RMS norm of each head's q and k
+    qkv_bias: bool = False  # always there, whatever config.json says
+    reads_attention_bias: bool = False  # q, k, v and o have one if config.json says so
+    reads_mlp_bias: bool = False  # gate, up and down have one if config.json says so
+    sliding: SlidingWindows = "never"  # the layers with a window
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of keys that may be absent, beside `COMMON_DEFAULTS`
 
 
 COMMON_DEFAULTS: Mapping[str, Any] = MappingProxyType(

@@ -33,12 +33,12 @@ class _HeaderEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file. dtype: as safetensors writes it ("F32", "BF16", ...). begin: its first byte in the file."""
+    """One tensor of a file, as the file's header says."""
 
     file: Path
-    dtype: str
+    dtype: str  # as safetensors writes it: "F32", "BF16", ...
     shape: tuple[int, ...]
-    begin: int
+    begin: int  # its first byte in the file
     num_bytes: int
 
 

@@ -34,36 +34,31 @@ _QUANTISATION_KEYS = ("quantization_config", "compression_config")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One base model. sliding_windows: per layer, how many tokens (itself included) a token sees; None sees all.
+    """One base model, filled by `load_model_config` alone: from its files, or where they are silent by its family."""
 
-    has_fused_projections: the checkpoint and the adapters name qkv_proj and gate_up_proj instead of their parts.
-    dtype: the checkpoint's, as config.json says ("float32", "bfloat16", "float16"), or None when it does not.
-    eos_token_ids: any of them ends a generation. generation_defaults: sampling values that the model's authors advise.
-    """
-
-    folder: Path
-    architecture: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
+    folder: Path  # that holds config.json and the weights
+    architecture: str  # by the name that transformers gives it: "LlamaForCausalLM"
+    vocab_size: int  # rows of embedding and head, padding of the vocabulary included
+    hidden_size: int  # H
+    intermediate_size: int  # I, of gate and of up
     num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    num_heads: int  # Hq
+    num_kv_heads: int  # Hk; Hq / Hk query heads share one
+    head_dim: int  # D, which need not be H / Hq
     rms_norm_eps: float
-    activation: Activation
+    activation: Activation  # of the gate
     rope: RopeConfig
-    sliding_windows: tuple[int | None, ...]
-    has_fused_projections: bool
-    has_qk_norm: bool
+    sliding_windows: tuple[int | None, ...]  # per layer, how many tokens (itself included) a token sees; None: all
+    has_fused_projections: bool  # checkpoint and adapters name qkv_proj and gate_up_proj instead of their parts
+    has_qk_norm: bool  # each query and key head is normed before the rotation
     qkv_bias: bool
     o_bias: bool
-    mlp_bias: bool
-    tie_word_embeddings: bool
-    dtype: str | None
+    mlp_bias: bool  # of gate, up and down
+    tie_word_embeddings: bool  # the head's weight is the embedding's
+    dtype: str | None  # the checkpoint's: "float32", "bfloat16", "float16"; None: config.json does not say
     bos_token_id: int | None
-    eos_token_ids: tuple[int, ...]
-    generation_defaults: Mapping[str, float]
+    eos_token_ids: tuple[int, ...]  # any of them ends a generation
+    generation_defaults: Mapping[str, float]  # sampling values of generation_config.json
 
     @property
     def max_position_embeddings(self) -> int:

@@ -17,29 +17,24 @@ RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """rotary_dim: leading dimensions of each head that are rotated (even). theta: the base of the frequencies.
-
-    max_position_embeddings: the model's own length; original_max_position_embeddings: the length before it was
-    extended (yarn, longrope, llama3). attention_factor: None derives it from `factor`. The rest belongs to single kinds
-    and has the names and defaults of transformers.
-    """
+    """Filled by `parse_rope`. What belongs to single kinds has the names and defaults of transformers."""
 
     kind: RopeKind
-    theta: float
-    rotary_dim: int
-    max_position_embeddings: int
-    original_max_position_embeddings: int
-    factor: float = 1.0
-    attention_factor: float | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    truncate: bool = True
-    short_factor: tuple[float, ...] = ()
-    long_factor: tuple[float, ...] = ()
+    theta: float  # the base of the frequencies
+    rotary_dim: int  # leading dimensions of each head that are rotated; even
+    max_position_embeddings: int  # the model's own length in tokens
+    original_max_position_embeddings: int  # before it was extended (yarn, longrope, llama3)
+    factor: float = 1.0  # how far it was extended
+    attention_factor: float | None = None  # scales cos and sin (yarn, longrope); None: derived from `factor`
+    low_freq_factor: float = 1.0  # llama3: wavelengths above original length / this are slowed down in full
+    high_freq_factor: float = 4.0  # llama3: wavelengths below original length / this stay
+    beta_fast: float = 32.0  # yarn: dimensions with more full turns within the original length stay
+    beta_slow: float = 1.0  # yarn: dimensions with fewer are interpolated in full
+    mscale: float | None = None  # yarn, as DeepSeek derives its attention factor
+    mscale_all_dim: float | None = None  # yarn, the divisor of the same
+    truncate: bool = True  # yarn: the borders between dimensions are whole numbers
+    short_factor: tuple[float, ...] = ()  # longrope: per pair of dimensions, up to the original length
+    long_factor: tuple[float, ...] = ()  # longrope: the same beyond it
 
     @property
     def longest(self) -> int:

@@ -34,17 +34,15 @@ MAX_NATIVE_SITES = 4
 class LoraSegments:
     """Which tokens belong to which slot. Tokens are ordered base first, then adapter by adapter.
 
-    starts: [G+1] int32, segment g covers tokens starts[g]:starts[g+1]; starts[0] is the number of base tokens.
-    slots: [G] int32. host_starts and host_slots: the same as numbers. Built once per step by `build`.
-    tiles: the same for kernels on a GPU, where only they are on the device; None on a CPU.
+    The batch builder makes it once a step by `build`, decode graphs once a capture by `static`.
     """
 
-    starts: torch.Tensor
-    slots: torch.Tensor
-    num_segments: int
-    host_starts: tuple[int, ...]
-    host_slots: tuple[int, ...]
-    tiles: LoraTiles | None = None
+    starts: torch.Tensor  # [G+1] int32: segment g has tokens starts[g]:starts[g+1]; starts[0] is the base's count
+    slots: torch.Tensor  # [G] int32
+    num_segments: int  # G; in a graph, the most that it can be replayed with
+    host_starts: tuple[int, ...]  # `starts` as numbers; empty in a graph
+    host_slots: tuple[int, ...]  # `slots` as numbers; empty in a graph
+    tiles: LoraTiles | None = None  # the same for kernels on a GPU, where only they are on the device; None on a CPU
 
     @classmethod
     def build(

@@ -44,12 +44,13 @@ from multiflora_kernels.lora.tiles import LoraTiles
 class ShrunkDelta:
     """The adapters' delta of a product y [T, N], shrunk to rank values; the consumer of y adds it as it reads y.
 
-    values: float32 [splits, T, sites, max_rank]. sites[i] acts on columns[i] of y; none has magnitudes.
+    Semantics, for a token t of slot s and site i over columns[i] = (c0, c1), with r and o the site's rank and offset
+    of s: y[t, c0:c1] += sum over splits p of values[p, t, i, :r] @ B_i[o:o+r].
     """
 
-    values: torch.Tensor
-    sites: tuple[LoraSite, ...]
-    columns: tuple[tuple[int, int], ...]
+    values: torch.Tensor  # float32 [splits, T, sites, max_rank]; rows of the base and ranks beyond a slot's are garbage
+    sites: tuple[LoraSite, ...]  # without magnitudes: DoRA scales all of y, so it cannot be left to a consumer
+    columns: tuple[tuple[int, int], ...]  # (first, end) of y for each site
     tiles: LoraTiles
 
     def add_to_(self, y: torch.Tensor) -> None:
@@ -61,10 +62,10 @@ class ShrunkDelta:
 class FullDelta:
     """The adapters' delta of a product [T, N], complete but not yet added: the consumer does so as it reads both.
 
-    values: float32 [T, N], written only in rows whose adapter has a rank at the site.
+    Semantics: y[t] += values[t] for tokens whose slot has a rank at the site.
     """
 
-    values: torch.Tensor
+    values: torch.Tensor  # float32 [T, N], written only in those rows
     site: LoraSite
     tiles: LoraTiles
 
@@ -90,6 +91,7 @@ def linear_with_lora(
         lora_linear_(y, x, sites, columns, segments, bias)
         return y, None
     touched, spans = zip(*present, strict=True)
+    # Allocated here, not beside the product: memory of the second stream could be handed out again too early.
     values = shrunk_empty(x, touched, tiles)
     y = _beside(x.device, lambda: shrink_triton(x, touched, tiles, values), lambda: weight.matmul(x, bias))
     if any(site.magnitude is not None for site in touched):

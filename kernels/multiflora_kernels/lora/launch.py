@@ -43,10 +43,11 @@ def shrunk_empty(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles) -
 def shrink_triton(x: torch.Tensor, sites: Sequence[LoraSite], tiles: LoraTiles, h: torch.Tensor) -> None:
     """x: [T, K], rows contiguous; at most MAX_SITES sites; h from `shrunk_empty`.
 
-    Only the ranks of tokens that have an adapter are written; whoever reads them sums over the splits, in order.
+    Only the ranks of tokens that have an adapter are written; their consumer sums over the splits, in order.
     """
     k, splits, max_rank = x.shape[1], h.shape[0], h.shape[3]
     split_k = _split_k(k, tiles.tile)
+    # Capped, not one program an item: each takes items until none is left, which evens out ranks that differ.
     items = tiles.max_adapter_tiles * splits * len(sites)
     _shrink_kernel[(min(items, MAX_PROGRAMS),)](
         h, x, tiles.table, *_three([s.offsets for s in sites]), *_three([s.a for s in sites]),
@@ -85,6 +86,7 @@ def _expand(
     add: bool,
 ) -> None:
     widths = [end - first for first, end in columns]
+    # A bit for each site: which of them have magnitudes is compiled in, so that plain LoRA pays nothing for DoRA.
     dora = sum(1 << i for i, site in enumerate(sites) if site.magnitude is not None)
     magnitudes = [sites[0].b if site.magnitude is None else site.magnitude for site in sites]
     run = _columns_of_an_item(sum(widths), tiles)
@@ -113,6 +115,7 @@ def gather_triton(token_ids: torch.Tensor, site: LoraSite, tiles: LoraTiles) -> 
 def _split_k(k: int, tile: int) -> int:
     """Columns of K that one item multiplies. It depends on K alone: the number of parts is a compiled form of what sums
     them, and none may be new when the first large batch comes."""
+    # Decode reads little per token, so K is cut finely to occupy all processors; prefill has tiles enough.
     if tile != PREFILL_TILE:
         return 512 if k <= 8192 else 1024
     return max(256, -(-k // _PREFILL_PARTS // 64) * 64)

@@ -1,4 +1,4 @@
-"""What a LoRA kernel reads of one linear. Whoever keeps adapters on a device implements it."""
+"""What a LoRA kernel reads of one linear. The adapters' pool on the device implements it."""
 
 from __future__ import annotations
 

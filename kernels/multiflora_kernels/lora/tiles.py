@@ -1,7 +1,7 @@
 """The table by which LoRA kernels find their work: runs of a few tokens of one adapter, made on the host in numpy.
 
 Owns the table's layout and its sizes. Does not know sites, ranks nor kernels. A table of a fixed capacity may be filled
-anew between replays of a CUDA graph: nothing about its contents is known to whoever launches a kernel over it.
+anew between replays of a CUDA graph: the host that launches a kernel over it knows nothing of its contents.
 """
 
 from __future__ import annotations
@@ -28,18 +28,13 @@ Table = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class LoraTiles:
-    """A filled (or, in a graph, still to be filled) table on the device.
+    """A filled (or, in a graph, still to be filled) table on the device. `build_tiles` and `static_tiles` make it."""
 
-    table: int32, [max_tiles, TILE_FIELDS] and after it the slot of every row (-1: the base's).
-    max_adapter_tiles: the tiles of adapters are among the first so many. tile: tokens of a tile at most.
-    is_static: the contents change between launches.
-    """
-
-    table: torch.Tensor
-    max_adapter_tiles: int
+    table: torch.Tensor  # int32: [max_tiles, TILE_FIELDS], and after it the slot of every row (-1: the base's)
+    max_adapter_tiles: int  # tiles of adapters are among the first so many: a launch over these reaches them all
     max_tiles: int
-    tile: int
-    is_static: bool
+    tile: int  # tokens of a tile at most
+    is_static: bool  # the contents change between launches, so that the host knows only capacities
 
     @property
     def row_slots(self) -> torch.Tensor:
@@ -81,9 +76,10 @@ def static_tiles(table: torch.Tensor, max_tokens: int, max_segments: int) -> Lor
 
 
 def build_tiles(starts: Sequence[int], slots: Sequence[int], upload: Callable[[Table], torch.Tensor]) -> LoraTiles:
-    """The tiles of one batch. upload: brings an array to the device; a GPU's caller lets nobody wait for that."""
+    """The tiles of one batch. upload: brings an array to the device; on a GPU without waiting for the copy."""
     counts = np.diff(np.asarray(starts))
     tile = PREFILL_TILE if len(slots) and int(counts.max()) >= _PREFILL_SEGMENT else DECODE_TILE
+    # Exact sizes: outside a graph the host knows the batch, and a launch has no program without work.
     adapter_tiles = int((-(-counts // tile)).sum())
     num_tiles = adapter_tiles + -(-starts[0] // tile)
     table = np.empty(TILE_FIELDS * num_tiles + starts[-1], np.int32)
@@ -101,6 +97,8 @@ def _tiles(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(first token, tokens, slot) of each tile, adapters first."""
     bounds = np.asarray(starts, dtype=np.int64)
+    # The two runs of base rows, before the adapters and after them (padding), come last: kernels that serve adapters
+    # alone never get there, those that must touch every row do.
     begins = np.concatenate([bounds[:-1], [0, bounds[-1]]])
     ends = np.concatenate([bounds[1:], [bounds[0], num_rows]])
     owners = np.concatenate([np.asarray(slots, dtype=np.int64), [-1, -1]])

@@ -1,4 +1,4 @@
-"""Segment-wise LoRA against one small product per token; rows of nobody's adapter must keep every bit."""
+"""Segment-wise LoRA against one small product per token; rows without an adapter must keep every bit."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_slot_may_touch_some_sites_only(kernel_device):
     run(kernel_device, torch.float32, segments_on(kernel_device, *DECODE), 40, sites, [(0, 16), (16, 40)])
 
 
-def test_nobody(kernel_device):
+def test_a_batch_without_adapters(kernel_device):
     sites, columns = stacked(40, [16], ranks=RANKS)
     run(kernel_device, torch.float32, segments_on(kernel_device, [3, 3], [2]), 40, sites, columns)
     run(kernel_device, torch.float32, segments_on(kernel_device, [3], []), 40, sites, columns)

@@ -1,4 +1,4 @@
-"""The library is compiled once, by whoever comes first, and its absence is a sentence, not an error."""
+"""The library is compiled once, by the first process that asks, and its absence is a sentence, not an error."""
 
 from __future__ import annotations
 
