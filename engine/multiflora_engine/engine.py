@@ -91,7 +91,7 @@ class Engine:
         """
         began = time.perf_counter()
         self._residency.poll()
-        deltas = [] if self._scheduler.runs_ahead else self._collect(keep=0)
+        deltas = self._collect(keep=0) if self._in_flight and not self._scheduler.runs_ahead else []
         batch = self._scheduler.schedule()
         deltas += batch.failures
         self._is_stalled = not batch.entries and not self._in_flight

@@ -139,7 +139,8 @@ def step_arrays(
     logit_counts, sample_rows = wanted.logit_counts, wanted.sample_rows
     wants_all = logit_counts == counts
     samples_all = bool(sample_rows) and len(sample_rows) == sum(logit_counts)
-    runs = adapter_runs(slots, counts)
+    # Base sequences stand first: when the last one is the base's, all are.
+    runs = AdapterRuns([len(token_ids)], []) if slots[-1] is None else adapter_runs(slots, counts)
     logit_runs = runs if wants_all else adapter_runs(slots, logit_counts)
     return StepArrays(
         token_ids=np.array(token_ids, dtype=np.int64),

@@ -122,7 +122,7 @@ class Sampler:
 
     def needs_last_token(self, sequence: Sequence) -> bool:
         """Whether the host must know all of the output so far to choose the next token."""
-        known = self._sampling_of(sequence)
+        known = self._sampling.get(sequence) or self._new_sampling(sequence)
         return known.has_grammar or known.seen is not None or any(len(word) > 1 for word in known.bad_words)
 
     def prepare(self, sequences: Rows[Sequence]) -> None:
@@ -140,10 +140,10 @@ class Sampler:
         preempted sequence goes on as if nothing had happened. A row without a choosable token fails alone. The host
         never waits for the device: what the ops need to know goes there in one copy, behind the forward pass.
         """
-        rows = [
-            Row(self._sampling_of(sequence), sequence.output_token_ids, length)
-            for sequence, length in zip(sequences, lengths, strict=True)
-        ]
+        rows: list[Row] = []
+        for sequence, length in zip(sequences, lengths, strict=True):
+            known = self._sampling.get(sequence) or self._new_sampling(sequence)
+            rows.append(Row(known, sequence.output_token_ids, length))
         batch, failures = self._batch(rows, sequences)
         if batch.direct or batch.edits or batch.wanted:
             batch = batch.on_device(self._stages(logits))
@@ -162,18 +162,12 @@ class Sampler:
         self._staging = self._staging or Staging(logits.device)
         return self._staging
 
-    def _sampling_of(self, sequence: Sequence) -> SequenceSampling:
-        known = self._sampling.get(sequence)
-        if known is None:
-            known = self._sampling[sequence] = self._new_sampling(sequence)
-        return known
-
     def _new_sampling(self, sequence: Sequence) -> SequenceSampling:
         params = sequence.params
         penalised = params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
         eos = [] if params.ignore_eos else self._eos_token_ids
         allowed = params.allowed_token_ids
-        return SequenceSampling(
+        sampling = self._sampling[sequence] = SequenceSampling(
             params=params,
             stream=sequence.index,
             seed=params.seed % 2**64 if params.seed is not None else self._own_seed(sequence.request_id),
@@ -184,6 +178,7 @@ class Sampler:
             allowed=None if allowed is None else token_bits(allowed, self._vocab_size),
             has_grammar=sequence.grammar is not None,
         )
+        return sampling
 
     def _own_seed(self, request_id: str) -> int:
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
@@ -197,7 +192,7 @@ class Sampler:
         wanted = _wanted(rows)
         batch = SamplingBatch(
             num_greedy=len(rows) - len(edited) - len(direct),
-            direct=random_rows([rows[i] for i in direct], direct, self._vocab_size),
+            direct=random_rows([rows[i] for i in direct], direct, self._vocab_size) if direct else None,
             edits=edits,
             wanted=RowIndices(np.array(wanted)) if 0 < len(wanted) < len(rows) else None,
         )
