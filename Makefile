@@ -1,9 +1,15 @@
-# make serve   set everything up and serve the bundled demo (MODEL=… and ARGS="…" go to `multiflora serve`)
-# make test    set everything up, then lint, types and all tests
-# make client  write the Python client's operations anew, after a route has changed
-# make bench   measure kernels and serving beside transformers + PEFT
-# make gpu-check   on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
-# make gpu-bench   there: every kernel and whole steps beside their floors, adapters' tax, transformers + PEFT
+# make serve      set everything up and serve the bundled demo (MODEL=… and ARGS="…" go to `multiflora serve`)
+# make test       set everything up, then lint, types and all tests (PYTEST_ARGS="…" goes to pytest)
+# make check      before a commit: lint, types and the tests of what has changed against main, in about a minute
+# make lint       ruff: rules and format
+# make types      mypy, strict
+# make client     write the Python client's operations anew, after a route has changed
+# make bench      measure kernels and serving beside transformers + PEFT
+# make demo       train the demo's model and adapters from nothing (45 minutes and more)
+# make gpu-check  on a machine with an NVIDIA GPU: kernels, graphs and parity there, with the Python that it has
+# make gpu-bench  there: every kernel and whole steps beside their floors, adapters' tax, transformers + PEFT
+# make clean      remove .venv, caches and the demo server's data
+# make help       print this
 # Needs Python 3.11 or newer and make; everything else lands in .venv.
 
 suitable = $(shell $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(1))
@@ -19,7 +25,7 @@ WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test lint types bench gpu-packages gpu-check gpu-bench client demo clean
+.PHONY: serve test check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
@@ -27,6 +33,9 @@ serve: $(VENV)/.installed
 test: lint types
 	tests/install_system_packages.sh
 	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+check: lint types
+	$(BIN)/python -m tests.changed
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -62,6 +71,9 @@ demo: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) .gpu-packages .multiflora .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+help:
+	@sed -n 's/^# //p; /^$$/q' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Multiflora needs Python 3.11 or newer; install it or set PYTHON=…" >&2; exit 1; }
