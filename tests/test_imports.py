@@ -54,6 +54,7 @@ FLOORS = {
         "web": 1,
         "bench": 2,
         "demo": 2,
+        "engine_requests": 2,
         "observability": 2,
         "storage": 2,
         "structured": 2,
@@ -78,6 +79,7 @@ FLOORS = {
         "prompting": 2,
         "background": 3,
         "responses_api": 3,
+        "writing": 3,
         "routes": 4,
     },
     "multiflora_platform.registry": {

@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.engine_requests import copy_request
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 if TYPE_CHECKING:
@@ -80,9 +78,8 @@ class Shadows:
         digest = entry.digests.get(rollout.candidate) if entry else None
         if digest is None:
             raise RuntimeError("the candidate is gone")
-        copy = replace(
+        copy = copy_request(
             request,
-            id=uuid.uuid4().hex,
             adapter_digest=digest,
             cache_owner="shadow",
             cache_share=_KV_SHARE,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-import uuid
-
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.prompting.tokenize import chat_prompt, output_length
+from multiflora_platform.engine_requests import CacheScope, make_request
+from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.sampling import output_length
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.registry.schemas.version_metadata import Eval
 from multiflora_platform.services import ServedModel
@@ -45,15 +44,8 @@ class EvalAnswers:
 
     async def _generate(self, digest: str, ids: list[int], length: int) -> str:
         tenant = self._secret.derive("cache-salt", "evals")
-        request = GenerateRequest(
-            id=uuid.uuid4().hex,
-            prompt_token_ids=ids,
-            params=SamplingParams(temperature=0.0, max_tokens=length),
-            adapter_digest=digest,
-            cache_salt=tenant,
-            cache_owner=tenant,
-            arrival_time=time.time(),
-        )
+        params = SamplingParams(temperature=0.0, max_tokens=length)
+        request = make_request(ids, params, adapter_digest=digest, cache=CacheScope(tenant, tenant))
         out: list[int] = []
         try:
             async for delta in self._engine.generate(request):

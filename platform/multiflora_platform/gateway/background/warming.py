@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine_requests import make_request
+from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.services import ServedModel
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
@@ -50,16 +50,12 @@ async def warm_prompt(
 
     digest: of the adapter, None for the base. Raises EngineUnavailable, or RuntimeError with the engine's reason.
     """
-    request = GenerateRequest(
-        id=uuid.uuid4().hex,
-        prompt_token_ids=ids,
-        params=SamplingParams(temperature=0.0, max_tokens=1),
+    request = make_request(
+        ids,
+        SamplingParams(temperature=0.0, max_tokens=1),
         adapter_digest=digest,
-        cache_salt=keys.cache_salt(principal),
-        cache_owner=keys.cache_owner(principal),
-        cache_share=principal.policy.kv_share,
+        cache=cache_scope(keys, principal),
         priority=_PRIORITY,
-        arrival_time=time.time(),
     )
     cached = 0
     async for delta in engine.generate(request):

@@ -6,11 +6,8 @@ the same batches as everybody else's tokens.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from typing import Protocol
-
-from msgspec.structs import replace
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
@@ -21,6 +18,7 @@ from multiflora_engine.protocol.requests import (
     SamplingParams,
     TokenDelta,
 )
+from multiflora_platform.engine_requests import copy_request
 from multiflora_platform.gateway.beams.search import Beam, BeamParams, BeamSearch
 
 
@@ -91,7 +89,7 @@ class BeamStream:
             prompt_logprobs=None if beam.token_ids else request.params.prompt_logprobs,
         )
         prompt = [*request.prompt_token_ids, *beam.token_ids]
-        return self._engine.generate(replace(request, id=uuid.uuid4().hex, prompt_token_ids=prompt, params=params))
+        return self._engine.generate(copy_request(request, prompt_token_ids=prompt, params=params))
 
     async def _position(self, step: TokenStream) -> PositionLogprobs:
         async for delta in step:

@@ -1,52 +1,43 @@
-"""The events of one request's prompts brought together: into complete answers, or into one stream."""
+"""One request's prompts brought together, as long as its client stays: into complete answers, or into one stream."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, TypeVar
 
-from multiflora_engine.protocol.requests import PositionLogprobs
-from multiflora_platform.gateway.generation.generation import Generation, TextEvent
-from multiflora_platform.web.openai_errors import ApiError, internal_error
+from starlette.types import Receive
+
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.text.answer import Answer, best_answers
+from multiflora_platform.text.assembler import TextDelta
+from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal_error
+
+Event = tuple[int, TextDelta]
+"""(which prompt, what its answer gains)."""
+Result = TypeVar("Result")
 
 
-@dataclass
-class Answer:
-    """One complete answer."""
-
-    index: int
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[PositionLogprobs] | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-
-    def add(self, event: TextEvent) -> None:
-        self.text += event.text
-        self.token_ids += event.token_ids
-        if event.logprobs is not None:
-            self.logprobs = (self.logprobs or []) + event.logprobs
-        self.finish_reason, self.stop_reason = event.finish_reason, event.stop_reason
-
-    @property
-    def mean_logprob(self) -> float:
-        values = [position.chosen.logprob for position in self.logprobs or ()]
-        return sum(values) / max(len(values), 1)
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """The work's result. receive: the request's. Raises ClientGone, with the work cancelled, when the client leaves."""
+    watching = asyncio.ensure_future(_disconnected(receive))
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        await _cancel((working, watching))
 
 
 async def collect(generation: Generation) -> list[Answer]:
     """The n answers to return, best first where best_of made more than n. Raises ApiError."""
     params = generation.request.params
     answers = [Answer(index) for index in range(params.num_sequences)]
-    async for event in generation.events():
-        answers[event.index].add(event)
-    if params.num_sequences > params.n:
-        answers = sorted(answers, key=lambda answer: -answer.mean_logprob)[: params.n]
-        for index, answer in enumerate(answers):
-            answer.index = index
-    return answers
+    async for delta in generation.events():
+        answers[delta.index].add(delta)
+    return best_answers(answers, params.n)
 
 
 async def collect_all(generations: Sequence[Generation]) -> list[list[Answer]]:
@@ -60,18 +51,18 @@ async def collect_all(generations: Sequence[Generation]) -> list[list[Answer]]:
         await _cancel(tasks)
 
 
-async def merge(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, TextEvent], None]:
-    """(which prompt, event) of all prompts as they come. Raises the first failure."""
+async def merge(generations: Sequence[Generation]) -> AsyncGenerator[Event, None]:
+    """The events of all prompts as they come. Raises the first failure."""
     if len(generations) == 1:
-        async for event in generations[0].events():
-            yield 0, event
+        async for delta in generations[0].events():
+            yield 0, delta
         return
-    queue: asyncio.Queue[tuple[int, TextEvent] | ApiError | None] = asyncio.Queue()
+    queue: asyncio.Queue[Event | ApiError | None] = asyncio.Queue()
 
     async def feed(number: int, generation: Generation) -> None:
         try:
-            async for event in generation.events():
-                queue.put_nowait((number, event))
+            async for delta in generation.events():
+                queue.put_nowait((number, delta))
             queue.put_nowait(None)
         except Exception as error:
             queue.put_nowait(error if isinstance(error, ApiError) else internal_error())
@@ -91,7 +82,31 @@ async def merge(generations: Sequence[Generation]) -> AsyncGenerator[tuple[int, 
         await _cancel(tasks)
 
 
+async def first_event(events: AsyncGenerator[Event, None]) -> Event:
+    """Raises ApiError."""
+    try:
+        return await anext(events)
+    except StopAsyncIteration:
+        raise internal_error() from None
+
+
+async def chain(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """All events again, of which the first has been taken."""
+    try:
+        yield first
+        async for event in events:
+            yield event
+    finally:
+        await events.aclose()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    # Awaited, too: a cancelled task that is left alone may still run when the loop closes.
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,23 +1,21 @@
-"""Server-sent events as pre-encoded bytes, and work that ends when its client goes away."""
+"""Server-sent events as pre-encoded bytes, and how a stream of them ends."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable
+from typing import Protocol
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from multiflora_platform.gateway.generation.collect import until_disconnect
 from multiflora_platform.gateway.schemas.answers import encode
 from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal_error
 
 _log = logging.getLogger(__name__)
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-Result = TypeVar("Result")
 
 
 def frame(event: msgspec.Struct) -> bytes:
@@ -58,7 +56,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _race(self._send_all(send), receive)
+            await until_disconnect(receive, self._send_all(send))
         except ClientGone:
             scope.setdefault("state", {})["client_gone"] = True
         finally:
@@ -77,27 +75,3 @@ class EventStream(StreamingResponse):
             _log.exception("A stream failed")
             last = self._endings.failed(internal_error())
         await send({"type": "http.response.body", "body": last, "more_body": False})
-
-
-async def until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The work's result. Raises ClientGone, and has cancelled the work, when the client leaves first."""
-    return await _race(work, request.receive)
-
-
-async def _race(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
-    finally:
-        working.cancel()
-        watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

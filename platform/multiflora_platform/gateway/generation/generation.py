@@ -1,213 +1,126 @@
-"""One prompt on its way through the engine: token deltas in, pieces of text out, for each of its answers.
+"""One prompt on its way through the engine: token deltas in, text out, for each of its answers; observers are told.
 
-Owns detokenizing, stop strings and the end of the stream; knows nothing of HTTP or of OpenAI's JSON.
+Owns the end of the stream; knows nothing of HTTP or of OpenAI's JSON, and not how the request was made.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 
-import msgspec
-
-from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
-from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
-from multiflora_platform.services import Services
-from multiflora_platform.text.detokenizer import make_detokenizer
-from multiflora_platform.text.stop_strings import StopStrings
+from multiflora_platform.text.assembler import TextAssembler, TextDelta
 from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.openai_errors import (
-    ApiError,
-    from_failure,
-    internal_error,
-    unavailable,
-)
-
-# The engine enforces deadlines itself; this is for an engine that has stopped answering.
-_DEADLINE_GRACE = 0.25
+from multiflora_platform.web.openai_errors import ApiError, from_failure, internal_error
 
 
-class TextEvent(msgspec.Struct, gc=False):
-    """What one delta adds to answer `index`. text may be empty: held back, or not yet a whole character.
-
-    logprobs: one for each token id, when asked for. stop_reason: the stop string or stop token id that ended it.
-    """
-
-    index: int
-    text: str
-    token_ids: list[int]
-    logprobs: list[PositionLogprobs] | None = None
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-
-
-class _Output:
-    """The text side of one sequence."""
-
-    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, index: int) -> None:
-        params = request.params
-        self._index = index
-        self._detokenizer = make_detokenizer(
-            tokenizer,
-            request.prompt_token_ids,
-            skip_special_tokens=params.skip_special_tokens,
-            spaces_between_special_tokens=params.spaces_between_special_tokens,
-        )
-        self._stop = StopStrings(params.stop, params.include_stop_str_in_output)
-        self._include_stop_token = params.include_stop_str_in_output
-        self._min_tokens = params.min_tokens
-        self._num_tokens = 0
-        self._last_at: float | None = None
-
-    def take(self, delta: TokenDelta) -> TextEvent:
-        """The delta's tokens up to a stop string; a stop token's own text is left out unless stop strings are kept."""
-        event = TextEvent(self._index, "", delta.token_ids, delta.logprobs, delta.finish_reason, delta.stop_reason)
-        hidden = 1 if delta.finish_reason == "stop" and not self._include_stop_token else 0
-        visible = len(delta.token_ids) - hidden
-        for position, token_id in enumerate(delta.token_ids):
-            self._num_tokens += 1
-            piece = self._detokenizer.push(token_id) if position < visible else ""
-            if self._scan(event, piece):
-                return _cut(event, position + 1)
-        if event.finish_reason is not None and not self._scan(event, self._detokenizer.flush()):
-            event.text += self._stop.flush()
-        return event
-
-    def clock(self) -> tuple[float, float | None]:
-        """(now, seconds since the call before)."""
-        now, last = time.perf_counter(), self._last_at
-        self._last_at = now
-        return now, None if last is None else now - last
-
-    def _scan(self, event: TextEvent, piece: str) -> bool:
-        """Adds what may go out; True when a stop string ends the answer here."""
-        text, stop = self._stop.push(piece, armed=self._num_tokens > self._min_tokens)
-        event.text += text
-        if stop is not None:
-            event.finish_reason, event.stop_reason = "stop", stop
-        return stop is not None
-
-
-def _cut(event: TextEvent, num_tokens: int) -> TextEvent:
-    event.token_ids = event.token_ids[:num_tokens]
-    if event.logprobs is not None:
-        event.logprobs = event.logprobs[:num_tokens]
-    return event
-
-
+@dataclass(eq=False)
 class Generation:
-    """One request to the engine, sent at once. prompt_logprobs, cached_tokens and embedding come with the first event.
+    """One request to the engine, which has been sent. `close` it in any case; before the end that aborts it."""
 
-    beams: its answers are found by beam search, and come all at the end.
+    request: GenerateRequest
+    adapter: str | None
+    """The registered name, None for the base: what metrics call it."""
+    stream: TokenStream | BeamStream
+    """A beam search's answers all come at the end."""
+    tokenizer: Tokenizer
+    observers: Sequence[Observer]
 
-    Raises ApiError when the engine is not there. `close` it in any case; closing before the end aborts it.
-    """
+    # Of the prompt; the engine sends them with the first delta.
+    has_started: bool = field(default=False, init=False)
+    cached_tokens: int = field(default=0, init=False)
+    prompt_logprobs: list[PositionLogprobs | None] | None = field(default=None, init=False)
+    embedding: bytes | None = field(default=None, init=False)
+    # Grows with every delta, over all answers.
+    completion_tokens: int = field(default=0, init=False)
 
-    def __init__(
-        self,
-        services: Services,
-        request: GenerateRequest,
-        adapter: str | None,
-        observers: Sequence[Observer],
-        beams: BeamParams | None = None,
-    ) -> None:
-        engine = services.engine
-        try:
-            self._stream = engine.generate(request) if beams is None else BeamStream(engine, request, beams)
-        except EngineUnavailable as error:
-            raise unavailable(error.message, error.code) from None
-        self.request = request
-        self.adapter = adapter
-        self.cached_tokens = 0
-        self.completion_tokens = 0
-        self.prompt_logprobs: list[PositionLogprobs | None] | None = None
-        self.embedding: bytes | None = None
-        self.has_started = False
-        self._services = services
-        self._observers = observers
-        self._is_told = False
-        self._outputs: dict[int, _Output | None] = {
-            index: _Output(services.model.tokenizer, request, index) for index in range(request.params.num_sequences)
-        }
-        self._unfinished = len(self._outputs)
-        self._failure: ApiError | None = None
-        self._expiry = self._expire_later(request.deadline)
-        services.active.add(self)
+    _assemblers: dict[int, TextAssembler] = field(default_factory=dict, init=False)
+    # When an answer's last tokens came, by its index; in the clock of `time.perf_counter`.
+    _last_at: dict[int, float] = field(default_factory=dict, init=False)
+    _finished: int = field(default=0, init=False)
+    _failure: ApiError | None = field(default=None, init=False)
+    _is_told: bool = field(default=False, init=False)
 
-    async def events(self) -> AsyncGenerator[TextEvent, None]:
+    async def events(self) -> AsyncGenerator[TextDelta, None]:
         """Until each answer has ended. Raises ApiError."""
-        async for delta in self._stream:
-            event = self._take(delta)
-            if event is not None:
-                yield event
-            if not self._unfinished:
+        async for delta in self.stream:
+            text = self._take(delta)
+            if text is not None:
+                yield text
+            if self._is_complete:
                 break
-        if self._unfinished:
+        if not self._is_complete:
             raise self._failure or internal_error()
 
     def fail(self, error: ApiError) -> None:
-        """Ends it from outside: whoever reads the events gets the error."""
+        """Ends it from outside: the reader of the events gets the error."""
         if self._failure is None:
             self._failure = error
             self._tell_end("error", error)
-        self._stream.close()
+        self.stream.close()
 
     def close(self) -> None:
         """Idempotent."""
-        if self in self._services.active:
-            self._services.active.discard(self)
-            if self._expiry is not None:
-                self._expiry.cancel()
-            self._tell_end("abort")
-            self._stream.close()
+        self._tell_end("abort")
+        self.stream.close()
 
-    def _take(self, delta: TokenDelta) -> TextEvent | None:
+    @property
+    def _is_complete(self) -> bool:
+        return self._finished == self.request.params.num_sequences
+
+    def _take(self, delta: TokenDelta) -> TextDelta | None:
         if delta.failure is not None:
             self._failure = self._failure or from_failure(delta.failure)
             self._tell_end("error", self._failure)
             raise self._failure
+        self._note_prompt(delta)
+        if delta.index not in self._assemblers:
+            self._assemblers[delta.index] = TextAssembler(self.tokenizer, self.request, delta.index)
+        assembler = self._assemblers[delta.index]
+        if assembler.is_finished:
+            return None  # the engine had computed it before it heard of the stop string
+        text = assembler.take(delta)
+        self.completion_tokens += len(text.token_ids)
+        self._tell_tokens(text, delta.device_seconds)
+        if text.finish_reason is not None:
+            self._finish(delta, text.finish_reason)
+        return text
+
+    def _note_prompt(self, delta: TokenDelta) -> None:
         if not self.has_started:
             self.has_started = True
             self.cached_tokens = delta.cached_tokens
             start = PromptStart(delta.cached_tokens, delta.queued_seconds, delta.load_seconds, delta.miss_reason)
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.started(start)
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = delta.prompt_logprobs
         if delta.embedding is not None:
             self.embedding = delta.embedding
-        output = self._outputs[delta.index]
-        if output is None:
-            return None
-        event = output.take(delta)
-        self.completion_tokens += len(event.token_ids)
-        new = NewTokens(delta.index, event.token_ids, delta.device_seconds, *output.clock())
-        for observer in self._observers:
+
+    def _tell_tokens(self, text: TextDelta, device_seconds: float) -> None:
+        now, last = time.perf_counter(), self._last_at.get(text.index)
+        self._last_at[text.index] = now
+        waited = None if last is None else now - last
+        new = NewTokens(text.index, text.token_ids, device_seconds, now, waited)
+        for observer in self.observers:
             observer.tokens(new)
-        if event.finish_reason is not None:
-            self._outputs[delta.index] = None
-            self._unfinished -= 1
-            if delta.finish_reason is None:
-                self._stream.end(delta.index)  # a stop string, of which the engine knows nothing
-            for observer in self._observers:
-                observer.answered(delta.index, event.finish_reason)
-            if not self._unfinished:
-                self._tell_end("ok")
-        return event
+
+    def _finish(self, delta: TokenDelta, reason: str) -> None:
+        self._finished += 1
+        if delta.finish_reason is None:
+            self.stream.end(delta.index)  # a stop string, of which the engine knows nothing
+        for observer in self.observers:
+            observer.answered(delta.index, reason)
+        if self._is_complete:
+            self._tell_end("ok")
 
     def _tell_end(self, outcome: str, error: ApiError | None = None) -> None:
         if not self._is_told:
             self._is_told = True
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.ended(outcome, error)
-
-    def _expire_later(self, deadline: float | None) -> asyncio.TimerHandle | None:
-        if deadline is None:
-            return None
-        delay = max(0.0, deadline - time.time()) + _DEADLINE_GRACE
-        error = ApiError(504, "deadline_exceeded", "The request's deadline passed before the answer was complete.")
-        return asyncio.get_running_loop().call_later(delay, self.fail, error)

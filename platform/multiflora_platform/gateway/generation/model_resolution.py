@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
-from multiflora_platform.services import Services
 from multiflora_platform.web.openai_errors import invalid, model_not_found
 
 MAX_MIX_PARTS = 16
@@ -19,60 +19,78 @@ MAX_MIX_WEIGHT = 100.0
 MIX_LABEL = "(mix)"
 
 
+class Names(Protocol):
+    """The registry, as far as names are concerned."""
+
+    def resolve(self, model: str, user: str | None) -> Resolved | None: ...
+
+
 @dataclass(frozen=True)
 class ResolvedModel:
-    """model: as the client wrote it. adapter: the registered name, None for the base. digest: what the engine serves.
-
-    versions: digests of the adapter versions that it is made of, which must stay while the request runs.
-    rollout: the one that decided for this version, or watches it; number: the version's.
-    """
+    """What a request's `model` stands for, decided once; a request keeps it when the alias moves."""
 
     model: str
+    """As the client wrote it."""
     adapter: str | None
+    """The registered name, None for the base."""
     digest: str | None
+    """What the engine serves: a version's, a mix's, or None for the base."""
     versions: tuple[str, ...] = ()
+    """Digests of the adapter versions that it is made of, which must stay while the request runs."""
     rollout: RolloutEntry | None = None
+    """The one that decided for this version, or watches it."""
     number: int = 0
+    """The version's; 0 for the base and for mixes."""
 
 
-def resolve_model(services: Services, principal: Principal, model: str, user: str | None) -> ResolvedModel:
-    """Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's."""
+def resolve_model(registry: Names, base: str, principal: Principal, model: str, user: str | None) -> ResolvedModel:
+    """base: the base model's name. user: by whom a split is sticky.
+
+    Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's.
+    """
     if not model:
         raise invalid("model", "model is empty; GET /v1/models lists what is served.")
-    if model == services.model.name and principal.may_use(model):
+    if model == base and principal.may_use(model):
         return ResolvedModel(model, None, None)
-    resolved = _resolve(services, principal, model, user)
+    resolved = _resolve(registry, principal, model, user)
     if resolved is None:
         raise model_not_found(model)
     return ResolvedModel(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
 
 
 def resolve_mix(
-    services: Services, principal: Principal, model: str, adapters: Sequence[AdapterWeight], user: str | None
+    registry: Names,
+    base: str,
+    principal: Principal,
+    model: str,
+    adapters: Sequence[AdapterWeight],
+    user: str | None,
+    max_rank: int,
 ) -> ResolvedModel:
-    """The base with a weighted sum of adapters. Raises ApiError naming the part."""
-    base = resolve_model(services, principal, model, user)
-    if base.adapter is not None:
-        raise invalid("model", f"model must be the base model {services.model.name!r} when adapters are given.")
+    """The base with a weighted sum of adapters. max_rank: of their ranks together. Raises ApiError naming the part."""
+    if resolve_model(registry, base, principal, model, user).adapter is not None:
+        raise invalid("model", f"model must be the base model {base!r} when adapters are given.")
     if len(adapters) > MAX_MIX_PARTS:
         raise invalid("adapters", f"adapters holds at most {MAX_MIX_PARTS} adapters, got {len(adapters)}.")
-    parts = [_part(services, principal, f"adapters[{index}]", part, user) for index, part in enumerate(adapters)]
+    parts = [_part(registry, principal, f"adapters[{index}]", part, user) for index, part in enumerate(adapters)]
     versions = tuple(part.digest for part in parts)
     if len(set(versions)) < len(versions):
         raise invalid("adapters", "adapters names the same version twice; add up its weights instead.")
     digest = mix_digest([MixPart(part.digest, entry.weight) for part, entry in zip(parts, adapters, strict=True)])
-    if digest not in versions:
-        _check_summable(services, parts)
-    return ResolvedModel(model, parts[0].name if digest in versions else MIX_LABEL, digest, versions)
+    # One adapter at weight 1 is that adapter: it may be of any kind and is known by its own name.
+    if digest in versions:
+        return ResolvedModel(model, parts[0].name, digest, versions)
+    _check_summable(parts, max_rank)
+    return ResolvedModel(model, MIX_LABEL, digest, versions)
 
 
-def _resolve(services: Services, principal: Principal, model: str, user: str | None) -> Resolved | None:
-    resolved = services.registry.resolve(model, user)
+def _resolve(registry: Names, principal: Principal, model: str, user: str | None) -> Resolved | None:
+    resolved = registry.resolve(model, user)
     return resolved if resolved is not None and principal.may_use(resolved.name, resolved.owner) else None
 
 
-def _part(services: Services, principal: Principal, place: str, part: AdapterWeight, user: str | None) -> Resolved:
-    resolved = _resolve(services, principal, part.name, user)
+def _part(registry: Names, principal: Principal, place: str, part: AdapterWeight, user: str | None) -> Resolved:
+    resolved = _resolve(registry, principal, part.name, user)
     if resolved is None:
         raise model_not_found(part.name, f"{place}.name")
     if not math.isfinite(part.weight) or part.weight == 0 or abs(part.weight) > MAX_MIX_WEIGHT:
@@ -82,9 +100,9 @@ def _part(services: Services, principal: Principal, place: str, part: AdapterWei
     return resolved
 
 
-def _check_summable(services: Services, parts: Sequence[Resolved]) -> None:
+def _check_summable(parts: Sequence[Resolved], max_rank: int) -> None:
     if dora := next((part.name for part in parts if part.shape.is_dora), None):
         raise invalid("adapters", f"The adapter {dora!r} uses DoRA, which can be neither scaled nor summed.")
-    rank, limit = sum(part.shape.rank for part in parts), services.settings.max_lora_rank
-    if rank > limit:
-        raise invalid("adapters", f"The ranks of adapters add up to {rank}; --max-lora-rank is {limit}.")
+    rank = sum(part.shape.rank for part in parts)
+    if rank > max_rank:
+        raise invalid("adapters", f"The ranks of adapters add up to {rank}; --max-lora-rank is {max_rank}.")

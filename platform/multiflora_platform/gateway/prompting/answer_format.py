@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from multiflora_platform.gateway.prompting.structured_output import requested_structure
+from multiflora_engine.protocol.requests import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
-from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, ResponseFormat
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,
@@ -15,7 +16,17 @@ from multiflora_platform.messages.reasoning import (
     with_reasoning,
 )
 from multiflora_platform.services import ServedModel
-from multiflora_platform.structured.formats import Structure, either
+from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
+from multiflora_platform.structured.formats import (
+    FormatError,
+    Structure,
+    close_objects,
+    either,
+    json_schema,
+    structural_tag,
+    structure_of,
+)
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 # Template and markers end a prompt with a few tokens; what stands before is the conversation.
 _PROMPT_END_TOKENS = 32
@@ -64,3 +75,57 @@ def _reasoning(model: ServedModel, prompt_ids: list[int]) -> tuple[ReasoningForm
         return None
     prompt_end = model.tokenizer.decode(prompt_ids[-_PROMPT_END_TOKENS:])
     return model.reasoning_format, state_after(prompt_end, model.reasoning_format)
+
+
+_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
+
+def requested_structure(body: GenerationRequest) -> tuple[str, Structure] | None:
+    """(the parameter that asks for it, the structure). Raises ApiError for what cannot be, and for two at once."""
+    asked = [name for name in ("response_format", "structured_outputs", *_GUIDED) if _asks(body, name)]
+    if len(asked) > 1:
+        raise invalid(asked[1], f"{asked[0]} and {asked[1]} are given; an answer follows one of them only.")
+    if not asked:
+        return None
+    try:
+        return asked[0], _structure(body, asked[0])
+    except FormatError as error:
+        param = f"{asked[0]}.{error.parameter}" if error.parameter and asked[0] == "structured_outputs" else asked[0]
+        raise invalid(param, f"{asked[0]} cannot be used: {error}.") from None
+
+
+async def compile_structure(compiler: GrammarCompiler, param: str, structure: Structure) -> str:
+    """The grammar for the engine. Raises ApiError: 400 for a structure that cannot be followed, 429 when busy."""
+    try:
+        return await compiler.compile(structure)
+    except GrammarRejected as error:
+        reason = str(error).rstrip(".")
+        raise invalid(param, f"{param} cannot be used: {reason}.", "invalid_grammar") from None
+    except CompilersBusy as error:
+        raise ApiError(429, "server_overloaded", str(error), param=param) from None
+
+
+def _asks(body: GenerationRequest, name: str) -> bool:
+    value = getattr(body, name)
+    return value is not None and not (isinstance(value, ResponseFormat) and value.type == "text")
+
+
+def _structure(body: GenerationRequest, name: str) -> Structure:
+    value: Any = getattr(body, name)
+    if isinstance(value, ResponseFormat):
+        return Structure(_response_format(value))
+    if isinstance(value, StructuredOutputsParams):
+        return structure_of(value)
+    kind = name.removeprefix("guided_")
+    return structure_of(StructuredOutputsParams(**{kind: value}, whitespace_pattern=body.guided_whitespace_pattern))
+
+
+def _response_format(form: ResponseFormat) -> dict[str, Any]:
+    if form.type == "json_object":
+        return json_schema({"type": "object"})
+    if form.type == "structural_tag":
+        return structural_tag({"format": form.format, "structures": form.structures, "triggers": form.triggers})
+    if form.json_schema is None or form.json_schema.schema is None:
+        raise FormatError("json_schema.schema is missing")
+    schema = form.json_schema.schema
+    return json_schema(close_objects(schema) if form.json_schema.strict else schema)

@@ -1,4 +1,4 @@
-"""Chat messages, checked and brought into the form that chat templates read."""
+"""A conversation as a prompt: messages checked, and brought into the form that chat templates read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from multiflora_platform.gateway.prompting.tokenize import encode_conversation
+from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
 from multiflora_platform.text.chat_template import Template
+from multiflora_platform.text.errors import ChatTemplateError
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> list[int]:
+    """The conversation through the model's template, as token ids. Raises ApiError."""
+    assert request.messages is not None, "the route knows whether it has messages or a prompt"
+    template = None
+    if not tokenizer.templates.is_empty:
+        try:
+            template = tokenizer.templates.pick(request.tools)
+        except ChatTemplateError as error:
+            raise invalid("messages", str(error)) from None
+    return await encode_conversation(request, template_messages(request.messages, template), tokenizer)
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""A request's sampling fields to the engine's SamplingParams, over the model's generation defaults (as vLLM does)."""
+"""A request's sampling fields to the engine's SamplingParams, over the model's generation defaults (as vLLM does); how
+long an answer may become."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from multiflora_engine.protocol.sampling_params import (
     verify_sampling_params,
 )
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.web.openai_errors import invalid, too_long
 
 DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 MAX_STOP_STRINGS = 256
@@ -33,6 +34,23 @@ _PLAIN = (
     "bad_words",
     "allowed_token_ids",
 )
+
+
+def output_length(num_prompt: int, asked: int | None, default: int | None, limit: int, names: tuple[str, str]) -> int:
+    """max_tokens as the engine gets it. limit: tokens of prompt and answer together. default: None is what fits.
+
+    names: the parameters that hold max_tokens and the prompt. Raises ApiError context_length_exceeded naming one.
+    """
+    # The first words are OpenAI's and vLLM's: client libraries look for them.
+    most = f"This model's maximum context length is {limit} tokens (max_model_len)"
+    room = limit - num_prompt
+    if room < (0 if asked == 0 else 1):
+        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - (asked != 0)} fit.")
+    if asked is None:
+        return room if default is None else min(default, room)
+    if asked > room:
+        raise too_long(names[0], f"{most}; after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}.")
+    return asked
 
 
 def sampling_params(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
-from multiflora_platform.text.chat_template import Template
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
+from multiflora_platform.web.openai_errors import invalid
 
 MAX_PROMPTS = 1024
 MAX_SEQUENCES = 4096
@@ -49,11 +47,10 @@ async def text_prompts(
     return ids
 
 
-async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> list[int]:
-    """Template, then ids. Raises ApiError."""
-    assert request.messages is not None, "the route knows which of the two it has"
-    template = None if tokenizer.templates.is_empty else _template(request, tokenizer)
-    messages = template_messages(request.messages, template)
+async def encode_conversation(
+    request: ChatRequest | TokenizeRequest, messages: list[dict[str, Any]], tokenizer: Tokenizer
+) -> list[int]:
+    """messages: the request's, checked. Raises ApiError."""
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
@@ -91,23 +88,6 @@ def truncate(ids: list[int], keep: int | None, limit: int, max_tokens: int | Non
     return ids[-keep:]
 
 
-def output_length(num_prompt: int, asked: int | None, default: int | None, limit: int, names: tuple[str, str]) -> int:
-    """max_tokens as the engine gets it. limit: tokens of prompt and answer together. default: None is what fits.
-
-    names: the parameters that hold max_tokens and the prompt. Raises ApiError context_length_exceeded naming one.
-    """
-    # The first words are OpenAI's and vLLM's: client libraries look for them.
-    most = f"This model's maximum context length is {limit} tokens (max_model_len)"
-    room = limit - num_prompt
-    if room < (0 if asked == 0 else 1):
-        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - (asked != 0)} fit.")
-    if asked is None:
-        return room if default is None else min(default, room)
-    if asked > room:
-        raise too_long(names[0], f"{most}; after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}.")
-    return asked
-
-
 def check_ids(param: str, ids: list[int], vocab_size: int) -> list[int]:
     """Raises ApiError for an id outside the vocabulary."""
     if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
@@ -126,13 +106,6 @@ def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
     if kinds <= {str} or kinds <= {list}:
         return prompt  # type: ignore[return-value]
     raise invalid(param, f"{param} must be a string, token ids, or a list of only strings or only lists of token ids.")
-
-
-def _template(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> Template:
-    try:
-        return tokenizer.templates.pick(request.tools)
-    except ChatTemplateError as error:
-        raise ApiError(400, "invalid_value", str(error), param="messages") from None
 
 
 async def in_thread_if(long: bool, work: Callable[[], Result]) -> Result:

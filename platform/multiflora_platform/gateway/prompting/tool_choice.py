@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,9 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
     return ToolUse(called, choice.must_call, strict, only_one, form or HERMES)
 
 
-def call_ids(form: ToolFormat | None) -> Callable[[], str]:
-    """Makes ids of calls. Mistral's templates take nine letters or digits, and nothing else."""
-    if form is not None and form.kind == "mistral":
-        return lambda: uuid.uuid4().hex[:9]
-    return lambda: f"call_{uuid.uuid4().hex[:24]}"
+def new_call_id(form: ToolFormat | None) -> str:
+    """Mistral's templates take nine letters or digits, and nothing else."""
+    return uuid.uuid4().hex[:9] if form is not None and form.kind == "mistral" else f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(frozen=True)

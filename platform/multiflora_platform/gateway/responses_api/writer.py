@@ -8,16 +8,17 @@ from typing import Any
 
 from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.collect import Answer
+from multiflora_platform.gateway.generation.collect import Event
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.logprobs import LogprobWriter
-from multiflora_platform.gateway.generation.respond import Event, usage
+from multiflora_platform.gateway.generation.usage import usage
 from multiflora_platform.gateway.responses_api.items import OutputItems
 from multiflora_platform.gateway.responses_api.response import ResponseObject
 from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
+from multiflora_platform.text.answer import Answer
 from multiflora_platform.web.openai_errors import ApiError
 
 

@@ -12,25 +12,22 @@ from multiflora_engine.protocol.requests import PositionLogprobs
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.collect import Answer
+from multiflora_platform.gateway.generation.collect import Event
 from multiflora_platform.gateway.generation.event_stream import frame
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.logprobs import LogprobWriter
-from multiflora_platform.gateway.generation.respond import (
-    Event,
-    check_streaming,
-    respond,
-    usage,
-    wants_usage,
-)
+from multiflora_platform.gateway.generation.respond import respond
+from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.generation.usage import usage, wants_usage
+from multiflora_platform.gateway.prompting.answer_format import compile_structure, requested_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params
-from multiflora_platform.gateway.prompting.sampling import sampling_params
-from multiflora_platform.gateway.prompting.structured_output import compile_structure, requested_structure
-from multiflora_platform.gateway.prompting.tokenize import completion_prompts, output_length, truncate
+from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
+from multiflora_platform.gateway.prompting.tokenize import completion_prompts, truncate
 from multiflora_platform.gateway.schemas.answers import Completion, CompletionChoice, CompletionLogprobs
+from multiflora_platform.gateway.schemas.checks import check_streaming, refuse_unsupported
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
-from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
+from multiflora_platform.text.answer import Answer
 
 router = APIRouter(tags=["inference"])
 DEFAULT_MAX_TOKENS = 16
@@ -68,7 +65,7 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
         )
         prompts.append((ids, params))
     beams = beam_params(body, params, model.eos_token_ids)
-    return admission.start(prompts, beams=beams, grammar=await _grammar(admission, body))
+    return start(admission, prompts, beams=beams, grammar=await _grammar(admission, body))
 
 
 async def _grammar(admission: Admission, body: CompletionRequest) -> str | None:

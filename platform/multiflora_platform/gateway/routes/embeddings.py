@@ -13,12 +13,12 @@ from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.collect import collect_all
-from multiflora_platform.gateway.generation.event_stream import until_disconnect
+from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.prompting.sampling import output_length
 from multiflora_platform.gateway.prompting.tokenize import (
     Prompt,
-    output_length,
     text_prompts,
     truncate,
 )
@@ -44,7 +44,7 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
     admission = Admission(request, principal, body)
     try:
         generations = await start_embeddings(admission, body, ("input", body.input))
-        await until_disconnect(request, collect_all(generations))
+        await until_disconnect(request.receive, collect_all(generations))
         return Response(encode(_answer(admission, body, generations)), media_type="application/json")
     finally:
         admission.close()
@@ -61,7 +61,7 @@ async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: 
             ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
             output_length(len(ids), 0, None, limit, (param, param))
             prompts.append((ids, SamplingParams(max_tokens=0)))
-    return admission.start(prompts, pooling=body.pooling or "last")
+    return start(admission, prompts, pooling=body.pooling or "last")
 
 
 def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:

@@ -35,7 +35,7 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """model: any that requests may name, `name@alias` and `name@3` too."""
     services: Services = request.app.state.services
-    resolved = resolve_model(services, request.state.principal, model, None)
+    resolved = resolve_model(services.registry, services.model.name, request.state.principal, model, None)
     if resolved.adapter is None:
         return _json(_base_card(services))
     for adapter in services.registry.served():

@@ -8,13 +8,14 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.respond import check_streaming, respond
+from multiflora_platform.gateway.generation.respond import respond
+from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.responses_api.writer import ResponseWriter
-from multiflora_platform.gateway.routes.chat import num_top_logprobs, start_chat
+from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
-from multiflora_platform.gateway.schemas.unsupported import refuse_unsupported
 from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["inference"])
@@ -37,8 +38,10 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     num_top = num_top_logprobs(chat)
     admission = Admission(request, principal, chat)
     try:
-        generations, form = await start_chat(admission, chat, num_top)
-        writer = ResponseWriter(admission, body, num_top, form)
+        services = admission.services
+        prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top)
+        generations = start(admission, [(prompt.ids, prompt.params)], beams=prompt.beams, grammar=prompt.grammar)
+        writer = ResponseWriter(admission, body, num_top, prompt.format)
         return await respond(request, admission, generations, writer, bool(body.stream), writer)
     except BaseException:
         admission.close()

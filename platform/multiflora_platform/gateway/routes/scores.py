@@ -11,8 +11,7 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
-from multiflora_platform.gateway.generation.collect import collect_all
-from multiflora_platform.gateway.generation.event_stream import until_disconnect
+from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
@@ -38,7 +37,7 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
     admission = Admission(request, principal, body)
     try:
         generations = await start_embeddings(admission, body, ("text_1", left), ("text_2", right))
-        await until_disconnect(request, collect_all(generations))
+        await until_disconnect(request.receive, collect_all(generations))
         return Response(encode(_answer(admission, body, generations, len(left))), media_type="application/json")
     finally:
         admission.close()

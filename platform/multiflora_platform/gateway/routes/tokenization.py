@@ -10,15 +10,15 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import (
     INLINE_CHARACTERS,
-    chat_prompt,
     check_ids,
     in_thread_if,
 )
+from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
-from multiflora_platform.gateway.schemas.unsupported import refuse_chat_template
 from multiflora_platform.services import Services
 from multiflora_platform.web.openai_errors import invalid
 
@@ -32,7 +32,7 @@ async def tokenize(request: Request) -> Response:
     body = await read_body(request, TokenizeRequest)
     refuse_chat_template(body.chat_template)
     if body.model is not None:
-        resolve_model(services, request.state.principal, body.model, None)
+        resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
     ids = await _ids(services, body)
     tokenizer = services.model.tokenizer
     strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -45,7 +45,7 @@ async def detokenize(request: Request) -> Response:
     services: Services = request.app.state.services
     body = await read_body(request, DetokenizeRequest)
     if body.model is not None:
-        resolve_model(services, request.state.principal, body.model, None)
+        resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
     ids = check_ids("tokens", body.tokens, services.model.vocab_size)
     text = await in_thread_if(len(ids) > INLINE_CHARACTERS, lambda: services.model.tokenizer.decode(ids))
     return _json({"prompt": text})

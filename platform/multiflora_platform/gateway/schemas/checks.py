@@ -1,9 +1,10 @@
-"""Parameters that this server does not serve and that would change the answer: refused by name, never ignored."""
+"""What a body may not ask for, whichever model it names: refused by name, never ignored."""
 
 from __future__ import annotations
 
+from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, GenerationRequest
-from multiflora_platform.web.openai_errors import unsupported
+from multiflora_platform.web.openai_errors import invalid, unsupported
 
 _NEVER = ("logits_processors",)
 _NEVER_IN_CHAT = ("functions", "function_call", "audio", "web_search_options")
@@ -17,6 +18,24 @@ def refuse_unsupported(request: GenerationRequest) -> None:
         _refuse_given(request, ("suffix", "prompt_embeds"))
     if isinstance(request, ChatRequest):
         _refuse_in_chat(request)
+
+
+def check_streaming(body: GenerationRequest) -> None:
+    """Raises ApiError for what only a whole answer can give."""
+    if body.stream and body.best_of is not None and body.best_of > (body.n or 1):
+        raise invalid("best_of", "best_of above n cannot be streamed; the best answer is known only at the end.")
+    if body.stream and body.prompt_logprobs is not None:
+        raise invalid("prompt_logprobs", "prompt_logprobs cannot be streamed; set stream to false.")
+
+
+def num_top_logprobs(body: ChatRequest) -> int | None:
+    """Alternatives to show beside each token; None when no log-probabilities are asked for. Raises ApiError."""
+    if body.top_logprobs is not None:
+        if not 0 <= body.top_logprobs <= MAX_LOGPROBS:
+            raise invalid("top_logprobs", f"top_logprobs must be from 0 to {MAX_LOGPROBS}, got {body.top_logprobs}.")
+        if body.top_logprobs and not body.logprobs:
+            raise invalid("top_logprobs", "top_logprobs needs logprobs to be true.")
+    return (body.top_logprobs or 0) if body.logprobs else None
 
 
 def refuse_chat_template(value: object) -> None:

@@ -1,0 +1,77 @@
+"""The one place where requests to the engine are made: a client's, a warm-up's, an eval's, a copy of another one's.
+
+Knows what fields an engine request has; not who asks, nor whether he may.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
+from multiflora_engine.protocol.sampling_params import bad_word_token_ids
+from multiflora_platform.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CacheScope:
+    """Whose cached blocks a request reads, and whose share its own count towards."""
+
+    salt: str = ""
+    """Requests share blocks only when it is equal."""
+    owner: str = ""
+    """The tenant, opaque; empty is the salt itself."""
+    share: float = 1.0
+    """Of all KV blocks, what the owner may hold at the same time."""
+
+
+PRIVATE_ENGINE = CacheScope()
+"""Of an engine with one user: nothing is kept apart."""
+
+
+def make_request(
+    prompt_token_ids: list[int],
+    params: SamplingParams,
+    tokenizer: Tokenizer | None = None,
+    *,
+    adapter_digest: str | None,
+    cache: CacheScope,
+    id: str | None = None,
+    priority: int = 0,
+    deadline: float | None = None,
+    arrival_time: float | None = None,
+    pooling: Pooling | None = None,
+    grammar: str | None = None,
+) -> GenerateRequest:
+    """params: checked, with max_tokens set. tokenizer: for bad_words. id, arrival_time: by default new, and now."""
+    return GenerateRequest(
+        id=id or uuid.uuid4().hex,
+        prompt_token_ids=prompt_token_ids,
+        params=params,
+        adapter_digest=adapter_digest,
+        cache_salt=cache.salt,
+        cache_owner=cache.owner,
+        cache_share=cache.share,
+        bad_word_ids=_bad_word_ids(params, tokenizer),
+        priority=priority,
+        deadline=deadline,
+        arrival_time=time.time() if arrival_time is None else arrival_time,
+        pooling=pooling,
+        grammar=grammar,
+    )
+
+
+def copy_request(request: GenerateRequest, **changes: Any) -> GenerateRequest:
+    """The same under an id of its own, but for the changes."""
+    return replace(request, id=uuid.uuid4().hex, **changes)
+
+
+def _bad_word_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> list[list[int]]:
+    if not params.bad_words:
+        return []
+    assert tokenizer is not None, "only parameters of clients have bad words, and these come with a tokenizer"
+    return bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False))

@@ -1,0 +1,155 @@
+"""Prompts on their way to the engine: the request made, its observers gathered, sent, and held until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.process.token_stream import TokenStream
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.metering import Meter
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine_requests import CacheScope, make_request
+from multiflora_platform.gateway.beams.search import BeamParams
+from multiflora_platform.gateway.beams.stream import BeamStream
+from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
+from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.observability.observers import Observer
+from multiflora_platform.web.openai_errors import ApiError, rate_limited, unavailable
+from multiflora_platform.web.refusals import LimitReached
+
+# The engine enforces deadlines itself; this is for an engine that has stopped answering.
+_DEADLINE_GRACE = 0.25
+
+
+def start(
+    admission: Admission,
+    prompts: Sequence[tuple[list[int], SamplingParams]],
+    *,
+    beams: BeamParams | None = None,
+    pooling: Pooling | None = None,
+    grammar: str | None = None,
+) -> list[Generation]:
+    """Sends each prompt to the engine. beams, pooling, grammar: for all of them. Raises ApiError."""
+    try:
+        admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
+    except LimitReached as reached:
+        raise rate_limited(reached) from None
+    return [_start_one(admission, ids, params, beams, pooling, grammar) for ids, params in prompts]
+
+
+def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = None) -> CacheScope:
+    """The principal's part of the cache. client_salt: the request's cache_salt, which narrows it further."""
+    salt = keys.cache_salt(principal)
+    if client_salt:
+        # Hashed together with the tenant's, so that no client can name another tenant's salt.
+        parts = (part.encode() for part in ("client-cache-salt", salt, client_salt))
+        salt = hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
+    return CacheScope(salt, keys.cache_owner(principal), principal.policy.kv_share)
+
+
+def _start_one(
+    admission: Admission,
+    ids: list[int],
+    params: SamplingParams,
+    beams: BeamParams | None,
+    pooling: Pooling | None,
+    grammar: str | None,
+) -> Generation:
+    services, resolved = admission.services, admission.resolved
+    if beams is not None:
+        params = replace(params, best_of=None)  # the width of the search, of which n answers come out
+    request = make_request(
+        ids,
+        params,
+        services.model.tokenizer,
+        adapter_digest=resolved.digest,
+        cache=cache_scope(services.keys, admission.principal, admission.body.cache_salt),
+        priority=admission.priority,
+        deadline=admission.deadline,
+        arrival_time=admission.arrival,
+        pooling=pooling,
+        grammar=grammar,
+    )
+    observers = _observers(admission, request)
+    stream = _send(services.engine, request, beams)
+    generation = Generation(request, resolved.adapter, stream, services.model.tokenizer, observers)
+    services.active.add(generation)
+    admission.held.callback(services.active.discard, generation)
+    if admission.deadline is not None:
+        admission.held.callback(_expire_later(generation, admission.deadline).cancel)
+    admission.held.callback(generation.close)
+    return generation
+
+
+def _send(engine: EngineHandle, request: GenerateRequest, beams: BeamParams | None) -> TokenStream | BeamStream:
+    try:
+        return engine.generate(request) if beams is None else BeamStream(engine, request, beams)
+    except EngineUnavailable as error:
+        raise unavailable(error.message, error.code) from None
+
+
+def _expire_later(generation: Generation, deadline: float) -> asyncio.TimerHandle:
+    delay = max(0.0, deadline - time.time()) + _DEADLINE_GRACE
+    error = ApiError(504, "deadline_exceeded", "The request's deadline passed before the answer was complete.")
+    return asyncio.get_running_loop().call_later(delay, generation.fail, error)
+
+
+def _observers(admission: Admission, request: GenerateRequest) -> list[Observer]:
+    """Metrics, usage, insight, and what is switched on: traces, a rollout's watch."""
+    services, resolved = admission.services, admission.resolved
+    num_prompt = len(request.prompt_token_ids)
+    observers: list[Observer] = [
+        services.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
+        Meter(services.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
+        *services.insight.follow_prompt(_prompt_facts(admission, request), admission.body),
+    ]
+    if services.tracing is not None:
+        facts = _trace_facts(admission, request)
+        observers.append(services.tracing.follow(admission.headers, facts, admission.arrival))
+    if resolved.rollout is not None:
+        rollouts, shadows = services.registry.rollouts, services.shadows
+        observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request))
+    return observers
+
+
+def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts:
+    return PromptFacts(
+        id=request.id,
+        at=admission.arrival,
+        tenant=admission.principal.tenant,
+        model=admission.body.model,
+        adapter=admission.resolved.adapter,
+        version=admission.resolved.number,
+        digest=admission.resolved.digest,
+        path=admission.path,
+        stream=bool(getattr(admission.body, "stream", False)),
+        prompt_tokens=len(request.prompt_token_ids),
+    )
+
+
+def _trace_facts(admission: Admission, request: GenerateRequest) -> dict[str, Any]:
+    """What a trace says of a request, in OpenTelemetry's names where there are some."""
+    params = request.params
+    return {
+        "gen_ai.request.id": request.id,
+        "gen_ai.request.model": admission.body.model,
+        "gen_ai.request.max_tokens": params.max_tokens,
+        "gen_ai.request.temperature": params.temperature,
+        "gen_ai.request.top_p": params.top_p,
+        "gen_ai.request.choice.count": params.n,
+        "gen_ai.usage.input_tokens": len(request.prompt_token_ids),
+        "multiflora.adapter": admission.resolved.adapter,
+        "multiflora.adapter_digest": admission.resolved.digest,
+        "multiflora.tenant": admission.principal.tenant,
+    }

@@ -1,0 +1,59 @@
+"""A chat request as the engine's prompt and parameters, and how its answer is to be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_platform.gateway.beams.search import BeamParams
+from multiflora_platform.gateway.prompting.answer_format import answer_format, compile_structure
+from multiflora_platform.gateway.prompting.beam_params import beam_params
+from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
+from multiflora_platform.gateway.prompting.tokenize import truncate
+from multiflora_platform.gateway.prompting.tool_choice import tool_use
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.messages.message import MessageFormat
+from multiflora_platform.services import ServedModel
+from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.web.openai_errors import invalid
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """All that `start` needs, and how the writer reads the answer."""
+
+    ids: list[int]
+    params: SamplingParams
+    beams: BeamParams | None
+    grammar: str | None
+    format: MessageFormat
+
+
+async def prepare_chat(
+    body: ChatRequest, model: ServedModel, limit: int, grammars: GrammarCompiler, num_top: int | None
+) -> ChatPrompt:
+    """limit: tokens of prompt and answer together. num_top: of `num_top_logprobs`. Raises ApiError."""
+    name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    asked: int | None = getattr(body, name)
+    if asked is not None and asked < 1:
+        raise invalid(name, f"{name} must be at least 1, got {asked}.")
+    # Before the template, which would only say that it fails.
+    use = tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None
+    ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)
+    form = answer_format(body, model, ids, use)
+    params = sampling_params(
+        body,
+        model.generation_defaults,
+        max_tokens=output_length(len(ids), asked, None, limit, (name, "messages")),
+        logprobs=0 if num_top is None and body.best_of is not None else num_top,
+        prompt_logprobs=body.prompt_logprobs,
+        vocab_size=model.vocab_size,
+    )
+    if form.shows_special_tokens:
+        params = replace(params, skip_special_tokens=False)
+    beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
+    grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
+    return ChatPrompt(ids, params, beams, grammar, form.message)
