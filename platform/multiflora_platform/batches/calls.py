@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.batches.desk import Desk
 from multiflora_platform.batches.files import require_file
 from multiflora_platform.batches.in_process import ENDPOINTS
 from multiflora_platform.batches.ledger import UNFINISHED
+from multiflora_platform.batches.service import BatchService
 from multiflora_platform.batches.views import batch_view, list_view
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import BatchRequest
@@ -27,7 +27,7 @@ _MAX_METADATA = 16
 @router.post("/v1/batches", openapi_extra=body_schema(BatchRequest))
 async def create_batch(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Answer every line of a file, behind all requests that somebody waits for."""
-    desk = _desk(request)
+    batches = _batches(request)
     body = await read_body(request, BatchRequest)
     if body.endpoint not in ENDPOINTS:
         raise invalid("endpoint", f"endpoint must be one of {', '.join(ENDPOINTS)}.")
@@ -35,10 +35,10 @@ async def create_batch(request: Request, principal: Principal = Depends(require_
         raise invalid("completion_window", "completion_window must be '24h'.")
     if len(body.metadata or {}) > _MAX_METADATA:
         raise invalid("metadata", f"metadata holds at most {_MAX_METADATA} entries.")
-    await require_file(desk, principal, body.input_file_id, "input_file_id")
-    row = await desk.ledger.add_batch(principal, body.endpoint, body.input_file_id, body.metadata or {})
-    desk.runner.wake()
-    return _shown(desk, row)
+    await require_file(batches, principal, body.input_file_id, "input_file_id")
+    row = await batches.ledger.add_batch(principal, body.endpoint, body.input_file_id, body.metadata or {})
+    batches.runner.wake()
+    return _shown(batches, row)
 
 
 @router.get("/v1/batches")
@@ -48,43 +48,43 @@ async def list_batches(
     after: str | None = None,
     limit: int = Query(20, ge=1, le=100),
 ) -> Response:
-    desk = _desk(request)
-    rows = await desk.ledger.batches(principal, after, limit + 1)
-    return _json(list_view([batch_view(row, desk.runner.counts(row)) for row in rows], limit))
+    batches = _batches(request)
+    rows = await batches.ledger.batches(principal, after, limit + 1)
+    return _json(list_view([batch_view(row, batches.runner.counts(row)) for row in rows], limit))
 
 
 @router.get("/v1/batches/{batch_id}")
 async def show_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
-    desk = _desk(request)
-    return _shown(desk, await _require(desk, principal, batch_id))
+    batches = _batches(request)
+    return _shown(batches, await _require(batches, principal, batch_id))
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
 async def cancel_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
     """What is answered stays; the rest is not begun. A batch that has ended stays as it is."""
-    desk = _desk(request)
-    row = await _require(desk, principal, batch_id)
+    batches = _batches(request)
+    row = await _require(batches, principal, batch_id)
     if row.status in UNFINISHED:
         values = {"status": "cancelling", "cancelling_at": ...}
-        await desk.ledger.amend(principal.actor, batch_id, values, ("validating", "in_progress"))
-        desk.runner.cancel(batch_id)
-    return _shown(desk, await _require(desk, principal, batch_id))
+        await batches.ledger.amend(principal.actor, batch_id, values, ("validating", "in_progress"))
+        batches.runner.cancel(batch_id)
+    return _shown(batches, await _require(batches, principal, batch_id))
 
 
-async def _require(desk: Desk, principal: Principal, batch_id: str) -> BatchRow:
-    row = await desk.ledger.batch(principal, batch_id)
+async def _require(batches: BatchService, principal: Principal, batch_id: str) -> BatchRow:
+    row = await batches.ledger.batch(principal, batch_id)
     if row is None:
         raise ApiError(404, "not_found", f"There is no batch {batch_id[:80]!r}.", param="batch_id")
     return row
 
 
-def _shown(desk: Desk, row: BatchRow) -> Response:
-    return _json(batch_view(row, desk.runner.counts(row)))
+def _shown(batches: BatchService, row: BatchRow) -> Response:
+    return _json(batch_view(row, batches.runner.counts(row)))
 
 
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk
+def _batches(request: Request) -> BatchService:
+    batches: BatchService = request.app.state.batches
+    return batches
 
 
 def _json(content: dict[str, Any]) -> Response:

@@ -13,7 +13,7 @@ MAX_LINES = 50_000
 _MAX_ERRORS = 20
 
 
-class Line(msgspec.Struct, frozen=True):
+class BatchLine(msgspec.Struct, frozen=True):
     """One request. custom_id: the client's, unique within the file. url: the batch's endpoint."""
 
     custom_id: str
@@ -31,12 +31,12 @@ class LineError(msgspec.Struct, frozen=True):
     param: str | None = None
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[BatchLine]:
     """Of a file that `check_lines` has found sound."""
     with path.open("rb") as file:
         for text in file:
             if text.strip():
-                yield msgspec.json.decode(text, type=Line)
+                yield msgspec.json.decode(text, type=BatchLine)
 
 
 def check_lines(path: Path, endpoint: str) -> tuple[int, list[LineError]]:
@@ -79,7 +79,7 @@ def done_ids(path: Path) -> set[str]:
 
 def _check(text: bytes, number: int, endpoint: str, seen: set[str]) -> LineError | None:
     try:
-        line = msgspec.json.decode(text, type=Line)
+        line = msgspec.json.decode(text, type=BatchLine)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return LineError("invalid_json_line", f"Line {number} is not a request: {error}.", number)
     if not line.custom_id or line.custom_id in seen:

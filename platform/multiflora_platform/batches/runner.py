@@ -20,7 +20,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.file_store import FileStore
 from multiflora_platform.batches.ledger import Ledger
 from multiflora_platform.batches.lines import (
-    Line,
+    BatchLine,
     check_lines,
     done_ids,
     read_lines,
@@ -171,7 +171,7 @@ class BatchRunner:
     async def _answer_lines(self, batch: BatchRow, principal: Principal, results: Results) -> None:
         width = asyncio.Semaphore(max(1, self._width()))
 
-        async def one(line: Line) -> None:
+        async def one(line: BatchLine) -> None:
             try:
                 await self._keep(results, line.custom_id, await self._persist(principal, line))
             finally:
@@ -192,7 +192,7 @@ class BatchRunner:
                 _log.warning("A batch's answer waits to be written: %s", error.detail)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _persist(self, principal: Principal, line: Line) -> dict[str, Any]:
+    async def _persist(self, principal: Principal, line: BatchLine) -> dict[str, Any]:
         """Until there is an answer: a full queue, a spent limit and an engine that restarts are waited out."""
         while True:
             response = await self._answer(principal, line.url, line.body)

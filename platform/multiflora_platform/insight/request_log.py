@@ -31,7 +31,7 @@ class PromptFacts:
 
 
 @dataclass
-class Entry(Observer):
+class LoggedRequest(Observer):
     """One prompt while it runs and after. Times are Unix seconds."""
 
     facts: PromptFacts
@@ -119,18 +119,18 @@ class RequestLog:
 
     def __init__(self, size: int = 2000) -> None:
         self._size = size
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, LoggedRequest] = OrderedDict()
 
-    def open(self, facts: PromptFacts) -> Entry:
-        entry = self._entries[facts.id] = Entry(facts)
+    def open(self, facts: PromptFacts) -> LoggedRequest:
+        entry = self._entries[facts.id] = LoggedRequest(facts)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
         return entry
 
-    def find(self, id: str) -> Entry | None:
+    def find(self, id: str) -> LoggedRequest | None:
         return self._entries.get(id)
 
-    def newest(self, before: str | None = None) -> Iterator[Entry]:
+    def newest(self, before: str | None = None) -> Iterator[LoggedRequest]:
         """Newest first; those older than the prompt `before`, or all when it is forgotten."""
         entries = reversed(self._entries.values())
         if before is not None and before in self._entries:

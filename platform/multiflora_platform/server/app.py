@@ -9,13 +9,13 @@ from fastapi import FastAPI
 
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
-from multiflora_platform.batches.desk import make_desk
+from multiflora_platform.batches.service import make_batch_service
 from multiflora_platform.gateway.routes import chat, completions, embeddings, models, scores, tokenization
 from multiflora_platform.gateway.routes import responses as response_calls
 from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
 from multiflora_platform.gateway.schemas.decoding import component_schemas
 from multiflora_platform.server import docs_page, health
-from multiflora_platform.server.middleware import BodyLimit, Guard, RequestLog
+from multiflora_platform.server.middleware import AccessLog, BodyLimit, Guard
 from multiflora_platform.server.openapi import describe as described
 from multiflora_platform.server.openapi import operation_id
 from multiflora_platform.server.rest_api import router as registry_router
@@ -35,7 +35,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.services = services
-    app.state.desk = make_desk(app, services)
+    app.state.batches = make_batch_service(app, services)
     inference = (chat, completions, response_calls, embeddings, scores, models, tokenization)
     gateway = (*inference, files, batch_calls, lora_calls)
     for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
@@ -44,7 +44,7 @@ def create_app(services: Services) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, services=services)
     app.add_middleware(Guard, services=services)
-    app.add_middleware(RequestLog, services=services)
+    app.add_middleware(AccessLog, services=services)
     _describe_bodies(app)
     return app
 

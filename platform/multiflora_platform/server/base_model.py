@@ -25,7 +25,7 @@ from multiflora_platform.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Opened:
+class ServedBase:
     """What can be known of the base model before anything runs."""
 
     served: ServedModel
@@ -34,7 +34,7 @@ class Opened:
     demo: tuple[DemoAdapter, ...]
 
 
-def open_model(settings: Settings) -> Opened:
+def open_model(settings: Settings) -> ServedBase:
     """Find and read the base model's folder. Raises ConfigurationError naming what is missing or unsupported."""
     demo: tuple[DemoAdapter, ...] = ()
     try:
@@ -58,7 +58,7 @@ def open_model(settings: Settings) -> Opened:
             tool_format=_tool_format(settings.tool_call_parser, tokenizer),
             reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
         )
-        return Opened(served, config, config.base_model(name), demo)
+        return ServedBase(served, config, config.base_model(name), demo)
     except (ModelError, TokenizerError) as error:
         raise ConfigurationError(str(error)) from None
 

@@ -1,6 +1,6 @@
 """What every HTTP request passes before its route, as plain ASGI: identity, log line, guards, limits.
 
-From the outside in: RequestLog -> Guard -> BodyLimit -> application.
+From the outside in: AccessLog -> Guard -> BodyLimit -> application.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
 
 
-class RequestLog:
+class AccessLog:
     """Gives each request an id (the client's, if it is a sane one), times it, counts it and writes one JSON line."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:

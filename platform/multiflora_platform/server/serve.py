@@ -37,7 +37,7 @@ from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 from multiflora_platform.server.banner import Banner, KeySource
 from multiflora_platform.server.base_model import (
-    Opened,
+    ServedBase,
     engine_config,
     open_model,
     prepare_data_dir,
@@ -85,7 +85,7 @@ def _log_to_stderr(level: str) -> None:
             logging.getLogger(package).setLevel(logging.WARNING)
 
 
-async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened, listener: socket.socket) -> int:
+async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedBase, listener: socket.socket) -> int:
     with LoadingDisplay() as display:
         async with _parts(settings, opened, display) as (services, engine):
             url = address(listener)
@@ -99,7 +99,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened,
                     await _seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
                     services.seeding = False
-                    app.state.desk.runner.start()
+                    app.state.batches.runner.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     await _watch(engine, serving)
             except EngineFailed as error:
@@ -109,13 +109,13 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: Opened,
             finally:
                 server.should_exit = True
                 await serving
-                await app.state.desk.runner.close()
+                await app.state.batches.runner.close()
     return ExitCode.OK
 
 
 @asynccontextmanager
 async def _parts(
-    settings: Settings, opened: Opened, display: LoadingDisplay
+    settings: Settings, opened: ServedBase, display: LoadingDisplay
 ) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
     """The services and their engine, started; stopped in reverse order."""
     async with AsyncExitStack() as stack:
@@ -243,7 +243,7 @@ def _key_source(settings: Settings) -> KeySource:
     return "none" if settings.no_auth else "given" if settings.api_key else "stored"
 
 
-def _banner(services: Services, opened: Opened, ready: Ready, url: str, key: str | None) -> Banner:
+def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key: str | None) -> Banner:
     adapters = services.registry.served()
     shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
     return Banner(

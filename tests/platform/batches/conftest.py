@@ -9,7 +9,7 @@ import pytest
 from tests.platform.gateway.conftest import make_house, tokenizer
 from tests.platform.gateway.house import House
 
-from multiflora_platform.batches.desk import Desk, make_desk
+from multiflora_platform.batches.service import BatchService, make_batch_service
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.migrations import prepare
 
@@ -22,15 +22,15 @@ async def house(make_house: Callable[..., House], tmp_path: Path) -> AsyncIterat
     prepare(url)
     house = make_house()
     house.registry.database = Database.open(url)
-    open_desk(house).runner.start()
+    open_batches(house).runner.start()
     async with house.http:
         yield house
-        await house.app.state.desk.runner.close()
+        await house.app.state.batches.runner.close()
     await house.registry.database.close()
 
 
-def open_desk(house: House) -> Desk:
+def open_batches(house: House) -> BatchService:
     """A new one over the same folder and database, as after a restart. Not started."""
-    desk = make_desk(house.app, house.services)
-    house.app.state.desk = desk
-    return desk
+    batches = make_batch_service(house.app, house.services)
+    house.app.state.batches = batches
+    return batches

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tests.platform.batches.conftest import open_desk
+from tests.platform.batches.conftest import open_batches
 from tests.platform.gateway.house import OTHER, TENANT, House
 
 from multiflora_platform.batches import runner
@@ -94,14 +94,14 @@ async def test_a_killed_server_goes_on_where_it_was(house: House) -> None:
     house.engine.pace = 0.02
     begun = await begin(house, [line(f"r{i}", prompt="ab", max_tokens=3) for i in range(12)])
     await house.until(lambda: len(house.engine.requests) > 6)
-    await house.app.state.desk.runner.close()
+    await house.app.state.batches.runner.close()
     output = house.services.settings.data_dir / "files" / f"file-{begun['id'].removeprefix('batch_')}-output"
     done = output.read_bytes().count(b"\n")
     assert 0 < done < 12
     with output.open("ab") as file:
         file.write(b'{"id": "batch_req_torn", "custom_id": "r11", "resp')
     asked = len(house.engine.requests)
-    open_desk(house).runner.start()
+    open_batches(house).runner.start()
     batch = await until(house, begun["id"], *END)
     assert batch["request_counts"] == {"total": 12, "completed": 12, "failed": 0}
     assert set(await results(house, batch["output_file_id"])) == {f"r{i}" for i in range(12)}
@@ -135,10 +135,10 @@ async def test_the_window_ends(house: House) -> None:
     house.engine.hangs = True
     begun = await begin(house, [line("a", prompt="ab"), line("b", prompt="ab")])
     await until(house, begun["id"], "in_progress")
-    await house.app.state.desk.runner.close()
+    await house.app.state.batches.runner.close()
     async with house.registry.database.engine.begin() as connection:
         await connection.execute(text("UPDATE batches SET expires_at = :now"), {"now": datetime.now(UTC)})
-    open_desk(house).runner.start()
+    open_batches(house).runner.start()
     batch = await until(house, begun["id"], *END)
     assert (batch["status"], batch["request_counts"]["failed"]) == ("expired", 2)
     errors = await results(house, batch["error_file_id"])
@@ -283,7 +283,7 @@ async def test_trouble_with_one_batch_is_that_batchs(house: House) -> None:
     body = {"input_file_id": file["id"], "endpoint": COMPLETIONS, "completion_window": "24h"}
     broken = (await house.post("/v1/batches", body)).json()
     assert (await until(house, broken["id"], *END))["errors"]["data"][0]["code"] == "internal_error"
-    ledger = house.app.state.desk.ledger
+    ledger = house.app.state.batches.ledger
     whole, calls = ledger.unfinished, []
 
     async def once_away() -> list[str]:

@@ -1,4 +1,4 @@
-"""What the routes of files and batches reach as `request.app.state.desk`: the bytes, the rows and the runner."""
+"""What the routes of files and batches reach as `request.app.state.batches`: the bytes, the rows and the runner."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from multiflora_platform.services import Services
 
 
 @dataclass(frozen=True)
-class Desk:
+class BatchService:
     files: FileStore
     ledger: Ledger
     runner: BatchRunner
 
 
-def make_desk(app: FastAPI, services: Services) -> Desk:
+def make_batch_service(app: FastAPI, services: Services) -> BatchService:
     """Nothing runs before `runner.start`."""
     files = FileStore(services.settings.data_dir / "files")
     ledger = Ledger(services.registry.database)
@@ -36,4 +36,4 @@ def make_desk(app: FastAPI, services: Services) -> Desk:
         ready = services.engine.ready
         return 1 if ready is None else max(1, ready.max_num_seqs // 2)
 
-    return Desk(files, ledger, BatchRunner(ledger, files, answer_one, services.keys.principal_of, width))
+    return BatchService(files, ledger, BatchRunner(ledger, files, answer_one, services.keys.principal_of, width))
