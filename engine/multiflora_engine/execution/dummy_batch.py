@@ -6,7 +6,7 @@ import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.execution.batch_builder import lora_segments
+from multiflora_engine.execution.executor import lora_segments
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.execution.step_arrays import adapter_runs
 from multiflora_engine.models.config import ModelConfig

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.core.transfers import Readback, Staging
-from multiflora_engine.execution.batch_builder import forward_batch, lora_segments
 from multiflora_engine.execution.decode_graphs import DecodeGraphs
-from multiflora_engine.execution.step_arrays import StepArrays, adapter_runs
+from multiflora_engine.execution.step_arrays import AdapterRuns, StepArrays, adapter_runs
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.sampling.sampler import PromptLogprobs
 from multiflora_kernels.attention.cascade import shared_groups
+from multiflora_kernels.attention.plan import QueryBounds
+from multiflora_kernels.lora.batched_lora import LoraSegments
 
 ScorePrompt = Callable[[torch.Tensor, list[int], int], PromptLogprobs]
 """(logits, the tokens that they predict, alternatives): see `Sampler.prompt_logprobs`."""
@@ -89,3 +92,42 @@ class StepExecutor:
             logits = self._decoder.logits(rows, lora)
             prompts.append(self._score_prompt(logits, part.token_ids, part.num_top))
         return prompts
+
+
+def forward_batch(arrays: StepArrays, staging: Staging, feedback: TokenFeedback) -> ForwardBatch:
+    """The step's input on the device; its memory is its own."""
+    host: list[npt.NDArray[Any]] = [
+        arrays.token_ids,
+        arrays.positions,
+        arrays.kv_slots,
+        arrays.query_starts,
+        arrays.context_lens,
+        arrays.block_tables,
+    ]
+    if arrays.token_sources is not None:
+        host.append(arrays.token_sources)
+    if arrays.logit_rows is not None:
+        host.append(arrays.logit_rows)
+    token_ids, positions, kv_slots, query_starts, context_lens, block_tables, *rest = staging.upload(host)
+    if arrays.token_sources is not None:
+        token_ids = feedback.resolve(token_ids, rest.pop(0))
+    lora = lora_segments(arrays.adapter_runs, staging) if arrays.adapter_runs.slots else None
+    return ForwardBatch(
+        token_ids=token_ids,
+        positions=positions,
+        kv_slots=kv_slots,
+        query_starts=query_starts,
+        context_lens=context_lens,
+        block_tables=block_tables,
+        query_bounds=QueryBounds(arrays.shortest, arrays.longest),
+        lora=lora,
+        logit_rows=rest.pop() if rest else None,
+        logit_lora=lora if arrays.logit_rows is None else lora_segments(arrays.logit_runs, staging),
+    )
+
+
+def lora_segments(runs: AdapterRuns, staging: Staging) -> LoraSegments | None:
+    """None when every row is the base's."""
+    if not runs.slots:
+        return None
+    return LoraSegments.build(runs.starts, runs.slots, None if staging.is_on_host else staging.upload_one)

@@ -113,6 +113,8 @@ class AdapterResidency:
         """Once per step: take what was read, start reads, and copy at most about `bytes_per_poll` to slots."""
         with self._lock:
             self._bytes_left = self._bytes_per_poll
+            if not self._records:
+                return  # whatever is read, wanted or copied has a record
             self._take_finished_reads()
             self._place_wanted()
             self._host.start_reads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heappush
 
@@ -9,9 +10,10 @@ _SPARE = 64
 
 
 class Deadlines:
-    """Unix seconds, the earliest first."""
+    """Unix seconds. earliest: of all that have not passed, infinity without any; nothing is due before."""
 
     def __init__(self) -> None:
+        self.earliest = math.inf
         self._heap: list[tuple[float, int, str]] = []
 
     def __len__(self) -> int:
@@ -27,8 +29,11 @@ class Deadlines:
             self._heap = [item for item in self._heap if item[2] in live]
             heapify(self._heap)
         heappush(self._heap, (deadline, serial, request_id))
+        self.earliest = self._heap[0][0]
 
     def passed(self, now: float) -> Iterator[tuple[int, str]]:
         """(serial, request id) of each deadline up to now, once."""
-        while self._heap and self._heap[0][0] <= now:
-            yield heappop(self._heap)[1:]
+        while self.earliest <= now:
+            _, serial, request_id = heappop(self._heap)
+            self.earliest = self._heap[0][0] if self._heap else math.inf
+            yield serial, request_id

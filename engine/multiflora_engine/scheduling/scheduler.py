@@ -58,7 +58,6 @@ from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
 from multiflora_engine.scheduling.deadlines import Deadlines
 from multiflora_engine.scheduling.fair_queue import FairQueue
-from multiflora_engine.scheduling.finish_reasons import finish_of
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
 
@@ -162,8 +161,9 @@ class Scheduler:
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1
-        failures = self._expire()
-        self._slots.begin_step(self._running)
+        failures = self._expire() if self._clock() >= self._deadlines.earliest else []
+        if self._waiting or self._slots.refusals or self._adapters.pending_placements():
+            self._slots.begin_step(self._running)
         entries: list[Scheduled] = []
         self._is_scarce = False
         budget = self._schedule_running(entries)
@@ -365,17 +365,10 @@ class Scheduler:
         if wants_output:
             sequence.append_token(sampled.token_id)
             self._counts.generation_tokens += 1
-        finish_reason, stop_reason = finish_of(sequence, self.config.eos_token_ids, self.config.max_model_len)
-        if finish_reason is not None:
+        delta = token_delta(sequence, sampled if wants_output else None, self.config, is_first=is_first)
+        if delta.finish_reason is not None:
             self._preempted.observe(sequence.epoch)
             self._end(sequence)
-        delta = token_delta(
-            sequence,
-            sampled if wants_output else None,
-            is_first=is_first,
-            finish_reason=finish_reason,
-            stop_reason=stop_reason,
-        )
         sequence.device_seconds = 0.0
         return delta
 
@@ -415,12 +408,11 @@ class Scheduler:
 
     def _expire(self) -> list[TokenDelta]:
         deltas: list[TokenDelta] = []
-        if self._deadlines:
-            for serial, request_id in self._deadlines.passed(self._clock()):
-                live = self._requests.get(request_id)
-                # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
-                if live and live[0].order[2] < serial:
-                    waits = not has_begun(live) and any(sequence.load_since for sequence in live)
-                    reason = "the request's deadline passed" + " while it waited for its adapter" * waits
-                    deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))
+        for serial, request_id in self._deadlines.passed(self._clock()):
+            live = self._requests.get(request_id)
+            # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
+            if live and live[0].order[2] < serial:
+                waits = not has_begun(live) and any(sequence.load_since for sequence in live)
+                reason = "the request's deadline passed" + " while it waited for its adapter" * waits
+                deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))
         return deltas

@@ -14,7 +14,7 @@ from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
 
 ROOT = Path(__file__).parents[3]
 SOURCES = tuple(str(ROOT / name) for name in ("engine", "kernels", "adapters"))
-MOST_FILES = 29
+MOST_FILES = 22
 MOST_CALLS = 300
 
 

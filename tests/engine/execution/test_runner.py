@@ -23,8 +23,8 @@ from multiflora_engine.core.transfers import Readback, Staging
 from multiflora_engine.execution import device as machine
 from multiflora_engine.execution import kv_memory as kv_cache
 from multiflora_engine.execution.adapter_probe import probe_adapter
-from multiflora_engine.execution.batch_builder import forward_batch, lora_segments
 from multiflora_engine.execution.device import choose_device, choose_dtype
+from multiflora_engine.execution.executor import forward_batch, lora_segments
 from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.execution.step_arrays import adapter_runs
 from multiflora_engine.execution.step_plan import WantedRows, slot_order, step_arrays

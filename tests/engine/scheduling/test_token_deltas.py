@@ -8,7 +8,7 @@ import pytest
 
 from multiflora_engine.core.sequence import make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_engine.scheduling.finish_reasons import finish_of
+from multiflora_engine.scheduling.token_deltas import finish_of
 
 EOS = 2
 
