@@ -1,20 +1,18 @@
-"""What can go wrong in the registry, each with its HTTP status and a stable slug. Rendered in web/problem_documents.py.
+"""What can go wrong in the registry, each with its HTTP status and a stable slug. Errors of requests in general are in
+web/problems.py, those of keys and webhooks in their own folders.
 
-    Problem (web/problems.py)
-    ├── InvalidRequest 400          ├── AliasNotFound 404        ├── PreconditionFailed 412
-    ├── SourceIncomplete 400        ├── KeyNotFound 404          ├── PayloadTooLarge 413
-    ├── SourceUnsupported 400       ├── TenantNotFound 404       ├── UnsupportedMedia 415
-    ├── SourceRefused 403           ├── RolloutNotFound 404      ├── VersionRejected 422
-    ├── AliasProtected 403          ├── AdapterExists 409        ├── IdempotencyMismatch 422
-    ├── SourceNotFound 404          ├── TenantExists 409         ├── PreconditionRequired 428
-    ├── AdapterNotFound 404         ├── VersionNotReady 409      ├── CommandFailed 502
-    ├── VersionNotFound 404         ├── RolloutConflict 409      ├── Unavailable 503
-    ├── TargetRefused 403           ├── NothingToRollBack 409    ├── InsufficientStorage 507
-    ├── JobNotFound 404             ├── VersionInUse 409         ├── JobEnded 409
-    └── SourceUnreachable 502       ├── NotDeleted 409           ├── JobCancelled 409
-                                    └── WebhookNotFound 404
-
-DatabaseOutdated and DatabaseUnusable are no request's errors but a start's.
+    Problem
+    ├── SourceIncomplete 400      ├── JobCancelled 409
+    ├── SourceUnsupported 400     ├── JobEnded 409
+    ├── AliasProtected 403        ├── NotDeleted 409
+    ├── SourceRefused 403         ├── NothingToRollBack 409
+    ├── AdapterNotFound 404       ├── RolloutConflict 409
+    ├── AliasNotFound 404         ├── VersionInUse 409
+    ├── JobNotFound 404           ├── VersionNotReady 409
+    ├── RolloutNotFound 404       ├── IdempotencyMismatch 422
+    ├── SourceNotFound 404        ├── VersionRejected 422
+    ├── VersionNotFound 404       ├── CommandFailed 502
+    └── AdapterExists 409         └── SourceUnreachable 502
 """
 
 from __future__ import annotations

@@ -41,6 +41,23 @@ AnyKey = Annotated[Principal, Depends(require_key)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 State = Literal["pending", "fetching", "validating", "ready", "rejected", "archived"]
 assert State.__args__ == STATES  # type: ignore[attr-defined]
+
+
+def version_query(
+    q: str | None = None,
+    tag: str | None = None,
+    state: State | None = None,
+    dataset: str | None = None,
+    training_run: str | None = None,
+    parent: str | None = None,
+    digest: str | None = None,
+    deleted: bool = False,
+) -> VersionQuery:
+    """What both lists of versions can be narrowed by."""
+    return VersionQuery(None, state, digest, q, tag, dataset, training_run, parent, deleted)
+
+
+Wanted = Annotated[VersionQuery, Depends(version_query)]
 _UPLOAD = schema(VersionSource)
 _UPLOAD["requestBody"]["content"]["multipart/form-data"] = {
     "schema": {
@@ -92,20 +109,12 @@ async def list_versions(
     request: Request,
     principal: AnyKey,
     name: str,
+    wanted: Wanted,
     limit: Limit = 50,
     page_token: str | None = None,
-    q: str | None = None,
-    tag: str | None = None,
-    state: State | None = None,
-    dataset: str | None = None,
-    training_run: str | None = None,
-    parent: str | None = None,
-    digest: str | None = None,
-    deleted: bool = False,
 ) -> dict[str, Any]:
     """Newest first. `deleted` shows those, too, that can be restored."""
     readable(request, principal, name)
-    wanted = VersionQuery(None, state, digest, q, tag, dataset, training_run, parent, deleted)
     return await _page(request, wanted, name, limit, page_token)
 
 
@@ -113,21 +122,12 @@ async def list_versions(
 async def search_versions(
     request: Request,
     principal: AnyKey,
+    wanted: Wanted,
     limit: Limit = 50,
     page_token: str | None = None,
-    q: str | None = None,
-    tag: str | None = None,
-    state: State | None = None,
-    dataset: str | None = None,
-    training_run: str | None = None,
-    parent: str | None = None,
-    digest: str | None = None,
-    deleted: bool = False,
 ) -> dict[str, Any]:
     """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
-    wanted = VersionQuery(
-        visible_adapters(request, principal), state, digest, q, tag, dataset, training_run, parent, deleted
-    )
+    wanted = replace(wanted, adapter_ids=visible_adapters(request, principal))
     return await _page(request, wanted, None, limit, page_token)
 
 
