@@ -29,11 +29,14 @@ from __future__ import annotations
 
 @dataclass(frozen=True)
 class Parameter:
-    """place: path, query or header. default: source text; None when it is required."""
+    """One parameter of an operation that the method takes."""
 
     name: str
+    # path, query or header.
     place: str
+    # Source text of the annotation.
     type: str
+    # Source text; None when it is required.
     default: str | None
 
     @property
@@ -44,14 +47,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """answer: the type's name, "None" without content. body: the type's name; None without one."""
+    """What one method is written from."""
 
     name: str
     method: str
+    # Below /api/v1.
     path: str
+    # The first paragraph of the route's docstring.
     summary: str
     parameters: tuple[Parameter, ...]
+    # The type's name; None without one.
     body: str | None
+    # The type's name; "None" without content.
     answer: str
 
     def of(self, place: str) -> list[Parameter]:

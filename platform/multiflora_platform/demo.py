@@ -1,4 +1,4 @@
-"""Where the bundled demo lies, and what its adapters are called. Knows nothing of the registry."""
+"""The bundled demo's folder, and what its adapters are called. Does not know the registry."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 from multiflora_platform.settings import ConfigurationError
 
 MODEL_NAME = "multiflora-demo"
+# Inside an installed package, and in a checkout.
 _PLACES = (Path(__file__).parent / "demo", Path(__file__).parents[2] / "examples" / "demo")
 
 
 @dataclass(frozen=True)
 class DemoAdapter:
-    """One bundled adapter; demo_prompt is a message that shows what it does."""
+    """One bundled adapter, as the demo's adapters.json describes it."""
 
     name: str
     path: Path
     description: str
     tags: tuple[str, ...]
+    # A message that shows what the adapter does.
     demo_prompt: str
 
 

@@ -16,7 +16,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 ENV_PREFIX = "MULTIFLORA_"
+# The password in a database's URL.
 _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
+# Where a value came from.
 Source = Literal["cli", "env", "file", "default"]
 
 
@@ -162,7 +164,7 @@ def load_settings(
     environment = {
         name: environ[ENV_PREFIX + name.upper()]
         for name in Settings.model_fields
-        if environ.get(ENV_PREFIX + name.upper(), "") != ""
+        if environ.get(ENV_PREFIX + name.upper(), "") != ""  # an empty variable counts as unset
     }
     layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
         ("file", _read_file(file) if file else {}),

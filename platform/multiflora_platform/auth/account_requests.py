@@ -12,7 +12,7 @@ from multiflora_platform.auth.policies import PriorityClass
 from multiflora_platform.auth.principals import Role
 from multiflora_platform.auth.scopes import Scope
 from multiflora_platform.storage.tables import LARGEST_NUMBER
-from multiflora_platform.web.json_bodies import Body
+from multiflora_platform.web.json_bodies import Body, Patch
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 Patterns = Annotated[list[Pattern], Meta(max_length=256)]
@@ -37,7 +37,7 @@ class NewTenant(Body, frozen=True):
         return {name: value for name, value in asdict(self).items() if name != "name"}
 
 
-class TenantPatch(Body, frozen=True):
+class TenantPatch(Patch, frozen=True):
     """A field that is absent stays; null lifts a limit. disabled: all its keys are refused."""
 
     allowed_adapters: Patterns | UnsetType = UNSET
@@ -48,10 +48,6 @@ class TenantPatch(Body, frozen=True):
     priority: PriorityClass | UnsetType = UNSET
     shared_prefixes: bool | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not UNSET}
 
 
 class NewKey(Body, frozen=True):

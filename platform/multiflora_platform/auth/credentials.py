@@ -1,4 +1,4 @@
-"""Who sends a request: by the Authorization header, or by a browser's session. Nothing from another site gets through.
+"""The sender of a request: by the Authorization header, or by a browser's session. Other sites get nothing through.
 
 A header is sent on purpose; a cookie, and an open server's permission, go with whatever a browser is made to send.
 """

@@ -24,7 +24,7 @@ PUBLIC_PREFIXES = ("/ui",)
 
 
 async def require_key(request: Request) -> Principal:
-    """Any valid key, or a session of one, whose scopes cover this route. Raises Unauthenticated or Forbidden."""
+    """A valid key, or a session of one, with a scope that covers this route. Raises Unauthenticated or Forbidden."""
     principal = identify(request, request.app.state.services.keys)
     if principal is None:
         raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")

@@ -1,4 +1,4 @@
-"""Which key stands for whom, in memory: swapped whole after each commit that changes keys or tenants."""
+"""The principal of each key, in memory: swapped whole after each commit that changes keys or tenants."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from multiflora_platform.storage.tables import KeyRow, TenantRow
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """expires_at: Unix seconds; None never."""
+    """One key that is good, with all that a request needs to know of it."""
 
+    # As the database keeps it; compared once more in constant time.
     hmac: str
     principal: Principal
+    # Unix seconds; None: never.
     expires_at: float | None = None
 
 
 class Directory:
-    """configured: keys of the settings, which no database knows."""
+    """`reload` it at the start and after others' changes, `follow` each of one's own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # By HMAC. Replaced, never changed: a request that reads meanwhile sees one state or the other.
         self._entries: Mapping[str, DirectoryEntry] = {}
+        # Keys of the settings, which no database knows; the key store fills it at its start.
         self.configured: dict[str, DirectoryEntry] = {}
 
     @property
@@ -51,7 +55,7 @@ class Directory:
         return (entry.principal for entry in (*self.configured.values(), *self._entries.values()))
 
     def of_tenant(self, tenant: str) -> Principal | None:
-        """Who works for the tenant without a key of its own at hand; None when no key of the tenant's is valid."""
+        """The principal under which the server works for a tenant; None when no key of the tenant's is valid."""
         now = time.time()
         for entry in self._entries.values():
             is_valid = entry.expires_at is None or now < entry.expires_at

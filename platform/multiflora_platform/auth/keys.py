@@ -33,6 +33,7 @@ from multiflora_platform.web.problems import InvalidRequest
 
 _log = logging.getLogger(__name__)
 _FLUSH_SECONDS = 60.0
+# Of every request to a server without keys.
 OPEN_PRINCIPAL = Principal("admin", None, "no-auth")
 _STATE = tuple(
     field for field in account_answers.Key.__struct_fields__ if field not in ("tenant", "last_used_at", "etag")
@@ -42,15 +43,17 @@ TENANT_SCOPES = frozenset({"inference", "registry:read", "registry:write", "usag
 
 
 class KeyStore:
-    """Open with `KeyStore.open`. tenants: their owners. sessions: of browsers that signed in with a key."""
+    """Open with `KeyStore.open`."""
 
     def __init__(self, database: Database, secret: Secret, no_auth: bool) -> None:
+        """no_auth: every request counts as an admin's."""
         self.secret = secret
         self._database = database
         self._directory = Directory(database)
         self.tenants = Tenants(database, self._directory)
         self.sessions = Sessions(secret, self._directory)
         self._no_auth = no_auth
+        # Unix seconds of last uses that the database does not know yet, by key id.
         self._used: dict[str, float] = {}
         self._flushed = time.monotonic()
         self._flushing: asyncio.Task[None] | None = None
@@ -79,7 +82,7 @@ class KeyStore:
     async def bootstrap(self) -> str | None:
         """An admin key where there is none at all, to be shown this once; otherwise None.
 
-        Apart from `open`: a start that fails before it can show the key must not lock everybody out.
+        Apart from `open`: a start that fails before it can show the key must not lock the operator out.
         """
         if self._no_auth or self._directory.has_admin:
             return None
@@ -99,13 +102,13 @@ class KeyStore:
         return principal
 
     def principal_of(self, tenant: str | None) -> Principal | None:
-        """Who the server itself works as for a tenant; None when the tenant may no more. tenant None: an admin."""
+        """The principal of the server's own work for a tenant (None: an admin); None when the tenant may no more."""
         if self._no_auth:
             return OPEN_PRINCIPAL
         return Principal("admin", None, "batches") if tenant is None else self._directory.of_tenant(tenant)
 
     def sign_in(self, key: str) -> tuple[Principal, str] | None:
-        """Whom the key stands for, and the value of a session's cookie; None: it is not good."""
+        """The key's principal, and the value of a session's cookie; None: the key is not good."""
         principal = self.authenticate(f"Bearer {key}")
         return None if principal is None else (principal, self.sessions.open(self._hmac(key.strip())))
 
@@ -117,7 +120,7 @@ class KeyStore:
         return self.cache_owner(principal)
 
     def cache_owner(self, principal: Principal) -> str:
-        """Whose share of the cache its blocks count towards."""
+        """The owner of the cache's share that its blocks count towards."""
         if self._no_auth:
             return "no-auth"
         who = "admin" if principal.tenant_id is None else f"tenant:{principal.tenant_id}"

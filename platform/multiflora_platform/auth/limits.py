@@ -46,8 +46,11 @@ class Bucket:
 
 @dataclass
 class _Account:
+    """One tenant's; the buckets follow its policy, None where that has no limit."""
+
     requests: Bucket | None = None
     tokens: Bucket | None = None
+    # Claims that are not closed.
     running: int = 0
 
 

@@ -11,19 +11,20 @@ PriorityClass = Literal["high", "normal", "low"]
 
 @dataclass(frozen=True)
 class Policy:
-    """allowed_adapters: shell patterns of adapter names, and of the base model's. The limits: None is without limit.
+    """A tenant's row as requests need it; the directory fills it."""
 
-    kv_share: of all KV blocks, what the tenant may hold at the same time. shared_prefixes: its cached prefixes are one
-    with those of all other tenants that opted in.
-    """
-
+    # Shell patterns of adapter names, and of the base model's.
     allowed_adapters: tuple[str, ...] = ("*",)
+    # None in these three: no limit.
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrent_requests: int | None = None
+    # Of all KV blocks, what the tenant may hold at the same time.
     kv_share: float = 1.0
     priority: PriorityClass = "normal"
+    # Its cached prefixes are one with those of all other tenants that opted in.
     shared_prefixes: bool = False
+    # All its keys are refused.
     disabled: bool = False
 
     def allows(self, name: str) -> bool:

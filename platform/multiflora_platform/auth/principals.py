@@ -1,4 +1,4 @@
-"""Who a request comes from."""
+"""The party that a request comes from: what its key allows. Every request carries one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ Role = Literal["admin", "tenant"]
 
 @dataclass(frozen=True)
 class Principal:
-    """tenant: the tenant's name, for role "tenant". key_id: the key's public id, never the key.
-
-    scopes: what the key is narrowed to; None is everything that its role may. policy: the tenant's; admins have none.
-    """
+    """Made by the directory from a key and its tenant, and by the server for its own work."""
 
     role: Role
+    # The tenant's name; None for admins.
     tenant: str | None
+    # The key's public id, never the key.
     key_id: str
+    # The tenant's row; cache salts are made of it, because names can be given again.
     tenant_id: int | None = None
+    # What the key is narrowed to; None: everything that its role may.
     scopes: frozenset[str] | None = None
+    # The tenant's; admins have no limits.
     policy: Policy = UNLIMITED
 
     @property

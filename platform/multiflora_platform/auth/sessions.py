@@ -19,20 +19,24 @@ LIFETIME_SECONDS = 12 * 3600
 
 @dataclass(frozen=True)
 class Session:
-    """csrf: what a change must bring beside the cookie. expires_at: Unix seconds."""
+    """What a good cookie stands for."""
 
     principal: Principal
+    # What a change must bring beside the cookie.
     csrf: str
+    # Unix seconds.
     expires_at: int
 
 
 class Sessions:
-    """cookie: its name, another one for each installation, because cookies do not know ports."""
+    """Opens, finds and closes sessions. Keeps none: all that makes one is in the cookie, signed."""
 
     def __init__(self, secret: Secret, directory: Directory) -> None:
         self._secret = secret
         self._directory = directory
+        # Session ids that were closed before their time, with their end in Unix seconds; dropped then.
         self._closed: dict[str, int] = {}
+        # The cookie's name, another one for each installation, because cookies do not know ports.
         self.cookie = f"multiflora_{secret.derive('session-cookie', 'name')[:8]}"
 
     def open(self, digest: str) -> str:

@@ -27,7 +27,7 @@ class Tenants:
     async def create(
         self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
     ) -> account_answers.Tenant:
-        """fields: of bodies.NewTenant. Raises InvalidRequest, TenantExists."""
+        """fields: of account_requests.NewTenant. Raises InvalidRequest, TenantExists."""
         check_name(name)
 
         async def work(change: Change) -> account_answers.Tenant:
@@ -46,7 +46,7 @@ class Tenants:
     async def amend(
         self, actor: str, name: str, precondition: Precondition = UNCONDITIONAL, **fields: Any
     ) -> account_answers.Tenant:
-        """fields: of bodies.TenantPatch, those to change; they hold from the next request on. Raises TenantNotFound."""
+        """fields: of account_requests.TenantPatch; they hold from the next request on. Raises TenantNotFound."""
 
         async def work(change: Change) -> account_answers.Tenant:
             row = await require_tenant(change, name)

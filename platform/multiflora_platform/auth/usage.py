@@ -32,12 +32,14 @@ _GROUPS: tuple[Group, ...] = ("day", "tenant", "adapter")
 
 @dataclass
 class Counts:
-    """device_us: microseconds."""
+    """What is added up; the meter adds to them with each token and at each request's end."""
 
     requests: int = 0
     prompt_tokens: int = 0
+    # Part of prompt_tokens.
     cached_tokens: int = 0
     completion_tokens: int = 0
+    # Microseconds: the requests' part of the engine's steps.
     device_us: int = 0
 
     def add(self, other: Counts) -> None:
@@ -51,12 +53,16 @@ _Row = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class UsageFilter:
-    """since, until: days, both included. tenant: a name, or "" for admins. group_by: which columns to keep apart."""
+    """What a request asks for; None in a filter: all of them."""
 
+    # A name, or "" for admins.
     tenant: str | None = None
+    # A name, or "" for the base model.
     adapter: str | None = None
+    # Days of UTC, both included.
     since: date | None = None
     until: date | None = None
+    # The columns to keep apart.
     group_by: Sequence[Group] = _GROUPS
 
 
@@ -65,7 +71,9 @@ class UsageLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Counted but not written, by (day, tenant, adapter).
         self._pending: dict[_Row, Counts] = {}
+        # Today, and the Unix second in which it ends: a date is not made anew for each token.
         self._day, self._day_ends = "", 0.0
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None

@@ -13,19 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from multiflora_platform.cli import residency, rollouts
+from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
-from multiflora_platform.cli.http import (
-    add_server_flags,
-    every,
-    quoted,
-    request,
-)
-from multiflora_platform.cli.output import (
-    add_output_flag,
-    emit,
-    emit_one,
-    tell,
-)
+from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.output import emit, emit_one, tell
 from multiflora_platform.cli.progress import uploading
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
@@ -34,20 +25,14 @@ REPORT = ("severity", "check", "message", "observed", "expected", "hint")
 
 
 def add_parser(commands: Any) -> None:
-    group = commands.add_parser("adapters", help="adapters, versions and aliases").add_subparsers(
-        dest="action", metavar="ACTION", required=True
-    )
+    actions = Actions(commands, "adapters", "adapters, versions and aliases")
 
-    def action(name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = group.add_parser(name, help=help_text)
-        add_server_flags(parser)
-        add_output_flag(parser)
-        parser.set_defaults(run=run)
-        if name != "ls":
-            parser.add_argument("name", help="the adapter's name")
+    def action(name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
+        parser = actions.add(name, run, help_text)
+        parser.add_argument("name", help="the adapter's name")
         return parser
 
-    listing = action("ls", ls, "list adapters")
+    listing = actions.add("ls", ls, "list adapters")
     listing.add_argument("-q", help="only names and descriptions with this text")
     listing.add_argument("--tag", help="only adapters with this tag")
     adding = action("add", add, "upload a version; creates the adapter when it is new")
@@ -71,8 +56,8 @@ def add_parser(commands: Any) -> None:
     editing.add_argument("--description")
     editing.add_argument("--tag", action="append", dest="tags", help="all its tags; repeatable")
     editing.add_argument("--warmup-prompt", action="append", dest="warmup_prompts", help="all of them; repeatable")
-    residency.add_actions(group)
-    rollouts.add_actions(group)
+    residency.add_actions(actions.group)
+    rollouts.add_actions(actions.group)
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -97,7 +82,7 @@ def add(arguments: argparse.Namespace) -> int:
 
 
 def _created(arguments: argparse.Namespace) -> bool:
-    """Makes the adapter; False when it was there. The server says what is wrong with a name that cannot be one."""
+    """Make the adapter; False when it was there. The server says what is wrong with an invalid name."""
     try:
         request(arguments, "GET", f"/adapters/{quoted(arguments.name)}")
     except CommandError as error:
@@ -168,8 +153,7 @@ def alias(arguments: argparse.Namespace) -> int:
         body = {"split": {version: int(share) for version, _, share in shares}}
     else:
         raise CommandError("VERSION is a number, or a split such as 3=90,4=10", ExitCode.USAGE)
-    emit_one(arguments.output, request(arguments, "PUT", path, json=body, headers=_if_match(arguments, path)).json())
-    return 0
+    return show_answer(arguments, "PUT", path, json=body, headers=_if_match(arguments, path))
 
 
 def _alias_path(arguments: argparse.Namespace) -> str:
@@ -177,7 +161,7 @@ def _alias_path(arguments: argparse.Namespace) -> str:
 
 
 def _if_match(arguments: argparse.Namespace, path: str) -> dict[str, str]:
-    """The alias's present ETag, so that a move made meanwhile by someone else is not overwritten."""
+    """The alias's present ETag, so that another client's move made meanwhile is not overwritten."""
     try:
         return {"If-Match": request(arguments, "GET", path).headers["etag"]}
     except CommandError as error:
@@ -188,18 +172,13 @@ def _if_match(arguments: argparse.Namespace, path: str) -> dict[str, str]:
 
 def rollback(arguments: argparse.Namespace) -> int:
     path = _alias_path(arguments)
-    answer = request(arguments, "POST", f"{path}:rollback", headers=_if_match(arguments, path))
-    emit_one(arguments.output, answer.json())
-    return 0
+    return show_answer(arguments, "POST", f"{path}:rollback", headers=_if_match(arguments, path))
 
 
 def change(arguments: argparse.Namespace) -> int:
     fields = {name: getattr(arguments, name) for name in ("description", "tags", "warmup_prompts")}
     body = {name: value for name, value in fields.items() if value is not None}
-    if not body:
-        raise CommandError("nothing to change; give --description, --tag or --warmup-prompt", ExitCode.USAGE)
-    emit_one(arguments.output, request(arguments, "PATCH", f"/adapters/{quoted(arguments.name)}", json=body).json())
-    return 0
+    return patch(arguments, f"/adapters/{quoted(arguments.name)}", body, "give --description, --tag or --warmup-prompt")
 
 
 def rm(arguments: argparse.Namespace) -> int:

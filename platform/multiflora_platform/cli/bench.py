@@ -7,16 +7,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.cli.http import add_server_flags
+from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.output import add_output_flag, emit
 from multiflora_platform.exit_codes import CommandError
 
 
 def add_parser(commands: Any) -> None:
     group = commands.add_parser("bench", help="measure").add_subparsers(dest="action", metavar="ACTION", required=True)
-    serve = group.add_parser("serve", help="send streaming requests to a running server and time them")
-    add_server_flags(serve)
-    add_output_flag(serve)
+    serve = server_command(group, "serve", run_serve, "send streaming requests to a running server and time them")
     serve.add_argument("--workload", type=Path, help="JSON list of {prompt, max_tokens, adapter}; default: random")
     serve.add_argument("--models", nargs="+", help="models to spread random requests over; default: all")
     serve.add_argument("--requests", type=int, default=32)
@@ -25,7 +23,6 @@ def add_parser(commands: Any) -> None:
     serve.add_argument("--output-tokens", type=int, default=64)
     serve.add_argument("--concurrency", type=int, default=1024)
     serve.add_argument("--repetitions", type=int, default=1, help="each with other first tokens")
-    serve.set_defaults(run=run_serve)
     kernels = group.add_parser("kernels", help="time every kernel against its fallback")
     add_output_flag(kernels)
     kernels.set_defaults(run=run_kernels)

@@ -1,4 +1,4 @@
-"""`multiflora db upgrade|backup|restore`."""
+"""`multiflora db upgrade|backup|restore`, on this machine, without a server."""
 
 from __future__ import annotations
 

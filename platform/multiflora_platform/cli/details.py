@@ -1,4 +1,4 @@
-"""What is said about a version, as flags: its description, tags, lineage, and the evals that it must pass."""
+"""What the command line says about a version: its lineage as flags, the evals that it must pass from a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lineage(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def evals(path: str | None) -> list[Any]:
-    """The list in a JSON file; what is in it is the server's to judge. Raises CommandError."""
+    """The list in a JSON file; the server judges what is in it. Raises CommandError."""
     if path is None:
         return []
     try:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
-from multiflora_platform.cli.http import lines, request
+from multiflora_platform.cli.http import request, server_events
 from multiflora_platform.cli.output import emit
 
 EVENTS = ("id", "at", "type", "adapter", "payload")
@@ -37,11 +37,9 @@ def run_events(arguments: argparse.Namespace) -> int:
 
 
 def _follow(arguments: argparse.Namespace) -> int:
-    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(arguments.after)}
-    for line in lines(arguments, "/events", headers):
-        if line.startswith("data: "):
-            sys.stdout.write(json.dumps(json.loads(line[6:]), ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+    for event in server_events(arguments, "/events", arguments.after):
+        sys.stdout.write(json.dumps(event, ensure_ascii=False) + "\n")
+        sys.stdout.flush()  # a program that reads the pipe wants each event when it happens
     return 0
 
 

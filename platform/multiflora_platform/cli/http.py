@@ -1,8 +1,9 @@
-"""The command line's way to a running server: one request, and errors turned into exit codes."""
+"""The command line's way to a running server: requests, lists, event streams. Errors become exit codes."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,15 +23,15 @@ def add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _first_key(environ: Mapping[str, str]) -> str | None:
-    """The server takes several keys from the same variable; a client sends one."""
+    """The server takes several keys from the same variable; the command line sends the first."""
     return next(iter(environ.get("MULTIFLORA_API_KEY", "").replace(",", " ").split()), None)
 
 
 def request(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
     """One call to `/api/v1{path}`. Raises CommandError with the server's own words."""
-    headers = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
-    headers.update(options.pop("headers", {}))
+    headers = {**_authorization(arguments), **options.pop("headers", {})}
     try:
+        # Ten minutes: the server answers some requests, such as large uploads, only when all is done.
         response = httpx.request(method, _url(arguments, path), headers=headers, timeout=600.0, **options)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise _unreachable(arguments, error) from None
@@ -50,16 +51,20 @@ def every(arguments: argparse.Namespace, path: str, params: Mapping[str, Any]) -
             return
 
 
-def lines(arguments: argparse.Namespace, path: str, headers: Mapping[str, str]) -> Iterator[str]:
-    """The lines of an answer that goes on; until the server ends it."""
-    own = {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
+def server_events(arguments: argparse.Namespace, path: str, after: int | None = None) -> Iterator[Any]:
+    """The data of server-sent events as they come, until the server ends them. after: the last id that is known."""
+    headers = {**_authorization(arguments), "Accept": "text/event-stream"}
+    if after is not None:
+        headers["Last-Event-ID"] = str(after)
     patience = httpx.Timeout(10.0, read=None)
     try:
-        with httpx.stream("GET", _url(arguments, path), headers={**own, **headers}, timeout=patience) as response:
+        with httpx.stream("GET", _url(arguments, path), headers=headers, timeout=patience) as response:
             if response.is_error:
                 response.read()
                 raise _problem(response)
-            yield from response.iter_lines()
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line[6:])
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise _unreachable(arguments, error) from None
 
@@ -67,6 +72,10 @@ def lines(arguments: argparse.Namespace, path: str, headers: Mapping[str, str]) 
 def quoted(part: str) -> str:
     """One part of a path."""
     return quote(part, safe="")
+
+
+def _authorization(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"Authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
 
 
 def _url(arguments: argparse.Namespace, path: str) -> str:

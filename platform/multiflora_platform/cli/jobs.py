@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.actions import Actions, show_answer
 from multiflora_platform.cli.http import (
     every,
-    lines,
     quoted,
     request,
+    server_events,
 )
 from multiflora_platform.cli.output import emit, emit_one
 from multiflora_platform.cli.progress import watching
@@ -42,17 +41,14 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "GET", f"/jobs/{quoted(arguments.id)}").json())
-    return 0
+    return show_answer(arguments, "GET", f"/jobs/{quoted(arguments.id)}")
 
 
 def wait(arguments: argparse.Namespace) -> int:
     job: dict[str, Any] = request(arguments, "GET", f"/jobs/{quoted(arguments.id)}").json()
     with watching(f"{job['adapter']}@{job['version']}") as moved:
-        for line in lines(arguments, f"/jobs/{quoted(arguments.id)}", {"Accept": "text/event-stream"}):
-            if line.startswith("data: "):
-                job = json.loads(line[6:])
-                moved(job["progress"])
+        for job in server_events(arguments, f"/jobs/{quoted(arguments.id)}"):
+            moved(job["progress"])
     if job["state"] not in _ENDED:
         raise CommandError(f"the server ended the watch while the job was {job['state']}; wait again")
     emit_one(arguments.output, job)
@@ -62,5 +58,4 @@ def wait(arguments: argparse.Namespace) -> int:
 
 
 def cancel(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "POST", f"/jobs/{quoted(arguments.id)}:cancel").json())
-    return 0
+    return show_answer(arguments, "POST", f"/jobs/{quoted(arguments.id)}:cancel")

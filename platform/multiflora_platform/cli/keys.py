@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from multiflora_platform.auth.scopes import SCOPES
-from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.actions import Actions, show_answer
 from multiflora_platform.cli.durations import seconds
 from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit, emit_one, tell
+from multiflora_platform.cli.output import emit, tell
 
 COLUMNS = ("id", "name", "role", "tenant", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at")
 
@@ -42,8 +42,7 @@ def create(arguments: argparse.Namespace) -> int:
         known = {tenant["name"] for tenant in request(arguments, "GET", "/tenants").json()["items"]}
         if body["tenant"] not in known:
             request(arguments, "POST", "/tenants", json={"name": body["tenant"]})
-    emit_one(arguments.output, request(arguments, "POST", "/keys", json=body).json())
-    return 0
+    return show_answer(arguments, "POST", "/keys", json=body)
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -53,14 +52,12 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "GET", f"/keys/{quoted(arguments.id)}").json())
-    return 0
+    return show_answer(arguments, "GET", f"/keys/{quoted(arguments.id)}")
 
 
 def rotate(arguments: argparse.Namespace) -> int:
     body = {"overlap_seconds": arguments.overlap}
-    emit_one(arguments.output, request(arguments, "POST", f"/keys/{quoted(arguments.id)}:rotate", json=body).json())
-    return 0
+    return show_answer(arguments, "POST", f"/keys/{quoted(arguments.id)}:rotate", json=body)
 
 
 def revoke(arguments: argparse.Namespace) -> int:

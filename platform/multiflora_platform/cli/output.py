@@ -1,4 +1,4 @@
-"""How commands print: a table for people, JSON for programs."""
+"""How commands print: a table for people, JSON for programs. Knows no server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def emit_one(output: str, row: Mapping[str, Any]) -> None:
 
 
 def tell(output: str, verb: str, what: str) -> None:
-    """What was done to something that is not there any more."""
+    """Print what was done, where no object is left to print."""
     print(json.dumps({verb: what}) if output == "json" else f"{verb} {what}")
 
 

@@ -1,4 +1,4 @@
-"""A bar on the terminal for bytes on their way to the server; nothing where nobody watches."""
+"""A bar on the terminal for bytes on their way to the server; nothing where the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def uploading(files: Sequence[Path]) -> Iterator[list[tuple[str, BinaryIO]]]:
 
 @contextmanager
 def watching(what: str) -> Iterator[Callable[[Mapping[str, int | None]], None]]:
-    """Call it with a job's progress."""
+    """Yields a function that takes a job's progress and moves the bar."""
     with _bar() as bar:
         task = bar.add_task(what, total=None)
         yield lambda progress: bar.update(task, completed=progress["done_bytes"] or 0, total=progress["total_bytes"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.actions import server_command
-from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit_one
+from multiflora_platform.cli.actions import server_command, show_answer
+from multiflora_platform.cli.http import quoted
 
 ACTIONS = {
     "load": "bring it into a slot now, with its warm-up prompts",
@@ -28,5 +27,4 @@ def add_actions(adapters: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     params = {"version": arguments.version} if arguments.version else {}
     path = f"/adapters/{quoted(arguments.name)}:{arguments.action}"
-    emit_one(arguments.output, request(arguments, "POST", path, params=params).json())
-    return 0
+    return show_answer(arguments, "POST", path, params=params)

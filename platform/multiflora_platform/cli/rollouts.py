@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.actions import server_command
+from multiflora_platform.cli.actions import Run, patch, server_command, show_answer
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.output import emit, emit_one
-from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.cli.output import emit
 
 COLUMNS = ("id", "stable", "candidate", "percent", "shadow_percent", "state", "reason", "created_at", "ended_at")
 FIELDS = ("percent", "shadow_percent", "max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
@@ -36,7 +35,7 @@ def add_actions(adapters: Any) -> None:
     _step(adapters, "unprotect", unprotect, "its owner may move the alias again")
 
 
-def _step(group: Any, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+def _step(group: Any, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
     parser = server_command(group, name, run, help_text)
     parser.add_argument("name", help="the adapter's name")
     parser.add_argument("alias")
@@ -54,18 +53,15 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def start(arguments: argparse.Namespace) -> int:
     headers = {"If-Match": request(arguments, "GET", _alias(arguments)).headers["etag"]}
     body = {"candidate": arguments.candidate, **_given(arguments)}
-    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout", json=body, headers=headers))
+    return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout", json=body, headers=headers)
 
 
 def change(arguments: argparse.Namespace) -> int:
-    fields = _given(arguments)
-    if not fields:
-        raise CommandError("nothing to change; --help lists shares and bounds", ExitCode.USAGE)
-    return _shown(arguments, request(arguments, "PATCH", f"{_alias(arguments)}/rollout", json=fields))
+    return patch(arguments, f"{_alias(arguments)}/rollout", _given(arguments), "--help lists shares and bounds")
 
 
 def show(arguments: argparse.Namespace) -> int:
-    return _shown(arguments, request(arguments, "GET", f"{_alias(arguments)}/rollout"))
+    return show_answer(arguments, "GET", f"{_alias(arguments)}/rollout")
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -74,11 +70,11 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def promote(arguments: argparse.Namespace) -> int:
-    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout:promote"))
+    return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout:promote")
 
 
 def abort(arguments: argparse.Namespace) -> int:
-    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}/rollout:abort"))
+    return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout:abort")
 
 
 def history(arguments: argparse.Namespace) -> int:
@@ -88,13 +84,8 @@ def history(arguments: argparse.Namespace) -> int:
 
 
 def protect(arguments: argparse.Namespace) -> int:
-    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}:protect"))
+    return show_answer(arguments, "POST", f"{_alias(arguments)}:protect")
 
 
 def unprotect(arguments: argparse.Namespace) -> int:
-    return _shown(arguments, request(arguments, "POST", f"{_alias(arguments)}:unprotect"))
-
-
-def _shown(arguments: argparse.Namespace, answer: Any) -> int:
-    emit_one(arguments.output, answer.json())
-    return 0
+    return show_answer(arguments, "POST", f"{_alias(arguments)}:unprotect")

@@ -1,4 +1,4 @@
-"""`multiflora serve [MODEL]`."""
+"""`multiflora serve [MODEL]`: its settings, and SIGTERM until the server takes that over."""
 
 from __future__ import annotations
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.actions import Actions, patch, show_answer
 from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit, emit_one
-from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.cli.output import emit
 
 COLUMNS = (
     "name",
@@ -55,9 +54,7 @@ def _limit(text: str) -> int | str:
 
 
 def create(arguments: argparse.Namespace) -> int:
-    answer = request(arguments, "POST", "/tenants", json={"name": arguments.name, **_given(arguments)})
-    emit_one(arguments.output, answer.json())
-    return 0
+    return show_answer(arguments, "POST", "/tenants", json={"name": arguments.name, **_given(arguments)})
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -66,18 +63,14 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "GET", f"/tenants/{quoted(arguments.name)}").json())
-    return 0
+    return show_answer(arguments, "GET", f"/tenants/{quoted(arguments.name)}")
 
 
 def change(arguments: argparse.Namespace) -> int:
     fields = _given(arguments)
     if arguments.disabled is not None:
         fields["disabled"] = arguments.disabled
-    if not fields:
-        raise CommandError("nothing to change; --help lists the limits", ExitCode.USAGE)
-    emit_one(arguments.output, request(arguments, "PATCH", f"/tenants/{quoted(arguments.name)}", json=fields).json())
-    return 0
+    return patch(arguments, f"/tenants/{quoted(arguments.name)}", fields, "--help lists the limits")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

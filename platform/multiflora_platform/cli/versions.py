@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.details import add_lineage_flags, lineage
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.output import emit, emit_one, tell
-from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("adapter", "version", "state", "digest", "tags", "description", "created_by", "created_at")
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")
@@ -39,7 +38,7 @@ def add_parser(commands: Any) -> None:
     _version(actions, "purge", purge, "delete it for good, with the files that no other version has")
 
 
-def _version(actions: Actions, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+def _version(actions: Actions, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
     parser = actions.add(name, run, help_text)
     parser.add_argument("name", help="the adapter's name")
     parser.add_argument("version", type=int)
@@ -58,8 +57,7 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "GET", _path(arguments)).json())
-    return 0
+    return show_answer(arguments, "GET", _path(arguments))
 
 
 def change(arguments: argparse.Namespace) -> int:
@@ -70,10 +68,7 @@ def change(arguments: argparse.Namespace) -> int:
         present = request(arguments, "GET", _path(arguments))
         body["lineage"] = present.json()["lineage"] | given  # the API replaces it whole
         headers = {"If-Match": present.headers["etag"]}
-    if not body:
-        raise CommandError("nothing to change; --help lists what can be", ExitCode.USAGE)
-    emit_one(arguments.output, request(arguments, "PATCH", _path(arguments), json=body, headers=headers).json())
-    return 0
+    return patch(arguments, _path(arguments), body, "--help lists what can be", headers=headers)
 
 
 def card(arguments: argparse.Namespace) -> int:
@@ -92,8 +87,7 @@ def rm(arguments: argparse.Namespace) -> int:
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "POST", f"{_path(arguments)}:restore").json())
-    return 0
+    return show_answer(arguments, "POST", f"{_path(arguments)}:restore")
 
 
 def purge(arguments: argparse.Namespace) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.actions import Actions
+from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import quoted, request
 from multiflora_platform.cli.output import emit, emit_one, tell
-from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.exit_codes import ExitCode
 
 COLUMNS = ("id", "url", "events", "disabled", "description")
 DELIVERIES = ("id", "type", "state", "attempts", "last_status", "last_error", "created_at", "next_attempt_at")
@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     _with_id(actions, "rm", rm, "delete a webhook")
 
 
-def _with_id(actions: Actions, name: str, run: Any, help_text: str) -> argparse.ArgumentParser:
+def _with_id(actions: Actions, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
     parser = actions.add(name, run, help_text)
     parser.add_argument("id", help="as `webhooks ls` shows it")
     return parser
@@ -53,8 +53,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def create(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "POST", "/webhooks", json=_given(arguments)).json())
-    return 0
+    return show_answer(arguments, "POST", "/webhooks", json=_given(arguments))
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -66,19 +65,15 @@ def change(arguments: argparse.Namespace) -> int:
     fields = _given(arguments)
     if arguments.disabled is not None:
         fields["disabled"] = arguments.disabled
-    if not fields:
-        raise CommandError("nothing to change; --help lists what can be", ExitCode.USAGE)
-    emit_one(arguments.output, request(arguments, "PATCH", _path(arguments), json=fields).json())
-    return 0
+    return patch(arguments, _path(arguments), fields, "--help lists what can be")
 
 
 def show(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "GET", _path(arguments)).json())
-    return 0
+    return show_answer(arguments, "GET", _path(arguments))
 
 
 def test(arguments: argparse.Namespace) -> int:
-    """Fails when the receiver did not take it."""
+    """Exit code 1 when the receiver did not take it."""
     delivery = request(arguments, "POST", f"{_path(arguments)}:test").json()
     emit_one(arguments.output, delivery)
     return ExitCode.OK if delivery["state"] == "delivered" else ExitCode.FAILURE
@@ -93,13 +88,11 @@ def deliveries(arguments: argparse.Namespace) -> int:
 
 def redeliver(arguments: argparse.Namespace) -> int:
     path = f"{_path(arguments)}/deliveries/{arguments.delivery}:redeliver"
-    emit_one(arguments.output, request(arguments, "POST", path).json())
-    return 0
+    return show_answer(arguments, "POST", path)
 
 
 def rotate(arguments: argparse.Namespace) -> int:
-    emit_one(arguments.output, request(arguments, "POST", f"{_path(arguments)}:rotate").json())
-    return 0
+    return show_answer(arguments, "POST", f"{_path(arguments)}:rotate")
 
 
 def rm(arguments: argparse.Namespace) -> int:

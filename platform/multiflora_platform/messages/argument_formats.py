@@ -1,4 +1,4 @@
-"""Formats of calls whose arguments are not one JSON object, for tools whose schema can be followed part by part."""
+"""Formats of calls that do not write their arguments as one JSON object, for schemas that can be followed in parts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from multiflora_platform.structured.formats import (
     tag,
 )
 
+# Keywords that allow and forbid nothing.
 _NOTES = {"title", "description", "default", "examples", "deprecated", "$schema", "$comment"}
 _OBJECT = {"type", "properties", "required", "additionalProperties"} | _NOTES
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _XML_KEY = re.compile(r"[^<>\s]+\Z")
 _END_VALUE = "</parameter>"
-# Each keyword that may be the first one repeats those behind it.
+# Each keyword that may be the first one repeats those behind it: the grammar grows with the square.
 _MAX_FREE_KEYWORDS = 8
 
 
@@ -44,6 +45,7 @@ def python_call(name: str, schema: dict[str, Any]) -> Format | None:
     properties = _properties(schema)
     if properties is None or not all(map(_IDENTIFIER.match, properties)):
         return None
+    # In this order, required ones first: a grammar with every order would grow with the factorial.
     keywords = {key: tag(f"{key}=", json_schema(each), "") for key, each in properties.items()}
     required = [keywords.pop(key) for key in schema.get("required", ())]
     free = list(keywords.values())

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 Kinds = frozenset[str]
+# The order matters: Python's bool is an int.
 _KINDS = (
     (bool, "boolean"),
     (int, "integer"),
@@ -19,7 +20,7 @@ _KINDS = (
 
 
 def kinds_of(schema: Any) -> Kinds:
-    """The JSON types that a schema allows as far as it says so; none: it does not say."""
+    """The JSON types that a schema allows, as far as it says so; empty: it does not say."""
     if not isinstance(schema, dict):
         return frozenset()
     if "enum" in schema or "const" in schema:
@@ -33,7 +34,7 @@ def kinds_of(schema: Any) -> Kinds:
 
 
 def json_of(text: str, kinds: Kinds) -> str:
-    """The JSON of a value that stands there as JSON, as a Python literal, or as plain text; kinds: none is any."""
+    """The JSON of a value written as JSON, as a Python literal, or as plain text. kinds: those allowed; empty: any."""
     kind, written = _read(text.strip())
     fits = not kinds or kind in kinds or (kind == "integer" and "number" in kinds)
     if written is None or (not fits and "string" in kinds):
@@ -47,7 +48,7 @@ def escaped(text: str) -> str:
 
 
 def _read(text: str) -> tuple[str, str | None]:
-    """(type, JSON); None for what is no literal."""
+    """(type, JSON); JSON None for what is not a literal."""
     try:
         return _kind(json.loads(text, parse_constant=_refuse)), text
     except (ValueError, RecursionError):
@@ -55,7 +56,7 @@ def _read(text: str) -> tuple[str, str | None]:
     try:
         value = ast.literal_eval(text)
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        written.encode()
+        written.encode()  # a lone surrogate, which Python's literals may hold, is no text
         return _kind(json.loads(written)), written
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return "string", None
@@ -70,6 +71,6 @@ def _kind(value: Any) -> str:
 
 
 def _union(branches: Iterable[Kinds]) -> Kinds:
-    """None, when one of them does not say."""
+    """Empty, when one of them does not say."""
     found = list(branches)
     return frozenset().union(*found) if all(found) else frozenset()

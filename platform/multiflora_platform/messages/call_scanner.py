@@ -10,20 +10,27 @@ _ARGUMENTS = ("arguments", "parameters")
 
 
 class CallScanner(Scanner):
-    """has_failed: it is no call, or no JSON. is_alone: the JSON is the arguments alone.
+    """Fails on what is not JSON, and on JSON that is not a call.
 
     Arguments are passed on as they are written; those written as a JSON text inside the JSON are unwrapped at the end.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        # Braces and brackets that are open; the call's own keys stand at depth 1.
         self._depth = 0
-        self._in_string = self._is_escaped = False
-        self._token = ""  # the string, or value, that is being read at depth 1
+        self._in_string = False
+        # The last character was a backslash inside a string.
+        self._is_escaped = False
+        # The string, or value, that is being read at depth 1.
+        self._token = ""
+        # The key at depth 1 that the value being read belongs to.
         self._key: str | None = None
         self._awaits_key = True
-        self._arguments = ""  # what waits for the name
+        # Arguments that came before the name; clients are told the name first.
+        self._arguments = ""
         self._has_arguments = False
+        # The JSON is the arguments alone; the name came from elsewhere.
         self.is_alone = False
 
     @classmethod
@@ -45,7 +52,7 @@ class CallScanner(Scanner):
             return self._add(character)
         if character in "{[":
             self._depth += 1
-            self.has_failed = self._depth == 2 and self._awaits_key
+            self.has_failed = self._depth == 2 and self._awaits_key  # a key is a string
             return self._add(character)
         if character in "}]":
             return self._close(character)
@@ -84,12 +91,13 @@ class CallScanner(Scanner):
         return out
 
     def _add(self, character: str) -> str:
-        """Of the arguments, what may go out now."""
+        """Keep the character where it belongs; returns what of the arguments may go out now."""
         if self._depth == 1 and character.isspace() and not self._in_string:
             return ""
         if self._key not in _ARGUMENTS:
             self._token += character
             return ""
+        # Of arguments that are not a text only the first character is kept: it tells the two apart.
         self._token += character if self._is_text or not self._token else ""
         if self._is_text:
             return ""
@@ -97,9 +105,11 @@ class CallScanner(Scanner):
 
     @property
     def _is_text(self) -> bool:
+        """Whether the arguments are JSON in a string, which must be unwrapped whole."""
         return self._token.startswith('"')
 
     def _release(self, text: str) -> str:
+        """The text with what waited before it; both wait while the name is not known."""
         self._has_arguments = True
         if self.name is None:
             self._arguments += text

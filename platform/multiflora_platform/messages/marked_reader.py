@@ -17,7 +17,9 @@ class Calls:
 
     def __init__(self, only_one: bool) -> None:
         self._only_one = only_one
+        # Calls that have ended.
         self._count = 0
+        # The call that is being read has gone out with its name.
         self._has_begun = False
 
     def push(self, scanner: Scanner, text: str) -> tuple[list[Piece], str]:
@@ -29,6 +31,7 @@ class Calls:
             pieces.append(CallBegin(self._count, scanner.name))
         if arguments and self._has_begun:
             pieces.append(CallArguments(self._count, arguments))
+        # Later calls are read, so that they do not go out as text, and dropped.
         if self._only_one and self._count:
             pieces = []
         if scanner.is_done or scanner.has_failed:
@@ -41,7 +44,9 @@ class Text:
     """Content around calls. Space before a call, after one and between two belongs to neither; it waits for text."""
 
     def __init__(self) -> None:
+        # Space at the end so far, which may stand before a call.
         self._space = ""
+        # A call has ended and no text has come since.
         self.is_after_call = False
 
     def push(self, text: str) -> list[Piece]:
@@ -62,7 +67,7 @@ class Text:
 
 
 class MarkedReader:
-    """Text up to one of the markers, then calls."""
+    """Text up to one of the markers, then calls. A subclass knows the markers and what stands behind them."""
 
     markers: tuple[str, ...] = ()
 
@@ -70,7 +75,9 @@ class MarkedReader:
         self._calls = calls
         self._text = Text()
         self._search = MarkerSearch(*self.markers)
+        # Of the call that is being read.
         self._scanner: Scanner | None = None
+        # Outside of markers; `_begin` and `_read` switch it.
         self._is_text = True
 
     def push(self, text: str) -> list[Piece]:
@@ -92,6 +99,7 @@ class MarkedReader:
         held = self._search.flush()
         if self._text.is_after_call:  # the beginning of one more call, which was cut, is no text
             return []
+        # What has not named a function was no call: the client gets it as it was written.
         if self._scanner is not None and self._scanner.name is None:
             held = self._search.found + self._scanner.raw
         return (self._text.push(held) if held else []) + self._text.flush()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 
 class MarkerSearch:
-    """For non-empty strings, of which the first to come counts. found: the last one that came, empty before."""
+    """For non-empty markers, of which the first to come counts."""
 
     def __init__(self, *markers: str) -> None:
         self._markers = markers
         self._longest = max(map(len, markers))
+        # The end of the text so far, as far as a marker begins with it.
         self._open = ""
+        # The marker that came last; empty before.
         self.found = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
@@ -20,6 +22,7 @@ class MarkerSearch:
             at, self.found = min(places)
             self._open = ""
             return buffer[:at], buffer[at + len(self.found) :]
+        # The longest end that a marker begins with; of a whole marker one character would be missing.
         keep = next(n for n in range(min(self._longest - 1, len(buffer)), -1, -1) if self._opens(buffer, n))
         self._open = buffer[len(buffer) - keep :]
         return buffer[: len(buffer) - keep], None

@@ -19,13 +19,15 @@ from multiflora_platform.messages.tool_readers import ToolReader
 @dataclass
 class Call:
     name: str
+    # JSON, once the message is complete.
     arguments: str = ""
 
 
 @dataclass
 class Message:
-    """reasoning: None where there is none, content likewise."""
+    """An assistant's message, put together from pieces by `add`."""
 
+    # None in both: there is none, which is not an empty one.
     reasoning: str | None = None
     content: str | None = None
     calls: list[Call] = field(default_factory=list)
@@ -44,9 +46,11 @@ class Message:
 
 @dataclass(frozen=True)
 class MessageFormat:
-    """What to look for in an answer. Each answer gets readers of its own."""
+    """What to look for in an answer; the gateway makes one for each request. Each answer gets readers of its own."""
 
+    # How the model marks it, and where an answer to this prompt begins. None: it is not told apart.
     reasoning: tuple[ReasoningFormat, ReasoningState] | None = None
+    # Makes the reader of one answer's calls. None: there are no tools on offer.
     tools: Callable[[], ToolReader] | None = None
 
     def reader(self) -> MessageReader:
@@ -63,11 +67,12 @@ class MessageFormat:
 
 
 class MessageReader:
-    """One answer's. has_calls: a tool call has begun."""
+    """Reads one answer: first its reasoning apart, then the calls in its content."""
 
     def __init__(self, reasoning: ReasoningReader | None, tools: ToolReader | None) -> None:
         self._reasoning = reasoning
         self._tools = tools
+        # A tool call has begun; the gateway's finish reason depends on it.
         self.has_calls = False
 
     @property

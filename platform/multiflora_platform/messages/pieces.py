@@ -17,8 +17,9 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class CallBegin:
-    """index: of the call within the message."""
+    """Comes before the arguments of its call."""
 
+    # Of the call within the message, from 0.
     index: int
     name: str
 

@@ -21,9 +21,13 @@ class PlainJsonReader:
     def __init__(self, calls: Calls, names: Collection[str]) -> None:
         self._calls = calls
         self._names = names
+        # Of the call that is being read.
         self._scanner: CallScanner | None = None
+        # The call's first pieces, until its name is known to be on offer.
         self._held: list[Piece] = []
+        # What has come before a brace: space, or the beginning of the tag.
         self._start = ""
+        # There is no call, or none any more: all that comes is text.
         self._is_text = False
 
     def push(self, text: str) -> list[Piece]:
@@ -61,6 +65,7 @@ class PlainJsonReader:
         if not self._is_known:
             if scanner.name is None and not (scanner.is_done or scanner.has_failed):
                 return [], ""
+            # JSON, but no call of ours: all of it is read again, as text.
             self._held, self._scanner, self._is_text = [], None, True
             return [], scanner.raw + rest
         pieces, self._held = self._held, []
@@ -85,10 +90,15 @@ class PythonicReader:
     def __init__(self, calls: Calls, names: Collection[str]) -> None:
         self._calls = calls
         self._names = names
+        # The state: start -> list <-> call -> end -> text, or start -> json, or start -> text.
         self._read: Callable[[str], tuple[list[Piece], str]] = self._read_start
-        self._held = ""  # text that is none yet: it may belong to a call, or to a marker
+        # Text that may still belong to a call or to a marker.
+        self._held = ""
+        # A call has gone out, so what was held before it is no text.
         self._has_calls = False
+        # Reads all of the answer, once that has begun with a brace.
         self._json: PlainJsonReader | None = None
+        # Of the call that is being read.
         self._scanner: PythonCallScanner | None = None
 
     def push(self, text: str) -> list[Piece]:

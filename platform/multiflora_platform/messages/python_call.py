@@ -12,19 +12,23 @@ _CLOSES = {"(": ")", "[": "]", "{": "}"}
 
 
 class PythonCallScanner(Scanner):
-    """names: of the functions on offer; what names another one is no call.
-
-    An argument goes out when its value is complete.
-    """
+    """An argument goes out when its value is complete: only then can it be written as JSON."""
 
     def __init__(self, names: Collection[str]) -> None:
+        """names: of the functions on offer; what names another one is no call."""
         super().__init__()
         self._names = names
-        self._word = ""  # the name, key or value that is being read
+        # The name, key or value that is being read.
+        self._word = ""
+        # The keyword that the value being read belongs to; None between two arguments.
         self._key: str | None = None
+        # Brackets of the value that are open: commas inside them end nothing.
         self._depth = 0
+        # The quote that ends the string being read; empty outside of strings.
         self._quote = ""
+        # The last character was a backslash inside a string.
         self._is_escaped = False
+        # Arguments that went out.
         self._count = 0
 
     def _read(self, character: str) -> str:
@@ -40,6 +44,7 @@ class PythonCallScanner(Scanner):
             self.name, self.has_failed = (name, False) if name in self._names else (None, True)
         else:
             self._word += character
+            # At once, so that a text which only looks like a list of calls is not held back to its end.
             self.has_failed = not any(name.startswith(self._word.strip()) for name in self._names)
         return ""
 
@@ -50,7 +55,7 @@ class PythonCallScanner(Scanner):
         if character == "=" and word:
             self._key, self._word = word, ""
         elif character in "([{}])=,\"'":
-            self.has_failed = not (character == "," and not word)
+            self.has_failed = not (character == "," and not word)  # a comma ends the argument before
         else:
             self._word += character
         return ""

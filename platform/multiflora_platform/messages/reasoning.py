@@ -15,15 +15,17 @@ from multiflora_platform.structured.formats import (
     tag,
 )
 
+# Models put line breaks behind the end marker; without room for them a grammar would forbid what they learned.
 _GAP: Format = {"type": "regex", "pattern": r"[ \n]{0,4}"}
 
 
 @dataclass(frozen=True)
 class ReasoningFormat:
-    """Reasoning stands between two markers. is_implied: it begins with the answer, marker or not."""
+    """Reasoning stands between two markers."""
 
     begin: str
     end: str
+    # It begins with the answer, marker or not.
     is_implied: bool = False
 
 
@@ -75,6 +77,7 @@ class ReasoningReader:
         self._search = MarkerSearch(form.end)
         # At the beginning: what has come and may become the opening marker. None: that is decided.
         self._start: str | None = None if state is ReasoningState.OVER else ""
+        # Nothing has gone out since the start or a marker: line breaks are dropped.
         self._begins = True
 
     def push(self, text: str) -> list[Piece]:

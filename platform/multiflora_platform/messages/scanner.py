@@ -1,18 +1,19 @@
-"""What reads one tool call, character by character; how a call is written is said by each form's own scanner."""
+"""The loop that reads one tool call, character by character; each form's own scanner knows how a call is written."""
 
 from __future__ import annotations
 
 
 class Scanner:
-    """name: as soon as it is known. is_done: the call has ended; what follows is no part of it. has_failed: it is none.
-
-    raw: everything read so far.
-    """
+    """Made for one call. A subclass's `_read` sets the state, which readers look at after each push."""
 
     def __init__(self) -> None:
+        # The function's, as soon as it is known.
         self.name: str | None = None
+        # The call has ended; what follows is no part of it.
         self.is_done = False
+        # A character has come that no call can have there.
         self.has_failed = False
+        # Everything read so far: it goes out as text when this turns out to be no call.
         self.raw = ""
 
     def push(self, text: str) -> tuple[str, str]:
@@ -27,5 +28,5 @@ class Scanner:
         return out, ""
 
     def _read(self, character: str) -> str:
-        """What this adds to the arguments."""
+        """Take one character; returns what it adds to the arguments."""
         raise NotImplementedError

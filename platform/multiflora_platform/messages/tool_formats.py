@@ -24,25 +24,28 @@ from multiflora_platform.structured.formats import (
 
 @dataclass(frozen=True)
 class Tool:
-    """parameters: the JSON schema of its arguments."""
+    """A function on offer; the gateway fills it from the request."""
 
     name: str
+    # The JSON schema of its arguments.
     parameters: dict[str, Any]
 
 
+# (tools, only_one) to the format that grammars are made of.
 Write = Callable[[Sequence[Tool], bool], Format]
 
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """kind: which reader reads it. markers: what may be special tokens of the vocabulary.
+    """One way of writing calls: how a grammar asks for it, and which reader finds it."""
 
-    calls(tools, only_one): one call, or several, and nothing else. optional_calls: free text with calls in it.
-    """
-
+    # Names the reader in tool_readers.py.
     kind: str
+    # What may be special tokens of the vocabulary, and must then be kept in the text.
     markers: tuple[str, ...]
+    # One call, or several, and nothing else.
     calls: Write
+    # Free text with calls in it.
     optional_calls: Write
 
 
@@ -90,7 +93,7 @@ def _mistral_name_tags(tools: Sequence[Tool]) -> list[Format]:
 
 
 def _xml_tags(tools: Sequence[Tool]) -> list[Format]:
-    """A tool whose schema XML cannot follow is called as Hermes does."""
+    """Where XML cannot follow a tool's schema, the tool is called as Hermes does."""
     calls = [xml_call(tool.name, tool.parameters) for tool in tools]
     return [call or json for call, json in zip(calls, _hermes_tags(tools), strict=True)]
 
@@ -104,7 +107,7 @@ def _optional_xml(tools: Sequence[Tool], only_one: bool) -> Format:
 
 
 def _pythonic(tools: Sequence[Tool], only_one: bool) -> Format:
-    """With a tool among them whose schema keywords cannot follow, all are called as Llama 3 does."""
+    """Where keywords cannot follow the schema of one tool, all are called as Llama 3 does."""
     calls = [call for tool in tools if (call := python_call(tool.name, tool.parameters)) is not None]
     if len(calls) < len(tools):
         return _llama(tools, only_one)

@@ -44,7 +44,7 @@ class _HermesReader(MarkedReader):
         self._closing = MarkerSearch(self._end)
 
     def _read(self, text: str) -> tuple[list[Piece], str]:
-        if self._scanner is None and not self._has_call:
+        if self._scanner is None and not self._has_call:  # line breaks behind the marker
             text = text.lstrip()
             if not text:
                 return [], ""
@@ -97,6 +97,7 @@ class _MistralReader(MarkedReader):
         return pieces, rest
 
     def _scan(self, text: str) -> tuple[list[Piece], str]:
+        # With the name apart, nothing closes the list: text follows the arguments at once.
         alone = isinstance(self._scanner, CallScanner) and self._scanner.is_alone
         pieces, rest = super()._scan(text)
         self._is_text = self._is_text or (alone and self._scanner is None)

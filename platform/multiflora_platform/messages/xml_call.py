@@ -21,16 +21,17 @@ _FUNCTION, _PARAMETER, _END, _END_VALUE = "<function=", "<parameter=", "</functi
 
 
 class XmlCallScanner(Scanner):
-    """schemas: of the arguments, by the function's name. is_open: `<function=` has been read already.
-
-    Strings go out as they come; other values when they are complete, as their schema has them.
-    """
+    """Strings go out as they come; other values when they are complete, as their schema has them."""
 
     def __init__(self, schemas: Mapping[str, dict[str, Any]], is_open: bool) -> None:
+        """schemas: of the arguments, by the function's name. is_open: `<function=` has been read already."""
         super().__init__()
         self._schemas = schemas
+        # What has come of a tag, or of what may become one.
         self._tag = _FUNCTION if is_open else ""
+        # The argument that is being read; None between two.
         self._value: _Value | None = None
+        # Arguments that have begun.
         self._count = 0
 
     def _read(self, character: str) -> str:
@@ -75,14 +76,17 @@ class XmlCallScanner(Scanner):
 
 
 class _Value:
-    """One argument's. The line breaks at its ends belong to the tags."""
+    """One argument's value. The line breaks at its ends belong to the tags."""
 
     def __init__(self, schema: Any) -> None:
         self._kinds = kinds_of(schema)
+        # A string by its schema, or by none: it needs no parsing and can go out as it comes.
         self.is_text = self._kinds <= {"string"}
         self._search = MarkerSearch(_END_VALUE)
+        # Nothing has come yet, so a line break is the tag's.
         self._begins = True
-        self._held = ""  # of a text: a line break that may be the last; of anything else: all of it
+        # Of a text: a line break that may be the last. Of anything else: all of it.
+        self._held = ""
 
     def push(self, character: str) -> tuple[str, bool]:
         """(JSON that this adds, whether the value has ended)."""

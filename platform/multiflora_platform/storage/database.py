@@ -35,9 +35,13 @@ class Change:
     """One write transaction. Every change of data leaves its event and its audit row through `record`."""
 
     session: AsyncSession
+    # As the audit names it.
     actor: str
+    # The transaction's one moment, for every row that it writes.
     now: datetime
+    # What the work wants done once the change is durable; before the answer goes out.
     after_commit: list[Callable[[], None]] = field(default_factory=list)
+    # Filled by `tell`; their ids are known after the flush.
     events: list[EventRow] = field(default_factory=list)
 
     def record(self, action: str, target: str, *, adapter: str | None = None, **detail: Any) -> None:
@@ -46,24 +50,24 @@ class Change:
         self.session.add(AuditRow(actor=self.actor, action=action, target=target, detail=detail, at=self.now))
 
     def tell(self, type: str, *, adapter: str | None = None, **detail: Any) -> None:
-        """An event without an audit row: something went on, but nobody did it."""
+        """An event without an audit row: of something that happens by itself, at no actor's command."""
         event = EventRow(type=type, adapter=adapter, payload=detail, at=self.now)
         self.session.add(event)
         self.events.append(event)
 
 
 class Database:
-    """Open with `Database.open(url)`; `read()` for a consistent view, `write(actor, work)` for a change.
-
-    own_events: ids of events that this process committed and its follower has not passed yet.
-    """
+    """Open with `Database.open(url)`; `read()` for a consistent view, `write(actor, work)` for a change."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader, self._writer = sessions(engine)
+        # Held by the write that runs: within a process, writes queue here instead of at the database.
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Ids of events that this process committed and its follower has not passed yet.
         self.own_events: set[int] = set()
+        # Counts this process's commits and those that its follower saw; `changed` is notified with each.
         self.commits = 0
         self.changed = asyncio.Condition()
 
@@ -102,7 +106,7 @@ class Database:
             yield session
 
     async def write(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
-        """Run work in one transaction; what it put in `after_commit` runs before anybody sees the answer.
+        """Run work in one transaction; what it put in `after_commit` runs before the answer goes out.
 
         A caller that is cancelled does not tear the transaction apart: it is finished, with its after_commit.
         Raises Unavailable when the database is away or locked by another, InsufficientStorage when the disk is full.
@@ -143,7 +147,7 @@ class Database:
         return result
 
     async def _take_turn(self) -> None:
-        """Behind a locked database a queue would wait once for each of its writes; nobody waits longer than twice."""
+        """A locked database would hold up a queue once for each write in it; so none waits longer than twice."""
         try:
             async with asyncio.timeout(2 * patience()):
                 await self._turn.acquire()
@@ -151,7 +155,7 @@ class Database:
             raise Unavailable("The database is busy or locked; try again.") from None
 
     async def wake(self) -> None:
-        """Let everybody who waits on `changed` look again; `commits` tells them whether there is something to see."""
+        """Let all that wait on `changed` look again; `commits` tells them whether there is something to see."""
         self.commits += 1
         async with self.changed:
             self.changed.notify_all()

@@ -1,4 +1,4 @@
-"""A full disk is the operator's to mend, not a bug: it becomes a typed error with a next step."""
+"""A full disk is no bug: the operator can free space. It becomes a typed error that says so."""
 
 from __future__ import annotations
 

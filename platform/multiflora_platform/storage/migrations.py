@@ -82,7 +82,7 @@ def _run(database_url: str, action: Callable[[Config], None]) -> None:
 
 @contextmanager
 def reading(database_url: str) -> Iterator[Connection]:
-    """One moment's view, which keeps nobody from writing. Raises DatabaseUnusable."""
+    """One moment's view, beside which others may write. Raises DatabaseUnusable."""
     with connected(database_url, mode="DEFERRED", isolation_level="REPEATABLE READ") as opened:
         yield opened
 
@@ -93,7 +93,7 @@ def connected(
 ) -> Iterator[Connection]:
     """mode: of SQLite's transactions. isolation_level: of PostgreSQL's.
 
-    Raises DatabaseUnusable: a wrong address, a missing driver, a file that is no database, no server.
+    Raises DatabaseUnusable: a wrong address, a missing driver, a file that is not a database, no server.
     """
     try:
         with _engine(database_url, mode, isolation_level).connect() as opened:

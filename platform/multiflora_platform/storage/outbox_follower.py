@@ -1,6 +1,6 @@
 """What other processes changed in the same database: noticed within a second, by polling the outbox.
 
-Knows ids and types of events; what they mean is the subscribers'.
+Knows ids of events; each subscriber knows what they mean to it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Follower:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._subscribers: list[Subscriber] = []
+        # Id of the last event that was looked at, own ones included.
         self._cursor = 0
         self._task: asyncio.Task[None] | None = None
 

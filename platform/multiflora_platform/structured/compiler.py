@@ -24,14 +24,18 @@ from multiflora_platform.text.tokenizer import Tokenizer
 _log = logging.getLogger(__name__)
 
 WORKERS = 2
+# What one structure may take; a worker that needs more ends itself.
 COMPILE_SECONDS = 1.0
 COMPILE_MEGABYTES = 1024
+# How long a request waits for an idle worker before it is told to come back.
 WAIT_SECONDS = 0.7
 START_SECONDS = 60.0
+# How long a structure that took too much is refused without another try.
 REMEMBER_SECONDS = 60.0
 MAX_STRUCTURE_BYTES = 1 << 20
 MAX_CACHED = 512
 MAX_CACHED_BYTES = 32 << 20
+# A grammar is larger than its structure, but an answer without end must not fill the server's memory.
 _LINE_BYTES = 16 * MAX_STRUCTURE_BYTES
 
 
@@ -40,7 +44,7 @@ class GrammarRejected(Exception):
 
 
 class CompilersBusy(Exception):
-    """Others' structures take all workers; come back later."""
+    """Other requests' structures take all workers; the client may come back later."""
 
 
 class GrammarCompiler:
@@ -58,9 +62,12 @@ class GrammarCompiler:
         self._setup = msgspec.json.encode(setup) + b"\n"
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._starting: set[asyncio.Task[None]] = set()
+        # Idle, busy, or dead and not noticed yet.
         self._workers: set[_Worker] = set()
+        # Outcomes by the structure's hash, the least recently used first.
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cached_bytes = 0
+        # Compilations under way by the structure's hash; equal requests join them.
         self._running: dict[bytes, asyncio.Task[Compiled]] = {}
         self._closed = False
 
@@ -72,7 +79,7 @@ class GrammarCompiler:
             task.add_done_callback(self._starting.discard)
 
     async def close(self) -> None:
-        """Idempotent. Waits for workers that are just starting: a process that nobody knows could not be ended."""
+        """Idempotent. Waits for workers that are just starting: one that is in no set yet would outlive the server."""
         self._closed = True
         for task in self._running.values():
             task.cancel()
@@ -100,7 +107,7 @@ class GrammarCompiler:
         return compiled.grammar
 
     async def _join(self, key: bytes, line: bytes) -> Compiled:
-        """One compilation for all who wait for it; that one of them leaves does not end it."""
+        """One compilation for all requests that wait for it; one that leaves does not end it for the others."""
         task = self._running.get(key)
         if task is None:
             task = self._running[key] = asyncio.get_running_loop().create_task(self._compile(key, line))
@@ -114,7 +121,7 @@ class GrammarCompiler:
             compiled = await worker.compile(line)
         except (_WorkerDied, TimeoutError):
             compiled = Compiled(error=f"it takes more than {COMPILE_SECONDS:g} s or {COMPILE_MEGABYTES} MB to compile")
-            # On a machine that is less busy it may take less; until then nobody pays for it again.
+            # On a machine that is less busy it may take less; until then no request pays for it again.
             until = time.monotonic() + REMEMBER_SECONDS
             await self._replace(worker)
         except asyncio.CancelledError:
@@ -126,10 +133,10 @@ class GrammarCompiler:
         return compiled
 
     async def _take_worker(self) -> _Worker:
-        """An idle one; those that died meanwhile are replaced. Raises CompilersBusy."""
+        """Wait for an idle worker; those that died meanwhile are replaced. Raises CompilersBusy."""
         while True:
             self.start()
-            # While none is there they are starting, which takes its time with a large tokenizer.
+            # While there is none they are starting, which takes its time with a large tokenizer.
             patience = WAIT_SECONDS if self._workers else START_SECONDS
             try:
                 worker = await asyncio.wait_for(self._idle.get(), patience)
@@ -163,9 +170,10 @@ class GrammarCompiler:
 
 @dataclass(frozen=True)
 class _Known:
-    """until: monotonic seconds."""
+    """One outcome in the cache, a rejection, too."""
 
     compiled: Compiled
+    # Monotonic seconds; infinite for all but what took too much.
     until: float
 
     @property
@@ -174,7 +182,7 @@ class _Known:
 
 
 class _WorkerDied(Exception):
-    pass
+    """The process ended, or wrote what is not an answer."""
 
 
 class _Worker:

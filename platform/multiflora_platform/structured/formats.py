@@ -21,23 +21,27 @@ import msgspec
 from multiflora_engine.protocol.requests import StructuredOutputsParams
 
 Format = dict[str, Any]
+# Keywords below which close_objects changes nothing, and those whose values are schemas by name.
 _LITERAL = ("allOf", "const", "enum", "default", "examples")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
 class FormatError(ValueError):
-    """A format that cannot be understood; parameter is the part that is to blame, if one is."""
+    """A format that cannot be understood."""
 
     def __init__(self, message: str, parameter: str | None = None) -> None:
+        """parameter: of the request, the one that is to blame, if one is."""
         super().__init__(message)
         self.parameter = parameter
 
 
 class Whitespace(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Between the parts of JSON. pattern: a regular expression; none: compact, unless pattern is given."""
+    """What may stand between the parts of JSON; by default the whitespace of lark.py."""
 
+    # A regular expression.
     pattern: str | None = None
+    # Compact JSON, unless a pattern is given.
     none: bool = False
 
 

@@ -31,16 +31,20 @@ def grammar_of(structure: Structure, special_tokens: Mapping[str, int]) -> str:
 
 
 class _Writer:
-    """rules: of the main grammar, by name. parts: the other grammars."""
+    """Writes one grammar: each format becomes an expression, with rules of its own where it needs them."""
 
     def __init__(self, whitespace: Whitespace, special_tokens: Mapping[str, int]) -> None:
         self._json_options = _json_options(whitespace)
         self._special_tokens = special_tokens
+        # Longest first, so that a token is not taken for a shorter one; without any the pattern never matches.
         self._special = re.compile("|".join(map(re.escape, sorted(special_tokens, key=len, reverse=True))) or r"(?!)")
+        # Rules of the main grammar, by name.
         self._rules: dict[str, str] = {}
+        # Grammars beside it, which it calls by name: JSON schemas and foreign grammars.
         self._parts: list[dict[str, Any]] = []
 
     def grammar(self, form: Format) -> str:
+        # A schema, or a client's own grammar, is all of it: no rule is needed around it.
         if form.get("type") == "json_schema":
             return json.dumps({"grammars": [{"json_schema": self._schema(form)}]})
         if form.get("type") == "grammar":
@@ -72,7 +76,7 @@ class _Writer:
     def _schema(self, form: Format) -> dict[str, Any]:
         schema = form.get("json_schema")
         if isinstance(schema, bool):
-            schema = {} if schema else {"not": {}}
+            schema = {} if schema else {"not": {}}  # the options below need an object to stand in
         if not isinstance(schema, dict):
             raise FormatError(f"a JSON schema must be an object, not {type(schema).__name__}")
         return {**schema, "x-guidance": self._json_options}
@@ -110,6 +114,7 @@ class _Writer:
         ends = [end] if isinstance(end, str) else end
         if not isinstance(ends, list) or not all(isinstance(each, str) for each in ends):
             raise FormatError("a tag's end must be a string or a list of strings")
+        # Free text would run over the end of its tag.
         if isinstance(content, dict) and content.get("type") == "any_text" and any(ends):
             body = self._text_until(ends)
         else:
@@ -123,7 +128,9 @@ class _Writer:
         """Free text up to the first occurrence of `end`."""
         special = self._special.match(end)
         if special:
+            # Free text never contains a special token, so the token ends it by itself.
             return f"{self._rule(_ANY_TEXT)} {self._literal(end)}"
+        # `lazy` ends the rule at the first match; a special token cannot stand inside such a rule.
         plain, rest = self._split_at_special(end)
         return f"{self._rule(f'{_ANY_TEXT} {json.dumps(plain)}', '[lazy]')} {self._literal(rest)}"
 

@@ -22,20 +22,25 @@ from multiflora_platform.structured.lark import grammar_of
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """definition: the content of a tokenizer.json. seconds, megabytes: what one compilation may take."""
+    """The first line; the compiler fills it from the model's tokenizer and its own bounds."""
 
+    # The content of a tokenizer.json.
     definition: str
     vocab_size: int
     eos_token_ids: list[int]
+    # Ids by text.
     special_tokens: dict[str, int]
+    # What one compilation may take, the memory beyond what the ready worker has.
     seconds: float
     megabytes: int
 
 
 class Compiled(msgspec.Struct, frozen=True, omit_defaults=True):
-    """grammar: for the engine; or else error: why there is none, in words for the client."""
+    """One outcome: either field is set, or neither in the line that says that the worker is ready."""
 
+    # For the engine.
     grammar: str | None = None
+    # Why there is none, in words for the client.
     error: str | None = None
 
 
@@ -63,6 +68,7 @@ def main() -> None:
         vocabulary: GrammarVocabulary | str = GrammarVocabulary(setup.definition, setup.vocab_size, setup.eos_token_ids)
     except GrammarError as error:
         vocabulary = str(error)
+    # Only now: the bound is on what a compilation adds, not on the vocabulary.
     _limit_memory(setup.megabytes)
     _answer(Compiled())  # ready
     for line in sys.stdin.buffer:

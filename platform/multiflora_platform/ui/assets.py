@@ -40,9 +40,10 @@ _IMPORT = re.compile(r"""(?:\bfrom|^import)\s*["']([^"']+)["']""", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Asset:
-    """gzipped: None where compression does not pay."""
+    """One file, ready to be sent."""
 
     body: bytes
+    # None where compression does not pay.
     gzipped: bytes | None
     media_type: str
     etag: str
@@ -56,11 +57,15 @@ class Asset:
 
 @dataclass(frozen=True)
 class Bundle:
-    """page: the one HTML page. policy: its Content-Security-Policy. files: by path below `base`."""
+    """All of the UI in one release; `bundle` fills it."""
 
+    # The address that all files stand below; it holds the digest of them all.
     base: str
+    # The one HTML page.
     page: Asset
+    # Its Content-Security-Policy.
     policy: str
+    # By path below `base`.
     files: Mapping[str, Asset]
 
 

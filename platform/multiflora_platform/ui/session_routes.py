@@ -1,4 +1,4 @@
-"""/ui/session: sign in with a key, see who one is, sign out. The cookie is HttpOnly and SameSite=Strict."""
+"""/ui/session: sign in with a key, see the key's role, sign out. The cookie is HttpOnly and SameSite=Strict."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def sign_out(request: Request) -> Response:
 
 
 def _shown(request: Request, principal: Principal, session: Session | None) -> dict[str, Any]:
-    """session None: the server is open, nobody signs in."""
+    """session None: the server needs no key, so there is nothing to sign in with."""
     services = cast(Services, request.app.state.services)
     return {
         "signed_in": True,

@@ -1,4 +1,4 @@
-"""Errors by path: OpenAI's envelope, and problem+json under /api."""
+"""Any exception to a response, by its path: problem+json under /api, OpenAI's envelope elsewhere."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from multiflora_platform.web.problems import Problem
 from multiflora_platform.web.refusals import AuthError
 
 _log = logging.getLogger(__name__)
-_CLIENT_GONE = 499
-_NO_ROUTE = "Not Found"  # as the framework says it
+_CLIENT_GONE = 499  # nginx's; only the access log sees it
+_NO_ROUTE = "Not Found"  # the framework's words when no route matches
 
 
 def render_error(path: str, error: Exception) -> Response:

@@ -33,10 +33,11 @@ def tagged(view: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Precondition:
-    """The If-Match and If-None-Match headers as they came. required: a change without If-Match is refused."""
+    """What a request says about the resource's state; the route fills it from the headers."""
 
     if_match: str | None = None
     if_none_match: str | None = None
+    # Whether a change without If-Match is refused; aliases ask for it, whatever moves traffic.
     required: bool = False
 
     def check(self, what: str, *etags: str) -> None:

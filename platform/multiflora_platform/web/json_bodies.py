@@ -6,22 +6,28 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import asdict
 from starlette.requests import Request
 
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 MAX_JSON_BYTES = 1 << 20
-
-
-# Those that routes read, by name.
 _REFERENCE = "#/components/schemas/{name}"
-
-
+# Those that routes read, by name; `schema` fills it as the routes are declared.
 BODIES: dict[str, type[msgspec.Struct]] = {}
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    pass
+    """A client's spelling mistake is an error, not a default."""
+
+
+class Patch(Body, frozen=True):
+    """A change of some fields, UNSET in those that the client left out."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Those that the client sent."""
+        return {name: value for name, value in asdict(self).items() if value is not msgspec.UNSET}
 
 
 B = TypeVar("B", bound=msgspec.Struct)

@@ -34,10 +34,7 @@ _FAILURES = {
 
 
 class ApiError(Exception):
-    """param: the request's parameter that is to blame. type: OpenAI's coarse kind, by default from the status.
-
-    headers: of the answer, beyond what the status asks for.
-    """
+    """One error of /v1, with the response that tells it."""
 
     def __init__(
         self,
@@ -49,6 +46,10 @@ class ApiError(Exception):
         type: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """code: stable, for programs. param: the request's parameter that is to blame.
+
+        type: OpenAI's coarse kind, by default from the status. headers: beyond what the status asks for.
+        """
         super().__init__(message)
         self.status = status
         self.code = code
@@ -119,4 +120,4 @@ def from_status(status: int, message: str, headers: Mapping[str, str] | None = N
 
 
 class ClientGone(Exception):
-    """The client closed the connection; nobody reads an answer."""
+    """The client closed the connection; an answer would reach no reader."""

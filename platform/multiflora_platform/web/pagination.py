@@ -7,6 +7,7 @@ import binascii
 
 from multiflora_platform.web.problems import InvalidRequest
 
+# The largest id that a column holds: where a list that runs backwards begins.
 LAST_ID = 2**63 - 1
 
 
@@ -15,15 +16,20 @@ def encode_token(last: str) -> str:
 
 
 def decode_token(token: str) -> str:
+    """Raises InvalidRequest."""
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token") from None
+        raise _not_ours() from None
 
 
 def row_id(token: str) -> int:
     """The id that a page token holds. Raises InvalidRequest."""
     text = decode_token(token)
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
-        raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
+        raise _not_ours()
     return int(text)
+
+
+def _not_ours() -> InvalidRequest:
+    return InvalidRequest("page_token is not one that this server gave.", pointer="page_token")

@@ -1,15 +1,13 @@
-"""Errors under /api as RFC 9457 problem documents. The one place where they are rendered."""
+"""Errors under /api as RFC 9457 problem documents, one function for each kind of exception. Does not know paths."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 from multiflora_platform.web.problems import InvalidRequest, Problem
 from multiflora_platform.web.refusals import AuthError
@@ -50,28 +48,3 @@ def from_http(error: HTTPException) -> JSONResponse:
     phrase = HTTPStatus(error.status_code).phrase
     headers = dict(error.headers) if error.headers else None
     return problem(error.status_code, phrase.lower().replace(" ", "-"), phrase, str(error.detail), headers=headers)
-
-
-def install(app: FastAPI) -> None:
-    """All of these for an application that serves nothing but /api."""
-
-    async def registry(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, Problem)
-        return render(error)
-
-    async def auth(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, AuthError)
-        return render_auth(error)
-
-    async def validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return render(from_validation(error))
-
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return from_http(error)
-
-    app.add_exception_handler(Problem, registry)
-    app.add_exception_handler(AuthError, auth)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)

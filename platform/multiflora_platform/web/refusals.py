@@ -1,4 +1,4 @@
-"""Who may not: the two refusals, rendered in OpenAI's envelope under /v1 and as problem+json under /api."""
+"""Refusals that /v1 and /api share: no valid key, not allowed, over a limit. Each API renders them its own way."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import ClassVar
 
 
 class AuthError(Exception):
-    """detail: the cause and the next step; never the key."""
+    """The base of what a key is refused for."""
 
     status: ClassVar[int]
     code: ClassVar[str]
     title: ClassVar[str]
 
     def __init__(self, detail: str) -> None:
+        """detail: the cause and the next step; never the key."""
         super().__init__(detail)
         self.detail = detail
 
@@ -31,9 +32,10 @@ class Forbidden(AuthError):
 
 
 class LimitReached(Exception):
-    """detail: which limit, and what to do. retry_after: seconds."""
+    """A tenant's limit of requests or tokens."""
 
     def __init__(self, detail: str, retry_after: float) -> None:
+        """detail: which limit, and what to do. retry_after: seconds, rounded up to whole ones."""
         super().__init__(detail)
         self.detail = detail
         self.retry_after = max(1, math.ceil(retry_after))

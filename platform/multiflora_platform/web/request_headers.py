@@ -1,4 +1,4 @@
-"""What routes take from request headers: preconditions and how long the client would wait."""
+"""What routes take from request headers: preconditions, and how long the client is ready to wait."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ def _absent(if_none_match: Annotated[str | None, Header()] = None) -> Preconditi
     return Precondition(if_none_match=if_none_match)
 
 
-# What a request says about the resource that it changes (If-Match), and about one that it makes (If-None-Match: *).
+# If-Match, of a request that changes a resource.
 Unchanged = Annotated[Precondition, Depends(_unchanged)]
-
-
+# If-None-Match: *, of a request that makes one.
 Absent = Annotated[Precondition, Depends(_absent)]
 
 

@@ -13,7 +13,7 @@ from multiflora_platform.web.etags import is_current
 
 _encode = msgspec.json.Encoder().encode
 _REFERENCE = "#/components/schemas/{name}"
-# Those that routes give, by name.
+# Those that routes give, by name; `answers` fills it as the routes are declared.
 ANSWERS: dict[str, type[msgspec.Struct]] = {}
 
 

@@ -23,10 +23,13 @@ MAX_URL = 2048
 
 @dataclass(frozen=True)
 class Destination:
-    """url: with the judged address in place of the name. host: the Host header. name: for TLS."""
+    """Where a message goes, resolved and judged."""
 
+    # With the judged address in place of the name.
     url: httpx.URL
+    # The Host header.
     host: str
+    # For TLS, which checks the certificate against it.
     name: str
 
 

@@ -1,7 +1,8 @@
 """Turns events into deliveries, and sees each delivery through its attempts.
 
 Which events became deliveries is a cursor of the webhook, moved in the transaction that makes them: none is left out
-and none is doubled, whenever the server ends. An attempt that a crash cuts off is made again by whoever finds it late.
+and none is doubled, whenever the server ends. An attempt that a crash cuts off is made again
+by the first dispatcher that finds its lease expired.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ BACKOFF = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 AT_ONCE = 16
 IDLE_SECONDS = 1.0
 KEPT = timedelta(days=7)
+# Longer than an attempt may take, so that a live dispatcher is never overtaken.
 _LEASE = timedelta(seconds=60)
 _BATCH = 500
 _ACTOR = "system/webhooks"
@@ -49,8 +51,10 @@ class Dispatcher:
         self._database = database
         self._secret = secret
         self._sender = sender
+        # Attempts under way, AT_ONCE at most.
         self._running: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        # When old deliveries were last deleted.
         self._cleaned = datetime.min.replace(tzinfo=UTC)
 
     def start(self) -> None:
@@ -73,6 +77,7 @@ class Dispatcher:
                 raise WebhookNotFound(f"There is no webhook {webhook_id[:40]!r}.")
             data = {"webhook": webhook_id, "at": change.now.isoformat()}
             delivery = _delivery(webhook, f"test_{secrets.token_hex(8)}", "webhook.test", data, change.now)
+            # As after the last attempt: a test is not retried.
             delivery.attempts, delivery.next_attempt_at = len(BACKOFF) + 1, change.now + _LEASE
             change.session.add(delivery)
             await change.session.flush()
@@ -83,7 +88,7 @@ class Dispatcher:
         return await self._attempt(webhook, delivery)
 
     async def turn(self) -> None:
-        """New events become deliveries, due deliveries are sent in the background."""
+        """Make new events deliveries, and send those that are due in the background."""
         if await self._has_new_events():
             await self._database.write(_ACTOR, self._fan_out)
         if len(self._running) < AT_ONCE and await self._has_due():
@@ -123,6 +128,7 @@ class Dispatcher:
                     data = {"id": event.id, "type": event.type, "adapter": event.adapter, "payload": event.payload}
                     data["at"] = event.at.isoformat()
                     change.session.add(_delivery(webhook, f"evt_{event.id}", event.type, data, change.now))
+        # Only here, in a write that happens anyway: an idle server leaves the disk alone.
         if change.now - self._cleaned > timedelta(hours=1):
             self._cleaned = change.now
             old = WebhookDeliveryRow.created_at < change.now - KEPT
@@ -133,7 +139,7 @@ class Dispatcher:
             return await session.scalar(_due(datetime.now(UTC)).limit(1)) is not None
 
     async def _claim(self, change: Change) -> Sequence[tuple[WebhookRow, WebhookDeliveryRow]]:
-        """Nobody else sends them while the lease lasts."""
+        """Take due deliveries; no other dispatcher sends them while the lease lasts."""
         rows = list(await change.session.scalars(_due(change.now).limit(AT_ONCE - len(self._running))))
         claimed = []
         for row in rows:
@@ -205,7 +211,7 @@ def _note(row: WebhookDeliveryRow, attempt: Attempt, now: datetime) -> None:
 
 
 async def _switch_off(change: Change, webhook_id: str) -> None:
-    """The receiver says that nobody is there any more."""
+    """The receiver answers 410: it wants no more messages."""
     webhook = await change.session.get(WebhookRow, webhook_id)
     if webhook is not None and not webhook.disabled:
         webhook.disabled = True

@@ -15,24 +15,30 @@ from multiflora_platform.webhooks.signing import headers
 from multiflora_platform.webhooks.webhook_problems import TargetRefused
 
 ATTEMPT_SECONDS = 10.0
+# The receiver asks for an end: its webhook is switched off.
 GONE = 410
 
 
 @dataclass(frozen=True)
 class SignedMessage:
-    """key: that signs. payload: {type, timestamp, data}, as Standard Webhooks has it."""
+    """What one attempt sends; the dispatcher fills it from the webhook and the delivery."""
 
+    # The header webhook-id, the same for all attempts.
     id: str
     url: str
+    # The webhook's signing key of today.
     key: bytes
+    # {type, timestamp, data}, as Standard Webhooks has it.
     payload: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """status: None when there was no answer; error then says why."""
+    """What came back."""
 
+    # None: there was no answer.
     status: int | None
+    # Why it does not count as delivered, in words for the log of deliveries.
     error: str | None = None
 
     @property

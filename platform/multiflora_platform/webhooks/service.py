@@ -13,9 +13,10 @@ from multiflora_platform.webhooks.subscriptions import Subscriptions
 
 
 class Webhooks:
-    """allowed: networks beside the public ones that may be reached. `dispatcher.start` begins to send."""
+    """`dispatcher.start` begins to send; `close` ends it."""
 
     def __init__(self, database: Database, secret: Secret, allowed: Iterable[str] = ()) -> None:
+        """allowed: networks beside the public ones that may be reached."""
         destinations = Destinations(allowed)
         self.subscriptions = Subscriptions(database, secret, destinations)
         self.dispatcher = Dispatcher(database, secret, Sender(destinations))

@@ -62,6 +62,7 @@ class Subscriptions:
         async def work(change: Change) -> Webhook:
             row = await _require(change, webhook_id, precondition)
             if row.disabled and fields.get("disabled") is False:
+                # What happened while it was disabled is not sent later.
                 row.cursor = await change.session.scalar(select(func.coalesce(func.max(EventRow.id), 0))) or 0
             for field, value in fields.items():
                 setattr(row, field, value)

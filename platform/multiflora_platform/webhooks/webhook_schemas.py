@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from msgspec.structs import asdict
 
-from multiflora_platform.web.json_bodies import Body
+from multiflora_platform.web.json_bodies import Body, Patch
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z_.*]+$")]
 Patterns = Annotated[list[Pattern], Meta(min_length=1, max_length=64)]
@@ -24,17 +23,13 @@ class NewWebhook(Body, frozen=True):
     description: Text = ""
 
 
-class WebhookPatch(Body, frozen=True):
+class WebhookPatch(Patch, frozen=True):
     """A field that is absent stays. disabled: nothing is sent; events that happen meanwhile are not sent later."""
 
     url: str | UnsetType = UNSET
     events: Patterns | UnsetType = UNSET
     description: Text | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not UNSET}
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.migrations import upgrade
 from multiflora_platform.storage.outbox_follower import Follower
-from multiflora_platform.web import problem_documents
+from multiflora_platform.web import error_responses
 from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"
@@ -145,7 +145,7 @@ class House:
             state=engine.state,
         )
         self.app.include_router(router)
-        problem_documents.install(self.app)
+        error_responses.install(self.app)
         self.admin = self.client(ADMIN)
         return self
 

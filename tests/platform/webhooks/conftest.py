@@ -6,22 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.platform.registry.house import House, OpenHouse, opening
+from tests.platform.auth.conftest import house, open_house
 
-
-@pytest.fixture
-async def open_house(tmp_path: Path) -> AsyncIterator[OpenHouse]:
-    async with opening(tmp_path / "data") as make:
-        yield make
-
-
-@pytest.fixture
-async def house(open_house: OpenHouse) -> House:
-    return await open_house()
+__all__ = ["house", "open_house"]
 
 
 @dataclass

@@ -41,7 +41,7 @@ const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", fail
 const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };
 export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
 
-/** Who has a version: names that share its content, its digest when nobody has it any more, or the base model. */
+/** The names that a digest's adapters have: several may share it; the digest itself once no name has it, or the base model. */
 export function Names({ of, digest, link }) {
   if (!digest) return html`<span class="muted">base</span>`;
   if (!of.length) return html`<code title="No longer registered">${digest.slice(0, 12)}</code>`;

@@ -2,7 +2,7 @@
 import { computed, signal } from "./html.js";
 import { get, post, remove, refused, setCsrf } from "./api.js";
 
-/** undefined: not known yet; null: nobody. */
+/** undefined: not known yet; null: not signed in. */
 export const session = signal(undefined);
 export const isAdmin = computed(() => session.value?.role === "admin");
 /** Why the sign-in page is shown, if not for the first time. */

@@ -49,7 +49,7 @@ export default function Playground() {
     </div>`;
 }
 
-/** The first adapter beside the base model, for whoever comes without a wish. */
+/** The first adapter beside the base model, where the page's address names none. */
 function defaults(ids) {
   if (!ids) return [];
   const base = session.value.base_model;

@@ -1,4 +1,4 @@
-/** Compute a prompt's beginning before anybody asks. */
+/** Compute a prompt's beginning before a request needs it. */
 import { html, useState } from "../../lib/html.js";
 import { post } from "../../lib/api.js";
 import { count } from "../../lib/format.js";

@@ -6,7 +6,7 @@ import { schemaProblem } from "./settings.js";
 
 const ALTERNATIVES = 5;
 
-/** {path, body} as anybody would send it; what only the page needs is added by `stream`. */
+/** {path, body} as any client would send it; what only the page needs is added by `stream`. */
 export function requestOf(model, { mode, system, prompt, settings }) {
   const body = { model, temperature: Number(settings.temperature), max_tokens: Number(settings.maxTokens) };
   if (settings.topP !== "" && Number(settings.topP) !== 1) body.top_p = Number(settings.topP);

@@ -1,4 +1,4 @@
-/** Which of the files that somebody dropped make an adapter. */
+/** Which of the dropped files make an adapter. */
 const NEEDED = ["adapter_config.json", "adapter_model.safetensors"];
 const KEPT = new Set([...NEEDED, "README.md"]);
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
