@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import time
 from typing import Any
@@ -213,6 +214,7 @@ async def test_a_receiver_that_never_comes_to_an_end_is_left(
 ) -> None:
     """Silent, or with a byte of its head now and then, which no timeout of a single read notices."""
     monkeypatch.setattr(sender, "ATTEMPT_SECONDS", 0.3)
+    left = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nx: ")
@@ -221,10 +223,14 @@ async def test_a_receiver_that_never_comes_to_an_end_is_left(
             writer.write(drip)
             await asyncio.sleep(0.02)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        left.set()
 
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         webhook = await subscribe(house, receiver)
         async with asyncio.timeout(5):
             tried = (await house.admin.post(f"/webhooks/{webhook['id']}:test")).json()
+            await left.wait()  # the loop must not end before the receiver has
     assert (tried["state"], tried["last_error"]) == ("failed", "it did not answer within 0.3 seconds")
