@@ -6,6 +6,7 @@ regular expressions from untrusted files, so all matching of one adapter togethe
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -21,6 +22,9 @@ _Number = TypeVar("_Number", int, float)
 _MAX_PATTERN_LENGTH = 4096
 _MATCHING_SECONDS = 3.0
 _FIRST_LAYER_INDEX = r".*?\.[^.]*\.(?P<idx>\d+)\."
+_PLAIN_PATH = re.compile(r"[\w.]*\w")
+# Of these, `regex` would make approximate matching: q_proj{e} also finds k_proj.
+_LITERAL_BRACE = re.compile(r"(?<!\\)(?<!\\N)\{(?!\d*,?\d*\})")
 
 
 class ModuleMatcher:
@@ -82,8 +86,7 @@ class ModuleMatcher:
 
     def _value_of(self, patterns: Mapping[str, _Number], module: str, default: _Number) -> _Number:
         for pattern, value in patterns.items():
-            last = pattern.rpartition(".")[2]
-            if last.isidentifier() and not module.endswith(last):
+            if _PLAIN_PATH.fullmatch(pattern) and not module.endswith(pattern.rpartition(".")[2]):
                 continue  # most entries name one module by its path: skip the expression
             if self._match(rf"(.*\.)?({pattern})$", module) is not None:
                 return value
@@ -103,7 +106,7 @@ class ModuleMatcher:
             compiled = self._expressions.get(expression) or self._compile(expression)
             find = compiled.fullmatch if whole else compiled.match
             return find(text, timeout=self._seconds_left)
-        except (regex.error, TimeoutError, RecursionError, OverflowError, MemoryError) as problem:
+        except (re.error, regex.error, TimeoutError, RecursionError, OverflowError, MemoryError) as problem:
             reason = "takes too long to match" if isinstance(problem, TimeoutError) else f"is invalid ({problem})"
             raise AdapterError(
                 error(
@@ -118,7 +121,10 @@ class ModuleMatcher:
     def _compile(self, expression: str) -> regex.Pattern[str]:
         if len(expression) > _MAX_PATTERN_LENGTH:
             raise regex.error(f"longer than {_MAX_PATTERN_LENGTH} characters")
-        compiled = regex.compile(expression)
+        re.compile(expression)  # PEFT's dialect decides what is an expression; `regex` knows more than `re`
+        if "[:" in expression:
+            raise regex.error("it holds [:, which may begin a POSIX class, and re has none")
+        compiled = regex.compile(_LITERAL_BRACE.sub(r"\{", expression))
         self._expressions[expression] = compiled
         return compiled
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from multiflora_adapters.lora_config import parse_config
 from multiflora_adapters.module_patterns import ModuleMatcher
+from multiflora_adapters.report import AdapterError
 
 TARGETS = [
     {"target_modules": ["q_proj", "down_proj"]},
@@ -34,7 +39,36 @@ PATTERNS = [
     {"model.layers.0": 3},
     {"lm_head": 3, "embed_tokens": 5},
     {"(q|k)_proj": 3, "mlp.(up|gate)_proj": 5},
+    {"self_attn.q_proj|mlp.up_proj": 3},
+    {"^model.layers.0.mlp.up_proj|self_attn.q_proj$": 3},
+    {"(?i:SELF_ATTN.Q_PROJ)": 3},
+    {"self_attn.[qk]_proj": 3, "q_proj{e}": 5},
 ]
+PIECES = st.sampled_from(
+    ["model", "layers", "self_attn", "mlp", "q_proj", "up_proj", "_proj", "lm_head", "0", "1", "q", "q_proj|up_proj"]
+    + [
+        ".",
+        "|",
+        "\\.",
+        ".*",
+        "^",
+        "$",
+        "(",
+        ")",
+        "(?:",
+        "[qk]",
+        "[^.]*",
+        "?",
+        "*",
+        "+",
+        "{1}",
+        "{e}",
+        "\\d",
+        "\\w+",
+        "(?i)",
+    ]
+)
+KEYS = st.lists(PIECES, min_size=1, max_size=8).map("".join)
 
 
 @pytest.mark.parametrize("arguments", TARGETS)
@@ -52,6 +86,20 @@ def test_patterns_as_in_peft(pattern, base):
         expected = pattern.get(get_pattern_key(pattern, name), 8)
         assert matcher.rank(name) == expected
         assert matcher.scaling(name) == expected / expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(pattern=st.dictionaries(KEYS, st.integers(1, 64), min_size=1, max_size=4))
+def test_any_pattern_key_as_in_peft(pattern, base):
+    matcher = ModuleMatcher(parse_config({"r": 8, "lora_alpha": 8, "rank_pattern": pattern, "alpha_pattern": {}}))
+    for name in base.sites:
+        try:
+            expected = pattern.get(get_pattern_key(pattern, name), 8)
+        except re.error:
+            with pytest.raises(AdapterError, match="is invalid"):
+                matcher.rank(name)
+        else:
+            assert matcher.rank(name) == expected, name
 
 
 def test_all_linear_leaves_out_head_and_embedding(base):
