@@ -44,30 +44,42 @@ PATTERNS = [
     {"(?i:SELF_ATTN.Q_PROJ)": 3},
     {"self_attn.[qk]_proj": 3, "q_proj{e}": 5},
 ]
-PIECES = st.sampled_from(
-    ["model", "layers", "self_attn", "mlp", "q_proj", "up_proj", "_proj", "lm_head", "0", "1", "q", "q_proj|up_proj"]
-    + [
-        ".",
-        "|",
-        "\\.",
-        ".*",
-        "^",
-        "$",
-        "(",
-        ")",
-        "(?:",
-        "[qk]",
-        "[^.]*",
-        "?",
-        "*",
-        "+",
-        "{1}",
-        "{e}",
-        "\\d",
-        "\\w+",
-        "(?i)",
-    ]
-)
+NAMES = [
+    "model",
+    "layers",
+    "self_attn",
+    "mlp",
+    "q_proj",
+    "up_proj",
+    "_proj",
+    "lm_head",
+    "0",
+    "1",
+    "q",
+    "q_proj|up_proj",
+]
+SIGNS = [
+    ".",
+    "|",
+    r"\.",
+    ".*",
+    "^",
+    "$",
+    "(",
+    ")",
+    "(?:",
+    "[qk]",
+    "[^.]*",
+    "?",
+    "*",
+    "+",
+    "{1}",
+    "{e}",
+    r"\d",
+    r"\w+",
+    "(?i)",
+]
+PIECES = st.sampled_from([*NAMES, *SIGNS])
 KEYS = st.lists(PIECES, min_size=1, max_size=8).map("".join)
 
 
