@@ -16,8 +16,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine import build as build_module
 from multiflora_engine.build import BuiltEngine, build_engine
+from multiflora_engine.execution import device_side as device_side_module
 from multiflora_engine.execution import dummy_batch as dummy_module
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
@@ -76,7 +76,7 @@ def save_model(tmp_path: Path) -> SaveModel:
 @pytest.fixture
 def start_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartEngine]:
     """Engines whose KV cache is full of NaN at first, so that reading what nobody wrote shows."""
-    allocate = build_module.allocate_kv_cache
+    allocate = device_side_module.allocate_kv_cache
 
     def poisoned(*arguments: Any) -> Any:
         cache = allocate(*arguments)
@@ -84,7 +84,7 @@ def start_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
             tensor.fill_(torch.nan)
         return cache
 
-    for module in (build_module, dummy_module):
+    for module in (device_side_module, dummy_module):
         monkeypatch.setattr(module, "allocate_kv_cache", poisoned)
     built: list[BuiltEngine] = []
 

@@ -6,10 +6,13 @@ sequence's output. Knows nothing of scheduling, logits or text.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
+from collections.abc import Collection
 from collections.abc import Sequence as Rows
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +23,8 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.sampling.grammars import GrammarVocabulary, check
+
+_log = logging.getLogger(__name__)
 
 _CACHED_GRAMMARS = 128
 
@@ -170,3 +175,16 @@ def _end_bits(vocabulary: GrammarVocabulary) -> npt.NDArray[np.int32]:
     for token in vocabulary.eos_token_ids:
         words[token // 32] |= np.uint32(1 << token % 32)
     return words.view(np.int32)
+
+
+def load_grammar_masks(folder: Path, vocab_size: int, eos_token_ids: Collection[int]) -> GrammarMasks | None:
+    """Of the model in `folder`. None where there is no tokenizer that grammars could be matched with; everything else
+    works without."""
+    try:
+        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return GrammarMasks(GrammarVocabulary(definition, vocab_size, eos_token_ids))
+    except OSError:
+        return None
+    except GrammarError as error:
+        _log.warning("There is no structured output: %s", error)
+        return None

@@ -46,7 +46,7 @@ def capture(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
     """Engines that start from now on have graphs and run ahead, as on a GPU."""
     fake = FakeCapture()
     monkeypatch.setattr("multiflora_engine.build.choose_capture", lambda device, enforce_eager: fake)
-    monkeypatch.setattr("multiflora_engine.build.runs_asynchronously", lambda device: True)
+    monkeypatch.setattr("multiflora_engine.execution.device_side.runs_asynchronously", lambda device: True)
     return fake
 
 

@@ -14,7 +14,6 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
-from multiflora_engine.build import DeviceSide, build_device_side
 from multiflora_engine.core import transfers as staging_module
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.sequence import make_sequences
@@ -24,6 +23,7 @@ from multiflora_engine.execution import device as machine
 from multiflora_engine.execution import kv_memory as kv_cache
 from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.device import choose_device, choose_dtype
+from multiflora_engine.execution.device_side import DeviceSide, build_device_side
 from multiflora_engine.execution.executor import forward_batch, lora_segments
 from multiflora_engine.execution.runner import DeviceRunner
 from multiflora_engine.execution.step_arrays import adapter_runs

@@ -14,9 +14,9 @@ from transformers import LlamaConfig
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.zero_adapter import zero_adapter
-from multiflora_engine.build import DeviceSide, build_device_side
 from multiflora_engine.core.step import Scheduled
 from multiflora_engine.execution import step_arrays
+from multiflora_engine.execution.device_side import DeviceSide, build_device_side
 from multiflora_engine.execution.step_arrays import StepArrays
 from multiflora_engine.execution.step_plan import StepPlanner
 from multiflora_engine.models.config import ModelConfig, load_model_config

@@ -1,0 +1,101 @@
+"""What lies on the device and runs there, put together: KV cache, decoder, decode graphs, runner. Knows no queues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multiflora_adapters.slots import SlotPool
+from multiflora_engine.core.kv_cache import KVCache
+from multiflora_engine.core.transfers import Staging
+from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
+from multiflora_engine.execution.device import dtype_name, runs_asynchronously, use_threads
+from multiflora_engine.execution.dummy_batch import DummyPass
+from multiflora_engine.execution.executor import StepExecutor
+from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
+from multiflora_engine.execution.memory_profile import step_bytes
+from multiflora_engine.execution.runner import DeviceRunner
+from multiflora_engine.execution.step_plan import StepPlanner
+from multiflora_engine.execution.token_feedback import TokenFeedback
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.models.rotary import rotary_tables
+from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.messages import Ready
+from multiflora_engine.sampling.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class DeviceSide:
+    """What lies on the device and runs there. Filled by `build_device_side`."""
+
+    runner: DeviceRunner
+    decoder: Decoder
+    cache: KVCache
+    max_model_len: int
+    """The longest sequence, in tokens, that the cache and the rotary tables have room for."""
+    graphs: DecodeGraphs | None
+    """None where decode steps run kernel by kernel."""
+    dummy: DummyPass
+
+
+def build_device_side(
+    config: EngineConfig,
+    model: ModelConfig,
+    weights: ModelWeights,
+    pool: SlotPool,
+    sampler: Sampler,
+    capture: Capture | None = None,
+) -> DeviceSide:
+    """KV cache, decoder and runner on the weights' device. The weights and the pool must be there already, so that what
+    is left of the device's memory is known.
+
+    capture: how the device records decode steps; None: it does not. Raises ModelError when the KV cache that the
+    configuration asks for does not fit.
+    """
+    use_threads(config.num_threads)
+    device, dtype = weights.device, weights.dtype
+    measured = device.type == "cuda" and config.kv_cache_memory is None
+    spare = step_bytes(config, model, weights) if measured else 0
+    size = size_kv_cache(config, model, dtype, device, spare)
+    cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
+    decoder = Decoder(model, weights, rotary_tables(model.rope, size.max_model_len, device), pool.site)
+    staging = Staging(device)
+    feedback = TokenFeedback(config.max_num_seqs, device)
+    graphs = None
+    if capture is not None:
+        graphs = DecodeGraphs(
+            capture,
+            lambda batch: decoder.forward(batch, cache),
+            staging,
+            feedback,
+            lambda: pool.layout,
+            sizes=graph_sizes(config.max_num_seqs),
+            max_blocks=-(-size.max_model_len // config.block_size),
+            max_segments=pool.num_slots,
+            device=device,
+        )
+    runner = DeviceRunner(
+        StepPlanner(config.block_size, model.vocab_size),
+        StepExecutor(decoder, cache, staging, feedback, sampler.prompt_logprobs, graphs),
+        sampler,
+        runs_ahead=runs_asynchronously(device),
+    )
+    dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype)
+    return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy)
+
+
+def ready_report(config: EngineConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide) -> Ready:
+    """What the engine announces of itself: sizes as they were chosen on this machine."""
+    return Ready(
+        device=str(weights.device),
+        dtype=dtype_name(weights.dtype),
+        num_blocks=side.cache.num_blocks,
+        block_size=side.cache.block_size,
+        max_model_len=side.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        lora_slots=pool.num_slots,
+        lora_rows=pool.num_rows,
+        kv_bytes=side.cache.num_bytes,
+        weight_bytes=weights.num_bytes,
+    )

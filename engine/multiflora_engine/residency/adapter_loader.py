@@ -1,0 +1,50 @@
+"""Reads adapters from the artifact store into host memory: versions by their digest, mixes by their recipe."""
+
+from __future__ import annotations
+
+import torch
+
+from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.device_copies import pinned
+from multiflora_adapters.mix import mix_parts
+from multiflora_adapters.mixing import mix_adapters
+from multiflora_adapters.store import ArtifactStore
+from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
+
+
+class AdapterLoader:
+    """Called with a digest, on the reader's thread. Raises AdapterError, or OSError when a file cannot be read.
+
+    base_weight: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to. max_rank: of
+    a mix.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        base: BaseModel,
+        base_weight: BaseWeight,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_rank: int,
+    ) -> None:
+        self._store = store
+        self._base = base
+        self._base_weight = base_weight
+        self._dtype = dtype
+        self._device = device
+        self._max_rank = max_rank
+
+    def __call__(self, digest: str) -> HostAdapter:
+        parts = mix_parts(digest)
+        if parts is None:
+            adapter = self._load_version(digest, self._dtype)
+        else:
+            # Parts are summed in float32, so that a mix is rounded once.
+            loaded = [(self._load_version(part.digest, torch.float32), part.weight) for part in parts]
+            adapter = mix_adapters(digest, loaded, self._base, self._dtype, self._max_rank)
+        # From pinned memory a GPU copies by itself, beside the step.
+        return adapter if self._device.type == "cpu" else pinned(adapter)
+
+    def _load_version(self, digest: str, dtype: torch.dtype) -> HostAdapter:
+        return load_adapter(self._store.path(digest), self._base, dtype, self._base_weight, digest=digest)
