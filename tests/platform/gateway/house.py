@@ -59,12 +59,13 @@ MAX_LEN = 256
 class FakeClient:
     """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
 
-    pace: seconds before each delta. failure: sent after `fail_after` tokens. hangs: no delta ever comes.
-    device_seconds: of each delta.
+    replies: of answer 0, answer 1, and so on, in place of `reply`. pace: seconds before each delta. failure: sent after
+    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta.
     """
 
     tokenizer: Tokenizer
     reply: str = "Hello, wörld!"
+    replies: tuple[str, ...] = ()
     pace: float = 0.0
     failure: EngineFailure | None = None
     fail_after: int = 0
@@ -122,7 +123,7 @@ class FakeClient:
     async def _play_one(self, request: GenerateRequest, stream: TokenStream, index: int) -> None:
         params = request.params
         assert params.max_tokens is not None
-        words = self.tokenizer.encode(self.reply, False)
+        words = self.tokenizer.encode(self.replies[index] if self.replies else self.reply, False)
         ids = [*words, self.tokenizer.eos_token_id or 0][: params.max_tokens]
         if params.ignore_eos:
             ids = [words[i % len(words)] for i in range(params.max_tokens)]

@@ -76,6 +76,24 @@ async def test_best_of_returns_the_likeliest_and_counts_all(house: House) -> Non
     assert plain["choices"][0]["logprobs"] is None
 
 
+@pytest.mark.parametrize(
+    ("replies", "likeliest"),
+    [
+        # Answer i has -2 / (i + 1) for each token, the end's included: -4 against -5, although -2 < -1 on the average.
+        (("a", "abcd"), "a"),
+        (("abcd", "a"), "a"),
+        (("abcd", "abcde", "abcdefghi"), "abcde"),
+    ],
+)
+async def test_best_of_sums_log_probabilities(house: House, replies: tuple[str, ...], likeliest: str) -> None:
+    """The mean would choose the longest answer in the first case and the last."""
+    house.engine.replies = replies
+    answer = (await house.post(PATH, body(n=1, best_of=len(replies), max_tokens=20))).json()
+    [choice] = answer["choices"]
+    assert (choice["index"], choice["text"], choice["finish_reason"]) == (0, likeliest, "stop")
+    assert answer["usage"]["completion_tokens"] == sum(len(reply) + 1 for reply in replies)
+
+
 async def test_log_probabilities(house: House) -> None:
     answer = (await house.post(PATH, body(logprobs=2, max_tokens=2))).json()
     assert answer["choices"][0]["logprobs"] == {
