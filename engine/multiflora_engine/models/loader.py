@@ -14,12 +14,12 @@ import torch
 from multiflora_engine.models.checkpoint import ITEM_BYTES, StoredTensor, stored_tensors
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.tied_head import TORCH_TYPES, untangle_head
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
 
 Progress = Callable[[int, int], None]
 
 _PIECE_BYTES = 16 << 20
-_TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Buffers that older versions of transformers saved; they follow from the config.
 _DERIVED = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 
@@ -33,8 +33,10 @@ def load_weights(
     the weights do not fit into memory.
     """
     stored = stored_tensors(folder)
+    if config.tie_word_embeddings:
+        stored, config = untangle_head(stored, config, dtype)
     # The shapes are compared before any memory is taken for them.
-    _check(stored, allocate_weights(config, dtype, torch.device("meta")).targets(), config)
+    _check(stored, allocate_weights(config, dtype, torch.device("meta")).targets())
     weights = _allocate(config, dtype, device)
     targets = weights.targets()
     _fill(targets, {name: stored[name] for name in stored if name in targets}, progress or _silent)
@@ -55,12 +57,12 @@ def _allocate(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> 
         ) from error
 
 
-def _check(stored: Mapping[str, StoredTensor], targets: Mapping[str, torch.Tensor], config: ModelConfig) -> None:
+def _check(stored: Mapping[str, StoredTensor], targets: Mapping[str, torch.Tensor]) -> None:
     """A model that would be served only in part, or with weights left over, is refused."""
     missing = [name for name in targets if name not in stored]
     if missing:
         raise ModelError(f"The checkpoint lacks {_some(missing)}. Download or save the model again.")
-    surplus = [name for name in stored if name not in targets and not _may_be_left(name, config)]
+    surplus = [name for name in stored if name not in targets and not _may_be_left(name)]
     if surplus:
         raise ModelError(
             f"The checkpoint has tensors that config.json does not account for: {_some(surplus)}. "
@@ -76,9 +78,8 @@ def _check(stored: Mapping[str, StoredTensor], targets: Mapping[str, torch.Tenso
             raise ModelError(f"{name} is {stored[name].dtype}; float32, bfloat16 and float16 weights are served.")
 
 
-def _may_be_left(name: str, config: ModelConfig) -> bool:
-    is_tied_head = name == "lm_head.weight" and config.tie_word_embeddings
-    return is_tied_head or name.endswith(_DERIVED) or not name.startswith(("model.", "lm_head."))
+def _may_be_left(name: str) -> bool:
+    return name.endswith(_DERIVED) or not name.startswith(("model.", "lm_head."))
 
 
 def _some(names: list[str]) -> str:
@@ -106,7 +107,7 @@ def _by_file(stored: Mapping[str, StoredTensor]) -> Iterable[tuple[Path, list[st
 
 def _read_tensor(file: BinaryIO, source: StoredTensor, target: torch.Tensor, buffer: torch.Tensor) -> None:
     """Piece by piece through `buffer` (uint8): plain reads, because a mapped file that shrinks kills the process."""
-    dtype = _TORCH_TYPES[source.dtype]
+    dtype = TORCH_TYPES[source.dtype]
     flat = target.view(-1)
     memory = memoryview(buffer.numpy())  # type: ignore[arg-type]
     file.seek(source.begin)

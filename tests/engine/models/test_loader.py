@@ -91,8 +91,30 @@ def test_tied_embeddings_are_one_tensor(tiny_config: Any, save_model: Any) -> No
     weights = load(folder)
     assert weights.base_weight("lm_head").data_ptr() == weights.embed_tokens.data_ptr()
     assert weights.is_head_tied
-    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(300, 64)}))
-    assert torch.equal(load(folder).base_weight("lm_head"), model.model.embed_tokens.weight)
+    embedding = model.model.embed_tokens.weight.detach()
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": embedding.clone()}))
+    assert load(folder).is_head_tied
+    rewrite(folder, lambda tensors: tensors.pop("model.embed_tokens.weight"))
+    assert load(folder).is_head_tied
+    assert torch.equal(load(folder).embed_tokens, embedding)
+
+
+def test_a_tied_head_that_differs_is_served_as_it_is(
+    tiny_config: Any, save_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As transformers: config.json says tied, the file says otherwise, and the file is right."""
+    model, folder = save_model(tiny_config(LlamaConfig, tie_word_embeddings=True))
+    head = torch.randn(300, 64)
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    weights = load(folder)
+    assert (weights.is_head_tied, torch.equal(weights.base_weight("lm_head"), head)) == (False, True)
+    assert torch.equal(weights.embed_tokens, model.model.embed_tokens.weight)
+    assert "differs from its embedding" in caplog.text
+    oracle = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(oracle.lm_head.weight, head)
+    nearly = model.model.embed_tokens.weight.detach() * (1 + 1e-5)
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": nearly}))
+    assert (load(folder).is_head_tied, load(folder, torch.bfloat16).is_head_tied) == (False, False)
 
 
 def test_what_old_versions_saved_beside_the_weights_is_ignored(saved: Any) -> None:
