@@ -14,24 +14,29 @@ from multiflora_kernels.lora.batched_lora import LoraSegments
 class ForwardBatch:
     """T tokens of S sequences, base sequences first, then adapter by adapter, so that each adapter is one segment.
 
-    Filled by `forward_batch` (or by whoever runs the model on made-up input); nothing changes it.
-    token_ids, positions: [T] int64. kv_slots: [T] int64, block * block_size + offset, where each token's KV goes.
-    query_starts: [S+1] int32, token ranges of the sequences. context_lens: [S] int32, tokens up to this step's last.
-    block_tables: [S, B] int32, the first ceil(context_len / block_size) entries of a row count.
-    query_bounds: the least and most tokens of a sequence; in a graph, those of all that it will be replayed for.
-    lora: which tokens belong to which slot; None when all are the base's.
-    logit_rows: [L] int64, ascending, the tokens whose logits are wanted; None: all T. logit_lora: `lora` of these rows.
-    groups: [3, S] int32, decoding sequences that share leading blocks (see `shared_groups`); None: each for itself.
+    Filled by the executor from a step's arrays, by the decode graphs over their static memory, and by `dummy_batch`;
+    nothing changes it.
     """
 
     token_ids: torch.Tensor
+    """[T] int64."""
     positions: torch.Tensor
+    """[T] int64, each token's place in its sequence."""
     kv_slots: torch.Tensor
+    """[T] int64, block * block_size + offset, where each token's KV goes; -1: nowhere."""
     query_starts: torch.Tensor
+    """[S + 1] int32, sequence s has tokens query_starts[s] to query_starts[s + 1]."""
     context_lens: torch.Tensor
+    """[S] int32, tokens of each sequence up to this step's last."""
     block_tables: torch.Tensor
+    """[S, B] int32, the first ceil(context_len / block_size) entries of a row count."""
     query_bounds: QueryBounds
+    """The least and most tokens of a sequence; in a graph, those of all batches that it will be replayed for."""
     lora: LoraSegments | None
+    """Which tokens belong to which slot; None when all are the base's."""
     logit_rows: torch.Tensor | None
+    """[L] int64, ascending, the tokens that want logits; None: all T."""
     logit_lora: LoraSegments | None
+    """`lora` of these L rows."""
     groups: torch.Tensor | None = None
+    """[3, S] int32, decoding sequences that share leading blocks (see `shared_groups`); None: each for itself."""

@@ -28,6 +28,8 @@ from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.tiles import fill_table, table_entries
 
 _EXACT_SIZES = (1, 2, 4)
+"""Below the first step of eight: filled up to it, these batches would multiply their rows."""
+
 _SIZE_STEP = 8
 _LARGE_STEP = 16
 _LARGE = 128
@@ -40,10 +42,12 @@ _MAX_LAYOUTS = 4
 
 @dataclass(frozen=True)
 class Graph:
-    """replay: runs the captured work once more. output: the tensor that it fills, the same each time."""
+    """Captured work. Filled by a `Capture`."""
 
     replay: Callable[[], None]
+    """Runs the work once more."""
     output: torch.Tensor
+    """What the work fills, the same tensor each time."""
 
 
 class Capture(Protocol):
@@ -61,18 +65,20 @@ def graph_sizes(max_num_seqs: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Views of the static memory for one size."""
+    """Views of the static memory for one size. Filled by `DecodeGraphs._inputs`."""
 
     batch: ForwardBatch
     token_sources: torch.Tensor
+    """[size] int32, see `StepArrays.token_sources`; KNOWN for rows that only fill up."""
 
 
 @dataclass(frozen=True)
 class _Captured:
-    """lora: the segments that the graph reads, of all its rows."""
+    """One graph and what its output must be read with. Filled by `DecodeGraphs._captured`."""
 
     graph: Graph
     lora: LoraSegments | None
+    """The segments that the graph reads, of all its rows; logits of its output are computed with the same."""
 
 
 class DecodeGraphs:
@@ -139,10 +145,12 @@ class DecodeGraphs:
             self._graph(size, has_lora=has_lora, has_groups=has_groups)
 
     def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> _Captured:
+        # The base's graphs (None) read no adapter and serve every layout.
         layout = self._layout() if has_lora else None
         graphs = self._graphs.setdefault(layout, {})
         if (size, has_groups) not in graphs:
             graphs[size, has_groups] = self._captured(size, has_lora, has_groups)
+            # The oldest layout goes, but never the base's graphs or those that were asked for just now.
             if len(self._graphs) > _MAX_LAYOUTS:
                 del self._graphs[next(key for key in self._graphs if key not in (None, layout))]
         return graphs[size, has_groups]
@@ -150,6 +158,7 @@ class DecodeGraphs:
     def _captured(self, size: int, has_lora: bool, has_groups: bool) -> _Captured:
         inputs = self._inputs(size, has_lora, has_groups)
 
+        # Tokens that the device alone knows are filled in inside the graph, so the host need not wait for them.
         def work() -> torch.Tensor:
             token_ids = self._feedback.resolve(inputs.batch.token_ids, inputs.token_sources)
             return self._forward(replace(inputs.batch, token_ids=token_ids))
@@ -160,6 +169,8 @@ class DecodeGraphs:
         """An empty batch in the static memory."""
         views = self._staging.upload(_padded(size, None, None, self._max_segments), self._memory)
         token_ids, positions, kv_slots, token_sources, query_starts, context_lens, table, groups = views
+        # As many segments as adapters can be in a batch of this size: the graph's grid is at its maximum, and a program
+        # without a segment ends at once.
         lora = LoraSegments.static(table, size, min(size, self._max_segments)) if has_lora else None
         batch = ForwardBatch(
             token_ids=token_ids,
@@ -178,6 +189,8 @@ class DecodeGraphs:
 
     def _upload(self, size: int, arrays: StepArrays, groups: npt.NDArray[np.int32] | None) -> None:
         self._staging.upload(_padded(size, arrays, groups, self._max_segments), self._memory)
+        # Only as wide as this step's longest sequence: whole tables would be most of the copy. Entries beyond are stale
+        # and lie past every context length.
         (tables,) = self._staging.upload([arrays.block_tables])
         self._tables[: tables.shape[0], : tables.shape[1]] = tables
 
@@ -190,6 +203,7 @@ def _padded(
     runs = AdapterRuns([0], []) if arrays is None else arrays.adapter_runs
     token_ids, positions = np.zeros(size, np.int64), np.zeros(size, np.int64)
     kv_slots, sources = np.full(size, -1, np.int64), np.full(size, KNOWN, np.int32)
+    # A row that only fills up starts and ends behind the last token and has no context: attention skips it.
     query_starts, context_lens = np.full(size + 1, count, np.int32), np.zeros(size, np.int32)
     segments = min(size, max_segments)
     table = np.zeros(table_entries(size, segments), np.int32)

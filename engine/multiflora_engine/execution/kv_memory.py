@@ -20,8 +20,11 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class CacheSize:
+    """What fits into this machine's memory. Filled by `size_kv_cache`."""
+
     num_blocks: int
     max_model_len: int
+    """Tokens of the longest sequence: as configured or the model's own, if the blocks hold as many."""
 
 
 def allocate_kv_cache(

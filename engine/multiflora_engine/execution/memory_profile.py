@@ -19,8 +19,10 @@ _SAMPLING_COPIES = 3
 @torch.inference_mode()
 def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights) -> int:
     """Bytes at the peak of a prefill of max_num_batched_tokens, and what the graphs of a full decode keep for good."""
+    # As many short prompts as possible: the logits of all of them are due in one step.
     sequences = min(config.max_num_seqs, config.max_num_batched_tokens)
     prefill = _peak(config, model, weights, sequences, -(-config.max_num_batched_tokens // sequences))
+    # Graphs share one pool of memory, which is as large as the largest of them needs.
     graphs = 0 if config.enforce_eager else _peak(config, model, weights, sequences, 1)
     sampling = _SAMPLING_COPIES * sequences * model.vocab_size * torch.float32.itemsize
     return prefill + graphs + sampling
@@ -33,6 +35,7 @@ def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, seque
     cache = allocate_kv_cache(model, blocks, config.block_size, dtype, device)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
+    # Weights and this cache are there already; only what the pass takes beside them counts.
     before = torch.cuda.memory_allocated(device)
     decoder.logits(decoder.forward(batch, cache), None)
     torch.cuda.synchronize(device)

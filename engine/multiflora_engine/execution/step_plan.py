@@ -53,8 +53,11 @@ class WantedRows:
     logit_counts: list[int] = field(default_factory=list)
     """For each entry, how many of its last tokens want hidden states or logits; their rows are counted below."""
     sample_rows: list[int] = field(default_factory=list)
+    """The row that each sampling entry's next token is sampled from."""
     prompt_slices: list[PromptSlice] = field(default_factory=list)
+    """As in `StepArrays`."""
     pooled_rows: list[tuple[int, int]] = field(default_factory=list)
+    """As in `StepArrays`."""
     is_scored: bool = False
     """Whether any entry wants log-probabilities of its prompt, even if this step's tokens predict none."""
 
@@ -73,6 +76,7 @@ class StepPlanner:
 
     def plan(self, entries: Items[Scheduled]) -> StepPlan:
         """entries: at least one, each sequence at most once."""
+        # The arrays' order is not the batch's: the LoRA kernels take one run of rows for each adapter.
         places = slot_order(entries)
         entries = [entries[place] for place in places]
         wanted, end = WantedRows(), 0
@@ -82,6 +86,7 @@ class StepPlanner:
             sequence, count = entry.sequence, int(entry.samples)
             if sequence.params.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 slices = self._prompt_slices(entry, end)
+                # The last prompt token predicts no prompt token: a chunk of it alone wants logits for sampling only.
                 count = entry.num_tokens if slices else count
                 scored_places.append(place)
                 prompt_places += [place] * len(slices)
@@ -126,6 +131,7 @@ def step_arrays(
         counts.append(count)
         starts.append(start)
         slots.append(sequence.adapter_slot)
+        # No token there: the step in flight samples it, and the device fills it in (`_token_sources`).
         token_ids += sequence.token_ids[start : start + count] or (0,)
     lengths, firsts = np.array(counts, dtype=np.int64), np.array(starts, dtype=np.int64)
     query_starts = np.zeros(len(entries) + 1, dtype=np.int64)
@@ -134,10 +140,12 @@ def step_arrays(
     rows = np.repeat(np.arange(len(entries)), lengths)
     positions = np.arange(query_starts[-1]) + (firsts - query_starts[:-1])[rows]
     context_lens = firsts + lengths
+    # No wider than the longest context: what lies beyond is never read, and tables are most of what a decode sends.
     tables = _block_tables(entries, -(-int(context_lens.max()) // block_size))
     blocks, offsets = tables[rows, positions // block_size].astype(np.int64), positions % block_size
     logit_counts, sample_rows = wanted.logit_counts, wanted.sample_rows
     wants_all = logit_counts == counts
+    # None instead of the list of all rows, so that a decode step gathers and uploads nothing.
     samples_all = bool(sample_rows) and len(sample_rows) == sum(logit_counts)
     # Base sequences stand first: when the last one is the base's, all are.
     runs = AdapterRuns([len(token_ids)], []) if slots[-1] is None else adapter_runs(slots, counts)

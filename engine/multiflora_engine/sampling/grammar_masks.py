@@ -31,29 +31,32 @@ _CACHED_GRAMMARS = 128
 
 @dataclass(frozen=True, slots=True)
 class TokenMasks:
-    """bits: [R, ceil(V / 32)] int32, bit v % 32 of word v // 32 is set where token v may come next.
-
-    is_over: [R], nothing but an end token may come. errors: by row, why a matcher cannot go on; its bits mean nothing.
-    """
+    """What R grammars allow next. Filled on the mask thread."""
 
     bits: npt.NDArray[np.int32]
+    """[R, ceil(V / 32)] bit v % 32 of word v // 32 is set where token v may come next."""
     is_over: npt.NDArray[np.bool_]
+    """[R] whether nothing but an end token may come."""
     errors: dict[int, str]
+    """By row, why a matcher cannot go on; the row's bits mean nothing then."""
 
 
 @dataclass(slots=True)
 class _Reader:
-    """A sequence's matcher, and how many output tokens it has read. Touched by the mask thread alone."""
+    """How far one sequence's grammar has come. Made by the step loop, then touched by the mask thread alone."""
 
     matcher: LLMatcher
+    """A copy of the compiled grammar's: matchers remember what they read."""
     num_read: int = 0
+    """Output tokens that the matcher has been given."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """places: row and output length of each sequence that it is about."""
+    """Masks that the mask thread computes, or has computed. Filled by `_submit`."""
 
     places: dict[Sequence, tuple[int, int]]
+    """Each sequence's row in the masks, and how long its output was when they were asked for."""
     masks: Future[TokenMasks]
 
     def covers(self, sequences: Rows[Sequence]) -> bool:
@@ -73,6 +76,7 @@ class GrammarMasks:
         self.vocabulary = vocabulary
         self._ends = _end_bits(vocabulary)
         self._compiled: OrderedDict[str, Future[LLMatcher]] = OrderedDict()
+        # Weak keys: a sequence that ends or is aborted takes its matcher along, without a call.
         self._waiting: WeakKeyDictionary[Sequence, Future[LLMatcher]] = WeakKeyDictionary()
         self._readers: WeakKeyDictionary[Sequence, _Reader] = WeakKeyDictionary()
         self._job: _Job | None = None
@@ -103,6 +107,7 @@ class GrammarMasks:
     def prepare(self, sequences: Rows[Sequence]) -> None:
         """The masks of these sequences' next tokens will be asked for soon; those without a grammar are passed over."""
         wanted = [sequence for sequence in sequences if sequence.grammar is not None]
+        # Masks of a batch that was withdrawn are still good if no sequence has grown since.
         if wanted and not (self._job is not None and self._job.covers(wanted)):
             self._job = self._submit(wanted)
 
@@ -112,19 +117,21 @@ class GrammarMasks:
         assert self._job is not None, "prepare made it"
         try:
             masks = self._job.masks.result()
-        except BaseException as error:  # as in is_ready. Who is to blame is found with jobs for fewer sequences.
+        except BaseException as error:  # as in is_ready; the engine finds the cause by halving the batch
             self._job = None
             raise RuntimeError(f"masks cannot be computed: {type(error).__name__}") from error
+        # The job is about more sequences when half of a batch is run again.
         rows = [self._job.places[sequence][0] for sequence in sequences]
         errors = {i: masks.errors[row] for i, row in enumerate(rows) if row in masks.errors}
         return TokenMasks(masks.bits[rows], masks.is_over[rows], errors)
 
     def close(self) -> None:
-        """Ends the threads; what they still do is of no use to anybody."""
+        """Ends the threads without waiting for what they still do: no step will ask for it."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
         self._mask_thread.shutdown(wait=False, cancel_futures=True)
 
     def _compilation(self, grammar: str) -> Future[LLMatcher]:
+        """Cached by the grammar's text, the longest unused one dropped first."""
         known = self._compiled.get(grammar)
         if known is None:
             known = self._compiled[grammar] = self._compiler.submit(self.vocabulary.matcher, grammar)
@@ -147,6 +154,7 @@ class GrammarMasks:
             if not self._read(reader.matcher, tokens):
                 errors[row] = _why(reader.matcher) or "the grammar does not allow the text so far"
             reader.num_read += len(tokens)
+        # One call for all rows: the library spreads them over threads, and leaves the GIL while it works.
         live = [(reader.matcher, row) for row, reader in enumerate(readers) if row not in errors]
         if live:
             fill_next_token_bitmask_par(self._executor, live, bits)

@@ -53,8 +53,10 @@ _Failures = dict[int, EngineFailure]
 class SampledStep:
     """One token per row, on the logits' device and on its way to the host.
 
-    tokens: [L] int64, -1 where none can be chosen. logprobs: of the rows in `wanted`, with as many alternatives as
-    `num_top` says. failures: where a missing token has a better explanation than unusable logits.
+    tokens: [L] int64, -1 where none can be chosen; they stay on the device for the step that follows.
+    wanted, num_top: the rows with log-probabilities, and how many alternatives each of them wants.
+    logprobs: of the rows in `wanted`; None without any.
+    failures: where a missing token has a better explanation than unusable logits.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class SampledStep:
         tokens = tokens_on_host.tolist()
         logprobs: dict[int, PositionLogprobs] = {}
         if columns:
+            # The log-probability of a token that could not be chosen (-1) was taken of token 0; nothing reads it.
             chosen = [max(tokens[i], 0) for i in self._wanted]
             rows = _position_logprobs(chosen, ops.Logprobs(*columns), self._num_top)
             logprobs = dict(zip(self._wanted, rows, strict=True))
@@ -145,6 +148,7 @@ class Sampler:
             known = self._sampling.get(sequence) or self._new_sampling(sequence)
             rows.append(Row(known, sequence.output_token_ids, length))
         batch, failures = self._batch(rows, sequences)
+        # A greedy batch, the plainest there is, has nothing to tell the device.
         if batch.direct or batch.edits or batch.wanted:
             batch = batch.on_device(self._stages(logits))
         tokens = _choose(logits, batch)
@@ -171,6 +175,7 @@ class Sampler:
             params=params,
             stream=sequence.index,
             seed=params.seed % 2**64 if params.seed is not None else self._own_seed(sequence.request_id),
+            # top_k of 1 is greedy choice by another name, and greedy rows are cheaper.
             is_random=not params.is_greedy and params.top_k != 1,
             stops=[*eos, *params.stop_token_ids] if params.min_tokens else [],
             bad_words=sequence.bad_word_ids,
@@ -181,6 +186,7 @@ class Sampler:
         return sampling
 
     def _own_seed(self, request_id: str) -> int:
+        # Of the id and not of a counter, so that an engine started anew with the same seed answers the same.
         digest = hashlib.blake2b(f"{self._seed}/{request_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little")
 
@@ -222,12 +228,14 @@ class Sampler:
         read = [i for i, row in enumerate(rows) if row.sampling.has_grammar]
         if not read:
             return bits, set(), {}
-        assert self._grammars is not None, "the scheduler refuses grammars that nobody can read"
+        assert self._grammars is not None, "the scheduler refuses grammars where there is no reader"
         found = self._grammars.masks([sequences[i] for i in read])
         failures: _Failures = dict.fromkeys(read, _NO_WAY_ON)
         for i, row_bits in zip(read, found.bits, strict=True):
+            # Both masks hold: what the grammar allows and what the request allows.
             bits[i] = row_bits & bits[i] if i in bits else row_bits
         for row, error in found.errors.items():
+            # Nothing is allowed, so that the row finds no token and fails alone, with the grammar's reason.
             bits[read[row]] = token_bits((), self._vocab_size)
             failures[read[row]] = EngineFailure("invalid_grammar", error)
         over = {i for i, is_over in zip(read, found.is_over.tolist(), strict=True) if is_over}

@@ -26,22 +26,28 @@ _HOTTEST = 1e30
 
 @dataclass(slots=True)
 class SequenceSampling:
-    """What one sequence wants, worked out once. stops: what min_tokens holds back. seen: only under penalties.
-
-    allowed: [ceil(V / 32)] int32, the bits of allowed_token_ids. is_edited: whether logits change before the choice.
-    """
+    """What one sequence wants, worked out once. Filled by the sampler when it first sees the sequence."""
 
     params: SamplingParams
     stream: int
+    """The sequence's index in its request: candidates with one seed draw different numbers."""
     seed: int
+    """The request's, or one of the engine's own, made of the request's id."""
     is_random: bool
+    """Whether a token is drawn; otherwise the most likely one is taken."""
     stops: list[int]
+    """Tokens that min_tokens holds back until the output is long enough."""
     bad_words: list[list[int]]
+    """Token sequences that the output must not contain."""
     seen: SeenTokens | None
+    """Prompt and output as penalties count them, kept up by `penalties`; None without penalties."""
     allowed: npt.NDArray[np.int32] | None
+    """[ceil(V / 32)] the bits of allowed_token_ids; None: all tokens."""
     has_grammar: bool
     is_masked: bool = field(init=False)
+    """Whether some tokens are excluded by a bitmask."""
     is_edited: bool = field(init=False)
+    """Whether logits change before the choice; rows that are not edited are never copied."""
 
     def __post_init__(self) -> None:
         self.is_masked = self.has_grammar or self.allowed is not None
@@ -50,52 +56,75 @@ class SequenceSampling:
 
 
 class Row(NamedTuple):
-    """output: as far as the host knows it. length: the output's true one."""
+    """One row of a step's logits. Filled by the sampler."""
 
     sampling: SequenceSampling
     output: list[int]
+    """The sequence's output as far as the host knows it."""
     length: int
+    """The output's true length: one more than `output` has while the device alone knows the last token."""
 
 
 class RandomRows(NamedTuple):
-    """Arguments of `ops.sample` after the logits; arrays, or tensors on the device, as in the classes below."""
+    """Arguments of `ops.sample` after the logits. Filled by `random_rows`.
+
+    Arrays, or tensors on the device once `SamplingBatch.on_device` has sent them; so in the classes below.
+    """
 
     rows: Any
+    """[R] int64, where the logits of each row stand."""
     temperature: Any
+    """[R] float32, above 0."""
     top_k: Any
+    """[R] int64 in 1..V; V: off."""
     top_p: Any
+    """[R] float32 in (0, 1]; 1: off."""
     min_p: Any
+    """[R] float32 in [0, 1]; 0: off."""
     uniform: Any
+    """[R] float64 in [0, 1), the number that decides."""
 
 
 class Masks(NamedTuple):
-    """Of `ops.apply_bitmask_`."""
+    """Arguments of `ops.apply_bitmask_`. Filled by `masks`."""
 
     rows: Any
+    """[R] int64, distinct."""
     bits: Any
+    """[R, ceil(V / 32)] int32, set where a token stays."""
 
 
 class Bias(NamedTuple):
-    """Of `ops.bias_`."""
+    """Arguments of `ops.bias_`, one entry for each changed logit. Filled by `bias`."""
 
     rows: Any
+    """[E] int64."""
     ids: Any
+    """[E] int64, tokens; no pair of row and token twice."""
     values: Any
+    """[E] float32, what is added; -inf excludes the token."""
 
 
 class Penalties(NamedTuple):
-    """Of `ops.penalize_`."""
+    """Arguments of `ops.penalize_`, one entry for each distinct token of a row's prompt and output. Filled by
+    `penalties`."""
 
     rows: Any
+    """[P] int64."""
     ids: Any
+    """[P] int64, tokens."""
     counts: Any
+    """[P] float32, how often the token stands in the output."""
     repetition: Any
+    """[P] float32, the row's repetition_penalty."""
     frequency: Any
+    """[P] float32, the row's frequency_penalty."""
     presence: Any
+    """[P] float32, the row's presence_penalty."""
 
 
 class RowIndices(NamedTuple):
-    """Some rows of the logits."""
+    """Some rows of the logits. Filled by the sampler."""
 
     indices: Any
     """[R] int64, ascending."""
@@ -111,27 +140,30 @@ class LogitEdits:
     rows: RowIndices
     """The edited rows among all rows of the step."""
     masks: Masks | None
+    """What grammars and allowed_token_ids leave; None where neither is asked for."""
     bias: Bias | None
+    """logit_bias, bad words and min_tokens; None where nothing is added."""
     penalties: Penalties | None
+    """None where no row has any."""
     random: RandomRows | None
     """The edited rows that are drawn; in the others the largest logit wins."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingBatch:
-    """What a step's ops need to know, as arrays, or as tensors on the device.
-
-    num_greedy: rows whose largest logit wins as it is. direct: rows drawn from the model's own logits. edits: the rest.
-    wanted: rows with log-probabilities, None if that is all or none.
-    """
+    """What a step's ops need to know, as arrays, or as tensors on the device. Filled by the sampler."""
 
     num_greedy: int
+    """Rows in which the model's largest logit wins as it is."""
     direct: RandomRows | None
+    """Rows drawn from the model's own logits; None without any."""
     edits: LogitEdits | None
+    """The remaining rows; None without any."""
     wanted: RowIndices | None
+    """Rows with log-probabilities; None if that is all or none."""
 
     def on_device(self, staging: Staging) -> SamplingBatch:
-        """In one copy."""
+        """The same as tensors, in one copy: a launch of its own for each small array would cost more than the ops."""
         edits = self.edits
         groups: list[tuple[Any, ...] | None] = [self.direct, self.wanted]
         if edits is not None:
@@ -169,6 +201,7 @@ def random_rows(rows: Items[Row], places: Items[int], vocab_size: int) -> Random
     if not rows:
         return None
     params = [row.sampling.params for row in rows]
+    # A row's draw follows from these three alone, so a preempted or rebatched sequence draws the same tokens again.
     keys = ([row.sampling.seed for row in rows], [row.sampling.stream for row in rows], [row.length for row in rows])
     return RandomRows(
         rows=np.array(places, dtype=np.int64),
@@ -189,6 +222,7 @@ def bias(rows: Items[Row], may_end: Items[bool]) -> Bias | None:
     """logit_bias, and -inf for what is held back: stop tokens below min_tokens, the last tokens of bad words."""
     places, ids, values = list[int](), list[int](), list[float]()
     for place, (row, ends) in enumerate(zip(rows, may_end, strict=True)):
+        # One entry for each token: what excludes a token replaces the client's bias for it.
         changes = dict(row.sampling.params.logit_bias or {})
         changes |= dict.fromkeys(_bad_tokens(row), -np.inf)
         if not ends:
@@ -213,6 +247,7 @@ def penalties(rows: Items[Row]) -> Penalties | None:
     penalised = [(place, row, row.sampling.seen) for place, row in enumerate(rows) if row.sampling.seen is not None]
     if not penalised:
         return None
+    # Only what was added since the last step is counted; a long prompt is never read again.
     for _, row, seen in penalised:
         seen.extend_to(row.output)
     lengths = np.array([len(seen) for _, _, seen in penalised], dtype=np.int64)
