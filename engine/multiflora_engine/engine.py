@@ -204,5 +204,5 @@ def _check(batch: ScheduledBatch, outputs: list[StepOutput]) -> None:
     """A runner that breaks its contract fails this batch, before half of it is committed."""
     if len(outputs) != len(batch.entries):
         raise RuntimeError(f"{len(batch.entries)} entries, {len(outputs)} outputs")
-    if any(entry.samples and output.sampled is None for entry, output in zip(batch.entries, outputs, strict=True)):
+    if any(entry.samples and not output.sampled for entry, output in zip(batch.entries, outputs, strict=True)):
         raise RuntimeError("an entry that samples has no sampled token")

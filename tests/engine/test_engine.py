@@ -251,7 +251,7 @@ class FakeDevice:
         token_id = next_token(sequence.adapter_digest, token_ids, sequence.index)
         if entry.samples:
             self.sampled[sequence] = (end, token_id)
-        return StepOutput(SampledToken(token_id) if entry.samples else None, logprobs)
+        return StepOutput([SampledToken(token_id)] if entry.samples else [], logprobs)
 
 
 class Clock:
@@ -532,7 +532,7 @@ def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
     for _ in range(500):
         machine.add([1], max_tokens=1, deadline=machine.clock.now + 86_400)
         machine.run()
-    assert len(machine.scheduler._deadlines) < 100
+    assert len(machine.scheduler._waiting._deadlines) < 100
     late = machine.add([1], deadline=machine.clock.now + 1)
     machine.clock.now += 2
     machine.step()
@@ -868,7 +868,7 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         scheduler, pool = self.machine.scheduler, self.machine.scheduler.pool
-        running, waiting = scheduler._running, scheduler._waiting
+        running, waiting = scheduler._running, list(scheduler._waiting)
         held = Counter(block_id for sequence in running for block_id in sequence.block_table)
         held.update(block_id for ids in scheduler.cache_admin._pins.values() for block_id in ids)
         assert [pool.references(b) for b in range(pool.num_blocks)] == [held[b] for b in range(pool.num_blocks)]

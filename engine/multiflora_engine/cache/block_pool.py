@@ -24,17 +24,18 @@ class _Block:
 class BlockPool:
     """Blocks 0 ... num_blocks - 1, each in one of three states.
 
-    empty: nobody references it and its content means nothing. used: referenced by one or more sequences.
-    evictable: nobody references it, but its content is published and may be hit until the block is taken for other use.
+    empty: no sequence references it and its content means nothing. used: referenced by one or more sequences.
+    evictable: no sequence references it, but its content is published and may be hit until the block is given away.
     """
 
     def __init__(
         self,
         num_blocks: int,
         eviction: EvictionQueue | None = None,
-        on_evict: Callable[[bytes], None] = lambda hash: None,
+        on_evict: Callable[[int, bytes], None] = lambda block_id, hash: None,
     ) -> None:
-        """on_evict: hears the hash of each block that can be found no more."""
+        """on_evict: told the id and the hash of each block that can be found no more, before it is given away: until
+        then the block holds what was published."""
         self.num_blocks = num_blocks
         self._on_evict = on_evict
         self.evictions = 0
@@ -72,7 +73,7 @@ class BlockPool:
         return self._published.get(hash)
 
     def share(self, block_ids: Iterable[int], owner: str = "") -> None:
-        """Adds a reference to each published block; one that nobody used counts towards this owner from now on."""
+        """Adds a reference to each published block; one that was evictable counts towards this owner from now on."""
         for block_id in block_ids:
             block = self._blocks[block_id]
             assert block.hash is not None, "a private block belongs to one sequence"
@@ -108,7 +109,7 @@ class BlockPool:
         return True
 
     def unpublish(self, hash: bytes) -> None:
-        """Nobody finds the content any more; sequences that reference the block go on with it."""
+        """The content is found no more; sequences that reference the block go on with it."""
         block_id = self._published.pop(hash)
         block = self._blocks[block_id]
         block.hash = None
@@ -116,7 +117,7 @@ class BlockPool:
             self._evictable.remove(block_id)
             self._assign(block, "")
             self._empty.append(block_id)
-        self._on_evict(hash)
+        self._on_evict(block_id, hash)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
@@ -145,7 +146,7 @@ class BlockPool:
         self._assign(block, "")
         self._empty.append(block_id)
         self.evictions += 1
-        self._on_evict(hash)
+        self._on_evict(block_id, hash)
 
     def _assign(self, block: _Block, owner: str) -> None:
         """Counts are kept of those who own something: owners come and go."""

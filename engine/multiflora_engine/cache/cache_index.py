@@ -64,7 +64,7 @@ class CacheIndex:
             beginnings = self._beginnings.setdefault(block.token_ids.tobytes(), Counter())
             beginnings[block.adapter, block.owner] += 1
 
-    def on_evict(self, hash: bytes) -> None:
+    def on_evict(self, block_id: int, hash: bytes) -> None:
         """The block was evicted or dropped."""
         block = self._blocks.pop(hash)
         self._evicted[hash] = None

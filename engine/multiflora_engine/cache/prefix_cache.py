@@ -7,7 +7,7 @@ content, so nothing here is ever invalidated.
 
 from __future__ import annotations
 
-from multiflora_engine.cache.block_hashes import block_hash
+from multiflora_engine.cache.block_hashes import block_hash, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.core.sequence import Sequence
@@ -19,12 +19,19 @@ class PrefixCache:
     When disabled, sequences get no hashes, and everything else follows: no hits, nothing announced, nothing published.
     """
 
-    def __init__(self, pool: BlockPool, index: CacheIndex, block_size: int, enabled: bool = True) -> None:
+    def __init__(
+        self, pool: BlockPool, index: CacheIndex, base_digest: str, block_size: int, enabled: bool = True
+    ) -> None:
         self._pool = pool
         self._index = index
+        self._base_digest = base_digest
         self._block_size = block_size
         self._enabled = enabled
         self._computing: dict[bytes, Sequence] = {}
+
+    def root_hash(self, adapter_digest: str | None, cache_salt: str) -> bytes:
+        """The parent of the first block of every sequence of this adapter and salt."""
+        return root_hash(self._base_digest, adapter_digest, cache_salt)
 
     def new_hashes(self, sequence: Sequence) -> list[bytes]:
         """Hashes of the full blocks that `sequence.block_hashes` does not cover yet."""
@@ -63,8 +70,13 @@ class PrefixCache:
         for hash in self._uncomputed_hashes(sequence):
             self._computing.setdefault(hash, sequence)
 
+    def record_start(self, sequence: Sequence, num_hits: int) -> str:
+        """Counts the hits that a sequence starts on; returns why the block behind them was not found (CacheIndex)."""
+        self._index.hit(sequence.block_hashes[:num_hits])
+        return self._index.why_missed(sequence, num_hits)
+
     def retract(self, sequence: Sequence) -> None:
-        """The sequence stops running: nobody shall wait for what it has not computed."""
+        """The sequence stops running: no sequence may wait for what it has not computed."""
         for hash in self._uncomputed_hashes(sequence):
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]

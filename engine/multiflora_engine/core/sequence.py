@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from array import array
-from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +21,7 @@ from multiflora_engine.protocol.requests import (
 
 
 class SequenceStatus(enum.Enum):
-    """WAITING holds neither blocks nor an adapter; RUNNING holds both; FINISHED is known to nobody any more."""
+    """WAITING holds neither blocks nor an adapter; RUNNING holds both; FINISHED is forgotten by the scheduler."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -33,59 +32,75 @@ class SequenceStatus(enum.Enum):
 class Sequence:
     """One of the `params.num_sequences` continuations of a request; compared and hashed by identity.
 
-    order: (priority, turn, serial number of arrival), unique; smaller is served first and preempted last.
-    token_ids: prompt then output, one list that only grows; `output_token_ids` is its tail as a list of its own.
-    num_computed_tokens: leading tokens whose KV is in the cache. The KV of position p lies in slot
-        `block_table[p // block_size] * block_size + p % block_size`; the table may be longer than what is computed.
-        An array, because every step copies it: numpy takes its memory as it is.
-    block_hashes: one per full block of token_ids, each computed once; empty when prefix caching is off.
-    adapter_slot: device slot of the adapter while RUNNING; None for the base model or while WAITING.
-    cached_tokens: prompt tokens found in the prefix cache at the first start. prompt_logprobs: gathered over chunks.
-    queued_at: Unix seconds. queued_seconds: from then to the first start. load_since: when it first waited for its
-        adapter alone, Unix seconds or 0; load_seconds: from then to the first start. miss_reason: see CacheIndex.
-    device_seconds: its part of the executed steps' time, as far as no delta has told of it.
-    epoch: grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
-    num_scheduled_tokens: leading tokens whose KV is in the cache once every step in flight is committed.
-    pooled: [H], the sum of the hidden states that pooling asks for, gathered over chunks.
-    pending_block: hash of a block that another sequence is computing and this one waits for.
-    pending_block_since: the step in which that began.
+    The request fills what has no default, the scheduler everything else.
     """
 
     request_id: str
+    # Which of the request's continuations; they differ in what is sampled only.
     index: int
     params: SamplingParams
+    # (priority, turn, serial number of arrival), unique; smaller is served first and preempted last. The waiting queue
+    # sets the turn whenever it looks at the sequence, for the last time when it starts.
     order: tuple[int, int, int]
+    # One list for all continuations of the request.
     prompt_token_ids: list[int]
+    # Prompt, then output; only grows.
     token_ids: list[int]
+    # Token sequences that must not appear in the output.
     bad_word_ids: list[list[int]]
+    # None: the base model.
     adapter_digest: str | None
+    # Part of every block's hash: only requests of equal salt share KV.
     cache_salt: str
+    # Whose share of the cache its blocks count towards, and who takes turns with whom.
     cache_owner: str
+    # Part of all blocks that the owner may hold, from 0 to 1.
     cache_share: float
+    # Unix seconds; None: none.
     deadline: float | None
+    # When the gateway received the request, Unix seconds.
     arrival_time: float
+    # What the output must follow, as sampling/grammars.py reads it.
     grammar: str | None = None
+    # What is wanted instead of tokens: hidden states of the prompt.
+    pooling: Pooling | None = None
+    # The parent of its first block's hash: base model, adapter and salt.
     root_hash: bytes = b""
-    output_token_ids: list[int] = field(default_factory=list)
-    num_computed_tokens: int = 0
-    num_scheduled_tokens: int = 0
-    block_table: array[int] = field(default_factory=lambda: array("i"))
-    block_hashes: list[bytes] = field(default_factory=list)
-    adapter_slot: int | None = None
-    cached_tokens: int = 0
+    # When it began to wait, Unix seconds.
     queued_at: float = 0.0
-    queued_seconds: float = 0.0
-    load_since: float = 0.0
-    load_seconds: float = 0.0
-    miss_reason: str = ""
-    device_seconds: float = 0.0
     status: SequenceStatus = SequenceStatus.WAITING
+    # The tail of `token_ids` behind the prompt, as a list of its own.
+    output_token_ids: list[int] = field(default_factory=list)
+    # Leading tokens whose KV is in the cache: what committed steps have computed, and hits.
+    num_computed_tokens: int = 0
+    # The same once every step in flight is committed.
+    num_scheduled_tokens: int = 0
+    # Position p has its KV in slot block_table[p // block_size] * block_size + p % block_size; it may be longer than
+    # what is computed. An array, because every step copies it: numpy takes its memory as it is.
+    block_table: array[int] = field(default_factory=lambda: array("i"))
+    # One for each full block of token_ids, computed once; empty when prefix caching is off.
+    block_hashes: list[bytes] = field(default_factory=list)
+    # Its adapter's slot on the device while it runs; None for the base model, and while it waits.
+    adapter_slot: int | None = None
+    # Grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.
     epoch: int = 0
+    # Hash of a block that another sequence computes and this one waits for, and the step in which that began.
     pending_block: bytes | None = None
     pending_block_since: int = 0
+    # Of the prompt's positions, gathered over chunks; the first position has none.
     prompt_logprobs: list[PositionLogprobs | None] | None = None
-    pooling: Pooling | None = None
+    # [H], the sum of the hidden states that pooling asks for, gathered over chunks.
     pooled: npt.NDArray[np.float32] | None = None
+    # Prompt tokens found in the prefix cache at the first start, and why no more were (see CacheIndex).
+    cached_tokens: int = 0
+    miss_reason: str = ""
+    # Seconds from queued_at to the first start.
+    queued_seconds: float = 0.0
+    # When it first waited for its adapter alone, Unix seconds or 0, and the seconds from then to the first start.
+    load_since: float = 0.0
+    load_seconds: float = 0.0
+    # Its part of the executed steps' time, as far as no delta has told of it. The engine adds, a delta clears.
+    device_seconds: float = 0.0
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -110,6 +125,11 @@ class Sequence:
         return self.order[0]
 
     @property
+    def serial(self) -> int:
+        """Its number among all sequences, by arrival."""
+        return self.order[2]
+
+    @property
     def needs_prompt_logprobs(self) -> bool:
         """Whether prefill chunks must yield prompt log-probabilities; they travel once, with index 0's first delta."""
         return self.params.prompt_logprobs is not None and self.index == 0 and not self.output_token_ids
@@ -125,27 +145,20 @@ class Sequence:
 
 
 def owner_of(request: GenerateRequest) -> str:
-    """Whose the request is: its tenant's, or whoever else uses its salt."""
+    """Whose the request is: its tenant's; without tenants, all requests of one salt have one owner."""
     return request.cache_owner or request.cache_salt
 
 
 def make_sequences(
-    request: GenerateRequest,
-    first_serial: int,
-    root_hash: bytes,
-    queued_at: float = 0.0,
-    turns: Items[int] | None = None,
+    request: GenerateRequest, first_serial: int, root_hash: bytes, queued_at: float = 0.0
 ) -> list[Sequence]:
-    """The request's sequences, in the order in which they are served; they share the prompt's list.
-
-    turns: one for each, see FairQueue; None for the order of arrival.
-    """
+    """The request's sequences, in the order in which they are served; they share the prompt's list."""
     return [
         Sequence(
             request_id=request.id,
             index=index,
             params=request.params,
-            order=(request.priority, 0 if turns is None else turns[index], first_serial + index),
+            order=(request.priority, 0, first_serial + index),
             prompt_token_ids=request.prompt_token_ids,
             token_ids=list(request.prompt_token_ids),
             bad_word_ids=request.bad_word_ids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -72,18 +72,20 @@ class SampledToken:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What the runner returns for one entry, in the entries' order.
+    """What the runner returns for one entry, in the entries' order."""
 
-    sampled: set exactly when `entry.samples`.
-    prompt_logprobs: when `sequence.needs_prompt_logprobs`, one item for each prompt token at positions
-        start + 1 ... min(start + num_tokens, num_prompt_tokens - 1), that is, for each prompt token that the logits
-        of this chunk predict.
-    pooled: of a pooling sequence, [H] the sum of the normed hidden states that pooling asks for among the chunk's.
-    """
-
-    sampled: SampledToken | None = None
+    # The sequence's next tokens, in order; empty exactly when `entry.samples` is not set.
+    sampled: list[SampledToken] = field(default_factory=list)
+    # When `sequence.needs_prompt_logprobs`: one item for each prompt token that the logits of this chunk predict, at
+    # positions start + 1 ... min(start + num_tokens, num_prompt_tokens - 1).
     prompt_logprobs: list[PositionLogprobs] | None = None
+    # Of a pooling sequence: [H], the sum of the normed hidden states that pooling asks for among the chunk's.
     pooled: npt.NDArray[np.float32] | None = None
+
+    @property
+    def failure(self) -> EngineFailure | None:
+        """Why a token could not be chosen."""
+        return next((sampled.failure for sampled in self.sampled if sampled.failure is not None), None)
 
 
 class RunningStep(Protocol):

@@ -42,9 +42,9 @@ class PendingStep:
             vectors = [vector.wait()[0].numpy() for vector in self.pooled]
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
-        sampled = dict(zip(plan.sampling_places, tokens, strict=True))
+        sampled = {place: [token] for place, token in zip(plan.sampling_places, tokens, strict=True)}
         pooled = dict(zip(plan.pooled_places, vectors, strict=True))
-        return [StepOutput(sampled.get(i), prompts.get(i), pooled.get(i)) for i in range(plan.num_entries)]
+        return [StepOutput(sampled.get(i, []), prompts.get(i), pooled.get(i)) for i in range(plan.num_entries)]
 
 
 class DeviceRunner:

@@ -1,45 +1,60 @@
-"""Whose turn it is among the owners of one priority: a flood of one owner's requests does not delay another's.
+"""Turns among flows, so that a flood in one flow does not delay another: owners take turns, and an owner's adapters.
 
-Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with sequences as the unit: an owner's next sequence comes
-one turn after its last that waits, or now if none does. Knows neither sequences nor queues.
+Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with sequences as the unit. Knows neither queues nor steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator
+from heapq import heapify, heappop, heapreplace
+from typing import Generic, TypeVar
+
+from multiflora_engine.core.sequence import Sequence
+
+Flow = TypeVar("Flow", bound=Hashable)
 
 
-@dataclass(slots=True)
-class _Backlog:
-    """What one owner has waiting in one priority. next: the turn that its next sequence gets at the earliest."""
-
-    waiting: int = 0
-    next: int = 0
-
-
-class FairQueue:
-    """Turns are numbers, of which the smaller is served first. Those of a single owner follow its order of arrival."""
+class FairQueue(Generic[Flow]):
+    """Turns are numbers, of which the smaller is served first; a flow that waits has the turn of its next sequence."""
 
     def __init__(self) -> None:
         self._now = 0
-        self._backlogs: dict[tuple[int, str], _Backlog] = {}
+        self._turns: dict[Flow, int] = {}
 
-    def enqueue(self, priority: int, owner: str) -> int:
-        """The turn of a sequence that begins to wait; `began` or `gave_up` ends that."""
-        backlog = self._backlogs.setdefault((priority, owner), _Backlog())
-        turn = max(self._now, backlog.next)
-        backlog.waiting += 1
-        backlog.next = turn + 1
-        return turn
+    def enqueue(self, flow: Flow) -> None:
+        """The flow has something waiting. If it had nothing before, it comes now: past idleness earns no credit."""
+        self._turns.setdefault(flow, self._now)
 
-    def start(self, priority: int, owner: str, turn: int) -> None:
-        """The sequence has started: who comes only now does not come before it."""
-        self._now = max(self._now, turn)
-        self.cancel(priority, owner)
+    def turn(self, flow: Flow) -> int:
+        return self._turns[flow]
 
-    def cancel(self, priority: int, owner: str) -> None:
-        """A sequence waits no more. What an owner took back does not count against it."""
-        backlog = self._backlogs[priority, owner]
-        backlog.waiting -= 1
-        if not backlog.waiting:
-            del self._backlogs[priority, owner]
+    def start(self, flow: Flow) -> None:
+        """A sequence of the flow starts: its next one is a turn later, and flows that come now do not overtake it."""
+        self._now = max(self._now, self._turns[flow])
+        self._turns[flow] += 1
+
+    def cancel(self, flow: Flow) -> None:
+        """The flow has nothing waiting any more. What was taken back before it started never cost it a turn."""
+        del self._turns[flow]
+
+
+def interleave(flows: Iterable[tuple[int, Iterable[Sequence]]]) -> Iterator[tuple[int, Sequence]]:
+    """(turn, sequence) of all flows by turn, then by arrival, as if each started in its turn.
+
+    flows: (turn of its first sequence, its sequences in order) of each.
+    """
+    heap = []
+    for turn, sequences in flows:
+        rest = iter(sequences)
+        for first in rest:
+            heap.append((turn, first.serial, first, rest))
+            break
+    heapify(heap)
+    while heap:
+        turn, _, sequence, rest = heap[0]
+        yield turn, sequence
+        for following in rest:
+            heapreplace(heap, (turn + 1, following.serial, following, rest))
+            break
+        else:
+            heappop(heap)

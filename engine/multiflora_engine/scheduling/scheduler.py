@@ -4,13 +4,13 @@ Owns the queue, the running set, the block pool and every Sequence. Knows nothin
 Iteration-level scheduling after Orca (Yu et al., OSDI 2022), paging and recomputation after vLLM (Kwon et al., SOSP
 2023), chunked prefill in one token budget after Sarathi-Serve (Agrawal et al., OSDI 2024).
 
-A step: running decodes first, then running prefills, then waiting sequences, each by priority, the owners' turns and
-arrival, until the token budget is spent. A sequence gets blocks for all its known tokens when it starts, so that only
-decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published ones stay cached)
-and starts over.
+A step: running decodes first, then running prefills, then waiting sequences, each by priority, the turns of owners and
+of their adapters, and arrival, until the token budget is spent. A sequence gets blocks for all its known tokens when it
+starts, so that only decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published
+ones stay cached) and starts over.
 
 `schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
-go on with a token that only the device knows yet; the others are left out. What an ended sequence was given too much is
+go on with a token that only the device knows yet; the others are left out. Tokens computed behind a sequence's end are
 dropped at its commit. Blocks that are freed meanwhile may be given away; that is sound on a device that executes steps
 in order.
 """
@@ -20,13 +20,11 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import insort
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from operator import attrgetter
 
-from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
@@ -55,11 +53,10 @@ from multiflora_engine.scheduling.admission_policy import (
     has_begun,
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
-from multiflora_engine.scheduling.config import QueueFull, SchedulerConfig
-from multiflora_engine.scheduling.deadlines import Deadlines
-from multiflora_engine.scheduling.fair_queue import FairQueue
+from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
+from multiflora_engine.scheduling.waiting_queue import WaitingQueue
 
 _ORDER = attrgetter("order")
 
@@ -73,6 +70,8 @@ class _Counts:
     cache_queries: int = 0
     cache_hits: int = 0
     preemptions: int = 0
+    # Of each sequence that has ended: how often it was preempted.
+    sequence_preemptions: Histogram = field(default_factory=lambda: Histogram(PREEMPTIONS))
 
 
 def _never(sequence: Sequence) -> bool:
@@ -97,28 +96,22 @@ class Scheduler:
     ) -> None:
         self.config = config
         self._may_run_ahead = may_run_ahead
-        self._index = CacheIndex(config.block_size, clock)
-        self.pool = BlockPool(config.num_blocks, on_evict=self._index.on_evict)
+        index = CacheIndex(config.block_size, clock)
+        self.pool = BlockPool(config.num_blocks, on_evict=index.on_evict)
         self._budget = BlockBudget(self.pool, config)
-        self.cache_admin = CacheAdmin(self.pool, self._index, clock)
-        self._adapters = adapters
-        self._base_digest = base_digest
+        self.cache_admin = CacheAdmin(self.pool, index, clock)
         self._clock = clock
         self._grammars = grammars
-        self._cache = PrefixCache(self.pool, self._index, config.block_size, config.enable_prefix_caching)
+        self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching)
         self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
         self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock)
         self._requests: dict[str, list[Sequence]] = {}
-        self._waiting: list[Sequence] = []
+        self._waiting = WaitingQueue(config.max_waiting)
         self._running: list[Sequence] = []
-        self._deadlines = Deadlines()
-        self._fair = FairQueue()
-        self._serial = 0
         self._step = 0
         self._is_scarce = False
         self._counts = _Counts()
         self._num_deferred = 0
-        self._preempted = Histogram(PREEMPTIONS)
 
     @property
     def has_work(self) -> bool:
@@ -136,20 +129,16 @@ class Scheduler:
         self.config.check(request)
         if request.grammar is not None and self._grammars is None:
             raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
-        self._check_queue(owner_of(request))
-        root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
-        turns = [self._fair.enqueue(request.priority, owner_of(request)) for _ in range(request.params.num_sequences)]
-        sequences = make_sequences(request, self._serial, root, self._clock(), turns)
+        self._waiting.check_capacity(owner_of(request))
+        root = self._cache.root_hash(request.adapter_digest, request.cache_salt)
+        sequences = make_sequences(request, self._waiting.next_serial, root, self._clock())
         hashes = self._cache.new_hashes(sequences[0])
         for sequence in sequences:
             sequence.block_hashes = list(hashes)
-            insort(self._waiting, sequence, key=_ORDER)
             if self._grammars is not None and sequence.grammar is not None:
                 self._grammars.begin(sequence)
-        self._serial += len(sequences)
         self._requests[request.id] = sequences
-        if request.deadline is not None:
-            self._deadlines.note(request.deadline, self._serial, request.id, self._requests)
+        self._waiting.add(sequences, self._requests)
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """Ends the request, or one of its sequences, at once and without a delta; unknown ids may just have finished
@@ -161,8 +150,8 @@ class Scheduler:
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1
-        failures = self._expire() if self._clock() >= self._deadlines.earliest else []
-        if self._waiting or self._slots.refusals or self._adapters.pending_placements():
+        failures = self._expire() if self._clock() >= self._waiting.next_deadline else []
+        if self._waiting or not self._slots.is_idle:
             self._slots.begin_step(self._running)
         entries: list[Scheduled] = []
         self._is_scarce = False
@@ -181,18 +170,20 @@ class Scheduler:
             sequence = entry.sequence
             if not entry.is_live:
                 continue
-            if output.sampled is not None and output.sampled.failure is not None:
+            if output.failure is not None:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
-                deltas += self._fail_request(sequence.request_id, output.sampled.failure)
+                deltas += self._fail_request(sequence.request_id, output.failure)
                 continue
             self._note_computed(sequence, entry.start + entry.num_tokens)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
             if sequence.pooling is not None:
                 deltas += self._pool(sequence, output)
-            if entry.samples:
-                assert output.sampled is not None, "the runner samples where entry.samples says so"
-                deltas.append(self._append(sequence, output.sampled))
+            assert bool(output.sampled) == entry.samples, "the runner samples where entry.samples says so"
+            for sampled in output.sampled:
+                deltas.append(self._append(sequence, sampled))
+                if sequence.status is SequenceStatus.FINISHED:
+                    break  # what was sampled behind its end is nothing of its answer
         return deltas
 
     def fail(self, batch: ScheduledBatch, failure: EngineFailure) -> list[TokenDelta]:
@@ -203,7 +194,7 @@ class Scheduler:
         return deltas
 
     def withdraw(self, batch: ScheduledBatch) -> None:
-        """The batch was not executed and nobody is to blame: its sequences are scheduled again.
+        """The batch was not executed and no request is to blame: its sequences are scheduled again.
 
         Of several batches in flight the last one is withdrawn first.
         """
@@ -226,15 +217,8 @@ class Scheduler:
             cache_hits=self._counts.cache_hits,
             preemptions=self._counts.preemptions,
             evictions=self.pool.evictions,
-            sequence_preemptions=self._preempted.read(),
+            sequence_preemptions=self._counts.sequence_preemptions.read(),
         )
-
-    def _check_queue(self, owner: str) -> None:
-        """A full queue refuses those who fill it: others may still have their part of it. Raises QueueFull."""
-        if len(self._waiting) >= self.config.max_waiting:
-            owners = Counter(sequence.cache_owner for sequence in self._waiting)
-            if owners[owner] >= self.config.max_waiting // len({*owners, owner}):
-                raise QueueFull(f"{len(self._waiting)} sequences are waiting")
 
     def _schedule_running(self, entries: list[Scheduled]) -> int:
         """Schedules what runs already and returns the budget that is left."""
@@ -275,13 +259,13 @@ class Scheduler:
         return num_tokens
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
-        """Starts waiting sequences in order, each that the gate lets through."""
+        """Starts waiting sequences in order, each that the admission policy lets through."""
         full: set[str] = set()
         self._num_deferred = 0
-        for sequence in islice(self._waiting, self.config.num_prefetched):
-            if sequence.adapter_digest is not None:
-                self._adapters.want(sequence.adapter_digest)
-        for sequence in list(self._waiting):
+        in_order = iter(self._waiting)
+        first = list(islice(in_order, self.config.num_prefetched))
+        self._slots.prefetch(first)
+        for sequence in chain(first, in_order):
             if not budget or len(self._running) >= self.config.max_num_seqs:
                 break
             # A request that failed a moment ago took its other sequences with it.
@@ -310,16 +294,14 @@ class Scheduler:
         sequence.block_table.extend(self.pool.allocate(count, sequence.cache_owner, self._budget.limit(sequence)))
         sequence.num_computed_tokens = sequence.num_scheduled_tokens = len(hits) * self.config.block_size
         sequence.status = SequenceStatus.RUNNING
-        self._waiting.remove(sequence)
+        self._waiting.start(sequence)
         insort(self._running, sequence, key=_ORDER)
         self._cache.announce(sequence)
         if sequence.epoch == 0:
-            self._fair.start(sequence.priority, sequence.cache_owner, sequence.order[1])
             sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
             sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
-            sequence.miss_reason = self._index.why_missed(sequence, len(hits))
-            self._index.hit(sequence.block_hashes[: len(hits)])
+            sequence.miss_reason = self._cache.record_start(sequence, len(hits))
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 
@@ -338,7 +320,7 @@ class Scheduler:
         sequence.status = SequenceStatus.WAITING
         sequence.num_computed_tokens = sequence.num_scheduled_tokens = 0
         sequence.prompt_logprobs = sequence.pooled = None
-        insort(self._waiting, sequence, key=_ORDER)
+        self._waiting.put_back(sequence)
         self._counts.preemptions += 1
 
     def _stop_running(self, sequence: Sequence) -> None:
@@ -367,7 +349,7 @@ class Scheduler:
             self._counts.generation_tokens += 1
         delta = token_delta(sequence, sampled if wants_output else None, self.config, is_first=is_first)
         if delta.finish_reason is not None:
-            self._preempted.observe(sequence.epoch)
+            self._counts.sequence_preemptions.observe(sequence.epoch)
             self._end(sequence)
         sequence.device_seconds = 0.0
         return delta
@@ -380,7 +362,7 @@ class Scheduler:
             return []
         assert sequence.pooled is not None, "the runner pools where the sequence asks for it"
         self._counts.prompt_tokens += sequence.num_prompt_tokens
-        self._preempted.observe(sequence.epoch)
+        self._counts.sequence_preemptions.observe(sequence.epoch)
         self._end(sequence)
         return [embedding_delta(sequence)]
 
@@ -390,8 +372,6 @@ class Scheduler:
             self._stop_running(sequence)
         else:
             self._waiting.remove(sequence)
-            if sequence.epoch == 0:
-                self._fair.cancel(sequence.priority, sequence.cache_owner)
         sequence.status = SequenceStatus.FINISHED
         siblings = self._requests[sequence.request_id]
         siblings.remove(sequence)
@@ -408,10 +388,10 @@ class Scheduler:
 
     def _expire(self) -> list[TokenDelta]:
         deltas: list[TokenDelta] = []
-        for serial, request_id in self._deadlines.passed(self._clock()):
+        for serial, request_id in self._waiting.passed_deadlines(self._clock()):
             live = self._requests.get(request_id)
             # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
-            if live and live[0].order[2] < serial:
+            if live and live[0].serial < serial:
                 waits = not has_begun(live) and any(sequence.load_since for sequence in live)
                 reason = "the request's deadline passed" + " while it waited for its adapter" * waits
                 deltas += self._fail_request(request_id, EngineFailure("deadline_exceeded", reason))

@@ -13,6 +13,7 @@ Adapters that administration wants in a slot take part as if they were the first
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from multiflora_engine.core.adapter_source import AdapterSource
@@ -32,7 +33,6 @@ class _Refusal:
 class SlotScheduler:
     """Acquires and releases adapters for sequences; the base model needs none of it.
 
-    refusals: adapters that found no room, by digest; without any, nothing is drained.
     patience: steps. max_refused: once so many adapters were refused in a step, further ones that are in no slot are not
     even asked for, so that a long queue does not make the host memory's cache of adapters thrash.
     """
@@ -43,24 +43,36 @@ class SlotScheduler:
         self._max_refused = max_refused
         self._step = 0
         self._users: Counter[str] = Counter()
-        self.refusals: dict[str, _Refusal] = {}
+        # Adapters that found no room, by digest; without any, nothing is drained.
+        self._refusals: dict[str, _Refusal] = {}
         self._closed: dict[str, Sequence | None] = {}
         self._refused_now: set[str] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no adapter was refused and no placement is pending."""
+        return not self._refusals and not self._adapters.pending_placements()
+
+    def prefetch(self, waiting: Iterable[Sequence]) -> None:
+        """The adapters of these sequences are brought to host memory, the first's first."""
+        for sequence in waiting:
+            if sequence.adapter_digest is not None:
+                self._adapters.want(sequence.adapter_digest)
 
     def begin_step(self, running: list[Sequence]) -> None:
         """Forgets refusals for which no sequence waits any more and decides what is drained in this step.
 
-        May be left out in a step in which no sequence waits, no adapter was refused and no placement is pending.
+        May be left out in a step in which no sequence waits and the slots are idle.
         """
         self._step += 1
         self._refused_now.clear()
         pending_placements = self._adapters.pending_placements()
         for digest in pending_placements:
-            self.refusals.setdefault(digest, _Refusal(None, self._step))
-        for digest, refusal in list(self.refusals.items()):
+            self._refusals.setdefault(digest, _Refusal(None, self._step))
+        for digest, refusal in list(self._refusals.items()):
             sequence = refusal.sequence
             if digest not in pending_placements if sequence is None else sequence.status is not SequenceStatus.WAITING:
-                del self.refusals[digest]
+                del self._refusals[digest]
             elif self._step - refusal.since >= self._patience:
                 self._drain_for(refusal, running)
         self._close_victims()
@@ -81,7 +93,7 @@ class SlotScheduler:
             return False
         sequence.adapter_slot = slot
         self._users[digest] += 1
-        if self.refusals.pop(digest, None):
+        if self._refusals.pop(digest, None):
             self._close_victims()
         return True
 
@@ -108,7 +120,7 @@ class SlotScheduler:
     def _note_refusal(self, digest: str, sequence: Sequence) -> None:
         self._refused_now.add(digest)
         if self._adapters.state(digest) == "cpu":
-            self.refusals.setdefault(digest, _Refusal(sequence, self._step))
+            self._refusals.setdefault(digest, _Refusal(sequence, self._step))
 
     def _drain_for(self, refusal: _Refusal, running: list[Sequence]) -> None:
         if any(victim in self._users for victim in refusal.victims):
@@ -123,7 +135,7 @@ class SlotScheduler:
 
     def _next_victims(self, count: int, running: list[Sequence]) -> list[str]:
         """Adapters in use that are not drained yet, those first whose running sequences can end soonest."""
-        taken = {victim for refusal in self.refusals.values() for victim in refusal.victims}
+        taken = {victim for refusal in self._refusals.values() for victim in refusal.victims}
         ends: dict[str, int] = {}
         for sequence in running:
             digest = sequence.adapter_digest
@@ -134,4 +146,4 @@ class SlotScheduler:
         return sorted(evictable, key=lambda digest: ends[digest])[:count]
 
     def _close_victims(self) -> None:
-        self._closed = {victim: refusal.sequence for refusal in self.refusals.values() for victim in refusal.victims}
+        self._closed = {victim: refusal.sequence for refusal in self._refusals.values() for victim in refusal.victims}

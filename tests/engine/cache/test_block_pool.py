@@ -133,3 +133,16 @@ class BlockMachine(RuleBasedStateMachine):
 
 TestBlockMachine = BlockMachine.TestCase
 TestBlockMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_an_eviction_is_told_before_the_block_is_given_away() -> None:
+    told: list[tuple[int, bytes, int]] = []
+    pool = BlockPool(2, on_evict=lambda block_id, hash: told.append((block_id, hash, pool.references(block_id))))
+    first, second = pool.allocate(2)
+    pool.publish(first, b"first", "")
+    pool.publish(second, b"second", "")
+    pool.release([first, second])
+    pool.unpublish(b"first")
+    assert told == [(first, b"first", 0)]
+    assert set(pool.allocate(2)) == {first, second}
+    assert told[1:] == [(second, b"second", 0)], "while nothing references it: its content is still there to be copied"

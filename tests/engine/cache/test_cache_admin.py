@@ -51,7 +51,7 @@ class House:
         )
         self.scheduler.add(request)
         batch = self.scheduler.schedule()
-        (delta,) = self.scheduler.commit(batch, [StepOutput(SampledToken(1)) for _ in batch.entries])
+        (delta,) = self.scheduler.commit(batch, [StepOutput([SampledToken(1)]) for _ in batch.entries])
         self.now += 1
         return delta
 

@@ -50,7 +50,7 @@ def compute(cache: PrefixCache, sequence: Sequence, end: int) -> None:
 def make_cache(enabled: bool = True) -> tuple[PrefixCache, BlockPool]:
     index = CacheIndex(BLOCK)
     pool = BlockPool(32, on_evict=index.on_evict)
-    return PrefixCache(pool, index, BLOCK, enabled), pool
+    return PrefixCache(pool, index, "base", BLOCK, enabled), pool
 
 
 def test_no_two_kinds_of_identity_collide() -> None:

@@ -47,7 +47,7 @@ def test_less_than_four_percent_of_the_kv_memory_in_use_is_empty() -> None:
             if len(prompt) + (params.max_tokens or 0) < config.max_model_len:
                 scheduler.add(GenerateRequest(id=str(number), prompt_token_ids=prompt, params=params))
         batch = scheduler.schedule()
-        sampled = StepOutput(SampledToken(chance.randrange(1000)))
+        sampled = StepOutput([SampledToken(chance.randrange(1000))])
         scheduler.commit(batch, [sampled if entry.samples else StepOutput() for entry in batch.entries])
         blocks = {block for sequence in scheduler._running for block in sequence.block_table}
         held += len(blocks) * config.block_size

@@ -184,10 +184,9 @@ def test_outputs_follow_the_entries_order(saved: Any, tmp_path: Path) -> None:
     ]
     outputs = runner.launch(ScheduledBatch(entries, [])).collect()
     base = int(model(torch.tensor([tokens])).logits[0, -1].argmax())
-    assert outputs[1].sampled is None
-    assert outputs[2].sampled is not None
-    assert outputs[0].sampled is not None
-    assert outputs[2].sampled.token_id == base != outputs[0].sampled.token_id
+    assert not outputs[1].sampled
+    (adapted,), (plain,) = outputs[0].sampled, outputs[2].sampled
+    assert plain.token_id == base != adapted.token_id
     assert all(output.prompt_logprobs is None for output in outputs)
 
 
@@ -204,7 +203,7 @@ def test_prompt_logprobs_of_chunks_and_slices(saved: Any, monkeypatch: pytest.Mo
         (output, _) = runner.launch(ScheduledBatch([entry, other], [])).collect()
         assert output.prompt_logprobs is not None
         assert len(output.prompt_logprobs) == (count if start + count < 20 else count - 1)
-        assert (output.sampled is not None) == (start + count == 20)
+        assert bool(output.sampled) == (start + count == 20)
         found += output.prompt_logprobs
     for position, item in enumerate(found):
         assert item.chosen.token_id == tokens[position + 1]
@@ -234,7 +233,7 @@ def test_the_last_chunk_of_one_token_predicts_no_prompt_token(saved: Any) -> Non
     entry = scheduled([9], 0, 1, [0], prompt_logprobs=0)
     (output,) = runner.launch(ScheduledBatch([entry], [])).collect()
     assert output.prompt_logprobs == []
-    assert output.sampled is not None
+    assert len(output.sampled) == 1
 
 
 def test_the_probe_tells_an_adapter_from_the_base(saved: Any, tmp_path: Path) -> None:

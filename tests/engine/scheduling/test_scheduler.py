@@ -101,7 +101,7 @@ class Harness:
         return [self.output(entry) for entry in batch.entries]
 
     def output(self, entry: Scheduled) -> StepOutput:
-        sampled = SampledToken(self.token, logprob_of(self.token)) if entry.samples else None
+        sampled = [SampledToken(self.token, logprob_of(self.token))] if entry.samples else []
         stop = min(entry.start + entry.num_tokens + 1, entry.sequence.num_prompt_tokens)
         predicted = entry.sequence.token_ids[entry.start + 1 : stop]
         return StepOutput(sampled, [logprob_of(token_id) for token_id in predicted])
@@ -532,7 +532,7 @@ def test_a_token_that_could_not_be_chosen_ends_the_request_and_publishes_nothing
     harness.add("a", 9, n=2)
     batch = harness.scheduler.schedule()
     failure = EngineFailure("internal_error", "not a number")
-    deltas = harness.scheduler.commit(batch, [StepOutput(SampledToken(0, failure=failure))])
+    deltas = harness.scheduler.commit(batch, [StepOutput([SampledToken(0, failure=failure)])])
     assert [(delta.index, delta.token_ids, delta.failure) for delta in deltas] == [(0, [], failure), (1, [], failure)]
     assert harness.scheduler.pool.num_published == 0
     assert not harness.scheduler.has_work
@@ -578,9 +578,35 @@ def test_a_failed_adapter_takes_running_siblings_out_of_the_batch() -> None:
     assert harness.step() == {("other", 0): 3, ("a", 0): 3}
     harness.step()
     harness.adapters.failing.add("x")
-    harness.add("b", 3, tag=60)
+    harness.add("b", 3, tag=60, priority=1)
     assert harness.step() == {("b", 0): 3}
     failed = [delta for delta in harness.deltas if delta.failure]
     assert [(delta.request_id, delta.index) for delta in failed] == [("a", 0), ("a", 1)]
     assert failed[0].failure == EngineFailure("adapter_unavailable", "file vanished")
     assert harness.adapters.users == {"x": 0}
+
+
+def test_several_tokens_of_one_step_are_taken_in_until_the_sequence_ends() -> None:
+    harness = Harness()
+    harness.add("a", 3)
+    harness.step()
+    batch = harness.scheduler.schedule()
+    several = [SampledToken(7), SampledToken(EOS), SampledToken(8)]
+    deltas = harness.scheduler.commit(batch, [StepOutput(several)])
+    assert [(delta.token_ids, delta.finish_reason) for delta in deltas] == [([7], None), ([EOS], "stop")]
+    assert not harness.scheduler.has_work
+
+
+def test_a_quiet_adapter_finishes_within_a_quarter_of_its_owners_flood() -> None:
+    harness = Harness(max_num_seqs=4)
+    for number in range(200):
+        harness.add(f"flood{number}", 3, adapter_digest="x", cache_owner="team", max_tokens=4)
+    for _ in range(3):
+        harness.step()
+    harness.add("quiet", 3, adapter_digest="y", cache_owner="team", max_tokens=4)
+    steps = ended = 0
+    while harness.scheduler.has_work:
+        harness.step()
+        steps += 1
+        ended = ended or steps * any(d.request_id == "quiet" and d.finish_reason is not None for d in harness.deltas)
+    assert ended <= steps / 20
