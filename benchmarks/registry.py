@@ -143,7 +143,7 @@ async def measure(folder: Path, adapters: int) -> None:
 
 
 async def lists(registry: Registry, folder: Path, adapters: int) -> None:
-    keys = await KeyStore.open(registry.database, folder, admin_keys=[KEY])
+    keys = await KeyStore.open(registry.database, registry.follower, folder, admin_keys=[KEY])
     app = FastAPI()
     app.state.services = SimpleNamespace(registry=registry, keys=keys)
     app.include_router(router)

@@ -63,7 +63,13 @@ class Directory:
                 return replace(entry.principal, key_id="batches", scopes=None)
         return None
 
+    async def load(self) -> None:
+        """At the start. The follower waits meanwhile, so that this cannot overwrite what it has just reloaded."""
+        async with self._database.read_between_writes() as session:
+            self._entries = await self._load(session)
+
     async def reload(self) -> None:
+        """While the follower tells of another process's change."""
         async with self._database.read() as session:
             self._entries = await self._load(session)
 

@@ -26,6 +26,7 @@ from multiflora_platform.auth.secret import Secret
 from multiflora_platform.auth.sessions import Sessions
 from multiflora_platform.auth.tenants import Tenants, require_tenant
 from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.storage.tables import EventRow, KeyRow, TenantRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
 from multiflora_platform.web.names import check_name
@@ -60,24 +61,28 @@ class KeyStore:
 
     @classmethod
     async def open(
-        cls, database: Database, data_dir: Path, *, admin_keys: Sequence[str] = (), no_auth: bool = False
+        cls,
+        database: Database,
+        follower: Follower,
+        data_dir: Path,
+        *,
+        admin_keys: Sequence[str] = (),
+        no_auth: bool = False,
     ) -> KeyStore:
-        """admin_keys: from the settings; never stored."""
+        """follower: has been started. admin_keys: from the settings; never stored."""
         store = cls(database, await asyncio.to_thread(Secret.load, data_dir), no_auth)
         for number, key in enumerate(admin_keys, start=1):
             digest = store._hmac(key)
             store._directory.configured[digest] = DirectoryEntry(digest, Principal("admin", None, f"api-key-{number}"))
-        await store.reload()
+        # Before the keys are loaded: what another process changes from now on is either read or told by the follower.
+        follower.subscribe(store._follow)
+        await store._directory.load()
         return store
 
-    async def reload(self) -> None:
-        """Look at the database again, for what another process has changed."""
-        await self._directory.reload()
-
-    async def follow(self, events: Sequence[EventRow]) -> None:
-        """Another process's events (Follower.subscribe)."""
+    async def _follow(self, events: Sequence[EventRow]) -> None:
+        """Another process's events."""
         if any(event.type.startswith(("key.", "tenant.")) for event in events):
-            await self.reload()
+            await self._directory.reload()
 
     async def bootstrap(self) -> str | None:
         """An admin key where there is none at all, to be shown this once; otherwise None.

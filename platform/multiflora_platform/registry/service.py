@@ -137,7 +137,7 @@ class Registry:
         # Before the reload: what another process changes from now on is either read by it or told by the follower.
         self.follower.subscribe(self._snapshots.follow)
         self.follower.subscribe(self._runner.follow)
-        await self._snapshots.reload()
+        await self._snapshots.load_all()
         self._runner.start()
         self._sweeper.start()
 

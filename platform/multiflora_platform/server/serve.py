@@ -124,8 +124,9 @@ async def _parts(
         follower = Follower(database)
         await follower.start()
         stack.push_async_callback(follower.close)
-        keys = await KeyStore.open(database, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth)
-        follower.subscribe(keys.follow)
+        keys = await KeyStore.open(
+            database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
+        )
         stack.push_async_callback(keys.close)
         supervisor = EngineSupervisor(
             engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),

@@ -24,7 +24,7 @@ async def make(house, role="admin", tenant=None, name="k"):
 
 async def reopened(house, **options):
     await house.keys.close()
-    house.keys = await KeyStore.open(house.registry.database, house.data, **options)
+    house.keys = await KeyStore.open(house.database, house.follower, house.data, **options)
     return house.keys
 
 

@@ -127,8 +127,7 @@ class House:
             scratch=self.data / "incoming",
             **self.options,
         )
-        self.keys = await KeyStore.open(self.database, self.data, admin_keys=[ADMIN])
-        self.follower.subscribe(self.keys.follow)
+        self.keys = await KeyStore.open(self.database, self.follower, self.data, admin_keys=[ADMIN])
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])

@@ -7,9 +7,12 @@ import sys
 import time
 
 import pytest
-from tests.platform.registry.house import adapter_files
+from tests.platform.registry.house import House, adapter_files
 
+from multiflora_platform.auth.directory import Directory
 from multiflora_platform.registry.rows import jobs
+from multiflora_platform.registry.schemas.fields import AdapterFields
+from multiflora_platform.registry.snapshot.store import SnapshotStore
 
 
 @pytest.fixture
@@ -47,6 +50,58 @@ async def test_a_revoked_key_is_refused_everywhere(two):
     await within_a_second(lambda: other.keys.authenticate(header))
     await other.admin.delete(f"/keys/{made['id']}")
     await within_a_second(lambda: one.keys.authenticate(header) is None)
+
+
+async def read_and_then(monkeypatch, reader, method, meanwhile):
+    """The first time that `reader.method` has read, `meanwhile` runs before the caller gets what was read."""
+    original, first = getattr(reader, method), [True]
+
+    async def read(self, *args, **kwargs):
+        found = await original(self, *args, **kwargs)
+        if first:
+            first.clear()
+            await meanwhile(self)
+        return found
+
+    monkeypatch.setattr(reader, method, read)
+
+
+async def test_a_key_made_while_another_server_loads_its_keys_is_known_there(open_house, monkeypatch):
+    one = await open_house()
+    made, looks = [], []
+
+    async def make_and_look(directory):
+        made.append(await one.keys.create_key("test", name="k", role="admin", tenant=None))
+        looks.append(asyncio.create_task(other.follower.catch_up()))
+        await asyncio.wait(looks, timeout=0.1)
+
+    other = House(one.data, one.database_url)
+    await read_and_then(monkeypatch, Directory, "_load", make_and_look)
+    try:
+        await other.open()
+        await asyncio.gather(*looks)
+        assert other.keys.authenticate(f"Bearer {made[0].key}")
+    finally:
+        await other.close()
+
+
+async def test_an_adapter_made_while_another_server_loads_its_snapshot_is_known_there(open_house, monkeypatch):
+    one = await open_house()
+    looks = []
+
+    async def make_and_look(snapshots):
+        await one.registry.adapters.create("late", AdapterFields(), "test")
+        looks.append(asyncio.create_task(other.follower.catch_up()))
+        await asyncio.wait(looks, timeout=0.1)
+
+    other = House(one.data, one.database_url)
+    await read_and_then(monkeypatch, SnapshotStore, "load", make_and_look)
+    try:
+        await other.open()
+        await asyncio.gather(*looks)
+        assert other.registry.adapter("late").name == "late"
+    finally:
+        await other.close()
 
 
 async def test_parallel_changes_of_both_are_one_order(two):

@@ -134,9 +134,9 @@ async def test_it_ends_by_itself(browser: httpx.AsyncClient, monkeypatch: pytest
 async def test_it_outlives_a_restart_and_belongs_to_one_installation(house: House, browser: httpx.AsyncClient) -> None:
     await sign_in(browser)
     value = browser.cookies[house.keys.sessions.cookie]
-    again = await KeyStore.open(house.registry.database, house.data, admin_keys=[ADMIN])
+    again = await KeyStore.open(house.database, house.follower, house.data, admin_keys=[ADMIN])
     assert again.sessions.find(value) is not None
-    other = await KeyStore.open(house.registry.database, house.data / "other", admin_keys=[ADMIN])
+    other = await KeyStore.open(house.database, house.follower, house.data / "other", admin_keys=[ADMIN])
     assert other.sessions.find(value) is None
     assert other.sessions.cookie != house.keys.sessions.cookie
 
@@ -152,7 +152,7 @@ async def test_a_changed_cookie_is_nobodys(house: House, browser: httpx.AsyncCli
 
 
 async def test_an_open_server_takes_no_changes_from_other_sites(house: House, browser: httpx.AsyncClient) -> None:
-    house.app.state.services.keys = await KeyStore.open(house.registry.database, house.data, no_auth=True)
+    house.app.state.services.keys = await KeyStore.open(house.database, house.follower, house.data, no_auth=True)
     assert (await browser.get("/ui/session")).json()["open"] is True
     evil = await browser.post("/api/v1/adapters", json=NEW, headers={"Origin": "http://evil.test"})
     assert evil.status_code == 403

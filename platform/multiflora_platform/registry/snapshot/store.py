@@ -57,7 +57,8 @@ class SnapshotStore:
         """As the session sees them: all, or the one if it exists."""
         return await load_entries(session, self._base_digest, name)
 
-    async def reload(self) -> None:
-        async with self._database.read() as session:
+    async def load_all(self) -> None:
+        """At the start. The follower waits meanwhile, so that this cannot overwrite what it has just read anew."""
+        async with self._database.read_between_writes() as session:
             entries = await self.load(session)
         self.swap(Snapshot({entry.name: entry for entry in entries}))
