@@ -1,10 +1,38 @@
-"""The public face: `from multiflora import LLM, SamplingParams`. Importing it loads no torch; making an LLM does."""
+"""The public face: `from multiflora import LLM, SamplingParams`. Each name is imported when it is first asked for.
+
+`import multiflora.client` therefore loads no engine, no tokenizer and no torch; torch comes with the first LLM made.
+"""
 
 from __future__ import annotations
 
-from multiflora.adapters import AdapterRejected
-from multiflora.llm import LLM
-from multiflora.outputs import CompletionOutput, RequestOutput
-from multiflora_engine.protocol.requests import SamplingParams, StructuredOutputsParams
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiflora.adapters import AdapterRejected
+    from multiflora.llm import LLM
+    from multiflora.outputs import CompletionOutput, RequestOutput
+    from multiflora_engine.protocol.requests import SamplingParams, StructuredOutputsParams
 
 __all__ = ["LLM", "AdapterRejected", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputsParams"]
+_MODULES = {
+    "LLM": "multiflora.llm",
+    "AdapterRejected": "multiflora.adapters",
+    "CompletionOutput": "multiflora.outputs",
+    "RequestOutput": "multiflora.outputs",
+    "SamplingParams": "multiflora_engine.protocol.requests",
+    "StructuredOutputsParams": "multiflora_engine.protocol.requests",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Kept, so that the next look finds it without coming here.
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

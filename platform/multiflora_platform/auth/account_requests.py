@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from multiflora_platform.auth.policies import PriorityClass
 from multiflora_platform.auth.principals import Role
 from multiflora_platform.auth.scopes import Scope
-from multiflora_platform.storage.tables import LARGEST_NUMBER
+from multiflora_platform.storage.integers import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import Body, Patch
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec.structs import asdict
-from starlette.requests import Request
 
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+
+if TYPE_CHECKING:
+    # Clients import `Body`, too, and need no server for it.
+    from starlette.requests import Request
 
 MAX_JSON_BYTES = 1 << 20
 _REFERENCE = "#/components/schemas/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiflora_platform.storage.integers import LARGEST_NUMBER
 from multiflora_platform.storage.tables.accounts import KeyRow, TenantRow, UsageRow
 from multiflora_platform.storage.tables.adapters import (
     STATES,
@@ -13,7 +14,7 @@ from multiflora_platform.storage.tables.adapters import (
     VersionLabelRow,
     VersionRow,
 )
-from multiflora_platform.storage.tables.base import LARGEST_NUMBER, Base
+from multiflora_platform.storage.tables.base import Base
 from multiflora_platform.storage.tables.batches import BatchRow, StoredFileRow
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow

@@ -1,4 +1,4 @@
-"""What all tables stand on: the one metadata, moments in UTC, ids, the widest integer.
+"""What all tables stand on: the one metadata, moments in UTC, ids.
 
 The same tables run on SQLite and PostgreSQL; migrations/ must equal them (a test compares).
 """
@@ -11,8 +11,6 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
 from sqlalchemy.orm import DeclarativeBase
 
-# What an INTEGER column of PostgreSQL holds.
-LARGEST_NUMBER = 2**31 - 1
 # SQLite counts up only in a column that is spelled INTEGER.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 
