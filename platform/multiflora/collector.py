@@ -1,119 +1,19 @@
-"""Turns the token deltas of one request into text: detokenized, cut at stop strings, whole or piece by piece.
+"""Gathers one offline request's answers as its token deltas come; hands them out whole, or what is new.
 
-Knows neither the engine nor other requests.
+Knows neither the engine nor other requests; how tokens become text is the assembler's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 from multiflora.outputs import CompletionOutput, RequestOutput
-from multiflora_engine.protocol.requests import (
-    FinishReason,
-    GenerateRequest,
-    PositionLogprobs,
-    SamplingParams,
-    TokenDelta,
-)
-from multiflora_platform.text.detokenizer import make_detokenizer
-from multiflora_platform.text.stop_strings import StopStrings
+from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams, TokenDelta
+from multiflora_platform.text.answer import Answer, best_answers
+from multiflora_platform.text.assembler import TextAssembler
 from multiflora_platform.text.tokenizer import Tokenizer
 
 
-@dataclass
-class _Piece:
-    """Of one continuation: everything, or what came since the last time somebody looked."""
-
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[PositionLogprobs] = field(default_factory=list)
-
-
-class _Continuation:
-    def __init__(self, index: int, request: GenerateRequest, with_logprobs: bool, tokenizer: Tokenizer) -> None:
-        self.finish_reason: FinishReason | None = None
-        self.whole, self._news = _Piece(), _Piece()
-        self.has_news = False
-        self._index = index
-        self._with_logprobs = with_logprobs
-        self._params = request.params
-        self._stop_reason: str | int | None = None
-        self._error: str | None = None
-        self._stops = StopStrings(request.params.stop, request.params.include_stop_str_in_output)
-        self._detokenizer = make_detokenizer(
-            tokenizer,
-            request.prompt_token_ids,
-            skip_special_tokens=request.params.skip_special_tokens,
-            spaces_between_special_tokens=request.params.spaces_between_special_tokens,
-        )
-
-    def push(self, delta: TokenDelta) -> None:
-        if self.finish_reason is not None:
-            return  # a stop string has ended it already; the engine does not know
-        self.has_news = True
-        last = len(delta.token_ids) - 1 if delta.finish_reason == "stop" else -1
-        for place, token in enumerate(delta.token_ids):
-            self._add_token(token, delta.logprobs[place] if delta.logprobs is not None else None)
-            # The token that ended it is no text, unless it was asked for.
-            if place != last or self._params.include_stop_str_in_output:
-                self._add_text(self._detokenizer.push(token) if self._params.detokenize else "")
-            if self.finish_reason is not None:
-                return
-        if delta.finish_reason is not None:
-            self._finish(delta)
-
-    def output(self, piece: _Piece) -> CompletionOutput:
-        asked = self._with_logprobs
-        return CompletionOutput(
-            index=self._index,
-            text=piece.text,
-            token_ids=piece.token_ids,
-            cumulative_logprob=self.cumulative_logprob if asked else None,
-            logprobs=piece.logprobs if asked else None,
-            finish_reason=self.finish_reason,
-            stop_reason=self._stop_reason,
-            error=self._error,
-        )
-
-    def take(self) -> CompletionOutput:
-        """What is new since the last call."""
-        output, self._news, self.has_news = self.output(self._news), _Piece(), False
-        return output
-
-    @property
-    def cumulative_logprob(self) -> float:
-        return sum(position.chosen.logprob for position in self.whole.logprobs)
-
-    def _add_token(self, token: int, logprobs: PositionLogprobs | None) -> None:
-        for piece in (self.whole, self._news):
-            piece.token_ids.append(token)
-            if logprobs is not None:
-                piece.logprobs.append(logprobs)
-
-    def _add_text(self, text: str) -> None:
-        text, stop = self._stops.push(text, armed=len(self.whole.token_ids) > self._params.min_tokens)
-        self._write(text)
-        if stop is not None:
-            self.finish_reason, self._stop_reason = "stop", stop
-
-    def _finish(self, delta: TokenDelta) -> None:
-        if self._params.detokenize:
-            self._add_text(self._detokenizer.flush())
-            self._write(self._stops.flush())
-        if self.finish_reason is None:
-            self.finish_reason, self._stop_reason = delta.finish_reason, delta.stop_reason
-            self._error = delta.failure.message if delta.failure is not None else None
-
-    def _write(self, text: str) -> None:
-        self.whole.text += text
-        self._news.text += text
-
-
 class Collector:
-    """One request's continuations as they come.
-
-    asked: the caller's parameters; those of the request may add logprobs, which best_of needs for its choice.
-    """
+    """Of one request, until each of its answers has ended."""
 
     def __init__(
         self,
@@ -123,29 +23,39 @@ class Collector:
         adapter: str | None,
         tokenizer: Tokenizer,
     ) -> None:
+        """asked: the caller's parameters; those of the request may add logprobs, which best_of needs."""
         self.request = request
         self._asked = asked
         self._prompt = prompt
         self._adapter = adapter
         self._cached_tokens = 0
         self._prompt_logprobs: list[PositionLogprobs | None] | None = None
-        self._continuations = [
-            _Continuation(index, request, asked.logprobs is not None, tokenizer)
-            for index in range(request.params.num_sequences)
-        ]
+        count = range(request.params.num_sequences)
+        self._assemblers = [TextAssembler(tokenizer, request, index) for index in count]
+        self._whole = [Answer(index) for index in count]
+        # What came since `news` was last asked for, by answer.
+        self._new: dict[int, Answer] = {}
+        # Why an answer's finish_reason is "error", by answer; the engine says it.
+        self._errors: dict[int, str] = {}
 
     def push(self, delta: TokenDelta) -> bool:
-        """True when this ended the continuation although the engine would go on: a stop string came."""
+        """True when this ended the answer although the engine would go on: a stop string came."""
         self._cached_tokens = max(self._cached_tokens, delta.cached_tokens)
         if delta.prompt_logprobs is not None:
             self._prompt_logprobs = delta.prompt_logprobs
-        continuation = self._continuations[delta.index]
-        continuation.push(delta)
-        return continuation.finish_reason is not None and delta.finish_reason is None
+        assembler = self._assemblers[delta.index]
+        if assembler.is_finished:
+            return False  # computed before the engine heard of the stop string
+        text = assembler.take(delta)
+        self._whole[delta.index].add(text)
+        self._new.setdefault(delta.index, Answer(delta.index)).add(text)
+        if delta.failure is not None and text.finish_reason == delta.finish_reason:
+            self._errors[delta.index] = delta.failure.message
+        return text.finish_reason is not None and delta.finish_reason is None
 
     @property
     def finished(self) -> bool:
-        return all(continuation.finish_reason is not None for continuation in self._continuations)
+        return all(assembler.is_finished for assembler in self._assemblers)
 
     @property
     def num_returned(self) -> int:
@@ -153,20 +63,30 @@ class Collector:
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(continuation.whole.token_ids) for continuation in self._continuations)
+        return sum(len(answer.token_ids) for answer in self._whole)
 
     def output(self) -> RequestOutput:
-        """Everything so far; of best_of candidates the n most likely, best first."""
-        chosen = self._continuations
-        if len(chosen) > self._asked.n:
-            chosen = sorted(chosen, key=lambda continuation: -continuation.cumulative_logprob)[: self._asked.n]
-        outputs = [replace(continuation.output(continuation.whole), index=i) for i, continuation in enumerate(chosen)]
-        return self._wrap(outputs)
+        """Everything so far; of best_of candidates the n likeliest, best first."""
+        return self._wrap([self._output(answer, answer) for answer in best_answers(self._whole, self._asked.n)])
 
     def news(self) -> RequestOutput | None:
         """What has come since the last call, if anything has."""
-        outputs = [continuation.take() for continuation in self._continuations if continuation.has_news]
-        return self._wrap(outputs) if outputs else None
+        new, self._new = self._new, {}
+        return self._wrap([self._output(new[i], self._whole[i]) for i in sorted(new)]) if new else None
+
+    def _output(self, shown: Answer, whole: Answer) -> CompletionOutput:
+        """whole: the same answer from its beginning, over which log-probabilities add up."""
+        asked = self._asked.logprobs is not None
+        return CompletionOutput(
+            index=shown.index,
+            text=shown.text,
+            token_ids=shown.token_ids,
+            cumulative_logprob=whole.cumulative_logprob if asked else None,
+            logprobs=(shown.logprobs or []) if asked else None,
+            finish_reason=shown.finish_reason,
+            stop_reason=shown.stop_reason,
+            error=self._errors.get(shown.index),
+        )
 
     def _wrap(self, outputs: list[CompletionOutput]) -> RequestOutput:
         return RequestOutput(

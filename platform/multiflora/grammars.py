@@ -1,4 +1,4 @@
-"""Structured output of an offline LLM: compiled in this process, without the bounds that a server sets to strangers."""
+"""Structured output of an offline LLM: compiled in this process, without the bounds that a server sets its clients."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import itertools
 import math
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from operator import index
@@ -25,12 +24,9 @@ from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
-from multiflora_engine.protocol.sampling_params import (
-    bad_word_token_ids,
-    normalise_sampling_params,
-    verify_sampling_params,
-)
+from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import normalise_sampling_params, verify_sampling_params
+from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -189,13 +185,13 @@ class LLM:
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
         asked = normalise_sampling_params(params)
         verify_sampling_params(asked, vocab_size)
-        request = GenerateRequest(
-            id=str(next(self._ids)),
-            prompt_token_ids=token_ids,
-            params=_engine_params(asked, self._built.ready.max_model_len - len(token_ids)),
+        request = make_request(
+            token_ids,
+            _engine_params(asked, self._built.ready.max_model_len - len(token_ids)),
+            self.tokenizer,
             adapter_digest=self._adapters.digest(adapter),
-            bad_word_ids=bad_word_token_ids(asked.bad_words, lambda text: self.tokenizer.encode(text, False)),
-            arrival_time=time.time(),
+            cache=PRIVATE_ENGINE,
+            id=str(next(self._ids)),
             grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
         )
         return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, self.tokenizer)
@@ -228,7 +224,7 @@ class LLM:
                     yield news
 
     def _run(self, collectors: list[Collector]) -> Iterator[None]:
-        """Steps until these requests have finished; yields after every step, whosesoever it was."""
+        """Steps until these requests have finished; yields after every step, also where the step was another call's."""
         try:
             while not all(collector.finished for collector in collectors):
                 self._step()

@@ -28,6 +28,7 @@ from multiflora_engine.scheduling.config import QueueFull
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+BEST_OF: dict[str, Any] = {"n": 1, "best_of": 4}
 NORMS = ("input_layernorm", "post_attention_layernorm")
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}"
@@ -321,6 +322,21 @@ def test_logprobs_best_of_and_seeds(llm: LLM) -> None:
     assert scored.prompt_logprobs is not None
     assert len(scored.prompt_logprobs) == len(scored.prompt_token_ids)
     assert scored.prompt_logprobs[0] is None
+
+
+def test_best_of_sums_log_probabilities(llm: LLM) -> None:
+    """As over HTTP: a short answer may be likelier as a whole than a long one of likelier tokens."""
+    token = llm.tokenizer.encode("q")[0]
+    fields: dict[str, Any] = {"stop_token_ids": (token,), "logit_bias": {token: 9.0}, "max_tokens": 12}
+    differs = 0
+    for seed in range(12):
+        every, params = (SamplingParams(seed=seed, **counts, **fields) for counts in ({"n": 4, "logprobs": 0}, BEST_OF))
+        (all_of_them,), (chosen,) = (llm.generate("one", each, progress=False) for each in (every, params))
+        sums = {tuple(c.token_ids): c.cumulative_logprob or 0.0 for c in all_of_them.outputs}
+        likeliest = max(sums, key=lambda ids: sums[ids])
+        assert chosen.outputs[0].token_ids == list(likeliest)
+        differs += likeliest != max(sums, key=lambda ids: sums[ids] / len(ids))
+    assert differs, "in no case would the mean have chosen another one"
 
 
 def test_a_repeated_context_is_served_from_the_cache(llm: LLM) -> None:
