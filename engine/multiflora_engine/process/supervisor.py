@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from multiflora_engine.process.client import EngineClient, Event
+from multiflora_engine.process.liveness import WorkMeter
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import (
     Fatal,
@@ -41,22 +42,24 @@ _DEAD = EngineFailure("engine_dead", "The engine process ended while the request
 
 @dataclass(frozen=True)
 class Patience:
-    """All in seconds. silence, loading: how long the engine may say nothing while it serves, and while it loads.
+    """How long the supervisor waits for what. All but start_attempts in seconds."""
 
-    start_attempts: starts in a row that may fail before giving up. backoff, max_backoff: pause before a restart,
-    doubled each time until the engine has served for `stable`.
-    """
-
-    silence: float = 30.0
+    # An engine that serves may say nothing and do nothing for so long: it is stopped, or its device hangs.
+    silence: float = 8.0
+    # ... and say nothing although it works. One layer of a large model may take long on few cores, or a compilation.
+    silence_at_work: float = 120.0
+    # ... and while it loads, whether it works or waits for a disk or a network.
     loading: float = 900.0
+    # Starts in a row that may fail before giving up.
     start_attempts: int = 3
+    # The pause before a restart, doubled each time up to max_backoff until the engine has served for `stable`.
     backoff: float = 0.5
     max_backoff: float = 30.0
     stable: float = 60.0
 
 
 class EngineFailed(Exception):
-    """The engine could not be started and nobody tries any more. kind: "configuration" or "internal"."""
+    """The engine could not be started, and the supervisor has given up. kind: "configuration" or "internal"."""
 
     def __init__(self, fatal: Fatal) -> None:
         super().__init__(fatal.message)
@@ -189,6 +192,7 @@ class EngineSupervisor:
     async def _watch(self, process: subprocess.Popen[bytes]) -> str:
         """Returns the cause when the process has ended, or must be ended for its silence."""
         tick = time.monotonic()
+        meter = WorkMeter(process.pid)
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._died.wait(), _TICK)
@@ -197,10 +201,16 @@ class EngineSupervisor:
             previous, tick = tick, time.monotonic()
             if tick - previous > 4 * _TICK:
                 # This process itself was suspended or starved: what the engine sent meanwhile is still unread.
-                self.client.last_message = tick
-            limit = self._patience.silence if self.client.ready is not None else self._patience.loading
-            if tick - self.client.last_message > limit:
-                return f"no sign of life for {limit:g} s"
+                self.client.last_message = meter.worked_at = tick
+            silent = tick - self.client.last_message
+            idle = min(silent, tick - meter.look())
+            if self.client.ready is None:
+                if silent > self._patience.loading:
+                    return f"no sign of life for {silent:.0f} s of loading"
+            elif idle > self._patience.silence:
+                return f"no sign of life and no work for {idle:.0f} s"
+            elif silent > self._patience.silence_at_work:
+                return f"no sign of life for {silent:.0f} s, although it works"
 
     # ---- what the engine reports
 
@@ -223,7 +233,7 @@ class EngineSupervisor:
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """The engine's: ours, and short spinning at OpenMP's barriers unless the user has chosen otherwise.
 
-    libgomp spins for milliseconds where each thread seems to have a core; when anybody else wants one, and be it the
+    libgomp spins for milliseconds where each thread seems to have a core; when another process wants one, and be it the
     gateway, the threads wait for those that do not run. One busy neighbour on two cores made a decode step of 11 ms
     take 139 ms, two of them 1.5 s; with the count that libgomp itself takes where it knows of too few cores, 23 and
     82 ms, and 11 ms as before alone. OMP_WAIT_POLICY=passive was a little better in company, and 15 ms alone.
@@ -253,8 +263,14 @@ async def _exit_cause(process: subprocess.Popen[bytes]) -> str:
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process with everything in its session, and waits until it is gone."""
+    """Kills the process with everything in its session, and waits until it is gone, even when cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
     while process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.sleep(0.01)
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError as error:
+            cancelled = error  # a stop that comes now would leave a process that is reaped by nothing
+    if cancelled is not None:
+        raise cancelled

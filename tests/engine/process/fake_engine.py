@@ -21,7 +21,7 @@ from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyRep
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.config import QueueFull
 
-DIE, FULL, BAD, CRASH = 9001, 9002, 9003, 9004
+DIE, FULL, BAD, CRASH, LONG, HANG = 9001, 9002, 9003, 9004, 9005, 9006
 BROKEN = "broken"
 
 
@@ -57,6 +57,10 @@ class FakeEngine:
         for request, done in list(self.running.values()):
             if request.prompt_token_ids[0] == CRASH:
                 raise RuntimeError("a step that goes wrong")
+            if request.prompt_token_ids[0] == LONG and not done:
+                _work(2.5)
+            if request.prompt_token_ids[0] == HANG:
+                time.sleep(60)
             last = done + 1 == request.params.max_tokens
             deltas += [
                 TokenDelta(
@@ -74,6 +78,13 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats(running=len(self.running), steps=self.steps)
+
+
+def _work(seconds: float) -> None:
+    """Takes that much processor time, however slow the machine, and says nothing."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 @dataclass

@@ -23,7 +23,7 @@ from multiflora_engine.protocol.messages import LoadProgress
 from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
-DIE, FULL, BAD, CRASH = 9001, 9002, 9003, 9004
+DIE, FULL, BAD, CRASH, LONG, HANG = 9001, 9002, 9003, 9004, 9005, 9006
 QUICK = Patience(silence=1.0, loading=20.0, backoff=0.05, start_attempts=2)
 
 
@@ -141,6 +141,32 @@ async def test_a_silent_engine_is_killed_and_replaced() -> None:
         assert supervisor.pid != pid
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_step_that_waits_for_a_device_for_ever_is_noticed() -> None:
+    async with _supervised() as supervisor:
+        await supervisor.wait_ready()
+        deltas = await _collect(supervisor.client, _request("hang", first=HANG))
+        assert [delta.failure.code for delta in deltas if delta.failure] == ["engine_dead"]
+
+
+async def test_a_long_step_is_not_taken_for_a_hang() -> None:
+    async with _supervised() as supervisor:
+        await supervisor.wait_ready()
+        deltas = await _collect(supervisor.client, _request("long", first=LONG))
+        assert [delta.failure for delta in deltas if delta.failure] == []
+        assert (deltas[-1].finish_reason, supervisor.restarts) == ("length", 0)
+
+
+async def test_an_engine_that_works_and_says_nothing_is_given_up_in_the_end() -> None:
+    async with _supervised(patience=Patience(silence=1.0, silence_at_work=1.2, backoff=0.05)) as supervisor:
+        await supervisor.wait_ready()
+        deltas = await _collect(supervisor.client, _request("long", first=LONG))
+        assert [delta.failure.code for delta in deltas if delta.failure] == ["engine_dead"]
+
+
+def test_by_default_a_stopped_engine_is_noticed_within_ten_seconds() -> None:
+    assert Patience().silence <= 9.0, "a tick and the restart's first answer come on top"
 
 
 async def test_an_idle_engine_is_not_mistaken_for_a_silent_one() -> None:
