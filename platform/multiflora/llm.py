@@ -6,6 +6,7 @@ Owns the engine's life and the loop that steps it. Everything that needs torch i
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import shutil
 import tempfile
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _ADVISABLE = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
 
+_log = logging.getLogger(__name__)
+
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
 
@@ -55,7 +58,9 @@ class LLM:
         from multiflora_engine.models.hub import resolve_model
 
         folder = resolve_model(model)
-        load_model_config(folder)  # a folder that holds no model should not be blamed for its tokenizer
+        # First: a folder that holds no model should not be blamed for its tokenizer.
+        for warning in load_model_config(folder).warnings:
+            _log.warning("%s", warning)
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         # Everything that is asked for is queued at once: it waits for as long as the rest takes.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from multiflora_engine.models.errors import ModelError
 
-SlidingWindows = Literal["never", "every_layer", "by_layer"]
+SlidingWindows = Literal["never", "every_layer", "if_switched_on"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Family:
     qkv_bias: bool = False  # always there, whatever config.json says
     reads_attention_bias: bool = False  # q, k, v and o have one if config.json says so
     reads_mlp_bias: bool = False  # gate, up and down have one if config.json says so
-    sliding: SlidingWindows = "never"  # the layers with a window
+    sliding: SlidingWindows = "never"  # which layers have a window where `layer_types` does not say
+    reads_layer_types: bool = False  # layers without a window may stand between others
+    rotates_part_of_a_head: bool = False  # partial_rotary_factor is read
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of keys that may be absent, beside `COMMON_DEFAULTS`
 
 
@@ -49,13 +51,15 @@ FAMILIES = (
         "MistralForCausalLM",
         "mistral",
         sliding="every_layer",
+        reads_layer_types=True,
         defaults={"num_key_value_heads": 8, "sliding_window": 4096, "max_position_embeddings": 131072},
     ),
     Family(
         "Qwen2ForCausalLM",
         "qwen2",
         qkv_bias=True,
-        sliding="by_layer",
+        sliding="if_switched_on",
+        reads_layer_types=True,
         defaults={"num_key_value_heads": 32, "sliding_window": 4096, "max_position_embeddings": 32768},
     ),
     Family(
@@ -63,7 +67,8 @@ FAMILIES = (
         "qwen3",
         has_qk_norm=True,
         reads_attention_bias=True,
-        sliding="by_layer",
+        sliding="if_switched_on",
+        reads_layer_types=True,
         defaults={
             "num_key_value_heads": 32,
             "head_dim": 128,
@@ -76,6 +81,7 @@ FAMILIES = (
         "phi3",
         has_fused_projections=True,
         sliding="every_layer",
+        rotates_part_of_a_head=True,
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "original_max_position_embeddings": 4096},
     ),
 )

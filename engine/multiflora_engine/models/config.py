@@ -14,6 +14,7 @@ from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_engine.models.architectures import COMMON_DEFAULTS, Family, find_family
 from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
+from multiflora_engine.models.config_keys import check_keys
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.rope_config import RopeConfig, parse_rope
 
@@ -59,6 +60,7 @@ class ModelConfig:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
     generation_defaults: Mapping[str, float]  # sampling values of generation_config.json
+    warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
 
     @property
     def max_position_embeddings(self) -> int:
@@ -111,7 +113,9 @@ def load_model_config(folder: Path) -> ModelConfig:
     defaults = {**COMMON_DEFAULTS, **family.defaults}
     fields = ConfigFields(raw, defaults)
     num_heads, num_layers = fields.integer("num_attention_heads"), fields.integer("num_hidden_layers")
-    num_kv_heads = fields.integer("num_key_value_heads", num_heads)
+    # A null means one key-value head per head, unlike a key that is absent (then the family's default holds).
+    is_multi_head = "num_key_value_heads" in raw and raw["num_key_value_heads"] is None
+    num_kv_heads = num_heads if is_multi_head else fields.integer("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads:
         raise ModelError(f"config.json: {num_heads} attention heads cannot share {num_kv_heads} key-value heads.")
     hidden_size = fields.integer("hidden_size")
@@ -130,7 +134,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         head_dim=head_dim,
         rms_norm_eps=fields.number("rms_norm_eps"),
         activation=_activation(fields.text("hidden_act")),
-        rope=parse_rope(raw, defaults, head_dim, is_phi3=family.model_type == "phi3"),
+        rope=parse_rope(raw, defaults, head_dim, family),
         sliding_windows=_sliding_windows(raw, family, fields, num_layers),
         has_fused_projections=family.has_fused_projections,
         has_qk_norm=family.has_qk_norm,
@@ -142,6 +146,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=_generation_defaults(generation),
+        warnings=check_keys(raw, family),
     )
 
 
@@ -167,18 +172,23 @@ def _sliding_windows(
     # A null means no window, unlike a key that is absent (then the family's default holds).
     is_off = family.sliding == "never" or ("sliding_window" in raw and raw["sliding_window"] is None)
     window = None if is_off or "sliding_window" not in {**family.defaults, **raw} else fields.integer("sliding_window")
-    if window is None or family.sliding == "every_layer":
-        return (window,) * num_layers
-    if not fields.flag("use_sliding_window"):
-        return (None,) * num_layers
+    first = 0
+    if family.sliding == "if_switched_on":
+        window = window if fields.flag("use_sliding_window") else None
+        first = fields.integer("max_window_layers", minimum=0)
+    by_default = tuple(window if layer >= first else None for layer in range(num_layers))
     kinds = raw.get("layer_types")
     if kinds is None:
-        first = raw.get("max_window_layers", COMMON_DEFAULTS["max_window_layers"])
-        return tuple(window if layer >= first else None for layer in range(num_layers))
+        return by_default
     known = ("sliding_attention", "full_attention")
     if not isinstance(kinds, list) or len(kinds) != num_layers or any(kind not in known for kind in kinds):
         raise ModelError(f"config.json: layer_types has to name one of {', '.join(known)} for each layer.")
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+    if window is None and known[0] in kinds:
+        raise ModelError("config.json: layer_types names sliding_attention, but no sliding_window is in force.")
+    windows = tuple(window if kind == known[0] else None for kind in kinds)
+    if windows != by_default and not family.reads_layer_types:
+        raise ModelError(f"config.json: {family.name} with these layer_types is not served.")
+    return windows
 
 
 def _dtype(raw: Mapping[str, Any]) -> str | None:

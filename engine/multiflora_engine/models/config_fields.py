@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from multiflora_engine.models.errors import ModelError
 
@@ -34,11 +34,11 @@ class ConfigFields:
         self._raw = {**defaults, **{key: value for key, value in raw.items() if value is not None}}
         self._source = source
 
-    def integer(self, key: str, fallback: int | None = None) -> int:
-        """A positive integer; without a fallback the key is required."""
+    def integer(self, key: str, fallback: int | None = None, minimum: Literal[0, 1] = 1) -> int:
+        """An integer of at least `minimum`; without a fallback the key is required."""
         value = self._raw.get(key, fallback)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise self._wrong(key, "a positive integer", value)
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise self._wrong(key, "a positive integer" if minimum else "an integer from 0 on", value)
         return value
 
     def number(self, key: str, fallback: float | None = None) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from multiflora_engine.models.architectures import Family
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 
@@ -46,14 +47,14 @@ class RopeConfig:
         return self.max_position_embeddings
 
 
-def parse_rope(raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, is_phi3: bool = False) -> RopeConfig:
+def parse_rope(raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, family: Family) -> RopeConfig:
     """raw: config.json, with `rope_scaling` + `rope_theta` (transformers 4) or `rope_parameters` (5)."""
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     if not isinstance(scaling, dict) or any(isinstance(value, dict) for value in scaling.values()):
         raise ModelError("config.json: one rotary embedding for all layers is supported, this model has several.")
     top = ConfigFields(raw, defaults)
     fields = ConfigFields(scaling, {}, "config.json: rope_scaling")
-    kind = _kind(scaling, is_phi3)
+    kind = _kind(scaling, is_phi3=family.model_type == "phi3")
     length = top.integer("max_position_embeddings")
     original = fields.integer("original_max_position_embeddings", length)
     if kind in ("yarn", "longrope", "llama3"):
@@ -63,6 +64,8 @@ def parse_rope(raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: in
     rotary_dim = int(head_dim * partial)
     if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise ModelError(f"config.json: {rotary_dim} of {head_dim} head dimensions turn; an even number has to.")
+    if rotary_dim != head_dim and not family.rotates_part_of_a_head:
+        raise ModelError(f"config.json: partial_rotary_factor is {partial:g}, but {family.name} turns whole heads.")
     theta = fields.number("rope_theta", top.number("rope_theta", 10000.0))
     rest = _scaling(kind, fields, rotary_dim, length / original)
     return RopeConfig(kind, theta, rotary_dim, length, original, **rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ def open_model(settings: Settings) -> ServedBase:
         else:
             folder = resolve_model(settings.model)
         config = load_model_config(folder)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
         name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
         tokenizer = Tokenizer.load(folder)
         served = ServedModel(

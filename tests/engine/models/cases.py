@@ -40,6 +40,7 @@ CONFIG = ModelConfig(
     bos_token_id=None,
     eos_token_ids=(),
     generation_defaults={},
+    warnings=(),
 )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 LONG = {
@@ -77,6 +79,21 @@ def test_family(
     assert [answer.cached_tokens for answer in cached] == [(len(prompt) - 1) // 16 * 16 for prompt in prompts]
     for prompt, answer in zip(prompts, cached, strict=True):
         check_answer(model, prompt, answer)
+
+
+def test_mistral_with_layer_types(
+    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
+    """transformers loads such a file as Ministral, whose layers have windows by their types."""
+    _, folder = save_model(tiny_config(MistralConfig, sliding_window=20))
+    path = folder / "config.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "layer_types": ["sliding_attention", "full_attention"]}))
+    oracle = AutoModelForCausalLM.from_pretrained(folder).eval()
+    assert type(oracle).__name__ == "MinistralForCausalLM"
+    answers = ask(start_engine(folder, max_model_len=256), prompts, prompt_logprobs=0)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        check_answer(oracle, prompt, answer)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_odd"])
