@@ -24,6 +24,8 @@ from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ServedBase:
