@@ -96,7 +96,7 @@ FLOORS = {
         "intake": 7,
         "service": 8,
         "routes": 9,
-        "shadow_runs": 9,
+        "shadow_runs": 7,
     },
 }
 """A module or folder imports only from lower floors; its neighbours on the same floor are strangers."""

@@ -1,4 +1,10 @@
-"""What can go wrong with keys and tenants under /api."""
+"""What can go wrong with keys and tenants under /api; that a key may not do something is web/refusals.py's.
+
+Problem
+├── KeyNotFound 404
+├── TenantNotFound 404
+└── TenantExists 409
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Shadow runs: a request that the stable version has answered runs on the candidate, too, and nobody gets the answer.
+"""Shadow runs: a request that the stable version has answered runs on the candidate, too; no client gets that answer.
 
-They come after everybody else, few at a time, and not at all while requests wait: live traffic must not feel them.
+They run at the lowest priority, few at a time, and not at all while requests wait: live traffic must not feel them.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import copy_request
+from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
-
-if TYPE_CHECKING:
-    from multiflora_platform.engine import EngineHandle
-    from multiflora_platform.registry.service import Registry
 
 _log = logging.getLogger(__name__)
 MAX_AT_ONCE = 2
@@ -34,15 +32,19 @@ class _Refused(Exception):
 class Shadows:
     """`submit` never waits; `close` ends what runs."""
 
-    def __init__(self, registry: Registry, engine: EngineHandle) -> None:
-        self._registry = registry
+    def __init__(
+        self, rollouts: RolloutChanges, lease: Callable[[str], AbstractContextManager[None]], engine: EngineHandle
+    ) -> None:
+        """lease(digest): keeps the artifact while a run needs it."""
+        self._rollouts = rollouts
+        self._lease = lease
         self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, rollout: RolloutEntry, request: GenerateRequest, token_ids: Sequence[int], seconds: float) -> None:
         """request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
         if len(self._tasks) >= MAX_AT_ONCE or self._engine.ready is None or self._engine.stats.waiting:
-            self._registry.rollouts.observations(rollout).shadow.skipped += 1
+            self._rollouts.observations(rollout).shadow.skipped += 1
             return
         task = asyncio.create_task(self._compare(rollout, request, list(token_ids), seconds))
         self._tasks.add(task)
@@ -56,12 +58,12 @@ class Shadows:
     async def _compare(
         self, rollout: RolloutEntry, request: GenerateRequest, token_ids: list[int], seconds: float
     ) -> None:
-        shadow = self._registry.rollouts.observations(rollout).shadow
+        shadow = self._rollouts.observations(rollout).shadow
         began = time.perf_counter()
         try:
             found = await self._run(rollout, request)
         except _Refused:
-            self._registry.rollouts.observe_shadow_refusal(rollout)
+            self._rollouts.observe_shadow_refusal(rollout)
             shadow.errors += 1
         except Exception as error:
             _log.debug("a shadow run failed: %s", error)
@@ -74,8 +76,7 @@ class Shadows:
 
     async def _run(self, rollout: RolloutEntry, request: GenerateRequest) -> list[int]:
         """The candidate's tokens. Raises _Refused, EngineUnavailable, RuntimeError."""
-        entry = self._registry.snapshot.adapters.get(rollout.adapter)
-        digest = entry.digests.get(rollout.candidate) if entry else None
+        digest = self._rollouts.candidate_digest(rollout)
         if digest is None:
             raise RuntimeError("the candidate is gone")
         copy = copy_request(
@@ -87,7 +88,7 @@ class Shadows:
             deadline=time.time() + _SECONDS,
             arrival_time=time.time(),
         )
-        with self._registry.lease(digest), contextlib.closing(self._engine.generate(copy)) as stream:
+        with self._lease(digest), contextlib.closing(self._engine.generate(copy)) as stream:
             found: list[int] = []
             async for delta in stream:
                 if delta.failure is not None:

@@ -163,7 +163,7 @@ async def _parts(
         )
         grammars.start()
         stack.push_async_callback(grammars.close)
-        shadows = Shadows(registry, engine)
+        shadows = Shadows(registry.rollouts, registry.lease, engine)
         stack.push_async_callback(shadows.close)
         bodies = KeptBodies(opened.served.tokenizer.decode) if settings.log_bodies else None
         insight = Insight(engine, opened.served.name, bodies)

@@ -1,6 +1,14 @@
 """What is wrong with a request under /api, each kind with its HTTP status and a stable slug; each package adds its own.
 
 Knows no rendering: problem_documents.py writes them under /api, openai_errors.py those that reach /v1.
+
+    Problem 500
+    ├── InvalidRequest 400          ├── DatabaseOutdated 500
+    ├── PreconditionFailed 412      ├── DatabaseUnusable 500
+    ├── PayloadTooLarge 413         ├── Unavailable 503
+    ├── UnsupportedMedia 415        └── InsufficientStorage 507
+    ├── PreconditionRequired 428
+    └── and in their packages: registry/errors.py, auth/account_problems.py, webhooks/webhook_problems.py, ...
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""What can go wrong with webhooks under /api."""
+"""What can go wrong with webhooks under /api.
+
+Problem
+├── TargetRefused 403
+└── WebhookNotFound 404
+"""
 
 from __future__ import annotations
 

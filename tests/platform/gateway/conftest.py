@@ -68,7 +68,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             limits=Limits(),
             usage=FakeLedger(),
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
-            shadows=Shadows(registry, handle),
+            shadows=Shadows(registry.rollouts, registry.lease, handle),
             webhooks=SimpleNamespace(),
             insight=Insight(handle, "base"),
         )

@@ -24,7 +24,7 @@ async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIte
         registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
-        services.shadows = Shadows(registry.registry, services.engine)
+        services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease, services.engine)
         house.app = create_app(services)
         house.engine.reply = "x"
         house.http = httpx.AsyncClient(

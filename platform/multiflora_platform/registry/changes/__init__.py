@@ -1,1 +1,1 @@
-"""Floor 6: one change, one transaction: adapters, versions, aliases, rollouts, jobs."""
+"""Floor 6: one request, one transaction that applies the rules of rows/ and swaps the snapshot with its commit."""

@@ -1,4 +1,7 @@
-"""Making, changing and deleting adapters: one transaction each, seen by requests with its commit."""
+"""Transactions that make, change and delete an adapter: one for each request, visible to others with its commit.
+
+The rules are in rows/adapters.py.
+"""
 
 from __future__ import annotations
 

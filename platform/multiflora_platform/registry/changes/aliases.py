@@ -1,4 +1,7 @@
-"""Moving, deleting and rolling back aliases: one transaction each, seen by requests with its commit."""
+"""Transactions that move, delete, protect and roll back an alias: one for each request, visible with its commit.
+
+What an alias may point to and how it moves is in rows/aliases.py; new versions are warmed up before the transaction.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from multiflora_platform.storage.database import Change, Database
 
 
 class AliasChanges:
-    """The rules are in aliases.py."""
+    """One method for each request about an alias."""
 
     def __init__(self, database: Database, snapshots: SnapshotStore, warm_up: WarmUp) -> None:
         self._database = database

@@ -1,4 +1,7 @@
-"""Looking at jobs and cancelling them; and following one as it goes on."""
+"""The transaction that cancels a job; and looking at jobs, once or as they go on.
+
+What may become of a job is in rows/jobs.py; jobs/runner.py runs them.
+"""
 
 from __future__ import annotations
 

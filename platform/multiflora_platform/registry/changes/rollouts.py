@@ -1,4 +1,7 @@
-"""Rollouts as they go: one transaction for each change, what was observed meanwhile, and turning back by itself."""
+"""Transactions on a rollout: one for each change; what was observed meanwhile, and turning back by itself.
+
+The rules are in rows/rollouts.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import logging
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
 
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.errors import RolloutNotFound
@@ -88,17 +90,19 @@ class RolloutChanges:
         seen.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
         self._judge(rollout, seen)
 
+    def candidate_digest(self, rollout: RolloutEntry) -> str | None:
+        """None when the adapter or its candidate cannot be served any more."""
+        entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
+        return entry.digests.get(rollout.candidate) if entry else None
+
     def observations(self, rollout: RolloutEntry) -> Observations:
         return self._observations.setdefault(rollout.id, Observations())
 
     async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
         """The newest first, with ids below `before`."""
         entry = self._snapshots.adapter(name)
-        query = select(RolloutRow).where(
-            RolloutRow.adapter_id == entry.id, RolloutRow.alias == alias, RolloutRow.id < before
-        )
         async with self._database.read() as session:
-            rows = list(await session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit + 1)))
+            rows = await rollouts.page(session, entry.id, alias, before, limit + 1)
         token = encode_token(str(rows[limit - 1].id)) if len(rows) > limit else None
         return RolloutPage(items=[self._shown(name, row) for row in rows[:limit]], next_page_token=token)
 

@@ -1,4 +1,7 @@
-"""Looking at versions and changing what is made: details, deletion, restoring, purging. One transaction each."""
+"""Transactions on a version that is made: its details, deletion, restoring, purging; and looking at versions.
+
+The rules are in rows/versions.py and rows/deleted_versions.py; versions are made by intake/.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from typing import Any
 from multiflora_platform.registry.artifacts import model_card as card
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import VersionNotFound
-from multiflora_platform.registry.rows import version_queries as version_views
-from multiflora_platform.registry.rows import versions
+from multiflora_platform.registry.rows import deleted_versions, version_queries, versions
 from multiflora_platform.registry.rows.adapters import require
 from multiflora_platform.registry.rows.version_queries import VersionQuery
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
@@ -31,8 +33,8 @@ class VersionChanges:
     async def view(self, name: str, number: int) -> dict[str, Any]:
         entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
-            row = await versions.require(session, entry.id, name, number)
-            return await version_views.view(session, row, name)
+            row = await version_queries.require(session, entry.id, name, number)
+            return await version_queries.view(session, row, name)
 
     async def search(
         self, wanted: VersionQuery, name: str | None, before: int | None, limit: int
@@ -41,23 +43,23 @@ class VersionChanges:
         if name is not None:
             wanted = replace(wanted, adapter_ids=[self._snapshots.adapter(name).id])
         async with self._database.read() as session:
-            found = await version_views.search(session, wanted, before, limit + 1)
-            items = await version_views.views(session, found[:limit])
+            found = await version_queries.search(session, wanted, before, limit + 1)
+            items = await version_queries.views(session, found[:limit])
         last = found[limit - 1][0] if len(found) > limit else None
         return items, last.id if last else None
 
     async def report(self, name: str, number: int) -> dict[str, Any]:
         entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
-            row = await versions.require(session, entry.id, name, number)
-            rows = await version_views.report(session, row.id)
+            row = await version_queries.require(session, entry.id, name, number)
+            rows = await version_queries.report(session, row.id)
         return tagged({"adapter": name, "version": number, "state": row.state, "rows": rows, "evals": row.evals})
 
     async def card(self, name: str, number: int) -> dict[str, Any]:
         """Raises VersionNotFound when it came without a README.md."""
         entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
-            row = await versions.require(session, entry.id, name, number)
+            row = await version_queries.require(session, entry.id, name, number)
         if row.card is None:
             raise VersionNotFound(f"Version {number} of {name!r} has no model card: it came without a README.md.")
         return tagged({"adapter": name, "version": number, **card.render(row.card)})
@@ -72,11 +74,11 @@ class VersionChanges:
 
     async def delete(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
         """Archived: it answers no new request, running ones finish, and it can be restored. Raises VersionInUse."""
-        return await self._change(name, number, precondition, actor, versions.delete)
+        return await self._change(name, number, precondition, actor, deleted_versions.delete)
 
     async def restore(self, name: str, number: int, precondition: Precondition, actor: str) -> dict[str, Any]:
         """Raises NotDeleted."""
-        return await self._change(name, number, precondition, actor, versions.restore)
+        return await self._change(name, number, precondition, actor, deleted_versions.restore)
 
     async def purge(self, name: str, number: int, precondition: Precondition, actor: str) -> None:
         """For good; its artifact goes when nobody else names it and its last request has ended. Raises NotDeleted."""
@@ -84,7 +86,7 @@ class VersionChanges:
         async def work(change: Change) -> str | None:
             adapter, version = await _found(change, name, number, precondition)
             digest = version.digest
-            await versions.purge(change, adapter, version)
+            await deleted_versions.purge(change, adapter, version)
             return digest
 
         digest = await self._database.write(actor, work)
@@ -103,7 +105,7 @@ class VersionChanges:
             adapter, version = await _found(change, name, number, precondition)
             await step(change, adapter, version)
             await self._snapshots.touch(change, name)
-            return await version_views.view(change.session, version, name)
+            return await version_queries.view(change.session, version, name)
 
         return await self._database.write(actor, work)
 
@@ -111,8 +113,8 @@ class VersionChanges:
 async def _found(change: Change, name: str, number: int, precondition: Precondition) -> tuple[AdapterRow, VersionRow]:
     """Raises AdapterNotFound, VersionNotFound, and what the precondition does."""
     adapter = await require(change.session, name)
-    version = await versions.require(change.session, adapter.id, name, number)
+    version = await version_queries.require(change.session, adapter.id, name, number)
     if precondition != UNCONDITIONAL:
-        shown = await version_views.view(change.session, version, name)
+        shown = await version_queries.view(change.session, version, name)
         precondition.check(f"Version {number} of {name!r}", shown["etag"])
     return adapter, version

@@ -18,8 +18,7 @@ from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.intake import evals
 from multiflora_platform.registry.intake.checks import RefusedVersion, VersionChecks
 from multiflora_platform.registry.jobs.runner import Progress
-from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
-from multiflora_platform.registry.rows import version_queries as version_views
+from multiflora_platform.registry.rows import aliases, idempotency, jobs, version_queries, versions
 from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.registry.rows.jobs import ClaimedJob, LeaseLost
 from multiflora_platform.registry.rows.versions import ValidatedVersion
@@ -98,8 +97,7 @@ class Imports:
     async def _fetch(self, claimed: ClaimedJob, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:
             await jobs.require_lease(change, claimed)
-            version = await change.session.get_one(VersionRow, claimed.version_id)
-            version.state, version.updated_at = "fetching", change.now
+            await versions.fetching(change, claimed.version_id)
             change.tell("version.fetching", adapter=claimed.adapter, version=claimed.number, job=claimed.id)
 
         await self._database.write(claimed.actor, work)
@@ -114,9 +112,11 @@ class Imports:
             version = await change.session.get_one(VersionRow, claimed.version_id)
             version.source, version.card = source, card
             digest = manifest.digest if manifest else None
-            known = digest and await versions.find_ready(change.session, claimed.adapter_id, digest, self._base_digest)
+            known = digest and await version_queries.find_ready(
+                change.session, claimed.adapter_id, digest, self._base_digest
+            )
             if not known:
-                version.state, version.digest, version.updated_at = "validating", digest, change.now
+                versions.identify(change, version, digest)
                 return False
             adapter = await change.session.get_one(AdapterRow, claimed.adapter_id)
             row = ValidationRow(
@@ -127,7 +127,7 @@ class Imports:
             await versions.archive(change, adapter, version, [row])
             if claimed.promote:
                 await aliases.make_default(change, adapter, known.number)
-            view = await version_views.view(change.session, known, claimed.adapter)
+            view = await version_queries.view(change.session, known, claimed.adapter)
             await self._conclude(change, job, claimed, StoredAnswer(200, view))
             return True
 
@@ -137,7 +137,7 @@ class Imports:
         async def work(change: Change) -> None:
             job = await jobs.require_lease(change, claimed)
             row = await versions.finish(change, claimed.version_id, validated, claimed.promote)
-            view = await version_views.view(change.session, row, claimed.adapter)
+            view = await version_queries.view(change.session, row, claimed.adapter)
             await self._conclude(change, job, claimed, StoredAnswer(201, view))
 
         if claimed.promote:  # traffic is about to move to it
@@ -172,7 +172,7 @@ class Imports:
 async def rejection(change: Change, adapter: str, row: VersionRow) -> StoredAnswer:
     """The answer to the request whose version was rejected."""
     await change.session.flush()
-    rows = await version_views.report(change.session, row.id)
+    rows = await version_queries.report(change.session, row.id)
     errors = [line["message"] for line in rows if line["severity"] == "error"]
     detail = f"Version {row.number} of {adapter!r} was rejected: {' '.join(errors[:3])}"
     return StoredAnswer(422, {"detail": detail, "rows": rows, "adapter": adapter, "version": row.number})

@@ -11,13 +11,10 @@ import logging
 import os
 from pathlib import Path
 
-from sqlalchemy import select
-
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.rows import idempotency, jobs
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import JobRow
 from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -50,7 +47,7 @@ async def recover(database: Database, scratch: Scratch, artifacts: Artifacts) ->
     async def work(change: Change) -> list[str]:
         await jobs.end_leases(change)
         await idempotency.forget_old(change)
-        return list(await change.session.scalars(select(JobRow.id).where(JobRow.state.in_(jobs.UNFINISHED))))
+        return await jobs.unfinished_ids(change.session)
 
     await asyncio.to_thread(scratch.clear, await database.write("system", work))
     await asyncio.to_thread(artifacts.store.remove_abandoned, 0.0)
@@ -79,10 +76,10 @@ class Sweeper:
         await self._database.write("system", idempotency.forget_old)
         await self._artifacts.sweep()
         # A folder without a job may be one that is being filed at this moment; the next lone start knows.
-        ended = select(JobRow.id).where(JobRow.id.in_(self._scratch.job_ids()), JobRow.state.not_in(jobs.UNFINISHED))
         async with self._database.read() as session:
-            for job_id in list(await session.scalars(ended)):
-                await self._scratch.remove(job_id)
+            ended = await jobs.ended_ids(session, self._scratch.job_ids())
+        for job_id in ended:
+            await self._scratch.remove(job_id)
 
     async def _run(self) -> None:
         while True:

@@ -23,8 +23,7 @@ from multiflora_platform.registry.intake.checks import VersionChecks
 from multiflora_platform.registry.intake.import_job import read_card
 from multiflora_platform.registry.intake.uploads import ReceivedUpload
 from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.rows import aliases, idempotency, jobs, versions
-from multiflora_platform.registry.rows import version_queries as version_views
+from multiflora_platform.registry.rows import aliases, idempotency, jobs, version_queries, versions
 from multiflora_platform.registry.rows.adapters import require
 from multiflora_platform.registry.rows.idempotency import Filed, Repeatable, StoredAnswer
 from multiflora_platform.registry.schemas.version_metadata import NO_DETAILS, VersionDetails, read_details
@@ -190,11 +189,11 @@ class VersionIntake:
         return filed
 
     async def _known(self, change: Change, request: VersionRequest, adapter: AdapterRow, digest: str) -> Filed | None:
-        ready = await versions.find_ready(change.session, adapter.id, digest, self._base_digest)
+        ready = await version_queries.find_ready(change.session, adapter.id, digest, self._base_digest)
         if ready is not None:
             if request.promote:
                 await aliases.make_default(change, adapter, ready.number)
-            return Filed(StoredAnswer(200, await version_views.view(change.session, ready, adapter.name)))
+            return Filed(StoredAnswer(200, await version_queries.view(change.session, ready, adapter.name)))
         job = await jobs.making(change.session, adapter.id, digest, self._base_digest)
         if job is None:
             return None
@@ -207,7 +206,7 @@ class VersionIntake:
         if manifest is None:
             return
         async with self._database.read() as session:
-            known = await versions.find_ready(session, submission.adapter_id, manifest.digest, self._base_digest)
+            known = await version_queries.find_ready(session, submission.adapter_id, manifest.digest, self._base_digest)
         if known is not None and not self._store.has(manifest.digest):
             await asyncio.to_thread(self._store.add, folder)
         if known is not None and submission.request.promote:
@@ -231,8 +230,8 @@ class VersionIntake:
     async def _accepted(self, job_id: str, adapter: str) -> StoredAnswer:
         async with self._database.read() as session:
             job = await jobs.require(session, job_id)
-            version = await versions.of_id(session, job.version_id)
-            view = await version_views.view(session, version, adapter)
+            version = await version_queries.of_id(session, job.version_id)
+            view = await version_queries.view(session, version, adapter)
             return StoredAnswer(202, {**view, "job": (await jobs.views(session, [job]))[0]})
 
 

@@ -1,1 +1,1 @@
-"""Floor 3: the rules of single rows: adapters, versions, aliases, rollouts, jobs, idempotency."""
+"""Floor 3: what may become of one row (an alias, a version, a job), and reading rows; begins no transaction."""

@@ -1,4 +1,7 @@
-"""Adapters as rows: made, changed, deleted, and read into snapshot entries. Does not know versions' making or HTTP."""
+"""The rules of an adapter's row: made, changed, deleted; and which artifacts its versions still need.
+
+Each function works inside a transaction that its caller began. Does not know how versions are made, or HTTP.
+"""
 
 from __future__ import annotations
 

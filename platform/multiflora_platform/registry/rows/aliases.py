@@ -1,4 +1,7 @@
-"""Moving, deleting and rolling back aliases, under HTTP's preconditions. Does not know requests or responses."""
+"""The rules of an alias's row: what it may point to, how it moves, and who may move it. Every move ends in `move`.
+
+Each function works inside a transaction that its caller began (for HTTP: changes/aliases.py).
+"""
 
 from __future__ import annotations
 

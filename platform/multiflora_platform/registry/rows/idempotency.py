@@ -1,4 +1,4 @@
-"""Idempotency keys: the first answer is kept with the change that made it and given to every repetition."""
+"""The rules of an idempotency key's row: the first answer is kept in the transaction that made it, and repeated."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Jobs as rows: queued, claimed, kept alive by heartbeats, finished, shown. Does not know what a job does.
+"""The rules of a job's row: queued, claimed, kept alive by heartbeats, finished, shown. Does not know what a job does.
 
-A lease is the right to change a job's version. It ends by itself, so that a killed process loses nothing: whoever
-comes next takes the job over, and the earlier holder, should it still live, finds out at its next write.
+A lease is the right to change a job's version. It ends by itself, so that a killed process loses nothing: the next
+worker takes the job over, and the earlier holder, should it still live, finds out at its next write.
 """
 
 from __future__ import annotations
@@ -158,6 +158,17 @@ async def unfinished(session: AsyncSession, adapter_id: int) -> list[JobRow]:
     return list(
         await session.scalars(select(JobRow).where(JobRow.adapter_id == adapter_id, JobRow.state.in_(UNFINISHED)))
     )
+
+
+async def unfinished_ids(session: AsyncSession) -> list[str]:
+    """The jobs that make versions of any adapter."""
+    return list(await session.scalars(select(JobRow.id).where(JobRow.state.in_(UNFINISHED))))
+
+
+async def ended_ids(session: AsyncSession, job_ids: Sequence[str]) -> list[str]:
+    """Those of the jobs that have ended; a job that does not exist has not."""
+    query = select(JobRow.id).where(JobRow.id.in_(job_ids), JobRow.state.not_in(UNFINISHED))
+    return list(await session.scalars(query))
 
 
 async def making(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> JobRow | None:

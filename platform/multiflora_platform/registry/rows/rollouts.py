@@ -1,4 +1,7 @@
-"""A rollout's rules inside a transaction: begun on an alias of one version, adjusted, and ended in one of four ways."""
+"""The rules of a rollout's row: begun on an alias of one version, adjusted, and ended in one of four ways.
+
+Each function works inside a transaction that its caller began (changes/rollouts.py).
+"""
 
 from __future__ import annotations
 
@@ -109,6 +112,14 @@ def state_of(rollout: RolloutRow, adapter: str) -> dict[str, Any]:
         "created_at": rollout.created_at.isoformat(),
         "ended_at": rollout.ended_at.isoformat() if rollout.ended_at else None,
     }
+
+
+async def page(session: AsyncSession, adapter_id: int, alias: str, before: int, limit: int) -> list[RolloutRow]:
+    """Rollouts of the alias with ids below `before`, newest first."""
+    query = select(RolloutRow).where(
+        RolloutRow.adapter_id == adapter_id, RolloutRow.alias == alias, RolloutRow.id < before
+    )
+    return list(await session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit)))
 
 
 async def running(session: AsyncSession, adapter_id: int, alias: str) -> RolloutRow | None:

@@ -1,4 +1,4 @@
-"""A rollout whose alias somebody moves, deletes or deletes with its adapter is over."""
+"""The rule that ends a rollout from outside: a client moved or deleted its alias, or deleted its adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions read and shown: one, pages, searches, reports, cards. Changes nothing."""
+"""Versions read and shown: one, pages, searches, reports. Changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_platform.registry.errors import VersionNotFound
 from multiflora_platform.storage.tables import (
+    LARGEST_NUMBER,
     AdapterRow,
     ReportRow,
     VersionFileRow,
@@ -23,17 +25,17 @@ _REPORT_FIELDS = ("check", "severity", "message", "observed", "expected", "hint"
 
 @dataclass(frozen=True)
 class VersionQuery:
-    """What is looked for; None looks for everything. adapter_ids: within these. q: a part of the description."""
+    """What a client looks for, filled by the route from the query parameters; None looks for everything."""
 
-    adapter_ids: Sequence[int] | None = None
+    adapter_ids: Sequence[int] | None = None  # within these: the route's, of what the key may see
     state: str | None = None
     digest: str | None = None
-    q: str | None = None
+    q: str | None = None  # a part of the description
     tag: str | None = None
     dataset: str | None = None
-    run: str | None = None
-    parent: str | None = None
-    deleted: bool = False
+    run: str | None = None  # the training run, as the lineage names it
+    parent: str | None = None  # the number of the version it was trained further from
+    deleted: bool = False  # those, too, that can be restored
 
     def apply(self, query: Select[VersionRow, str]) -> Select[VersionRow, str]:
         if self.adapter_ids is not None:
@@ -51,6 +53,31 @@ class VersionQuery:
                 )
                 query = query.where(VersionRow.id.in_(found))
         return query if self.deleted else query.where(VersionRow.deleted_at.is_(None))
+
+
+async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> VersionRow | None:
+    query = select(VersionRow).where(
+        VersionRow.adapter_id == adapter_id,
+        VersionRow.digest == digest,
+        VersionRow.base_digest == base_digest,
+        VersionRow.state == "ready",
+    )
+    return (await session.scalars(query.order_by(VersionRow.number).limit(1))).first()
+
+
+async def of_id(session: AsyncSession, version_id: int) -> VersionRow:
+    return await session.get_one(VersionRow, version_id)
+
+
+async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> VersionRow:
+    """Raises VersionNotFound, also for one that was purged."""
+    query = select(VersionRow).where(
+        VersionRow.adapter_id == adapter_id, VersionRow.number == min(number, LARGEST_NUMBER)
+    )
+    version = await session.scalar(query.where(VersionRow.purged_at.is_(None)))
+    if version is None:
+        raise VersionNotFound(f"Adapter {name!r} has no version {number}.")
+    return version
 
 
 async def search(

@@ -1,4 +1,7 @@
-"""Versions as rows: numbered, validated, ready or rejected. Does not know where files come from or how it is shown."""
+"""The rules of a version's row while it is made (numbered, fetched, validated, ready or rejected), and of its details.
+
+Each function works inside a transaction that its caller began. How a version ends is deleted_versions.py's.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_adapters.facts import AdapterFacts
 from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.validation import ValidationRow
-from multiflora_platform.registry.errors import (
-    NotDeleted,
-    VersionInUse,
-    VersionNotFound,
-    VersionNotReady,
-)
 from multiflora_platform.registry.rows import aliases
 from multiflora_platform.registry.schemas.version_metadata import (
     Lineage,
@@ -29,9 +25,7 @@ from multiflora_platform.registry.schemas.version_metadata import (
 )
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
-    LARGEST_NUMBER,
     AdapterRow,
-    AliasRow,
     ReportRow,
     VersionFileRow,
     VersionLabelRow,
@@ -76,14 +70,25 @@ async def begin(
     return version
 
 
+async def fetching(change: Change, version_id: int) -> None:
+    """A worker has begun to fetch its files."""
+    version = await change.session.get_one(VersionRow, version_id)
+    version.state, version.updated_at = "fetching", change.now
+
+
+def identify(change: Change, version: VersionRow, digest: str | None) -> None:
+    """The files are here: validation is next. digest: None when they cannot be read as an adapter."""
+    version.state, version.digest, version.updated_at = "validating", digest, change.now
+
+
 @dataclass(frozen=True)
 class ValidatedVersion:
-    """What validation, probe and evals found of a version that may be served."""
+    """What intake/checks.py found of a version that may be served; `finish` writes it to the rows."""
 
-    manifest: AdapterManifest
-    facts: AdapterFacts
-    rows: Sequence[ValidationRow]
-    evals: list[dict[str, Any]]
+    manifest: AdapterManifest  # of the stored artifact
+    facts: AdapterFacts  # read from the files and their layout on this base model
+    rows: Sequence[ValidationRow]  # of the validation, the probe and the evals, in this order
+    evals: list[dict[str, Any]]  # as the client sent them, each with its answer; [] when there were none
 
 
 async def finish(change: Change, version_id: int, validated: ValidatedVersion, promote: bool) -> VersionRow:
@@ -135,49 +140,6 @@ async def archive(change: Change, adapter: AdapterRow, version: VersionRow, rows
     change.record("version.archived", f"{adapter.name}@{version.number}", adapter=adapter.name, version=version.number)
 
 
-async def delete(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
-    """Out of service, kept until it is purged. Raises VersionInUse while an alias points to it."""
-    if version.state not in ("ready", "rejected", "archived"):
-        raise VersionNotReady(f"Version {version.number} is being made; cancel its job instead.")
-    for alias in await change.session.scalars(select(AliasRow).where(AliasRow.adapter_id == adapter.id)):
-        if version.number in aliases.shares_of(alias.target):
-            raise VersionInUse(
-                f"{adapter.name}@{alias.name} points to version {version.number}; move or delete the alias first."
-            )
-    if version.deleted_at is not None:
-        return
-    if version.state == "ready":
-        version.state = "archived"
-    version.deleted_at = version.updated_at = change.now
-    target = f"{adapter.name}@{version.number}"
-    change.record("version.deleted", target, adapter=adapter.name, version=version.number, digest=version.digest)
-
-
-async def restore(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
-    """As it was before it was deleted. Raises NotDeleted."""
-    if version.deleted_at is None:
-        raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted.")
-    version.deleted_at = None
-    version.updated_at = change.now
-    if version.manifest is not None:
-        version.state = "ready"
-    target = f"{adapter.name}@{version.number}"
-    change.record("version.restored", target, adapter=adapter.name, version=version.number, digest=version.digest)
-
-
-async def purge(change: Change, adapter: AdapterRow, version: VersionRow) -> None:
-    """Only the number is left, so that it never means anything else. Raises NotDeleted."""
-    if version.deleted_at is None:
-        raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted; DELETE it first.")
-    for table in (VersionFileRow, ReportRow, VersionLabelRow):
-        await change.session.execute(sql_delete(table).where(table.version_id == version.id))
-    target = f"{adapter.name}@{version.number}"
-    change.record("version.purged", target, adapter=adapter.name, version=version.number, digest=version.digest)
-    version.purged_at = version.updated_at = change.now
-    version.state, version.digest, version.manifest, version.facts, version.card = "archived", None, None, None, None
-    version.description, version.tags, version.lineage, version.evals = "", [], {}, []
-
-
 async def amend(change: Change, adapter: AdapterRow, version: VersionRow, patch: VersionPatch) -> None:
     if patch.description is not msgspec.UNSET:
         version.description = patch.description
@@ -195,31 +157,6 @@ def label(change: Change, version: VersionRow) -> None:
     """What it is searched by, anew from its tags and lineage."""
     for kind, value in sorted(labels(version.tags, msgspec.convert(version.lineage, Lineage))):
         change.session.add(VersionLabelRow(version_id=version.id, kind=kind, value=value))
-
-
-async def find_ready(session: AsyncSession, adapter_id: int, digest: str, base_digest: str) -> VersionRow | None:
-    query = select(VersionRow).where(
-        VersionRow.adapter_id == adapter_id,
-        VersionRow.digest == digest,
-        VersionRow.base_digest == base_digest,
-        VersionRow.state == "ready",
-    )
-    return (await session.scalars(query.order_by(VersionRow.number).limit(1))).first()
-
-
-async def of_id(session: AsyncSession, version_id: int) -> VersionRow:
-    return await session.get_one(VersionRow, version_id)
-
-
-async def require(session: AsyncSession, adapter_id: int, name: str, number: int) -> VersionRow:
-    """Raises VersionNotFound, also for one that was purged."""
-    query = select(VersionRow).where(
-        VersionRow.adapter_id == adapter_id, VersionRow.number == min(number, LARGEST_NUMBER)
-    )
-    version = await session.scalar(query.where(VersionRow.purged_at.is_(None)))
-    if version is None:
-        raise VersionNotFound(f"Adapter {name!r} has no version {number}.")
-    return version
 
 
 def _settle(change: Change, version: VersionRow, state: str, rows: Sequence[ValidationRow]) -> None:
