@@ -1,8 +1,7 @@
 """Unpacking an uploaded adapter: .zip, .tar or .tar.gz. Torch-free.
 
 Every member is looked at before the first byte is unpacked, and only the two files of an adapter and its README.md are
-ever written.
-Knows nothing of what is in those files.
+ever written. Knows nothing of what is in those files.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ MAX_MEMBERS = 1000
 _MAX_DIRECTORY_BYTES = 1 << 20
 _MAX_NAME = 1024
 _PIECE_BYTES = 1 << 20
+# What the standard library raises for damaged archives: it promises no common class.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, NotImplementedError)
 
 
@@ -39,12 +39,12 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class _Member:
-    """name: as stored. size: bytes when unpacked, as declared. problem: why such a member is refused, or None."""
+    """One entry of an archive, as its header declares it; nothing of it is trusted yet."""
 
-    name: str
-    size: int
+    name: str  # as stored
+    size: int  # bytes when unpacked
     is_folder: bool
-    problem: str | None
+    problem: str | None  # why such a member is refused: a link, a device, encrypted, ...
 
 
 class _Opened(Protocol):
@@ -161,6 +161,7 @@ class _Zip:
 
 def _check_zip_directory(file: IO[bytes]) -> None:
     """Look at the directory's size before zipfile reads all of it into memory."""
+    # The end record (22 bytes) may be followed by a comment of 65,535 bytes; a Zip64 locator (20) lies before it.
     file.seek(0, 2)
     size = file.tell()
     tail_size = min(size, 65557 + 20)
@@ -216,6 +217,7 @@ def _safe_path(member: _Member) -> PurePosixPath:
 def _refuse_duplicates(paths: Iterable[PurePosixPath]) -> None:
     seen: set[str] = set()
     for path in paths:
+        # File systems that fold case or Unicode forms make one file of two: the disk must not choose which one counts.
         key = unicodedata.normalize("NFKC", str(path)).casefold()
         if key in seen:
             raise ArchiveError(f"The archive has two members of the same name: {shown(path)}.")
@@ -238,6 +240,7 @@ def _pickle_note(files: Iterable[PurePosixPath], folder: PurePosixPath) -> str:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    # The declared sizes have been summed against the limit; a member that unpacks to more stops at the first surplus.
     left = size
     while left >= 0 and (piece := source.read(_PIECE_BYTES)):
         left -= len(piece)

@@ -11,26 +11,21 @@ SiteKind = Literal["linear", "embedding"]
 
 @dataclass(frozen=True)
 class Site:
-    """One module of the checkpoint that LoRA may touch, named as in the checkpoint.
+    """One module of the checkpoint that LoRA may touch. The engine lists a model's sites."""
 
-    For example `model.layers.0.self_attn.q_proj` with in_features 512, out_features 512. kind "embedding" is
-    `model.embed_tokens`: in_features is the vocabulary size, out_features the hidden size.
-    layer is None for embed_tokens and lm_head.
-    """
-
-    name: str
-    in_features: int
-    out_features: int
-    layer: int | None = None
-    kind: SiteKind = "linear"
+    name: str  # as in the checkpoint: model.layers.0.self_attn.q_proj
+    in_features: int  # of an embedding: the vocabulary's size
+    out_features: int  # of an embedding: the hidden size
+    layer: int | None = None  # None: embed_tokens or lm_head
+    kind: SiteKind = "linear"  # "embedding" is model.embed_tokens
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The base model as adapters see it. digest: SHA-256 hex of config.json and the weight files' own digests."""
+    """The base model as adapters see it."""
 
     name: str
     architecture: str
-    digest: str
+    digest: str  # SHA-256 hex of config.json and the weight files' own digests
     num_layers: int
-    sites: Mapping[str, Site]
+    sites: Mapping[str, Site]  # by name

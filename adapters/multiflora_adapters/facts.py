@@ -17,22 +17,20 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """rank: the largest. alpha: lora_alpha. targets: last name parts of the touched modules, sorted.
+    """What the API shows of a version; `read_facts` fills it once validation has passed."""
 
-    bytes_per_module: of the file, by target. device_bytes: of `rank` rows at every linear of the base, which is what
-    the adapter takes of the device's pool when it is served in its own dtype (half of float32 in bfloat16).
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
+    rank: int  # the largest of its tensors
+    alpha: float  # lora_alpha
+    targets: tuple[str, ...]  # last name parts of the touched modules, sorted
     rslora: bool
     dora: bool
-    alora: bool
-    dtype: str
+    alora: bool  # whether the configuration names invocation tokens
+    dtype: str  # as the manifest has it
     num_parameters: int
-    num_bytes: int
-    bytes_per_module: dict[str, int]
+    num_bytes: int  # in the file
+    bytes_per_module: dict[str, int]  # in the file, by target
+    # Of `rank` rows at every linear of the base: what the adapter takes of the device's pool when it is served in its
+    # own dtype (half of float32 in bfloat16).
     device_bytes: int
 
 

@@ -29,19 +29,15 @@ _WHOLE_WEIGHTS = "Train without modules_to_save, bias and resized vocabulary (sa
 
 @dataclass(frozen=True)
 class SiteTensors:
-    """The tensors of one touched site, by their names in the file.
-
-    a: [rank, in_features], b: [out_features, rank], magnitude: [out_features] (DoRA) or None.
-    base_copy: PEFT's copy of the base's own weight [in_features or out_features, hidden] beside embeddings, or None.
-    """
+    """The tensors of one touched site, by their names in the file; `plan_layout` fills it."""
 
     site: Site
-    rank: int
-    scaling: float
-    a: str
-    b: str
-    magnitude: str | None
-    base_copy: str | None
+    rank: int  # as the configuration says; the shapes are checked against it
+    scaling: float  # of B A
+    a: str  # [rank, in_features]
+    b: str  # [out_features, rank]
+    magnitude: str | None  # [out_features]; only with DoRA
+    base_copy: str | None  # PEFT's copy of the base's own weight beside embeddings: [vocabulary, hidden]
 
 
 def split_tensor_name(name: str) -> tuple[str, str] | None:
@@ -186,7 +182,7 @@ def _weight_shape(site: Site) -> tuple[int, int]:
 def _check_targets(
     config: AdapterConfig, matcher: ModuleMatcher, modules: Mapping[str, object], base: BaseModel
 ) -> list[ValidationRow]:
-    """Compare the configuration's wish with the file: less in the file is an incomplete file, more is only odd."""
+    """Compare the configuration with the file: less in the file is an incomplete file, more is only odd."""
     if config.ensure_weight_tying and any(base.sites[m].layer is None for m in modules):
         return [
             error(

@@ -28,24 +28,24 @@ MAX_ENTRIES = 4096
 
 
 class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of PEFT's LoraConfig that decides what an adapter computes, with PEFT's defaults.
+    """The part of PEFT's LoraConfig that decides what an adapter computes, with PEFT's names and defaults.
 
-    target_modules, exclude_modules: names matched by suffix, or one regular expression (`str`), or "all-linear".
-    rank_pattern, alpha_pattern: regular expression of a module name -> r, lora_alpha.
+    `parse_config` fills it from adapter_config.json and normalises it: the digest covers it.
     """
 
     r: int = 8
-    lora_alpha: float = 8.0
-    use_rslora: bool = False
-    use_dora: bool = False
-    rank_pattern: dict[str, int] = {}
-    alpha_pattern: dict[str, float] = {}
+    lora_alpha: float = 8.0  # B A is scaled by lora_alpha / r
+    use_rslora: bool = False  # scaled by lora_alpha / sqrt(r) instead
+    use_dora: bool = False  # every touched module has a magnitude, too
+    rank_pattern: dict[str, int] = {}  # regular expression of a module's name -> its r
+    alpha_pattern: dict[str, float] = {}  # regular expression of a module's name -> its lora_alpha
+    # Names matched by suffix (sorted), or one regular expression (`str`), or "all-linear".
     target_modules: tuple[str, ...] | str | None = None
-    exclude_modules: tuple[str, ...] | str | None = None
-    layers_to_transform: tuple[int, ...] | None = None
-    layers_pattern: tuple[str, ...] = ()
-    ensure_weight_tying: bool = False
-    base_model_name_or_path: str | None = None
+    exclude_modules: tuple[str, ...] | str | None = None  # likewise
+    layers_to_transform: tuple[int, ...] | None = None  # of target_modules, in these layers only; None: in all
+    layers_pattern: tuple[str, ...] = ()  # what precedes the layer's number in a module's name
+    ensure_weight_tying: bool = False  # refused where embedding or head is touched
+    base_model_name_or_path: str | None = None  # as the training named it; only compared, for a warning
 
 
 # Keys that do not change what a trained adapter computes.

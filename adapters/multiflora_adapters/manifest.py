@@ -28,28 +28,24 @@ _HASH_BYTES = 1 << 20
 
 
 class ArtifactFile(msgspec.Struct, frozen=True):
-    """sha256: hex. size: bytes."""
+    """One file of the artifact, as `hash_file` found it."""
 
-    sha256: str
-    size: int
+    sha256: str  # hex
+    size: int  # bytes
 
 
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an adapter without its base model.
+    """What is known of an adapter without its base model; `read_manifest` fills it from the two files."""
 
-    digest: SHA-256 hex. max_rank: the largest rank of any tensor. dtype: of the LoRA tensors, "mixed" if they differ.
-    num_parameters, num_bytes: of the LoRA tensors. target_modules: last name parts of the touched modules, sorted.
-    """
-
-    digest: str
-    files: dict[str, ArtifactFile]
+    digest: str  # the adapter's identity (manifest_digest), SHA-256 hex
+    files: dict[str, ArtifactFile]  # by name: ARTIFACT_FILES
     config: AdapterConfig
-    base_model_name_or_path: str | None
-    max_rank: int
-    dtype: str
-    num_parameters: int
-    num_bytes: int
-    target_modules: tuple[str, ...]
+    base_model_name_or_path: str | None  # as the configuration names it, unchecked
+    max_rank: int  # the largest of any A in the file
+    dtype: str  # of the LoRA tensors; "mixed" if they differ
+    num_parameters: int  # of the LoRA tensors
+    num_bytes: int  # of the LoRA tensors, in the file
+    target_modules: tuple[str, ...]  # last name parts of the touched modules, sorted
 
 
 def read_manifest(folder: Path) -> AdapterManifest:

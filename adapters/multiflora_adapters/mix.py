@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 
 class MixPart(NamedTuple):
-    """digest: of an adapter version. weight: finite, not zero."""
+    """One summand of a mix, as the gateway resolved it from the client's recipe."""
 
-    digest: str
-    weight: float
+    digest: str  # of an adapter version
+    weight: float  # finite, not zero
 
 
 def mix_digest(parts: Sequence[MixPart]) -> str:

@@ -20,8 +20,8 @@ def mix_adapters(
 ) -> HostAdapter:
     """parts: (adapter, weight); in float32 where `dtype` is narrower, so that values are rounded once.
 
-    Semantics: at every site, delta = sum of weight * delta of the part. Raises AdapterError for DoRA, whose magnitude
-    multiplies the base too and cannot be summed, and for ranks that together exceed max_rank.
+    Semantics: at every site, delta = sum of weight * delta of the part. Raises AdapterError for DoRA (its magnitude
+    multiplies the base, too, and cannot be summed) and for ranks that together exceed max_rank.
     """
     names = dict.fromkeys(name for adapter, _ in parts for name in adapter.sites)
     sites = {

@@ -13,14 +13,14 @@ _NAMES_SHOWN = 5
 
 
 class ValidationRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding. check names the rule ("config", "tensors", ...); hint says what to do next."""
+    """One finding, for the person who made the adapter. Validation, probe and evals fill it."""
 
-    check: str
-    severity: Severity
-    message: str
-    observed: str | None = None
-    expected: str | None = None
-    hint: str | None = None
+    check: str  # the rule's name: "config", "tensors", "probe", ...
+    severity: Severity  # an error forbids serving; a warning does not
+    message: str  # one sentence; what comes from the files is cut and printable (`shown`)
+    observed: str | None = None  # the value in the adapter
+    expected: str | None = None  # the value that would pass
+    hint: str | None = None  # what to do next
 
 
 class AdapterReport(msgspec.Struct, frozen=True):

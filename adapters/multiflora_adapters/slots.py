@@ -1,7 +1,7 @@
 """Where adapters sit on the device: a pool of rank rows per site, one (offset, rank) per adapter.
 
 Memory follows rank: an adapter of rank 8 takes 8 rows at every site, whatever the configured maximum. The pool knows
-neither files nor who uses a slot; residency decides what comes and goes.
+neither files nor which requests use a slot; residency decides what comes and goes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from multiflora_adapters.rows import RowAllocator
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 _PIECE_BYTES = 2 << 20
-_ROWS_PER_SLOT = 8
-_RANK_STEP = 16
+_ROWS_PER_SLOT = 8  # a slot for every 8 rows: adapters of rank 8 use up both together
+_RANK_STEP = 16  # kernels work on tiles of 16 rows
 
 
 def pool_size(max_loras: int, max_lora_rank: int) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class PoolSite:
 
     @property
     def is_allocated(self) -> bool:
-        """Whether the site has memory, so that a kernel may be called whoever is resident."""
+        """Whether the site has memory, so that a kernel may be called, whatever adapters are resident."""
         return self.b.shape[0] > 0
 
     @property
@@ -83,6 +83,7 @@ class PoolSite:
     def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
         """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
         rows = slice(offset, offset + weights.rank)
+        # An embedding looks rows of A up by token, so its A lies token by token; a linear's lies rank row by rank row.
         target_a = self.a[:, rows] if self.site.kind == "embedding" else self.a[rows]
         yield from self._copy_in_pieces(weights.a, target_a)
         yield from self._copy_in_pieces(weights.b, self.b[rows])
@@ -106,7 +107,7 @@ class PoolSite:
         self._slots.discard(slot)
         self._dora_slots.discard(slot)
         if self._magnitude is not None:
-            self._magnitude[slot] = 1.0
+            self._magnitude[slot] = 1.0  # neutral for the slot's next adapter, which may be one without DoRA
 
     def _magnitude_rows(self) -> torch.Tensor:
         if self._magnitude is None:
@@ -123,10 +124,10 @@ class PoolSite:
 
 @dataclass(frozen=True)
 class _Resident:
-    """What occupies a slot."""
+    """What occupies a slot; `begin` fills it, before the first byte is copied."""
 
     host: HostAdapter
-    offset: int
+    offset: int  # of its first row in the pool, the same at every site
 
 
 class SlotUpload:
@@ -221,6 +222,7 @@ class SlotPool:
         """Free the slot, also of an unfinished upload (which must not be stepped again)."""
         resident = self._residents.pop(slot)
         self._rows.free(resident.offset)
+        # Kernels skip a slot of rank 0, so that its rows may go to another adapter at once.
         self._ranks[:, slot] = 0
         for name in resident.host.sites:
             self._sites[name].detach(slot)
@@ -234,6 +236,7 @@ class SlotPool:
     def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
         for name, weights in host.sites.items():
             self._sites[name].reserve(weights)
+        # The rows may have been an evicted adapter's that a launched step still reads: copies wait for that step.
         self._copies.begin()
         for name, weights in host.sites.items():
             yield from self._sites[name].pieces(slot, offset, weights)
@@ -243,6 +246,7 @@ class SlotPool:
         self._attach(slot, offset, host)
 
     def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:
+        # One small copy for all sites; it is queued before the next step's kernels, the first that may see the adapter.
         ranks = [host.sites[name].rank if name in host.sites else 0 for name in self._sites]
         on_host = torch.tensor(ranks, dtype=torch.int32, pin_memory=self._device.type == "cuda")
         self._ranks[:, slot] = on_host.to(self._device, non_blocking=True)

@@ -32,7 +32,7 @@ class ArtifactStore:
         self.remove_abandoned(_ABANDONED_SECONDS)
 
     def add(self, folder: Path) -> AdapterManifest:
-        """Copy both files of `folder` byte for byte; adding known content again changes nothing (or mends it).
+        """Copy both files of `folder` byte for byte; adding known content again changes nothing (or repairs it).
 
         Raises AdapterError for unreadable content, OSError when the disk refuses.
         """

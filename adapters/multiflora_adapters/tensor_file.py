@@ -68,11 +68,11 @@ class TensorEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A file whose header is sound. tensors: in the order of their bytes, which leave no gap and do not overlap."""
+    """A safetensors file with a sound header; `read_tensor_file` fills it."""
 
     path: Path
-    data_start: int
-    tensors: dict[str, TensorEntry]
+    data_start: int  # bytes before the first tensor: the offsets count from here
+    tensors: dict[str, TensorEntry]  # in the order of their bytes, which leave no gap and do not overlap
 
 
 def read_tensor_file(path: Path) -> TensorFile:
@@ -109,7 +109,7 @@ def read_pieces(file: BinaryIO, weights: TensorFile, entry: TensorEntry) -> Iter
 
 
 def count_non_finite(raw: npt.NDArray[np.generic], dtype: str) -> int:
-    """How many of the raw values are NaN or infinite: those whose exponent bits are all set."""
+    """How many of the raw values are NaN or infinite: their exponent bits are all set."""
     mask = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}[dtype]
     bits = cast("npt.NDArray[np.uint32]", raw)
     return int(np.count_nonzero((bits & mask) == mask))

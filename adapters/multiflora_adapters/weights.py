@@ -54,12 +54,12 @@ class SiteWeights:
 
 @dataclass(frozen=True)
 class HostAdapter:
-    """An adapter in host memory. rank: the largest of its sites'. num_bytes: of all its tensors."""
+    """An adapter in host memory, ready for a slot; made by load_adapter, mix_adapters or zero_adapter."""
 
     digest: str
-    rank: int
-    sites: dict[str, SiteWeights]
-    num_bytes: int
+    rank: int  # the largest of its sites': the rows that it takes of the pool
+    sites: dict[str, SiteWeights]  # by the site's name; only those that it touches
+    num_bytes: int  # of all its tensors
 
 
 def load_adapter(
@@ -126,7 +126,7 @@ def _row_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> 
 
 
 def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) -> torch.Tensor:
-    """As _row_norm for an embedding, whose norm PEFT takes over the vocabulary.
+    """As _row_norm for an embedding; there PEFT takes the norm over the vocabulary.
 
     weight: [V, H], a: [r, V], scaled_b: [r, H] -> [H] on the host.
     """

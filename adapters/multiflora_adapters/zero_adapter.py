@@ -1,4 +1,4 @@
-"""An adapter that changes nothing, for whatever has to run with one before there is any."""
+"""An adapter that changes nothing, for warm-up and measurements that need one before a client has uploaded any."""
 
 from __future__ import annotations
 

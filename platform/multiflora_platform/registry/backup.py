@@ -36,14 +36,14 @@ class BackupFailed(Problem):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """backup.json. rows: of each table, in the order in which they are put back. missing: digests without files."""
+    """backup.json: written by `backup`, read by `restore`."""
 
-    format: int
-    revision: str
+    format: int  # of the backup's own layout: _FORMAT
+    revision: str  # the schema's, as Alembic names it
     made_at: datetime
-    rows: dict[str, int]
-    artifacts: int
-    missing: list[str]
+    rows: dict[str, int]  # how many of each table, in the order in which they are put back
+    artifacts: int  # how many folders were copied
+    missing: list[str]  # digests that a version names without files on the disk
 
 
 def backup(database_url: str, data_dir: Path, target: Path) -> Contents:
@@ -124,7 +124,7 @@ def _nothing_is_removed(data_dir: Path) -> Iterator[None]:
 
 
 def _copy_artifact(store: ArtifactStore, digest: str, target: Path) -> bool:
-    """False when it is not on the disk (of a version whose adapter was deleted)."""
+    """False when it is not on the disk (its adapter was deleted)."""
     if not store.has(digest):
         return False
     shutil.copytree(store.path(digest), target)

@@ -58,7 +58,7 @@ def adapter_files(seed: int = 0, rank: int = 2, **config: Any) -> Files:
 
 
 def rejected_files(seed: int = 0) -> Files:
-    """A sound file whose tensors fit no module of the base."""
+    """A sound file with tensors that fit no module of the base."""
     files = adapter_files(seed)
     name = SITE.replace("q_proj", "x_proj")
     tensors = {f"base_model.model.{name}.lora_A.weight": np.full((2, 8), seed, np.float32)}

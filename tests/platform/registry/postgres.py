@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: from the installed package, in a temporary folder, as nobody important."""
+"""A PostgreSQL server of the tests' own: the installed package, a temporary folder, an unprivileged account."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ async def within_a_second(look):
     """look() becomes true by itself."""
     start = time.monotonic()
     async with asyncio.timeout(5):
-        while not look():  # noqa: ASYNC110 - the other server tells nobody
+        while not look():  # noqa: ASYNC110 - the other server sends no signal
             await asyncio.sleep(0.01)
     assert time.monotonic() - start < 1.0
 

@@ -57,7 +57,7 @@ class Artifacts:
         task.add_done_callback(self._tasks.discard)
 
     async def collect(self, digest: str) -> None:
-        """Remove the artifact unless somebody needs it. Raises Unavailable while the database is away.
+        """Remove the artifact unless a version or a request needs it. Raises Unavailable while the database is away.
 
         The look and the rename are one write transaction: a version that names the digest comes before, and is seen,
         or after, and then finds no artifact and stores it anew.

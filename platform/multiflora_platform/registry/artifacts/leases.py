@@ -1,4 +1,4 @@
-"""Which artifacts requests of any process run on: a shared lock on one byte of a file for each digest.
+"""Which artifacts the requests of any process run on: a shared lock on one byte of a file for each digest.
 
 The system frees a killed process's locks. Works on local file systems and NFS. Knows digests only.
 """

@@ -17,7 +17,7 @@ from multiflora_platform.storage.connections import private_folder
 
 
 class Scratch:
-    """A job's folder is named by the job's id, so that whoever runs the job finds it."""
+    """A job's folder is named by the job's id, so that any process that runs the job finds it."""
 
     def __init__(self, root: Path) -> None:
         self.root = private_folder(root)

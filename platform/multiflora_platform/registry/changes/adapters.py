@@ -72,7 +72,7 @@ class AdapterChanges:
         return self._snapshots.adapter(name)
 
     async def remove(self, name: str, actor: str, precondition: Precondition = UNCONDITIONAL) -> None:
-        """The name is a 404 and free again; artifacts that nobody else names go when their last request ends."""
+        """The name is a 404 and free again; artifacts that no other version names go when their last request ends."""
 
         async def work(change: Change) -> tuple[list[str], list[str]]:
             await self._check(change, name, precondition)

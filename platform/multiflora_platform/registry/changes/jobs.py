@@ -29,7 +29,7 @@ _CANCELLED = ValidationRow(check="cancelled", severity="error", message="The job
 
 
 class JobChanges:
-    """Who may see which job is the routes' to say: `adapter_of` tells them."""
+    """Does not know which client may see which job: the routes decide by the job's adapter."""
 
     def __init__(
         self, database: Database, snapshots: SnapshotStore, runner: JobRunner, scratch: Scratch, artifacts: Artifacts
@@ -91,12 +91,12 @@ class JobChanges:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def stop(self) -> None:
-        """End everybody's live view, so that a server that drains is not kept open by them."""
+        """End every client's live view, so that a server that drains is not kept open by them."""
         self._stopped = True
 
 
 async def cancel_all(change: Change, adapter: AdapterRow) -> list[str]:
-    """The adapter is deleted: nobody makes versions of it any more. Returns the jobs' ids."""
+    """The adapter is deleted: its unfinished jobs end, and their versions are archived. Returns the jobs' ids."""
     ended = []
     detail = f"The adapter {adapter.name!r} was deleted while its version was being made."
     for job in await jobs.unfinished(change.session, adapter.id):

@@ -81,7 +81,7 @@ class VersionChanges:
         return await self._change(name, number, precondition, actor, deleted_versions.restore)
 
     async def purge(self, name: str, number: int, precondition: Precondition, actor: str) -> None:
-        """For good; its artifact goes when nobody else names it and its last request has ended. Raises NotDeleted."""
+        """For good; its artifact goes once no other version names it and its last request ended. Raises NotDeleted."""
 
         async def work(change: Change) -> str | None:
             adapter, version = await _found(change, name, number, precondition)

@@ -57,6 +57,7 @@ class Imports:
     async def run(self, claimed: ClaimedJob, progress: Progress) -> None:
         """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
         folder = self._scratch.of_job(claimed.id)
+        # The version's state is the job's progress: after a crash the next worker goes on where this one stopped.
         if not await self._is_here(claimed):
             folder = self._scratch.make(claimed.id)
             source = await self._fetch(claimed, folder, progress)
@@ -69,6 +70,7 @@ class Imports:
             await self._accept(claimed, found)
         else:
             await self._reject(claimed, found)
+        # Last: a crash before the commit above must find the files again.
         await self._scratch.remove(claimed.id)
 
     async def fail(self, claimed: ClaimedJob, error: Exception) -> None:
@@ -140,11 +142,13 @@ class Imports:
             view = await version_queries.view(change.session, row, claimed.adapter)
             await self._conclude(change, job, claimed, StoredAnswer(201, view))
 
-        if claimed.promote:  # traffic is about to move to it
+        # Before the transaction, which holds the only write lock and must not wait for an engine.
+        if claimed.promote:
             await self._warm_up.version(claimed.adapter, validated.manifest.digest)
         try:
             await self._database.write(claimed.actor, work)
         except LeaseLost:
+            # The checks have stored the artifact; no version will name it unless the job's next worker does.
             self._artifacts.collect_soon(validated.manifest.digest)
             raise
 
@@ -154,6 +158,7 @@ class Imports:
             row = await versions.reject(change, claimed.version_id, refused.rows, refused.evals)
             answer = await rejection(change, claimed.adapter, row)
             if refused.our_fault is not None:
+                # A rejection is the answer to every repetition; a full disk or a dead engine must not be.
                 await idempotency.forget_job(change, claimed.id)
                 if isinstance(refused.our_fault, InsufficientStorage):
                     answer = StoredAnswer(507, {"detail": refused.our_fault.detail})
@@ -170,7 +175,7 @@ class Imports:
 
 
 async def rejection(change: Change, adapter: str, row: VersionRow) -> StoredAnswer:
-    """The answer to the request whose version was rejected."""
+    """The answer to the request that made the rejected version."""
     await change.session.flush()
     rows = await version_queries.report(change.session, row.id)
     errors = [line["message"] for line in rows if line["severity"] == "error"]

@@ -1,4 +1,4 @@
-"""What a stopped server left behind, and who may clean it up. Owns the folder's lock and the regular clean-up.
+"""What a stopped server left behind, and which process may clean it up. Owns the folder's lock and the regular sweep.
 
 Nothing here decides what becomes of a version: unfinished jobs are taken up again (jobs/runner.py).
 """
@@ -26,6 +26,8 @@ class FolderLock:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        # The first process holds it alone until it has recovered: a second one that starts meanwhile waits below, and
+        # its files are not taken for leftovers. The system frees the lock of a process that is killed.
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.is_alone = True
@@ -45,11 +47,13 @@ async def recover(database: Database, scratch: Scratch, artifacts: Artifacts) ->
     """By the only process: leases end, and what no unfinished job needs is removed."""
 
     async def work(change: Change) -> list[str]:
+        # Without this, jobs of a killed server would wait for the end of its leases.
         await jobs.end_leases(change)
         await idempotency.forget_old(change)
         return await jobs.unfinished_ids(change.session)
 
     await asyncio.to_thread(scratch.clear, await database.write("system", work))
+    # Of any age: this process is alone, so that no other can be adding.
     await asyncio.to_thread(artifacts.store.remove_abandoned, 0.0)
     await artifacts.sweep()
 

@@ -41,29 +41,27 @@ _FOR_EVER = float("inf")
 
 @dataclass(frozen=True)
 class VersionRequest:
-    """A version that a client asks for.
+    """A version that a client asks for, as the route read it from the request."""
 
-    wait: seconds for the answer; None: until it is there or PATIENCE_SECONDS have passed, and not at all for what is
-    fetched over the network.
-    """
-
-    adapter: str
-    actor: str
-    promote: bool = False
-    key: str | None = None
-    details: VersionDetails = NO_DETAILS
+    adapter: str  # the adapter's name
+    actor: str  # the client, as the audit names it
+    promote: bool = False  # whether `default` moves to the version once it is ready
+    key: str | None = None  # the Idempotency-Key
+    details: VersionDetails = NO_DETAILS  # of an upload, filled once the body has been received
+    # Seconds for the answer (Prefer: wait=). None: until it is there or PATIENCE_SECONDS have passed, and not at all
+    # for what is fetched over the network.
     wait: float | None = None
 
 
 @dataclass(frozen=True)
 class _Submission:
-    """A version request with what tells it from others and, unless they are still to be fetched, its files."""
+    """A version request with what tells it from others, and its files if they are here."""
 
     request: VersionRequest
-    adapter_id: int
+    adapter_id: int  # of the adapter that had the name when the request came
     repeatable: Repeatable
-    source: str
-    folder: Path | None
+    source: str  # as the version's row records it
+    folder: Path | None  # with the adapter's files; None: a job has to fetch them
 
 
 class VersionIntake:
@@ -147,6 +145,7 @@ class VersionIntake:
             manifest = await self._checks.identify(folder)
             card = await asyncio.to_thread(read_card, folder)
             await self._prepare_known(submission, manifest, folder)
+            # Before the transaction: a job that is committed without its files on the disk could never be run.
             folder = await asyncio.to_thread(self._scratch.adopt, folder, job_id)
 
         async def work(change: Change) -> Filed:
@@ -156,6 +155,7 @@ class VersionIntake:
         try:
             filed = await self._database.write(submission.request.actor, work)
         finally:
+            # The transaction failed, or found an answer or another job: these files are needed no more.
             if folder is not None and filed.job_id != job_id:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         self._runner.kick()
@@ -167,6 +167,7 @@ class VersionIntake:
         """Known by its key, known by its content, being made already, or a new version and its job."""
         request, digest = submission.request, manifest.digest if manifest else None
         adapter = await _same(change, submission)
+        # Looked up again, inside the write: of two equal requests at the same time the second finds the first's row.
         if filed := await idempotency.recall(change.session, adapter.id, submission.repeatable):
             return filed
         filed = await self._known(change, request, adapter, digest) if digest else None
@@ -197,6 +198,7 @@ class VersionIntake:
         job = await jobs.making(change.session, adapter.id, digest, self._base_digest)
         if job is None:
             return None
+        # The job serves both clients: one that wants the version promoted gets it, the other does not mind.
         job.promote = job.promote or request.promote
         return Filed(job_id=job.id, joined=True)
 
@@ -225,6 +227,7 @@ class VersionIntake:
         if not await self._runner.ended(filed.job_id, wait):
             return await self._accepted(filed.job_id, request.adapter)
         answer = (await self._runner.answer(filed.job_id)).unwrapped()
+        # 201 is for the request that made the version; one that joined its job gets an existing version.
         return StoredAnswer(200, answer.body) if filed.joined else answer
 
     async def _accepted(self, job_id: str, adapter: str) -> StoredAnswer:

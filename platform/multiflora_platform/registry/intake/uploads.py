@@ -36,9 +36,9 @@ _MAX_METADATA_BYTES = 1 << 20
 
 @dataclass
 class _File:
-    """One file that is being received. name: as it counts (base name only)."""
+    """One file that is being received."""
 
-    name: str
+    name: str  # the base name that the client gave it
     handle: BinaryIO
     hasher: Any = field(default_factory=hashlib.sha256)
 

@@ -31,14 +31,14 @@ _ENDING = frozenset({"version.ready", "version.rejected", "version.archived"})
 
 @dataclass
 class Progress:
-    """What a worker's thread tells of its fetching; `stop` makes it give up at the next piece. Bytes."""
+    """How far a fetch is: the fetching thread writes it, the heartbeats read it. One writer for each field."""
 
-    done: int = 0
-    total: int | None = None
-    stopped: bool = False
+    done: int = 0  # bytes, by the thread
+    total: int | None = None  # bytes, by the thread; None until the source says it
+    stopped: bool = False  # by the runner: the thread gives up at its next piece
 
     def reach(self, done: int, total: int) -> None:
-        """Raises LeaseLost when nobody wants the rest."""
+        """Raises LeaseLost when the runner has stopped the job."""
         self.done, self.total = done, total
         if self.stopped:
             raise LeaseLost("stopped")
@@ -76,7 +76,7 @@ class JobRunner:
         self._news.set()
 
     async def close(self) -> None:
-        """Stop taking jobs; those that run are given back for whoever comes next."""
+        """Stop taking jobs; those that run are given back for the next process."""
         if self._loop is not None:
             self._loop.cancel()
         for running in self._running.values():
@@ -87,6 +87,7 @@ class JobRunner:
 
     async def ended(self, job_id: str, seconds: float) -> bool:
         """Wait until the job has ended, at most so long; whether it has."""
+        # Registered before the first look: a job that ends between look and wait would otherwise never wake it.
         news = asyncio.Event()
         self._waiting.setdefault(job_id, []).append(news)
         deadline = time.monotonic() + seconds
@@ -116,13 +117,13 @@ class JobRunner:
         return StoredAnswer(row.outcome["status"], row.outcome["body"])
 
     def stopped(self, job_id: str) -> None:
-        """It was ended from outside: a worker of this process gives up at once, and who waits for it goes on."""
+        """It was ended from outside: a worker of this process gives up at once, and requests that wait for it go on."""
         if running := self._running.get(job_id):
             running.progress.stopped = True
         self._tell(job_id)
 
     async def follow(self, events: Sequence[EventRow]) -> None:
-        """Others' events: whoever waits for a job of theirs looks again; one that they made may be ours to run."""
+        """Other processes' events: requests that wait for a job of theirs look again; a new job may be ours to run."""
         types = {event.type for event in events}
         if types & _ENDING:
             for job_id in self._waiting:
@@ -140,7 +141,7 @@ class JobRunner:
                 while len(self._running) < AT_ONCE and (claimed := await self._claim()):
                     self._begin(claimed)
             except Unavailable:
-                pass  # the follower says so; jobs wait for the database as everybody does
+                pass  # the follower logs it; jobs wait for the database, too
             except Exception:
                 _log.exception("no job could be claimed; trying again")
             with contextlib.suppress(TimeoutError):
@@ -165,11 +166,13 @@ class JobRunner:
         working = asyncio.create_task(self._worked(running))
         try:
             await asyncio.wait({heartbeats, working}, return_when=asyncio.FIRST_COMPLETED)
+            # The heartbeats end first only when the lease is lost: then another worker may have the job already.
             if not working.done():
                 running.progress.stopped = True
                 working.cancel()
             await working
         except (LeaseLost, asyncio.CancelledError):
+            # Cancelling reaches the coroutine; a thread that fetches sees `stopped` at its next piece.
             running.progress.stopped = True
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
@@ -184,6 +187,7 @@ class JobRunner:
             self.kick()
 
     async def _worked(self, running: _Running) -> None:
+        # A job that kills its server never comes to `_failed`: its attempts are counted when it is claimed.
         if running.claimed.attempts > jobs.MAX_ATTEMPTS:
             raise RuntimeError("its server was stopped at each attempt")
         with full_disk_reported():
@@ -197,6 +201,7 @@ class JobRunner:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             progress = running.progress
             now = (progress.done, progress.total)
+            # Progress is written once a second; without any, a third of the lease is soon enough to keep it.
             if now == seen and time.monotonic() - last < jobs.LEASE.total_seconds() / 3:
                 continue
             try:

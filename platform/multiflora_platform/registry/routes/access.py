@@ -1,4 +1,4 @@
-"""What every route of the registry needs from its request: the services, and leave to change an adapter."""
+"""What every route of the registry needs from its request: the registry, and what its key may do."""
 
 from __future__ import annotations
 

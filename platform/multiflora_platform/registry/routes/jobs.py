@@ -71,7 +71,7 @@ async def _seen(request: Request, principal: Principal, job_id: str) -> dict[str
 
 
 def _visible(request: Request, principal: Principal, adapter: str | None) -> list[int] | None:
-    """Ids of the adapters whose jobs are shown; None: of all, also of those that are deleted."""
+    """Ids of the adapters that jobs are shown of; None: of all, also of those that are deleted."""
     registry = registry_of(request)
     if principal.is_admin:
         return None if adapter is None else [registry.adapter(adapter).id]

@@ -79,7 +79,7 @@ async def change_rollout(
 async def promote_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
-    """The candidate for everybody."""
+    """The candidate for every user."""
     changeable(request, principal, name)
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
@@ -90,7 +90,7 @@ async def promote_rollout(
 async def abort_rollout(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
-    """The stable version for everybody."""
+    """The stable version for every user."""
     changeable(request, principal, name)
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts

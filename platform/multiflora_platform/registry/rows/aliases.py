@@ -38,7 +38,7 @@ from multiflora_platform.web.problems import InvalidRequest
 
 @dataclass(frozen=True)
 class MovePrecondition(Precondition):
-    """may_move_protected: who asks is an admin, or nobody in particular."""
+    """may_move_protected: the client is an admin, or the server itself moves the alias."""
 
     may_move_protected: bool = True
 

@@ -19,10 +19,10 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Repeatable:
-    """A request that may come again. key None: it brought no Idempotency-Key. request_hash: of what it asks for."""
+    """A request that may come again."""
 
-    key: str | None
-    request_hash: str
+    key: str | None  # the client's Idempotency-Key; None: it brought none
+    request_hash: str  # of what it asks for; intake/submissions.py computes it
 
     def __post_init__(self) -> None:
         if self.key is not None and not (0 < len(self.key) <= 255 and self.key.isprintable()):
@@ -58,11 +58,11 @@ _ERRORS: dict[int, type[Problem]] = {
 
 @dataclass(frozen=True)
 class Filed:
-    """Where the answer to a request is: already known, or a job's. joined: the job was made for another request."""
+    """Where the answer to a request is: already known, or a job's. Exactly one of the two is there."""
 
     answer: StoredAnswer | None = None
     job_id: str | None = None
-    joined: bool = False
+    joined: bool = False  # the job was made for another request, so that this one made no version
 
 
 async def recall(session: AsyncSession, adapter_id: int, request: Repeatable) -> Filed | None:

@@ -34,18 +34,18 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job that this process holds: what to make, for whom. attempts: this one included."""
+    """A job that this process holds, as `claim` found it: what to make, and for which client."""
 
     id: str
-    owner: str
+    owner: str  # the runner that holds the lease; every write of the worker checks it
     adapter_id: int
-    adapter: str
-    version_id: int
-    number: int
-    source: str
-    promote: bool
-    actor: str
-    attempts: int
+    adapter: str  # the adapter's name
+    version_id: int  # the row to fill; the client's request made it
+    number: int  # that version's, as clients know it
+    source: str  # "upload", or the address to fetch from
+    promote: bool  # whether the default alias moves to the version; a later equal request may have set it
+    actor: str  # the client that asked, as the audit names it
+    attempts: int  # this one included
 
     @property
     def is_last_attempt(self) -> bool:
@@ -75,7 +75,7 @@ def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> J
 
 
 async def claim(change: Change, owner: str) -> ClaimedJob | None:
-    """The job that has waited longest and is nobody's; None: there is none."""
+    """The job that has waited longest and that no worker holds; None: there is none."""
     ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < change.now)
     due = or_(and_(JobRow.state == "queued", JobRow.run_after <= change.now), and_(JobRow.state == "running", ended))
     job = await change.session.scalar(select(JobRow).where(due).order_by(JobRow.run_after, JobRow.created_at).limit(1))

@@ -23,11 +23,11 @@ class Adapter(View, frozen=True, kw_only=True):
     name: str
     description: str
     tags: list[str]
-    demo_prompt: str | None
-    warmup_prompts: list[str]
+    demo_prompt: str | None  # the playground shows it
+    warmup_prompts: list[str]  # the server runs them before traffic moves to a version
     owner: str | None
     aliases: dict[str, dict[str, Any]]
-    ready_versions: list[int]
+    ready_versions: list[int]  # those that an alias may point to on this base model
     digests: dict[str, str]
     rank: int | None
     created_at: str
@@ -83,12 +83,12 @@ class Job(View, frozen=True, kw_only=True):
     id: str
     kind: Literal["import"]
     adapter: str
-    version: int
+    version: int  # the number of the version that it makes
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     version_state: VersionState
     source: str
-    progress: JobProgress
-    attempts: int
+    progress: JobProgress  # written by the worker's heartbeats
+    attempts: int  # begun so far
     next_attempt_at: str | None
     error: str | None
     created_by: str
@@ -119,7 +119,7 @@ class FileView(View, frozen=True, kw_only=True):
 
 
 class Version(View, frozen=True, kw_only=True):
-    """digest, manifest, facts: null until known. evals: what was wished for and, once they ran, `answer` and `passed`.
+    """digest, manifest, facts: null until known. evals: as asked for and, once they ran, with `answer`, `passed`.
 
     job: with 202 only, what is making it.
     """
@@ -128,11 +128,11 @@ class Version(View, frozen=True, kw_only=True):
     version: int
     state: VersionState
     digest: str | None
-    base_digest: str
-    files: dict[str, FileView]
-    manifest: dict[str, Any] | None
-    facts: dict[str, Any] | None
-    source: str
+    base_digest: str  # of the base model that it is validated against
+    files: dict[str, FileView]  # by name; {} until it is ready
+    manifest: dict[str, Any] | None  # AdapterManifest without its digest and files
+    facts: dict[str, Any] | None  # AdapterFacts, by the validation
+    source: str  # "upload" or an address, with the revision that the job pinned
     description: str
     tags: list[str]
     lineage: dict[str, Any]
@@ -178,11 +178,11 @@ class CommandDone(View, frozen=True, kw_only=True):
 
 class ResidentAdapter(View, frozen=True, kw_only=True):
     digest: str
-    residency: Literal["slot", "cpu", "disk"]
-    pinned: bool
-    rank: int
-    bytes: int
-    running: int
+    residency: Literal["slot", "cpu", "disk"]  # the fastest memory that holds it
+    pinned: bool  # an admin's wish: the engine does not evict it
+    rank: int  # 0 until the engine has read it
+    bytes: int  # of its tensors; 0 until the engine has read it
+    running: int  # requests on it right now
 
 
 class Replica(View, frozen=True, kw_only=True):

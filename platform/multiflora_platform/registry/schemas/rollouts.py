@@ -22,8 +22,8 @@ BOUNDS = ("max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
 
 class NewRollout(Body, frozen=True):
     """percent: of the alias's users that get the candidate. shadow_percent: of the others' requests, those that run on
-    the candidate, too, without anybody seeing it. The bounds roll back by themselves; max_p95_ratio is to the stable
-    version's P95."""
+    the candidate, too, while the client gets the stable version's answer. The bounds roll back by themselves;
+    max_p95_ratio is to the stable version's P95."""
 
     candidate: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     percent: Percent = 0

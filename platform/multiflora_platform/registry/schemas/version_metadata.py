@@ -22,13 +22,13 @@ _MAX_PATTERN = 1000
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a version comes from: the version it was trained further from, the training run, its data."""
 
-    parent_version: int | None = None
-    training_run: str | None = None
-    datasets: list[str] = []
+    parent_version: int | None = None  # a number of the same adapter
+    training_run: str | None = None  # the client's own id of it
+    datasets: list[str] = []  # the client's own names of them
 
 
 class Eval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A prompt (or chat messages) whose greedy answer must contain all of `contains` and match all of `matches`."""
+    """A prompt (or chat messages); its greedy answer must contain all of `contains` and match all of `matches`."""
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from multiflora_adapters.validation import ValidationRow
 
 _log = logging.getLogger(__name__)
-# An engine whose slots are all taken by long requests must not hold an upload up for ever.
+# An engine with every slot taken by long requests must not hold an upload up for ever.
 PROBE_SECONDS = 30.0
 
 Prober = Callable[[str], Awaitable[float | None]]

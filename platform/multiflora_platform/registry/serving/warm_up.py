@@ -16,7 +16,7 @@ from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.web.problems import Unavailable
 
 _log = logging.getLogger(__name__)
-# An engine whose slots are all taken must not hold a move up for ever: then it moves cold.
+# An engine with every slot taken must not hold a move up for ever: then the alias moves cold.
 WARM_UP_SECONDS = 30.0
 
 # Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.

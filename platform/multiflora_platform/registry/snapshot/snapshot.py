@@ -19,50 +19,47 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class AdapterShape:
-    """What decides whether a version can be part of a mix. rank: its largest."""
+    """What decides whether a version can be part of a mix. The loader fills it from the version's manifest."""
 
-    rank: int = 0
+    rank: int = 0  # the largest of its tensors
     is_dora: bool = False
 
 
 @dataclass(frozen=True)
 class RolloutEntry:
-    """A running rollout. bounds: as schemas/rollouts.py names them."""
+    """A running rollout, as the loader reads its row."""
 
     id: int
-    adapter: str
-    stable: int
-    candidate: int
-    percent: int
-    shadow_percent: int
-    bounds: Mapping[str, Any]
+    adapter: str  # the adapter's name
+    stable: int  # the version that the alias had when the rollout began
+    candidate: int  # the version that the client wants to try
+    percent: int  # of the alias's users that get the candidate
+    shadow_percent: int  # of the other users' requests that run on the candidate, too
+    bounds: Mapping[str, Any]  # the client's, by the names of schemas/rollouts.BOUNDS
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What `model` means for one request. alias: the alias that was followed; None when a version was named."""
+    """What `model` means for one request; made by AdapterEntry.resolve, read by the gateway."""
 
     name: str
     version: int
-    digest: str
-    alias: str | None
+    digest: str  # what the engine is asked for
+    alias: str | None  # the alias that was followed; None when the client named a version
     shape: AdapterShape = AdapterShape()
-    owner: str | None = None
-    rollout: RolloutEntry | None = None
+    owner: str | None = None  # the adapter's tenant; None: the admins
+    rollout: RolloutEntry | None = None  # of the alias; the gateway reports the request's outcome to it
 
 
 @dataclass(frozen=True)
 class ServedAdapter:
-    """An adapter that `model=name` reaches. version, digest: of `default` (of its largest share, if it is split).
-
-    aliases: the version of each (of its largest share), `default` among them.
-    """
+    """An adapter that `model=name` reaches; made from its entry once for each snapshot, for the lists of models."""
 
     name: str
-    aliases: Mapping[str, int]
-    version: int
-    digest: str
-    created: int
+    aliases: Mapping[str, int]  # the version of each (of its largest share), `default` among them
+    version: int  # of `default` (of its largest share, if it is split)
+    digest: str  # of that version
+    created: int  # Unix seconds
     description: str
     demo_prompt: str | None
     owner: str | None = None
@@ -75,15 +72,15 @@ def alias_etag(revision: int, protected: bool) -> str:
 
 @dataclass(frozen=True)
 class AliasEntry:
-    """target: {"version": n} or {"split": {...}}; layout: the version of each of 100 buckets."""
+    """One alias, as the loader reads its row; rows/aliases.py wrote what it holds."""
 
     name: str
-    target: Mapping[str, Any]
-    layout: tuple[int, ...]
-    revision: int
-    salt: str
-    protected: bool = False
-    rollout: RolloutEntry | None = None
+    target: Mapping[str, Any]  # {"version": n} or {"split": {"n": percent}}, as the client set it
+    layout: tuple[int, ...]  # the version of each of 100 buckets of users
+    revision: int  # id of the move that set the target; never used twice
+    salt: str  # the loader's: adapter and alias, so that a user's bucket differs from alias to alias
+    protected: bool = False  # only admins move it
+    rollout: RolloutEntry | None = None  # the one that runs on it
 
     @property
     def etag(self) -> str:
@@ -106,20 +103,20 @@ class AliasEntry:
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """digests, shapes: of the versions that can be served on this base model, by number."""
+    """One live adapter, read from the database by loader.py after each change and never altered."""
 
-    id: int
+    id: int  # the row's; an adapter that was deleted and made anew has another
     name: str
     description: str
     tags: tuple[str, ...]
-    demo_prompt: str | None
-    warmup_prompts: tuple[str, ...]
-    owner: str | None
+    demo_prompt: str | None  # the playground shows it
+    warmup_prompts: tuple[str, ...]  # run before traffic moves to a version
+    owner: str | None  # the tenant that may change it; None: admins only
     created_at: datetime
-    updated_at: datetime
-    aliases: Mapping[str, AliasEntry]
-    digests: Mapping[int, str]
-    shapes: Mapping[int, AdapterShape]
+    updated_at: datetime  # of the description and the like; versions and aliases do not count
+    aliases: Mapping[str, AliasEntry]  # by name
+    digests: Mapping[int, str]  # of the versions that can be served on this base model, by number
+    shapes: Mapping[int, AdapterShape]  # of the same versions
 
     def resolve(self, selector: str, user: str | None) -> Resolved | None:
         """selector: an alias or a version's number without leading zeros."""

@@ -1,8 +1,8 @@
 """How an alias divides its users among versions: 100 buckets, one version number each.
 
-Knows nothing of adapters or databases. A new division is laid out from the one before it: a version whose share falls
-gives up its highest buckets, a version whose share grows takes freed ones and keeps all it had, so raising a share
-keeps everyone who was already in it, however many versions there are.
+Knows nothing of adapters or databases. A new division is laid out from the one before it: a version with a falling
+share gives up its highest buckets, one with a growing share takes freed ones and keeps all it had, so that raising a
+share keeps every user who was already in it, however many versions there are.
 """
 
 from __future__ import annotations

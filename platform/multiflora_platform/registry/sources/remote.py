@@ -18,7 +18,7 @@ from multiflora_platform.web.problems import PayloadTooLarge
 
 _PART = ".part"
 
-# advance(done, total): bytes fetched so far of the source's total; raises when nobody wants the rest.
+# advance(done, total): bytes fetched so far of the source's total; raises when the job was stopped.
 Advance = Callable[[int, int], None]
 
 

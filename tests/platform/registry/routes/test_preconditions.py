@@ -12,7 +12,7 @@ from multiflora_platform.web.etags import etag_of, is_current
 
 ROLLOUT = "/adapters/a/aliases/default/rollout"
 WEBHOOK = {"url": "http://127.0.0.1:9/", "events": ["alias.*"]}
-# Of each kind: how it is changed without anybody's objection.
+# Of each kind: a change that is always accepted.
 CHANGES = {
     "adapter": ("PATCH", "", {"description": "new"}),
     "version": ("PATCH", "", {"description": "new"}),
@@ -22,7 +22,7 @@ CHANGES = {
     "key": ("DELETE", "", None),
     "webhook": ("PATCH", "", {"description": "new"}),
 }
-# And those that nobody changes over HTTP, but time does.
+# And those that no client changes over HTTP, but time does.
 READ = ("job", "report", "card")
 
 

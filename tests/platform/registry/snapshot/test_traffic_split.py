@@ -1,4 +1,4 @@
-"""Buckets of an alias: exact shares, and nobody leaves a version whose share grows."""
+"""Buckets of an alias: exact shares, and no user leaves a version with a growing share."""
 
 from __future__ import annotations
 
