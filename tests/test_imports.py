@@ -94,9 +94,9 @@ FLOORS = {
         "serving": 5,
         "changes": 6,
         "intake": 7,
+        "shadow_runs": 7,
         "service": 8,
         "routes": 9,
-        "shadow_runs": 7,
     },
 }
 """A module or folder imports only from lower floors; its neighbours on the same floor are strangers."""
