@@ -30,11 +30,14 @@ def pool_size(max_loras: int, max_lora_rank: int) -> tuple[int, int]:
 class PoolSite:
     """One site's share of the pool; what a LoRA kernel reads (it satisfies the kernels' LoraSite).
 
-    a: [R, K] ([V, R] for an embedding), b: [R, N] with scaling folded in; offsets, ranks: int32 [slots]; ranks is 0
-    where the slot's adapter does not touch the site. magnitude: float32 [slots, N], 1 for adapters without DoRA; None
-    while no resident adapter has DoRA here. Embedding and head take no memory (R = 0) before an adapter touches them.
-    max_rank: a multiple of 16 that no adapter's rank exceeds.
+    Embedding and head take no memory (R = 0) before an adapter touches them.
     """
+
+    a: torch.Tensor  # [R, K]; [V, R] for an embedding; an upload fills an adapter's rows
+    b: torch.Tensor  # [R, N], scaling folded in; likewise
+    offsets: torch.Tensor  # int32 [slots]: the slot's first row, the pool's own tensor, the same at every site
+    ranks: torch.Tensor  # int32 [slots]: 0 where the slot's adapter does not touch the site; the pool sets it
+    max_rank: int  # a multiple of 16 that no adapter's rank exceeds
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class PoolSite:
 
     @property
     def magnitude(self) -> torch.Tensor | None:
+        """float32 [slots, N], 1 for adapters without DoRA; None while no resident adapter has DoRA here."""
         return self._magnitude if self._dora_slots else None
 
     def reserve(self, weights: SiteWeights) -> None:

@@ -41,6 +41,7 @@ class ArtifactStore:
         try:
             for name in ARTIFACT_FILES:
                 _copy(folder / name, temporary / name)
+            # Of the copy: the source may change while it is read, the digest must be of the bytes that stay.
             manifest = read_manifest(temporary)
             _sync_folder(temporary)
             self._publish(temporary, manifest.digest)
@@ -73,6 +74,7 @@ class ArtifactStore:
 
     def set_aside(self, digest: str) -> Path | None:
         """Take the artifact out of the store with one rename, for `discard` to delete; None: there is none."""
+        # A rename is atomic: a reader has the whole artifact or none, never a folder that is half deleted.
         aside = self._root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
             os.rename(self.path(digest), aside)

@@ -51,11 +51,11 @@ _ITEM_BYTES = FLOAT_BYTES | {
 
 
 class TensorEntry(msgspec.Struct, frozen=True):
-    """One tensor as the header describes it; data_offsets are bytes from the start of the data."""
+    """One tensor as the file's header describes it; `read_tensor_file` checks it against the file's size."""
 
-    dtype: str
+    dtype: str  # as safetensors writes it: F32, BF16, ...
     shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+    data_offsets: tuple[int, int]  # bytes from the start of the data: [begin, end)
 
     @property
     def num_elements(self) -> int:

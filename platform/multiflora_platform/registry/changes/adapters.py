@@ -76,12 +76,14 @@ class AdapterChanges:
 
         async def work(change: Change) -> tuple[list[str], list[str]]:
             await self._check(change, name, precondition)
+            # In the same transaction: a job must not finish a version of an adapter that is gone.
             ended = await cancel_all(change, await catalog.require(change.session, name))
             digests = await catalog.remove(change, name)
             self._snapshots.drop(change, name)
             return digests, ended
 
         digests, ended = await self._database.write(actor, work)
+        # After the commit: had it failed, the jobs would go on and need their folders.
         for job_id in ended:
             self._runner.stopped(job_id)
             await self._scratch.remove(job_id)

@@ -79,6 +79,7 @@ class JobChanges:
         shown: dict[str, Any] | None = None
         quiet = 0
         while not self._stopped:
+            # Looked up rather than signalled: the job may run in another process.
             view = await self.view(job_id)
             if view != shown:
                 shown, quiet = view, 0

@@ -85,7 +85,7 @@ class VersionChanges:
 
         async def work(change: Change) -> str | None:
             adapter, version = await _found(change, name, number, precondition)
-            digest = version.digest
+            digest = version.digest  # the purge clears it
             await deleted_versions.purge(change, adapter, version)
             return digest
 

@@ -68,6 +68,7 @@ class LocalPaths:
         async with self._scratch.folder() as folder:
             source = await asyncio.to_thread(self._anywhere.copy, Path(path), folder)
             mark = f"{await asyncio.to_thread(_content, folder)}:{self._base_digest}"
+            # Compared with the last start, not with the alias: an operator's rollback must survive a restart.
             if self._exists(name) and await self._mark(name) == mark:
                 return
             await self._add(name, folder, source, _SYSTEM, fields)
@@ -84,6 +85,7 @@ class LocalPaths:
         try:
             return await self._intake.add_folder(VersionRequest(name, actor, promote=True), folder, source)
         except (Problem, OSError):
+            # One call for the client, so nothing of it may stay: the next try would find the name taken.
             if is_new:
                 await self._adapters.remove(name, actor)
             raise

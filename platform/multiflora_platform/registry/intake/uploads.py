@@ -94,6 +94,7 @@ class ReceivedUpload:
         return self._fingerprint()
 
     async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        # Content-Length is the client's claim, and chunked bodies have none: what comes is counted, too.
         total = 0
         async for chunk in chunks:
             total += len(chunk)
@@ -147,6 +148,7 @@ class ReceivedUpload:
             raise SourceIncomplete("Send either one archive or the two files, not both.")
         for slot in archives:
             archive = self._folder / slot
+            # The archive's own README.md counts, not one that was sent beside it.
             (self._folder / CARD_NAME).unlink(missing_ok=True)
             unpack(archive, self._folder, self._max_bytes)
             archive.unlink()

@@ -76,6 +76,7 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     row = await change.session.get(AliasRow, (adapter.id, alias))
     precondition.check_alias(alias, row)
     await require_ready(change, adapter, shares_of(target))
+    # A client moved the alias by hand: the rollout's shares no longer hold. A rollout's own moves call `move`.
     await supersede_rollouts(change, adapter, alias)
     await move(change, adapter, alias, target)
     return row is None
@@ -126,6 +127,7 @@ async def roll_back(change: Change, name: str, alias: str, precondition: MovePre
         .order_by(AliasMoveRow.id.desc())
     )
     for target in await change.session.scalars(history):
+        # Over deletions, and over moves that changed nothing.
         if target is not None and target != row.target:
             await put(change, name, alias, target, MovePrecondition())
             return

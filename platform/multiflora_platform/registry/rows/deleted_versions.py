@@ -32,6 +32,7 @@ async def delete(change: Change, adapter: AdapterRow, version: VersionRow) -> No
             )
     if version.deleted_at is not None:
         return
+    # Not ready any more, so that the snapshot leaves it out and no alias can be moved to it.
     if version.state == "ready":
         version.state = "archived"
     version.deleted_at = version.updated_at = change.now
@@ -45,6 +46,7 @@ async def restore(change: Change, adapter: AdapterRow, version: VersionRow) -> N
         raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted.")
     version.deleted_at = None
     version.updated_at = change.now
+    # Only a version that was ready has a manifest; a rejected one comes back rejected.
     if version.manifest is not None:
         version.state = "ready"
     target = f"{adapter.name}@{version.number}"

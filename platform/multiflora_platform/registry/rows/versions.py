@@ -96,6 +96,7 @@ async def finish(change: Change, version_id: int, validated: ValidatedVersion, p
     manifest = validated.manifest
     version = await change.session.get_one(VersionRow, version_id)
     adapter = await change.session.get_one(AdapterRow, version.adapter_id)
+    # Without a default alias `model=name` is a 404: the first version that can be served becomes it.
     earlier = (
         select(VersionRow.id).where(VersionRow.adapter_id == version.adapter_id, VersionRow.state == "ready").limit(1)
     )

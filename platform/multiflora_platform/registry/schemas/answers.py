@@ -179,7 +179,7 @@ class CommandDone(View, frozen=True, kw_only=True):
 class ResidentAdapter(View, frozen=True, kw_only=True):
     digest: str
     residency: Literal["slot", "cpu", "disk"]  # the fastest memory that holds it
-    pinned: bool  # an admin's wish: the engine does not evict it
+    pinned: bool  # by an admin: the engine does not evict it
     rank: int  # 0 until the engine has read it
     bytes: int  # of its tensors; 0 until the engine has read it
     running: int  # requests on it right now

@@ -24,10 +24,10 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Pinned:
-    """What an address means at this moment, for ever. source: as it is recorded. files: sizes in bytes by path."""
+    """What an address means at this moment, for ever; `RemoteSource.pin` fills it."""
 
-    source: str
-    files: Mapping[str, int]
+    source: str  # the address with its revision, as the version's row records it
+    files: Mapping[str, int]  # sizes in bytes by path
 
 
 class RemoteSource(Protocol):

@@ -20,15 +20,12 @@ from multiflora_platform.web.problems import InvalidRequest
 
 @dataclass(frozen=True)
 class Sources:
-    """roots: folders below which file:// may read; None: anywhere (the operator's own command line).
+    """Where an address leads. The registry fills it from the operator's settings."""
 
-    max_bytes: of one adapter. hub_endpoint, s3_endpoint: None is the service's own.
-    """
-
-    roots: Sequence[Path] | None
-    max_bytes: int
-    hub_endpoint: str | None = None
-    s3_endpoint: str | None = None
+    roots: Sequence[Path] | None  # folders below which file:// may read; None: anywhere (the operator's command line)
+    max_bytes: int  # of one adapter
+    hub_endpoint: str | None = None  # None: the service's own
+    s3_endpoint: str | None = None  # None: the service's own
 
     def is_remote(self, source: str) -> bool:
         """Whether it takes a job to fetch it. Raises InvalidRequest, SourceRefused, SourceUnsupported for no source."""
