@@ -28,7 +28,10 @@ async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) 
             return working.result()
         raise ClientGone
     finally:
-        await _cancel((working, watching))
+        working.cancel()
+        watching.cancel()
+        # Awaited, too: a cancelled task that is left alone may still run when the loop closes.
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 async def collect(generation: Generation) -> list[Answer]:
@@ -106,7 +109,6 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    # Awaited, too: a cancelled task that is left alone may still run when the loop closes.
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -49,9 +49,11 @@ async def respond(
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
     if not stream:
-        answers = await until_disconnect(request.receive, collect_all(generations))
-        admission.close()
-        return Response(encode(writer.complete(generations, answers)), media_type="application/json")
+        try:
+            answers = await until_disconnect(request.receive, collect_all(generations))
+            return Response(encode(writer.complete(generations, answers)), media_type="application/json")
+        finally:
+            admission.close()
     events = merge(generations)
     first = await until_disconnect(request.receive, first_event(events))
     return EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from msgspec import UNSET
 
@@ -36,7 +37,7 @@ from multiflora_platform.text.assembler import TextDelta
 
 @dataclass
 class ChatWriter:
-    """Of one request. A data class: it is filled before the answer begins, and derives nothing then."""
+    """Of one request."""
 
     body: ChatRequest
     num_top: int | None
@@ -58,7 +59,7 @@ class ChatWriter:
             usage=usage(generations),
         )
         if self.body.prompt_logprobs is not None and generation.prompt_logprobs is not None:
-            completion.prompt_logprobs = self._logprobs().prompt(generation.prompt_logprobs)
+            completion.prompt_logprobs = self._logprobs.prompt(generation.prompt_logprobs)
         if self.body.return_token_ids:
             completion.prompt_token_ids = generation.request.prompt_token_ids
         return completion
@@ -66,7 +67,7 @@ class ChatWriter:
     async def frames(
         self, generations: Sequence[Generation], events: AsyncGenerator[Event, None]
     ) -> AsyncGenerator[bytes, None]:
-        at_end, _ = wants_usage(self.body)
+        at_end, _ = self._wants_usage
         readers: dict[int, MessageReader] = {}
         try:
             async for _, event in events:
@@ -84,8 +85,14 @@ class ChatWriter:
         finally:
             await events.aclose()
 
+    # Derived when first needed, once: each chunk needs them, and before the answer begins nothing here is called.
+    @cached_property
     def _logprobs(self) -> LogprobWriter:
         return LogprobWriter(self.model.tokenizer, bool(self.body.return_tokens_as_token_ids))
+
+    @cached_property
+    def _wants_usage(self) -> tuple[bool, bool]:
+        return wants_usage(self.body)
 
     def _call_id(self) -> str:
         return new_call_id(self.model.tool_format)
@@ -116,7 +123,7 @@ class ChatWriter:
             deltas = [Delta(content="")]
         choices = [ChatChunkChoice(index=event.index, delta=delta) for delta in deltas]
         if choices and self.num_top is not None and event.logprobs is not None:
-            choices[0].logprobs = self._logprobs().chat(event.logprobs, self.num_top)
+            choices[0].logprobs = self._logprobs.chat(event.logprobs, self.num_top)
         if choices and self.body.return_token_ids:
             choices[0].token_ids = event.token_ids
         return b"".join(frame(self._chunk([choice], generations)) for choice in choices)
@@ -146,7 +153,7 @@ class ChatWriter:
     def _chunk(
         self, choices: list[ChatChunkChoice], generations: Sequence[Generation], counted: bool = False
     ) -> ChatChunk:
-        at_end, always = wants_usage(self.body)
+        at_end, always = self._wants_usage
         total = usage(generations) if counted or always else None if at_end else UNSET
         return ChatChunk(id=self.id, created=self.created, model=self.body.model, choices=choices, usage=total)
 
@@ -159,7 +166,7 @@ class ChatWriter:
             stop_reason=answer.stop_reason,
         )
         if self.num_top is not None:
-            choice.logprobs = self._logprobs().chat(answer.logprobs or [], self.num_top)
+            choice.logprobs = self._logprobs.chat(answer.logprobs or [], self.num_top)
         if self.body.return_token_ids:
             choice.token_ids = answer.token_ids
         return choice
