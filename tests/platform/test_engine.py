@@ -68,7 +68,8 @@ class Pool:
 def behind(house: House, handle: EngineHandle) -> None:
     """Puts another handle in place of the house's."""
     house.services.engine = handle
-    house.services.shadows = Shadows(house.services.registry, handle)
+    registry = house.services.registry
+    house.services.shadows = Shadows(registry.rollouts, registry.lease, handle)
     house.app = create_app(house.services)
 
 

@@ -170,6 +170,7 @@ def position(token_id: int, index: int) -> PositionLogprobs:
 class FakeRegistry:
     digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
     database: Any = None
+    rollouts: Any = None
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
