@@ -6,20 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from multiflora.client.transport import AsyncTransport, Transport, quoted
-from multiflora_platform.auth.account_answers import (
-    Key,
-    KeyPage,
-    NewlyMadeKey,
-    Tenant,
-    TenantPage,
-    UsagePage,
-)
-from multiflora_platform.auth.account_requests import (
-    KeyRotation,
-    NewKey,
-    NewTenant,
-    TenantPatch,
-)
+from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
+from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
     AlertPage,
@@ -52,18 +40,8 @@ from multiflora_platform.registry.schemas.answers import (
     Version,
     VersionPage,
 )
-from multiflora_platform.registry.schemas.bodies import (
-    AdapterPatch,
-    AliasTarget,
-    NewAdapter,
-    VersionSource,
-)
-from multiflora_platform.registry.schemas.rollouts import (
-    NewRollout,
-    Rollout,
-    RolloutPage,
-    RolloutPatch,
-)
+from multiflora_platform.registry.schemas.bodies import AdapterPatch, AliasTarget, NewAdapter, VersionSource
+from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutPatch
 from multiflora_platform.registry.schemas.version_metadata import VersionPatch
 from multiflora_platform.webhooks.webhook_schemas import (
     Delivery,
