@@ -14,13 +14,13 @@ import tokenizers
 
 from multiflora_platform.text.chat_template import ChatTemplates
 from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
+from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
 from multiflora_platform.text.token_bytes import TokenBytes
 
 _CONVERT = (
     "convert it once with transformers: `from transformers import AutoTokenizer; "
     'AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
 )
-_SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Tokenizer:
@@ -47,8 +47,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path | str) -> Tokenizer:
-        """Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja and
-        additional_chat_templates/. Raises TokenizerError."""
+        """Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja
+        and additional_chat_templates/. Raises TokenizerError."""
         folder = Path(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():
@@ -57,7 +57,11 @@ class Tokenizer:
             rust = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{file} cannot be read: {error}") from None
-        config = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
+        config = merged_config(
+            _read_json(folder / "tokenizer_config.json"), _read_json(folder / "special_tokens_map.json")
+        )
+        add_tokens(rust, config, _read_json(folder / "added_tokens.json"))
+        rust.encode_special_tokens = bool(config.get("split_special_tokens"))
         return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
 
     @property
@@ -66,7 +70,7 @@ class Tokenizer:
 
     @property
     def definition(self) -> str:
-        """As tokenizer.json writes it, without truncation and padding."""
+        """As tokenizer.json writes it, with the tokens of the other files, without truncation and padding."""
         return str(self._rust.to_str())
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -119,12 +123,11 @@ class Tokenizer:
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates see: each named special token's text, and the list of additional ones."""
-    named = {name: text for name in _SPECIAL_KEYS if (text := _content(config.get(name)))}
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens")
-    if isinstance(extra, Mapping):
-        named |= {name: text for name, token in extra.items() if (text := _content(token))}
-    return named
+    """What templates see: the text of each special token that has a name."""
+    extra = config.get("extra_special_tokens")
+    tokens = {name: config.get(name) for name in NAMED} | model_tokens(config)
+    tokens |= extra if isinstance(extra, Mapping) else {}
+    return {name: text for name, token in tokens.items() if (text := _content(token))}
 
 
 def _content(token: Any) -> str | None:
