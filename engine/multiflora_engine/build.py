@@ -70,14 +70,14 @@ class BuiltEngine:
 def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEngine:
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
-    model = load_model_config(folder)
+    model = load_model_config(folder).with_ends(config.eos_token_ids)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)
     weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))
     loader = AdapterLoader(store, base, weights.base_weight, dtype, device, config.max_lora_rank)
-    grammars = load_grammar_masks(folder, model.vocab_size, model.eos_token_ids)
+    grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
     return assemble_engine(config, model, weights, base, loader, grammars, progress)
 
 

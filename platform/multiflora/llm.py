@@ -65,8 +65,14 @@ class LLM:
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         # Everything that is asked for is queued at once: it waits for as long as the rest takes.
         options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_options}
-        config = EngineConfig(model_path=str(folder), artifact_root=str(artifacts), **options)
         self.tokenizer = Tokenizer.load(folder)
+        config = EngineConfig(
+            model_path=str(folder),
+            artifact_root=str(artifacts),
+            tokenizer=self.tokenizer.definition,
+            eos_token_ids=self.tokenizer.end_ids,
+            **options,
+        )
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
         masks = self._built.grammars

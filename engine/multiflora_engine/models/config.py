@@ -5,8 +5,8 @@ Knows neither weights nor devices; gateway and engine read the same object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -61,6 +61,11 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
     generation_defaults: Mapping[str, float]  # sampling values of generation_config.json
     warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
+
+    def with_ends(self, token_ids: Iterable[int]) -> ModelConfig:
+        """Any of these ends a generation, too: those of them that the model can produce."""
+        known = [token for token in (*self.eos_token_ids, *token_ids) if 0 <= token < self.vocab_size]
+        return replace(self, eos_token_ids=tuple(dict.fromkeys(known)))
 
     @property
     def max_position_embeddings(self) -> int:

@@ -27,6 +27,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_cpu_loras: adapters kept in host memory. adapter_timeout: seconds for which a request waits for its adapter.
     max_num_batched_tokens: the token budget of one step.
     max_waiting: requests that may queue before new ones are refused. seed: for requests that bring none.
+    tokenizer: what tokenizer.json says once the folder's other files are merged; None: tokenizer.json as it is. Filled
+    by the front end, which merges them. eos_token_ids: what ends an answer beside the model's own end tokens; filled
+    by the front end from its tokenizer.
     """
 
     model_path: str
@@ -48,6 +51,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     adapter_timeout: float = 300.0
     seed: int = 0
     num_threads: int | None = None
+    tokenizer: str | None = None
+    eos_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes with which nothing could ever run."""

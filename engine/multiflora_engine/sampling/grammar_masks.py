@@ -74,7 +74,9 @@ class GrammarMasks:
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         self.vocabulary = vocabulary
-        self._ends = _end_bits(vocabulary)
+        self._ends = _bits_of(vocabulary.eos_token_ids, vocabulary.vocab_size)
+        # A tokenizer may have more tokens than the model has rows; those are never chosen.
+        self._in_model = _bits_of(range(vocabulary.vocab_size), vocabulary.vocab_size)
         self._compiled: OrderedDict[str, Future[LLMatcher]] = OrderedDict()
         # Weak keys: a sequence that ends or is aborted takes its matcher along, without a call.
         self._waiting: WeakKeyDictionary[Sequence, Future[LLMatcher]] = WeakKeyDictionary()
@@ -149,7 +151,7 @@ class GrammarMasks:
 
     def _compute(self, readers: list[_Reader], unread: list[list[int]]) -> TokenMasks:
         errors: dict[int, str] = {}
-        bits = allocate_token_bitmask(len(readers), self.vocabulary.vocab_size)
+        bits = allocate_token_bitmask(len(readers), self.vocabulary.num_tokens)
         for row, (reader, tokens) in enumerate(zip(readers, unread, strict=True)):
             if not self._read(reader.matcher, tokens):
                 errors[row] = _why(reader.matcher) or "the grammar does not allow the text so far"
@@ -159,6 +161,7 @@ class GrammarMasks:
         if live:
             fill_next_token_bitmask_par(self._executor, live, bits)
         errors |= {row: error for matcher, row in live if (error := _why(matcher)) is not None}
+        bits = bits[:, : len(self._in_model)] & self._in_model
         return TokenMasks(bits, np.all(bits & ~self._ends == 0, axis=1), errors)
 
     def _read(self, matcher: LLMatcher, tokens: list[int]) -> bool:
@@ -177,19 +180,20 @@ def _why(matcher: LLMatcher) -> str | None:
     return None
 
 
-def _end_bits(vocabulary: GrammarVocabulary) -> npt.NDArray[np.int32]:
-    """[ceil(V / 32)] int32: the end tokens."""
-    words = np.zeros(-(-vocabulary.vocab_size // 32), dtype=np.uint32)
-    for token in vocabulary.eos_token_ids:
-        words[token // 32] |= np.uint32(1 << token % 32)
-    return words.view(np.int32)
+def _bits_of(tokens: Collection[int], vocab_size: int) -> npt.NDArray[np.int32]:
+    """[ceil(V / 32)] int32, as in `TokenMasks.bits`."""
+    flags = np.zeros(-(-vocab_size // 32) * 32, dtype=np.uint8)
+    flags[list(tokens)] = 1
+    return np.packbits(flags, bitorder="little").view("<i4").astype(np.int32)
 
 
-def load_grammar_masks(folder: Path, vocab_size: int, eos_token_ids: Collection[int]) -> GrammarMasks | None:
-    """Of the model in `folder`. None where there is no tokenizer that grammars could be matched with; everything else
-    works without."""
+def load_grammar_masks(
+    tokenizer: str | None, folder: Path, vocab_size: int, eos_token_ids: Collection[int]
+) -> GrammarMasks | None:
+    """Of the model in `folder`, with the tokenizer as the front end merged it, or as the folder has it. None where
+    there is no tokenizer that grammars could be matched with; everything else works without."""
     try:
-        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        definition = tokenizer or (folder / "tokenizer.json").read_text(encoding="utf-8")
         return GrammarMasks(GrammarVocabulary(definition, vocab_size, eos_token_ids))
     except OSError:
         return None

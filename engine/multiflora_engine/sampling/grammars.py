@@ -18,18 +18,18 @@ MAX_ERROR_CHARACTERS = 400
 class GrammarVocabulary:
     """The tokens that grammars choose from.
 
-    definition: the content of a tokenizer.json. vocab_size: of the logits, at least the tokenizer's. eos_token_ids:
-    what may follow a complete text; at least one. Raises GrammarError for tokenizers whose bytes are not known.
+    definition: the content of a tokenizer.json. vocab_size: of the logits; the tokenizer may have fewer tokens or more.
+    eos_token_ids: what may follow a complete text; at least one, all below vocab_size. Raises GrammarError for
+    tokenizers whose bytes are not known.
     """
 
     def __init__(self, definition: str, vocab_size: int, eos_token_ids: Collection[int]) -> None:
         if not eos_token_ids:
             raise GrammarError("the model has no end-of-sequence token, so no structured output could ever end")
-        try:
-            self._tokenizer = LLTokenizer(definition, n_vocab=vocab_size, eos_token=sorted(eos_token_ids))
-        except Exception as error:  # the library raises what its parsers raise
-            raise GrammarError(f"this model's tokenizer cannot be used with grammars: {error}") from None
+        self._tokenizer = _tokenizer(definition, vocab_size, sorted(eos_token_ids))
         self.vocab_size = vocab_size
+        self.num_tokens = max(vocab_size, self._tokenizer.vocab_size)
+        """Bits of a matcher's masks."""
         self.eos_token_ids = frozenset(eos_token_ids)
 
     def matcher(self, grammar: str) -> LLMatcher:
@@ -43,6 +43,20 @@ def check(matcher: LLMatcher) -> None:
     """Raises GrammarError if the matcher has failed; it never recovers."""
     if matcher.is_error():
         raise GrammarError(_shortened(matcher.get_error()))
+
+
+def _tokenizer(definition: str, vocab_size: int, ends: list[int]) -> LLTokenizer:
+    try:
+        return LLTokenizer(definition, n_vocab=vocab_size, eos_token=ends)
+    except Exception as error:  # the library raises what its parsers raise
+        refusal = GrammarError(f"this model's tokenizer cannot be used with grammars: {error}")
+    try:
+        larger = LLTokenizer(definition, eos_token=ends)  # it takes no size below the tokenizer's own
+    except Exception:
+        raise refusal from None
+    if larger.vocab_size <= vocab_size:
+        raise refusal
+    return larger
 
 
 def _limits() -> LLParserLimits:

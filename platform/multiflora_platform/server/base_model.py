@@ -51,6 +51,7 @@ def open_model(settings: Settings) -> ServedBase:
             _log.warning("%s", warning)
         name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
         tokenizer = Tokenizer.load(folder)
+        config = config.with_ends(tokenizer.end_ids)
         served = ServedModel(
             name=name,
             root=settings.model or MODEL_NAME,
@@ -91,7 +92,13 @@ def prepare_data_dir(settings: Settings) -> None:
         ) from None
 
 
-def engine_config(settings: Settings, folder: Path, artifacts: Path) -> EngineConfig:
-    """The engine's part of the settings; the names are the same."""
+def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> EngineConfig:
+    """The engine's part of the settings; the names are the same. base: its folder and its tokenizer, merged."""
     shared = {name: value for name, value in settings.model_dump().items() if name in EngineConfig.__struct_fields__}
-    return EngineConfig(**shared, model_path=str(folder), artifact_root=str(artifacts))
+    return EngineConfig(
+        **shared,
+        model_path=str(base.config.folder),
+        artifact_root=str(artifacts),
+        tokenizer=base.served.tokenizer.definition,
+        eos_token_ids=base.config.eos_token_ids,
+    )

@@ -129,7 +129,7 @@ async def _parts(
         )
         stack.push_async_callback(keys.close)
         supervisor = EngineSupervisor(
-            engine_config(settings, opened.config.folder, settings.data_dir / "artifacts"),
+            engine_config(settings, opened, settings.data_dir / "artifacts"),
             on_progress=display.update,
         )
         engine = SupervisedEngine(supervisor)  # asked from now on, started last

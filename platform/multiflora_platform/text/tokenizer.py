@@ -65,6 +65,11 @@ class Tokenizer:
         return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """What ends an answer, whatever the model's own files name: the eos token, if there is one."""
+        return () if self.eos_token_id is None else (self.eos_token_id,)
+
+    @property
     def special_ids_by_text(self) -> dict[str, int]:
         return {self.added[token_id]: token_id for token_id in self.special_ids}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from llguidance import LLMatcher
@@ -346,6 +347,24 @@ def test_equal_grammars_are_compiled_once_and_few_are_kept(
     ready(masks, *sequences)
     assert len(masks._compiled) == 3
     assert [masks.masks([each]).errors for each in sequences] == [{}] * 5
+    masks.close()
+
+
+def test_tokens_beyond_the_models_rows_are_never_allowed() -> None:
+    """A tokenizer may have more tokens than the model has rows: 40 more here, some of which spell digits."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([f"{n}{n}" for n in range(10)] + [f"x{n}" for n in range(30)])
+    rows = EOS + 1
+    vocabulary = GrammarVocabulary(tokenizer.to_str(), rows, [EOS])
+    masks = GrammarMasks(vocabulary)
+    begun, done = sequence(DIGITS), sequence(DIGITS, "123")
+    ready(masks, begun, done)
+    found = masks.masks([begun, done])
+    unpacked = np.unpackbits(found.bits.view(np.uint8), axis=1, bitorder="little")
+    assert unpacked.shape == (2, -(-rows // 32) * 32)
+    assert np.nonzero(unpacked[0])[0].tolist() == sorted(ids("0123456789"))
+    assert np.nonzero(unpacked[1])[0].tolist() == [EOS]
+    assert found.is_over.tolist() == [False, True]
     masks.close()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from multiflora import LLM, AdapterRejected, SamplingParams
+from multiflora import LLM, AdapterRejected, SamplingParams, StructuredOutputsParams
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.core.step import RunningStep, ScheduledBatch
 from multiflora_engine.models.errors import ModelError
@@ -398,3 +400,40 @@ async def test_the_engine_process_gives_the_same_answers(
         assert digest in [row.digest for row in status.adapters]
     finally:
         await supervisor.stop()
+
+
+def _copied(model: Path, folder: Path, **config: Any) -> Path:
+    shutil.copytree(model, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return folder
+
+
+@pytest.mark.parametrize("own_ends", [[], [11]])
+def test_the_tokenizers_eos_ends_an_answer_beside_the_models(model: Path, tmp_path: Path, own_ends: list[int]) -> None:
+    folder = _copied(model, tmp_path / "model", eos_token_id=None)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": own_ends or None}))
+    with LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm:
+        eos = llm.tokenizer.eos_token_id
+        assert eos is not None
+        for end in (eos, *own_ends):
+            only_end = SamplingParams(max_tokens=9, logit_bias={end: 100.0}, temperature=0.0)
+            (completion,) = llm.generate("x", only_end, progress=False)[0].outputs
+            assert (completion.finish_reason, len(completion.token_ids)) == ("stop", 1)
+        choice = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
+        (completion,) = llm.generate("x", choice, progress=False)[0].outputs
+        assert (completion.text in ("yes", "no"), completion.finish_reason) == (True, "stop")
+
+
+def test_structured_output_with_tokens_that_only_other_files_name_and_the_model_has_no_rows_for(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = _copied(model, tmp_path / "model")
+    extra = {"extra_special_tokens": [f"<|extra_{n}|>" for n in range(40)]}
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **extra}))
+    with LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm:
+        assert llm.tokenizer.vocab_size == VOCAB + 40
+        params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(regex="[a-c]{4}"))
+        (completion,) = llm.generate("x", params, progress=False)[0].outputs
+        assert re.fullmatch("[a-c]{4}", completion.text)

@@ -21,7 +21,13 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "config_alone": {"tokenizer_config": {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<|a|>"}},
     "config_with_flags": {
         "tokenizer_config": {
-            "eos_token": {"__type": "AddedToken", "content": "<|b|>", "lstrip": True, "rstrip": True, "normalized": False}
+            "eos_token": {
+                "__type": "AddedToken",
+                "content": "<|b|>",
+                "lstrip": True,
+                "rstrip": True,
+                "normalized": False,
+            }
         }
     },
     "decoder": {
