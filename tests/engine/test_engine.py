@@ -532,7 +532,7 @@ def test_distant_deadlines_of_ended_requests_do_not_pile_up() -> None:
     for _ in range(500):
         machine.add([1], max_tokens=1, deadline=machine.clock.now + 86_400)
         machine.run()
-    assert len(machine.scheduler._waiting._deadlines) < 100
+    assert len(machine.scheduler._waiting.deadlines) < 100
     late = machine.add([1], deadline=machine.clock.now + 1)
     machine.clock.now += 2
     machine.step()

@@ -103,6 +103,7 @@ class Scheduler:
         self._clock = clock
         self._grammars = grammars
         self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching)
+        self._adapters = adapters
         self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
         self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock)
         self._requests: dict[str, list[Sequence]] = {}
@@ -150,14 +151,14 @@ class Scheduler:
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1
-        failures = self._expire() if self._clock() >= self._waiting.next_deadline else []
-        if self._waiting or not self._slots.is_idle:
+        failures = self._expire() if self._clock() >= self._waiting.deadlines.earliest else []
+        if self._waiting.length or self._slots.refusals or self._adapters.pending_placements():
             self._slots.begin_step(self._running)
         entries: list[Scheduled] = []
         self._is_scarce = False
         budget = self._schedule_running(entries)
         # When the pool ran out just now, what is free is for the running sequences' next blocks.
-        if self._waiting and not self._is_scarce:
+        if self._waiting.length and not self._is_scarce:
             self._start_waiting(entries, budget, failures)
         if failures:
             entries = [entry for entry in entries if entry.is_live]
@@ -206,8 +207,8 @@ class Scheduler:
         """Everything that the scheduler knows; the engine adds steps, time and adapters."""
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._waiting),
-            deferred=min(self._num_deferred, len(self._waiting)),
+            waiting=self._waiting.length,
+            deferred=min(self._num_deferred, self._waiting.length),
             num_blocks=self.pool.num_blocks,
             free_blocks=self.pool.num_free,
             cached_blocks=self.pool.num_published,
@@ -388,7 +389,7 @@ class Scheduler:
 
     def _expire(self) -> list[TokenDelta]:
         deltas: list[TokenDelta] = []
-        for serial, request_id in self._waiting.passed_deadlines(self._clock()):
+        for serial, request_id in self._waiting.deadlines.passed(self._clock()):
             live = self._requests.get(request_id)
             # Serial numbers tell a request from an earlier one of the same id, whose deadline this may be.
             if live and live[0].serial < serial:

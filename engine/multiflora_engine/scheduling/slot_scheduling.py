@@ -44,14 +44,9 @@ class SlotScheduler:
         self._step = 0
         self._users: Counter[str] = Counter()
         # Adapters that found no room, by digest; without any, nothing is drained.
-        self._refusals: dict[str, _Refusal] = {}
+        self.refusals: dict[str, _Refusal] = {}
         self._closed: dict[str, Sequence | None] = {}
         self._refused_now: set[str] = set()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no adapter was refused and no placement is pending."""
-        return not self._refusals and not self._adapters.pending_placements()
 
     def prefetch(self, waiting: Iterable[Sequence]) -> None:
         """The adapters of these sequences are brought to host memory, the first's first."""
@@ -68,11 +63,11 @@ class SlotScheduler:
         self._refused_now.clear()
         pending_placements = self._adapters.pending_placements()
         for digest in pending_placements:
-            self._refusals.setdefault(digest, _Refusal(None, self._step))
-        for digest, refusal in list(self._refusals.items()):
+            self.refusals.setdefault(digest, _Refusal(None, self._step))
+        for digest, refusal in list(self.refusals.items()):
             sequence = refusal.sequence
             if digest not in pending_placements if sequence is None else sequence.status is not SequenceStatus.WAITING:
-                del self._refusals[digest]
+                del self.refusals[digest]
             elif self._step - refusal.since >= self._patience:
                 self._drain_for(refusal, running)
         self._close_victims()
@@ -93,7 +88,7 @@ class SlotScheduler:
             return False
         sequence.adapter_slot = slot
         self._users[digest] += 1
-        if self._refusals.pop(digest, None):
+        if self.refusals.pop(digest, None):
             self._close_victims()
         return True
 
@@ -120,7 +115,7 @@ class SlotScheduler:
     def _note_refusal(self, digest: str, sequence: Sequence) -> None:
         self._refused_now.add(digest)
         if self._adapters.state(digest) == "cpu":
-            self._refusals.setdefault(digest, _Refusal(sequence, self._step))
+            self.refusals.setdefault(digest, _Refusal(sequence, self._step))
 
     def _drain_for(self, refusal: _Refusal, running: list[Sequence]) -> None:
         if any(victim in self._users for victim in refusal.victims):
@@ -135,7 +130,7 @@ class SlotScheduler:
 
     def _next_victims(self, count: int, running: list[Sequence]) -> list[str]:
         """Adapters in use that are not drained yet, those first whose running sequences can end soonest."""
-        taken = {victim for refusal in self._refusals.values() for victim in refusal.victims}
+        taken = {victim for refusal in self.refusals.values() for victim in refusal.victims}
         ends: dict[str, int] = {}
         for sequence in running:
             digest = sequence.adapter_digest
@@ -146,4 +141,4 @@ class SlotScheduler:
         return sorted(evictable, key=lambda digest: ends[digest])[:count]
 
     def _close_victims(self) -> None:
-        self._closed = {victim: refusal.sequence for refusal in self._refusals.values() for victim in refusal.victims}
+        self._closed = {victim: refusal.sequence for refusal in self.refusals.values() for victim in refusal.victims}

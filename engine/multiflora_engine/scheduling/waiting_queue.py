@@ -25,19 +25,22 @@ _Owner = tuple[int, str]
 
 
 class WaitingQueue:
-    """Holds sequences from their arrival, or preemption, until they start or end. max_waiting: see SchedulerConfig."""
+    """Holds sequences from their arrival, or preemption, until they start or end. max_waiting: see SchedulerConfig.
+
+    length: how many wait. deadlines: of all requests that have one, also of those that run.
+    """
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._next_serial = 0
-        self._length = 0
+        self.length = 0
         self._preempted: list[Sequence] = []
         self._new: dict[_Owner, _AdaptersInTurn] = {}
         self._turns: FairQueue[_Owner] = FairQueue()
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __iter__(self) -> Iterator[Sequence]:
         """In the order of service, as it is when the iteration begins; sequences may start and end meanwhile.
@@ -51,21 +54,16 @@ class WaitingQueue:
         """For the first sequence of the next request."""
         return self._next_serial
 
-    @property
-    def next_deadline(self) -> float:
-        """Unix seconds; infinity while no request has a deadline."""
-        return self._deadlines.earliest
-
     def check_capacity(self, owner: str) -> None:
         """A full queue refuses the owners who fill it: the others may still have their part. Raises QueueFull."""
-        if self._length < self._max_waiting:
+        if self.length < self._max_waiting:
             return
         lengths = Counter({owner: 0})
         lengths.update(sequence.cache_owner for sequence in self._preempted)
         for (_, waiting_owner), adapters in self._new.items():
             lengths[waiting_owner] += len(adapters)
         if lengths[owner] >= self._max_waiting // len(lengths):
-            raise QueueFull(f"{self._length} sequences are waiting")
+            raise QueueFull(f"{self.length} sequences are waiting")
 
     def add(self, sequences: Items[Sequence], live_requests: Collection[str]) -> None:
         """A request's sequences arrive. live_requests: ids of those that have not ended, this one among them."""
@@ -73,14 +71,14 @@ class WaitingQueue:
         self._turns.enqueue(owner)
         self._new.setdefault(owner, _AdaptersInTurn()).add(sequences)
         self._next_serial += len(sequences)
-        self._length += len(sequences)
+        self.length += len(sequences)
         if sequences[0].deadline is not None:
-            self._deadlines.note(sequences[0].deadline, self._next_serial, sequences[0].request_id, live_requests)
+            self.deadlines.note(sequences[0].deadline, self._next_serial, sequences[0].request_id, live_requests)
 
     def put_back(self, sequence: Sequence) -> None:
         """It was preempted: it keeps the place that it started from, so that it does not take a second turn."""
         insort(self._preempted, sequence, key=_ORDER)
-        self._length += 1
+        self.length += 1
 
     def start(self, sequence: Sequence) -> None:
         """It runs from now on; if for the first time, that is its owner's and its adapter's turn."""
@@ -92,7 +90,7 @@ class WaitingQueue:
 
     def remove(self, sequence: Sequence) -> None:
         """It waits no more."""
-        self._length -= 1
+        self.length -= 1
         if sequence.epoch:
             self._preempted.remove(sequence)
             return
@@ -101,10 +99,6 @@ class WaitingQueue:
         if not self._new[owner]:
             del self._new[owner]
             self._turns.cancel(owner)
-
-    def passed_deadlines(self, now: float) -> Iterator[tuple[int, str]]:
-        """(serial, request id) of each deadline up to now, once; serial is above those of the request's sequences."""
-        return self._deadlines.passed(now)
 
     def _new_in_order(self) -> Iterator[Sequence]:
         priorities: dict[int, list[tuple[int, _AdaptersInTurn]]] = {}

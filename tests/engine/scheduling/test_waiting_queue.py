@@ -125,10 +125,10 @@ def test_deadlines_pass_once_and_in_order() -> None:
     line = Line()
     late, early = line.add("x", deadline=20.0) + line.add("x", deadline=10.0)
     line.add("x")
-    assert line.queue.next_deadline == 10.0
-    assert [id for _, id in line.queue.passed_deadlines(15.0)] == [early.request_id]
-    assert [id for _, id in line.queue.passed_deadlines(30.0)] == [late.request_id]
-    assert line.queue.next_deadline == float("inf")
+    assert line.queue.deadlines.earliest == 10.0
+    assert [id for _, id in line.queue.deadlines.passed(15.0)] == [early.request_id]
+    assert [id for _, id in line.queue.deadlines.passed(30.0)] == [late.request_id]
+    assert line.queue.deadlines.earliest == float("inf")
 
 
 class Lives(RuleBasedStateMachine):
