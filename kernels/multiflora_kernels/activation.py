@@ -66,6 +66,7 @@ def _gate_kernel(
     inside = columns < width
     gate = tl.load(x + row * x_stride + columns, mask=inside, other=0.0).to(tl.float32)
     value = tl.load(x + row * x_stride + width + columns, mask=inside, other=0.0).to(tl.float32)
+    # Rounded in between, as the reference stores it, so that both give the same values.
     activated = _activated(gate, KIND).to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + row * width + columns, (activated * value).to(out.dtype.element_ty), mask=inside)
 
@@ -174,6 +175,7 @@ def _gate(x: torch.Tensor, delta: ShrunkDelta | None, kind: int) -> torch.Tensor
         return gate_triton(x, kind)
     if len(delta.sites) == 2:
         return gate_lora_triton(x, delta, kind)
+    # An adapter of one half only: rare enough to pay a launch of its own.
     delta.add_to_(x)
     return gate_triton(x, kind)
 

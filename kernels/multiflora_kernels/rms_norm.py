@@ -90,6 +90,7 @@ def _add_rms_norm_kernel(
     scales = tl.load(weight + column, mask=column < SIZE, other=0.0)
     values = tl.load(x + row * x_row + column, mask=inside, other=0.0).to(tl.float32)
     values += tl.load(residual + row * residual_row + column, mask=inside, other=0.0).to(tl.float32)
+    # The sum is normalised as it is stored: the next layer reads the rounded one.
     rounded = values.to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
     normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
@@ -112,6 +113,7 @@ def _add_rms_norm_lora_kernel(
     scales = tl.load(weight + column, mask=inside, other=0.0)
     rank = tl.load(ranks + slot, mask=slot >= 0, other=0)
     values += tl.load(delta + row * SIZE + column, mask=inside & (rank > 0), other=0.0)
+    # x + delta is rounded as a product's result would be, before the residual is added.
     rounded = (values.to(x.dtype.element_ty).to(tl.float32) + before).to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
     normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)

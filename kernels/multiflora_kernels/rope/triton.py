@@ -126,6 +126,7 @@ def _rope_kernel(
     elif part < q_parts + k_parts:
         heads = (part - q_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         x = k + token * k_token + heads * k_head
+        # A negative slot: the row only fills up a graph's batch.
         written = (heads < K_HEADS) & (slot >= 0)
         _rotate(
             k_cache + cached + heads * cache_head,

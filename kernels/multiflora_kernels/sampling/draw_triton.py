@@ -1,6 +1,6 @@
 """Random choice and log-probabilities in Triton: one program does one row in a few passes, without sorting it.
 
-What each op means is said in sampling.py. The passes, for a row that is cut by top-k or top-p:
+What each op means is said in ops.py. The passes, for a row that is cut by top-k or top-p:
 
 1. The largest logit of each of BLOCK groups (a group is every BLOCK-th token). Of the k largest tokens' weights the
    smallest is at least the k-th largest of the groups'; and if groups above a weight hold enough of the mass, then so
@@ -95,6 +95,7 @@ def _highest_floor(
     """
     low = tl.full((), 0, tl.int32)
     high = tl.full((), 0x3F800001, tl.int32)  # just above 1
+    # `first` stays in registers through all halvings; a list is rarely longer than it.
     for _ in range(30):  # halvings, until they are neighbours
         middle = (low + high) // 2
         floor = middle.to(tl.float32, bitcast=True)
@@ -185,6 +186,7 @@ def _copy_above(
         tl.store(values + place, weights if AS_WEIGHTS else x, mask=keeps > 0)
         tl.store(ids + place, columns, mask=keeps > 0)
         taken += tl.sum(keeps, axis=0)
+    # Threads read the list at other places than they wrote.
     tl.debug_barrier()
     return taken
 
@@ -218,6 +220,7 @@ def _sample_kernel(
     uniform = tl.load(uniforms + row)
     groups = _group_maxima(logits, VOCAB, BLOCK)
     best = tl.max(groups, axis=0)
+    # -1 stays where the largest logit is not finite: the row fails alone, as `greedy` says.
     token = tl.full((), -1, tl.int64)
     if (best > -float("inf")) & (best < float("inf")):
         if (top_k < VOCAB) | (top_p < 1):
@@ -251,7 +254,7 @@ def _sample_kernel(
 def sample_triton(
     logits: Tensor, rows: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor, uniform: Tensor
 ) -> Tensor:
-    """As `sampling.sample`, in one launch."""
+    """As `ops.sample`, in one launch."""
     count, vocab = len(rows), logits.shape[1]
     assert logits.stride(1) == 1, "rows are contiguous"
     tokens = torch.empty(count, dtype=torch.int64, device=logits.device)
@@ -309,6 +312,7 @@ def _logprobs_kernel(
         x = tl.load(logits + columns, mask=columns < VOCAB, other=-float("inf")).to(tl.float32)
         total += tl.sum(tl.exp(x - best), axis=0)
         larger += tl.sum((x > own).to(tl.int32), axis=0)
+    # Ranks count strictly larger logits, so a greedy token has rank 1 also among ties.
     norm = best + tl.log(total)
     tl.store(chosen + row, own - norm)
     tl.store(ranks + row, (larger + 1).to(tl.int64))
@@ -336,7 +340,7 @@ def _logprobs_kernel(
 
 
 def logprobs_triton(logits: Tensor, token_ids: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(chosen, ranks, top_ids, top) of `sampling.logprobs`, in one launch."""
+    """(chosen, ranks, top_ids, top) of `ops.logprobs`, in one launch."""
     rows, vocab = logits.shape
     assert logits.stride(1) == 1, "rows are contiguous"
     device = logits.device

@@ -1,6 +1,6 @@
 """The sampling ops that touch each logit once, in Triton: greedy choice, edits of single logits, bitmasks, feedback.
 
-What each op means is said in sampling.py. Nothing here waits for the device.
+What each op means is said in ops.py. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def _greedy_kernel(tokens: tl.tensor, best: tl.tensor, ids: tl.tensor, parts: tl
     row = tl.program_id(0).to(tl.int64)
     part = tl.arange(0, PARTS)
     x = tl.load(best + row * parts + part, mask=part < parts, other=-float("inf"))
+    # Parts stand in id order, so the first of equal ones has the lowest id.
     value, place = tl.max(x, axis=0, return_indices=True, return_indices_tie_break_left=True)
     token = tl.load(ids + row * parts + place).to(tl.int64)
     usable = (value > -float("inf")) & (value < float("inf"))
@@ -56,7 +57,7 @@ def _greedy_kernel(tokens: tl.tensor, best: tl.tensor, ids: tl.tensor, parts: tl
 
 
 def greedy_triton(logits: Tensor) -> Tensor:
-    """As `sampling.greedy`: two launches, so that one row keeps the whole device busy, too."""
+    """As `ops.greedy`: two launches, so that one row keeps the whole device busy, too."""
     rows, vocab = logits.shape
     parts = -(-vocab // _BLOCK)
     best = torch.empty((rows, parts), dtype=torch.float32, device=logits.device)
@@ -100,7 +101,7 @@ def _penalize_kernel(
 def penalize_triton_(
     logits: Tensor, rows: Tensor, ids: Tensor, counts: Tensor, repetition: Tensor, frequency: Tensor, presence: Tensor
 ) -> None:
-    """As `sampling.penalize_`, in one launch."""
+    """As `ops.penalize_`, in one launch."""
     entries = len(rows)
     if entries:
         _penalize_kernel[(-(-entries // _ENTRIES),)](
@@ -128,7 +129,7 @@ def _bias_kernel(
 
 
 def bias_triton_(logits: Tensor, rows: Tensor, ids: Tensor, values: Tensor) -> None:
-    """As `sampling.bias_`, in one launch."""
+    """As `ops.bias_`, in one launch."""
     entries = len(rows)
     if entries:
         _bias_kernel[(-(-entries // _ENTRIES),)](
@@ -157,7 +158,7 @@ def _bitmask_kernel(
 
 
 def apply_bitmask_triton_(logits: Tensor, rows: Tensor, bitmask: Tensor) -> None:
-    """As `sampling.apply_bitmask_`, in one launch."""
+    """As `ops.apply_bitmask_`, in one launch."""
     vocab = logits.shape[1]
     if len(rows):
         _bitmask_kernel[(len(rows), -(-vocab // _BLOCK))](
@@ -184,7 +185,7 @@ def _gather_tokens_kernel(
 
 
 def gather_tokens_triton(token_ids: Tensor, sources: Tensor, last_tokens: Tensor) -> Tensor:
-    """As `sampling.gather_tokens`, in one launch."""
+    """As `ops.gather_tokens`, in one launch."""
     out = torch.empty_like(token_ids)
     tokens = len(token_ids)
     if tokens:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan
+from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, QueryBounds, plan_work
 from multiflora_kernels.attention.step import AttentionStep
+from multiflora_kernels.attention.tiles import AttentionHeads
+from multiflora_kernels.attention.triton import paged_attention_triton
 
 
 @dataclass
@@ -76,3 +78,31 @@ def loop(case: Case, window: int | None = None, softcap: float | None = None) ->
                     scores = softcap * torch.tanh(scores / softcap)
                 out[t, h] = torch.softmax(scores, 0) @ case.values[s][first : position + 1, h // group].double()
     return out
+
+
+def plan_of(case: Case, window: int | None = None, bounds: QueryBounds | None = None) -> AttentionPlan:
+    k_cache, _, starts, lengths, _ = case.arguments
+    heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
+    return plan_work(starts, lengths, case.q.shape[0], heads, window, bounds)
+
+
+def attend(
+    case: Case, window: int | None = None, softcap: float | None = None, bounds: QueryBounds | None = None
+) -> torch.Tensor:
+    step = case.step(window, softcap, plan_of(case, window, bounds))
+    return paged_attention_triton(case.q, *case.caches, step)
+
+
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+"""Of the largest expected value: what float32 promises; or the rounding of the result and of its weights."""
+
+
+def check(actual: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> None:
+    assert torch.isfinite(actual).all()
+    error = (actual.cpu().double() - expected).abs().max().item()
+    assert error <= (tolerance or TOLERANCES[actual.dtype]) * max(1.0, expected.abs().max().item()), error
+
+
+def merged(plan: AttentionPlan) -> int:
+    """How many tiles have their keys split."""
+    return sum(int(work.counts[1]) for work in plan.lists)
