@@ -313,7 +313,7 @@ class Client(Transport):
         )
 
     def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
-        """The candidate for everybody."""
+        """The candidate for every user."""
         return self.call(
             "POST",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:promote",
@@ -322,7 +322,7 @@ class Client(Transport):
         )
 
     def abort_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
-        """The stable version for everybody."""
+        """The stable version for every user."""
         return self.call(
             "POST",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:abort",
@@ -823,7 +823,7 @@ class AsyncClient(AsyncTransport):
         )
 
     async def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
-        """The candidate for everybody."""
+        """The candidate for every user."""
         return await self.call(
             "POST",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:promote",
@@ -832,7 +832,7 @@ class AsyncClient(AsyncTransport):
         )
 
     async def abort_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
-        """The stable version for everybody."""
+        """The stable version for every user."""
         return await self.call(
             "POST",
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollout:abort",
