@@ -59,11 +59,16 @@ class EngineHandle(EngineCalls, Protocol):
     def restarts(self) -> int:
         """Since the server started."""
 
+    @property
+    def pid(self) -> int | None:
+        """Of the engine's process; None while there is none."""
+
 
 class Supervisor(Protocol):
     """multiflora_engine.process.supervisor.EngineSupervisor, as far as the handle needs it."""
 
     restarts: int
+    pid: int | None
 
     @property
     def state(self) -> str: ...
@@ -86,6 +91,10 @@ class SupervisedEngine:
     @property
     def restarts(self) -> int:
         return self._supervisor.restarts
+
+    @property
+    def pid(self) -> int | None:
+        return self._supervisor.pid
 
     @property
     def ready(self) -> Ready | None:

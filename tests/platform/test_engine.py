@@ -25,6 +25,7 @@ class Pool:
     """Several engines in turn, those that are ready; the least that a pool must do to be an EngineHandle."""
 
     restarts = 0
+    pid = None
 
     def __init__(self, *engines: FakeClient) -> None:
         self._engines = engines

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -19,6 +17,7 @@ from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _TICK = 1.0
 _MOST_ADAPTERS = 4096
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Insight:
@@ -111,7 +109,7 @@ class Insight:
         return adapter or self._base
 
     def gauges(self) -> Gauges:
-        stats, ready = self._engine.stats, self._engine.ready
+        stats, ready, pid = self._engine.stats, self._engine.ready, self._engine.pid
         on_gpu = ready is not None and ready.device.startswith("cuda")
         return Gauges(
             running=stats.running,
@@ -119,7 +117,8 @@ class Insight:
             kv_use=1.0 - stats.free_blocks / stats.num_blocks if stats.num_blocks else 0.0,
             cache_queries=stats.cache_queries,
             cache_hits=stats.cache_hits,
-            host_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT,
+            gateway_bytes=own_resident_bytes(),
+            engine_bytes=None if pid is None else resident_bytes(pid),
             device_bytes=ready.kv_bytes + ready.weight_bytes if on_gpu and ready is not None else None,
         )
 

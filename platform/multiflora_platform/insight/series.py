@@ -26,7 +26,10 @@ class Gauges:
     kv_use: float
     cache_queries: int
     cache_hits: int
-    host_bytes: int
+    gateway_bytes: int
+    """Memory that the gateway's process has now."""
+    engine_bytes: int | None
+    """The engine's; None while there is no engine."""
     device_bytes: int | None
 
 
@@ -61,7 +64,9 @@ class _Interval:
             cache_hit_rate=self.cache_hits / self.cache_queries if self.cache_queries else None,
             requests=self.requests,
             errors=self.errors,
-            host_bytes=gauges.host_bytes,
+            host_bytes=gauges.gateway_bytes + (gauges.engine_bytes or 0),
+            gateway_bytes=gauges.gateway_bytes,
+            engine_bytes=gauges.engine_bytes,
             device_bytes=gauges.device_bytes,
             by_model=by_model | ({OTHER: rest} if rest > 1e-9 else {}),
         )

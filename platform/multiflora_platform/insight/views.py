@@ -24,6 +24,10 @@ class Point(msgspec.Struct, frozen=True):
     requests: int
     errors: int
     host_bytes: int
+    """Of the gateway and the engine together: what their processes have now."""
+    gateway_bytes: int
+    engine_bytes: int | None
+    """None while there is no engine."""
     device_bytes: int | None
     by_model: dict[str, float]
 

@@ -26,6 +26,7 @@ from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
+from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
 from multiflora_platform.web.openai_errors import ApiError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +50,7 @@ class EngineView:
     adapters: Iterable[ResidencyReport] = ()
     running: Iterable[str] = ()
     waiting: Iterable[str] = ()
+    engine_pid: int | None = None
 
 
 class Metrics:
@@ -237,6 +239,7 @@ class _Snapshot(Collector):
         yield self._counter("multiflora_adapter_evictions", "Adapters sent from the device", stats.adapter_evictions)
         yield self._counter("multiflora_engine_restarts", "Restarts of the engine", self._view.restarts)
         yield self._states()
+        yield self._memory()
         yield self._residency()
         yield self._lora_info()
         yield from self._cache_config()
@@ -275,6 +278,14 @@ class _Snapshot(Collector):
     def _states(self) -> GaugeMetricFamily:
         rows = [({"state": state}, float(state == self._view.state)) for state in ENGINE_STATES]
         return self._labelled("multiflora_engine_state", "1 for the engine's present state", [*rows])
+
+    def _memory(self) -> GaugeMetricFamily:
+        pid = self._view.engine_pid
+        engine = None if pid is None else resident_bytes(pid)
+        rows: list[tuple[Mapping[str, str], float]] = [({"process": "gateway"}, own_resident_bytes())]
+        if engine is not None:
+            rows.append(({"process": "engine"}, engine))
+        return self._labelled("multiflora_resident_memory_bytes", "Memory that a process has now", rows)
 
     def _residency(self) -> GaugeMetricFamily:
         counts = dict.fromkeys(("slot", "cpu", "disk"), 0)

@@ -56,6 +56,7 @@ async def _view(services: Services) -> EngineView:
     return EngineView(
         state=engine.state,
         restarts=engine.restarts,
+        engine_pid=engine.pid,
         stats=stats,
         ready=engine.ready,
         adapters=adapters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,7 +57,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
     def make(settings: dict[str, Any] | None = None, **defaults: Any) -> House:
         engine, registry = FakeClient(tokenizer, ready=READY), FakeRegistry()
-        supervisor = SimpleNamespace(client=engine, state="ready", restarts=2)
+        supervisor = SimpleNamespace(client=engine, state="ready", restarts=2, pid=os.getpid())
         handle = SupervisedEngine(supervisor)
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),

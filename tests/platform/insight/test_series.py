@@ -9,7 +9,7 @@ import pytest
 from multiflora_platform.insight.alerts import Alerts, engine_findings, traffic_findings
 from multiflora_platform.insight.series import OTHER, Gauges, Series
 
-IDLE = Gauges(0, 0, 0.0, 0, 0, 1000, None)
+IDLE = Gauges(0, 0, 0.0, 0, 0, 1000, 2000, None)
 
 
 def test_a_second_has_its_rates_and_quantiles() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.platform.gateway.house import TENANT, House
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.observability.process_memory import resident_bytes
 
 CHAT = "/v1/chat/completions"
 HASH, PARENT = "ab" * 32, "cd" * 32
@@ -104,6 +106,8 @@ async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House)
     (shown,) = (await get(house, "series?window=900"))["points"]
     assert shown["tokens_per_second"] == 4.0
     assert shown["ttft_p50"] > 0
+    assert shown["engine_bytes"] == pytest.approx(resident_bytes(os.getpid()), rel=0.1)  # the engine plays in here
+    assert shown["host_bytes"] == shown["gateway_bytes"] + shown["engine_bytes"]
     await get(house, "series?window=0", 400)
 
 

@@ -131,7 +131,7 @@ class House:
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
-        engine = SupervisedEngine(SimpleNamespace(client=EngineClient(), state="starting", restarts=0))
+        engine = SupervisedEngine(SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))
         self.app.state.services = SimpleNamespace(
             registry=self.registry,
             keys=self.keys,

@@ -161,6 +161,8 @@ async def test_metrics(house: House) -> None:
         'multiflora_http_requests_total{method="POST",route="/v1/completions",status="404"} 1.0',
         'multiflora_engine_state{model_name="base",state="ready"} 1.0',
         'multiflora_engine_restarts_total{model_name="base"} 2.0',
+        'multiflora_resident_memory_bytes{model_name="base",process="gateway"}',
+        'multiflora_resident_memory_bytes{model_name="base",process="engine"}',
         'multiflora_adapters{model_name="base",residency="slot"} 1.0',
         'multiflora_adapters{model_name="base",residency="disk"} 1.0',
     ):

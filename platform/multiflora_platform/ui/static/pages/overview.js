@@ -85,7 +85,7 @@ function Charts({ points: all, span }) {
     itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
     load: [line("running", "running", 2), line("waiting", "waiting", 3)],
     cache: [line("KV blocks in use", "kv_use", 4), line("cache hit rate", "cache_hit_rate", 2)],
-    memory: [line("host", "host_bytes", 5), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
+    memory: [line("engine", "engine_bytes", 5), line("gateway", "gateway_bytes", 2), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
     errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
   }), [points]);
   const now = all.at(-1) ?? {};

@@ -1,0 +1,27 @@
+"""How much memory a process has now: its resident pages, as the system counts them. Knows no process by role."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def resident_bytes(pid: int) -> int | None:
+    """None for a process that is gone, and where the system has no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(fields[1]) * resource.getpagesize()
+
+
+def own_resident_bytes() -> int:
+    """Where the system has no /proc: the most that this process ever had, which is all that it tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT
+    return pages * resource.getpagesize()
