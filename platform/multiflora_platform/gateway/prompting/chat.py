@@ -13,7 +13,7 @@ from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
 from multiflora_platform.gateway.prompting.tokenize import truncate
-from multiflora_platform.gateway.prompting.tool_choice import tool_use
+from multiflora_platform.gateway.prompting.tool_choice import offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.services import ServedModel
@@ -40,6 +40,8 @@ async def prepare_chat(
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
+    if body.tools is not None:
+        body = replace(body, tools=offered_tools(body.tools))
     # Before the template, which would only say that it fails.
     use = tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None
     ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)

@@ -15,6 +15,8 @@ from multiflora_platform.web.openai_errors import invalid, unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+# The name under which templates see the arguments of a call that are no JSON object.
+_RAW = "raw_arguments"
 
 
 async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> list[int]:
@@ -49,7 +51,7 @@ def _message(place: str, message: dict[str, Any], template: Template | None) -> 
     if role == "developer" and template is not None and "developer" not in template.source:
         role = "system"
     out = {**message, "role": role}
-    if calls := message.get("tool_calls"):
+    if calls := out.pop("tool_calls", None):  # templates ask whether the key is there: an empty list would be a call
         out["tool_calls"] = _tool_calls(f"{place}.tool_calls", calls)
     if message.get("content") is None and isinstance(message.get("refusal"), str):
         out["content"] = message["refusal"]
@@ -98,10 +100,19 @@ def _tool_call(place: str, call: Any) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise invalid(place, f"{place} must be an object with function.name and function.arguments.")
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise invalid(place, f"{place}.function.arguments is not valid JSON.") from None
-    return {**call, "function": {**function, "arguments": arguments}}
+    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    """What a model wrote may be no JSON object: a call cut off at max_tokens, a number. The conversation goes on, and
+    the template gets the text as it was."""
+    if given in (None, "", [], "null", "[]"):
+        return {}
+    if isinstance(given, dict):
+        return given
+    try:
+        arguments = json.loads(given)
+        json.dumps(arguments, ensure_ascii=False).encode()  # escapes of half characters are no text
+    except (TypeError, ValueError, RecursionError):
+        return {_RAW: given}
+    return arguments if isinstance(arguments, dict) else {_RAW: given}

@@ -16,6 +16,9 @@ from multiflora_platform.web.openai_errors import invalid
 
 MAX_TOOLS = 128
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+# Of a JSON schema: keywords that hold values, in which a null is one, and keywords that hold schemas by name.
+_DATA = frozenset({"const", "default", "enum", "example", "examples"})
+_NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,24 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
     called = [tool for tool in tools if choice.names is None or tool.name in choice.names]
     only_one = choice.is_one or body.parallel_tool_calls is False
     return ToolUse(called, choice.must_call, strict, only_one, form or HERMES)
+
+
+def offered_tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """As templates and grammars read them: a field that is null is left out, no tools are None."""
+    return [_without_nulls(tool) for tool in tools] if tools else None
+
+
+def _without_nulls(value: Any, holds_names: bool = False) -> Any:
+    """value: a tool or a schema, or a part of one; holds_names: its keys are names, none is a keyword."""
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: item if key in _DATA and not holds_names else _without_nulls(item, key in _NAMED and not holds_names)
+        for key, item in value.items()
+        if item is not None or (key in ("const", "default") and not holds_names)
+    }
 
 
 def new_call_id(form: ToolFormat | None) -> str:

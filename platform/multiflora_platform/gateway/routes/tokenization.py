@@ -16,6 +16,7 @@ from multiflora_platform.gateway.prompting.tokenize import (
     check_ids,
     in_thread_if,
 )
+from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
@@ -71,7 +72,8 @@ async def _ids(services: Services, body: TokenizeRequest) -> list[int]:
     if (body.prompt is None) == (body.messages is None):
         raise invalid("prompt", "Send either prompt or messages.")
     if body.messages is not None:
-        return await chat_prompt(body, services.model.tokenizer)
+        offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
+        return await chat_prompt(offered, services.model.tokenizer)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     tokenizer = services.model.tokenizer
     return await in_thread_if(len(prompt) > INLINE_CHARACTERS, lambda: tokenizer.encode(prompt, special))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.platform.gateway.house import House
 
+from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS
 
@@ -260,3 +261,39 @@ async def test_structure_begins_after_the_reasoning(reasons: House) -> None:
     choice = await ask(reasons, tools=None, response_format={"type": "json_object"})
     assert json.loads(choice["message"]["content"]) == {"a": 1}
     assert "<think>" in grammar(reasons)
+
+
+def test_nulls_in_tools_are_left_out_and_values_that_are_null_stay() -> None:
+    schema = {
+        "type": "object",
+        "description": None,
+        "required": None,
+        "properties": {
+            "unit": {"enum": ["C", None], "default": None, "items": None},
+            "default": {"type": "string", "title": None},
+            "none": None,
+        },
+    }
+    function = {"name": "f", "description": None, "strict": None, "parameters": schema}
+    [tool, bare] = (
+        offered_tools(
+            [
+                {"type": "function", "function": function},
+                {"type": "function", "function": {"name": "g", "parameters": None}},
+            ]
+        )
+        or ()
+    )
+    properties = {"unit": {"enum": ["C", None], "default": None}, "default": {"type": "string"}}
+    assert tool["function"] == {"name": "f", "parameters": {"type": "object", "properties": properties}}
+    assert bare == {"type": "function", "function": {"name": "g"}}
+    assert offered_tools([]) is None
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+async def test_tools_with_nulls_are_served(house: House, choice: str) -> None:
+    function = {"name": "clock", "description": None, "parameters": None, "strict": None}
+    await ask(house, tools=[{"type": "function", "function": function}], tool_choice=choice)
+    parameters = {"type": "object", "properties": {"zone": {"type": "string", "items": None, "enum": None}}}
+    nested = {"name": "clock", "parameters": parameters, "strict": True}
+    await ask(house, tools=[{"type": "function", "function": nested}], tool_choice=choice)

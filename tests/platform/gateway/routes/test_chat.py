@@ -158,10 +158,6 @@ async def test_tool_definitions_reach_the_template(house: House) -> None:
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
         ([{"role": "user", "content": [7]}], "messages[0].content[0]"),
         ([{**CALLING, "tool_calls": "x"}], "messages[0].tool_calls"),
-        (
-            [{**CALLING, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}],
-            "messages[0].tool_calls[0]",
-        ),
         ([{**CALLING, "tool_calls": [{"function": "f"}]}], "messages[0].tool_calls[0]"),
         (["x"], "messages[0]"),
         ("x", "messages"),

@@ -1,0 +1,72 @@
+"""What a conversation becomes for chat templates: the calls of its history, whatever a model once wrote."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.platform.gateway.house import House
+
+from multiflora_platform.gateway.prompting.messages import template_messages
+from multiflora_platform.text.chat_template import ChatTemplates
+
+USER = {"role": "user", "content": "Weather?"}
+# As many models' templates do: over the arguments' items.
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }}{% for call in m.tool_calls %}"
+    "{% for name, value in call.function.arguments.items() %}{{ name }}={{ value }}{% endfor %}"
+    "{% endfor %}{% endfor %}"
+)
+CUT = '{"city": "Os'  # max_tokens ended the call
+
+HISTORIES = [
+    ("", {}),
+    (None, {}),
+    ("null", {}),
+    ("[]", {}),
+    ("{}", {}),
+    ('{"city": "Oslo"}', {"city": "Oslo"}),
+    ({"city": "Oslo"}, {"city": "Oslo"}),
+    (CUT, {"raw_arguments": CUT}),
+    ("42", {"raw_arguments": "42"}),
+    (42, {"raw_arguments": 42}),
+    ('"Oslo"', {"raw_arguments": '"Oslo"'}),
+    ("[1, 2]", {"raw_arguments": "[1, 2]"}),
+    ('{"x": "\\ud800"}', {"raw_arguments": '{"x": "\\ud800"}'}),
+    ("[" * 100_000, {"raw_arguments": "[" * 100_000}),
+    ("9" * 5000, {"raw_arguments": "9" * 5000}),
+]
+
+
+def call(arguments: Any) -> dict[str, Any]:
+    return {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+@pytest.mark.parametrize(("arguments", "seen"), HISTORIES, ids=range(len(HISTORIES)))
+def test_templates_always_get_an_object_as_arguments(arguments: Any, seen: dict[str, Any]) -> None:
+    [_, message] = template_messages([USER, {"role": "assistant", "tool_calls": [call(arguments)]}], None)
+    assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": seen}
+
+
+@pytest.mark.parametrize("calls", [[], None])
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_an_empty_list_of_calls_is_no_call(role: str, calls: Any) -> None:
+    assert template_messages([{"role": role, "content": "x", "tool_calls": calls}], None) == [
+        {"role": role, "content": "x"}
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["", "null", "[]", "42", CUT])
+async def test_a_conversation_goes_on_after_a_call_that_was_cut(house: House, arguments: str) -> None:
+    called = {"role": "assistant", "content": "", "tool_calls": [call(arguments)]}
+    chat = {"model": "base", "messages": [USER, called], "max_tokens": 1}
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments, "status": "incomplete"}
+    tokenizer = copy.copy(house.services.model.tokenizer)
+    tokenizer.templates = ChatTemplates({"default": TEMPLATE})
+    house.services.model = replace(house.services.model, tokenizer=tokenizer)
+    response = {"model": "base", "input": [item, {"role": "user", "content": "x"}]}
+    for path, body in (("/v1/chat/completions", chat), ("/tokenize", chat), ("/v1/responses", response)):
+        answer = await house.post(path, body)
+        assert answer.status_code == 200, (path, answer.text)
