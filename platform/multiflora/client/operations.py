@@ -251,7 +251,7 @@ class Client(Transport):
         self.call("DELETE", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}", None, headers={"if-match": if_match})
 
     def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
-        """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
+        """To `rollback_to`, the last settled target; a second time changes nothing. If-Match is not required."""
         return self.call(
             "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:rollback", Alias, headers={"if-match": if_match}
         )
@@ -757,7 +757,7 @@ class AsyncClient(AsyncTransport):
         )
 
     async def roll_back_alias(self, name: str, alias: str, *, if_match: str | None = None) -> Alias:
-        """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
+        """To `rollback_to`, the last settled target; a second time changes nothing. If-Match is not required."""
         return await self.call(
             "POST", f"/adapters/{quoted(name)}/aliases/{quoted(alias)}:rollback", Alias, headers={"if-match": if_match}
         )

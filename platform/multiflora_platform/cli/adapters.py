@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> None:
     aliasing = action("alias", alias, "point an alias to a version")
     aliasing.add_argument("alias")
     aliasing.add_argument("version", help="a version number, or a split such as 3=90,4=10")
-    rolling = action("rollback", rollback, "return an alias to its previous target")
+    rolling = action("rollback", rollback, "return an alias to its last settled target; a second time changes nothing")
     rolling.add_argument("alias", nargs="?", default="default")
     action("rm", rm, "delete an adapter")
     editing = action("set", change, "change what is said about an adapter")

@@ -22,7 +22,11 @@ def add_actions(adapters: Any) -> None:
     for one in (starting, _step(group, "set", change, "other shares or bounds")):
         one.add_argument("--percent", type=int, help="of the alias's users")
         one.add_argument("--shadow", type=int, dest="shadow_percent", help="percent of the others' requests to copy")
-        one.add_argument("--max-error-rate", type=float, help="0 to 1; above it the candidate is rolled back")
+        one.add_argument(
+            "--max-error-rate",
+            type=float,
+            help="0 to 1; the candidate is rolled back when its share of errors is so much above the stable version's",
+        )
         one.add_argument("--max-p95-seconds", type=float)
         one.add_argument("--max-p95-ratio", type=float, help="to the stable version's P95")
         one.add_argument("--min-samples", type=int, help="requests before errors and latency are judged")

@@ -149,5 +149,7 @@ class _SeriesWatch(Observer):
         self._insight.series.generated(self._model, len(new.token_ids), new.since_last)
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
-        self._insight.series.ended(is_error=error is not None and error.status >= 500)
+        # A deadline is the client's own: missing it is no error of the server.
+        is_error = error is not None and error.status >= 500 and error.code != "deadline_exceeded"
+        self._insight.series.ended(is_error=is_error)
         self._insight.note_end(self._facts.adapter, error)

@@ -108,6 +108,22 @@ async def test_warm_up_prompts_run_for_the_owners_cache(house: House, registry: 
     assert house.engine.requests[-1].cache_salt not in (first.cache_salt, "")
 
 
+async def test_a_clients_own_deadline_does_not_count_against_a_candidate(house: House, registry: RegistryHouse) -> None:
+    await registry.adapter("a", 1, 2)
+    path = "/adapters/a/aliases/default"
+    body = {"candidate": 2, "percent": 99, "min_samples": 1}
+    assert (await registry.admin.post(f"{path}/rollout", json=body, headers={"If-Match": "*"})).status_code == 201
+    house.engine.failure = SimpleNamespace(code="deadline_exceeded", message="The deadline passed.")  # type: ignore[assignment]
+    for number in range(10):
+        sent = {"model": "a", "prompt": "x", "max_tokens": 2, "user": str(number)}
+        late = await house.http.post("/v1/completions", json=sent, headers={"X-Request-Timeout": "0.02"})
+        assert late.status_code == 504
+    await registry.registry.rollouts.close()
+    rollout = (await registry.admin.get(f"{path}/rollout")).json()
+    assert rollout["state"] == "running"
+    assert all(not (seen or {}).get("errors") for seen in (rollout["stable_observed"], rollout["candidate_observed"]))
+
+
 async def test_an_automatic_rollback_through_the_whole_gateway(house: House, registry: RegistryHouse) -> None:
     """The candidate's adapter cannot be loaded: its first request fails, and nobody else's."""
     await registry.adapter("a", 1, 2)

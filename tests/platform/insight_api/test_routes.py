@@ -93,6 +93,19 @@ async def test_requests_are_remembered_with_their_stages(house: House) -> None:
     assert "its file vanished" in alert["detail"]
 
 
+async def test_a_clients_own_deadline_is_no_error_of_the_server(house: House) -> None:
+    insight = house.services.insight
+    house.engine.failure = EngineFailure("deadline_exceeded", "The deadline passed.")
+    late = await house.http.post(CHAT, json=chat(max_tokens=4), headers={"X-Request-Timeout": "0.02"})
+    assert late.status_code == 504
+    following = asyncio.create_task(anext(insight.points()))
+    await asyncio.sleep(0)
+    insight.start()
+    point = await asyncio.wait_for(following, 10)
+    await insight.close()
+    assert (point.requests, point.errors) == (1, 0)
+
+
 async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House) -> None:
     insight = house.services.insight
     await house.http.post(CHAT, json=chat(max_tokens=4))

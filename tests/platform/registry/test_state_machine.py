@@ -31,16 +31,19 @@ class Version:
 
 
 class Adapter:
-    """versions: by number. aliases: the present targets. history: of each alias, every target it had, and None."""
+    """versions: by number. aliases: the present targets. previous: where a rollback of each alias goes."""
 
     def __init__(self):
-        self.versions, self.aliases, self.history = {}, {}, {}
+        self.versions, self.aliases, self.previous = {}, {}, {}
 
     def point(self, alias, target):
-        self.history.setdefault(alias, []).append(target)
         if target is None:
             del self.aliases[alias]
+            self.previous.pop(alias, None)
         else:
+            present = self.aliases.get(alias)
+            if present is not None and present != target:
+                self.previous[alias] = present
             self.aliases[alias] = target
 
     def refusal(self, target):
@@ -154,15 +157,14 @@ class RegistryMachine(RuleBasedStateMachine):
         if adapter is None or alias not in adapter.aliases:
             assert response.status_code == 404
             return
-        present = adapter.aliases[alias]
-        target = next((t for t in reversed(adapter.history[alias]) if t is not None and t != present), None)
+        target = adapter.previous.get(alias)
         if target is None:
             assert response.status_code == 409
         elif adapter.refusal(target):
             assert response.status_code in (404, 409)
         else:
             assert response.status_code == 200, response.text
-            adapter.point(alias, target)
+            adapter.aliases[alias] = target
 
     @rule(name=NAMES, number=NUMBERS)
     def delete_version(self, name, number):

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from multiflora_platform.registry.changes.rollouts import RolloutChanges
     from multiflora_platform.registry.shadow_runs import Shadows
 
-# What a version can be blamed for; overload, refused requests and an engine that is not there are nobody's fault.
-_BLAMED = frozenset({"adapter_unavailable", "internal_error", "deadline_exceeded", "engine_dead"})
+# What a version can be blamed for. Overload, refused requests and an engine that is not there are not its doing; a
+# deadline and a disconnect are the client's own.
+_BLAMED = frozenset({"adapter_unavailable", "internal_error", "engine_dead"})
 
 
 class RolloutWatch(Observer):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from multiflora_platform.registry.schemas.rollouts import Observed, ShadowObserved
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
 WINDOW = 1000
+ARMS = ("stable", "candidate", "shadow")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ class Observations:
         self.candidate = Arm()
         self.shadow = Shadow()
 
+    @property
+    def arms(self) -> dict[str, Any]:
+        """As it is now, in the form that a rollout's row keeps."""
+        return {arm: msgspec.to_builtins(getattr(self, arm).observed) for arm in ARMS}
+
     def verdict(self, rollout: RolloutEntry) -> str | None:
         """Why the rollout has to be rolled back; None as long as it may go on."""
         outcomes, bounds = self.candidate.outcomes, rollout.bounds
@@ -93,10 +102,22 @@ class Observations:
             return f"the engine could not load version {rollout.candidate}"
         if len(outcomes) < bounds["min_samples"]:
             return None
-        rate = self.candidate.errors / len(outcomes)
-        if rate > bounds["max_error_rate"]:
-            return f"{rate:.1%} of the candidate's requests failed; the bound is {bounds['max_error_rate']:.1%}"
-        return self._too_slow(bounds)
+        return self._too_faulty(bounds) or self._too_slow(bounds)
+
+    def _too_faulty(self, bounds: Mapping[str, Any]) -> str | None:
+        """What fails in both arms alike is not the candidate's fault. A stable version with few requests counts as one
+        without errors."""
+        outcomes, stable = self.candidate.outcomes, self.stable
+        rate, bound = self.candidate.errors / len(outcomes), bounds["max_error_rate"]
+        if len(stable.outcomes) < bounds["min_samples"]:
+            return f"{rate:.1%} of the candidate's requests failed; the bound is {bound:.1%}" if rate > bound else None
+        usual = stable.errors / len(stable.outcomes)
+        if rate - usual <= bound:
+            return None
+        return (
+            f"{rate:.1%} of the candidate's requests failed, {usual:.1%} of the stable version's; "
+            f"the bound is {bound:.1%} more"
+        )
 
     def _too_slow(self, bounds: Mapping[str, float | None]) -> str | None:
         p95, seconds, ratio = self.candidate.percentile(0.95), bounds["max_p95_seconds"], bounds["max_p95_ratio"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
+from multiflora_platform.registry.changes.rollout_observations import ARMS, Observations, RequestOutcome
 from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
@@ -27,7 +27,6 @@ from multiflora_platform.web.pagination import encode_token
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/rollout"
-_ARMS = ("stable", "candidate", "shadow")
 
 
 class RolloutChanges:
@@ -72,7 +71,8 @@ class RolloutChanges:
         async def work(change: Change) -> Rollout:
             adapter = await catalog.require(change.session, name)
             row = await rollouts.require(change, adapter, alias, precondition)
-            await self._finish(change, adapter, row, end, None)
+            seen = self._observations.get(row.id, Observations())
+            await self._finish(change, adapter, row, end, None, seen.arms)
             return self._shown(name, row)
 
         return await self._database.write(actor, work)
@@ -96,6 +96,11 @@ class RolloutChanges:
         return entry.digests.get(rollout.candidate) if entry else None
 
     def observations(self, rollout: RolloutEntry) -> Observations:
+        """Of a rollout that has ended: some that nothing reads, so that a late request changes no evidence."""
+        entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
+        aliases = entry.aliases.values() if entry is not None else ()
+        if not any(alias.rollout is not None and alias.rollout.id == rollout.id for alias in aliases):
+            return Observations()
         return self._observations.setdefault(rollout.id, Observations())
 
     async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
@@ -119,17 +124,19 @@ class RolloutChanges:
     def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
         reason = seen.verdict(rollout)
         if reason is not None and not any(task.get_name() == str(rollout.id) for task in self._tasks):
-            task = asyncio.create_task(self._roll_back(rollout, reason), name=str(rollout.id))
+            # What the verdict rests on, before requests that end meanwhile change the counts.
+            evidence = seen.arms
+            task = asyncio.create_task(self._roll_back(rollout, reason, evidence), name=str(rollout.id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _roll_back(self, rollout: RolloutEntry, reason: str) -> None:
+    async def _roll_back(self, rollout: RolloutEntry, reason: str, evidence: dict[str, Any]) -> None:
         async def work(change: Change) -> None:
             row = await change.session.get(RolloutRow, rollout.id)
             adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
             if row is None or adapter is None or row.state != "running" or adapter.deleted_at is not None:
                 return
-            await self._finish(change, adapter, row, "rolled_back", reason)
+            await self._finish(change, adapter, row, "rolled_back", reason, evidence)
 
         try:
             await self._database.write(_ACTOR, work)
@@ -138,11 +145,15 @@ class RolloutChanges:
             _log.warning("rollout %d could not be rolled back: %s", rollout.id, error)
 
     async def _finish(
-        self, change: Change, adapter: AdapterRow, row: RolloutRow, end: rollouts.End, reason: str | None
+        self,
+        change: Change,
+        adapter: AdapterRow,
+        row: RolloutRow,
+        end: rollouts.End,
+        reason: str | None,
+        evidence: dict[str, Any],
     ) -> None:
-        seen = self._observations.get(row.id, Observations())
-        observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
-        await rollouts.finish(change, adapter, row, end, reason, observed)
+        await rollouts.finish(change, adapter, row, end, reason, evidence)
         await self._snapshots.touch(change, adapter.name)
         change.after_commit.append(lambda: self._forget(row.id))
 
@@ -151,9 +162,7 @@ class RolloutChanges:
 
     def _shown(self, name: str, row: RolloutRow) -> Rollout:
         seen = self._observations.get(row.id)
-        observed = row.observed or {}
-        if seen is not None:
-            observed = {arm: msgspec.to_builtins(getattr(seen, arm).observed) for arm in _ARMS}
+        observed = row.observed or (seen.arms if seen is not None else {})
         state = rollouts.state_of(row, name)
-        fields = {f"{arm}_observed": observed.get(arm) for arm in _ARMS}
+        fields = {f"{arm}_observed": observed.get(arm) for arm in ARMS}
         return msgspec.convert({**state, **fields, "etag": etag_of(state, fields)}, Rollout)

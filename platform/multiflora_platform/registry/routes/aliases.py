@@ -76,7 +76,7 @@ async def delete_alias(
 async def roll_back_alias(
     request: Request, principal: AnyKey, name: str, alias: str, if_match: IfMatch = None
 ) -> Response:
-    """To the target it had before; If-Match is welcome, not required. Rolling back twice undoes the first."""
+    """To `rollback_to`, the last settled target; a second time changes nothing. If-Match is not required."""
     changeable(request, principal, name)
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     await registry_of(request).aliases.roll_back(name, alias, precondition, principal.actor)

@@ -76,34 +76,44 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     row = await change.session.get(AliasRow, (adapter.id, alias))
     precondition.check_alias(alias, row)
     await require_ready(change, adapter, shares_of(target))
-    # A client moved the alias by hand: the rollout's shares no longer hold. A rollout's own moves call `move`.
-    await supersede_rollouts(change, adapter, alias)
-    await move(change, adapter, alias, target)
+    await _move_by_hand(change, adapter, alias, row, target)
     return row is None
 
 
-async def move(change: Change, adapter: AdapterRow, alias: str, target: Mapping[str, Any]) -> None:
+async def _move_by_hand(
+    change: Change, adapter: AdapterRow, alias: str, row: AliasRow | None, target: Mapping[str, Any]
+) -> None:
+    """A rollout's share is no settled target: who moves the alias during one leaves the stable version."""
+    settled = row.target if row is not None else None
+    for rollout in await supersede_rollouts(change, adapter, alias):
+        settled = {"version": rollout.stable}
+    moved = await move(change, adapter, alias, target)
+    if settled != moved.target:
+        moved.previous = settled
+
+
+async def move(change: Change, adapter: AdapterRow, alias: str, target: Mapping[str, Any]) -> AliasRow:
     """The move itself, or the making of it; versions and preconditions have been looked at. The layout follows the one
-    before (snapshot/traffic_split.py)."""
+    before (snapshot/traffic_split.py). The caller decides where a rollback goes from now on."""
     row = await change.session.get(AliasRow, (adapter.id, alias))
     shares = shares_of(target)
     layout = lay_out(shares, row.layout if row else ())
     revision = await _remember(change, adapter, alias, dict(target))
     if row is None:
-        change.session.add(
-            AliasRow(
-                adapter_id=adapter.id,
-                name=alias,
-                target=dict(target),
-                layout=layout,
-                revision=revision,
-                updated_at=change.now,
-            )
+        row = AliasRow(
+            adapter_id=adapter.id,
+            name=alias,
+            target=dict(target),
+            layout=layout,
+            revision=revision,
+            updated_at=change.now,
         )
+        change.session.add(row)
     else:
         row.target, row.layout, row.revision, row.updated_at = dict(target), layout, revision, change.now
     moved = {"alias": alias, "to": dict(target), "revision": revision}
     change.record("alias.moved", f"{adapter.name}@{alias}", adapter=adapter.name, **moved)
+    return row
 
 
 async def remove(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
@@ -117,21 +127,17 @@ async def remove(change: Change, name: str, alias: str, precondition: MovePrecon
 
 
 async def roll_back(change: Change, name: str, alias: str, precondition: MovePrecondition) -> None:
-    """Back to the target before the last move that changed it; a second rollback undoes the first."""
+    """To the last settled target; a second rollback changes nothing, and neither does one after a rollout that was
+    rolled back or aborted: the alias is there already."""
     adapter = await catalog.require(change.session, name)
     row = await require(change, adapter, alias)
     precondition.check_alias(alias, row)
-    history = (
-        select(AliasMoveRow.target)
-        .where(AliasMoveRow.adapter_id == adapter.id, AliasMoveRow.alias == alias, AliasMoveRow.id < row.revision)
-        .order_by(AliasMoveRow.id.desc())
-    )
-    for target in await change.session.scalars(history):
-        # Over deletions, and over moves that changed nothing.
-        if target is not None and target != row.target:
-            await put(change, name, alias, target, MovePrecondition())
-            return
-    raise NothingToRollBack(f"{name}@{alias} has had no other target.")
+    if row.previous is None:
+        raise NothingToRollBack(f"{name}@{alias} has had no other target.")
+    await require_ready(change, adapter, shares_of(row.previous))
+    await supersede_rollouts(change, adapter, alias)
+    if row.target != row.previous:
+        await move(change, adapter, alias, row.previous)
 
 
 async def set_protected(change: Change, name: str, alias: str, protected: bool, precondition: MovePrecondition) -> None:

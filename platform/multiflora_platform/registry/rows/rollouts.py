@@ -48,6 +48,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
         created_at=change.now,
     )
     await aliases.require_ready(change, adapter, {body.candidate: 100})
+    row.previous = {"version": stable}
     if body.percent:
         await aliases.move(change, adapter, alias, _target(rollout))
     change.session.add(rollout)
@@ -76,11 +77,13 @@ async def adjust(
 async def finish(
     change: Change, adapter: AdapterRow, rollout: RolloutRow, end: End, reason: str | None, observed: dict[str, Any]
 ) -> None:
-    """The alias goes to the candidate when it is promoted, otherwise to the stable version alone."""
+    """The alias goes to the candidate when it is promoted, otherwise to the stable version alone. A rollback goes to
+    the stable version either way: never to the rollout's split, and not to a candidate that was condemned."""
     version = rollout.candidate if end == "promoted" else rollout.stable
     row = await aliases.require(change, adapter, rollout.alias)
     if row.target != {"version": version}:
         await aliases.move(change, adapter, rollout.alias, {"version": version})
+    row.previous = {"version": rollout.stable}
     rollout.state, rollout.reason, rollout.observed, rollout.ended_at = end, reason, observed, change.now
     _record(change, end, adapter.name, rollout, reason=reason)
 

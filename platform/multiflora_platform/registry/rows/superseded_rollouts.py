@@ -8,12 +8,14 @@ from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, RolloutRow
 
 
-async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | None = None) -> None:
-    """Of one alias, or of all the adapter's."""
+async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | None = None) -> list[RolloutRow]:
+    """Those that this ended: of one alias, or of all the adapter's."""
     running = select(RolloutRow).where(RolloutRow.adapter_id == adapter.id, RolloutRow.state == "running")
     if alias is not None:
         running = running.where(RolloutRow.alias == alias)
-    for rollout in await change.session.scalars(running):
+    ended = list(await change.session.scalars(running))
+    for rollout in ended:
         rollout.state, rollout.ended_at = "superseded", change.now
         target = f"{adapter.name}@{rollout.alias}"
         change.record("rollout.superseded", target, adapter=adapter.name, alias=rollout.alias, rollout=rollout.id)
+    return ended

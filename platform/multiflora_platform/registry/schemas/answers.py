@@ -41,12 +41,14 @@ class AdapterPage(View, frozen=True, kw_only=True):
 
 
 class Alias(View, frozen=True, kw_only=True):
-    """Exactly one of version and split is there."""
+    """Exactly one of version and split is there. rollback_to: the last settled target, in the form {"version": 3} or
+    {"split": {"3": 90, "4": 10}}; the present one when the alias was rolled back to it; null before the first move."""
 
     adapter: str
     alias: str
     version: int | msgspec.UnsetType = msgspec.UNSET
     split: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    rollback_to: dict[str, Any] | None
     protected: bool
     etag: str
 

@@ -59,7 +59,14 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
 
 
 def alias_view(adapter: str, alias: AliasEntry) -> dict[str, Any]:
-    return {"adapter": adapter, "alias": alias.name, **alias.target, "protected": alias.protected, "etag": alias.etag}
+    return {
+        "adapter": adapter,
+        "alias": alias.name,
+        **alias.target,
+        "rollback_to": alias.previous,
+        "protected": alias.protected,
+        "etag": alias.etag,
+    }
 
 
 def _matches(entry: AdapterEntry, query: str | None, tag: str | None) -> bool:

@@ -84,6 +84,7 @@ def _entry(
                 f"{row.id}/{alias.name}",
                 alias.protected,
                 rollouts.get((row.id, alias.name)),
+                alias.previous,
             )
             for alias in aliases
         },

@@ -81,6 +81,7 @@ class AliasEntry:
     salt: str  # the loader's: adapter and alias, so that a user's bucket differs from alias to alias
     protected: bool = False  # only admins move it
     rollout: RolloutEntry | None = None  # the one that runs on it
+    previous: Mapping[str, Any] | None = None  # where a rollback goes; None before the first move
 
     @property
     def etag(self) -> str:

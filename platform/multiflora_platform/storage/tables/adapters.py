@@ -137,6 +137,9 @@ class AliasRow(Base):
     target: Mapped[dict[str, Any]]
     # The version of each of 100 buckets of users (traffic_split.py).
     layout: Mapped[list[int]]
+    # Where a rollback goes: the last settled target, never a rollout's own split; None before the first move. Written
+    # by each move and by the end of a rollout; a rollback leaves it, so that a second one changes nothing.
+    previous: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     # The id of the AliasMoveRow that set it; ids are never used twice, so neither is a revision.
     revision: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime]

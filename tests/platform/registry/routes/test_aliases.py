@@ -145,7 +145,7 @@ async def test_a_split_is_sticky_and_raising_a_share_keeps_its_users(house):
     assert set(versions().values()) == {3}
 
 
-async def test_rollback_goes_to_the_target_before(house):
+async def test_rollback_goes_to_the_settled_target_before_and_stays_there(house):
     await house.adapter("a", 1, 2, 3)
     path = "/adapters/a/aliases/default:rollback"
     assert (await house.admin.post(path)).status_code == 409
@@ -157,7 +157,9 @@ async def test_rollback_goes_to_the_target_before(house):
     assert (back.status_code, back.json()["version"]) == (200, 2)
     assert house.registry.resolve("a", None).version == 2
     assert back.headers["etag"] == await house.etag("a", "default")
-    assert (await house.admin.post(path)).json()["version"] == 3
+    again = await house.admin.post(path)
+    assert (again.status_code, again.json()["version"], again.json()["rollback_to"]) == (200, 2, {"version": 2})
+    assert again.headers["etag"] == back.headers["etag"], "a second rollback changes nothing"
     assert (await house.admin.post("/adapters/a/aliases/nope:rollback")).status_code == 404
 
 

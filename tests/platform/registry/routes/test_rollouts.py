@@ -72,6 +72,53 @@ async def test_aborting_returns_everybody(house):
     assert [item["state"] for item in (await house.admin.get(f"{PATH}s")).json()["items"]] == ["aborted"]
 
 
+async def roll_back(house):
+    response = await house.admin.post("/adapters/a/aliases/default:rollback")
+    assert response.status_code == 200, response.text
+    return {key: response.json()[key] for key in ("version", "split") if key in response.json()}
+
+
+async def test_a_rollback_never_returns_to_a_rollouts_own_split(house):
+    await start(house, percent=10)
+    await house.admin.patch(PATH, json={"percent": 50})
+    await house.admin.post(f"{PATH}:promote")
+    shown = (await house.admin.get("/adapters/a/aliases/default")).json()
+    assert shown["rollback_to"] == {"version": 1}, "a button can name it"
+    for _ in range(2):
+        assert await roll_back(house) == {"version": 1}
+
+
+async def test_a_rollback_in_the_middle_of_a_rollout_goes_to_the_stable_version(house):
+    await start(house, percent=10)
+    for percent in (50, 0, 20):
+        await house.admin.patch(PATH, json={"percent": percent})
+    for _ in range(2):
+        assert await roll_back(house) == {"version": 1}
+    assert (await house.admin.get(PATH)).json()["state"] == "superseded"
+
+
+async def test_who_moves_the_alias_during_a_rollout_leaves_the_stable_version(house):
+    await start(house, percent=50)
+    await house.admin.put("/adapters/a/aliases/default", json={"version": 3}, headers={"If-Match": "*"})
+    assert await roll_back(house) == {"version": 1}
+
+
+@pytest.mark.parametrize("end", ["errors", "abort"])
+@pytest.mark.parametrize("body", [{"percent": 50}, {"shadow_percent": 50}])
+async def test_a_rollback_does_not_bring_a_condemned_candidate_back(house, end, body):
+    await house.adapter("a", 1, 2, 3)
+    for version in (2, 1):  # the candidate was the target once
+        await house.admin.put("/adapters/a/aliases/default", json={"version": version}, headers={"If-Match": "*"})
+    await house.admin.post(PATH, json={"candidate": 2, **body}, headers={"If-Match": "*"})
+    if end == "errors":
+        house.registry.rollouts.observe(entry(house), 2, RequestOutcome(False, 0.1, refused=True))
+        await until_it_ends(house)
+    else:
+        await house.admin.post(f"{PATH}:abort")
+    for _ in range(3):
+        assert await roll_back(house) == {"version": 1}
+
+
 async def test_a_rollout_with_shadows_only_moves_nothing(house):
     await start(house, shadow_percent=100)
     assert await target(house) == {"version": 1}
@@ -129,6 +176,33 @@ async def test_errors_roll_back_by_themselves(house):
     assert await target(house) == {"version": 1}
     audit = (await house.admin.get("/audit")).json()["items"][0]
     assert (audit["action"], audit["actor"]) == ("rollout.rolled_back", "system/rollout")
+
+
+async def test_the_evidence_of_a_verdict_stays_as_it_was(house):
+    await start(house, percent=50, max_error_rate=0.2, min_samples=10)
+    rollout = entry(house)
+    for _ in range(10):
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(False, 0.1))
+    for _ in range(5):  # they end before the rollback is committed
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(True, 0.1))
+    ended = await until_it_ends(house)
+    evidence = ended["candidate_observed"]
+    assert (evidence["requests"], evidence["errors"]) == (10, 10)
+    house.registry.rollouts.observe(rollout, 2, RequestOutcome(True, 0.1))
+    house.registry.rollouts.observations(rollout).shadow.skipped += 1
+    assert (await house.admin.get(PATH)).json() == ended
+    assert (await house.admin.get(f"{PATH}s")).json()["items"] == [ended]
+
+
+@pytest.mark.parametrize(
+    ("stable", "candidate", "rolled_back"), [(4, 4, False), (4, 5, False), (4, 9, True), (0, 3, True)]
+)
+def test_what_fails_in_both_arms_is_not_the_candidates_fault(stable, candidate, rolled_back):
+    bounds = {"max_error_rate": 0.1, "max_p95_seconds": None, "max_p95_ratio": None, "min_samples": 20}
+    rollout, seen = RolloutEntry(1, "a", 1, 2, 50, 0, bounds), Observations()
+    for arm, errors in ((seen.stable, stable), (seen.candidate, candidate)):
+        arm.outcomes.extend([RequestOutcome(False, 0.1)] * errors + [RequestOutcome(True, 0.1)] * (20 - errors))
+    assert (seen.verdict(rollout) is not None) == rolled_back
 
 
 async def test_a_version_that_cannot_be_loaded_rolls_back_at_once(house):

@@ -38,15 +38,17 @@ function Alias({ adapter, alias, api, mine, onChange }) {
     toast(words, { undo });
   };
   const save = async (to) => moved(await put(path, to, { headers: { "If-Match": alias.etag } }), `${alias.alias} now means ${target(to)}.`);
+  const to = alias.rollback_to;
+  const canRollBack = to && target(to) !== target(alias);
   const rollBack = async () => {
-    const before = await attempt(() => post(`${path}:rollback`, undefined, { headers: { "If-Match": alias.etag } }));
-    if (before) moved(before, `${alias.alias} is back on ${target(before)}.`);
+    const back = await attempt(() => post(`${path}:rollback`, undefined, { headers: { "If-Match": alias.etag } }));
+    if (back) moved(back, `${alias.alias} is back on ${target(back)}.`);
   };
   const protect = () => attempt(() => post(`${path}:${alias.protected ? "unprotect" : "protect"}`), alias.protected ? "Its owner may move it again." : "Only administrators move it now.").then(onChange);
   const parts = Object.entries(alias.split ?? { [alias.version]: 100 }).map(([version, value]) => ({ label: `v${version}`, value }));
   return html`<${Card} title=${alias.alias} about=${html`means ${target(alias)} ${alias.protected && html`<${Badge} kind="warn">protected<//>`}`}
     actions=${mine && html`<button class="button small" onClick=${() => setOpen("edit")}>Change…</button>
-      <button class="button small" onClick=${rollBack}><${Icon} name="undo" size=${14} />Roll back</button>
+      ${canRollBack && html`<button class="button small" onClick=${rollBack}><${Icon} name="undo" size=${14} />Roll back to ${target(to)}</button>`}
       ${isAdmin.value && "protected" in alias && html`<button class="button small quiet" onClick=${protect}>${alias.protected ? "Unprotect" : "Protect"}</button>`}
       <button class="button small quiet" onClick=${() => setOpen("delete")}>Delete…</button>`}>
     <div class="stack">

@@ -41,7 +41,7 @@ function Observed({ rollout, path, mine, onChange }) {
       ${line("95th percentile", (one) => seconds(one.p95_seconds))}
     </tbody></table>
     ${shadow && html`<p class="small muted">Shadow: ${count(shadow.requests)} requests, ${count(shadow.exact)} of ${count(shadow.compared)} answers equal, agreement ${percent(shadow.agreement)}, ${rate(shadow.latency_ratio)}× the time.</p>`}
-    <p class="small muted">Rolls back by itself above ${percent(rollout.max_error_rate)} errors${rollout.max_p95_ratio ? ` or ${rollout.max_p95_ratio}× the stable p95` : ""}, from ${rollout.min_samples} requests on.</p>
+    <p class="small muted">Rolls back by itself at ${percent(rollout.max_error_rate)} more errors than v${rollout.stable}${rollout.max_p95_ratio ? ` or ${rollout.max_p95_ratio}× the stable p95` : ""}, from ${rollout.min_samples} requests on.</p>
   </section>`;
 }
 
@@ -71,7 +71,7 @@ function Start({ candidates, alias, path, onClose, onChange }) {
     <div class="form-grid">
       <${TextField} label="Users that get it, %" ...${number} max="99" value=${part} onInput=${setPart} />
       <${TextField} label="Requests copied to it, %" hint="Answers are compared, nobody sees them" ...${number} value=${shadow} onInput=${setShadow} />
-      <${TextField} label="Roll back above errors, %" ...${number} value=${errors} onInput=${setErrors} />
+      <${TextField} label="Roll back above errors, %" hint="More than the stable version has" ...${number} value=${errors} onInput=${setErrors} />
       <${TextField} label="Roll back above p95 ratio" hint="To the stable version; empty: never" type="number" min="1" step="0.1" value=${ratio} onInput=${setRatio} />
     </div>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
