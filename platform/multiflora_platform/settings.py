@@ -35,6 +35,9 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 
 
+DATABASE_NAME = "multiflora.db"
+
+
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/multiflora`, by default `~/.local/share/multiflora`."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "multiflora"
@@ -136,7 +139,7 @@ class Settings(BaseModel):
 
     @property
     def resolved_database_url(self) -> str:
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'multiflora.db'}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / DATABASE_NAME}"
 
 
 def flag(field: str) -> str:

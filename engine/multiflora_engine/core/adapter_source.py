@@ -14,6 +14,10 @@ class AdapterUnavailable(Exception):
     code = "adapter_unavailable"
 
 
+class NoRoomForAdapter(AdapterUnavailable):
+    """What is pinned leaves too little room; unpinning helps."""
+
+
 class AdapterLoading(AdapterUnavailable):
     """It may still come, but this request has waited for it as long as requests do."""
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from multiflora_engine.core.adapter_source import AdapterSource, AdapterUnavailable
+from multiflora_engine.core.adapter_source import AdapterSource, AdapterUnavailable, NoRoomForAdapter
 from multiflora_engine.protocol.messages import (
     AdapterCommand,
     AdapterResult,
@@ -98,6 +98,8 @@ def _answered(command: AdapterCommand, act: Callable[[AdapterCommand], AdapterRe
     """What `act` answers; whatever it raises is the command's own failure."""
     try:
         return act(command)
+    except NoRoomForAdapter as error:
+        return AdapterResult(command.call_id, error=str(error), is_full=True)
     except AdapterUnavailable as error:
         return AdapterResult(command.call_id, error=str(error))
     except Exception as error:

@@ -115,11 +115,13 @@ class Deltas(msgspec.Struct, frozen=True, tag="deltas"):
 
 
 class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
-    """error is None on success. logit_distance: max |adapter - base| over the probe's logits, for action "probe"."""
+    """error is None on success; is_full: it would have worked with fewer pinned adapters. logit_distance:
+    max |adapter - base| over the probe's logits, for action "probe"."""
 
     call_id: int
     error: str | None = None
     logit_distance: float | None = None
+    is_full: bool = False
 
 
 class ResidencyReport(msgspec.Struct, frozen=True):

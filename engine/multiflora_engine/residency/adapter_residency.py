@@ -14,7 +14,7 @@ from itertools import islice
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable, NoRoomForAdapter
 from multiflora_engine.protocol.messages import ResidencyReport, SlotEvent
 from multiflora_engine.residency.host_cache import HostAdapters
 from multiflora_engine.residency.records import AdapterRecord
@@ -151,7 +151,7 @@ class AdapterResidency:
             record = self._touch(digest)
             needed = 0 if record.pinned else record.rank or self._reserved_rows
             if others + needed > self._pool.num_rows - self._reserved_rows:
-                raise AdapterUnavailable(
+                raise NoRoomForAdapter(
                     "Pinning it would leave too little room for the other adapters; unpin one or raise --max-loras."
                 )
             record.pinned = True
@@ -310,7 +310,7 @@ class AdapterResidency:
         rows = self._pool.num_rows - sum(r.rank for r in pinned)
         if record.rank > rows or len(pinned) >= self._pool.num_slots:
             self._stop_placing(record)
-            raise AdapterUnavailable(
+            raise NoRoomForAdapter(
                 f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
                 "rank rows. Unpin one or raise --max-loras."
             )

@@ -29,7 +29,7 @@ from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.storage.tables import EventRow, KeyRow, TenantRow
 from multiflora_platform.web.etags import UNCONDITIONAL, Precondition, etag_of
-from multiflora_platform.web.names import check_name
+from multiflora_platform.web.names import check_label
 from multiflora_platform.web.problems import InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class KeyStore:
         expires_at: datetime | None = None,
     ) -> account_answers.NewlyMadeKey:
         """The key's view and, this once, `key` itself. Raises TenantNotFound, InvalidRequest."""
-        check_name(name)
+        check_label(name)
         _check(role, tenant, scopes, expires_at)
 
         async def work(change: Change) -> account_answers.NewlyMadeKey:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.cli import residency, rollouts
+from multiflora_platform.cli import jobs, residency, rollouts
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
 from multiflora_platform.cli.http import every, quoted, request
@@ -21,6 +21,7 @@ from multiflora_platform.cli.progress import uploading
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+CARD = "README.md"
 REPORT = ("severity", "check", "message", "observed", "expected", "hint")
 
 
@@ -42,6 +43,9 @@ def add_parser(commands: Any) -> None:
     adding.add_argument("--about", default="", help="what is special about this version")
     add_lineage_flags(adding)
     adding.add_argument("--evals", metavar="FILE", help="JSON list of prompts that it must answer as expected")
+    adding.add_argument(
+        "--wait", action="store_true", help="until an import has ended; exit code 5 when it was rejected"
+    )
     adding.add_argument("--promote", action="store_true", help="move the alias default to the new version")
     action("show", show, "one adapter and its versions")
     validating = action("validate", validate, "the validation report of a version")
@@ -77,7 +81,13 @@ def add(arguments: argparse.Namespace) -> int:
             print(f"adapter {arguments.name} was created, but has no ready version yet", file=sys.stderr)
         raise
     shown = {key: version.get(key) for key in ("version", "state", "digest")}
-    emit_one(arguments.output, shown | ({"job": version["job"]["id"]} if "job" in version else {}))
+    job = version.get("job")
+    emit_one(arguments.output, shown | ({"job": job["id"]} if job else {}))
+    if job is None:
+        return 0
+    if arguments.wait:
+        return jobs.outcome(arguments, job["id"])
+    print(f"the server imports it now and may still reject it: multiflora jobs wait {job['id']}", file=sys.stderr)
     return 0
 
 
@@ -111,6 +121,8 @@ def _upload(arguments: argparse.Namespace, files: list[Path] | None, details: di
 def _files(source: str) -> list[Path]:
     path = Path(source)
     files = [path / name for name in FILES] if path.is_dir() else [path]
+    if path.is_dir() and (path / CARD).is_file():
+        files.append(path / CARD)
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
         raise CommandError(f"no such file: {missing[0]}; SOURCE is a PEFT folder or an archive of one")

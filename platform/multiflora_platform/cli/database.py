@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, settings_from
-from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.settings import DATABASE_NAME, ConfigurationError, Settings
+
+# As the Makefile has it.
+MAKE_FOLDER = ".multiflora"
 
 
 def add_parser(commands: Any) -> None:
@@ -35,13 +39,37 @@ def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Nam
     from multiflora_platform.server.base_model import prepare_data_dir
     from multiflora_platform.web.problems import Problem
 
-    settings, _ = settings_from(arguments)
+    settings, sources = settings_from(arguments)
+    if sources["data_dir"] == "default" and settings.database_url is None:
+        settings = _with_data(settings)
+    if arguments.action == "backup":
+        _require_database(settings)
     prepare_data_dir(settings)
     try:
         print(action(settings, arguments))
     except Problem as error:
         raise ConfigurationError(error.detail) from None
     return 0
+
+
+def _with_data(settings: Settings) -> Settings:
+    """Where no --data-dir is given: the default folder, or that of `make serve` when only that one has a database."""
+    here = Path.cwd() / MAKE_FOLDER
+    if _database_of(settings.data_dir).exists() or not _database_of(here).exists():
+        return settings
+    print(f"using {here}; --data-dir names another folder", file=sys.stderr)
+    return settings.model_copy(update={"data_dir": here})
+
+
+def _require_database(settings: Settings) -> None:
+    """A backup makes no database. Raises ConfigurationError."""
+    database = _database_of(settings.data_dir)
+    if settings.database_url is None and not database.exists():
+        raise ConfigurationError(f"there is no database {database}; --data-dir names the folder that the server uses")
+
+
+def _database_of(folder: Path) -> Path:
+    return folder / DATABASE_NAME
 
 
 def _upgrade(settings: Settings, arguments: argparse.Namespace) -> str:

@@ -45,9 +45,14 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def wait(arguments: argparse.Namespace) -> int:
-    job: dict[str, Any] = request(arguments, "GET", f"/jobs/{quoted(arguments.id)}").json()
+    return outcome(arguments, arguments.id)
+
+
+def outcome(arguments: argparse.Namespace, id: str) -> int:
+    """Follows the job to its end and shows it; the exit code says how it ended."""
+    job: dict[str, Any] = request(arguments, "GET", f"/jobs/{quoted(id)}").json()
     with watching(f"{job['adapter']}@{job['version']}") as moved:
-        for job in server_events(arguments, f"/jobs/{quoted(arguments.id)}"):
+        for job in server_events(arguments, f"/jobs/{quoted(id)}"):
             moved(job["progress"])
     if job["state"] not in _ENDED:
         raise CommandError(f"the server ended the watch while the job was {job['state']}; wait again")

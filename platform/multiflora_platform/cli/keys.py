@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
     creating = actions.add("create", create, "make a key; it is shown once")
     creating.add_argument("name", help="what the key is for")
     creating.add_argument("--role", choices=("admin", "tenant"), default="tenant")
-    creating.add_argument("--tenant", help="the tenant that owns the key; made when it is new")
+    creating.add_argument("--tenant", help="the tenant that owns the key; default: NAME, made when it is new")
     creating.add_argument("--scope", action="append", choices=SCOPES, help="narrow it; repeatable")
     creating.add_argument("--expires-in", type=seconds, metavar="TIME", help="such as 90d, 12h, 30m")
     actions.add("ls", ls, "list keys").add_argument("--tenant", help="only this tenant's")
@@ -38,11 +38,17 @@ def create(arguments: argparse.Namespace) -> int:
     if arguments.expires_in is not None:
         body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=arguments.expires_in)).isoformat()
     if arguments.role == "tenant":
-        body["tenant"] = arguments.tenant or arguments.name
-        known = {tenant["name"] for tenant in request(arguments, "GET", "/tenants").json()["items"]}
-        if body["tenant"] not in known:
-            request(arguments, "POST", "/tenants", json={"name": body["tenant"]})
+        body["tenant"] = arguments.tenant or _own_tenant(arguments)
     return show_answer(arguments, "POST", "/keys", json=body)
+
+
+def _own_tenant(arguments: argparse.Namespace) -> str:
+    """The tenant with the key's name, made when it is new. One that --tenant names is never made: a misspelt name would
+    be a tenant without limits."""
+    known = {tenant["name"] for tenant in request(arguments, "GET", "/tenants").json()["items"]}
+    if arguments.name not in known:
+        request(arguments, "POST", "/tenants", json={"name": arguments.name})
+    return str(arguments.name)
 
 
 def ls(arguments: argparse.Namespace) -> int:

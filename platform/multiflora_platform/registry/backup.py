@@ -187,6 +187,8 @@ def _lines(path: Path) -> Iterable[bytes]:
 def _schema(connection: Connection) -> MetaData:
     metadata = MetaData()
     metadata.reflect(connection)
+    if "alembic_version" not in metadata.tables:
+        raise BackupFailed("The database is empty: no server has used it yet. --data-dir names the server's folder.")
     metadata.remove(metadata.tables["alembic_version"])
     for table in metadata.tables.values():
         for column in table.columns:

@@ -12,6 +12,7 @@ web/problems.py, those of keys and webhooks in their own folders.
     ├── RolloutNotFound 404       ├── IdempotencyMismatch 422
     ├── SourceNotFound 404        ├── VersionRejected 422
     ├── VersionNotFound 404       ├── CommandFailed 502
+    │                             │   └── NoRoom 409
     └── AdapterExists 409         └── SourceUnreachable 502
 """
 
@@ -120,3 +121,7 @@ class IdempotencyMismatch(Problem):
 
 class CommandFailed(Problem):
     status, slug, title = 502, "engine-refused", "The engine could not do it"
+
+
+class NoRoom(CommandFailed):
+    status, slug, title = 409, "adapters-do-not-fit", "Pinned adapters leave too little room"

@@ -31,6 +31,7 @@ from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.warm_up import RunPrompts, WarmUp
+from multiflora_platform.registry.snapshot.missing_model import Visible, why_missing
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
     Resolved,
@@ -169,6 +170,10 @@ class Registry:
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         """`name`, `name@alias` or `name@3`. None: nothing that can be served has this name; never the base model."""
         return self._snapshots.snapshot.resolve(model, user)
+
+    def why_missing(self, model: str, visible: Visible, base: str) -> str | None:
+        """Which part of a name that `resolve` did not find is missing, and the nearest name that is there."""
+        return why_missing(self._snapshots.snapshot, model, visible, base)
 
     def served(self) -> list[ServedAdapter]:
         """Adapters that `model=name` reaches, by name."""

@@ -39,6 +39,7 @@ from multiflora_platform.server.banner import Banner, KeySource
 from multiflora_platform.server.base_model import (
     ServedBase,
     engine_config,
+    only_server_of,
     open_model,
     prepare_data_dir,
     require_paths,
@@ -59,6 +60,10 @@ from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
 
+_log = logging.getLogger(__name__)
+# 16 random characters of 64 are 96 bits.
+SHORTEST_KEY = 16
+
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     """Run until a signal ends it; returns the exit code. sources: where each setting came from.
@@ -70,8 +75,20 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     opened = open_model(settings)
     prepare_data_dir(settings)
     allow_many_connections()
-    with listen(settings) as listener:
+    _warn_of_short_keys(settings)
+    with only_server_of(settings), listen(settings) as listener:
         return uvloop.run(_serve(settings, sources, opened, listener))
+
+
+def _warn_of_short_keys(settings: Settings) -> None:
+    for number, key in enumerate(settings.api_key, start=1):
+        if len(key) < SHORTEST_KEY:
+            _log.warning(
+                "--api-key number %d has %d characters and can be guessed; use %d or more (`openssl rand -hex 24`)",
+                number,
+                len(key),
+                SHORTEST_KEY,
+            )
 
 
 def _log_to_stderr(level: str) -> None:

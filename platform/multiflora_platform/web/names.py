@@ -1,4 +1,4 @@
-"""Which names adapters, aliases and tenants may have. Names never become paths."""
+"""Which names adapters, aliases and tenants may have, and which labels keys may. Names never become paths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from multiflora_platform.web.problems import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LONGEST_LABEL = 64
+LABEL_RULE = f"1 to {LONGEST_LABEL} printable characters on one line, without spaces around them"
 RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
 
@@ -15,6 +17,16 @@ def check_name(name: str, pointer: str = "/name") -> str:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name[:80]!r} is not a valid name: use {RULE}.", pointer=pointer)
     return name
+
+
+def check_label(label: str, pointer: str = "/name") -> str:
+    """A label is for people: any text on one line. The label itself; raises InvalidRequest with the rule.
+
+    What is not printable (line ends, terminal codes, marks that turn the writing's direction) could forge a log line.
+    """
+    if not (0 < len(label) <= LONGEST_LABEL and label.isprintable() and label == label.strip()):
+        raise InvalidRequest(f"{label[:80]!r} cannot be a label: use {LABEL_RULE}.", pointer=pointer)
+    return label
 
 
 def check_alias(alias: str) -> str:

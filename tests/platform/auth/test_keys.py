@@ -193,3 +193,14 @@ async def test_authenticating_is_fast(house):
         return (time.perf_counter() - start) / 500
 
     assert min(once() for _ in range(5)) < 100e-6
+
+
+@pytest.mark.parametrize("name", ["CI of the shop", "Zoë’s laptop", "a/b: c", "鍵", "x" * 64])
+async def test_a_keys_name_is_a_label_for_people(house, name):
+    assert (await make(house, name=name)).name == name
+
+
+@pytest.mark.parametrize("name", ["", " x", "x ", "x" * 65, "a\nb", "a\x1b[2Jb", "a\u202eb", "a\0b", "a\u2028b"])
+async def test_a_label_cannot_forge_a_line_of_a_log(house, name):
+    with pytest.raises(InvalidRequest, match="printable"):
+        await make(house, name=name)

@@ -17,7 +17,8 @@ from rich.progress import Progress
 from multiflora_platform.cli import durations
 from multiflora_platform.cli.main import main
 from multiflora_platform.cli.progress import uploading
-from multiflora_platform.settings import Settings
+from multiflora_platform.server.base_model import only_server_of
+from multiflora_platform.settings import ConfigurationError, Settings
 
 
 def test_config_show_tells_values_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,3 +139,85 @@ def test_db_upgrade_makes_the_schema(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "data" / "multiflora.db").exists()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert "up to date" in capsys.readouterr().out
+
+
+class Answers:
+    """Plays the server: the answer to each call, in order, and what was sent."""
+
+    def __init__(self, *answers: tuple[int, object]) -> None:
+        self.answers = list(answers)
+        self.sent: list[tuple[str, str, dict[str, object]]] = []
+
+    def __call__(self, method: str, url: str, **options: object) -> httpx.Response:
+        self.sent.append((method, url.partition("/api/v1")[2], options))
+        status, body = self.answers.pop(0)
+        return httpx.Response(status, json=body)
+
+
+def test_a_key_for_an_unknown_tenant_makes_no_tenant(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Answers((404, {"type": "urn:multiflora:problem:tenant-not-found", "detail": "There is no tenant 'nope'."}))
+    monkeypatch.setattr(httpx, "request", server)
+    assert main(["keys", "create", "ci", "--tenant", "nope"]) == 1
+    assert [(method, path) for method, path, _ in server.sent] == [("POST", "/keys")]
+
+
+def test_a_folder_is_sent_with_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "optimizer.pt"):
+        (tmp_path / name).write_text("x")
+    server = Answers((200, {}), (201, {"version": 1, "state": "ready", "digest": "d"}))
+    monkeypatch.setattr(httpx, "request", server)
+    assert main(["adapters", "add", "sql", str(tmp_path)]) == 0
+    parts: list[tuple[str, tuple[str, object]]] = server.sent[1][2]["files"]  # type: ignore[assignment]
+    names = [part[0] for field, part in parts if field == "files"]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "README.md"]
+
+
+def test_an_import_that_goes_on_says_how_to_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = {"version": 1, "state": "pending", "digest": None, "job": {"id": "j1"}}
+    monkeypatch.setattr(httpx, "request", Answers((200, {}), (202, version)))
+    assert main(["adapters", "add", "sql", "hf://org/repo"]) == 0
+    assert "multiflora jobs wait j1" in capsys.readouterr().err
+
+
+def test_an_import_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = {"version": 1, "state": "pending", "digest": None, "job": {"id": "j1"}}
+    job = {"id": "j1", "adapter": "sql", "version": 1, "state": "failed", "version_state": "rejected", "progress": {}}
+    monkeypatch.setattr(httpx, "request", Answers((200, {}), (202, version), (200, job)))
+    monkeypatch.setattr("multiflora_platform.cli.jobs.lines", lambda *arguments: iter(()))
+    assert main(["adapters", "add", "sql", "hf://org/repo", "--wait"]) == 5
+
+
+def test_a_backup_finds_the_data_of_make_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MULTIFLORA_DATA_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["db", "backup", str(tmp_path / "none")]) == 3
+    error = capsys.readouterr().err
+    assert str(tmp_path / "home" / "multiflora" / "multiflora.db") in error
+    assert "--data-dir" in error
+    assert not (tmp_path / "home").exists(), "a backup leaves no empty database behind"
+    assert main(["db", "upgrade", "--data-dir", ".multiflora"]) == 0
+    assert main(["db", "backup", str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / "backup.json").exists()
+    assert str(tmp_path / ".multiflora") in capsys.readouterr().err
+
+
+def test_a_backup_of_an_empty_database_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "multiflora.db").touch()
+    assert main(["db", "backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 3
+    assert "empty" in capsys.readouterr().err
+
+
+def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    with only_server_of(settings):
+        with pytest.raises(ConfigurationError, match=rf"process {os.getpid()}.*{tmp_path}"), only_server_of(settings):
+            pass
+        with only_server_of(Settings(data_dir=tmp_path, database_url="postgresql://host/db")):
+            pass
+    with only_server_of(settings):
+        pass

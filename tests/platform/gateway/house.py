@@ -182,6 +182,9 @@ class FakeRegistry:
         shape = self.shapes.get(name, AdapterShape())
         return Resolved(name, 3, digest, alias or "default", shape) if digest and alias in ("", "3") else None
 
+    def why_missing(self, model: str, visible: Any, base: str) -> str | None:
+        return None
+
     def served(self) -> list[ServedAdapter]:
         return [
             ServedAdapter(n, {"canary": 2, "default": 3}, 3, d, 1_700_000_000, "", None)

@@ -10,6 +10,7 @@ from typing import Protocol
 from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight
+from multiflora_platform.registry.snapshot.missing_model import Visible
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 from multiflora_platform.web.openai_errors import invalid, model_not_found
 
@@ -23,6 +24,8 @@ class Names(Protocol):
     """The registry, as far as names are concerned."""
 
     def resolve(self, model: str, user: str | None) -> Resolved | None: ...
+
+    def why_missing(self, model: str, visible: Visible, base: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def resolve_model(registry: Names, base: str, principal: Principal, model: str, 
         return ResolvedModel(model, None, None)
     resolved = _resolve(registry, principal, model, user)
     if resolved is None:
-        raise model_not_found(model)
+        raise model_not_found(model, reason=registry.why_missing(model, principal.may_use, base))
     return ResolvedModel(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
 
 
@@ -72,7 +75,7 @@ def resolve_mix(
         raise invalid("model", f"model must be the base model {base!r} when adapters are given.")
     if len(adapters) > MAX_MIX_PARTS:
         raise invalid("adapters", f"adapters holds at most {MAX_MIX_PARTS} adapters, got {len(adapters)}.")
-    parts = [_part(registry, principal, f"adapters[{index}]", part, user) for index, part in enumerate(adapters)]
+    parts = [_part(registry, base, principal, f"adapters[{index}]", part, user) for index, part in enumerate(adapters)]
     versions = tuple(part.digest for part in parts)
     if len(set(versions)) < len(versions):
         raise invalid("adapters", "adapters names the same version twice; add up its weights instead.")
@@ -89,10 +92,13 @@ def _resolve(registry: Names, principal: Principal, model: str, user: str | None
     return resolved if resolved is not None and principal.may_use(resolved.name, resolved.owner) else None
 
 
-def _part(registry: Names, principal: Principal, place: str, part: AdapterWeight, user: str | None) -> Resolved:
+def _part(
+    registry: Names, base: str, principal: Principal, place: str, part: AdapterWeight, user: str | None
+) -> Resolved:
     resolved = _resolve(registry, principal, part.name, user)
     if resolved is None:
-        raise model_not_found(part.name, f"{place}.name")
+        reason = registry.why_missing(part.name, principal.may_use, base)
+        raise model_not_found(part.name, f"{place}.name", reason)
     if not math.isfinite(part.weight) or part.weight == 0 or abs(part.weight) > MAX_MIX_WEIGHT:
         raise invalid(
             f"{place}.weight", f"{place}.weight must be from -{MAX_MIX_WEIGHT:g} to {MAX_MIX_WEIGHT:g} and not 0."

@@ -24,7 +24,7 @@ _OWNER = "multiflora"
 async def list_models(request: Request) -> Response:
     services: Services = request.app.state.services
     principal: Principal = request.state.principal
-    cards = [_base_card(services)] if principal.may_use(services.model.name) else []
+    cards = [_base_card(services, principal)] if principal.may_use(services.model.name) else []
     for adapter in services.registry.served():
         if principal.may_use(adapter.name, adapter.owner):
             cards += _adapter_cards(services, adapter)
@@ -37,7 +37,7 @@ async def show_model(request: Request, model: str) -> Response:
     services: Services = request.app.state.services
     resolved = resolve_model(services.registry, services.model.name, request.state.principal, model, None)
     if resolved.adapter is None:
-        return _json(_base_card(services))
+        return _json(_base_card(services, request.state.principal))
     for adapter in services.registry.served():
         if adapter.name == resolved.adapter:
             return _json(_adapter_card(services, adapter, model))
@@ -46,8 +46,10 @@ async def show_model(request: Request, model: str) -> Response:
     return _json(_card(services, model, resolved.adapter, services.model.name, services.model.created))
 
 
-def _base_card(services: Services) -> dict[str, Any]:
-    return _card(services, services.model.name, services.model.root, None, services.model.created)
+def _base_card(services: Services, principal: Principal) -> dict[str, Any]:
+    """root: where the model came from, for admins; it may be a path of the server."""
+    root = services.model.root if principal.is_admin else services.model.name
+    return _card(services, services.model.name, root, None, services.model.created)
 
 
 def _adapter_cards(services: Services, adapter: ServedAdapter) -> list[dict[str, Any]]:

@@ -63,6 +63,7 @@ def _translated(error: Problem) -> ApiError:
     detail = error.detail
     if isinstance(error, VersionRejected):
         reasons = [str(row["message"]) for row in error.rows if row.get("severity") == "error"]
+        reasons = [reason for reason in dict.fromkeys(reasons) if reason not in detail]
         detail = " ".join([detail, *reasons])
     return _bad(detail)
 

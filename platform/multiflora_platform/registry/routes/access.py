@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from starlette.requests import Request
 
@@ -58,6 +59,36 @@ def visible_adapters(request: Request, principal: Principal) -> list[int] | None
         return None
     entries = registry_of(request).snapshot.adapters.values()
     return [entry.id for entry in entries if principal.may_use(entry.name, entry.owner)]
+
+
+def listed(principal: Principal, entry: AdapterEntry) -> bool:
+    """Others' adapters without a version that can be served are of no use to a tenant."""
+    if not principal.may_use(entry.name, entry.owner):
+        return False
+    return principal.is_admin or (entry.owner is not None and entry.owner == principal.tenant) or bool(entry.digests)
+
+
+def shown(principal: Principal, view: Mapping[str, Any]) -> dict[str, Any]:
+    """A view of the registry as this principal may see it: a tenant learns neither the server's paths nor who others
+    are, only that it was an admin, the server or another tenant."""
+    seen = dict(view)
+    if principal.is_admin:
+        return seen
+    for field in ("created_by", "actor"):
+        if field in seen:
+            seen[field] = actor_for(principal, seen[field])
+    if seen.get("owner") != principal.tenant and "owner" in seen:
+        seen["owner"] = None
+    if str(seen.get("source", "")).startswith("file:"):
+        seen["source"] = "file:"
+    return seen
+
+
+def actor_for(principal: Principal, actor: str) -> str:
+    role = actor.partition("/")[0]
+    if principal.is_admin or role == principal.tenant:
+        return actor
+    return role if role in ("admin", "system") else "another tenant"
 
 
 def version_number(text: str, name: str) -> int:

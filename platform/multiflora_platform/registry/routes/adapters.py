@@ -10,7 +10,15 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.routes.access import changeable, deletable, readable, registry_of, version_number
+from multiflora_platform.registry.routes.access import (
+    changeable,
+    deletable,
+    listed,
+    readable,
+    registry_of,
+    shown,
+    version_number,
+)
 from multiflora_platform.registry.schemas.answers import Adapter, AdapterPage, CommandDone
 from multiflora_platform.registry.schemas.bodies import AdapterPatch, CommandTarget, NewAdapter
 from multiflora_platform.registry.snapshot.listing import adapter_view, page
@@ -48,13 +56,13 @@ async def list_adapters(
     tag: str | None = None,
 ) -> dict[str, Any]:
     """By name. `q`: a part of name or description; `tag`: one of its tags."""
-    found = page(registry_of(request).snapshot, limit, page_token, q, tag, principal.may_use)
-    return {"items": found.items, "next_page_token": found.next_page_token}
+    found = page(registry_of(request).snapshot, limit, page_token, q, tag, lambda entry: listed(principal, entry))
+    return {"items": [shown(principal, item) for item in found.items], "next_page_token": found.next_page_token}
 
 
 @router.get("/adapters/{name}", responses=answers(Adapter), response_model=None)
 async def get_adapter(request: Request, principal: AnyKey, name: str) -> Response:
-    return resource(request, adapter_view(readable(request, principal, name)))
+    return resource(request, shown(principal, adapter_view(readable(request, principal, name))))
 
 
 @router.patch("/adapters/{name}", openapi_extra=schema(AdapterPatch), responses=answers(Adapter), response_model=None)

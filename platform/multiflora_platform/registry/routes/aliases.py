@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AliasNotFound
-from multiflora_platform.registry.routes.access import changeable, readable, registry_of
+from multiflora_platform.registry.routes.access import actor_for, changeable, readable, registry_of
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.answers import Alias, AliasHistory, AliasPage
 from multiflora_platform.registry.schemas.bodies import AliasTarget
@@ -97,7 +98,8 @@ async def get_alias_history(
     before = row_id(page_token) if page_token else LAST_ID
     moves = await registry_of(request).aliases.history(name, alias, before, limit + 1)
     token = encode_token(str(moves[limit - 1].id)) if len(moves) > limit else None
-    return rendered(AliasHistory(items=moves[:limit], next_page_token=token))
+    items = [replace(move, actor=actor_for(principal, move.actor)) for move in moves[:limit]]
+    return rendered(AliasHistory(items=items, next_page_token=token))
 
 
 @router.post("/adapters/{name}/aliases/{alias}:protect", responses=answers(Alias), response_model=None)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import JobNotFound
-from multiflora_platform.registry.routes.access import registry_of
+from multiflora_platform.registry.routes.access import registry_of, shown
 from multiflora_platform.registry.schemas.answers import Job, JobPage
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
@@ -39,7 +39,7 @@ async def list_jobs(
     more = len(found) > limit
     last = found[limit - 1] if more else None
     token = encode_token(f"{last['created_at']} {last['id']}") if last else None
-    return {"items": found[:limit], "next_page_token": token}
+    return {"items": [shown(principal, job) for job in found[:limit]], "next_page_token": token}
 
 
 @router.get("/jobs/{job_id}", responses=answers(Job), response_model=None)
@@ -47,7 +47,7 @@ async def get_job(request: Request, principal: AnyKey, job_id: str) -> Response:
     """The job; its progress as it goes on when Accept asks for text/event-stream."""
     view = await _seen(request, principal, job_id)
     if "text/event-stream" not in request.headers.get("accept", ""):
-        return resource(request, view)
+        return resource(request, shown(principal, view))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     frames = registry_of(request).jobs.follow(job_id)
     return StreamingResponse(frames, media_type="text/event-stream", headers=headers)

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.routes.access import changeable, readable, registry_of
+from multiflora_platform.registry.routes.access import actor_for, changeable, readable, registry_of
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import (
     NewRollout,
@@ -45,7 +46,7 @@ async def start_rollout(
 async def get_rollout(request: Request, principal: AnyKey, name: str, alias: str) -> Response:
     """The running one with what was observed until now, or the last that ran."""
     readable(request, principal, name)
-    return resource(request, await registry_of(request).rollouts.newest(name, alias))
+    return resource(request, _for(principal, await registry_of(request).rollouts.newest(name, alias)))
 
 
 @router.get(_PATH + "s", responses=answers(RolloutPage))
@@ -60,7 +61,8 @@ async def list_rollouts(
     """Newest first."""
     readable(request, principal, name)
     before = min(row_id(page_token), LARGEST_NUMBER) if page_token else LARGEST_NUMBER
-    return rendered(await registry_of(request).rollouts.page(name, alias, before, limit))
+    page = await registry_of(request).rollouts.page(name, alias, before, limit)
+    return rendered(replace(page, items=[_for(principal, rollout) for rollout in page.items]))
 
 
 @router.patch(_PATH, openapi_extra=schema(RolloutPatch), responses=answers(Rollout))
@@ -95,3 +97,7 @@ async def abort_rollout(
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
     return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))
+
+
+def _for(principal: Principal, rollout: Rollout) -> Rollout:
+    return replace(rollout, created_by=actor_for(principal, rollout.created_by))

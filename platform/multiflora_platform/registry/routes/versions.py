@@ -17,6 +17,7 @@ from multiflora_platform.registry.routes.access import (
     promotable,
     readable,
     registry_of,
+    shown,
     version_number,
     visible_adapters,
 )
@@ -115,7 +116,7 @@ async def list_versions(
 ) -> dict[str, Any]:
     """Newest first. `deleted` shows those, too, that can be restored."""
     readable(request, principal, name)
-    return await _page(request, wanted, name, limit, page_token)
+    return await _page(request, principal, wanted, name, limit, page_token)
 
 
 @router.get("/versions", responses=answers(VersionPage), response_model=None)
@@ -128,13 +129,14 @@ async def search_versions(
 ) -> dict[str, Any]:
     """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
     wanted = replace(wanted, adapter_ids=visible_adapters(request, principal))
-    return await _page(request, wanted, None, limit, page_token)
+    return await _page(request, principal, wanted, None, limit, page_token)
 
 
 @router.get("/adapters/{name}/versions/{number}", responses=answers(Version), response_model=None)
 async def get_version(request: Request, principal: AnyKey, name: str, number: str) -> Response:
     readable(request, principal, name)
-    return resource(request, await registry_of(request).versions.view(name, version_number(number, name)))
+    view = await registry_of(request).versions.view(name, version_number(number, name))
+    return resource(request, shown(principal, view))
 
 
 @router.patch(
@@ -190,11 +192,14 @@ async def get_card(request: Request, principal: AnyKey, name: str, number: str) 
 
 
 async def _page(
-    request: Request, wanted: VersionQuery, name: str | None, limit: int, page_token: str | None
+    request: Request, principal: Principal, wanted: VersionQuery, name: str | None, limit: int, page_token: str | None
 ) -> dict[str, Any]:
     before = decode_token(page_token) if page_token else None
     if before is not None and not (before.isascii() and before.isdecimal() and len(before) <= 10):
         raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
     last = min(int(before), 2**31 - 1) if before else None
     items, rest = await registry_of(request).versions.search(wanted, name, last, limit)
-    return {"items": items, "next_page_token": None if rest is None else encode_token(str(rest))}
+    return {
+        "items": [shown(principal, item) for item in items],
+        "next_page_token": None if rest is None else encode_token(str(rest)),
+    }

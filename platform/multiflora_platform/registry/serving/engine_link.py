@@ -8,7 +8,7 @@ from typing import Any
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import AdapterResult, ResidencyReport
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.registry.errors import CommandFailed
+from multiflora_platform.registry.errors import CommandFailed, NoRoom
 from multiflora_platform.web.problems import Unavailable
 
 
@@ -30,13 +30,14 @@ class EngineLink:
         return self._engine.state == "ready"
 
     async def command(self, action: str, digest: str) -> AdapterResult:
-        """Raises Unavailable when no engine is there, CommandFailed when it refuses."""
+        """Raises Unavailable when no engine is there, CommandFailed when it refuses, NoRoom when pins are why."""
         try:
             result = await self._engine.adapter(action, digest)
         except EngineUnavailable as error:
             raise Unavailable(f"The engine is not available: {error.message}") from error
         if result.error is not None:
-            raise CommandFailed(f"The engine could not {action} the adapter: {result.error}")
+            failed = NoRoom if result.is_full else CommandFailed
+            raise failed(f"The engine could not {action} the adapter: {result.error}")
         return result
 
     async def probe(self, digest: str) -> float | None:

@@ -57,7 +57,7 @@ class WarmUp:
                     await self._engine.command("load", digest)
                     await self.prompts(name, digest)
         except CommandFailed as error:
-            raise CommandFailed(f"{error.detail} The alias was not moved.") from error
+            raise type(error)(f"{error.detail} The alias was not moved.") from error
         except (TimeoutError, Unavailable) as error:
             _log.warning("%s is not warm: %s", name, str(error) or f"not within {WARM_UP_SECONDS:g} s")
 

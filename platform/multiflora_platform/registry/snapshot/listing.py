@@ -24,15 +24,15 @@ def page(
     page_token: str | None,
     query: str | None,
     tag: str | None,
-    visible: Callable[[str, str | None], bool],
+    visible: Callable[[AdapterEntry], bool],
 ) -> AdapterListing:
-    """Adapters by name. query: a case-insensitive substring of name or description. visible(name, owner): whether the
-    adapter exists for who asks. Raises InvalidRequest."""
+    """Adapters by name. query: a case-insensitive substring of name or description. visible: whether the
+    adapter is listed for who asks. Raises InvalidRequest."""
     names = snapshot.sorted_names
     found: list[AdapterEntry] = []
     for name in names[bisect_right(names, decode_token(page_token)) if page_token else 0 :]:
         entry = snapshot.adapters[name]
-        if _matches(entry, query, tag) and visible(entry.name, entry.owner):
+        if _matches(entry, query, tag) and visible(entry):
             found.append(entry)
         if len(found) > limit:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.snapshot.snapshot import (
@@ -48,8 +48,23 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     for adapter_id, number, ready_digest, manifest in await session.execute(ready):
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
         shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
+    unserved: dict[int, dict[int, str]] = {}
+    others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state).where(
+        VersionRow.adapter_id.in_(ids),
+        VersionRow.purged_at.is_(None),
+        or_(VersionRow.state != "ready", VersionRow.base_digest != base_digest),
+    )
+    for adapter_id, number, state in await session.execute(others):
+        unserved.setdefault(adapter_id, {})[number] = state if state != "ready" else "of another base model"
     return [
-        _entry(adapter, aliases.get(adapter.id, ()), rollouts, digests.get(adapter.id, {}), shapes.get(adapter.id, {}))
+        _entry(
+            adapter,
+            aliases.get(adapter.id, ()),
+            rollouts,
+            digests.get(adapter.id, {}),
+            shapes.get(adapter.id, {}),
+            unserved.get(adapter.id, {}),
+        )
         for adapter in adapters
     ]
 
@@ -64,6 +79,7 @@ def _entry(
     rollouts: Mapping[tuple[int, str], RolloutEntry],
     digests: dict[int, str],
     shapes: dict[int, AdapterShape],
+    unserved: dict[int, str],
 ) -> AdapterEntry:
     return AdapterEntry(
         id=row.id,
@@ -90,4 +106,5 @@ def _entry(
         },
         digests=digests,
         shapes=shapes,
+        unserved=unserved,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -118,6 +118,8 @@ class AdapterEntry:
     aliases: Mapping[str, AliasEntry]  # by name
     digests: Mapping[int, str]  # of the versions that can be served on this base model, by number
     shapes: Mapping[int, AdapterShape]  # of the same versions
+    # Of the other versions, by number: the state, or that it was made for another base model.
+    unserved: Mapping[int, str] = field(default_factory=dict)
 
     def resolve(self, selector: str, user: str | None) -> Resolved | None:
         """selector: an alias or a version's number without leading zeros."""

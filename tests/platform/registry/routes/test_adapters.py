@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.platform.registry.house import adapter_files
 
 
 async def test_create_and_show(house):
@@ -163,3 +164,47 @@ async def test_unknown_routes_and_methods_are_problems(house):
     for response in (await house.admin.get("/nothing"), await house.admin.put("/adapters")):
         assert response.status_code in (404, 405)
         assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_tenant_learns_neither_paths_of_the_server_nor_who_others_are(open_house, tmp_path):
+    root = tmp_path / "secret-root"
+    root.mkdir()
+    house = await open_house(source_roots=[root])
+    acme, other = await house.tenant("acme"), await house.tenant("other")
+    for name, data in adapter_files(1).items():
+        (root / name).write_bytes(data)
+    await house.admin.post("/adapters", json={"name": "a"})
+    made = await house.admin.post("/adapters/a/versions", json={"source": f"file://{root}"})
+    assert made.status_code == 201, made.text
+    await other.post("/adapters", json={"name": "b"})
+    await other.post("/adapters/b/versions", files=[("file", item) for item in adapter_files(2).items()])
+    paths = ["/adapters", "/versions", "/jobs"]
+    for name in ("a", "b"):
+        paths += [f"/adapters/{name}", f"/adapters/{name}/versions", f"/adapters/{name}/versions/1"]
+        paths += [f"/adapters/{name}/aliases/default/history", f"/adapters/{name}/aliases/default/rollouts"]
+    for path in paths:
+        answer = await acme.get(path)
+        assert answer.status_code == 200, path
+        assert "secret-root" not in answer.text, path
+        assert "api-key" not in answer.text, path
+        assert "other/" not in answer.text, path
+    version = (await acme.get("/adapters/a/versions/1")).json()
+    assert (version["source"], version["created_by"]) == ("file:", "admin")
+    assert (await acme.get("/adapters/b/versions/1")).json()["created_by"] == "another tenant"
+    assert (await acme.get("/adapters/b")).json()["owner"] is None
+    assert (await other.get("/adapters/b/versions/1")).json()["created_by"].startswith("other/")
+    assert (await house.admin.get("/adapters/a/versions/1")).json()["source"] == f"file://{root}"
+
+
+async def test_adapters_without_a_usable_version_are_not_listed_to_other_tenants(house):
+    acme, other = await house.tenant("acme"), await house.tenant("other")
+    await acme.post("/adapters", json={"name": "mine"})
+    await house.adapter("empty")
+    await house.adapter("ready", 1)
+
+    async def names(client):
+        return [item["name"] for item in (await client.get("/adapters")).json()["items"]]
+
+    assert await names(acme) == ["mine", "ready"]
+    assert await names(other) == ["ready"]
+    assert await names(house.admin) == ["empty", "mine", "ready"]

@@ -247,3 +247,31 @@ async def test_adapters_of_equal_content_share_a_digest(house):
     snapshot = house.registry.snapshot
     names = {tuple(names) for names in snapshot.names_by_digest.values()}
     assert names == {("one", "twin"), ("other",)}
+
+
+async def test_a_name_that_means_nothing_says_which_part_is_missing(house):
+    await house.adapter("sql", 1, 2)
+    await house.upload("sql", rejected_files())
+    await house.adapter("secret", 1)
+    await house.adapter("empty")
+
+    def why(model, visible=lambda name, owner: name != "secret"):
+        return house.registry.why_missing(model, visible, "tiny")
+
+    assert why("sql@9") == "'sql' has no version 9; it serves 1, 2"
+    assert why("sql@" + "9" * 5000).startswith("'sql' has no version 9999")
+    assert "version 3 of 'sql' is rejected" in why("sql@3")
+    assert why("sqll") == "did you mean 'sql'?"
+    assert why("SQL") == "did you mean 'sql'?"
+    assert why("tinny") == "did you mean 'tiny'?"
+    assert why("sql@defualt") == "'sql' has no alias 'defualt'; did you mean 'sql@default'?"
+    assert why("sql@production") == "'sql' has no alias 'production'; it has default"
+    assert why("empty") == "'empty' has no alias 'default'; no version of it is ready"
+    assert why("something-else") is None
+    assert why("secret@9") is None, "what does not exist for the key is not told of"
+    assert why("secrets") is None
+    assert why("secrets", lambda name, owner: True) == "did you mean 'secret'?"
+    await house.admin.delete("/adapters/sql/aliases/default", headers={"If-Match": "*"})
+    assert why("sql") == "'sql' has no alias 'default'; name a version sql@1, sql@2"
+    await house.admin.delete("/adapters/sql/versions/2")
+    assert "version 2 of 'sql' is archived" in why("sql@2")

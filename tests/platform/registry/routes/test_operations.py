@@ -26,13 +26,14 @@ class FakeEngine:
         self.state = state
         self.error = error
         self.distance = distance
+        self.is_full = False
         self.commands = []
 
     async def adapter(self, action, digest):
         if self.state != "ready":
             raise EngineUnavailable("engine_unavailable", "not started")
         self.commands.append((action, digest))
-        return AdapterResult(1, self.error, self.distance if action == "probe" else None)
+        return AdapterResult(1, self.error, self.distance if action == "probe" else None, self.is_full)
 
     async def status(self):
         row = ResidencyReport(digest="d" * 64, residency="slot", pinned=True, rank=8, bytes=100, running=2)
@@ -273,3 +274,14 @@ async def settled(house):
     tasks = SimpleNamespace(left=house.registry._artifacts._tasks)
     while tasks.left:
         await asyncio.gather(*tasks.left)
+
+
+@pytest.mark.parametrize("action", ["pin", "load"])
+async def test_more_pins_than_fit_are_a_conflict(open_house, action):
+    engine = FakeEngine()
+    house = await open_house(engine=engine)
+    await house.adapter("a", 1)
+    engine.error, engine.is_full = "Pinning it would leave too little room; unpin one or raise --max-loras.", True
+    refused = await house.admin.post(f"/adapters/a:{action}")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:multiflora:problem:adapters-do-not-fit")
+    assert "unpin one" in refused.json()["detail"]

@@ -35,7 +35,7 @@ export function NewKey({ tenants, tenant: fixed, onClose, onChange }) {
   const flip = (scope) => setScopes(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
   const offered = tenant ? SCOPES.filter(([scope]) => scope !== "admin") : SCOPES;
   return html`<${Dialog} title="New key" onClose=${onClose}><form class="stack" onSubmit=${make}>
-    <${TextField} label="Name" hint="What it is for; letters, digits, dots and dashes" autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem} />
+    <${TextField} label="Name" hint="What it is for, such as CI of the shop" autocomplete="off" spellcheck="false" required value=${name} onInput=${setName} problem=${problem} />
     <div class="form-grid">
       <${Select} label="Belongs to" disabled=${Boolean(fixed)} value=${tenant} onChange=${setTenant} of=${[...tenants.map((one) => [one, `Tenant ${one}`]), ["", "Administrators"]]} />
       <${Select} label="Ends" value=${days} onChange=${setDays} of=${LIVES} />

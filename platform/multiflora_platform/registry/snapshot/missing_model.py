@@ -1,0 +1,71 @@
+"""Why a model's name means nothing, in words for the client: which part is missing, and what it may have meant.
+
+Knows no key: the caller says which adapters exist for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+
+from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry, Snapshot
+
+_MOST_SHOWN = 5
+# Names that are compared at most, so that one request with a wrong name costs little beside 100,000 adapters.
+_MOST_COMPARED = 500
+_SELECTOR_SHOWN = 40
+
+Visible = Callable[[str, str | None], bool]
+
+
+def why_missing(snapshot: Snapshot, model: str, visible: Visible, base: str) -> str | None:
+    """visible(name, owner): whether the adapter exists for who asks. base: the base model's name. None: no idea."""
+    name, _, selector = model.partition("@")
+    entry = snapshot.adapters.get(name)
+    if entry is not None and visible(entry.name, entry.owner):
+        return _missing_part(entry, selector or DEFAULT)
+    names = (one.name for one in snapshot.adapters.values() if visible(one.name, one.owner) and one.digests)
+    candidates = [base, *names] if visible(base, None) else names
+    nearest = _nearest(name, candidates)
+    return f"did you mean {nearest!r}?" if nearest is not None else None
+
+
+def _missing_part(entry: AdapterEntry, selector: str) -> str:
+    shown = selector[:_SELECTOR_SHOWN]
+    if not (selector.isascii() and selector.isdecimal()):
+        return _missing_alias(entry, selector, shown)
+    state = entry.unserved.get(int(selector)) if len(selector) < 10 else None
+    if state is not None:
+        return _unserved(entry.name, shown, state)
+    versions = sorted(entry.digests)[-_MOST_SHOWN:]
+    return f"{entry.name!r} has no version {shown}; {_these('it serves', map(str, versions))}"
+
+
+def _missing_alias(entry: AdapterEntry, selector: str, shown: str) -> str:
+    alias = entry.aliases.get(selector)
+    if alias is not None:
+        number = alias.main_version
+        return _unserved(entry.name, str(number), entry.unserved.get(number, "not ready"))
+    if selector == DEFAULT:
+        named = [f"{entry.name}@{number}" for number in sorted(entry.digests)[-_MOST_SHOWN:]]
+        return f"{entry.name!r} has no alias 'default'; {_these('name a version', named)}"
+    nearest = _nearest(selector, entry.aliases)
+    if nearest is not None:
+        return f"{entry.name!r} has no alias {shown!r}; did you mean '{entry.name}@{nearest}'?"
+    return f"{entry.name!r} has no alias {shown!r}; {_these('it has', sorted(entry.aliases)[:_MOST_SHOWN])}"
+
+
+def _unserved(name: str, number: str, state: str) -> str:
+    return f"version {number} of {name!r} is {state}, and only ready versions are served"
+
+
+def _these(words: str, items: Iterable[str]) -> str:
+    listed = ", ".join(items)
+    return f"{words} {listed}" if listed else "no version of it is ready"
+
+
+def _nearest(name: str, candidates: Iterable[str]) -> str | None:
+    similar = (one for one in candidates if abs(len(one) - len(name)) <= 3)
+    compared = [one for _, one in zip(range(_MOST_COMPARED), similar, strict=False)]
+    folded = {one.casefold(): one for one in compared}
+    return next((folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 1, 0.7)), None)
