@@ -36,13 +36,14 @@ from multiflora_engine.protocol.requests import (
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts
+from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.errors import (
     AdapterExists,
     AdapterNotFound,
     SourceNotFound,
     VersionRejected,
 )
-from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved, ServedAdapter
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved, RolloutEntry, ServedAdapter
 from multiflora_platform.services import Services
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -166,11 +167,31 @@ def position(token_id: int, index: int) -> PositionLogprobs:
     return PositionLogprobs(chosen, [chosen, TokenLogprob(token_id + 1, -3.0, 2)])
 
 
+class FakeRollouts:
+    def __init__(self) -> None:
+        self.seen = Observations()
+        self.outcomes: list[tuple[int, RequestOutcome]] = []
+        self.refusals = 0
+        self.candidate: str | None = "c" * 64
+
+    def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
+        self.outcomes.append((version, outcome))
+
+    def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
+        self.refusals += 1
+
+    def observations(self, rollout: RolloutEntry) -> Observations:
+        return self.seen
+
+    def candidate_digest(self, rollout: RolloutEntry) -> str | None:
+        return self.candidate
+
+
 @dataclass
 class FakeRegistry:
     digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
     database: Any = None
-    rollouts: Any = None
+    rollouts: FakeRollouts = field(default_factory=FakeRollouts)
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)
     stopped: bool = False

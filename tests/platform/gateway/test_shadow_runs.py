@@ -10,27 +10,10 @@ from tests.platform.gateway.house import FakeRegistry, House
 
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure
-from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 
 STABLE, CANDIDATE = "d" * 64, "c" * 64
 BODY = {"model": "sql", "prompt": "Say", "max_tokens": 3, "temperature": 0}
-
-
-class FakeRollouts:
-    def __init__(self) -> None:
-        self.seen = Observations()
-        self.outcomes: list[tuple[int, RequestOutcome]] = []
-        self.refusals = 0
-
-    def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
-        self.outcomes.append((version, outcome))
-
-    def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
-        self.refusals += 1
-
-    def observations(self, rollout: RolloutEntry) -> Observations:
-        return self.seen
 
 
 def roll_out(house: House, monkeypatch: pytest.MonkeyPatch, version: int = 1, shadow_percent: int = 100) -> Any:
@@ -41,8 +24,7 @@ def roll_out(house: House, monkeypatch: pytest.MonkeyPatch, version: int = 1, sh
     entry = type("Entry", (), {"digests": {1: STABLE, 2: CANDIDATE}})
     monkeypatch.setattr(FakeRegistry, "resolve", lambda self, model, user: resolved)
     monkeypatch.setattr(FakeRegistry, "snapshot", type("S", (), {"adapters": {"sql": entry}, "digests": frozenset()}))
-    monkeypatch.setattr(FakeRegistry, "rollouts", FakeRollouts(), raising=False)
-    return house.registry.rollouts  # type: ignore[attr-defined]
+    return house.registry.rollouts
 
 
 async def settled(house: House) -> None:
