@@ -1,1 +1,1 @@
-"""Floor 3: chat completions as OpenAI writes them, whole or as a stream of chunks."""
+"""Floor 3: completions and chat completions as OpenAI writes them, whole or as a stream of chunks."""

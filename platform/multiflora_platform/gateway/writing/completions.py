@@ -1,0 +1,117 @@
+"""Completions as OpenAI writes them: one object, or a stream of the same with what is new."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from msgspec import UNSET
+
+from multiflora_engine.protocol.requests import PositionLogprobs
+from multiflora_platform.gateway.generation.collect import Event
+from multiflora_platform.gateway.generation.event_stream import frame
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.logprobs import LogprobWriter
+from multiflora_platform.gateway.generation.usage import usage, wants_usage
+from multiflora_platform.gateway.schemas.answers import Completion, CompletionChoice, CompletionLogprobs
+from multiflora_platform.gateway.schemas.requests import CompletionRequest
+from multiflora_platform.text.answer import Answer
+from multiflora_platform.text.tokenizer import Tokenizer
+
+
+class CompletionWriter:
+    """Of one request. id: the answer's. created: Unix seconds."""
+
+    def __init__(self, body: CompletionRequest, tokenizer: Tokenizer, id: str, created: int) -> None:
+        self._body = body
+        # Answers of each prompt, which are numbered through: prompt 1's first is number n.
+        self._n = body.n or 1
+        self._tokenizer = tokenizer
+        self._logprobs = LogprobWriter(tokenizer, bool(body.return_tokens_as_token_ids))
+        self._id = id
+        self._created = created
+
+    def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> Completion:
+        choices = [
+            self._choice(number, generation, answer)
+            for number, generation in enumerate(generations)
+            for answer in answers[number]
+        ]
+        return self._completion(choices, generations)
+
+    async def frames(
+        self, generations: Sequence[Generation], events: AsyncGenerator[Event, None]
+    ) -> AsyncGenerator[bytes, None]:
+        body, (at_end, always) = self._body, wants_usage(self._body)
+        # Characters written so far, by prompt and answer; logprobs count their offsets from the answer's beginning.
+        offsets: dict[tuple[int, int], int] = {}
+        try:
+            async for number, event in events:
+                is_first = (number, event.index) not in offsets
+                if not (event.text or event.finish_reason or body.return_token_ids or event.logprobs or is_first):
+                    continue
+                generation = generations[number]
+                choice = CompletionChoice(
+                    index=number * self._n + event.index,
+                    text=event.text,
+                    finish_reason=event.finish_reason,
+                    stop_reason=event.stop_reason,
+                )
+                offset = offsets.get((number, event.index), 0)
+                self._add_tokens(choice, generation, event.token_ids, event.logprobs, is_first, offset)
+                offsets[number, event.index] = offset + _width(choice.logprobs)
+                chunk = self._completion([choice], generations if always else None)
+                if at_end and not always:
+                    chunk.usage = None
+                yield frame(chunk)
+            if at_end:
+                yield frame(self._completion([], generations))
+        finally:
+            await events.aclose()
+
+    def _completion(self, choices: list[CompletionChoice], counted: Sequence[Generation] | None) -> Completion:
+        total = UNSET if counted is None else usage(counted)
+        return Completion(id=self._id, created=self._created, model=self._body.model, choices=choices, usage=total)
+
+    def _choice(self, number: int, generation: Generation, answer: Answer) -> CompletionChoice:
+        choice = CompletionChoice(
+            index=number * self._n + answer.index,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            stop_reason=answer.stop_reason,
+        )
+        self._add_tokens(choice, generation, answer.token_ids, answer.logprobs, True, 0)
+        if self._body.prompt_logprobs is not None and generation.prompt_logprobs is not None:
+            choice.prompt_logprobs = self._logprobs.prompt(generation.prompt_logprobs)
+        return choice
+
+    def _add_tokens(
+        self,
+        choice: CompletionChoice,
+        generation: Generation,
+        token_ids: list[int],
+        positions: list[PositionLogprobs] | None,
+        is_first: bool,
+        offset: int,
+    ) -> None:
+        """Ids, log-probabilities and, at an answer's beginning, the echoed prompt."""
+        body, prompt = self._body, generation.request.prompt_token_ids
+        echoes = bool(body.echo) and is_first
+        if echoes:
+            choice.text = self._prompt_text(prompt) + choice.text
+        if body.return_token_ids:
+            choice.token_ids = token_ids
+            if is_first:
+                choice.prompt_token_ids = prompt
+        if body.logprobs is not None:
+            before = (generation.prompt_logprobs or []) if echoes else []
+            ids = [*prompt, *token_ids] if before else token_ids
+            choice.logprobs = self._logprobs.completion(ids, [*before, *(positions or ())], body.logprobs, offset)
+
+    def _prompt_text(self, prompt: list[int]) -> str:
+        if isinstance(self._body.prompt, str) and self._body.truncate_prompt_tokens is None:
+            return self._body.prompt
+        return self._tokenizer.decode(prompt, skip_special_tokens=self._body.skip_special_tokens is not False)
+
+
+def _width(logprobs: CompletionLogprobs | None) -> int:
+    return 0 if logprobs is None else sum(map(len, logprobs.tokens))
