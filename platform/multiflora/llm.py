@@ -33,7 +33,6 @@ from multiflora_platform.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from multiflora_engine.build import BuiltEngine
 
-_ADVISABLE = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
 
 _log = logging.getLogger(__name__)
 
@@ -184,9 +183,10 @@ class LLM:
 
     def _default_params(self) -> SamplingParams:
         advised = self._built.model.generation_defaults
-        fields = {name: advised[name] for name in _ADVISABLE & advised.keys()}
-        if "top_k" in fields:
-            fields["top_k"] = int(fields["top_k"])
+        # Heavy, as above.
+        from multiflora_engine.models.generation_config import SAMPLING_NAMES
+
+        fields: dict[str, Any] = {SAMPLING_NAMES[name]: value for name, value in advised.items()}
         return replace(SamplingParams(), **fields)
 
     def _collector(self, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:

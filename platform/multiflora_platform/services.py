@@ -39,8 +39,8 @@ class ServedModel:
     """The base model. name: in the API. root: its id or path. created: Unix seconds.
 
     max_model_len: as configured, until the engine says what it chose. generation_defaults: temperature, top_p, top_k,
-    min_p, repetition_penalty of generation_config.json, those that it has. eos_token_ids: what ends an answer.
-    tool_format: how it writes tool calls, None when nobody knows. reasoning_format: how it marks its reasoning.
+    min_p, repetition_penalty, max_new_tokens of generation_config.json, those that it has. eos_token_ids: what ends an
+    answer. tool_format: how it writes tool calls, None when nobody knows. reasoning_format: how it marks its reasoning.
     """
 
     name: str
@@ -53,6 +53,12 @@ class ServedModel:
     eos_token_ids: frozenset[int] = frozenset()
     tool_format: ToolFormat | None = None
     reasoning_format: ReasoningFormat | None = None
+
+    @property
+    def default_max_tokens(self) -> int | None:
+        """How long an answer becomes where neither the request nor its route says so; None: as long as fits."""
+        length: int | None = self.generation_defaults.get("max_new_tokens")
+        return length
 
     def longest(self, engine: EngineHandle) -> int:
         """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_engine.models.architectures import COMMON_DEFAULTS, Family, find_family
@@ -16,6 +16,7 @@ from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.rope_config import RopeConfig, parse_rope
 
 __all__ = ["ModelConfig", "ModelError", "load_model_config"]
@@ -29,7 +30,6 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-_GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 _QUANTISATION_KEYS = ("quantization_config", "compression_config")
 
 
@@ -59,7 +59,7 @@ class ModelConfig:
     dtype: str | None  # the checkpoint's: "float32", "bfloat16", "float16"; None: config.json does not say
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
-    generation_defaults: Mapping[str, float]  # sampling values of generation_config.json
+    generation_defaults: Mapping[str, float]  # sampling values of generation_config.json that can be used
     warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
 
     def with_ends(self, token_ids: Iterable[int]) -> ModelConfig:
@@ -127,6 +127,7 @@ def load_model_config(folder: Path) -> ModelConfig:
     head_dim = fields.integer("head_dim", max(1, hidden_size // num_heads))
     attention_bias = family.reads_attention_bias and fields.flag("attention_bias")
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
+    advice, ignored = generation_defaults(generation)
     return ModelConfig(
         folder=folder,
         architecture=family.name,
@@ -150,8 +151,8 @@ def load_model_config(folder: Path) -> ModelConfig:
         dtype=_dtype(raw),
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
-        generation_defaults=_generation_defaults(generation),
-        warnings=check_keys(raw, family),
+        generation_defaults=advice,
+        warnings=(*check_keys(raw, family), *ignored),
     )
 
 
@@ -205,9 +206,3 @@ def _dtype(raw: Mapping[str, Any]) -> str | None:
 def _token_ids(value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(token for token in values if isinstance(token, int) and not isinstance(token, bool)))
-
-
-def _generation_defaults(generation: Mapping[str, Any]) -> dict[str, float]:
-    values = {key: generation.get(key) for key in _GENERATION_KEYS}
-    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-    return cast("dict[str, float]", {key: value for key, value in numbers.items() if not isinstance(value, bool)})

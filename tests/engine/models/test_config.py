@@ -141,6 +141,35 @@ def test_generation_config_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("temperature", -1, ">= 0, got -1"),
+        ("temperature", "hot", "a number, got 'hot'"),
+        ("temperature", float("nan"), "finite"),
+        ("top_p", 0, "greater than 0"),
+        ("top_k", 2.5, "got 2.5"),
+        ("top_k", -7, "got -7"),
+        ("min_p", 2, "between 0 and 1"),
+        ("repetition_penalty", 0, "0.001"),
+        ("max_new_tokens", 0, "at least 1"),
+        ("max_new_tokens", True, "a number"),
+    ],
+)
+def test_impossible_generation_values_are_told_and_ignored(name: str, value: Any, words: str, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({name: value, "eos_token_id": 7}))
+    config = load(tmp_path)
+    assert (config.generation_defaults, config.eos_token_ids) == ({}, (7,))
+    (warning,) = config.warnings
+    assert warning.startswith(f"generation_config.json: {name} must be")
+    assert words in warning
+
+
+def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"max_new_tokens": 40.0, "top_k": 20.0}))
+    assert load(tmp_path).generation_defaults == {"max_new_tokens": 40, "top_k": 20}
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"architectures": ["GemmaForCausalLM"]}, ["GemmaForCausalLM", "LlamaForCausalLM", "Phi3ForCausalLM"]),

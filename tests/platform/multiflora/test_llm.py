@@ -437,3 +437,12 @@ def test_structured_output_with_tokens_that_only_other_files_name_and_the_model_
         params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(regex="[a-c]{4}"))
         (completion,) = llm.generate("x", params, progress=False)[0].outputs
         assert re.fullmatch("[a-c]{4}", completion.text)
+
+
+def test_generation_config_says_how_long_an_answer_becomes(model: Path, tmp_path: Path) -> None:
+    folder = _copied(model, tmp_path / "model", eos_token_id=None)
+    advice = {"max_new_tokens": 5, "temperature": 0.0, "repetition_penalty": -1}
+    (folder / "generation_config.json").write_text(json.dumps(advice))
+    with LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm:
+        (completion,) = llm.generate("x", progress=False)[0].outputs
+        assert len(completion.token_ids) == 5

@@ -31,7 +31,9 @@ class EvalAnswers:
         try:
             ids = await self._ids(one)
             limit = self._model.longest(self._engine)
-            length = output_length(len(ids), one.max_tokens, None, limit, ("max_tokens", "prompt"))
+            length = output_length(
+                len(ids), one.max_tokens, self._model.default_max_tokens, limit, ("max_tokens", "prompt")
+            )
         except ApiError as error:
             raise InvalidRequest(f"An eval cannot be run: {error.message}") from error
         return await self._generate(digest, ids, length)

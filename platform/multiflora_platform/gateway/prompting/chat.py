@@ -49,7 +49,7 @@ async def prepare_chat(
     params = sampling_params(
         body,
         model.generation_defaults,
-        max_tokens=output_length(len(ids), asked, None, limit, (name, "messages")),
+        max_tokens=output_length(len(ids), asked, model.default_max_tokens, limit, (name, "messages")),
         logprobs=0 if num_top is None and body.best_of is not None else num_top,
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,

@@ -44,6 +44,7 @@ async def completions(request: Request, principal: Principal = Depends(require_k
 async def _start(admission: Admission, body: CompletionRequest) -> list[Generation]:
     services = admission.services
     model, limit = services.model, services.max_model_len
+    default = model.default_max_tokens or DEFAULT_MAX_TOKENS
     prompts = []
     for ids in await completion_prompts(body, model.tokenizer, model.vocab_size):
         ids = truncate(ids, body.truncate_prompt_tokens, limit, body.max_tokens)
@@ -51,7 +52,7 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
         params = sampling_params(
             body,
             model.generation_defaults,
-            max_tokens=output_length(len(ids), body.max_tokens, DEFAULT_MAX_TOKENS, limit, ("max_tokens", "prompt")),
+            max_tokens=output_length(len(ids), body.max_tokens, default, limit, ("max_tokens", "prompt")),
             logprobs=_candidate_logprobs(body),
             prompt_logprobs=body.prompt_logprobs if echoed is None else max(echoed, body.prompt_logprobs or 0),
             vocab_size=model.vocab_size,

@@ -261,6 +261,19 @@ async def test_generation_defaults_hold_unless_the_client_says_otherwise(make_ho
     assert (other.top_p, other.top_k) == (0.9, 0)
 
 
+async def test_the_default_length_is_that_of_generation_config(make_house: Any) -> None:
+    house = make_house(max_new_tokens=40)
+    message = [{"role": "user", "content": "a"}]
+    async with house.http:
+        await house.post(PATH, {"model": "base", "prompt": "a"})
+        await house.post(PATH, {"model": "base", "prompt": "a", "max_tokens": 3})
+        await house.post("/v1/chat/completions", {"model": "base", "messages": message})
+        await house.post("/v1/responses", {"model": "base", "input": "a"})
+        await house.post("/v1/responses", {"model": "base", "input": "a", "max_output_tokens": 2})
+    lengths = [request.params.max_tokens for request in house.engine.requests]
+    assert lengths == [40, 3, 40, 40, 2]
+
+
 async def test_every_sampling_field_reaches_the_engine(house: House) -> None:
     fields = {
         "temperature": 0.5, "top_p": 0.4, "top_k": 3, "min_p": 0.1, "presence_penalty": 0.2, "frequency_penalty": 0.3,
