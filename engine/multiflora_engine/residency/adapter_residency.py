@@ -317,6 +317,8 @@ class AdapterResidency:
 
     def _drop(self, record: AdapterRecord) -> None:
         if record.slot is not None:
+            if record.upload is None:  # its load is in the history, so its end must be, too
+                self._note("evict", record, 0.0)
             self._leave_slot(record)
         self._host.drop(record)
         if not record.reading:

@@ -85,9 +85,9 @@ def too_long(param: str, message: str) -> ApiError:
 def model_not_found(model: str, param: str = "model", reason: str | None = None) -> ApiError:
     """reason: what is missing, or what was meant, as far as who asks may know it."""
     shown = model if len(model) <= 100 else model[:100] + "…"
-    message = (
-        f"The model {shown!r} does not exist{f': {reason}' if reason else ''}; GET /v1/models lists what is served."
-    )
+    stop = " " if reason is not None and reason.endswith("?") else "; "
+    said = f"The model {shown!r} does not exist{f': {reason}' if reason else ''}"
+    message = f"{said}{stop}GET /v1/models lists what is served."
     return ApiError(404, "model_not_found", message, param=param, type="invalid_request_error")
 
 

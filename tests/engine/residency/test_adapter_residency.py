@@ -345,6 +345,16 @@ def test_unload_waits_for_the_last_user(harness):
     h.residency.unload("never-seen")
 
 
+def test_an_unloaded_adapter_leaves_the_history_of_its_slot(harness):
+    h = harness()
+    slot = h.get("a4")
+    h.residency.release("a4")
+    h.residency.unload("a4")
+    events = [(event.event, event.slot, event.digest) for event in h.residency.history()]
+    assert events == [("load", slot, "a4"), ("evict", slot, "a4")]
+    assert h.residency.evictions == 0, "nothing had to make room"
+
+
 def test_unload_while_reading_or_copying(harness):
     h = harness(bytes_per_poll=1)
     h.files.gate.clear()

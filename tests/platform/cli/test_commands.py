@@ -185,7 +185,7 @@ def test_an_import_can_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     version = {"version": 1, "state": "pending", "digest": None, "job": {"id": "j1"}}
     job = {"id": "j1", "adapter": "sql", "version": 1, "state": "failed", "version_state": "rejected", "progress": {}}
     monkeypatch.setattr(httpx, "request", Answers((200, {}), (202, version), (200, job)))
-    monkeypatch.setattr("multiflora_platform.cli.jobs.lines", lambda *arguments: iter(()))
+    monkeypatch.setattr("multiflora_platform.cli.jobs.server_events", lambda *arguments: iter(()))
     assert main(["adapters", "add", "sql", "hf://org/repo", "--wait"]) == 5
 
 
