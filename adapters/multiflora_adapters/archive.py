@@ -83,19 +83,34 @@ def unpack_adapter(archive: Path, destination: Path, max_bytes: int) -> None:
 @contextmanager
 def _open(archive: Path, max_bytes: int) -> Iterator[_Opened]:
     with archive.open("rb") as file:
-        magic = file.read(4)
+        magic = file.read(6)
         file.seek(0)
         if magic[:2] == b"PK":
             _check_zip_directory(file)
             with zipfile.ZipFile(file) as unzipped:
                 yield _Zip(unzipped)
-        elif magic[:3] in (b"BZh", b"\xfd7z"):
-            raise ArchiveError("Only .tar.gz, .tar and .zip archives are accepted.")
+        elif (kind := _unaccepted_kind(magic)) is not None:
+            raise ArchiveError(
+                f"The file is {kind}; .tar.gz, .tar and .zip archives are accepted. Pack it again as one."
+            )
         else:
             # Room for the tar headers and padding themselves, beside the members' bytes.
             limit = max_bytes + MAX_MEMBERS * 4096 + (1 << 20)
             with BoundedReader(file, magic[:2] == b"\x1f\x8b", limit) as reader, _open_tar(reader) as tar:
                 yield _Tar(tar)
+
+
+def _unaccepted_kind(magic: bytes) -> str | None:
+    """What a compressed file of another kind is, by its first six bytes."""
+    kinds = {
+        b"BZh": "compressed with bzip2 (.tar.bz2)",
+        b"\xfd7zXZ": "compressed with xz (.tar.xz)",
+        b"\x28\xb5\x2f\xfd": "compressed with zstd (.tar.zst)",
+        b"7z\xbc\xaf": "a 7z archive",
+        b"Rar!": "a rar archive",
+        b"]\x00\x00": "compressed with lzma (.tar.lzma)",
+    }
+    return next((kind for start, kind in kinds.items() if magic.startswith(start)), None)
 
 
 def _open_tar(reader: BoundedReader) -> tarfile.TarFile:

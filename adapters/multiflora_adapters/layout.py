@@ -55,6 +55,20 @@ def split_tensor_name(name: str) -> tuple[str, str] | None:
     return None
 
 
+def plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[str, Site]:
+    """Tensor name -> site of the whole embeddings and heads that PEFT saves beside the LoRA (save_embedding_layers).
+
+    They are accepted if they have the base's shape, and compared with the base's values when the adapter is loaded.
+    """
+    found = {}
+    for name, entry in tensors.items():
+        site = base.sites.get(name.removeprefix(_PREFIX).removesuffix(".weight"))
+        is_whole = site is not None and site.layer is None and name.endswith(".weight")
+        if site is not None and is_whole and entry.dtype in FLOAT_BYTES and entry.shape == _weight_shape(site):
+            found[name] = site
+    return found
+
+
 def plan_layout(
     config: AdapterConfig, tensors: Mapping[str, TensorEntry], base: BaseModel
 ) -> tuple[list[SiteTensors], list[ValidationRow]]:
@@ -87,7 +101,10 @@ def _group_by_module(
     weights: list[str] = []
     unserved: list[str] = []
     repeated: list[str] = []
+    copies = plain_copies(tensors, base)
     for name, entry in tensors.items():
+        if name in copies:
+            continue
         module, kind = split_tensor_name(name) or (None, "")
         if module is None:
             (weights if name.endswith((".weight", ".bias")) else unknown).append(name)
@@ -102,7 +119,11 @@ def _group_by_module(
     rows = [
         error("tensors", f"{len(names)} tensors {problem}: {some_of(names)}.", observed=str(len(names)), hint=hint)
         for names, problem, hint in (
-            (unknown, "are of a kind that is not served", "LoRA A and B and DoRA magnitudes in F32, F16 or BF16 are."),
+            (
+                unknown,
+                "are of a kind that is not served",
+                "LoRA A and B and DoRA magnitudes in F64, F32, F16 or BF16 are.",
+            ),
             (weights, "are whole weights of the base model, which all adapters share", _WHOLE_WEIGHTS),
             (unserved, f"are for modules that {shown(base.name)} does not have", _ANOTHER_BASE),
             (repeated, "are a second one for the same place", "Save one adapter per file."),
@@ -164,7 +185,8 @@ def _check_shapes(planned: SiteTensors, tensors: Mapping[str, TensorEntry]) -> l
     return [
         error(
             "shape",
-            f"{shown(name)}: trained on another base? expected {list(shape)}, found {list(tensors[name].shape)}.",
+            f"{shown(name)} has another shape than this base needs: expected {list(shape)}, found "
+            f"{list(tensors[name].shape)}. Was it trained on another base?",
             observed=str(list(tensors[name].shape)),
             expected=str(list(shape)),
             hint="Register it with the base model it was trained on.",

@@ -76,7 +76,6 @@ _REFUSED = {
         "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",
         "Train a plain LoRA.",
     ),
-    "fan_in_fan_out": ("fan_in_fan_out is for transposed (Conv1D) weights; the base has none.", "Train with False."),
     "use_qalora": ("QA-LoRA pools the inputs, which is not served.", "Train a plain LoRA."),
     "use_bdlora": ("Block-diagonal LoRA is not served.", "Train a plain LoRA."),
     "arrow_config": ("Arrow routing between adapters is not served.", "Train a plain LoRA."),
@@ -110,9 +109,11 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
     fields = {key: value for key, value in raw.items() if value is not None or key in ("r", "lora_alpha")}
     for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
         if isinstance(fields.get(key), kind) and not isinstance(fields[key], bool):
-            fields[key] = [fields[key]]
+            fields[key] = [fields[key]] if fields[key] != "" else []
+    if isinstance(fields.get("rank_pattern"), dict):
+        fields["rank_pattern"] = {key: _integer(value) for key, value in fields["rank_pattern"].items()}
     try:
-        config = msgspec.convert(fields, AdapterConfig)
+        config = msgspec.convert({**fields, "r": _integer(fields["r"])} if "r" in fields else fields, AdapterConfig)
     except (msgspec.ValidationError, RecursionError) as problem:
         raise AdapterError(error("config", f"{CONFIG_NAME}: {shown(problem)}", hint="See PEFT's LoraConfig.")) from None
     _check_values(config)
@@ -140,7 +141,10 @@ def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
     for key, (reason, hint) in _REFUSED.items():
         if _is_set(key, raw.get(key)):
             rows.append(error("config", f"{key}: {reason}", observed=shown(raw[key]), hint=hint))
-    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"bias"}
+    if raw.get("fan_in_fan_out"):
+        message = "fan_in_fan_out is for transposed (Conv1D) weights; the base has none, and PEFT ignores it there."
+        rows.append(warning("config", message, hint="Set it to false."))
+    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"bias", "fan_in_fan_out"}
     unknown = sorted(key for key, value in raw.items() if key not in known and value not in (None, False, "", [], {}))
     if unknown:
         rows.append(
@@ -165,10 +169,11 @@ def _check_kind(raw: dict[str, Any]) -> list[ValidationRow]:
     kind = raw.get("peft_type")
     if isinstance(kind, str) and kind.upper() == "LORA":
         return []
+    found = "no peft_type" if kind is None else f"peft_type {shown(kind)}"
     return [
         error(
             "config",
-            "Only PEFT's LORA adapters are served.",
+            f"Only PEFT's LORA adapters are served; {CONFIG_NAME} has {found}.",
             observed=shown(kind),
             expected="LORA",
             hint="The file must come from peft's save_pretrained of a LoraConfig.",
@@ -219,6 +224,11 @@ def _check_values(config: AdapterConfig) -> None:
 # An empty list of invocation tokens or of indices still turns the feature on in PEFT; elsewhere empty means off.
 def _is_set(key: str, value: object) -> bool:
     return value is not None if key == "alora_invocation_tokens" else bool(value)
+
+
+def _integer(value: Any) -> Any:
+    """JSON written by other tools says 2.0 where PEFT says 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _sorted_names(names: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:

@@ -10,7 +10,7 @@ import torch
 from multiflora_adapters.report import AdapterError, error, shown
 from multiflora_adapters.tensor_file import PIECE_BYTES, TensorFile
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # A copy of the base's weight may have been rounded to the training dtype (bfloat16 keeps 8 bits).
 _COPY_RELATIVE, _COPY_ABSOLUTE = 2.0**-7, 1e-6

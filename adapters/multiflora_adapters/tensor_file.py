@@ -30,11 +30,10 @@ MAX_HEADER_BYTES = 2 << 20
 PIECE_BYTES = 4 << 20
 _MAX_DIMENSIONS = 8
 
-FloatType = Literal["F32", "F16", "BF16"]
-FLOAT_BYTES: dict[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+FloatType = Literal["F64", "F32", "F16", "BF16"]
+FLOAT_BYTES: dict[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # Bytes of the types that may stand in a well-formed file; all but the floats above are refused later, by name.
 _ITEM_BYTES = FLOAT_BYTES | {
-    "F64": 8,
     "I64": 8,
     "U64": 8,
     "I32": 4,
@@ -82,6 +81,10 @@ def read_tensor_file(path: Path) -> TensorFile:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         header_size = int.from_bytes(file.read(8), "little")
+        if size == 0:
+            raise _corrupt("it is empty")
+        if header_size == int.from_bytes(b"version ", "little"):
+            raise AdapterError(_pointer_row())
         if size < 8 or header_size > size - 8:
             raise _corrupt("the file ends before its header does (truncated, or not a safetensors file)")
         if header_size > MAX_HEADER_BYTES:
@@ -93,11 +96,11 @@ def read_tensor_file(path: Path) -> TensorFile:
 
 
 def read_pieces(file: BinaryIO, weights: TensorFile, entry: TensorEntry) -> Iterator[npt.NDArray[np.generic]]:
-    """The raw values of a float tensor in pieces: uint32 for F32, uint16 for F16 and BF16.
+    """The raw values of a float tensor in pieces: uint64 for F64, uint32 for F32, uint16 for F16 and BF16.
 
     Raises AdapterError when the file has become shorter.
     """
-    raw = np.dtype("<u4") if entry.dtype == "F32" else np.dtype("<u2")
+    raw = np.dtype(f"<u{FLOAT_BYTES[entry.dtype]}")
     file.seek(weights.data_start + entry.data_offsets[0])
     left = entry.num_bytes
     while left:
@@ -110,15 +113,16 @@ def read_pieces(file: BinaryIO, weights: TensorFile, entry: TensorEntry) -> Iter
 
 def count_non_finite(raw: npt.NDArray[np.generic], dtype: str) -> int:
     """How many of the raw values are NaN or infinite: their exponent bits are all set."""
-    mask = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}[dtype]
-    bits = cast("npt.NDArray[np.uint32]", raw)
-    return int(np.count_nonzero((bits & mask) == mask))
+    mask = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}[dtype]
+    bits = cast("npt.NDArray[np.uint64]", raw)
+    return int(np.count_nonzero((bits & bits.dtype.type(mask)) == mask))
 
 
 def has_non_zero(raw: npt.NDArray[np.generic], dtype: str) -> bool:
     """True when any raw value is neither 0 nor -0."""
-    bits = cast("npt.NDArray[np.uint32]", raw)
-    return bool(np.any(bits & (0x7FFFFFFF if dtype == "F32" else 0x7FFF)))
+    bits = cast("npt.NDArray[np.uint64]", raw)
+    all_but_sign = (1 << (8 * FLOAT_BYTES[dtype] - 1)) - 1
+    return bool(np.any(bits & bits.dtype.type(all_but_sign)))
 
 
 def _decode_header(header: bytes) -> dict[str, TensorEntry]:
@@ -152,6 +156,14 @@ def _check_extent(entries: dict[str, TensorEntry], data_size: int) -> None:
 
 def _corrupt(reason: str) -> AdapterError:
     return AdapterError(error("file", f"{WEIGHTS_NAME} is damaged: {reason}.", hint="Copy or save the adapter again."))
+
+
+def _pointer_row() -> ValidationRow:
+    return error(
+        "file",
+        f"{WEIGHTS_NAME} is a Git LFS pointer, not the weights: the repository was cloned without its large files.",
+        hint="Run `git lfs pull` in it, or download the adapter with `hf download`.",
+    )
 
 
 def _missing_row(folder: Path) -> ValidationRow:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
-from multiflora_adapters.layout import SiteTensors, plan_layout
+from multiflora_adapters.layout import SiteTensors, plain_copies, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     check_raw_config,
@@ -78,17 +78,17 @@ def load_adapter(
         if row.severity == "error":
             raise AdapterError(row)
     hasher = hashlib.sha256()
-    content = read_tensors(weights, hasher, skip={site.base_copy for site in planned if site.base_copy})
+    copies = {name: site.name for name, site in plain_copies(weights.tensors, base).items()}
+    copies |= {site.base_copy: site.site.name for site in planned if site.base_copy}
+    content = read_tensors(weights, hasher, skip=copies.keys())
     sha256 = {CONFIG_NAME: hash_file(folder / CONFIG_NAME).sha256, WEIGHTS_NAME: hasher.hexdigest()}
     found = manifest_digest(config, sha256)
     if digest is not None and found != digest:
         hint = "Register the adapter again."
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
-    sites = {}
-    for site in planned:
-        if site.base_copy is not None:
-            content.check_base_copy(site.base_copy, base_weight(site.site.name))
-        sites[site.site.name] = _prepare(site, content, dtype, base_weight)
+    for name, copied in copies.items():
+        content.check_base_copy(name, base_weight(copied))
+    sites = {site.site.name: _prepare(site, content, dtype, base_weight) for site in planned}
     return HostAdapter(found, max(s.rank for s in sites.values()), sites, sum(s.num_bytes for s in sites.values()))
 
 

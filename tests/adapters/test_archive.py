@@ -235,3 +235,18 @@ def test_damage_is_an_archive_error_or_harmless(data, packed, tmp_path):
         path.unlink()
     with contextlib.suppress(ArchiveError):
         assert set(unpack(bytes(content[:cut]), tmp_path)) == set(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xfd7zXZ\0", ".tar.xz"),
+        (b"BZh91AY", ".tar.bz2"),
+        (b"\x28\xb5\x2f\xfd\0\0", ".tar.zst"),
+        (b"7z\xbc\xaf", "7z"),
+    ],
+)
+def test_an_archive_of_another_kind_is_told_by_name(content, words, tmp_path):
+    (tmp_path / "upload").write_bytes(content)
+    with pytest.raises(ArchiveError, match=words):
+        unpack_adapter(tmp_path / "upload", tmp_path, 1 << 20)

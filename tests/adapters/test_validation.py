@@ -48,7 +48,6 @@ REFUSED_SETTINGS = {
     "target_parameters": ["experts.gate_up_proj"],
     "trainable_token_indices": [1, 2],
     "alora_invocation_tokens": [5],
-    "fan_in_fan_out": True,
     "use_qalora": True,
     "use_bdlora": {"nblocks": 2},
     "arrow_config": {"top_k": 3},
@@ -194,12 +193,12 @@ def replace(name, tensor):
         (rename("lora_A", "lora_embedding_A"), "tensors", "lacks lora_A"),
         (replace(f"{Q0}.lora_magnitude_vector", torch.ones(64)), "tensors", "lora_magnitude_vector"),
         (replace(f"{Q0}.lora_A.other.weight", torch.ones(4, 64)), "tensors", "second one"),
-        (replace("base_model.model.lm_head.weight", torch.ones(80, 64)), "tensors", "whole weights"),
+        (replace("base_model.model.lm_head.weight", torch.ones(81, 64)), "tensors", "whole weights"),
         (replace(f"{Q0}.lora_B.bias", torch.ones(64)), "tensors", "whole weights"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4, 128)), "shape", "expected [4, 64], found [4, 128]"),
         (replace(f"{Q0}.lora_B.weight", torch.ones(32, 4)), "shape", "expected [64, 4], found [32, 4]"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4)), "shape", "found [4]"),
-        (replace(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.float64)), "tensors", "F64"),
+        (replace(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.int16)), "tensors", "I16"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4, 64, dtype=torch.int8)), "tensors", "I8"),
         (replace(f"{Q0}.lora_A.weight", torch.full((4, 64), float("nan"))), "values", f"{Q0}.lora_A.weight"),
         (replace(f"{Q0}.lora_B.weight", torch.full((64, 4), float("-inf"))), "values", "infinity"),
@@ -272,7 +271,8 @@ F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "ends before its header"),
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
         (b"\x10", "ends before its header"),
         (header_bytes(b"{}", 2**63), "ends before its header"),
         (header_bytes(b"{}", 1 << 20), "ends before its header"),
@@ -357,3 +357,26 @@ def test_values_are_read_in_pieces(monkeypatch, base, broken):
     last = np.nan
     row = refusal(broken(tensors=lambda t: t[f"{Q0}.lora_B.weight"].view(-1).__setitem__(-1, last)), base)
     assert row.check == "values"
+
+
+def test_what_other_tools_write_is_read_as_peft_reads_it(base, broken):
+    folder = broken(config={"fan_in_fan_out": True, "layers_pattern": "", "rank_pattern": {"q_proj": 4.0}, "r": 4.0})
+    report = validate_adapter(folder, base, 64)
+    warnings = [row.message for row in report.rows if row.severity == "warning"]
+    assert (report.ok, len(warnings)) == (True, 1), report.rows
+    assert warnings[0].startswith("fan_in_fan_out")
+    assert "number" in refusal(broken(config={"rank_pattern": {"q_proj": 4.5}}), base).message.replace("int", "number")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("LOHA", "peft_type LOHA"), (None, "no peft_type")])
+def test_another_kind_of_adapter_is_told_by_name(kind, words, base, broken):
+    assert words in refusal(broken(config={"peft_type": kind}), base).message
+
+
+def test_double_precision_is_converted(base, broken):
+    folder = broken(tensors=lambda tensors: tensors.update({name: value.double() for name, value in tensors.items()}))
+    assert validate_adapter(folder, base, 64).ok
+    nan = broken(
+        tensors=lambda tensors: tensors.update({name: value.double() * torch.nan for name, value in tensors.items()})
+    )
+    assert "NaN" in refusal(nan, base).message

@@ -17,6 +17,7 @@ from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.manifest import read_manifest
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.slots import SlotPool
+from multiflora_adapters.validation import validate_adapter
 from multiflora_adapters.weights import HostAdapter, SiteWeights, load_adapter
 
 TOKENS = torch.tensor([[3, 17, 42, 79, 0, 5, 64, 33]])
@@ -185,3 +186,22 @@ def test_missing_lora_alpha_means_pefts_default(base, weights, peft_adapter, tmp
     sixteen = load_adapter(source, base, torch.float32, weights.__getitem__)
     for name, site in default.sites.items():
         torch.testing.assert_close(site.b * 2, sixteen.sites[name].b)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "lm_head"])
+def test_a_whole_copy_beside_the_lora_must_be_the_bases(name, base, weights, broken):
+    """PEFT's save_embedding_layers; an equal copy changes nothing, another one is a trained embedding."""
+    tensor, site = f"base_model.model.{name}.weight", base.sites[name]
+    equal = broken(tensors=lambda tensors: tensors.update({tensor: weights[name].clone()}))
+    assert site.name not in load_adapter(equal, base, torch.float32, weights.__getitem__).sites
+    assert validate_adapter(equal, base, 64).ok
+    other = broken(tensors=lambda tensors: tensors.update({tensor: weights[name] + 0.5}))
+    with pytest.raises(AdapterError, match="differs from the base"):
+        load_adapter(other, base, torch.float32, weights.__getitem__)
+
+
+def test_double_precision_loads_as_single(base, weights, broken):
+    plain = load_adapter(broken(), base, torch.float32, weights.__getitem__)
+    doubled = broken(tensors=lambda tensors: tensors.update({n: t.double() for n, t in tensors.items()}))
+    double = load_adapter(doubled, base, torch.float32, weights.__getitem__)
+    assert all(torch.equal(double.sites[n].b, plain.sites[n].b) for n in plain.sites)

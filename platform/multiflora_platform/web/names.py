@@ -14,6 +14,11 @@ RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
 def check_name(name: str, pointer: str = "/name") -> str:
     """The name itself; raises InvalidRequest with the rule."""
+    if "/" in name and _NAME.fullmatch(other := name.strip("/").replace("/", "--")):
+        raise InvalidRequest(
+            f"{name[:80]!r} is not a valid name: names stand in addresses, so they hold no slash. Use {other!r}.",
+            pointer=pointer,
+        )
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name[:80]!r} is not a valid name: use {RULE}.", pointer=pointer)
     return name
