@@ -496,13 +496,21 @@ class Client(Transport):
         model: str | None = None,
         status: int | None = None,
         tenant: str | None = None,
+        since: str | None = None,
     ) -> RequestPage:
-        """The last 2,000 prompts, newest first; without their texts."""
+        """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
         return self.call(
             "GET",
             "/requests",
             RequestPage,
-            query={"limit": limit, "page_token": page_token, "model": model, "status": status, "tenant": tenant},
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "model": model,
+                "status": status,
+                "tenant": tenant,
+                "since": since,
+            },
         )
 
     def get_request(self, id: str) -> RequestView:
@@ -1010,13 +1018,21 @@ class AsyncClient(AsyncTransport):
         model: str | None = None,
         status: int | None = None,
         tenant: str | None = None,
+        since: str | None = None,
     ) -> RequestPage:
-        """The last 2,000 prompts, newest first; without their texts."""
+        """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
         return await self.call(
             "GET",
             "/requests",
             RequestPage,
-            query={"limit": limit, "page_token": page_token, "model": model, "status": status, "tenant": tenant},
+            query={
+                "limit": limit,
+                "page_token": page_token,
+                "model": model,
+                "status": status,
+                "tenant": tenant,
+                "since": since,
+            },
         )
 
     async def get_request(self, id: str) -> RequestView:

@@ -28,12 +28,12 @@ async def require_key(request: Request) -> Principal:
     principal = identify(request, request.app.state.services.keys)
     if principal is None:
         raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+    request.state.principal = principal
     if principal.policy.disabled:
         raise Forbidden("The tenant is disabled.")
     needed = scope_of(request.method, request.url.path)
     if principal.scopes is not None and needed not in principal.scopes:
         raise Forbidden(f"This key's scopes do not include {needed!r}.")
-    request.state.principal = principal
     return principal
 
 

@@ -1,17 +1,20 @@
-"""The last prompts that were answered or refused by the engine, kept in memory: who, what, how long each stage took."""
+"""The last requests, kept in memory: who, what, how long each stage of a prompt took; refusals, and how often."""
 
 from __future__ import annotations
 
+import secrets
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from multiflora_platform.insight.views import RequestView, Stage
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.web.openai_errors import ApiError
 
 _ABORTED = 499
+_MOST_REFUSALS = 200
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,27 @@ class PromptFacts:
 
 
 @dataclass
+class Changes:
+    """Counts what happens to a log's entries, so that a reader can ask for what is new."""
+
+    last: int = 0
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
+@dataclass
 class LoggedRequest(Observer):
-    """One prompt while it runs and after. Times are Unix seconds."""
+    """One prompt while it runs and after, or a refusal and all that are equal to it. Times are Unix seconds."""
 
     facts: PromptFacts
+    """Of the last one, where there are several."""
+    changes: Changes = field(default_factory=Changes)
+    changed: int = 0
+    """The number of its last change; a prompt that runs changes all the time."""
+    count: int = 1
+    """Requests of this entry; more than one only of refusals."""
     cached_tokens: int = 0
     completion_tokens: int = 0
     device_seconds: float = 0.0
@@ -67,6 +87,7 @@ class LoggedRequest(Observer):
             self.status = 200 if outcome == "ok" else _ABORTED
         if outcome == "abort":
             self.code = "client_disconnected"
+        self.changed = self.changes.next()
 
     def view(self) -> RequestView:
         facts, first, end = self.facts, self.first_at, self.ended_at
@@ -97,11 +118,14 @@ class LoggedRequest(Observer):
             device_seconds=self.device_seconds,
             miss_reason=self.miss_reason,
             timeline=stages,
+            count=self.count,
         )
 
     def _stages(self) -> Iterator[Stage]:
         """The adapter's load is the end of the wait; what follows until the first token is the prefill."""
         at, first = self.facts.at, self.first_at
+        if self.ended_at == at:  # refused before it was a prompt
+            return
         if first is None:
             yield Stage("queue", at, self.ended_at or time.time())
             return
@@ -115,14 +139,47 @@ class LoggedRequest(Observer):
 
 
 class RequestLog:
-    """At most `size` prompts; the oldest are forgotten first."""
+    """At most `size` entries; the oldest are forgotten first. Refusals take at most a tenth of the usual size, equal
+    ones together, so that a flood of them does not push the prompts out."""
 
     def __init__(self, size: int = 2000) -> None:
         self._size = size
         self._entries: OrderedDict[str, LoggedRequest] = OrderedDict()
+        self._refusals: OrderedDict[tuple[object, ...], LoggedRequest] = OrderedDict()
+        self._changes = Changes()
+        self._name = secrets.token_hex(4)
+
+    @property
+    def cursor(self) -> str:
+        """Names the log and its last change; for `changes_since` later."""
+        return f"{self._name}.{self._changes.last}"
+
+    def changes_since(self, cursor: str | None) -> int | None:
+        """The number of the change that a cursor names; None for a cursor of another log, or none."""
+        name, _, number = (cursor or "").partition(".")
+        return int(number) if name == self._name and number.isdecimal() and len(number) < 20 else None
 
     def open(self, facts: PromptFacts) -> LoggedRequest:
-        entry = self._entries[facts.id] = LoggedRequest(facts)
+        return self._add(LoggedRequest(facts, self._changes))
+
+    def refuse(self, facts: PromptFacts, status: int, code: str) -> None:
+        """A request that was no prompt yet. The entry keeps the first one's id, and has the last one's time."""
+        kind = (facts.tenant, facts.model, facts.path, status, code)
+        entry = self._refusals.get(kind)
+        if entry is None or entry.facts.id not in self._entries:
+            id = facts.id if facts.id not in self._entries else uuid.uuid4().hex
+            entry = self._add(LoggedRequest(replace(facts, id=id), self._changes, status=status, code=code, count=0))
+            self._refusals[kind] = entry
+            if len(self._refusals) > _MOST_REFUSALS:
+                self._entries.pop(self._refusals.popitem(last=False)[1].facts.id, None)
+        entry.facts = replace(facts, id=entry.facts.id)
+        entry.ended_at, entry.count, entry.changed = facts.at, entry.count + 1, self._changes.next()
+        self._entries.move_to_end(entry.facts.id)
+        self._refusals.move_to_end(kind)
+
+    def _add(self, entry: LoggedRequest) -> LoggedRequest:
+        self._entries[entry.facts.id] = entry
+        entry.changed = self._changes.next()
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
         return entry

@@ -97,6 +97,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     device_seconds: float
     miss_reason: str
     timeline: list[Stage]
+    count: int = 1
+    """Requests that this stands for: refusals that are equal are one, with the last one's time."""
     body: KeptBody | None = None
 
 
@@ -105,6 +107,10 @@ class RequestPage(msgspec.Struct, frozen=True):
 
     items: list[RequestView]
     next_page_token: str | None
+    cursor: str
+    """For `since`: what changed after this answer."""
+    is_complete: bool
+    """False where only what changed since is here; True too where `since` was of another process."""
 
 
 class CacheRun(msgspec.Struct, frozen=True, kw_only=True):

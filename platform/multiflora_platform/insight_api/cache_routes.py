@@ -28,7 +28,7 @@ from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.services import Services
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
-from multiflora_platform.web.resources import answers, rendered
+from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 Hash = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="of a run's last block, as /cache shows it")]
@@ -49,7 +49,8 @@ async def get_cache(request: Request) -> Response:
         _run(node, names.get(node.adapter or "", ()), owners.get(node.owner, node.owner), per_block)
         for node in reply.nodes
     ]
-    return rendered(
+    return await compressed(
+        request,
         CacheAnswer(
             blocks=ready.num_blocks,
             free=stats.free_blocks,
@@ -61,7 +62,7 @@ async def get_cache(request: Request) -> Response:
             evictions=stats.evictions,
             savings=services.insight.savings(),
             nodes=nodes,
-        )
+        ),
     )
 
 

@@ -44,7 +44,7 @@ from multiflora_platform.settings import Settings, shown
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import Unavailable
-from multiflora_platform.web.resources import answers, rendered
+from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
 _DOCTOR_SECONDS = 60.0
@@ -53,7 +53,7 @@ _DOCTOR_SECONDS = 60.0
 @router.get("/series", responses=answers(SeriesAnswer))
 async def get_series(request: Request, window: Annotated[int, Query(ge=1, le=MINUTES * 60)] = SECONDS) -> Response:
     """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
-    return rendered(_services(request).insight.series.window(window))
+    return await compressed(request, _services(request).insight.series.window(window))
 
 
 @router.get("/series/stream", include_in_schema=False)
@@ -88,19 +88,25 @@ async def list_requests(
     model: str | None = None,
     status: int | None = None,
     tenant: str | None = None,
+    since: Annotated[str | None, Query(max_length=64, description="an answer's cursor")] = None,
 ) -> Response:
-    """The last 2,000 prompts, newest first; without their texts."""
+    """The last 2,000 prompts and refusals, newest first; without their texts. since: only those that changed."""
+    log = _services(request).insight.requests
     before = decode_token(page_token) if page_token else None
+    changes, cursor = log.changes_since(since), log.cursor
     found: list[RequestView] = []
-    for entry in _services(request).insight.requests.newest(before):
+    for entry in log.newest(before):
         facts = entry.facts
+        if changes is not None and entry.changed <= changes and entry.ended_at is not None:
+            continue
         if model not in (None, facts.model) or tenant not in (None, facts.tenant) or status not in (None, entry.status):
             continue
         found.append(entry.view())
         if len(found) > limit:
             break
     more = len(found) > limit
-    return rendered(RequestPage(found[:limit], encode_token(found[limit - 1].id) if more else None))
+    token = encode_token(found[limit - 1].id) if more else None
+    return await compressed(request, RequestPage(found[:limit], token, cursor, changes is None))
 
 
 @router.get("/requests/{id}", responses=answers(RequestView))

@@ -18,13 +18,13 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
+from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.services import Services
-from multiflora_platform.web.error_responses import render_error
+from multiflora_platform.web.error_responses import note_code, render_error
 from multiflora_platform.web.openai_errors import unavailable
 from multiflora_platform.web.refusals import AuthError, Unauthenticated
 
@@ -34,6 +34,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UPLOAD = re.compile(r"(/api/v1/adapters/[^/]+/versions|/v1/files)\Z")
 _API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
+_NOT_LISTED = (_API, "/ui", "/health", "/docs", "/favicon")
+_SHOWN_PATH = 200
 
 
 class AccessLog:
@@ -69,6 +71,7 @@ class AccessLog:
         except Exception as error:
             if status:
                 raise
+            note_code(scope, error)
             await render_error(scope["path"], error)(scope, receive, send_with_id)
         finally:
             if counted:
@@ -87,6 +90,7 @@ class AccessLog:
         route = _route(scope)
         method = scope["method"] if status != 405 and route != "unmatched" else "ANY"
         self._services.metrics.http(method, route, status or 500)
+        self._list_refused(scope, request_id, status)
         if access_log.isEnabledFor(logging.INFO):
             state = scope.get("state", {})
             principal = state.get("principal")
@@ -104,6 +108,26 @@ class AccessLog:
             }
             access_log.info(msgspec.json.encode(line).decode("utf-8", "replace"))
 
+    def _list_refused(self, scope: Scope, request_id: str, status: int) -> None:
+        """What was refused before it was a prompt stands in no other list. Admins see their own calls' errors."""
+        state, path = scope.get("state", {}), scope["path"]
+        if state.get("is_listed") or "error_code" not in state or path.startswith(_NOT_LISTED):
+            return
+        principal = state.get("principal")
+        facts = PromptFacts(
+            id=request_id,
+            at=time.time(),
+            tenant=None if principal is None else principal.tenant,
+            model=state.get("model") or "",
+            adapter=None,
+            version=0,
+            digest=None,
+            path=path[:_SHOWN_PATH],
+            stream=False,
+            prompt_tokens=0,
+        )
+        self._services.insight.requests.refuse(facts, status or 500, state["error_code"])
+
 
 class Guard:
     """Refuses, before any route: oversized heads, foreign hosts, requests without a key, and all while draining."""
@@ -114,31 +138,36 @@ class Guard:
         self._hosts = AllowedHosts(services.settings.host, services.settings.allowed_host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        error = self._error(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self._app(scope, receive, send)
+            return
+        note_code(scope, error)
+        await render_error(scope["path"], error)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _error(self, scope: Scope) -> Exception | None:
+        """Why the request is refused."""
         path: str = scope["path"]
         size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
         size += sum(len(name) + len(value) for name, value in scope["headers"])
         if size > MAX_HEAD_BYTES:
-            return render_error(path, HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB."))
+            return HTTPException(431, f"The request's head is over {MAX_HEAD_BYTES >> 10} KiB.")
         if "\0" in path or b"%00" in scope["query_string"]:  # PostgreSQL holds no such text
-            return render_error(path, HTTPException(400, "The address has a NUL character."))
+            return HTTPException(400, "The address has a NUL character.")
         headers = Headers(scope=scope)
         hosts = headers.getlist("host") or [""]
         if len(hosts) > 1 or not self._hosts.allow(hosts[0]):
             message = "The Host header names another server; start with --allowed-host NAME to accept it."
-            return render_error(path, HTTPException(400, message))
+            return HTTPException(400, message)
         if is_public(path):
             return None
         try:
             if identify(HTTPConnection(scope), self._services.keys) is None:
                 raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
         except AuthError as error:
-            return render_error(path, error)
+            return error
         if self._services.draining and path != "/metrics":
-            return render_error(path, unavailable("The server is shutting down."))
+            return unavailable("The server is shutting down.")
         return None
 
 

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from multiflora_platform.web import problem_documents
 from multiflora_platform.web.openai_errors import (
@@ -35,10 +36,21 @@ def render_error(path: str, error: Exception) -> Response:
     return _problem(error) if path.startswith("/api") else _api_error(error).response()
 
 
+def note_code(scope: Scope, error: Exception) -> None:
+    """The error's code beside the request, for the lists of requests."""
+    if isinstance(error, (ApiError, AuthError)):
+        code = error.code
+    else:
+        known = (Problem, RequestValidationError, HTTPException)
+        code = _api_error(error).code if isinstance(error, known) else internal_error().code
+    scope.setdefault("state", {})["error_code"] = code
+
+
 def install(app: FastAPI) -> None:
     """Every foreseen exception of a route ends in `render_error`; the others do so in the outermost middleware."""
 
     async def handle(request: Request, error: Exception) -> Response:
+        note_code(request.scope, error)
         return render_error(request.url.path, error)
 
     for kind in (ApiError, Problem, AuthError, RequestValidationError, HTTPException, ClientGone):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from multiflora_platform.insight import request_log
@@ -78,3 +80,31 @@ def test_the_oldest_are_forgotten_and_pages_go_back(clock: Clock) -> None:
     assert [entry.facts.id for entry in log.newest()] == ["r7", "r6", "r5", "r4", "r3"]
     assert [entry.facts.id for entry in log.newest("r5")] == ["r4", "r3"]
     assert log.find("r2") is None
+
+
+def test_equal_refusals_are_one_entry_with_a_count_and_do_not_push_prompts_out() -> None:
+    log = RequestLog()
+    log.open(facts("prompt"))
+    for number in range(5000):
+        log.refuse(replace(facts(f"r{number}"), at=2000.0 + number), 429, "rate_limit_exceeded")
+    (refused, prompt) = log.newest()
+    view = refused.view()
+    assert (view.id, view.at, view.status, view.code, view.count) == ("r0", 6999.0, 429, "rate_limit_exceeded", 5000)
+    assert (prompt.facts.id, prompt.view().count, view.timeline) == ("prompt", 1, [])
+    for number in range(1000):
+        log.refuse(replace(facts(f"m{number}"), model=f"m{number}"), 404, "model_not_found")
+    assert len(list(log.newest())) == 201
+    assert log.find("prompt") is not None
+
+
+def test_what_changed_since_a_cursor() -> None:
+    log = RequestLog()
+    done, runs = log.open(facts("done")), log.open(facts("runs"))
+    done.ended("ok", None)
+    changes = log.changes_since(log.cursor)
+    assert changes is not None
+    assert done.changed <= changes
+    runs.ended("ok", None)
+    assert runs.changed > changes
+    assert log.changes_since(RequestLog().cursor) is None
+    assert log.changes_since("nonsense") is None

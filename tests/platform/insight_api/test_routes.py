@@ -106,6 +106,44 @@ async def test_a_clients_own_deadline_is_no_error_of_the_server(house: House) ->
     assert (point.requests, point.errors) == (1, 0)
 
 
+async def test_refused_requests_are_listed_with_their_code_and_how_often(house: House) -> None:
+    limited, wrong = {"Authorization": f"Bearer {TENANT}"}, {"Authorization": "Bearer mf-wrong"}
+    for _ in range(3):
+        assert (await house.http.post(CHAT, json=chat("sqll"), headers=limited)).status_code == 404
+    assert (await house.http.post(CHAT, json=chat(max_tokens=-1), headers=limited)).status_code == 400
+    assert (await house.http.post(CHAT, content=b"{")).status_code == 400
+    assert (await house.http.post(CHAT, json=chat(), headers=wrong)).status_code == 401
+    await house.http.get("/v1/nothing")
+    await get(house, "requests/unknown", 404)
+    rows = (await get(house, "requests"))["items"]
+    assert [(row["status"], row["code"], row["model"], row["tenant"], row["count"]) for row in rows] == [
+        (404, "not_found", "", None, 1),
+        (401, "invalid_api_key", "", None, 1),
+        (400, "invalid_json", "", None, 1),
+        (400, "invalid_value", "sql", "acme", 1),
+        (404, "model_not_found", "sqll", "acme", 3),
+    ]
+    assert (await get(house, f"requests/{rows[-1]['id']}"))["count"] == 3
+
+
+async def test_a_list_of_requests_is_compressed_and_told_only_what_changed(house: House) -> None:
+    for _ in range(20):
+        await house.http.post(CHAT, json=chat(max_tokens=1))
+    plain = await house.http.get("/api/v1/requests", headers={"Accept-Encoding": "identity"})
+    zipped = await house.http.get("/api/v1/requests", headers={"Accept-Encoding": "gzip, deflate"})
+    assert ("content-encoding" in plain.headers, zipped.headers["content-encoding"]) == (False, "gzip")
+    assert zipped.json() == plain.json()
+    assert int(zipped.headers["content-length"]) * 5 < len(plain.content)
+    page = plain.json()
+    assert page["is_complete"]
+    nothing = await get(house, f"requests?since={page['cursor']}")
+    assert (nothing["items"], nothing["is_complete"]) == ([], False)
+    await house.http.post(CHAT, json=chat("base", max_tokens=1))
+    (new,) = (await get(house, f"requests?since={nothing['cursor']}"))["items"]
+    assert new["model"] == "base"
+    assert (await get(house, "requests?since=of-another.7"))["is_complete"]
+
+
 async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House) -> None:
     insight = house.services.insight
     await house.http.post(CHAT, json=chat(max_tokens=4))

@@ -39,7 +39,9 @@ class Admission:
         self.path = request.url.path
         self.headers = request.headers
         self.services: Services = request.app.state.services
-        request.state.model = body.model[:_LOGGED_MODEL]
+        self.state = request.state
+        """Of the HTTP request, for its log line."""
+        self.state.model = body.model[:_LOGGED_MODEL]
         if self.services.engine.ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self.deadline = _deadline(request.headers.get("x-request-timeout"), self.arrival)

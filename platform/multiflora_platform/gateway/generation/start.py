@@ -81,8 +81,9 @@ def _start_one(
         pooling=pooling,
         grammar=grammar,
     )
-    observers = _observers(admission, request)
     stream = _send(services.engine, request, beams)
+    observers = _observers(admission, request)
+    admission.state.is_listed = True
     generation = Generation(request, resolved.adapter, stream, services.model.tokenizer, observers)
     services.active.add(generation)
     admission.held.callback(services.active.discard, generation)

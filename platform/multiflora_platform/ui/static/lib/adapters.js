@@ -1,5 +1,6 @@
 /** The adapters with all that is known of each: from the registry, the engine, the last requests and the usage. */
 import { get, getAll } from "./api.js";
+import { loadRequests } from "./requests.js";
 import { quantile } from "./format.js";
 import { isAdmin } from "./session.js";
 
@@ -17,10 +18,10 @@ export async function loadActivity(signal) {
   if (!isAdmin.value) return { replicas: [], requests: [], speed: {} };
   const [replicas, requests, series] = await Promise.all([
     optional(get("/api/v1/replicas", { signal }), { items: [] }),
-    optional(get("/api/v1/requests?limit=1000", { signal }), { items: [] }),
+    optional(loadRequests(signal), []),
     optional(get("/api/v1/series?window=60", { signal }), { points: [] }),
   ]);
-  return { replicas: replicas.items, requests: requests.items, speed: meanSpeed(series.points.slice(-10)) };
+  return { replicas: replicas.items, requests, speed: meanSpeed(series.points.slice(-10)) };
 }
 
 function meanSpeed(points) {

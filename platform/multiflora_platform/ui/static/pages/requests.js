@@ -1,7 +1,7 @@
 /** Requests: the last ones, what they waited for, and which failed. */
 import { html, useMemo } from "../lib/html.js";
-import { get } from "../lib/api.js";
 import { clock, count, dateTime, quantile, seconds } from "../lib/format.js";
+import { loadRequests } from "../lib/requests.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { Badge, PageHeader, Search, Segmented } from "../components/bits.js";
@@ -12,19 +12,19 @@ import { VirtualTable } from "../components/virtual-table.js";
 const SHOWN = [["all", "All"], ["ok", "Succeeded"], ["failed", "Failed"]];
 
 export default function Requests() {
-  const requests = useResource((signal) => get("/api/v1/requests?limit=1000", { signal }), [], { every: 2 });
+  const requests = useResource(loadRequests, [], { every: 2 });
   const text = query.value.get("q") ?? "";
   const shown = query.value.get("show") ?? "all";
   return html`<${PageHeader} title="Requests" about="The last ones of this server process, in numbers" />
     <div class="row"><${Search} label="Model, tenant, error, id" value=${text} onInput=${(value) => setQuery({ q: value })} />
       <${Segmented} label="Which requests" of=${SHOWN} value=${shown} onChange=${(value) => setQuery({ show: value === "all" ? null : value })} />
       <${PhaseLegend} /></div>
-    <div class="card"><${Loaded} resource=${requests} lines=${10}>${({ items }) => html`<${Table} items=${items} text=${text.toLowerCase()} shown=${shown} />`}<//></div>`;
+    <div class="card"><${Loaded} resource=${requests} lines=${10}>${(items) => html`<${Table} items=${items} text=${text.toLowerCase()} shown=${shown} />`}<//></div>`;
 }
 
 export const failed = (request) => request.status >= 400 || Boolean(request.code);
 
-export const Outcome = ({ of }) => html`<${Badge} kind=${failed(of) ? "bad" : "ok"}>${of.code ?? of.status}<//>`;
+export const Outcome = ({ of }) => html`<${Badge} kind=${failed(of) ? "bad" : "ok"}>${of.code ?? of.status}${of.count > 1 ? ` × ${count(of.count)}` : ""}<//>`;
 
 function Table({ items, text, shown }) {
   const rows = useMemo(() => items.filter((one) => (shown === "all" || failed(one) === (shown === "failed"))
@@ -37,8 +37,8 @@ function Table({ items, text, shown }) {
 
 const columns = (longest) => [
   { key: "at", label: "Time", width: "74px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
-  { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`<b title=${row.version ? `version ${row.version}` : row.model}>${row.model}</b>` },
-  { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">admin</span>` },
+  { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`<b title=${row.version ? `version ${row.version}` : row.model}>${row.model || row.path}</b>` },
+  { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">${row.status === 401 ? "unknown" : "admin"}</span>` },
   { key: "status", label: "Outcome", width: "minmax(70px, 0.9fr)", cell: (row) => html`<${Outcome} of=${row} />` },
   { key: "prompt", label: "Prompt", width: "58px", align: "number", cell: (row) => count(row.prompt_tokens) },
   { key: "cached", label: "Cached", width: "58px", align: "number", cell: (row) => count(row.cached_tokens) },
