@@ -31,7 +31,13 @@ def allocate_kv_cache(
     model: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
     shape = (num_blocks, model.num_kv_heads, block_size, model.head_dim)
-    caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
+    try:
+        caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
+    except (MemoryError, RuntimeError) as error:
+        size = num_blocks * bytes_per_block(model, block_size, dtype)
+        raise ModelError(
+            f"A KV cache of {size} bytes does not fit into the memory of {device}. Give a smaller --kv-cache-memory."
+        ) from error
     return KVCache(tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :]), num_blocks, block_size)
 
 
