@@ -26,6 +26,8 @@ from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_
 from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.services import Services
+from multiflora_platform.text.errors import TooManyTokens
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
 from multiflora_platform.web.resources import answers, compressed, rendered
@@ -86,9 +88,11 @@ async def warm_cache(request: Request, principal: Admin) -> Response:
         if resolved is None:
             raise AdapterNotFound(f"There is no model named {body.model[:80]!r}; GET /v1/models lists what is served.")
         digest = resolved.digest
-    ids = services.model.tokenizer.encode(body.prompt, True)
-    if len(ids) >= services.max_model_len:
-        raise InvalidRequest(f"The prompt has {len(ids)} tokens; {services.max_model_len - 1} fit.", pointer="/prompt")
+    most = services.max_model_len - 1
+    try:
+        ids = await off_loop(len(body.prompt), lambda: services.model.tokenizer.encode(body.prompt, most=most))
+    except TooManyTokens as error:
+        raise InvalidRequest(f"{error}; {most} fit.".capitalize(), pointer="/prompt") from None
     try:
         with reaching_engine():
             cached = await warm_prompt(services.engine, services.keys, digest, ids, principal)
@@ -102,7 +106,8 @@ async def get_cached_text(request: Request, hash: Hash) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
     reply = await _ask(services, "tokens", hash)
-    return rendered(CacheText(reply.token_ids, services.model.tokenizer.decode(reply.token_ids)))
+    ids = reply.token_ids
+    return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
 
 
 @router.post("/cache/{hash}:pin", status_code=204)

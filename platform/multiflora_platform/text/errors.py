@@ -1,6 +1,7 @@
 """What can go wrong between text and token ids.
 
 TokenizerError       the model folder's tokenizer cannot be used
+TooManyTokens        a text has more tokens than were allowed
 ChatTemplateError    a conversation cannot be rendered (also a ValueError: it is the caller's to mend)
 """
 
@@ -13,3 +14,12 @@ class TokenizerError(Exception):
 
 class ChatTemplateError(ValueError):
     """The message says what the template, or the conversation, lacks."""
+
+
+class TooManyTokens(ValueError):
+    """count: of the text's tokens; only a lower bound unless is_exact."""
+
+    def __init__(self, count: int, *, is_exact: bool) -> None:
+        super().__init__(f"the text has {'' if is_exact else 'at least '}{count} tokens")
+        self.count = count
+        self.is_exact = is_exact

@@ -9,6 +9,7 @@ from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import CacheScope, make_request
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.registry.schemas.version_metadata import Eval
 from multiflora_platform.services import ServedModel
@@ -29,8 +30,8 @@ class EvalAnswers:
         if self._engine.ready is None:
             raise Unavailable("Evals need a running engine; it is starting or restarting.")
         try:
-            ids = await self._ids(one)
             limit = self._model.longest(self._engine)
+            ids = await self._ids(one, PromptRoom(limit, one.max_tokens))
             length = output_length(
                 len(ids), one.max_tokens, self._model.default_max_tokens, limit, ("max_tokens", "prompt")
             )
@@ -38,11 +39,12 @@ class EvalAnswers:
             raise InvalidRequest(f"An eval cannot be run: {error.message}") from error
         return await self._generate(digest, ids, length)
 
-    async def _ids(self, one: Eval) -> list[int]:
-        tokenizer = self._model.tokenizer
+    async def _ids(self, one: Eval, room: PromptRoom) -> list[int]:
+        model = self._model
         if one.messages is not None:
-            return await chat_prompt(ChatRequest(model="", messages=one.messages), tokenizer)
-        return tokenizer.encode(one.prompt or "", True)
+            return await chat_prompt(ChatRequest(model="", messages=one.messages), model.tokenizer, room)
+        (ids,) = await text_prompts("prompt", one.prompt or "", True, model.tokenizer, model.vocab_size, room)
+        return ids
 
     async def _generate(self, digest: str, ids: list[int], length: int) -> str:
         tenant = self._secret.derive("cache-salt", "evals")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
@@ -11,6 +12,7 @@ from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import make_request
 from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.services import ServedModel
+from multiflora_platform.text.off_loop import off_loop
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
 _PRIORITY = 0
@@ -31,7 +33,8 @@ class PromptWarmer:
         """
         principal = await self._owner(owner)
         for prompt in prompts:
-            ids = self._model.tokenizer.encode(prompt, True)[: self._model.longest(self._engine) - 1]
+            ids = await off_loop(len(prompt), partial(self._model.tokenizer.encode, prompt))
+            ids = ids[: self._model.longest(self._engine) - 1]
             if ids:
                 await warm_prompt(self._engine, self._keys, digest, ids, principal)
 

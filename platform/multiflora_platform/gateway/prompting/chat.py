@@ -12,7 +12,7 @@ from multiflora_platform.gateway.prompting.answer_format import answer_format, c
 from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
-from multiflora_platform.gateway.prompting.tokenize import truncate
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, truncate
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat
@@ -44,7 +44,8 @@ async def prepare_chat(
         body = replace(body, tools=offered_tools(body.tools))
     # Before the template, which would only say that it fails.
     use = tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None
-    ids = truncate(await chat_prompt(body, model.tokenizer), body.truncate_prompt_tokens, limit, asked)
+    room = None if body.truncate_prompt_tokens else PromptRoom(limit, asked)
+    ids = truncate(await chat_prompt(body, model.tokenizer, room), body.truncate_prompt_tokens, limit, asked)
     form = answer_format(body, model, ids, use)
     params = sampling_params(
         body,

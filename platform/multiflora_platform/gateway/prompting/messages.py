@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from multiflora_platform.gateway.prompting.tokenize import encode_conversation
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
 from multiflora_platform.text.chat_template import Template
 from multiflora_platform.text.errors import ChatTemplateError
@@ -19,8 +19,10 @@ _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 _RAW = "raw_arguments"
 
 
-async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> list[int]:
-    """The conversation through the model's template, as token ids. Raises ApiError."""
+async def chat_prompt(
+    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, room: PromptRoom | None
+) -> list[int]:
+    """The conversation through the model's template, as token ids. room: None for any length. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
     template = None
     if not tokenizer.templates.is_empty:
@@ -28,7 +30,7 @@ async def chat_prompt(request: ChatRequest | TokenizeRequest, tokenizer: Tokeniz
             template = tokenizer.templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
-    return await encode_conversation(request, template_messages(request.messages, template), tokenizer)
+    return await encode_conversation(request, template_messages(request.messages, template), tokenizer, room)
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:

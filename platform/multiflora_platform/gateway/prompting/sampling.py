@@ -13,10 +13,12 @@ from multiflora_engine.protocol.sampling_params import (
     verify_sampling_params,
 )
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
-from multiflora_platform.web.openai_errors import invalid, too_long
+from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
 
 DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 MAX_STOP_STRINGS = 256
+# OpenAI's and vLLM's words: client libraries look for them.
+_CONTEXT = "This model's maximum context length is {} tokens (max_model_len)"
 _PLAIN = (
     "n",
     "best_of",
@@ -41,16 +43,22 @@ def output_length(num_prompt: int, asked: int | None, default: int | None, limit
 
     names: the parameters that hold max_tokens and the prompt. Raises ApiError context_length_exceeded naming one.
     """
-    # The first words are OpenAI's and vLLM's: client libraries look for them.
-    most = f"This model's maximum context length is {limit} tokens (max_model_len)"
     room = limit - num_prompt
     if room < (0 if asked == 0 else 1):
-        raise too_long(names[1], f"{most}; the prompt has {num_prompt}, of which at most {limit - (asked != 0)} fit.")
+        raise prompt_too_long(names[1], str(num_prompt), limit, asked)
     if asked is None:
         return room if default is None else min(default, room)
     if asked > room:
-        raise too_long(names[0], f"{most}; after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}.")
+        after = f"after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}"
+        raise too_long(names[0], f"{_CONTEXT.format(limit)}; {after}.")
     return asked
+
+
+def prompt_too_long(name: str, count: str, limit: int, asked: int | None) -> ApiError:
+    """count: of the prompt's tokens, in words. asked: 0 when no token of an answer is wanted."""
+    return too_long(
+        name, f"{_CONTEXT.format(limit)}; the prompt has {count}, of which at most {limit - (asked != 0)} fit."
+    )
 
 
 def sampling_params(

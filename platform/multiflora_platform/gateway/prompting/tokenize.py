@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
-from multiflora_platform.text.errors import ChatTemplateError
+from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
+from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 MAX_PROMPTS = 1024
 MAX_SEQUENCES = 4096
-# About two milliseconds of tokenising; below that a thread costs more than it saves.
-INLINE_CHARACTERS = 4096
 Result = TypeVar("Result")
 Prompt = str | list[str | int | list[int]]
 
 
-async def completion_prompts(request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int) -> list[list[int]]:
-    """One list of ids for each prompt. Raises ApiError."""
-    ids = await text_prompts("prompt", request.prompt, request.add_special_tokens is not False, tokenizer, vocab_size)
+@dataclass(frozen=True)
+class PromptRoom:
+    """What a prompt may have of the model's length; a prompt that is cut afterwards has no such limit."""
+
+    limit: int
+    """Tokens of prompt and answer together."""
+    asked: int | None
+    """Tokens of the answer as the request asks for them; 0: none, so that the prompt may fill the model's length."""
+
+    def error(self, param: str, error: TooManyTokens) -> ApiError:
+        count = f"{error.count}" if error.is_exact else f"at least {error.count}"
+        return prompt_too_long(param, count, self.limit, self.asked)
+
+    @property
+    def most(self) -> int:
+        return self.limit - (self.asked != 0)
+
+
+async def completion_prompts(
+    request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, limit: int
+) -> list[list[int]]:
+    """One list of ids for each prompt. limit: tokens of prompt and answer together. Raises ApiError."""
+    room = None if request.truncate_prompt_tokens else PromptRoom(limit, request.max_tokens)
+    special = request.add_special_tokens is not False
+    ids = await text_prompts("prompt", request.prompt, special, tokenizer, vocab_size, room)
     if len(ids) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
         raise invalid("n", f"n answers to each of {len(ids)} prompts are more than {MAX_SEQUENCES} at once.")
     return ids
 
 
 async def text_prompts(
-    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int
+    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int, room: PromptRoom | None
 ) -> list[list[int]]:
     """One list of ids for each text or list of ids in `prompt`, the request's `param`. Raises ApiError."""
     prompts = _split(param, prompt)
@@ -37,18 +59,23 @@ async def text_prompts(
     size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
 
     def encode() -> list[list[int]]:
+        most = None if room is None else room.most
         return [
-            tokenizer.encode(p, add_special) if isinstance(p, str) else check_ids(param, p, vocab_size) for p in prompts
+            tokenizer.encode(p, add_special, most=most) if isinstance(p, str) else check_ids(param, p, vocab_size)
+            for p in prompts
         ]
 
-    ids = await in_thread_if(size > INLINE_CHARACTERS, encode)
+    ids = await _encoded(param, size, encode, room)
     if not all(ids):
         raise invalid(param, f"{param} has no tokens; send some text or token ids.")
     return ids
 
 
 async def encode_conversation(
-    request: ChatRequest | TokenizeRequest, messages: list[dict[str, Any]], tokenizer: Tokenizer
+    request: ChatRequest | TokenizeRequest,
+    messages: list[dict[str, Any]],
+    tokenizer: Tokenizer,
+    room: PromptRoom | None,
 ) -> list[int]:
     """messages: the request's, checked. Raises ApiError."""
     continues = bool(request.continue_final_message)
@@ -65,16 +92,25 @@ async def encode_conversation(
             continue_final_message=continues,
             chat_template_kwargs=request.chat_template_kwargs,
         )
-        return tokenizer.encode(text, bool(request.add_special_tokens))
+        return tokenizer.encode(text, bool(request.add_special_tokens), most=None if room is None else room.most)
 
-    size = sum(len(content) if isinstance(content := m.get("content"), str) else INLINE_CHARACTERS for m in messages)
+    size = sum(len(content) if isinstance(content := m.get("content"), str) else INLINE for m in messages)
     try:
-        ids = await in_thread_if(size + 1024 * len(request.tools or ()) > INLINE_CHARACTERS, encode)
+        ids = await _encoded("messages", size + 1024 * len(request.tools or ()), encode, room)
     except ChatTemplateError as error:
         raise invalid("messages", str(error)) from None
     if not ids:
         raise invalid("messages", "The chat template makes no tokens of these messages.")
     return ids
+
+
+async def _encoded(param: str, size: int, encode: Callable[[], Result], room: PromptRoom | None) -> Result:
+    """Raises ApiError for a text that leaves the room."""
+    try:
+        return await off_loop(size, encode)
+    except TooManyTokens as error:
+        assert room is not None, "only a room has a limit"
+        raise room.error(param, error) from None
 
 
 def truncate(ids: list[int], keep: int | None, limit: int, max_tokens: int | None) -> list[int]:
@@ -106,7 +142,3 @@ def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
     if kinds <= {str} or kinds <= {list}:
         return prompt  # type: ignore[return-value]
     raise invalid(param, f"{param} must be a string, token ids, or a list of only strings or only lists of token ids.")
-
-
-async def in_thread_if(long: bool, work: Callable[[], Result]) -> Result:
-    return await asyncio.to_thread(work) if long else work()

@@ -46,7 +46,7 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
     model, limit = services.model, services.max_model_len
     default = model.default_max_tokens or DEFAULT_MAX_TOKENS
     prompts = []
-    for ids in await completion_prompts(body, model.tokenizer, model.vocab_size):
+    for ids in await completion_prompts(body, model.tokenizer, model.vocab_size, limit):
         ids = truncate(ids, body.truncate_prompt_tokens, limit, body.max_tokens)
         echoed = body.logprobs if body.echo else None
         params = sampling_params(

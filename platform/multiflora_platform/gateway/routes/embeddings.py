@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Depends, Request
@@ -19,6 +20,7 @@ from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.sampling import output_length
 from multiflora_platform.gateway.prompting.tokenize import (
     Prompt,
+    PromptRoom,
     text_prompts,
     truncate,
 )
@@ -30,6 +32,7 @@ from multiflora_platform.gateway.schemas.answers import (
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import EmbeddingRequest, PoolingRequest
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import unsupported
 
 router = APIRouter(tags=["inference"])
@@ -45,7 +48,10 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
     try:
         generations = await start_embeddings(admission, body, ("input", body.input))
         await until_disconnect(request.receive, collect_all(generations))
-        return Response(encode(_answer(admission, body, generations)), media_type="application/json")
+        size = sum(len(_raw_vector(generation)) for generation in generations)
+        return Response(
+            await off_loop(size, lambda: encode(_answer(admission, body, generations))), media_type="application/json"
+        )
     finally:
         admission.close()
 
@@ -56,8 +62,9 @@ async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: 
     model, limit = services.model, services.max_model_len
     prompts = []
     special = body.add_special_tokens is not False
+    room = None if body.truncate_prompt_tokens else PromptRoom(limit, 0)
     for param, texts in inputs:
-        for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size):
+        for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size, room):
             ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
             output_length(len(ids), 0, None, limit, (param, param))
             prompts.append((ids, SamplingParams(max_tokens=0)))
@@ -79,7 +86,8 @@ def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Gene
         id=f"embd-{admission.id}",
         created=int(admission.arrival),
         model=body.model,
-        data=[Embedding(index=index, embedding=_vector(g, body)) for index, g in enumerate(generations)],
+        # Each written by itself: one call for all of them would keep the interpreter lock for as long as it takes.
+        data=[msgspec.Raw(encode(Embedding(index=i, embedding=_vector(g, body)))) for i, g in enumerate(generations)],
         usage=EmbeddingUsage(count, count),
     )
 

@@ -11,18 +11,18 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.prompting.messages import chat_prompt
-from multiflora_platform.gateway.prompting.tokenize import (
-    INLINE_CHARACTERS,
-    check_ids,
-    in_thread_if,
-)
+from multiflora_platform.gateway.prompting.tokenize import check_ids
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
 from multiflora_platform.services import Services
+from multiflora_platform.text.errors import TooManyTokens
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid
 
+# A list of more would hold up other requests while it is made.
+_MOST_TOKENS = 1 << 20
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
 
 
@@ -48,7 +48,7 @@ async def detokenize(request: Request) -> Response:
     if body.model is not None:
         resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
     ids = check_ids("tokens", body.tokens, services.model.vocab_size)
-    text = await in_thread_if(len(ids) > INLINE_CHARACTERS, lambda: services.model.tokenizer.decode(ids))
+    text = await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))
     return _json({"prompt": text})
 
 
@@ -73,10 +73,13 @@ async def _ids(services: Services, body: TokenizeRequest) -> list[int]:
         raise invalid("prompt", "Send either prompt or messages.")
     if body.messages is not None:
         offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
-        return await chat_prompt(offered, services.model.tokenizer)
+        return await chat_prompt(offered, services.model.tokenizer, None)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
-    tokenizer = services.model.tokenizer
-    return await in_thread_if(len(prompt) > INLINE_CHARACTERS, lambda: tokenizer.encode(prompt, special))
+    tokenizer, most = services.model.tokenizer, max(services.max_model_len, _MOST_TOKENS)
+    try:
+        return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=most))
+    except TooManyTokens as error:
+        raise invalid("prompt", f"{error}; at most {most} are given at once.".capitalize()) from None
 
 
 def _json(content: dict[str, Any]) -> Response:

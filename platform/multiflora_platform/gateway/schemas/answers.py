@@ -167,7 +167,7 @@ class EmbeddingList(msgspec.Struct, kw_only=True):
     object: str = "list"
     created: int
     model: str
-    data: list[Embedding]
+    data: list[msgspec.Raw]
     usage: EmbeddingUsage
 
 

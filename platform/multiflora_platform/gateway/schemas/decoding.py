@@ -14,6 +14,9 @@ from multiflora_platform.web.openai_errors import ApiError, invalid
 Body = TypeVar("Body", bound=msgspec.Struct)
 _BODIES = (*BODIES, ResponseRequest)
 _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
+# A text of megabytes is read in milliseconds; it is objects without number that stall every other request meanwhile.
+_LARGE = 1 << 20
+_MOST_CONTAINERS = 150_000
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
@@ -21,6 +24,9 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """Raises ApiError."""
     content = await request.body()
+    if len(content) > _LARGE and content.count(b"{") + content.count(b"[") > _MOST_CONTAINERS:
+        most = f"{_MOST_CONTAINERS:,}"
+        raise invalid(None, f"The body holds more than {most} objects and lists; send less at once.", "invalid_json")
     try:
         body: Body = _DECODERS[kind].decode(content)
     except msgspec.ValidationError as error:
