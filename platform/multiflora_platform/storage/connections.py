@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from weakref import WeakSet
 
 import msgspec
 from sqlalchemy import event, make_url
@@ -93,6 +95,23 @@ def open_engine(database_url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", lambda connection, _: sqlite_pragmas(connection))
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def driver_threads(engine: AsyncEngine) -> Collection[Thread]:
+    """The living threads of SQLite's driver, one a connection made from now on; PostgreSQL's driver has none.
+
+    A reader that is cancelled again while its query is being cleared away leaves the pool a connection that was
+    told to stop, but whose thread still has an answer for the event loop.
+    """
+    threads: WeakSet[Thread] = WeakSet()
+
+    def remember(connection: Any, _: object) -> None:
+        thread = getattr(connection.driver_connection, "_thread", None)
+        if thread is not None:
+            threads.add(thread)
+
+    event.listen(engine.sync_engine, "connect", remember)
+    return threads
 
 
 def _to_json(value: Any) -> str:

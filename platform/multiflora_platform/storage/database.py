@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from multiflora_platform.storage import migrations
 from multiflora_platform.storage.connections import (
+    driver_threads,
     open_engine,
     outages_explained,
     patience,
@@ -62,6 +63,7 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reader, self._writer = sessions(engine)
+        self._driver_threads = driver_threads(engine)
         # Held by the write that runs: within a process, writes queue here instead of at the database.
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -121,13 +123,17 @@ class Database:
         return task
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """A caller that is cancelled meanwhile leaves when the work has ended, and not before."""
+        """A caller that is cancelled meanwhile, however often, leaves when the work has ended, and not before."""
         task = self.begin(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task})
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return task.result()
 
     async def _write(self, actor: str, work: Callable[[Change], Awaitable[T]]) -> T:
         await self._take_turn()
@@ -161,7 +167,9 @@ class Database:
             self.changed.notify_all()
 
     async def close(self) -> None:
-        """Let what was begun end, then close the connections."""
+        """Let what was begun end, then close the connections, and wait until their threads have answered all."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._engine.dispose()
+        for thread in self._driver_threads:
+            await asyncio.to_thread(thread.join)

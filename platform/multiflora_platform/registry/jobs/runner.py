@@ -67,6 +67,7 @@ class JobRunner:
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        self._closing = False
         self._waiting: dict[str, list[asyncio.Event]] = {}
 
     def start(self) -> None:
@@ -77,13 +78,16 @@ class JobRunner:
 
     async def close(self) -> None:
         """Stop taking jobs; those that run are given back for the next process."""
-        if self._loop is not None:
-            self._loop.cancel()
+        self._closing = True
         for running in self._running.values():
             running.progress.stopped = True
+        if self._loop is not None:
+            # Not cancelled: a claim that is being written goes through, and its job would wait for its lease to end.
+            self.kick()
+            await asyncio.gather(self._loop, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*([self._loop] if self._loop else []), *self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def ended(self, job_id: str, seconds: float) -> bool:
         """Wait until the job has ended, at most so long; whether it has."""
@@ -136,10 +140,13 @@ class JobRunner:
             news.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             try:
-                while len(self._running) < AT_ONCE and (claimed := await self._claim()):
-                    self._begin(claimed)
+                while not self._closing and len(self._running) < AT_ONCE and (claimed := await self._claim()):
+                    if self._closing:
+                        await self._give_back(claimed)
+                    else:
+                        self._begin(claimed)
             except Unavailable:
                 pass  # the follower logs it; jobs wait for the database, too
             except Exception:
