@@ -6,7 +6,8 @@ Knows the vocabulary's size; not the model's length (the front end compares that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -41,7 +42,7 @@ def _verify_counts(p: SamplingParams) -> None:
     if p.max_tokens is not None:
         _integer("max_tokens", p.max_tokens, 0)
     _integer("min_tokens", p.min_tokens, 0, p.max_tokens, high_name=f"max_tokens ({p.max_tokens})")
-    _integer("top_k", p.top_k, -1)
+    _integer("top_k", p.top_k, -1, 2**63 - 1)
     if p.seed is not None:
         _integer("seed", p.seed, -(2**63), 2**63 - 1)
     for name, value in (("logprobs", p.logprobs), ("prompt_logprobs", p.prompt_logprobs)):
@@ -103,20 +104,39 @@ def _token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> None:
 
 
 def normalise_sampling_params(params: SamplingParams) -> SamplingParams:
-    """The form that the engine reads, from what people write: lists become tuples, a lone stop string a tuple of one,
-    vLLM's top_k=-1 the 0 that also means off."""
-    return msgspec.structs.replace(
-        params,
-        stop=_strings(params.stop),
-        bad_words=_strings(params.bad_words),
-        stop_token_ids=tuple(params.stop_token_ids),
-        allowed_token_ids=None if params.allowed_token_ids is None else tuple(params.allowed_token_ids),
-        top_k=max(params.top_k, 0),
-    )
+    """The form that the engine reads, from what people write: None is a field's default, lists become tuples, a lone
+    stop string a tuple of one, 8.0 the integer 8, vLLM's top_k=-1 the 0 that also means off.
+
+    Raises InvalidParameter for what cannot be brought into it; whether values are in range is for verify to say.
+    """
+    given = msgspec.structs.asdict(params)
+    changes = {name: _normal(name, value) for name, value in given.items()}
+    return msgspec.structs.replace(params, **changes)
 
 
-def _strings(value: Iterable[str] | str) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+_DEFAULTS = msgspec.structs.asdict(SamplingParams())
+_LISTS = ("stop", "bad_words", "stop_token_ids", "allowed_token_ids")
+_INTEGERS = ("n", "best_of", "top_k", "seed", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs")
+
+
+def _normal(name: str, value: Any) -> Any:
+    if value is None:
+        return _DEFAULTS[name]
+    if name in _LISTS:
+        return _tuple(name, value)
+    if name == "logit_bias" and not isinstance(value, Mapping):
+        raise InvalidParameter(name, "a map of token ids to numbers", value)
+    if name in _INTEGERS and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return 0 if name == "top_k" and value == -1 else value
+
+
+def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str) and name in ("stop", "bad_words"):
+        return (value,)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidParameter(name, "a list", value)
+    return tuple(value)
 
 
 def bad_word_token_ids(bad_words: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[int]]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -382,3 +383,26 @@ def test_a_launch_never_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
     on_host = _sample(_sampler(), logits.cpu(), sequences)
     assert [token.token_id for token in step.collect()] == [token.token_id for token in on_host]
+
+
+@pytest.mark.parametrize("name", sorted({f.name for f in msgspec.structs.fields(SamplingParams)}))
+def test_none_is_the_default_of_every_field(name: str) -> None:
+    none: Any = None
+    normal = normalise_sampling_params(SamplingParams(**{name: none}))
+    assert normal == normalise_sampling_params(SamplingParams())
+    verify_sampling_params(normal, V)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stop", 5), ("stop_token_ids", 5), ("bad_words", 5), ("logit_bias", [1]), ("top_k", -2), ("top_k", 2**70)],
+)
+def test_what_has_no_normal_form_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidParameter, match=rf"^{name} must be"):
+        verify_sampling_params(normalise_sampling_params(SamplingParams(**{name: value})), V)
+
+
+def test_integers_may_be_written_as_floats() -> None:
+    written: Any = {"max_tokens": 8.0, "top_k": 5.0}
+    normal = normalise_sampling_params(SamplingParams(**written))
+    assert (repr(normal.max_tokens), repr(normal.top_k)) == ("8", "5")

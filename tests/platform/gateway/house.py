@@ -196,6 +196,7 @@ class FakeRegistry:
     leased: list[str] = field(default_factory=list)
     stopped: bool = False
     notes: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[tuple[str, str]] = field(default_factory=list)
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")
@@ -236,6 +237,13 @@ class FakeRegistry:
     @property
     def adapters(self) -> SimpleNamespace:
         return SimpleNamespace(remove=self._remove)
+
+    @property
+    def engine(self) -> SimpleNamespace:
+        return SimpleNamespace(command=self._command)
+
+    async def _command(self, action: str, name: str, version: int | None, actor: str) -> None:
+        self.commands.append((action, name))
 
     @property
     def paths(self) -> SimpleNamespace:

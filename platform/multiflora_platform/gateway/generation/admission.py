@@ -24,6 +24,20 @@ _LOGGED_MODEL = 128
 _PRIORITIES = 2**31
 # A tenant's class decides before what its requests ask for; these are the classes' first priorities.
 _CLASS_WIDTH = 1 << 20
+# How other servers' requests name an adapter (SGLang, LoRAX, vLLM's Python, llama.cpp and others).
+_FOREIGN = (
+    "adapter",
+    "adapter_id",
+    "adapter_name",
+    "adapter_source",
+    "lora",
+    "lora_adapter",
+    "lora_id",
+    "lora_name",
+    "lora_path",
+    "lora_request",
+    "merged_adapters",
+)
 _CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 
 
@@ -48,6 +62,7 @@ class Admission:
         """Unix seconds."""
         self.priority = _priority(body.priority, principal)
         """As the engine reads it: smaller runs first."""
+        _refuse_foreign_names(body)
         registry, base = self.services.registry, self.services.model.name
         if body.adapters:
             max_rank = self.services.settings.max_lora_rank
@@ -66,6 +81,15 @@ class Admission:
         self.held.callback(self.claim.close)
         for version in self.resolved.versions:
             self.held.enter_context(registry.lease(version))
+
+
+def _refuse_foreign_names(body: EngineRequest) -> None:
+    for name in _FOREIGN:
+        value = getattr(body, name)
+        if value and value != [None] and value != body.model:
+            raise invalid(
+                name, f"{name} is not read here; name the adapter in model, or several with their weights in adapters."
+            )
 
 
 def _deadline(timeout: str | None, arrival: float) -> float | None:

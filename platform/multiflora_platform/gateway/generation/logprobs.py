@@ -5,16 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from multiflora_engine.protocol.requests import PositionLogprobs, TokenLogprob
+from multiflora_engine.protocol.requests import PositionLogprobs, SamplingParams, TokenLogprob
 from multiflora_platform.gateway.schemas.answers import (
     ChatLogprobs,
     ChatTokenLogprob,
     CompletionLogprobs,
     TopLogprob,
 )
+from multiflora_platform.text.detokenizer import make_detokenizer
 from multiflora_platform.text.tokenizer import Tokenizer
 
 _LOWEST = -9999.0
+
+
+class TextOffsets:
+    """Where a text's tokens begin in it, as the client sees it: a skipped token takes no room, and the tokens of one
+    character all begin where that does."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int], params: SamplingParams, start: int = 0) -> None:
+        """before: the tokens that precede the text. start: the offset of its first character."""
+        self._detokenizer = make_detokenizer(
+            tokenizer,
+            before,
+            skip_special_tokens=params.skip_special_tokens,
+            spaces_between_special_tokens=params.spaces_between_special_tokens,
+        )
+        self._next = start
+
+    def take(self, token_ids: Sequence[int]) -> list[int]:
+        """Of the tokens that come next."""
+        offsets = []
+        for token_id in token_ids:
+            offsets.append(self._next)
+            self._next += len(self._detokenizer.push(token_id))
+        return offsets
 
 
 class LogprobWriter:
@@ -30,15 +54,16 @@ class LogprobWriter:
         return self._tokenizer.token_bytes.of(token_id).decode("utf-8", "replace")
 
     def completion(
-        self, token_ids: Sequence[int], positions: Sequence[PositionLogprobs | None], num_top: int, offset: int = 0
+        self,
+        token_ids: Sequence[int],
+        positions: Sequence[PositionLogprobs | None],
+        num_top: int,
+        offsets: Sequence[int],
     ) -> CompletionLogprobs:
-        """positions: one for each token; None where nothing precedes it. offset: characters before the first token."""
-        out = CompletionLogprobs([], [], [], [])
+        """positions, offsets: one for each token; a position is None where nothing precedes it."""
+        out = CompletionLogprobs([], [], [], list(offsets))
         for token_id, position in zip(token_ids, positions, strict=True):
-            text = self.token(token_id)
-            out.tokens.append(text)
-            out.text_offset.append(offset)
-            offset += len(text)
+            out.tokens.append(self.token(token_id))
             out.token_logprobs.append(None if position is None else _finite(position.chosen.logprob))
             out.top_logprobs.append(None if position is None else self._top_by_text(position, num_top))
         return out

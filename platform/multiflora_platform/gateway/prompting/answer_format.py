@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_engine.protocol.requests import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
-from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, ResponseFormat
+from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,
@@ -122,10 +122,11 @@ def _structure(body: GenerationRequest, name: str) -> Structure:
 
 def _response_format(form: ResponseFormat) -> dict[str, Any]:
     if form.type == "json_object":
-        return json_schema({"type": "object"})
+        return json_schema({"type": "object", **(form.schema or {})})
     if form.type == "structural_tag":
         return structural_tag({"format": form.format, "structures": form.structures, "triggers": form.triggers})
-    if form.json_schema is None or form.json_schema.schema is None:
+    named = form.json_schema or JsonSchema()
+    schema = form.schema if named.schema is None else named.schema
+    if schema is None:
         raise FormatError("json_schema.schema is missing")
-    schema = form.json_schema.schema
-    return json_schema(close_objects(schema) if form.json_schema.strict else schema)
+    return json_schema(close_objects(schema) if named.strict else schema)

@@ -79,14 +79,13 @@ def sampling_params(
             given[name] = value
     if isinstance(given.get("stop"), list) and len(given["stop"]) > MAX_STOP_STRINGS:
         raise invalid("stop", f"stop holds at most {MAX_STOP_STRINGS} strings.")
-    if isinstance(given.get("stop"), str):
-        given["stop"] = (given["stop"],)
-    params = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **given)
+    asked = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **given)
     try:
+        params = normalise_sampling_params(asked)
         verify_sampling_params(params, vocab_size)
     except InvalidParameter as error:
         raise invalid(error.parameter, f"{error}.") from None
-    return normalise_sampling_params(params)
+    return params
 
 
 def _default(defaults: Mapping[str, Any], name: str) -> float | int | None:

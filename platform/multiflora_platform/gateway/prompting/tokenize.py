@@ -45,7 +45,8 @@ async def completion_prompts(
     special = request.add_special_tokens is not False
     ids = await text_prompts("prompt", request.prompt, special, tokenizer, vocab_size, room)
     if len(ids) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
-        raise invalid("n", f"n answers to each of {len(ids)} prompts are more than {MAX_SEQUENCES} at once.")
+        name = "n" if (request.n or 1) >= (request.best_of or 1) else "best_of"
+        raise invalid(name, f"{name} answers to each of {len(ids)} prompts are more than {MAX_SEQUENCES} at once.")
     return ids
 
 

@@ -28,6 +28,8 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
         raise _bad(f"{body.lora_name!r} is the base model's name.")
     try:
         await services.registry.paths.register(body.lora_name, body.lora_path, principal.actor, body.load_inplace)
+        if body.pinned:
+            await services.registry.engine.command("pin", body.lora_name, None, principal.actor)
     except AdapterExists:
         raise _bad(
             f"The lora adapter '{body.lora_name}' has already been loaded. If you want to load the adapter in place, "

@@ -28,14 +28,33 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
         most = f"{_MOST_CONTAINERS:,}"
         raise invalid(None, f"The body holds more than {most} objects and lists; send less at once.", "invalid_json")
     try:
-        body: Body = _DECODERS[kind].decode(content)
+        return _decode(content, kind)
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(None, f"The body is not valid JSON: {error}.", "invalid_json") from None
     except RecursionError:
         raise invalid(None, "The body is nested too deeply.", "invalid_json") from None
+
+
+def _decode(content: bytes, kind: type[Body]) -> Body:
+    """Clients of languages with one kind of number write integers as 8.0: where the first reading meets a float in an
+    integer's place, all floats without a fraction are read as integers (a field of floats takes these, too)."""
+    try:
+        body: Body = _DECODERS[kind].decode(content)
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+        return msgspec.convert(_integral(msgspec.json.decode(content)), kind, str_keys=True)
     return body
+
+
+def _integral(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list):
+        return [_integral(item) for item in value]
+    return {key: _integral(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -26,10 +26,12 @@ class JsonSchema(msgspec.Struct, frozen=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
-    """json_schema: for that type. format, or structures and triggers: for structural_tag (vLLM's)."""
+    """json_schema: for that type. schema: for json_object, which then follows it (llama.cpp's, Together's), and of
+    json_schema where a client writes it flat. format, or structures and triggers: for structural_tag (vLLM's)."""
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
     format: dict[str, Any] | None = None
     structures: list[dict[str, Any]] | None = None
     triggers: list[str] | None = None
@@ -43,7 +45,10 @@ class AdapterWeight(msgspec.Struct, frozen=True):
 
 
 class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
-    """What every request to the engine says. adapters: a weighted sum of adapters, on top of the base model."""
+    """What every request to the engine says. adapters: a weighted sum of adapters, on top of the base model.
+
+    Fields typed Any are how other servers name an adapter: refused, because the base model would answer instead.
+    """
 
     model: str
     adapters: list[AdapterWeight] | None = None
@@ -52,6 +57,17 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     cache_salt: str | None = None
     truncate_prompt_tokens: int | None = None
     add_special_tokens: bool | None = None
+    adapter: Any = None
+    adapter_id: Any = None
+    adapter_name: Any = None
+    adapter_source: Any = None
+    lora: Any = None
+    lora_adapter: Any = None
+    lora_id: Any = None
+    lora_name: Any = None
+    lora_path: Any = None
+    lora_request: Any = None
+    merged_adapters: Any = None
 
 
 class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
@@ -181,11 +197,12 @@ class BatchRequest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class LoadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):
-    """vLLM's call. load_inplace: replace the adapter of that name."""
+    """vLLM's call. load_inplace: replace the adapter of that name. pinned: never evict it (SGLang's)."""
 
     lora_name: str = ""
     lora_path: str = ""
     load_inplace: bool = False
+    pinned: bool | None = None
 
 
 class UnloadAdapterRequest(msgspec.Struct, kw_only=True, frozen=True):

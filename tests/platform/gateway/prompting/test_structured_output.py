@@ -127,3 +127,22 @@ async def test_a_grammar_that_fails_midway_fails_its_request_with_its_code(house
     house.engine.fail_after = 2
     events = await house.events("/v1/completions", {**COMPLETION, "guided_json": SCHEMA})
     assert events[-1]["error"]["code"] == "invalid_grammar"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_object", "schema": {"properties": {"city": {"type": "string"}}, "required": ["city"]}},
+        {"type": "json_schema", "schema": {"properties": {"city": {"type": "string"}}, "required": ["city"]}},
+    ],
+)
+async def test_a_schema_beside_the_type_is_followed(house: House, form: dict[str, Any]) -> None:
+    chat = {"model": "base", "messages": [{"role": "user", "content": "x"}]}
+    for path, asks in (
+        ("/v1/chat/completions", {**chat, "response_format": form}),
+        ("/v1/completions", {"model": "base", "prompt": "x", "response_format": form}),
+        ("/v1/responses", {"model": "base", "input": "x", "text": {"format": form}}),
+    ):
+        response = await house.post(path, asks)
+        assert response.status_code == 200, response.text
+        assert "city" in (house.engine.requests[-1].grammar or "")

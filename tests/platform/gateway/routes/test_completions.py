@@ -310,3 +310,85 @@ async def test_long_prompts_are_encoded_beside_the_event_loop(make_house: Any) -
         response = await house.post(PATH, body(prompt="x" * 100_000))
     assert response.json()["error"]["code"] == "context_length_exceeded"
     assert "maximum context length is" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("echo", [False, True])
+async def test_text_offsets_are_positions_in_the_text(house: House, stream: bool, echo: bool) -> None:
+    """After characters of several bytes, and after special tokens that the text leaves out."""
+    house.engine.reply = "ö<|user|>€x"
+    request = body(prompt="é<|end|>y", echo=echo, logprobs=0)
+    if stream:
+        *events, _ = await house.events(PATH, request)
+        choices = [event["choices"][0] for event in events]
+    else:
+        choices = (await house.post(PATH, request)).json()["choices"]
+    text = "".join(choice["text"] for choice in choices)
+    offsets = [offset for choice in choices for offset in choice["logprobs"]["text_offset"]]
+    # Two bytes of ö, the skipped token, three bytes of €, x and the end.
+    answer = [0, 0, 1, 1, 1, 1, 2, 3]
+    if echo:
+        assert text == "é<|end|>yö€x", "the prompt is echoed as the client wrote it"
+        start = len("é<|end|>y")
+        assert offsets == [0, 0, 1, 8, *(start + offset for offset in answer)]
+    else:
+        assert (text, offsets) == ("ö€x", answer)
+
+
+INTEGERS = {
+    "n": 1,
+    "best_of": 1,
+    "max_tokens": 3,
+    "min_tokens": 1,
+    "top_k": 5,
+    "seed": 7,
+    "logprobs": 1,
+    "prompt_logprobs": 1,
+    "priority": 2,
+    "truncate_prompt_tokens": 4,
+    "stop_token_ids": [5],
+    "allowed_token_ids": [5, 6],
+    "prompt": [5, 6, 7],
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+async def test_floats_without_a_fraction_are_integers(house: House, name: str) -> None:
+    value: Any = INTEGERS[name]
+    floats = [float(item) for item in value] if isinstance(value, list) else float(value)
+    assert (await house.post(PATH, body(max_tokens=3) | {name: value})).status_code == 200
+    response = await house.post(PATH, body(max_tokens=3) | {name: floats})
+    assert response.status_code == 200, response.text
+    integers, other = house.engine.requests
+    assert (other.prompt_token_ids, other.params) == (integers.prompt_token_ids, integers.params)
+    broken = [5.5] if isinstance(value, list) else value + 0.5
+    assert (await house.post(PATH, body(max_tokens=3) | {name: broken})).status_code == 400
+
+
+@pytest.mark.parametrize("name", sorted(set(INTEGERS) - {"stop_token_ids", "allowed_token_ids", "prompt"}))
+async def test_an_integer_beyond_64_bits_is_refused_by_name(house: House, name: str) -> None:
+    response = await house.post(PATH, body(max_tokens=3) | {name: 2**70})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lora_path", "adapter_id", "lora_request", "adapter", "adapter_name", "lora", "lora_name", "adapter_source"],
+)
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (PATH, {"prompt": "x"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/responses", {"input": "x"}),
+        ("/v1/embeddings", {"input": "x"}),
+    ],
+)
+async def test_an_adapter_that_is_named_as_elsewhere_is_refused(
+    house: House, path: str, fields: dict[str, Any], name: str
+) -> None:
+    response = await house.post(path, {"model": "base", name: "sql", **fields})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, name)
+    assert "name the adapter in model" in error["message"]
+    assert (await house.post(path, {"model": "base", name: None, **fields})).status_code == 200

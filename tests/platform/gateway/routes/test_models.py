@@ -194,3 +194,10 @@ async def test_the_bodies_are_documented(house: House) -> None:
     schema = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     name = schema["$ref"].rpartition("/")[2]
     assert {"messages", "model", "top_k"} <= set(document["components"]["schemas"][name]["properties"])
+
+
+@pytest.mark.parametrize("pinned", [True, False, None])
+async def test_an_adapter_is_loaded_and_pinned(house: House, pinned: bool | None) -> None:
+    response = await house.post(LOAD, {"lora_name": "poet", "lora_path": "/poet", "pinned": pinned})
+    assert response.status_code == 200, response.text
+    assert house.registry.commands == ([("pin", "poet")] if pinned else [])
