@@ -22,6 +22,9 @@ _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
 Source = Literal["cli", "env", "file", "default"]
 
 
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
+
+
 class ConfigurationError(Exception):
     """A setting that cannot be used; the message names the setting and the next step. Exit code 3."""
 
@@ -96,6 +99,9 @@ class Settings(BaseModel):
     allow_source_root: Paths = Field((), description="folder below which file:// sources are allowed; repeatable")
     allow_webhook_target: Words = Field((), description="network, as 10.0.0.0/8, that webhooks may reach; repeatable")
     allowed_host: Words = Field((), description="further Host header that is accepted; repeatable")
+    allowed_origins: Words = Field(
+        (), description="web page's origin, as https://app.example.com, that browsers may call from; repeatable; *: any"
+    )
     no_auth: bool = Field(False, description="serve without keys; only on a loopback address")
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
@@ -107,6 +113,15 @@ class Settings(BaseModel):
         False, description="keep the last requests' prompts and answers in memory, for admins to look at"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.rstrip("/") for origin in origins)
+        wrong = [origin for origin in origins if not _ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no origin; give scheme and host, as https://app.example.com, or *")
+        return origins
 
     @field_validator("lora_modules")
     @classmethod

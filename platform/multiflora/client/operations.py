@@ -530,7 +530,7 @@ class Client(Transport):
         return self.call("GET", "/settings", SettingPage)
 
     def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine."""
+        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
         return self.call("GET", "/doctor", DoctorPage)
 
     def get_cache(self) -> CacheAnswer:
@@ -1052,7 +1052,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", "/settings", SettingPage)
 
     async def get_doctor(self) -> DoctorPage:
-        """What `multiflora doctor` says of the server's machine."""
+        """What `multiflora doctor` says of the server's machine and of the disk with its data."""
         return await self.call("GET", "/doctor", DoctorPage)
 
     async def get_cache(self) -> CacheAnswer:

@@ -14,6 +14,7 @@ from multiflora_platform.auth.scopes import scope_of
 from multiflora_platform.web.refusals import Forbidden, Unauthenticated
 
 PUBLIC = (
+    "/",
     "/health",
     "/health/live",
     "/health/ready",

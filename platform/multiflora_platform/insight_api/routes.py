@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -39,15 +38,14 @@ from multiflora_platform.insight.views import (
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import RequestForgotten
+from multiflora_platform.observability.machine import checks
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import decode_token, encode_token
-from multiflora_platform.web.problems import Unavailable
 from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
-_DOCTOR_SECONDS = 60.0
 
 
 @router.get("/series", responses=answers(SeriesAnswer))
@@ -169,19 +167,8 @@ async def list_settings(request: Request) -> Response:
 
 @router.get("/doctor", responses=answers(DoctorPage))
 async def get_doctor(request: Request) -> Response:
-    """What `multiflora doctor` says of the server's machine."""
-    command = (sys.executable, "-m", "multiflora", "doctor", "-o", "json")
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), _DOCTOR_SECONDS)
-        rows = msgspec.json.decode(output)
-    except (TimeoutError, msgspec.DecodeError):
-        raise Unavailable("The machine could not be examined; run `multiflora doctor` there.") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
+    """What `multiflora doctor` says of the server's machine and of the disk with its data."""
+    rows = await asyncio.to_thread(lambda: list(checks(_services(request).settings.data_dir)))
     page = [DoctorRow(row["check"], row["state"] in ("ok", "info"), row["found"], row["advice"]) for row in rows]
     return rendered(DoctorPage(page))
 

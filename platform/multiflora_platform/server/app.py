@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
@@ -20,6 +21,7 @@ from multiflora_platform.server.openapi import describe as described
 from multiflora_platform.server.openapi import operation_id
 from multiflora_platform.server.rest_api import router as registry_router
 from multiflora_platform.services import Services
+from multiflora_platform.settings import Settings
 from multiflora_platform.ui.routes import router as ui_router
 from multiflora_platform.web import error_responses
 
@@ -45,8 +47,21 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, services=services)
     app.add_middleware(Guard, services=services)
     app.add_middleware(AccessLog, services=services)
+    if services.settings.allowed_origins:
+        app.add_middleware(CORSMiddleware, **_cross_origin(services.settings))
     _describe_bodies(app)
     return app
+
+
+def _cross_origin(settings: Settings) -> dict[str, Any]:
+    """Pages of these origins may call with a key of their own; cookies of the admin UI are never sent for them."""
+    return {
+        "allow_origins": settings.allowed_origins,
+        "allow_methods": ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        "allow_headers": ("*",),
+        "expose_headers": ("*",),
+        "allow_credentials": False,
+    }
 
 
 def _describe_bodies(app: FastAPI) -> None:

@@ -32,6 +32,8 @@ access_log = logging.getLogger("multiflora.access")
 MAX_HEAD_BYTES = 64 << 10
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _UPLOAD = re.compile(r"(/api/v1/adapters/[^/]+/versions|/v1/files)\Z")
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{0,5}))?")
+_LAST_PORT = 65535
 _API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
 _NOT_LISTED = (_API, "/ui", "/health", "/docs", "/favicon")
@@ -156,7 +158,9 @@ class Guard:
             return HTTPException(400, "The address has a NUL character.")
         headers = Headers(scope=scope)
         hosts = headers.getlist("host") or [""]
-        if len(hosts) > 1 or not self._hosts.allow(hosts[0]):
+        if len(hosts) > 1 or (hosts[0] and _host_name(hosts[0]) is None):
+            return HTTPException(400, "The Host header is malformed; it is one NAME or NAME:PORT.")
+        if not self._hosts.allow(hosts[0]):
             message = "The Host header names another server; start with --allowed-host NAME to accept it."
             return HTTPException(400, message)
         if is_public(path):
@@ -182,10 +186,12 @@ class AllowedHosts:
         self._names = names | ({socket.gethostname().lower()} if self._is_wildcard else set())
 
     def allow(self, host: str) -> bool:
-        if self._all:
+        if self._all and not host:
             return True
         name = _host_name(host)
-        return name in self._names or (self._is_wildcard and _is_address(name))
+        if name is None:
+            return False
+        return self._all or name in self._names or (self._is_wildcard and _is_address(name))
 
 
 class BodyLimit:
@@ -236,11 +242,14 @@ def _request_id(scope: Scope) -> str:
     return given if _REQUEST_ID.match(given) else uuid.uuid4().hex
 
 
-def _host_name(host: str) -> str:
-    """Without the port; an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+def _host_name(host: str) -> str | None:
+    """Without the port; an IPv6 address without its brackets. None for what is no `name` or `name:port`."""
+    found = _HOST.fullmatch(host)
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
+        return None
+    if found["ipv6"] is None:
+        return found["name"].lower()
+    return found["ipv6"].lower() if ":" in found["ipv6"] and _is_address(found["ipv6"]) else None
 
 
 def _is_address(name: str) -> bool:

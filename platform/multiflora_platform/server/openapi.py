@@ -33,6 +33,21 @@ _IF_NONE_MATCH = {
     "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "title": "If-None-Match"},
 }
 
+_TIMEOUT = {
+    "name": "x-request-timeout",
+    "in": "header",
+    "required": False,
+    "description": "seconds after which the answer is of no use: 504, and the engine stops",
+    "schema": {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 86400}, {"type": "null"}]},
+}
+_COMPUTING = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/score",
+)
+
 
 def operation_id(route: APIRoute) -> str:
     """The function's name, which is the client's method's, too."""
@@ -48,6 +63,8 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             if path.startswith("/api/"):
                 operation["responses"]["default"] = _REFUSED
+        if path in _COMPUTING:
+            methods["post"].setdefault("parameters", []).append(_TIMEOUT)
         _describe_caching(methods.get("get", {"responses": {}}))
     return document
 

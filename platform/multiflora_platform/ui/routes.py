@@ -20,6 +20,12 @@ _HEADERS = {
 _FOR_EVER = "public, max-age=31536000, immutable"
 
 
+@router.api_route("/", methods=["GET", "HEAD"])
+async def root() -> Response:
+    """For browsers that were given the server's bare address."""
+    return RedirectResponse("/ui/", 307)
+
+
 @router.get("/ui")
 async def without_slash() -> Response:
     return RedirectResponse("/ui/", 308)

@@ -134,6 +134,16 @@ def test_doctor_explains_this_machine(capsys: pytest.CaptureFixture[str]) -> Non
     assert {"python", "packages", "processor", "memory", "disk", "cpu kernels", "gpu"} <= checks
 
 
+def test_doctor_looks_at_the_disk_of_the_data_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIFLORA_DATA_DIR", str(tmp_path))
+    for flags, folder in (((), tmp_path), (("--data-dir", str(tmp_path.parent / "new")), tmp_path.parent)):
+        assert main(["doctor", "-o", "json", *flags]) == 0
+        rows = {row["check"]: row["found"] for row in json.loads(capsys.readouterr().out)}
+        assert rows["disk"].endswith(f" at {folder}")
+
+
 def test_db_upgrade_makes_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["db", "upgrade", "--data-dir", str(tmp_path / "data")]) == 0
     assert (tmp_path / "data" / "multiflora.db").exists()

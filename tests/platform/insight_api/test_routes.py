@@ -251,6 +251,7 @@ async def test_settings_hide_secrets(make_house: Any) -> None:
 async def test_the_doctor_looks_at_the_machine(house: House) -> None:
     rows = {row["check"]: row for row in (await get(house, "doctor"))["items"]}
     assert rows["python"]["ok"]
+    assert str(house.services.settings.data_dir.parent) in rows["disk"]["detail"]
     assert "torch" in rows["packages"]["detail"]
 
 

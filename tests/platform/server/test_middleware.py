@@ -57,7 +57,16 @@ async def test_heads_over_64_kib_are_431(house: House) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/health", "/docs", "/api/v1/adapters"])
 async def test_foreign_hosts_are_refused(house: House, path: str) -> None:
-    for host in ("evil.example", "localhost.evil.example", "", "127.0.0.1.nip.io:8000"):
+    malformed = (
+        "127.0.0.1:80:80",
+        "localhost:99999",
+        "localhost:8000x",
+        "[::1]x",
+        "[::1",
+        "user@localhost",
+        "[127.0.0.1]",
+    )
+    for host in ("evil.example", "localhost.evil.example", "", "127.0.0.1.nip.io:8000", *malformed):
         response = await house.http.get(path, headers={"host": host})
         assert response.status_code == 400
     twice = await house.http.get(path, headers=[("host", "localhost"), ("host", "evil.example")])
@@ -65,6 +74,45 @@ async def test_foreign_hosts_are_refused(house: House, path: str) -> None:
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "LOCALHOST"):
         response = await house.http.get("/health", headers={"host": host})
         assert response.status_code == 200
+
+
+async def test_pages_of_other_origins_may_call_where_they_are_allowed(make_house: Any) -> None:
+    origin = "https://app.example.com"
+    preflight = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    open_, closed = make_house({"allowed_origins": (origin,)}), make_house({})
+    async with open_.http as http:
+        allowed = await http.options(PATH, headers={**preflight, "Authorization": ""})
+        foreign = await http.options(PATH, headers={**preflight, "Origin": "https://evil.example"})
+        refused = await http.get("/v1/models", headers={"Origin": origin, "Authorization": "Bearer wrong"})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, origin)
+    assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+    assert "access-control-allow-credentials" not in allowed.headers
+    assert "access-control-allow-origin" not in foreign.headers
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin)
+    async with closed.http as http:
+        answer = await http.options(PATH, headers=preflight)
+        assert answer.status_code >= 400
+        assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_the_bare_address_leads_to_the_ui(house: House) -> None:
+    answer = await house.http.get("/", headers={"Authorization": ""})
+    assert (answer.status_code, answer.headers["location"]) == (307, "/ui/")
+
+
+async def test_headers_that_routes_read_stand_in_the_document(house: House) -> None:
+    paths = (await house.http.get("/openapi.json")).json()["paths"]
+    for path, name in (
+        ("/v1/chat/completions", "x-request-timeout"),
+        ("/v1/responses", "x-request-timeout"),
+        ("/api/v1/adapters/{name}/versions", "idempotency-key"),
+        ("/api/v1/adapters/{name}/aliases/{alias}/rollout", "if-match"),
+    ):
+        assert name in [one["name"].lower() for one in paths[path]["post"]["parameters"]], path
 
 
 def test_hosts_by_bind_address() -> None:

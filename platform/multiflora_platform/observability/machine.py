@@ -1,0 +1,139 @@
+"""What a machine can do for a server, and what to change where it could do more. Knows no server."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+GIB = 1 << 30
+
+
+def checks(data_dir: Path) -> Iterator[Row]:
+    """One row per fact, each {state: ok|info|warning|error, check, found, advice}. data_dir: where a server keeps, or
+    will keep, its data. Imports no torch, which takes seconds."""
+    yield _row("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield _packages()
+    yield _processor()
+    yield _memory()
+    yield _disk(data_dir)
+    yield _torch()
+    yield _native_kernels()
+    yield _gpu()
+
+
+def _row(state: str, check: str, found: str, advice: str = "") -> Row:
+    return {"state": state, "check": check, "found": found, "advice": advice}
+
+
+def _packages() -> Row:
+    found = []
+    for name in ("multiflora", "torch", "triton", "tokenizers", "safetensors"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} missing")
+    return _row("ok", "packages", ", ".join(found))
+
+
+def _processor() -> Row:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags: set[str] = set()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            flags = {word for line in lines if line.startswith("flags") for word in line.split()}
+    vectors = next((name for name in ("avx512f", "avx2", "avx") if name in flags), "no AVX seen")
+    return _row("ok", "processor", f"{cores} cores, {vectors}", "CPU serving runs in float32")
+
+
+def _memory() -> Row:
+    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return _row("info", "memory", "unknown")
+    page = os.sysconf("SC_PAGE_SIZE")
+    free, total = os.sysconf("SC_AVPHYS_PAGES") * page / GIB, os.sysconf("SC_PHYS_PAGES") * page / GIB
+    advice = "" if free > 2 else "less than 2 GiB free: lower --kv-cache-memory and --max-cpu-loras"
+    return _row("warning" if advice else "ok", "memory", f"{free:.1f} of {total:.1f} GiB free", advice)
+
+
+def _disk(data_dir: Path) -> Row:
+    folder = data_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / GIB
+    advice = "" if free > 1 else "artifacts need room: choose another --data-dir"
+    return _row("warning" if advice else "ok", "disk", f"{free:.1f} GiB free at {folder}", advice)
+
+
+def _torch() -> Row:
+    if importlib.util.find_spec("torch") is None:
+        return _row("error", "torch", "missing", "pip install multiflora again in a fresh virtual environment")
+    cuda = _torch_cuda()
+    return _row("ok", "torch", f"built for CUDA {cuda}" if cuda else "built for CPUs")
+
+
+def _torch_cuda() -> str | None:
+    """The CUDA release that torch was built for, from its version file."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b.*= ['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return None if found is None else found[1]
+
+
+def _native_kernels() -> Row:
+    if os.environ.get("MULTIFLORA_NATIVE") == "0":
+        return _row("warning", "cpu kernels", "switched off by MULTIFLORA_NATIVE=0", "unset it")
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    compiler = next((path for name in names if name and (path := shutil.which(name))), None)
+    if compiler is not None:
+        return _row("ok", "cpu kernels", f"native: {compiler} compiles them at the first start")
+    advice = "install a C++ compiler (g++ or clang++): CPU serving gets faster"
+    return _row("warning", "cpu kernels", "torch only: no C++ compiler found", advice)
+
+
+def _gpu() -> Row:
+    device = _first_gpu()
+    if device is None:
+        return _row("info", "gpu", "none usable", "the CPU serves; an NVIDIA GPU of sm_80 or newer is faster")
+    name, major, minor = device
+    found = f"{name} (sm_{major}{minor})"
+    if _torch_cuda() is None:
+        return _row("warning", "gpu", found, "torch is built for CPUs: install a torch for CUDA to use it")
+    if major < 8:
+        return _row("warning", "gpu", found, "older than sm_80: use --device cpu")
+    return _row("ok", "gpu", found)
+
+
+def _first_gpu() -> tuple[str, int, int] | None:
+    """Its name and compute capability, as the driver's management library tells; None without a driver or a GPU."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    if nvml.nvmlInit_v2() != 0:
+        return None
+    device, name = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    try:
+        errors = (
+            nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)),
+            nvml.nvmlDeviceGetName(device, name, len(name)),
+            nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor)),
+        )
+        if any(errors):
+            return None
+    finally:
+        nvml.nvmlShutdown()
+    return name.value.decode("utf-8", "replace"), major.value, minor.value
