@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
+from multiflora.one_thread import OneThread
 from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora_adapters.store import ArtifactStore
@@ -41,7 +42,8 @@ Message = Mapping[str, Any]
 
 
 class LLM:
-    """A base model with its adapters, ready to generate. Not thread-safe.
+    """A base model with its adapters, ready to generate. One thread at a time: while a call or a stream of one
+    runs, those of another raise RuntimeError.
 
     model: a folder, or a Hugging Face id. adapters: name -> PEFT folder; each is validated and copied, so that the
     folder is not needed afterwards. engine_options: fields of EngineConfig (max_model_len, max_loras, seed, ...).
@@ -77,13 +79,15 @@ class LLM:
         masks = self._built.grammars
         self._grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
         self._collectors: dict[str, Collector] = {}
+        self._one_thread = OneThread()
         self._ids = itertools.count()
         for name, path in (adapters or {}).items():
             self.add_adapter(name, path)
 
     def add_adapter(self, name: str, path: str | Path) -> None:
         """Makes an adapter known, or a name mean another one from now on. Raises AdapterRejected."""
-        self._adapters.add(name, path)
+        with self._one_thread.held():
+            self._adapters.add(name, path)
 
     @property
     def adapters(self) -> list[str]:
@@ -126,10 +130,21 @@ class LLM:
         are the model's own defaults, no max_tokens is as much as the model's length allows. progress: a bar on the
         terminal. stream: yields what is new, as it comes, instead. Leaving the iterator aborts the requests.
         Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything runs;
-        RuntimeError after `close`.
+        RuntimeError after `close`, and while another thread uses this LLM.
         """
         if not self._cleanup.alive:
             raise RuntimeError("This LLM is closed. Make another one.")
+        with self._one_thread.held():
+            return self._generate(prompts, params, adapter, progress, stream)
+
+    def _generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        adapter: str | Sequence[str | None] | None,
+        progress: bool,
+        stream: bool,
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
         texts = _as_list(prompts)
         all_params = _for_each(params if params is not None else self._default_params(), len(texts), "params")
         names = _for_each(adapter, len(texts), "adapter")
@@ -170,8 +185,9 @@ class LLM:
 
     def close(self) -> None:
         """Ends its use and frees the adapter store; the memory goes with the object. Idempotent."""
-        self._built.close()
-        self._cleanup()
+        with self._one_thread.held():
+            self._built.close()
+            self._cleanup()
 
     def __enter__(self) -> LLM:
         return self
@@ -228,11 +244,13 @@ class LLM:
     # ---- the loop
 
     def _stream(self, collectors: list[Collector]) -> Iterator[RequestOutput]:
-        for _ in self._run(collectors):
-            for collector in collectors:
-                news = collector.news()
-                if news is not None:
-                    yield news
+        # From the first output that is asked for until the last one, or until the caller leaves the iterator.
+        with self._one_thread.held():
+            for _ in self._run(collectors):
+                for collector in collectors:
+                    news = collector.news()
+                    if news is not None:
+                        yield news
 
     def _run(self, collectors: list[Collector]) -> Iterator[None]:
         """Steps until these requests have finished; yields after every step, also where the step was another call's."""

@@ -7,6 +7,7 @@ import gc
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -446,3 +447,28 @@ def test_generation_config_says_how_long_an_answer_becomes(model: Path, tmp_path
     with LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm:
         (completion,) = llm.generate("x", progress=False)[0].outputs
         assert len(completion.token_ids) == 5
+
+
+def test_a_second_thread_is_refused_at_once(llm: LLM) -> None:
+    """While a stream of the first one runs; afterwards any thread may use it."""
+    params = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
+    outcomes: list[Any] = []
+
+    def use() -> None:
+        try:
+            outcomes.append(llm.generate("Hi", params, progress=False))
+        except RuntimeError as error:
+            outcomes.append(str(error))
+
+    stream = llm.generate("Hi", params, stream=True)
+    next(stream)
+    for _ in range(2):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+        list(stream)
+        assert llm.generate("Hi", params, progress=False), "the first thread goes on"
+    refused, served = outcomes
+    assert "multiflora serve" in refused
+    assert len(served) == 1
