@@ -123,7 +123,7 @@ class Engine:
             step = self._runner.launch(batch) if batch.entries else None
         except DeviceLost:
             raise
-        except Exception:  # whoever is to blame is found with nothing else in flight
+        except Exception:  # the sequence to blame is found with nothing else in flight
             return self._collect(keep=0) + self._run_live(batch.entries)
         except BaseException:
             self._scheduler.withdraw(batch)
@@ -134,7 +134,7 @@ class Engine:
         return self._collect(keep=1)
 
     def _collect(self, keep: int) -> list[TokenDelta]:
-        """Takes in the oldest batches until `keep` are in flight, or fewer if nobody wants the rest any more."""
+        """Takes in the oldest batches until `keep` are in flight, or none if no live sequence is in the rest."""
         deltas: list[TokenDelta] = []
         while len(self._in_flight) > keep:
             deltas += self._take_in(self._in_flight[0])
@@ -170,7 +170,7 @@ class Engine:
             logger.exception("a step of request %s failed", batch.entries[0].sequence.request_id)
             summary = f"the engine could not execute the step: {type(error).__name__}"
             return self._scheduler.fail(batch, EngineFailure("internal_error", summary))
-        except BaseException:  # Ctrl-C in an offline LLM: whoever goes on finds everything schedulable
+        except BaseException:  # Ctrl-C in an offline LLM: a caller that goes on finds all schedulable
             self._scheduler.withdraw(batch)
             raise
         return self._commit(batch, outputs, began)

@@ -1,6 +1,6 @@
 """The prefix cache as operators see and steer it: runs of blocks as a tree, pins that nothing evicts, and dropping.
 
-Used between steps. A pin is a reference that nobody computes with, so the pool needs to know nothing of it.
+Used between steps. A pin is a reference that no sequence computes with, so the pool needs to know nothing of it.
 """
 
 from __future__ import annotations

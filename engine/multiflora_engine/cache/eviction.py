@@ -1,8 +1,8 @@
-"""In which order cached blocks that nobody references are given up. Knows block ids and owners, not hashes or tokens.
+"""In which order cached blocks that no sequence references are evicted. Knows ids and owners, not hashes or tokens.
 
-Least recently used first, with one amendment, so that one tenant's flood cannot empty everybody's cache: a block that
-was used in the last `protection` seconds and whose owner holds no more than an equal share of the evictable blocks is
-spared, and the largest holder gives up its own least recently used block instead. All operations are O(1).
+Least recently used first, with one amendment, so that one tenant's flood cannot evict what all others have: a block
+that was used in the last `protection` seconds and whose owner holds no more than an equal share of the evictable
+blocks is spared, and the largest holder gives up its own least recently used block instead. All operations are O(1).
 """
 
 from __future__ import annotations

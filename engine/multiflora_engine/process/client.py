@@ -185,7 +185,7 @@ class EngineClient:
             self._loop.call_soon(self._receive)
 
     def pin_again(self) -> None:
-        """After a restart: the pins of before. Nobody waits for the answers."""
+        """After a restart: the pins of before. No call waits for the answers."""
         for digest in sorted(self.pinned):
             self.send(AdapterCommand(next(self._call_ids), "pin", digest))
 

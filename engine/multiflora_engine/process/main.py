@@ -58,7 +58,7 @@ def serve(path: str, build: Build) -> int:
 
 
 def _wait_for_start(socket: EngineSocket, lifetime: ProcessLifetime) -> EngineConfig | None:
-    """None when nobody is there to start us, for example because the parent died before we could watch it."""
+    """None when the supervisor sends no Start: it wants no engine any more, or died before this process watched it."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and not lifetime.orphaned:
         socket.wait(1000)

@@ -28,7 +28,7 @@ class EngineSocket:
         self._decode = msgspec.msgpack.Decoder(ToEngine).decode
 
     def send(self, message: FromEngine) -> None:
-        with contextlib.suppress(zmq.Again):  # nobody listens any more
+        with contextlib.suppress(zmq.Again):  # no gateway is connected any more
             self._socket.send(self._encode(message), zmq.NOBLOCK)
 
     def wait(self, milliseconds: int) -> None:

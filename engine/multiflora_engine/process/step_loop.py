@@ -70,7 +70,7 @@ class Served(Protocol):
 
 
 class StepLoop:
-    """Receive, step, send, for as long as somebody is there to serve."""
+    """Receive, step, send, until the supervisor asks for the end or is gone."""
 
     def __init__(self, served: Served, socket: EngineSocket, lifetime: ProcessLifetime) -> None:
         self._engine = served.engine

@@ -1,7 +1,7 @@
 """Which adapters are where: disk -> host -> device slot, LRU at both levels, never blocking the step loop.
 
 Files are read in the background, copies to slots happen in bounded pieces. Knows digests only; in which order requests
-get their adapters is the scheduler's business: whoever asks `acquire` first gets the room.
+get their adapters is the scheduler's business: the sequence that it asks for first gets the room.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class AdapterResidency:
                 self._drop(record)
 
     def is_pinned(self, digest: str) -> bool:
-        """Whether the adapter keeps its slot when nobody uses it."""
+        """Whether the adapter keeps its slot when no sequence uses it."""
         with self._lock:
             return digest in self._records and self._records[digest].pinned
 
@@ -235,7 +235,7 @@ class AdapterResidency:
     def _victims_for(self, rank: int) -> list[AdapterRecord] | None:
         """The idle adapters to evict so that `rank` rows fit, the longest unused first; None when that is impossible.
 
-        Pinned adapters that nobody uses right now are moved only if there is no other way: they stand in the middle of
+        Pinned adapters that no sequence uses right now are moved only if there is no other way: they stand amid the
         rows that would be enough together, and come back by themselves.
         """
         now = self._clock()

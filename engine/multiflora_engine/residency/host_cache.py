@@ -13,7 +13,7 @@ _READS_AHEAD = 2
 
 
 class HostAdapters:
-    """At most `max_adapters` copies, least recently asked for dropped first; what somebody waits for is kept.
+    """At most `max_adapters` copies, least recently asked for dropped first; what a request waits for is kept.
 
     Not thread-safe by itself: residency's lock guards it.
     """
@@ -34,7 +34,7 @@ class HostAdapters:
             self.start_reads()
 
     def start_reads(self) -> None:
-        """Start as many as memory has room for, beside copies that somebody waits for and that have no slot yet."""
+        """Start as many as memory has room for, beside copies that requests wait for and that have no slot yet."""
         while self._queue and self.reader.outstanding < _READS_AHEAD:
             kept = sum(record.keeps_host(self._clock()) for record in self._copies.values())
             if kept + self.reader.outstanding >= self._max_adapters:

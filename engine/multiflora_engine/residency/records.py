@@ -61,12 +61,12 @@ class AdapterRecord:
         return "cpu" if self.host is not None else "disk"
 
     def is_idle(self, now: float) -> bool:
-        """Whether it may leave its slot: nobody uses it, nor is about to after having waited for its upload."""
+        """Whether it may leave its slot: no sequence uses it, nor is about to after having waited for its upload."""
         ready = self.slot is not None and self.upload is None and not self.users
         return ready and (self.used or not self._is_in_demand(now))
 
     def keeps_host(self, now: float) -> bool:
-        """Whether somebody waits for its host copy to reach a slot."""
+        """Whether a request or an operator waits for its host copy to reach a slot."""
         waiting = self.slot is None and self._is_in_demand(now)
         return self.host is not None and (waiting or self.upload is not None)
 

@@ -98,7 +98,7 @@ class AdmissionPolicy:
         return None
 
     def _will_have_room(self, sequence: Sequence, reason: Blocked, running: Items[Sequence]) -> bool:
-        """Whether somebody runs who will give blocks back: what nobody computes with is pinned, and stays."""
+        """Whether a sequence runs that will give blocks back: what no sequence computes with is pinned, and stays."""
         return any(reason is Blocked.CAPACITY or other.cache_owner == sequence.cache_owner for other in running)
 
     def _has_grammar(self, sequence: Sequence) -> bool:
