@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -48,12 +49,23 @@ async def respond(
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
+    spoke = _spoke(admission)
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
-            return Response(encode(writer.complete(generations, answers)), media_type="application/json")
+            content = encode(writer.complete(generations, answers))
+            return Response(content, media_type="application/json", headers=spoke)
         finally:
             admission.close()
     events = merge(generations)
     first = await until_disconnect(request.receive, first_event(events))
-    return EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
+    sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
+    sent.headers.update(spoke)
+    return sent
+
+
+def _spoke(admission: Admission) -> dict[str, str]:
+    """Which version answered, whatever alias or split the client named: `sql@3`; the base model's own name for it."""
+    resolved = admission.resolved
+    label = f"{resolved.adapter}@{resolved.number}" if resolved.number else resolved.adapter or resolved.model
+    return {"x-multiflora-version": quote(label, safe="@()/ ")}

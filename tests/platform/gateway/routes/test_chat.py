@@ -166,3 +166,16 @@ async def test_tool_definitions_reach_the_template(house: House) -> None:
 async def test_bad_messages_are_named(house: House, messages: Any, param: str) -> None:
     response = await house.post(PATH, body(messages=messages))
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("model", "spoke"), [("sql", "sql@3"), ("sql@3", "sql@3"), ("base", "base")])
+async def test_answers_say_which_version_spoke(house: House, stream: bool, model: str, spoke: str) -> None:
+    prompts: dict[str, Any] = {
+        PATH: {"messages": [USER]},
+        "/v1/completions": {"prompt": "x"},
+        "/v1/responses": {"input": "x"},
+    }
+    for path, prompt in prompts.items():
+        response = await house.post(path, {"model": model, "stream": stream, **prompt})
+        assert response.headers.get("x-multiflora-version") == spoke
