@@ -62,7 +62,7 @@ class ScheduledBatch:
 class SampledToken:
     """The next token of one sequence; logprobs only when `params.logprobs` asks for them.
 
-    failure: no token could be chosen (token_id means nothing then), which ends the request.
+    failure: no token could be chosen (token_id means nothing then), which ends the request: it is the last of its step.
     """
 
     token_id: int
@@ -81,11 +81,6 @@ class StepOutput:
     prompt_logprobs: list[PositionLogprobs] | None = None
     # Of a pooling sequence: [H], the sum of the normed hidden states that pooling asks for among the chunk's.
     pooled: npt.NDArray[np.float32] | None = None
-
-    @property
-    def failure(self) -> EngineFailure | None:
-        """Why a token could not be chosen."""
-        return next((sampled.failure for sampled in self.sampled if sampled.failure is not None), None)
 
 
 class RunningStep(Protocol):

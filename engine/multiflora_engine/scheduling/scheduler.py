@@ -171,9 +171,9 @@ class Scheduler:
             sequence = entry.sequence
             if not entry.is_live:
                 continue
-            if output.failure is not None:
+            if output.sampled and (failure := output.sampled[-1].failure) is not None:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
-                deltas += self._fail_request(sequence.request_id, output.failure)
+                deltas += self._fail_request(sequence.request_id, failure)
                 continue
             self._note_computed(sequence, entry.start + entry.num_tokens)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
@@ -230,9 +230,12 @@ class Scheduler:
             if sequence.in_flight and not self._goes_on(sequence):
                 continue
             start = sequence.num_scheduled_tokens
-            if len(sequence.token_ids) - start > 1:
+            end = max(start + 1, len(sequence.token_ids))
+            if end > len(sequence.block_table) * block_size and not self._grow(sequence, end):
+                continue
+            if end - start > 1:
                 prefilling.append(sequence)
-            elif start < len(sequence.block_table) * block_size or self._grow(sequence):
+            else:
                 sequence.num_scheduled_tokens = start + 1
                 entries.append(Scheduled(sequence, start, 1, sequence.pooling is None, sequence.epoch))
                 budget -= 1
@@ -306,14 +309,15 @@ class Scheduler:
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 
-    def _grow(self, sequence: Sequence) -> bool:
-        """Gives the sequence one more block; False if it had to be preempted itself."""
-        while (victim := self._budget.victim_for(sequence, self._running)) is not None:
-            self._is_scarce = self._is_scarce or not self.pool.num_free
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._budget.limit(sequence)))
+    def _grow(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Gives the sequence blocks for so many tokens, one by one; False if it had to be preempted itself."""
+        while len(sequence.block_table) < self.config.blocks_for(num_tokens):
+            while (victim := self._budget.victim_for(sequence, self._running)) is not None:
+                self._is_scarce = self._is_scarce or not self.pool.num_free
+                self._preempt(victim)
+                if victim is sequence:
+                    return False
+            sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._budget.limit(sequence)))
         return True
 
     def _preempt(self, sequence: Sequence) -> None:

@@ -597,6 +597,19 @@ def test_several_tokens_of_one_step_are_taken_in_until_the_sequence_ends() -> No
     assert not harness.scheduler.has_work
 
 
+@pytest.mark.parametrize("tokens", [2, 3, 5, 9])
+def test_several_tokens_a_step_have_blocks_to_go_to(tokens: int) -> None:
+    harness = Harness()
+    harness.add("a", 3, max_tokens=40)
+    harness.step()
+    while harness.scheduler.has_work:
+        batch = harness.scheduler.schedule()
+        (entry,) = batch.entries
+        assert entry.start + entry.num_tokens <= len(entry.sequence.block_table) * BLOCK
+        harness.scheduler.commit(batch, [StepOutput([SampledToken(7)] * tokens)])
+    assert harness.scheduler.pool.num_free == 64
+
+
 def test_a_quiet_adapter_finishes_within_a_quarter_of_its_owners_flood() -> None:
     harness = Harness(max_num_seqs=4)
     for number in range(200):
