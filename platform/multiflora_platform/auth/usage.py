@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from multiflora_platform.auth import account_answers
 from multiflora_platform.storage.database import Change, Database
-from multiflora_platform.storage.tables import UsageRow
+from multiflora_platform.storage.tables import DailyUsageRow
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
 
@@ -112,8 +112,10 @@ class UsageLedger:
         """Groups in order of the columns they are grouped by, with what was not written yet. Raises InvalidRequest."""
         await self.flush()
         groups = [group for group in _GROUPS if group in wanted.group_by]
-        columns = [getattr(UsageRow, group) for group in groups]
-        query = select(*columns, *(func.sum(getattr(UsageRow, name)) for name in COUNTED)).where(*_conditions(wanted))
+        columns = [getattr(DailyUsageRow, group) for group in groups]
+        query = select(*columns, *(func.sum(getattr(DailyUsageRow, name)) for name in COUNTED)).where(
+            *_conditions(wanted)
+        )
         if columns:
             query = query.group_by(*columns).order_by(*columns).limit(limit + 1)
         if page_token:
@@ -144,8 +146,8 @@ async def _write(change: Change, taken: dict[_Row, Counts]) -> None:
     insert: Any = sqlite.insert if change.session.get_bind().dialect.name == "sqlite" else postgresql.insert
     for (day, tenant, adapter), counts in taken.items():
         values = {name: getattr(counts, name) for name in COUNTED}
-        statement = insert(UsageRow).values(day=day, tenant=tenant, adapter=adapter, **values)
-        added = {name: getattr(UsageRow, name) + getattr(statement.excluded, name) for name in COUNTED}
+        statement = insert(DailyUsageRow).values(day=day, tenant=tenant, adapter=adapter, **values)
+        added = {name: getattr(DailyUsageRow, name) + getattr(statement.excluded, name) for name in COUNTED}
         await change.session.execute(
             statement.on_conflict_do_update(index_elements=["day", "tenant", "adapter"], set_=added)
         )
@@ -154,13 +156,13 @@ async def _write(change: Change, taken: dict[_Row, Counts]) -> None:
 def _conditions(wanted: UsageFilter) -> list[Any]:
     conditions: list[Any] = []
     if wanted.tenant is not None:
-        conditions.append(UsageRow.tenant == wanted.tenant)
+        conditions.append(DailyUsageRow.tenant == wanted.tenant)
     if wanted.adapter is not None:
-        conditions.append(UsageRow.adapter == wanted.adapter)
+        conditions.append(DailyUsageRow.adapter == wanted.adapter)
     if wanted.since is not None:
-        conditions.append(UsageRow.day >= wanted.since.isoformat())
+        conditions.append(DailyUsageRow.day >= wanted.since.isoformat())
     if wanted.until is not None:
-        conditions.append(UsageRow.day <= wanted.until.isoformat())
+        conditions.append(DailyUsageRow.day <= wanted.until.isoformat())
     return conditions
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiflora_platform.storage.integers import LARGEST_NUMBER
-from multiflora_platform.storage.tables.accounts import KeyRow, TenantRow, UsageRow
+from multiflora_platform.storage.tables.accounts import DailyUsageRow, KeyRow, TenantRow
 from multiflora_platform.storage.tables.adapters import (
     STATES,
     AdapterRow,
@@ -30,6 +30,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "BatchRow",
+    "DailyUsageRow",
     "EventRow",
     "IdempotencyRow",
     "JobRow",
@@ -38,7 +39,6 @@ __all__ = [
     "RolloutRow",
     "StoredFileRow",
     "TenantRow",
-    "UsageRow",
     "VersionFileRow",
     "VersionLabelRow",
     "VersionRow",

@@ -63,7 +63,7 @@ class KeyRow(Base):
     rotated_from: Mapped[str | None] = mapped_column(String(32))
 
 
-class UsageRow(Base):
+class DailyUsageRow(Base):
     """Sums of one UTC day. The ledger (auth/usage.py) adds to them in intervals, not with each request."""
 
     __tablename__ = "usage"
