@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
@@ -13,8 +10,8 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.files import require_file
 from multiflora_platform.batches.in_process import ENDPOINTS
 from multiflora_platform.batches.ledger import UNFINISHED
-from multiflora_platform.batches.service import BatchService
-from multiflora_platform.batches.views import batch_view, list_view
+from multiflora_platform.batches.service import BatchService, batches_of
+from multiflora_platform.batches.views import batch_view, json_response, list_view
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import BatchRequest
 from multiflora_platform.storage.tables import BatchRow
@@ -27,7 +24,7 @@ _MAX_METADATA = 16
 @router.post("/v1/batches", openapi_extra=body_schema(BatchRequest))
 async def create_batch(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Answer every line of a file, behind all requests that somebody waits for."""
-    batches = _batches(request)
+    batches = batches_of(request)
     body = await read_body(request, BatchRequest)
     if body.endpoint not in ENDPOINTS:
         raise invalid("endpoint", f"endpoint must be one of {', '.join(ENDPOINTS)}.")
@@ -48,21 +45,21 @@ async def list_batches(
     after: str | None = None,
     limit: int = Query(20, ge=1, le=100),
 ) -> Response:
-    batches = _batches(request)
+    batches = batches_of(request)
     rows = await batches.ledger.batches(principal, after, limit + 1)
-    return _json(list_view([batch_view(row, batches.runner.counts(row)) for row in rows], limit))
+    return json_response(list_view([batch_view(row, batches.runner.counts(row)) for row in rows], limit))
 
 
 @router.get("/v1/batches/{batch_id}")
 async def show_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
-    batches = _batches(request)
+    batches = batches_of(request)
     return _shown(batches, await _require(batches, principal, batch_id))
 
 
 @router.post("/v1/batches/{batch_id}/cancel")
 async def cancel_batch(request: Request, batch_id: str, principal: Principal = Depends(require_key)) -> Response:
     """What is answered stays; the rest is not begun. A batch that has ended stays as it is."""
-    batches = _batches(request)
+    batches = batches_of(request)
     row = await _require(batches, principal, batch_id)
     if row.status in UNFINISHED:
         values = {"status": "cancelling", "cancelling_at": ...}
@@ -79,13 +76,4 @@ async def _require(batches: BatchService, principal: Principal, batch_id: str) -
 
 
 def _shown(batches: BatchService, row: BatchRow) -> Response:
-    return _json(batch_view(row, batches.runner.counts(row)))
-
-
-def _batches(request: Request) -> BatchService:
-    batches: BatchService = request.app.state.batches
-    return batches
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    return json_response(batch_view(row, batches.runner.counts(row)))

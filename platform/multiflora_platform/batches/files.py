@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from starlette.responses import Response, StreamingResponse
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.ledger import Order
-from multiflora_platform.batches.service import BatchService
-from multiflora_platform.batches.views import file_view, list_view
+from multiflora_platform.batches.service import BatchService, batches_of
+from multiflora_platform.batches.views import file_view, json_response, list_view
 from multiflora_platform.storage.tables import StoredFileRow
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
@@ -29,10 +26,10 @@ async def upload(
     """A JSONL file with a batch's requests."""
     if purpose != "batch":
         raise invalid("purpose", "purpose must be 'batch'; nothing else is served from files.")
-    batches = _batches(request)
+    batches = batches_of(request)
     file_id, size = await batches.files.add(file)
     row = await batches.ledger.add_file(principal, file_id, file.filename or "upload.jsonl", purpose, size)
-    return _json(file_view(row))
+    return json_response(file_view(row))
 
 
 @router.get("/v1/files")
@@ -44,31 +41,31 @@ async def list_files(
     limit: int = Query(10_000, ge=1, le=10_000),
     order: Order = "desc",
 ) -> Response:
-    rows = await _batches(request).ledger.files(principal, purpose, after, limit + 1, order)
-    return _json(list_view([file_view(row) for row in rows], limit))
+    rows = await batches_of(request).ledger.files(principal, purpose, after, limit + 1, order)
+    return json_response(list_view([file_view(row) for row in rows], limit))
 
 
 @router.get("/v1/files/{file_id}")
 async def show_file(request: Request, file_id: str, principal: Principal = Depends(require_key)) -> Response:
-    return _json(file_view(await require_file(_batches(request), principal, file_id, "file_id")))
+    return json_response(file_view(await require_file(batches_of(request), principal, file_id, "file_id")))
 
 
 @router.get("/v1/files/{file_id}/content")
 async def file_content(request: Request, file_id: str, principal: Principal = Depends(require_key)) -> Response:
-    batches = _batches(request)
+    batches = batches_of(request)
     row = await require_file(batches, principal, file_id, "file_id")
     return StreamingResponse(batches.files.chunks(row.id), media_type="application/octet-stream")
 
 
 @router.delete("/v1/files/{file_id}")
 async def delete_file(request: Request, file_id: str, principal: Principal = Depends(require_key)) -> Response:
-    batches = _batches(request)
+    batches = batches_of(request)
     row = await require_file(batches, principal, file_id, "file_id")
     if await batches.ledger.is_used(row.id):
         raise ApiError(409, "file_in_use", f"An unfinished batch reads {row.id}; cancel it first.", param="file_id")
     await batches.ledger.remove_file(principal, row.id)
     batches.files.remove(row.id)
-    return _json({"id": row.id, "object": "file", "deleted": True})
+    return json_response({"id": row.id, "object": "file", "deleted": True})
 
 
 async def require_file(batches: BatchService, principal: Principal, file_id: str, param: str) -> StoredFileRow:
@@ -77,12 +74,3 @@ async def require_file(batches: BatchService, principal: Principal, file_id: str
     if row is None:
         raise ApiError(404, "not_found", f"There is no file {file_id[:80]!r}.", param=param)
     return row
-
-
-def _batches(request: Request) -> BatchService:
-    batches: BatchService = request.app.state.batches
-    return batches
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")

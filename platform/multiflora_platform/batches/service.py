@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from multiflora_platform.auth.principals import Principal
@@ -21,6 +21,11 @@ class BatchService:
     files: FileStore
     ledger: Ledger
     runner: BatchRunner
+
+
+def batches_of(request: Request) -> BatchService:
+    batches: BatchService = request.app.state.batches
+    return batches
 
 
 def make_batch_service(app: FastAPI, services: Services) -> BatchService:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+from starlette.responses import Response
+
 from multiflora_platform.storage.tables import BatchRow, StoredFileRow
 
 _MOMENTS = (
@@ -61,6 +64,10 @@ def list_view(items: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(items) > limit,
     }
+
+
+def json_response(content: dict[str, Any]) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
 
 
 def _seconds(moment: datetime | None) -> int | None:
