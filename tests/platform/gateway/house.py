@@ -320,8 +320,10 @@ class House:
         return await self.http.post(path, json=body, headers=headers)
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.001)
+        """Raises TimeoutError when the condition does not become true."""
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.001)
 
     async def events(self, path: str, body: Any) -> list[Any]:
         """The stream's events; the last is "[DONE]" or an error."""
