@@ -36,23 +36,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The base model. name: in the API. root: its id or path. created: Unix seconds.
-
-    max_model_len: as configured, until the engine says what it chose. generation_defaults: temperature, top_p, top_k,
-    min_p, repetition_penalty, max_new_tokens of generation_config.json, those that it has. eos_token_ids: what ends an
-    answer. tool_format: how it writes tool calls, None when nobody knows. reasoning_format: how it marks its reasoning.
-    """
+    """The base model, as `open_model` reads it from its folder and the settings before the engine runs."""
 
     name: str
+    """What clients call it."""
     root: str
+    """Its id or path, as the operator gave it."""
     tokenizer: Tokenizer
     vocab_size: int
     max_model_len: int
+    """Of the settings or the model's configuration; once the engine is ready, `longest` has what it chose."""
     created: int
+    """Unix seconds."""
     generation_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens: those that generation_config.json has."""
     eos_token_ids: frozenset[int] = frozenset()
+    """Each of them ends an answer."""
     tool_format: ToolFormat | None = None
+    """How the model writes tool calls; None when no --tool-call-parser fits it."""
     reasoning_format: ReasoningFormat | None = None
+    """How the model marks its reasoning; None without a --reasoning-parser."""
 
     @property
     def default_max_tokens(self) -> int | None:
@@ -75,14 +78,12 @@ class ActivePrompt(Protocol):
     has_started: bool
 
     def fail(self, error: ApiError) -> None:
-        """Ends it; whoever reads the answer gets the error."""
+        """Ends it; the route that reads the answer gets the error."""
 
 
 @dataclass
 class Services:
-    """seeding: the adapters of the start are still being registered. draining: set once, by `drain`. active: prompts
-    that are being answered. in_flight: HTTP requests, without health checks. setting_sources: cli, env or file, by
-    setting."""
+    """The server's parts, made and closed by server/serve.py, and what it is doing at the moment."""
 
     settings: Settings
     model: ServedModel
@@ -97,11 +98,17 @@ class Services:
     webhooks: Webhooks
     insight: Insight
     setting_sources: Mapping[str, str] = field(default_factory=dict)
+    """cli, env or file, by setting; `serve` fills it."""
     tracing: Tracing | None = None
+    """None where no endpoint for traces is configured."""
     seeding: bool = False
+    """The adapters of the start are still being registered; `serve` ends it."""
     draining: bool = False
+    """Set once, by `drain`."""
     active: set[ActivePrompt] = field(default_factory=set)
+    """Prompts that are being answered; the gateway adds and removes them."""
     in_flight: int = 0
+    """HTTP requests without health checks; the middleware counts them."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

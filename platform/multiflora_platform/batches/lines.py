@@ -14,21 +14,26 @@ _MAX_ERRORS = 20
 
 
 class BatchLine(msgspec.Struct, frozen=True):
-    """One request. custom_id: the client's, unique within the file. url: the batch's endpoint."""
+    """One request, as the client wrote it into the file."""
 
     custom_id: str
+    """Unique within the file; the result's line repeats it."""
     method: str
+    """POST: `check_lines` takes no other."""
     url: str
+    """The batch's endpoint."""
     body: dict[str, Any]
 
 
 class LineError(msgspec.Struct, frozen=True):
-    """line: from 1."""
+    """What `check_lines` found wrong; the runner keeps it in the batch's row, and the client reads it there."""
 
     code: str
     message: str
     line: int
+    """From 1."""
     param: str | None = None
+    """The field of the line that is wrong; None for the whole line or file."""
 
 
 def read_lines(path: Path) -> Iterator[BatchLine]:

@@ -19,18 +19,25 @@ _MOST_REFUSALS = 200
 
 @dataclass(frozen=True)
 class PromptFacts:
-    """What is known of a prompt before the engine has it. at: arrival, Unix seconds. version: 0 for none."""
+    """What is known of a prompt before the engine has it. The gateway fills it, for a refused request AccessLog."""
 
     id: str
     at: float
+    """Unix seconds: the arrival, or the moment of the refusal."""
     tenant: str | None
+    """None for admins, and where no valid key came."""
     model: str
+    """As the client wrote it; "" where a refused request named none."""
     adapter: str | None
+    """The registered name; None for the base and for refusals."""
     version: int
+    """The adapter version's number; 0 for none."""
     digest: str | None
+    """What the engine serves; None for the base and for refusals."""
     path: str
     stream: bool
     prompt_tokens: int
+    """0 for a request that was refused before it was a prompt."""
 
 
 @dataclass
@@ -55,17 +62,24 @@ class LoggedRequest(Observer):
     """The number of its last change; a prompt that runs changes all the time."""
     count: int = 1
     """Requests of this entry; more than one only of refusals."""
+    # Of the engine's PromptStart: `started` fills them.
     cached_tokens: int = 0
-    completion_tokens: int = 0
-    device_seconds: float = 0.0
     queue_seconds: float = 0.0
     load_seconds: float = 0.0
     miss_reason: str = ""
     first_at: float | None = None
+    """When the prompt was computed, for `started` comes with the first token."""
+    # Sums over the answers' deltas: `tokens` adds to them.
+    completion_tokens: int = 0
+    device_seconds: float = 0.0
+    finish_reason: str | None = None
+    """Of the answer that ended last; `answered` sets it."""
+    # Of the end: `ended` fills them, RequestLog those of a refusal.
     ended_at: float | None = None
     status: int | None = None
+    """The HTTP status; None while the prompt runs."""
     code: str | None = None
-    finish_reason: str | None = None
+    """The error's, or client_disconnected; None without either."""
 
     def started(self, start: PromptStart) -> None:
         self.first_at = time.time()

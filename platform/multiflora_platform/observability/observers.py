@@ -11,29 +11,29 @@ from multiflora_platform.web.openai_errors import ApiError
 
 
 class PromptStart(NamedTuple):
-    """How a prompt was begun. queued_seconds: what it waited before; load_seconds: how long of that for its adapter.
-
-    miss_reason: why the prefix cache had no more of it (the engine's CacheIndex); "" when it had all it could have.
-    """
+    """How a prompt was begun: what the engine sends with its first delta."""
 
     cached_tokens: int
     queued_seconds: float
+    """What the prompt waited before, in all."""
     load_seconds: float
+    """How long of that for its adapter."""
     miss_reason: str
+    """Why the prefix cache had no more of it (the engine's CacheIndex); "" when it had all it could have."""
 
 
 class NewTokens(msgspec.Struct, gc=False):
-    """What one delta adds to answer `index`.
-
-    device_seconds: the device's time since the answer's last tokens. at: when they came, `time.perf_counter()`.
-    since_last: seconds since the answer's tokens before; None for its first.
-    """
+    """What one delta adds to an answer; Generation makes it and gives it to all observers of the prompt."""
 
     index: int
+    """Which of the request's answers."""
     token_ids: Sequence[int]
     device_seconds: float
+    """The device's time since the answer's last tokens, measured by the engine."""
     at: float
+    """When Generation took the tokens, `time.perf_counter()`."""
     since_last: float | None
+    """Seconds since the answer's tokens before; None for its first."""
 
 
 class Observer:

@@ -21,19 +21,20 @@ NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
 
 @dataclass(frozen=True)
 class Banner:
-    """key: the admin key to show, once, when this start made it; otherwise key_source says where the key is.
-
-    prompt: a message that shows what `model` does.
-    """
+    """What an operator sees once the server is ready; `serve` fills it."""
 
     url: str
     base: str
     adapters: tuple[str, ...]
     ready: Ready
     key: str | None
+    """The admin key to show, once, when this start made it."""
     key_source: KeySource
+    """Where the key is otherwise."""
     model: str
+    """The one that the example asks."""
     prompt: str
+    """A message that shows what `model` does."""
 
     def text(self) -> str:
         ready = self.ready
