@@ -60,7 +60,7 @@ def _scope(app: FastAPI, url: str) -> dict[str, Any]:
 
 
 def _receive(content: bytes) -> Callable[[], Awaitable[Message]]:
-    """The body, then silence: nobody hangs up."""
+    """The body, then silence: a batch has no client that hangs up."""
     messages = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def receive() -> Message:

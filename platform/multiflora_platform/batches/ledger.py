@@ -23,7 +23,7 @@ Order = Literal["asc", "desc"]
 
 
 class Ledger:
-    """A tenant sees its own files and batches, an admin everybody's."""
+    """A tenant sees its own files and batches, an admin those of all tenants."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -77,7 +77,7 @@ class Ledger:
         return _visible(principal, await self._get(BatchRow, batch_id))
 
     async def any_batch(self, batch_id: str) -> BatchRow | None:
-        """For the runner, who works for everybody."""
+        """For the runner, which works for all tenants."""
         return await self._get(BatchRow, batch_id)
 
     async def files(

@@ -93,7 +93,7 @@ class BatchRunner:
             try:
                 for batch_id in await self._ledger.unfinished():
                     await self._attempt(batch_id)
-            except Exception:  # a database that is locked for long, a full disk: batches wait, nobody loses them
+            except Exception:  # a database that is locked for long, a full disk: batches wait and are not lost
                 _log.exception("Batches stand still and are tried again")
                 await asyncio.sleep(_RETRY_SECONDS)
                 self._wake.set()

@@ -1,6 +1,6 @@
 """What an operator should look at now, each with the next step. Judged anew at each look; remembers since when.
 
-A condition has to hold for a while before it is shown, so that one slow second alarms nobody.
+A condition has to hold for a while before it is shown, so that one slow second alarms no operator.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Metrics:
     """Every family carries the label model_name, the base model's."""
 
     def __init__(self, model_name: str) -> None:
-        # Halves the page: nobody reads when a family was made.
+        # Halves the page: no operator reads when a family was made.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)

@@ -1,7 +1,7 @@
 """A beam search on the engine, as a stream of token deltas: each step asks for one more token of every running beam.
 
 The beams' common past is in the prefix cache, so that a step computes little more than one token for each of them, in
-the same batches as everybody else's tokens.
+the same batches as other requests' tokens.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class BeamStream:
         return self._deltas.popleft()
 
     def close(self) -> None:
-        """Idempotent; aborts what the engine still computes, and ends whoever reads."""
+        """Idempotent; aborts what the engine still computes, and ends the iteration of its reader."""
         for step in self._steps:
             step.close()
 

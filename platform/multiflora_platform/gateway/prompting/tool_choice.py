@@ -45,7 +45,7 @@ class ToolUse:
 
 
 def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
-    """None when nothing may be called, or nobody knows how this model writes calls. Raises ApiError.
+    """None when nothing may be called, or no ToolFormat is known for the model. Raises ApiError.
 
     form: the model's own; a model without one that must call is made to write as most do.
     """
