@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from multiflora_adapters.validation import ValidationRow
+from multiflora_platform.registry.errors import CommandFailed, NoRoom
 
 _log = logging.getLogger(__name__)
 # An engine with every slot taken by long requests must not hold an upload up for ever.
@@ -17,12 +18,18 @@ Prober = Callable[[str], Awaitable[float | None]]
 
 
 async def probe(prober: Prober | None, digest: str) -> ValidationRow:
-    """One row for the report. prober(digest): largest |logit difference| to the base, None when no engine is ready."""
+    """One row for the report: an error when the engine refuses the adapter or its logits are not finite.
+
+    prober(digest): largest |logit difference| to the base, None when no engine is ready; raises as EngineLink.command.
+    """
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             distance = await prober(digest) if prober else None
     except Exception as error:
         _log.warning("probe of %s failed: %s", digest, error)
+        if isinstance(error, CommandFailed) and not isinstance(error, NoRoom):
+            # The engine tried and refuses the files: every request would be refused, too. It names the next step.
+            return ValidationRow(check="probe", severity="error", message=error.detail)
         return ValidationRow(
             check="probe",
             severity="warning",

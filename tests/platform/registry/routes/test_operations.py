@@ -185,11 +185,13 @@ async def test_commands_reach_the_engine_and_the_audit(open_house):
 
 
 @pytest.mark.parametrize(
-    ("engine", "status"), [(None, 503), (FakeEngine("starting"), 503), (FakeEngine(error="bad"), 502)]
+    ("engine", "error", "status"), [(None, None, 503), (FakeEngine("starting"), None, 503), (FakeEngine(), "bad", 502)]
 )
-async def test_an_engine_that_is_away_or_refuses(open_house, engine, status):
+async def test_an_engine_that_is_away_or_refuses(open_house, engine, error, status):
     house = await open_house(engine=engine)
     await house.adapter("a", 1)
+    if error is not None:
+        engine.error = error
     response = await house.admin.post("/adapters/a:load")
     assert response.status_code == status
     assert ("retry-after" in response.headers) == (status == 503)
@@ -205,6 +207,38 @@ async def test_a_new_version_is_probed_by_a_ready_engine(open_house):
     assert rows[-1]["observed"] == "0.25"
     engine.state = "restarting"
     assert (await house.upload("a", adapter_files(2))).status_code == 201
+
+
+@pytest.mark.parametrize("promote", [False, True])
+async def test_a_version_that_the_engine_refuses_is_rejected(open_house, promote):
+    engine = FakeEngine()
+    house = await open_house(engine=engine)
+    await house.adapter("a", 1)
+    engine.error = "Its copy of model.embed_tokens differs from the base model's."
+    refused = await house.upload("a", adapter_files(2), params={"promote": promote})
+    assert refused.status_code == 422
+    assert engine.error in refused.json()["detail"]
+    version = (await house.admin.get("/adapters/a/versions/2")).json()
+    report = (await house.admin.get("/adapters/a/versions/2/validation")).json()["rows"]
+    assert version["state"] == "rejected"
+    assert [(row["check"], row["severity"]) for row in report if row["severity"] == "error"] == [("probe", "error")]
+    assert house.registry.resolve("a", None).version == 1
+
+
+async def test_a_first_version_that_the_engine_refuses_is_not_the_default(open_house):
+    house = await open_house(engine=FakeEngine(error="bad"))
+    await house.adapter("a")
+    assert (await house.upload("a", adapter_files(1))).status_code == 422
+    assert house.registry.resolve("a", None) is None
+
+
+async def test_a_version_for_which_pins_leave_no_room_now_is_ready_with_a_warning(open_house):
+    engine = FakeEngine(error="There is no room.")
+    engine.is_full = True
+    house = await open_house(engine=engine)
+    await house.adapter("a", 1)
+    rows = (await house.admin.get("/adapters/a/versions/1/validation")).json()["rows"]
+    assert [row["severity"] for row in rows if row["check"] == "probe"] == ["warning"]
 
 
 async def test_replicas(open_house):
