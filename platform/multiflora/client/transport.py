@@ -6,18 +6,22 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from multiflora_platform.registry.schemas.answers import EventView, Version
 
+if TYPE_CHECKING:
+    # Two thirds of what the import of this package would take, for its command line: loaded when a client is made.
+    import httpx
+
 A = TypeVar("A")
 DEFAULT_URL = "http://127.0.0.1:8000"
 _PREFIX = "/api/v1"
-_PATIENCE = httpx.Timeout(30.0, read=600.0, write=600.0)
+_PATIENCE = (30.0, 600.0, 600.0, 30.0)
+"""Seconds to connect, between two reads, between two writes, and for a connection of the pool."""
 Files = Mapping[str, Path | bytes]
 
 
@@ -71,6 +75,8 @@ class Transport(_Base):
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, transport: httpx.BaseTransport | None = None
     ) -> None:
+        import httpx
+
         super().__init__(url, api_key)
         self._http = httpx.Client(base_url=self.url, headers=self._headers, timeout=_PATIENCE, transport=transport)
 
@@ -135,6 +141,8 @@ class AsyncTransport(_Base):
     def __init__(
         self, url: str | None = None, api_key: str | None = None, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        import httpx
+
         super().__init__(url, api_key)
         self._http = httpx.AsyncClient(base_url=self.url, headers=self._headers, timeout=_PATIENCE, transport=transport)
 
