@@ -10,7 +10,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import uvloop
 
@@ -20,7 +19,6 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
-from multiflora_platform.demo import DemoAdapter
 from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
@@ -29,8 +27,6 @@ from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
-from multiflora_platform.registry.errors import VersionRejected
-from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.shadow_runs import Shadows
@@ -52,6 +48,7 @@ from multiflora_platform.server.http_server import (
 )
 from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.server.middleware import access_log
+from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.database import Database
@@ -113,7 +110,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
             try:
                 ready = await _ready_or_stopped(engine, serving)
                 if ready is not None:
-                    await _seed(services.registry, settings, opened.demo)
+                    await seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
                     services.seeding = False
                     app.state.batches.runner.start()
@@ -165,6 +162,7 @@ async def _parts(
             run_prompts=PromptWarmer(engine, opened.served, keys).run,
         )
         stack.push_async_callback(registry.close)
+        require_ranks(registry.snapshot, settings.max_lora_rank)
         webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()
         stack.push_async_callback(webhooks.close)
@@ -232,29 +230,6 @@ async def _watch(engine: EngineSupervisor, serving: asyncio.Task[None]) -> None:
         if engine.state == "failed":
             assert engine.failure is not None, "a failed engine says why"
             raise EngineFailed(engine.failure)
-
-
-async def _seed(registry: Registry, settings: Settings, demo: tuple[DemoAdapter, ...]) -> None:
-    """The bundled demo's adapters and --lora-modules. Raises CommandError naming the adapter and what is wrong."""
-    for adapter in demo:
-        await registry.paths.seed(
-            adapter.name,
-            adapter.path,
-            AdapterFields(adapter.description, adapter.tags, adapter.demo_prompt),
-        )
-    for module in settings.lora_modules:
-        name, _, path = module.partition("=")
-        try:
-            await registry.paths.seed(name, Path(path), AdapterFields("", ()))
-        except VersionRejected as error:
-            raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
-        except Problem as error:
-            raise ConfigurationError(f"--lora-modules {name}: {error.detail}") from None
-
-
-def _first_error(error: VersionRejected) -> str:
-    row = next((row for row in error.rows if row["severity"] == "error"), None)
-    return error.detail if row is None else " ".join(part for part in (row["message"], row["hint"]) if part)
 
 
 def _key_source(settings: Settings) -> KeySource:

@@ -174,6 +174,15 @@ class Snapshot:
                 names.setdefault(digest, []).append(name)
         return names
 
+    def ranks_above(self, limit: int) -> dict[str, int]:
+        """Rank of each version that can be served and has a higher one, by `name@number`."""
+        return {
+            f"{name}@{number}": shape.rank
+            for name in self.sorted_names
+            for number, shape in sorted(self.adapters[name].shapes.items())
+            if shape.rank > limit
+        }
+
     @cached_property
     def served(self) -> list[ServedAdapter]:
         return [row for name in self.sorted_names if (row := _served(self.adapters[name]))]
