@@ -14,10 +14,13 @@ from multiflora_engine.cache.eviction import EvictionQueue
 
 @dataclass(slots=True, eq=False)
 class _Block:
-    """hash: what its KV is published under, None while private. owner: whose share it counts towards, "" for none."""
+    """What the pool knows of one block; the pool alone writes it."""
 
+    # Block tables and pins that it is in.
     references: int = 0
+    # What its KV is published under; None: it is empty, or private to one sequence.
     hash: bytes | None = None
+    # It counts towards the share of this owner; "": of none.
     owner: str = ""
 
 

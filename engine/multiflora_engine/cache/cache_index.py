@@ -18,15 +18,21 @@ _REMEMBERED_EVICTIONS = 65_536
 
 @dataclass(slots=True, eq=False)
 class CachedBlock:
-    """parent: hash of the block before, or the root's. adapter: digest, None for the base. Times in Unix seconds."""
+    """One published block, for people. CacheIndex makes it when the block is published, and counts hits on it."""
 
     hash: bytes
+    # Hash of the block before it, or the root's.
     parent: bytes
     token_ids: array[int]
+    # Digest; None: the base model.
     adapter: str | None
+    # Of the sequence that published it (Sequence.cache_owner).
     owner: str
+    # Unix seconds.
     published_at: float
+    # Of the last hit, or of publication where there was none, Unix seconds.
     used_at: float
+    # Sequences that started on it.
     hits: int = 0
 
 

@@ -19,39 +19,47 @@ _COUNTS = (
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """model_path: local Hugging Face folder. artifact_root: the artifact store of `<digest>/` folders.
+    """What the engine is started with. The server fills it from its settings of the same names, LLM from its options;
+    both add the folders and what their tokenizer says."""
 
-    kv_cache_memory: bytes for KV blocks; None sizes it from the device (GPU) or a share of host memory (CPU).
-    enforce_eager: on a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
-    max_loras: adapters of rank max_lora_rank that fit on the device at once; more of lower rank do.
-    max_cpu_loras: adapters kept in host memory. adapter_timeout: seconds for which a request waits for its adapter.
-    max_num_batched_tokens: the token budget of one step.
-    max_waiting: requests that may queue before new ones are refused. seed: for requests that bring none.
-    tokenizer: what tokenizer.json says once the folder's other files are merged; None: tokenizer.json as it is. Filled
-    by the front end, which merges them. eos_token_ids: what ends an answer beside the model's own end tokens; filled
-    by the front end from its tokenizer.
-    """
-
+    # A local Hugging Face folder.
     model_path: str
+    # The artifact store of `<digest>/` folders.
     artifact_root: str
     dtype: str = "auto"
     device: str = "auto"
+    # Prompt and output tokens of the longest sequence; None: the model's own length, or as much of it as fits.
     max_model_len: int | None = None
+    # Tokens of a KV block.
     block_size: int = 16
+    # The share of a GPU's memory to use, above 0 and at most 1.
     gpu_memory_utilization: float = 0.9
+    # Bytes for KV blocks; None sizes them from the device (GPU) or a share of host memory (CPU).
     kv_cache_memory: int | None = None
+    # On a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
     enforce_eager: bool = False
+    # Sequences that run at the same time.
     max_num_seqs: int = 64
+    # The token budget of one step.
     max_num_batched_tokens: int = 2048
+    # Sequences that may queue before new requests are refused.
     max_waiting: int = 1024
     enable_prefix_caching: bool = True
+    # Adapters of rank max_lora_rank that fit on the device at once; more of lower rank do.
     max_loras: int = 8
+    # The highest rank that an adapter may have.
     max_lora_rank: int = 64
+    # Adapters kept in host memory.
     max_cpu_loras: int = 64
+    # Seconds for which a request waits for its adapter.
     adapter_timeout: float = 300.0
+    # For requests that bring none.
     seed: int = 0
+    # CPU threads; None: OMP_NUM_THREADS where it is set, else all cores.
     num_threads: int | None = None
+    # What tokenizer.json says once the front end has merged the folder's other files into it; None: as it is.
     tokenizer: str | None = None
+    # What ends an answer beside the model's own end tokens, from the front end's tokenizer.
     eos_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

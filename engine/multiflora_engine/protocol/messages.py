@@ -94,17 +94,26 @@ class LoadProgress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The engine serves. Sizes are as chosen on this machine; lora_rows is the rank-row pool's height."""
+    """The engine serves. Filled by `ready_report` with the sizes that were chosen on this machine."""
 
+    # As torch names it.
     device: str
+    # Of the base model's weights, as torch names it.
     dtype: str
+    # KV blocks, of block_size tokens each.
     num_blocks: int
     block_size: int
+    # Tokens of the longest sequence, prompt and output together.
     max_model_len: int
+    # Sequences that run at the same time.
     max_num_seqs: int
+    # Adapters that can be on the device at once, if their ranks together fit into lora_rows.
     lora_slots: int
+    # Height of the pool of rank rows, of which an adapter takes as many as its rank.
     lora_rows: int
+    # Of all KV blocks.
     kv_bytes: int
+    # Of the base model.
     weight_bytes: int
 
 
@@ -115,54 +124,74 @@ class Deltas(msgspec.Struct, frozen=True, tag="deltas"):
 
 
 class AdapterResult(msgspec.Struct, frozen=True, tag="adapter_result"):
-    """error is None on success; is_full: it would have worked with fewer pinned adapters. logit_distance:
-    max |adapter - base| over the probe's logits, for action "probe"."""
+    """The answer to AdapterCommand, filled by AdapterCommands in the engine process."""
 
     call_id: int
+    # None on success.
     error: str | None = None
+    # max |adapter - base| over the probe's logits, for action "probe".
     logit_distance: float | None = None
+    # It would have worked with fewer pinned adapters.
     is_full: bool = False
 
 
 class ResidencyReport(msgspec.Struct, frozen=True):
-    """residency: "slot", "cpu" or "disk" (known, not in memory). slot: None outside slots. idle_seconds: since it was
-    last asked for."""
+    """Where one adapter is. Filled by AdapterRecord."""
 
     digest: str
+    # "slot", "cpu" or "disk" (known, not in memory).
     residency: str
     pinned: bool
+    # 0 until it was read for the first time; so is bytes.
     rank: int
     bytes: int
+    # Sequences that hold its slot.
     running: int
+    # None outside slots.
     slot: int | None = None
+    # Since it was last asked for, or let go of by a sequence.
     idle_seconds: float = 0.0
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges and monotonic counters since the engine started; times are in seconds.
+    """Gauges (the first six) and monotonic counters since the engine started.
 
-    deferred: of those that wait, the ones that wait for something of their own (an adapter, a grammar, a prefix that
-    another computes) and let others pass. step_tokens: tokens computed in a step. sequence_preemptions: of each
-    sequence that came to its end.
+    The scheduler fills what it knows; the engine adds steps, step_seconds, step_tokens and the adapters' counters.
     """
 
+    # Sequences that hold blocks.
     running: int = 0
+    # Sequences in the queue.
     waiting: int = 0
+    # Of these, the ones that wait for something of their own (an adapter, a grammar, a prefix that another sequence
+    # computes) and let others pass.
     deferred: int = 0
     num_blocks: int = 0
+    # What can be allocated: empty blocks and evictable ones.
     free_blocks: int = 0
+    # Published blocks, evictable ones and those in use.
     cached_blocks: int = 0
+    # Calls that had something to execute or to take in.
     steps: int = 0
+    # Of every request with a computed prompt, once.
     prompt_tokens: int = 0
+    # Output tokens of all sequences.
     generation_tokens: int = 0
+    # Prompt tokens looked up in the prefix cache and found there, counted when a sequence starts for the first time.
     cache_queries: int = 0
     cache_hits: int = 0
+    # Times that a running sequence gave up its blocks for another one.
     preemptions: int = 0
+    # Cached blocks that were given away.
     evictions: int = 0
+    # The host's time in those steps.
     step_seconds: float = 0.0
+    # Adapters that came to slots, and that were driven from them.
     adapter_loads: int = 0
     adapter_evictions: int = 0
+    # Tokens computed in a step.
     step_tokens: Distribution = Distribution()
+    # Of each sequence that came to its end.
     sequence_preemptions: Distribution = Distribution()
 
 
@@ -174,21 +203,27 @@ class Status(msgspec.Struct, frozen=True, tag="status_reply"):
 
 
 class CacheNode(msgspec.Struct, frozen=True):
-    """A run of cached blocks. hash: of its last block, hexadecimal. parent: the run before it, None at the beginning.
+    """A run of cached blocks, filled by CacheAdmin."""
 
-    adapter: digest, None for the base. owner: a tenant. hits: prompts that found its last block. referenced: in use.
-    """
-
+    # Of its last block, hexadecimal.
     hash: str
+    # The hash of the run before it; None at the beginning.
     parent: str | None
+    # Digest; None: the base model.
     adapter: str | None
+    # A tenant.
     owner: str
     tokens: int
     blocks: int
+    # Sequences that started on its last block.
     hits: int
+    # Since its first block was published.
     age_seconds: float
+    # Since its last block was hit.
     idle_seconds: float
+    # An operator has pinned it: its blocks are not evicted.
     pinned: bool
+    # A sequence or a pin holds one of its blocks.
     referenced: bool
 
 
@@ -202,13 +237,17 @@ class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
 
 
 class SlotEvent(msgspec.Struct, frozen=True):
-    """event: load (it took seconds from being wanted), or evict. at: Unix seconds."""
+    """An adapter came to a slot or left it. Filled by AdapterResidency."""
 
+    # Unix seconds.
     at: float
+    # "load" or "evict".
     event: str
     slot: int
     digest: str
+    # From being wanted to being loaded; 0 for "evict".
     seconds: float
+    # Of the adapter.
     bytes: int
 
 

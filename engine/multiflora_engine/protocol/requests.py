@@ -77,28 +77,33 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One admitted request. Everything that can be checked without the device was checked before it was made.
 
-    prompt_token_ids: at least one id, all < vocab size. `params.max_tokens` is always set (the front end fills it in).
-    adapter_digest: SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mix); None is the base.
-    cache_salt: opaque, derived from the tenant; two requests share KV blocks only when it is equal.
-    cache_owner: opaque, the tenant whose share of the cache its blocks count towards, however many salts it uses; empty
-    is the salt itself. cache_share: of all KV blocks, what this owner may hold at the same time, above 0 and at most 1.
-    bad_word_ids: token id sequences that must not be completed. priority: smaller runs first. deadline: Unix seconds.
-    pooling: the request wants its prompt's embedding, of the last token or the mean of all, and no text (max_tokens 0).
-    grammar: what every output must follow, as sampling/grammars.py reads it.
+    The front end fills all of it, in engine_requests.py.
     """
 
     id: str
+    # At least one id, all below the vocabulary's size.
     prompt_token_ids: list[int]
+    # max_tokens is always set: the front end fills it in.
     params: SamplingParams
+    # SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mix); None: the base model.
     adapter_digest: str | None = None
+    # Opaque, derived from the tenant; two requests share KV blocks only when it is equal.
     cache_salt: str = ""
+    # Opaque: its blocks count towards the share of this tenant, however many salts it uses; "": of the salt itself.
     cache_owner: str = ""
+    # Of all KV blocks, what this owner may hold at the same time, above 0 and at most 1.
     cache_share: float = 1.0
+    # Token sequences that must not be completed.
     bad_word_ids: list[list[int]] = []
+    # Smaller runs first.
     priority: int = 0
+    # Unix seconds; None: none.
     deadline: float | None = None
+    # When the gateway received it, Unix seconds.
     arrival_time: float = 0.0
+    # Its prompt's embedding is wanted, of the last token or the mean of all, and no text (max_tokens 0).
     pooling: Pooling | None = None
+    # What every output must follow, as sampling/grammars.py reads it.
     grammar: str | None = None
 
 
@@ -118,37 +123,42 @@ class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EngineFailure(msgspec.Struct, frozen=True):
-    """Why a request ended with finish_reason "error". code is stable, e.g. "adapter_unavailable", "adapter_loading",
-    "kv_cache_pinned", "deadline_exceeded", "engine_dead", "server_overloaded", "internal_error"; message names the
-    cause."""
+    """Why a request ended with finish_reason "error". Filled by the part that found the cause."""
 
+    # Stable, e.g. "adapter_unavailable", "adapter_loading", "kv_cache_pinned", "deadline_exceeded", "engine_dead",
+    # "server_overloaded", "internal_error".
     code: str
+    # Names the cause, for people.
     message: str
 
 
 class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one step added to one sequence of a request.
-
-    index: 0 <= index < params.num_sequences. logprobs: one entry per token id when asked for.
-    prompt_logprobs: sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
-    cached_tokens: prompt tokens served from the prefix cache; queued_seconds: how long the sequence waited before it
-    first ran, load_seconds: how long of that for its adapter; miss_reason: why the prefix cache had no more (see
-    CacheIndex); all with a sequence's first delta. device_seconds: its part of the time of the steps since its last
-    delta, divided by tokens. stop_reason: the stop token id that ended it, or None.
-    embedding: of a pooling request, float32 little-endian, not normalised; it comes with the only delta.
-    """
+    """What one step added to one sequence of a request. The scheduler fills it (token_deltas.py); a request that ends
+    before it or after it (the queue is full, the engine died) gets one from the step loop or the client."""
 
     request_id: str
+    # 0 <= index < params.num_sequences.
     index: int = 0
     token_ids: list[int] = []
+    # One entry per token id, when asked for.
     logprobs: list[PositionLogprobs] | None = None
+    # Sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     prompt_logprobs: list[PositionLogprobs | None] | None = None
+    # Prompt tokens served from the prefix cache; with a sequence's first delta only, as are the next three.
     cached_tokens: int = 0
+    # How long of queued_seconds it waited for its adapter.
     load_seconds: float = 0.0
+    # Why the prefix cache had no more of the prompt (see CacheIndex).
     miss_reason: str = ""
+    # How long it waited before it first ran.
     queued_seconds: float = 0.0
+    # Its part of the time of the steps since its last delta, divided by tokens. The engine measures it.
     device_seconds: float = 0.0
+    # With a sequence's last delta only.
     finish_reason: FinishReason | None = None
+    # The stop token's id, where one of params.stop_token_ids ended it.
     stop_reason: int | None = None
+    # Of a pooling request, with its only delta: float32 little-endian, not normalised.
     embedding: bytes | None = None
+    # With finish_reason "error" only.
     failure: EngineFailure | None = None

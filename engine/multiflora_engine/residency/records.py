@@ -15,28 +15,37 @@ DEMAND_SECONDS = 2.0
 
 @dataclass(eq=False)
 class AdapterRecord:
-    """touched_at: when a request last asked for it or let go of it (monotonic seconds).
+    """One adapter on its way from disk to slot. HostAdapters fills `reading` and `host`, AdapterResidency the rest.
 
-    reading: queued or being read from disk. host: its copy in host memory. slot: its place, from the moment its upload
-    begins. upload: the copy that runs. users: sequences that hold the slot. used: since it came to the slot.
-    dropped: forget it when its last user goes. failure, failed_at: why and when loading last failed.
-    wanted_since: when it was first wanted in a slot where it is not; 0 while it is there or not wanted.
+    All times are monotonic seconds.
     """
 
     digest: str
+    # When a request or an operator last asked for it, or a sequence let go of it.
     touched_at: float = 0.0
+    # Queued to be read from disk, or being read.
     reading: bool = False
+    # Its copy in host memory.
     host: HostAdapter | None = None
+    # Its slot, from the moment its upload begins.
     slot: int | None = None
+    # The copy to the slot; None once it is complete.
     upload: SlotUpload | None = None
+    # Sequences that hold the slot.
     users: int = 0
+    # Whether a sequence has used it since it came to the slot.
     used: bool = False
+    # An operator wants it to keep its slot.
     pinned: bool = False
+    # An operator has unloaded it: it is forgotten once no sequence uses it and no read of it runs.
     dropped: bool = False
+    # Why it could last not be loaded, and when that was; None: it was read since.
     failure: str | None = None
     failed_at: float = 0.0
+    # Of the copy that was last read, known even when that is dropped; 0 before the first.
     rank: int = 0
     num_bytes: int = 0
+    # When it was first wanted in a slot where it is not; 0 while it is there or not wanted.
     wanted_since: float = 0.0
 
     def arrived(self, host: HostAdapter) -> None:

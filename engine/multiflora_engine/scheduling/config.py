@@ -18,29 +18,31 @@ class RequestTooLong(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerConfig:
-    """max_num_batched_tokens: the token budget of one step, at least max_num_seqs so that every decode fits.
-
-    max_waiting: sequences that may wait before new requests are refused.
-    prefix_wait_steps: steps for which a sequence waits for one block that another sequence computes, before it computes
-        a copy of its own.
-    slot_patience: steps for which an adapter may be refused a slot before another one is drained for it.
-    adapter_timeout: seconds for which a request waits for its adapter alone, before it is told to come back later.
-    num_prefetched: how far ahead in the queue adapters are brought to host memory, in sequences.
-    vocab_size: token ids are below it; block hashes hold 32 bits of each.
-    """
+    """`assemble_engine` fills it from the EngineConfig, the model, and the sizes that fit on this machine."""
 
     num_blocks: int
+    # Prompt and output tokens of the longest sequence.
     max_model_len: int
+    # Tokens of a KV block.
     block_size: int = 16
+    # Sequences that run at the same time.
     max_num_seqs: int = 64
+    # The token budget of one step, at least max_num_seqs so that every decode fits.
     max_num_batched_tokens: int = 2048
+    # Sequences that may wait before new requests are refused.
     max_waiting: int = 1024
     enable_prefix_caching: bool = True
+    # The model's, and what the front end's tokenizer adds.
     eos_token_ids: frozenset[int] = frozenset()
+    # Steps for which a sequence waits for one block that another sequence computes, before it computes its own copy.
     prefix_wait_steps: int = 8
+    # Steps for which an adapter may be refused a slot before another one is drained for it.
     slot_patience: int = 16
+    # Seconds for which a request waits for its adapter alone, before it is told to come back later.
     adapter_timeout: float = 300.0
+    # How far ahead in the queue adapters are brought to host memory, in sequences.
     num_prefetched: int = 16
+    # Token ids are below it; block hashes hold 32 bits of each.
     vocab_size: int = 2**32
 
     def __post_init__(self) -> None:
