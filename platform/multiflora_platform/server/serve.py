@@ -61,6 +61,29 @@ _log = logging.getLogger(__name__)
 # 16 random characters of 64 are 96 bits.
 SHORTEST_KEY = 16
 
+# What runs, in the order of its start:
+#
+#   serve    lock, socket   one server for a SQLite file; the port is bound before the weights are loaded
+#   _parts   database
+#            follower       before the first row is read that another process may change
+#            keys           evaluations and webhooks use their secret; the end writes when keys were last used
+#            registry       takes up unfinished jobs at once; its leases are held by what comes below
+#            webhooks
+#            usage          the end writes what was counted since the last write
+#            tracing        where it is configured; the end sends the last spans
+#            grammars       compilers, each a process of its own
+#            shadows        nothing to start; they lease versions of the registry and ask the engine
+#            insight        samples the engine, also while it does not run
+#            engine         loads the model in a process of its own
+#   _serve   HTTP server    answers health checks while the engine loads
+#            adapters       of the demo and --lora-modules, once the engine is ready; then the first admin key
+#            batch runner   once its batches can find those adapters
+#
+# A signal first drains: new requests are refused, running ones end. Then the HTTP server ends, for its routes reach all
+# the others; then the batch runner; then the engine and the rest of _parts in reverse, so that what a request still
+# changes as the engine ends it is counted and written; the socket and the lock last. Where the engine dies for good
+# there is no drain; the rest is the same.
+
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     """Run until a signal ends it; returns the exit code. sources: where each setting came from.
