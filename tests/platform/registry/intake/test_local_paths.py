@@ -37,6 +37,13 @@ async def test_register_makes_adapter_version_and_default(rooted, tmp_path):
         await rooted.registry.paths.register("sql", str(folder), "admin")
 
 
+async def test_a_repository_s_name_is_refused_with_one_that_would_do(rooted, tmp_path):
+    folder = write_folder(tmp_path / "x", adapter_files(1))
+    with pytest.raises(InvalidRequest, match=r"'org/sql' is not a valid name: .* Use 'org--sql'"):
+        await rooted.registry.paths.register("org/sql", str(folder), "admin")
+    assert rooted.registry.served() == []
+
+
 async def test_load_inplace_adds_and_promotes(rooted, tmp_path):
     folder = write_folder(tmp_path / "x", adapter_files(1))
     await rooted.registry.paths.register("sql", str(folder), "admin", load_inplace=True)

@@ -45,6 +45,24 @@ async def test_names_that_could_be_paths_or_selectors_are_refused(house, name):
 
 
 @pytest.mark.parametrize(
+    ("name", "proposed"), [("org/name", "org--name"), ("a/b/c", "a--b--c"), ("/name/", "name"), ("a b/c", None)]
+)
+async def test_a_name_with_a_slash_is_refused_with_one_that_would_do(house, name, proposed):
+    refused = await house.admin.post("/adapters", json={"name": name})
+    assert refused.status_code == 400
+    detail = refused.json()["detail"]
+    assert repr(name) in detail
+    if proposed is None:
+        # No other name can be made of it by its slashes alone, so the rule is told.
+        assert "--" not in detail
+        assert "letters, digits" in detail
+    else:
+        assert "no slash" in detail
+        assert detail.endswith(f"Use {proposed!r}.")
+        assert (await house.admin.post("/adapters", json={"name": proposed})).status_code == 201
+
+
+@pytest.mark.parametrize(
     ("body", "pointer"),
     [
         ({"name": "a", "colour": 1}, "/colour"),
