@@ -12,6 +12,7 @@ from starlette.requests import Request
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.warming import warm_prompt
 from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.insight.misses import miss_of
@@ -42,8 +43,8 @@ _MOST_MISSES = 200
 async def get_cache(request: Request) -> Response:
     """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
     services: Services = request.app.state.services
-    reply = await _ask(services, "report")
-    stats, ready = services.engine.stats, ready_engine(services)
+    reply = await _ask(services.engine, "report")
+    stats, ready = services.engine.stats, ready_engine(services.engine)
     names = services.registry.snapshot.names_by_digest
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
@@ -105,7 +106,7 @@ async def warm_cache(request: Request, principal: Admin) -> Response:
 async def get_cached_text(request: Request, hash: Hash) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
-    reply = await _ask(services, "tokens", hash)
+    reply = await _ask(services.engine, "tokens", hash)
     ids = reply.token_ids
     return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
 
@@ -130,14 +131,14 @@ async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Respons
 
 async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:
     services: Services = request.app.state.services
-    await _ask(services, action, hash)
+    await _ask(services.engine, action, hash)
     await services.registry.note(principal.actor, f"cache.{action}", hash)
     return Response(status_code=204)
 
 
-async def _ask(services: Services, action: str, hash: str = "") -> CacheReply:
+async def _ask(engine: EngineHandle, action: str, hash: str = "") -> CacheReply:
     with reaching_engine():
-        reply = await services.engine.cache(action, hash)
+        reply = await engine.cache(action, hash)
     if reply.error is not None:
         raise NotCached(reply.error)
     return reply

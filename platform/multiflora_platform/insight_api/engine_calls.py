@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import Ready
-from multiflora_platform.services import Services
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.web.problems import Unavailable
 
 
-def ready_engine(services: Services) -> Ready:
+def ready_engine(engine: EngineHandle) -> Ready:
     """What it said when it began to serve. Raises Unavailable."""
-    ready = services.engine.ready
+    ready = engine.ready
     if ready is None:
         raise Unavailable("The engine is not ready; it is starting or restarting.")
     return ready

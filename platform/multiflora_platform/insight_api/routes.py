@@ -122,7 +122,7 @@ async def get_request(request: Request, id: str) -> Response:
 async def get_slots(request: Request) -> Response:
     """Which adapters are on the device, and the last loads and evictions."""
     services = _services(request)
-    engine, ready = services.engine, ready_engine(services)
+    engine, ready = services.engine, ready_engine(services.engine)
     with reaching_engine():
         status, events = await engine.status(), await engine.slot_history()
     names = services.registry.snapshot.names_by_digest
@@ -145,7 +145,7 @@ async def ask_capacity(request: Request) -> Response:
     """Whether adapters of these ranks and so much context fit at the same time."""
     body = await read_json(request, CapacityQuestion)
     services = _services(request)
-    ready = ready_engine(services)
+    ready = ready_engine(services.engine)
     return rendered(capacity(services.registry.base, ready, body.ranks, body.context_tokens, body.sequences))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -10,9 +11,11 @@ from starlette.responses import Response
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView
+from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import with_disk
-from multiflora_platform.services import Services
+from multiflora_platform.services import ActivePrompt, Services
 from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
 
 router = APIRouter(tags=["operations"])
@@ -41,16 +44,18 @@ async def health(request: Request) -> Response:
 @router.get("/metrics", dependencies=[Depends(require_key)])
 async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
-    return Response(services.metrics.render(await _view(services)), media_type=CONTENT_TYPE)
+    return Response(
+        services.metrics.render(await _view(services.engine, services.registry, services.active)),
+        media_type=CONTENT_TYPE,
+    )
 
 
-async def _view(services: Services) -> EngineView:
+async def _view(engine: EngineHandle, registry: Registry, active: Collection[ActivePrompt]) -> EngineView:
     """Fresh numbers from the engine, or those of its last heartbeat when it is too busy to answer."""
-    engine = services.engine
     stats, adapters = engine.stats, []
     try:
         status = await asyncio.wait_for(engine.status(), _STATUS_PATIENCE)
-        stats, adapters = status.stats, with_disk(status.adapters, services.registry.snapshot.digests)
+        stats, adapters = status.stats, with_disk(status.adapters, registry.snapshot.digests)
     except (TimeoutError, EngineUnavailable):
         pass
     return EngineView(
@@ -60,8 +65,8 @@ async def _view(services: Services) -> EngineView:
         stats=stats,
         ready=engine.ready,
         adapters=adapters,
-        running=[one.adapter for one in services.active if one.adapter and one.has_started],
-        waiting=[one.adapter for one in services.active if one.adapter and not one.has_started],
+        running=[one.adapter for one in active if one.adapter and one.has_started],
+        waiting=[one.adapter for one in active if one.adapter and not one.has_started],
     )
 
 

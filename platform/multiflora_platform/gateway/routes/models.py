@@ -13,7 +13,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
-from multiflora_platform.services import Services
+from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.web.openai_errors import model_not_found
 
 router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
@@ -24,10 +24,14 @@ _OWNER = "multiflora"
 async def list_models(request: Request) -> Response:
     services: Services = request.app.state.services
     principal: Principal = request.state.principal
-    cards = [_base_card(services, principal)] if principal.may_use(services.model.name) else []
+    cards = (
+        [_base_card(services.model, services.max_model_len, principal)]
+        if principal.may_use(services.model.name)
+        else []
+    )
     for adapter in services.registry.served():
         if principal.may_use(adapter.name, adapter.owner):
-            cards += _adapter_cards(services, adapter)
+            cards += _adapter_cards(services.model, services.max_model_len, adapter)
     return _json({"object": "list", "data": cards})
 
 
@@ -37,36 +41,36 @@ async def show_model(request: Request, model: str) -> Response:
     services: Services = request.app.state.services
     resolved = resolve_model(services.registry, services.model.name, request.state.principal, model, None)
     if resolved.adapter is None:
-        return _json(_base_card(services, request.state.principal))
+        return _json(_base_card(services.model, services.max_model_len, request.state.principal))
     for adapter in services.registry.served():
         if adapter.name == resolved.adapter:
-            return _json(_adapter_card(services, adapter, model))
+            return _json(_adapter_card(services.model, services.max_model_len, adapter, model))
     if model == resolved.adapter:
         raise model_not_found(model)
-    return _json(_card(services, model, resolved.adapter, services.model.name, services.model.created))
+    return _json(_card(services.max_model_len, model, resolved.adapter, services.model.name, services.model.created))
 
 
-def _base_card(services: Services, principal: Principal) -> dict[str, Any]:
+def _base_card(base: ServedModel, length: int, principal: Principal) -> dict[str, Any]:
     """root: where the model came from, for admins; it may be a path of the server."""
-    root = services.model.root if principal.is_admin else services.model.name
-    return _card(services, services.model.name, root, None, services.model.created)
+    root = base.root if principal.is_admin else base.name
+    return _card(length, base.name, root, None, base.created)
 
 
-def _adapter_cards(services: Services, adapter: ServedAdapter) -> list[dict[str, Any]]:
+def _adapter_cards(base: ServedModel, length: int, adapter: ServedAdapter) -> list[dict[str, Any]]:
     """The name, which follows `default`, and every other alias."""
     others = sorted(alias for alias in adapter.aliases if alias != DEFAULT)
     names = [adapter.name, *(f"{adapter.name}@{alias}" for alias in others)]
-    return [_adapter_card(services, adapter, name) for name in names]
+    return [_adapter_card(base, length, adapter, name) for name in names]
 
 
-def _adapter_card(services: Services, adapter: ServedAdapter, model: str) -> dict[str, Any]:
+def _adapter_card(base: ServedModel, length: int, adapter: ServedAdapter, model: str) -> dict[str, Any]:
     """model: the name, `name@alias` or `name@3`."""
     selector = model.partition("@")[2] or DEFAULT
     root = f"{adapter.name}@{adapter.aliases.get(selector, selector)}"
-    return _card(services, model, root, services.model.name, adapter.created)
+    return _card(length, model, root, base.name, adapter.created)
 
 
-def _card(services: Services, model: str, root: str, parent: str | None, created: int) -> dict[str, Any]:
+def _card(length: int, model: str, root: str, parent: str | None, created: int) -> dict[str, Any]:
     return {
         "id": model,
         "object": "model",
@@ -74,7 +78,7 @@ def _card(services: Services, model: str, root: str, parent: str | None, created
         "owned_by": _OWNER,
         "root": root,
         "parent": parent,
-        "max_model_len": services.max_model_len,
+        "max_model_len": length,
     }
 
 

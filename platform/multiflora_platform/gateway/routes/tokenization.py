@@ -19,6 +19,7 @@ from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, Toke
 from multiflora_platform.services import Services
 from multiflora_platform.text.errors import TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import invalid
 
 # A list of more would hold up other requests while it is made.
@@ -34,7 +35,7 @@ async def tokenize(request: Request) -> Response:
     refuse_chat_template(body.chat_template)
     if body.model is not None:
         resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
-    ids = await _ids(services, body)
+    ids = await _ids(services.model.tokenizer, services.max_model_len, body)
     tokenizer = services.model.tokenizer
     strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
     return _json({"count": len(ids), "max_model_len": services.max_model_len, "tokens": ids, "token_strs": strings})
@@ -68,14 +69,14 @@ async def tokenizer_info(request: Request) -> Response:
     )
 
 
-async def _ids(services: Services, body: TokenizeRequest) -> list[int]:
+async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest) -> list[int]:
     if (body.prompt is None) == (body.messages is None):
         raise invalid("prompt", "Send either prompt or messages.")
     if body.messages is not None:
         offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
-        return await chat_prompt(offered, services.model.tokenizer, None)
+        return await chat_prompt(offered, tokenizer, None)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
-    tokenizer, most = services.model.tokenizer, max(services.max_model_len, _MOST_TOKENS)
+    most = max(length, _MOST_TOKENS)
     try:
         return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=most))
     except TooManyTokens as error:
