@@ -19,11 +19,12 @@ OTHER = "(other)"
 
 @dataclass(frozen=True)
 class Gauges:
-    """The server at a tick. cache_queries, cache_hits: tokens since the engine's start."""
+    """The server at a tick; Insight fills it."""
 
     running: int
     waiting: int
     kv_use: float
+    # Tokens since the engine's start, as its heartbeat counts them.
     cache_queries: int
     cache_hits: int
     gateway_bytes: int

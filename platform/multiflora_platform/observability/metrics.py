@@ -41,15 +41,18 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 5
 
 @dataclass(frozen=True)
 class EngineView:
-    """The engine at the time of a scrape. adapters: what it holds. running, waiting: adapter names of our requests."""
+    """The engine at the time of a scrape; the route of /metrics fills it."""
 
     state: str
     restarts: int
     stats: EngineStats
     ready: Ready | None
     adapters: Iterable[ResidencyReport] = ()
+    """What the engine holds."""
     running: Iterable[str] = ()
+    """Adapter names of our requests that have their first token."""
     waiting: Iterable[str] = ()
+    """Adapter names of our requests that wait for it."""
     engine_pid: int | None = None
 
 

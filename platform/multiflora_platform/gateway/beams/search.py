@@ -15,16 +15,17 @@ from multiflora_engine.protocol.requests import PositionLogprobs, TokenLogprob
 
 @dataclass(frozen=True)
 class BeamParams:
-    """width: beams kept. end_ids: tokens that end an answer. length_penalty: above 0 favours long answers.
-
-    early_stopping: True stops at `width` finished answers; False when no running beam can become better at its
-    present length; "never" when none can at any length.
-    """
+    """What a request asks of a beam search; the gateway fills it."""
 
     width: int
+    """Beams kept."""
     end_ids: frozenset[int]
+    """Tokens that end an answer."""
     length_penalty: float = 1.0
+    """Above 0 favours long answers."""
     early_stopping: bool | Literal["never"] = False
+    """True stops at `width` finished answers; False when no running beam can become better at its present length;
+    "never" when none can at any length."""
 
     @property
     def num_candidates(self) -> int:
@@ -34,12 +35,14 @@ class BeamParams:
 
 @dataclass(frozen=True)
 class Beam:
-    """An answer on its way. total: the sum of its tokens' log-probabilities. score: of a finished one."""
+    """An answer on its way."""
 
     token_ids: list[int] = field(default_factory=list)
     positions: list[PositionLogprobs] = field(default_factory=list)
     total: float = 0.0
+    """The sum of its tokens' log-probabilities."""
     score: float = 0.0
+    """Of a finished one; `extended` fills it."""
 
     def extended(self, entry: TokenLogprob, position: PositionLogprobs, length_penalty: float) -> Beam:
         total = self.total + entry.logprob

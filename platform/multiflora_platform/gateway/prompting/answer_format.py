@@ -34,14 +34,14 @@ _PROMPT_END_TOKENS = 32
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """message: how to read the answer. structure: (the parameter that asks for it, what the answer must follow).
-
-    shows_special_tokens: the markers are special tokens, which have to stay in the text to be found.
-    """
+    """What `answer_format` decides of a chat answer."""
 
     message: MessageFormat
+    """How to read the answer."""
     structure: tuple[str, Structure] | None
+    """(the parameter that asks for it, what the answer must follow)."""
     shows_special_tokens: bool
+    """The markers are special tokens, which have to stay in the text to be found."""
 
 
 def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:

@@ -23,14 +23,18 @@ _NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperti
 
 @dataclass(frozen=True)
 class ToolUse:
-    """tools: those that may be called. must_call: the answer is calls. is_strict: arguments follow the schemas also
-    where the model is free to call. only_one: at most one call. form: how the model writes them."""
+    """What a request's `tools`, `tool_choice` and `parallel_tool_calls` come to; `tool_use` makes it."""
 
     tools: Sequence[Tool]
+    """Those that may be called."""
     must_call: bool
+    """The answer is calls."""
     is_strict: bool
+    """Arguments follow the schemas also where the model is free to call."""
     only_one: bool
+    """At most one call."""
     form: ToolFormat
+    """How the model writes them."""
 
     def reader(self) -> ToolReader:
         return make_reader(self.form, {tool.name: tool.parameters for tool in self.tools}, self.only_one)
@@ -90,12 +94,15 @@ def new_call_id(form: ToolFormat | None) -> str:
 
 @dataclass(frozen=True)
 class _Choice:
-    """names: of the tools that may be called; None is all. is_one: one call, and of that function."""
+    """A request's `tool_choice`, read."""
 
     names: Sequence[str] | None = None
+    """Of the tools that may be called; None is all."""
     must_call: bool = False
     is_none: bool = False
+    """The client wants no call."""
     is_one: bool = False
+    """One call, and of that function."""
 
 
 def _choice(choice: Any) -> _Choice:
