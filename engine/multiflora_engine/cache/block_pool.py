@@ -64,6 +64,7 @@ class BlockPool:
         """
         assert count <= self.num_free, "callers check num_free first"
         if limit is not None:
+            # Its own blocks first: an owner at its limit must not evict what others have cached.
             self._evict_of(owner, self._held[owner] + count - limit)
         return [self._take(owner) for _ in range(count)]
 
@@ -82,6 +83,7 @@ class BlockPool:
             assert block.hash is not None, "a private block belongs to one sequence"
             if block.references == 0:
                 self._evictable.remove(block_id)
+                # A pin names no owner: the block stays with the one that it had.
                 self._assign(block, owner or block.owner)
             block.references += 1
 
@@ -104,6 +106,7 @@ class BlockPool:
         block = self._blocks[block_id]
         assert block.references, "published by a sequence that holds it"
         assert block.hash is None, "published once"
+        # Two sequences may compute the same block at once: the first copy serves all hits, this one only its sequence.
         if hash in self._published:
             return False
         self._published[hash] = block_id

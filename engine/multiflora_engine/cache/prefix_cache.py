@@ -50,6 +50,7 @@ class PrefixCache:
         blocks: list[int] = []
         for hash in self._readable_hashes(sequence):
             block_id = self._pool.find(hash)
+            # Blocks are evicted one by one, but a sequence can start on an unbroken prefix only.
             if block_id is None:
                 break
             blocks.append(block_id)
@@ -68,6 +69,7 @@ class PrefixCache:
     def announce(self, sequence: Sequence) -> None:
         """The sequence runs from now on and will compute its known blocks from num_computed_tokens on."""
         for hash in self._uncomputed_hashes(sequence):
+            # Of several sequences that compute the same block, the others wait for the first.
             self._computing.setdefault(hash, sequence)
 
     def record_start(self, sequence: Sequence, num_hits: int) -> str:
@@ -96,6 +98,7 @@ class PrefixCache:
         """What wants something of every prompt position reads nothing."""
         if sequence.reads_whole_prompt:
             return []
+        # One token is computed even where all are cached: the next one is sampled from its logits.
         return sequence.block_hashes[: (sequence.num_tokens - 1) // self._block_size]
 
     def _uncomputed_hashes(self, sequence: Sequence) -> list[bytes]:

@@ -84,11 +84,13 @@ class StepLoop:
         served.call_between_layers(self._heartbeat)
 
     def run(self) -> None:
+        # Shutdown ends the loop at once; after SIGTERM the requests that are here are finished first.
         while not self._shutdown and not (self._lifetime.stop_requested and not self._engine.has_work):
             self._receive()
             if self._engine.has_work:
                 self._send_deltas(self._engine.step())
             else:
+                # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
                 self._residency.poll()
             for result in self._commands.advance():
                 self._socket.send(result)
@@ -131,6 +133,7 @@ class StepLoop:
         except ValueError as error:
             self._refuse(request, EngineFailure("invalid_request", str(error)))
         except Exception as error:
+            # One request that cannot be taken in must not end the loop that serves all others.
             _log.exception("Request %s cannot be taken in", request.id)
             self._refuse(request, EngineFailure("internal_error", f"the engine refused it: {type(error).__name__}"))
 
@@ -160,4 +163,5 @@ class StepLoop:
         if self._commands.has_work or self._engine.is_stalled:
             self._socket.wait(_WAITING_MS)
         elif not self._shutdown and not self._lifetime.stop_requested:
+            # Rounded up: rounded down, the loop would wake before the heartbeat is due and spin until it is.
             self._socket.wait(max(0, int((self._next_heartbeat - time.monotonic()) * 1000)) + 1)

@@ -136,11 +136,13 @@ class EngineSupervisor:
         failed_starts, pause = 0, self._patience.backoff
         for generation in range(sys.maxsize):
             self.failure = None
+            # A socket of its own for each process: what is still on its way to one that died cannot reach the next.
             served, cause = await self._live(str(folder / f"{generation}.sock"))
             failed_starts = 0 if served else failed_starts + 1
             if self._stopping:
                 return None
             self.failure = self.failure or Fatal("internal", cause)
+            # A setting that is wrong stays wrong: only the operator can mend it.
             if self.failure.kind == "configuration" or failed_starts >= self._patience.start_attempts:
                 _log.error("The engine cannot be started: %s", self.failure.message)
                 return self._settle("failed")
@@ -162,6 +164,7 @@ class EngineSupervisor:
         finally:
             self.pid = None
             served = time.monotonic() - self._ready_at if self.client.ready is not None else 0.0
+            # Before the process is killed and reaped: its requests fail now, their clients need not wait for that.
             self.client.disconnect(_DEAD)
             asyncio.get_running_loop().remove_reader(lifeline)
             os.close(lifeline)
@@ -222,6 +225,7 @@ class EngineSupervisor:
                 self.failure = event
             case Ready():
                 self._ready_at = time.monotonic()
+                # A new process knows of no pins.
                 self.client.pin_again()
                 self._settle("ready")
 

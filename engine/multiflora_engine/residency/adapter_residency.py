@@ -81,6 +81,7 @@ class AdapterResidency:
             if record.slot is None and not self._place(record):
                 self._check_attainable(record)
                 return None
+            # A small adapter is often complete within what this step may still copy; then its sequence starts at once.
             self._continue_uploads()
             if record.slot is None or record.upload is not None:
                 return None
@@ -147,6 +148,7 @@ class AdapterResidency:
     def pin(self, digest: str) -> None:
         """Load the adapter and keep it in its slot. Raises AdapterUnavailable if that left too little to the others."""
         with self._lock:
+            # The rank of an adapter that was never read is unknown: it counts as the highest.
             others = sum(r.rank or self._reserved_rows for r in self._records.values() if r.pinned)
             record = self._touch(digest)
             needed = 0 if record.pinned else record.rank or self._reserved_rows
@@ -190,6 +192,7 @@ class AdapterResidency:
             self._forget_oldest()
             record = self._records[digest] = AdapterRecord(digest)
         record.touched_at = self._clock()
+        # Asked for again after an operator unloaded it, while its last sequences still run: it stays.
         record.dropped = False
         if record.slot is None and not record.wanted_since:
             record.wanted_since = record.touched_at
@@ -245,6 +248,7 @@ class AdapterResidency:
         chosen: list[AdapterRecord] = []
         while not self._fits_without(rank, chosen):
             chosen.append(idle.pop(0))
+        # Rows must lie side by side: adapters chosen by age that do not border on the room that came free stay.
         for victim in reversed(chosen[:]):
             rest = [r for r in chosen if r is not victim]
             if self._fits_without(rank, rest):
@@ -275,6 +279,7 @@ class AdapterResidency:
             record = self._records[digest]
             del self._wanted[digest]
             if record.slot is None and not self._place_when_room(record):
+                # To the end of the line: an adapter that finds no room must not hold up smaller ones.
                 self._wanted[digest] = None
 
     def _place_when_room(self, record: AdapterRecord) -> bool:

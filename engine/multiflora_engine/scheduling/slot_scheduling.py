@@ -66,6 +66,7 @@ class SlotScheduler:
             self.refusals.setdefault(digest, _Refusal(None, self._step))
         for digest, refusal in list(self.refusals.items()):
             sequence = refusal.sequence
+            # It was placed or given up, or its sequence runs or has ended: it starves no more.
             if digest not in pending_placements if sequence is None else sequence.status is not SequenceStatus.WAITING:
                 del self.refusals[digest]
             elif self._step - refusal.since >= self._patience:
@@ -89,6 +90,7 @@ class SlotScheduler:
         sequence.adapter_slot = slot
         self._users[digest] += 1
         if self.refusals.pop(digest, None):
+            # It has its room, so what was drained for it may be used again by sequences of this very step.
             self._close_victims()
         return True
 
@@ -107,6 +109,7 @@ class SlotScheduler:
         if digest not in self._closed:
             return False
         starving = self._closed[digest]
+        # None: an operator waits for it, and counts as first in order.
         return starving is None or sequence.order > starving.order
 
     def _is_too_far_back(self, digest: str) -> bool:
@@ -114,10 +117,12 @@ class SlotScheduler:
 
     def _note_refusal(self, digest: str, sequence: Sequence) -> None:
         self._refused_now.add(digest)
+        # On disk or on its way it lacks time, not room, and draining would not help.
         if self._adapters.state(digest) == "cpu":
             self.refusals.setdefault(digest, _Refusal(sequence, self._step))
 
     def _drain_for(self, refusal: _Refusal, running: list[Sequence]) -> None:
+        # More victims only once those of before are idle and still leave too little room.
         if any(victim in self._users for victim in refusal.victims):
             return
         victims = self._next_victims(max(1, len(refusal.victims)), running)
@@ -135,6 +140,7 @@ class SlotScheduler:
         for sequence in running:
             digest = sequence.adapter_digest
             if digest is not None and digest not in taken:
+                # An adapter is idle when the last of its sequences has ended.
                 left = (sequence.params.max_tokens or 0) - len(sequence.output_token_ids)
                 ends[digest] = max(ends.get(digest, 0), left)
         evictable = [digest for digest in ends if not self._adapters.is_pinned(digest)]
