@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.platform.registry.house import adapter_files, opening
 
+from multiflora_platform.cli.main import main
 from multiflora_platform.demo import DemoAdapter
+from multiflora_platform.server.base_model import open_model
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.settings import ConfigurationError, Settings
 
@@ -45,3 +49,18 @@ async def test_a_limit_below_the_demo_is_told_with_the_adapter_and_the_setting(t
         house = await open_house(max_rank=4)
         with pytest.raises(ConfigurationError, match=r"the demo's adapter sql: Rank 8 .* --max-lora-rank 8"):
             await seed(house.registry, Settings(), (DemoAdapter("sql", tmp_path, "", (), None),))
+
+
+def test_serve_ends_with_exit_code_3_before_its_engine_starts(tmp_path, capsys):
+    demo = open_model(Settings(data_dir=tmp_path))
+
+    async def register() -> None:
+        async with opening(tmp_path) as open_house:
+            house = await open_house(base=demo.base, max_rank=64)
+            await seed(house.registry, Settings(data_dir=tmp_path), demo.demo[:1])
+
+    asyncio.run(register())
+    assert main(["serve", "--data-dir", str(tmp_path), "--port", "0", "--max-lora-rank", "8"]) == 3
+    printed = capsys.readouterr().err
+    assert "--max-lora-rank 8 is less than the ranks of registered adapters: sql@1 (rank 16)" in printed
+    assert "Loading weights" not in printed
