@@ -91,10 +91,12 @@ class CacheIndex:
             block.used_at = now
 
     def why_missed(self, sequence: Sequence, num_hits: int) -> str:
-        """Why the block after `num_hits` hits was not found: evicted, diverged, other_adapter, other_tenant, other_salt
-        or first_seen; "" when no whole block is left to find."""
+        """Why the block after `num_hits` hits was not used: whole_prompt_asked (it is there), evicted, diverged,
+        other_adapter, other_tenant, other_salt or first_seen; "" when no whole block is left to find."""
         if num_hits >= (sequence.num_tokens - 1) // self._block_size or num_hits >= len(sequence.block_hashes):
             return ""
+        if sequence.block_hashes[num_hits] in self._blocks and sequence.reads_whole_prompt:
+            return "whole_prompt_asked"
         if sequence.block_hashes[num_hits] in self._evicted:
             return "evicted"
         if num_hits:

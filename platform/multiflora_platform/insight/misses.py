@@ -5,8 +5,9 @@ from __future__ import annotations
 from multiflora_platform.insight.views import Miss, RequestView
 
 _WORDS = {
-    "first_seen": "Nobody sent a prompt that begins like this one.",
+    "first_seen": "No earlier prompt begins like this one.",
     "diverged": "The prompt begins like a cached one, and differs from token {cached} on.",
+    "whole_prompt_asked": "It is cached, but prompt log-probabilities or a mean need every position computed.",
     "evicted": "It was cached, and gave way to others when KV blocks ran out.",
     "other_adapter": "The same beginning is cached for another adapter, whose KV differs.",
     "other_tenant": "The same beginning is cached for another tenant; tenants never share.",

@@ -160,7 +160,8 @@ class CacheText(msgspec.Struct, frozen=True):
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """reason: evicted, diverged, other_adapter, other_tenant, other_salt or first_seen; detail says it in words."""
+    """reason: evicted, diverged, other_adapter, other_tenant, other_salt, whole_prompt_asked or
+    first_seen; detail says it in words."""
 
     request_id: str
     at: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
@@ -165,3 +167,16 @@ def test_why_a_prompt_missed() -> None:
     assert house.prompt([*SHARED, 1], cache_owner="t", cache_salt="narrow").miss_reason == "other_salt"
     other = house.prompt([*SHARED, 1], cache_owner="t", cache_salt="t", adapter_digest="d")
     assert other.miss_reason == "other_adapter"
+
+
+@pytest.mark.parametrize("asked", [{"params": SamplingParams(max_tokens=1, prompt_logprobs=0)}, {"pooling": "mean"}])
+def test_what_wants_the_whole_prompt_is_told_so_and_not_that_others_differ(asked: dict[str, Any]) -> None:
+    house = House()
+    house.prompt([*SHARED, 1], cache_owner="t", cache_salt="t")
+    params = asked.pop("params", SamplingParams(max_tokens=1))
+    request = GenerateRequest(
+        id="whole", prompt_token_ids=[*SHARED, 1], params=params, cache_owner="t", cache_salt="t", **asked
+    )
+    house.scheduler.add(request)
+    (entry,) = house.scheduler.schedule().entries
+    assert (entry.start, entry.sequence.miss_reason) == (0, "whole_prompt_asked")
