@@ -15,7 +15,8 @@ from gpu.llama import adapter_digest
 from gpu.measure import Limits, Result
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 _WARM_STEPS, _STEPS = 8, 40
 _FOREVER = 1 << 10

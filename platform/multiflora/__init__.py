@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from multiflora.adapters import AdapterRejected
     from multiflora.llm import LLM
     from multiflora.outputs import CompletionOutput, RequestOutput
-    from multiflora_engine.protocol.requests import SamplingParams, StructuredOutputsParams
+    from multiflora_engine.protocol.sampling_params import SamplingParams, StructuredOutputsParams
 
 __all__ = ["LLM", "AdapterRejected", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputsParams"]
 _MODULES = {
@@ -20,8 +20,8 @@ _MODULES = {
     "AdapterRejected": "multiflora.adapters",
     "CompletionOutput": "multiflora.outputs",
     "RequestOutput": "multiflora.outputs",
-    "SamplingParams": "multiflora_engine.protocol.requests",
-    "StructuredOutputsParams": "multiflora_engine.protocol.requests",
+    "SamplingParams": "multiflora_engine.protocol.sampling_params",
+    "StructuredOutputsParams": "multiflora_engine.protocol.sampling_params",
 }
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import msgspec
 
-from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.structured.formats import structure_of
 from multiflora_platform.structured.worker import compile_structure

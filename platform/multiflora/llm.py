@@ -26,8 +26,7 @@ from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.requests import SamplingParams
-from multiflora_engine.protocol.sampling_params import normalise_sampling_params, verify_sampling_params
+from multiflora_engine.protocol.sampling_params import SamplingParams, normalise_sampling_params, verify_sampling_params
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 from multiflora_platform.text.tokenizer import Tokenizer
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
-from multiflora_engine.protocol.sampling_params import bad_word_token_ids
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling
+from multiflora_engine.protocol.sampling_params import SamplingParams, bad_word_token_ids
 from multiflora_platform.text.tokenizer import Tokenizer
 
 

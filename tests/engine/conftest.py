@@ -20,7 +20,8 @@ from multiflora_engine.build import BuiltEngine, build_engine
 from multiflora_engine.execution import device_side as device_side_module
 from multiflora_engine.execution import dummy_batch as dummy_module
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 VOCAB = 300
 TOLERANCE = 2e-3

@@ -21,7 +21,8 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.process.adapter_commands import AdapterCommands
 from multiflora_engine.protocol.messages import AdapterCommand, AdapterResult
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 MakeAdapters = Callable[[list[int]], list[str]]
 PROMPTS = [[5, 6, 7], list(range(20, 60))]

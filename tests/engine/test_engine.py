@@ -35,10 +35,10 @@ from multiflora_engine.protocol.requests import (
     EngineFailure,
     GenerateRequest,
     PositionLogprobs,
-    SamplingParams,
     TokenDelta,
     TokenLogprob,
 )
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
 

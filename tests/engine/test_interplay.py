@@ -14,7 +14,8 @@ import pytest
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 MAX_LEN = 96
 BLOCK_BYTES = 2 * 2 * 32 * 4

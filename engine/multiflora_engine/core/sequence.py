@@ -12,12 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from multiflora_engine.protocol.requests import (
-    GenerateRequest,
-    Pooling,
-    PositionLogprobs,
-    SamplingParams,
-)
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling, PositionLogprobs
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 
 class SequenceStatus(enum.Enum):

@@ -13,7 +13,8 @@ from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.execution.decode_graphs import DecodeGraphs
 from multiflora_engine.execution.dummy_batch import DummyPass
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
 
 _FEW_TOKENS = 16

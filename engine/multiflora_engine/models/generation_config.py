@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.protocol.requests import SamplingParams
-from multiflora_engine.protocol.sampling_params import InvalidParameter, verify_sampling_params
+from multiflora_engine.protocol.sampling_params import InvalidParameter, SamplingParams, verify_sampling_params
 
 SAMPLING_NAMES = {
     "temperature": "temperature",

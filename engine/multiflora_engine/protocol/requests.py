@@ -5,73 +5,14 @@ Knows nothing of names, tenants, text or HTTP: a request carries token ids and c
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from multiflora_engine.protocol.sampling_params import SamplingParams
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 Pooling = Literal["last", "mean"]
-
-
-class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an answer must look like; field names and meaning are vLLM's. Exactly one of the first six is given.
-
-    json: a JSON schema, as an object or as text. grammar: Lark or GBNF. structural_tag: see structured/formats.py.
-    disable_any_whitespace: compact JSON. disable_additional_properties: close objects that leave that open.
-    whitespace_pattern: a regular expression for the whitespace in JSON.
-    """
-
-    json: str | dict[str, Any] | None = None
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-    structural_tag: str | dict[str, Any] | None = None
-    disable_any_whitespace: bool = False
-    disable_additional_properties: bool = False
-    whitespace_pattern: str | None = None
-
-
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to choose tokens; field names and meaning are vLLM's. `verify` raises ValueError naming the field.
-
-    structured_outputs: for front ends, which make the request's grammar of it; the engine reads that one.
-    """
-
-    n: int = 1
-    best_of: int | None = None
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    include_stop_str_in_output: bool = False
-    ignore_eos: bool = False
-    min_tokens: int = 0
-    max_tokens: int | None = None
-    logprobs: int | None = None
-    prompt_logprobs: int | None = None
-    logit_bias: dict[int, float] = msgspec.field(default_factory=dict)
-    bad_words: tuple[str, ...] = ()
-    allowed_token_ids: tuple[int, ...] | None = None
-    skip_special_tokens: bool = True
-    spaces_between_special_tokens: bool = True
-    detokenize: bool = True
-    structured_outputs: StructuredOutputsParams | None = None
-
-    @property
-    def num_sequences(self) -> int:
-        """Sequences the engine runs: `best_of` candidates, of which the front end returns the best `n`."""
-        return self.best_of or self.n
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature < 1e-5
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):

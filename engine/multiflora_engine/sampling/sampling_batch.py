@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from multiflora_engine.core.transfers import Staging
-from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.token_counts import SeenTokens
 from multiflora_kernels.sampling import ops
 

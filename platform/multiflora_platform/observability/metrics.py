@@ -24,7 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
-from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
 from multiflora_platform.web.openai_errors import ApiError

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 
 Format = dict[str, Any]
 # Keywords below which close_objects changes nothing, and those whose values are schemas by name.

@@ -14,7 +14,8 @@ from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.sequence import Sequence, make_sequences
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 BLOCK = 4
 

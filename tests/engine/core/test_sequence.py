@@ -6,7 +6,8 @@ import weakref
 from typing import Any
 
 from multiflora_engine.core.sequence import SequenceStatus, make_sequences
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 
 def make_request(**params: Any) -> GenerateRequest:

@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 ROOT = Path(__file__).parents[3]
 SOURCES = tuple(str(ROOT / name) for name in ("engine", "kernels", "adapters"))

@@ -33,7 +33,8 @@ from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")

@@ -11,7 +11,8 @@ import torch
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 EMBEDS = SamplingParams(max_tokens=0)
 

@@ -13,7 +13,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.mix import MixPart, mix_digest
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 WEIGHTS = {"plain": 0.7, "all_linear": -0.5, "embeddings": 1.25}
 

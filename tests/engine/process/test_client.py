@@ -21,12 +21,8 @@ from multiflora_engine.protocol.messages import (
     Ready,
     ToEngine,
 )
-from multiflora_engine.protocol.requests import (
-    EngineFailure,
-    GenerateRequest,
-    SamplingParams,
-    TokenDelta,
-)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 
 class Engine:

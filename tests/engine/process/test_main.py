@@ -33,7 +33,8 @@ from multiflora_engine.protocol.messages import (
     StatusRequest,
     ToEngine,
 )
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
 PARENT = "import subprocess, sys, time; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); time.sleep(60)"

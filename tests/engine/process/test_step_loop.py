@@ -27,7 +27,8 @@ from multiflora_engine.protocol.messages import (
     Shutdown,
     ToEngine,
 )
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import QueueFull
 
 

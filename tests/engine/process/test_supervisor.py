@@ -20,7 +20,8 @@ from multiflora_engine.process.client import EngineClient, EngineUnavailable
 from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor, Patience
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import LoadProgress
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams, TokenDelta
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
 DIE, FULL, BAD, CRASH, LONG, HANG = 9001, 9002, 9003, 9004, 9005, 9006

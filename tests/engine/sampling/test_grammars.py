@@ -18,12 +18,8 @@ from transformers import LlamaConfig
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.core.sequence import Sequence, make_sequences
-from multiflora_engine.protocol.requests import (
-    EngineFailure,
-    GenerateRequest,
-    SamplingParams,
-    TokenDelta,
-)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling import grammar_masks
 from multiflora_engine.sampling.grammar_masks import GrammarMasks
 from multiflora_engine.sampling.grammars import GrammarVocabulary

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.core.step import SampledToken
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import (
     InvalidParameter,
+    SamplingParams,
     bad_word_token_ids,
     normalise_sampling_params,
     verify_sampling_params,

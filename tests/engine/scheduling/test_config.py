@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import RequestTooLong, SchedulerConfig
 
 

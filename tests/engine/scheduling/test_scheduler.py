@@ -13,13 +13,8 @@ from multiflora_engine.core.step import (
     ScheduledBatch,
     StepOutput,
 )
-from multiflora_engine.protocol.requests import (
-    EngineFailure,
-    GenerateRequest,
-    PositionLogprobs,
-    SamplingParams,
-    TokenLogprob,
-)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, PositionLogprobs, TokenLogprob
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.config import QueueFull, RequestTooLong, SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
 

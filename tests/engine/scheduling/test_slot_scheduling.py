@@ -6,7 +6,8 @@ import pytest
 
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.sequence import Sequence, SequenceStatus, make_sequences
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 
 PATIENCE = 3

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from multiflora_engine.core.sequence import make_sequences
-from multiflora_engine.protocol.requests import GenerateRequest, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.scheduling.token_deltas import finish_of
 
 EOS = 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.platform.structured.conftest import DEMO_BASE, EOS, VOCAB
 
-from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.structured import formats
 from multiflora_platform.structured.formats import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.secret import Secret
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import CacheScope, make_request

@@ -11,13 +11,8 @@ from typing import Protocol
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
-from multiflora_engine.protocol.requests import (
-    EngineFailure,
-    GenerateRequest,
-    PositionLogprobs,
-    SamplingParams,
-    TokenDelta,
-)
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, PositionLogprobs, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine_requests import copy_request
 from multiflora_platform.gateway.beams.search import Beam, BeamParams, BeamSearch
 

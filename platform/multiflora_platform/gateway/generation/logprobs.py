@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from multiflora_engine.protocol.requests import PositionLogprobs, SamplingParams, TokenLogprob
+from multiflora_engine.protocol.requests import PositionLogprobs, TokenLogprob
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.gateway.schemas.answers import (
     ChatLogprobs,
     ChatTokenLogprob,

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
-from multiflora_engine.protocol.requests import GenerateRequest, Pooling, SamplingParams
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.metering import Meter
 from multiflora_platform.auth.principals import Principal

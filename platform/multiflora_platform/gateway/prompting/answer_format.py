@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
 from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
 from multiflora_platform.messages.message import MessageFormat

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from multiflora_engine.protocol.requests import SamplingParams
-from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
+from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS, SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.schemas.requests import GenerationRequest, ResponseFormat
 from multiflora_platform.web.openai_errors import invalid, unsupported

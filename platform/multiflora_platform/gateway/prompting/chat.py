@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.prompting.answer_format import answer_format, compile_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params

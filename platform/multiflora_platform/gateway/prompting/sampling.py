@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.protocol.requests import SamplingParams
 from multiflora_engine.protocol.sampling_params import (
     InvalidParameter,
+    SamplingParams,
     normalise_sampling_params,
     verify_sampling_params,
 )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from multiflora_engine.protocol.requests import SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission

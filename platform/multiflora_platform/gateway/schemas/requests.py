@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from multiflora_engine.protocol.requests import StructuredOutputsParams
+from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
