@@ -63,10 +63,12 @@ _ORDER = attrgetter("order")
 
 @dataclass(slots=True)
 class _Counts:
-    """Monotonic; cache_queries and cache_hits are in tokens and count a sequence's first start only."""
+    """Sums since the start; they only grow."""
 
     prompt_tokens: int = 0
     generation_tokens: int = 0
+    # Prompt tokens looked up and found, in tokens, at a sequence's first start only: what it computes again after a
+    # preemption says nothing about the cache.
     cache_queries: int = 0
     cache_hits: int = 0
     preemptions: int = 0
@@ -161,6 +163,7 @@ class Scheduler:
         if self._waiting.length and not self._is_scarce:
             self._start_waiting(entries, budget, failures)
         if failures:
+            # A request that failed while waiting took its running sequences with it, perhaps out of this very batch.
             entries = [entry for entry in entries if entry.is_live]
         return ScheduledBatch(entries, failures)
 
@@ -170,7 +173,7 @@ class Scheduler:
         for entry, output in zip(batch.entries, outputs, strict=True):
             sequence = entry.sequence
             if not entry.is_live:
-                continue
+                continue  # aborted or preempted meanwhile: its blocks may belong to another sequence by now
             if output.sampled and (failure := output.sampled[-1].failure) is not None:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
                 deltas += self._fail_request(sequence.request_id, failure)
@@ -224,11 +227,12 @@ class Scheduler:
     def _schedule_running(self, entries: list[Scheduled]) -> int:
         """Schedules what runs already and returns the budget that is left."""
         budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
+        # Decodes first: one token each, and clients see the gap between two of them. Prefills share what is left.
         prefilling = []
         # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
             if sequence.in_flight and not self._goes_on(sequence):
-                continue
+                continue  # its next token depends on what the step in flight samples
             start = sequence.num_scheduled_tokens
             end = max(start + 1, len(sequence.token_ids))
             if end > len(sequence.block_table) * block_size and not self._grow(sequence, end):
@@ -330,6 +334,7 @@ class Scheduler:
 
     def _stop_running(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
+        # Before the blocks are released: sequences that wait for its prefix must compute it themselves.
         self._cache.retract(sequence)
         self.pool.release(sequence.block_table)
         self._slots.release(sequence)
@@ -340,6 +345,7 @@ class Scheduler:
         first, stop = sequence.num_computed_tokens // self.config.block_size, end // self.config.block_size
         sequence.num_computed_tokens = end
         if stop > first:
+            # Output fills blocks, too: the next turn of a conversation finds the answer of this one.
             sequence.block_hashes += self._cache.new_hashes(sequence)
             self._cache.publish(sequence, first, stop)
 
