@@ -8,8 +8,8 @@ from __future__ import annotations
 from multiflora.outputs import CompletionOutput, RequestOutput
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
-from multiflora_platform.text.answer import Answer, best_answers
 from multiflora_platform.text.assembler import TextAssembler
+from multiflora_platform.text.best_answers import Answer, best_answers
 from multiflora_platform.text.tokenizer import Tokenizer
 
 

@@ -21,12 +21,12 @@ from multiflora_platform.registry.changes.aliases import AliasChanges
 from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
-from multiflora_platform.registry.intake.checks import VersionChecks
 from multiflora_platform.registry.intake.evals import AnswerEval
 from multiflora_platform.registry.intake.import_job import Imports
 from multiflora_platform.registry.intake.local_paths import LocalPaths
 from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
 from multiflora_platform.registry.intake.submissions import VersionIntake
+from multiflora_platform.registry.intake.version_checks import VersionChecks
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink

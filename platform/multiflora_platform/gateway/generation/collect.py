@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.text.answer import Answer, best_answers
 from multiflora_platform.text.assembler import TextDelta
+from multiflora_platform.text.best_answers import Answer, best_answers
 from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal_error
 
 Event = tuple[int, TextDelta]

@@ -22,7 +22,7 @@ from multiflora_platform.gateway.generation.collect import (
 from multiflora_platform.gateway.generation.event_stream import Endings, EventStream
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.schemas.answers import encode
-from multiflora_platform.text.answer import Answer
+from multiflora_platform.text.best_answers import Answer
 
 
 class Writer(Protocol):

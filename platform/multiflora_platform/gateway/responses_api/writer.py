@@ -18,7 +18,7 @@ from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
-from multiflora_platform.text.answer import Answer
+from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.web.openai_errors import ApiError
 
 

@@ -15,7 +15,7 @@ from multiflora_platform.gateway.generation.logprobs import LogprobWriter, TextO
 from multiflora_platform.gateway.generation.usage import usage, wants_usage
 from multiflora_platform.gateway.schemas.answers import Completion, CompletionChoice
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
-from multiflora_platform.text.answer import Answer
+from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.text.tokenizer import Tokenizer
 
 

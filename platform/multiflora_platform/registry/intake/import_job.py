@@ -1,7 +1,7 @@
 """What a job does: an adapter's files become a version. Fetched, identified, checked, and only then ready or rejected.
 
-Knows the order of these steps; each can be repeated after a crash. Does not know what is checked (checks.py), HTTP, or
-when it runs (jobs/runner.py).
+Knows the order of these steps; each can be repeated after a crash. Does not know what is checked (version_checks.py),
+HTTP, or when it runs (jobs/runner.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multiflora_adapters.report import ValidationRow
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.intake import evals
-from multiflora_platform.registry.intake.checks import RefusedVersion, VersionChecks
+from multiflora_platform.registry.intake.version_checks import RefusedVersion, VersionChecks
 from multiflora_platform.registry.jobs.runner import Progress
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, version_queries, versions
 from multiflora_platform.registry.rows.idempotency import StoredAnswer

@@ -19,9 +19,9 @@ from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.scratch import Scratch
 from multiflora_platform.registry.errors import AdapterNotFound
-from multiflora_platform.registry.intake.checks import VersionChecks
 from multiflora_platform.registry.intake.import_job import read_card
 from multiflora_platform.registry.intake.uploads import ReceivedUpload
+from multiflora_platform.registry.intake.version_checks import VersionChecks
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.rows import aliases, idempotency, jobs, version_queries, versions
 from multiflora_platform.registry.rows.adapters import require

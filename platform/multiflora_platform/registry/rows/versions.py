@@ -83,7 +83,7 @@ def identify(change: Change, version: VersionRow, digest: str | None) -> None:
 
 @dataclass(frozen=True)
 class ValidatedVersion:
-    """What intake/checks.py found of a version that may be served; `finish` writes it to the rows."""
+    """What intake/version_checks.py found of a version that may be served; `finish` writes it to the rows."""
 
     manifest: AdapterManifest  # of the stored artifact
     facts: AdapterFacts  # read from the files and their layout on this base model
