@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from multiflora_platform.cli import main
+from multiflora_platform.cli.main import main
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 NAMES = [entry["name"] for entry in json.loads((DEMO / "adapters.json").read_text(encoding="utf-8"))]

@@ -44,6 +44,14 @@ def test_a_version_answers_its_evals_before_it_is_ready(demo: Any, tmp_path: Pat
             http.delete("/api/v1/adapters/judged")
 
 
+def served(server: Any) -> set[str]:
+    """Digests of the versions that are ready."""
+    with server.http() as http:
+        names = [adapter["name"] for adapter in http.get("/api/v1/adapters?limit=1000").json()["items"]]
+        versions = [http.get(f"/api/v1/adapters/{name}/versions").json()["items"] for name in names]
+    return {version["digest"] for items in versions for version in items if version["state"] == "ready"}
+
+
 def back_up(server: Any, folder: Path) -> None:
     """With the server running, as an operator does it."""
     data_dir = server.process.args[server.process.args.index("--data-dir") + 1]
@@ -51,4 +59,6 @@ def back_up(server: Any, folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     contents = json.loads((folder / "backup.json").read_text())
-    assert (contents["missing"], contents["artifacts"] >= 5) == ([], True)
+    assert contents["artifacts"] >= 5
+    # Adapters that other tests of this server have deleted may be named there; what is served may not.
+    assert served(server).isdisjoint(contents["missing"])
