@@ -24,6 +24,7 @@ _LOGGED_MODEL = 128
 _PRIORITIES = 2**31
 # A tenant's class decides before what its requests ask for; these are the classes' first priorities.
 _CLASS_WIDTH = 1 << 20
+_CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 # How other servers' requests name an adapter (SGLang, LoRAX, vLLM's Python, llama.cpp and others).
 _FOREIGN = (
     "adapter",
@@ -38,7 +39,6 @@ _FOREIGN = (
     "lora_request",
     "merged_adapters",
 )
-_CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 
 
 class Admission:
