@@ -16,8 +16,8 @@ from typing import Any
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.scratch import Scratch
-from multiflora_platform.registry.intake import checks
 from multiflora_platform.registry.intake import submissions as version_intake
+from multiflora_platform.registry.intake import version_checks
 from multiflora_platform.registry.intake.submissions import VersionRequest
 from multiflora_platform.registry.rows import jobs, versions
 from multiflora_platform.registry.schemas.fields import AdapterFields
@@ -63,10 +63,10 @@ POINTS: dict[str, Callable[[Registry], None]] = {
     "claimed": lambda registry: before(registry._runner, "_begin"),
     "fetching": lambda _: before(remote_source, "_fetch_file"),
     "fetched": lambda _: before(remote_source, "require_complete"),
-    "validating": lambda _: before(checks, "validate_adapter"),
+    "validating": lambda _: before(version_checks, "validate_adapter"),
     "storing": lambda registry: before(registry._artifacts.store, "_publish"),
     "stored": lambda registry: after(registry._artifacts.store, "add"),
-    "probing": lambda _: before(checks, "probe"),
+    "probing": lambda _: before(version_checks, "probe"),
     "recording": lambda _: after(versions, "finish"),
     "recorded": lambda registry: before(registry._snapshots, "swap"),
     "cleaning": lambda registry: before(registry._scratch, "remove"),
