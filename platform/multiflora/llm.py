@@ -6,37 +6,28 @@ Owns the engine's life and the loop that steps it. Everything that needs torch i
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
-
-from msgspec.structs import replace
 
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
 from multiflora.one_thread import OneThread
+from multiflora.opened_model import OpenedModel
 from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
+from multiflora.request_maker import Prompt, RequestMaker, no_prompt
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.protocol.config import EngineConfig
-from multiflora_engine.protocol.sampling_params import SamplingParams, normalise_sampling_params, verify_sampling_params
-from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
-from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_engine.protocol.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from multiflora_engine.build import BuiltEngine
 
-
-_log = logging.getLogger(__name__)
-
-Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
 
 
@@ -54,29 +45,19 @@ class LLM:
     ) -> None:
         # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
         from multiflora_engine.build import build_engine
-        from multiflora_engine.models.config import load_model_config
-        from multiflora_engine.models.hub import resolve_model
 
-        folder = resolve_model(model)
-        # First: a folder that holds no model should not be blamed for its tokenizer.
-        for warning in load_model_config(folder).warnings:
-            _log.warning("%s", warning)
+        self._model = OpenedModel.open(model)
+        self.tokenizer = self._model.tokenizer
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         # Everything that is asked for is queued at once: it waits for as long as the rest takes.
         options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_options}
-        self.tokenizer = Tokenizer.load(folder)
-        config = EngineConfig(
-            model_path=str(folder),
-            artifact_root=str(artifacts),
-            tokenizer=self.tokenizer.definition,
-            eos_token_ids=self.tokenizer.end_ids,
-            **options,
-        )
+        config = self._model.engine_config(artifacts, **options)
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
         masks = self._built.grammars
-        self._grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
+        grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
+        self._maker = RequestMaker(self._model, self._adapters, grammars, self._built.ready.max_model_len)
         self._collectors: dict[str, Collector] = {}
         self._one_thread = OneThread()
         self._ids = itertools.count()
@@ -145,10 +126,10 @@ class LLM:
         stream: bool,
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         texts = _as_list(prompts)
-        all_params = _for_each(params if params is not None else self._default_params(), len(texts), "params")
+        all_params = _for_each(params if params is not None else self._model.default_params(), len(texts), "params")
         names = _for_each(adapter, len(texts), "adapter")
         collectors = [
-            self._collector(prompt, text_params, name)
+            self._maker.make(str(next(self._ids)), prompt, text_params, name)
             for prompt, text_params, name in zip(texts, all_params, names, strict=True)
         ]
         if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
@@ -195,32 +176,6 @@ class LLM:
         self.close()
 
     # ---- requests
-
-    def _default_params(self) -> SamplingParams:
-        advised = self._built.model.generation_defaults
-        # Heavy, as above.
-        from multiflora_engine.models.generation_config import SAMPLING_NAMES
-
-        fields: dict[str, Any] = {SAMPLING_NAMES[name]: value for name, value in advised.items()}
-        return replace(SamplingParams(), **fields)
-
-    def _collector(self, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
-        vocab_size = self._built.model.vocab_size
-        if not all(0 <= token < vocab_size for token in token_ids):
-            raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
-        asked = normalise_sampling_params(params)
-        verify_sampling_params(asked, vocab_size)
-        request = make_request(
-            token_ids,
-            _engine_params(asked, self._built.ready.max_model_len - len(token_ids)),
-            self.tokenizer,
-            adapter_digest=self._adapters.digest(adapter),
-            cache=PRIVATE_ENGINE,
-            id=str(next(self._ids)),
-            grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
-        )
-        return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, self.tokenizer)
 
     def _submit(self, collectors: list[Collector]) -> None:
         """All of them or none."""
@@ -272,36 +227,15 @@ class LLM:
             self._built.residency.wait(0.01)
 
 
-def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
-    """max_tokens always set, and the log-probabilities by which best_of chooses."""
-    params = asked if asked.max_tokens is not None else replace(asked, max_tokens=max(room, 1))
-    if params.num_sequences > params.n and params.logprobs is None:
-        params = replace(params, logprobs=0)
-    return params
-
-
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
-        raise _no_prompt(prompts)
+        raise no_prompt(prompts)
     items = list(prompts)
     if items and isinstance(items[0], SupportsIndex) and not isinstance(items[0], Sized):
         return [items]  # type: ignore[list-item]  # the ids of one prompt
     return items  # type: ignore[return-value]
-
-
-def _token_ids(prompt: Sequence[int]) -> list[int]:
-    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
-        raise _no_prompt(prompt)
-    try:
-        return [index(token) for token in prompt]
-    except TypeError:
-        raise _no_prompt(prompt) from None
-
-
-def _no_prompt(value: object) -> TypeError:
-    return TypeError(f"a prompt is a string or a list of token ids, not {type(value).__name__}: {str(value)[:80]}")
 
 
 def _for_each(value: Any, count: int, name: str) -> list[Any]:

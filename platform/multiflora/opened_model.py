@@ -1,0 +1,56 @@
+"""The base model of offline use, as its folder describes it, before any weight is loaded; torch-free.
+
+Knows files; not whether an engine runs in this process or in one of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.generation_config import SAMPLING_NAMES
+from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """Made by `open`. config: with the tokenizer's end tokens, too."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, model: str | Path) -> OpenedModel:
+        """model: a folder, or a Hugging Face id. Raises ModelError and TokenizerError."""
+        folder = resolve_model(model)
+        # First: a folder that holds no model should not be blamed for its tokenizer.
+        config = load_model_config(folder)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        tokenizer = Tokenizer.load(folder)
+        return cls(config.with_ends(tokenizer.end_ids), tokenizer)
+
+    def engine_config(self, artifacts: Path, **options: Any) -> EngineConfig:
+        """artifacts: the store of the adapters. options: other fields of EngineConfig."""
+        return EngineConfig(
+            model_path=str(self.config.folder),
+            artifact_root=str(artifacts),
+            tokenizer=self.tokenizer.definition,
+            eos_token_ids=self.config.eos_token_ids,
+            **options,
+        )
+
+    def default_params(self) -> SamplingParams:
+        """What generation_config.json advises."""
+        advised = self.config.generation_defaults
+        return replace(SamplingParams(), **{SAMPLING_NAMES[name]: value for name, value in advised.items()})

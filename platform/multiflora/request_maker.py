@@ -1,0 +1,70 @@
+"""From what an offline caller gives (a prompt, parameters, an adapter's name) to the engine's request, checked.
+
+Knows no engine: LLM and AsyncLLMEngine make their requests here and send them to theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+
+from msgspec.structs import replace
+
+from multiflora.adapters import AdapterNames
+from multiflora.collector import Collector
+from multiflora.grammars import LocalGrammars
+from multiflora.opened_model import OpenedModel
+from multiflora_engine.protocol.sampling_params import SamplingParams, normalise_sampling_params, verify_sampling_params
+from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
+
+Prompt = str | Sequence[int]
+
+
+class RequestMaker:
+    """max_model_len: what the engine chose; without max_tokens an answer takes what the prompt leaves of it."""
+
+    def __init__(self, model: OpenedModel, adapters: AdapterNames, grammars: LocalGrammars, max_model_len: int) -> None:
+        self._model = model
+        self._adapters = adapters
+        self._grammars = grammars
+        self._max_model_len = max_model_len
+
+    def make(self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
+        """Raises TypeError for what is no prompt, ValueError for values out of range and for unknown adapters."""
+        tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
+        token_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
+        if not all(0 <= token < vocab_size for token in token_ids):
+            raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
+        asked = normalise_sampling_params(params)
+        verify_sampling_params(asked, vocab_size)
+        request = make_request(
+            token_ids,
+            _engine_params(asked, self._max_model_len - len(token_ids)),
+            tokenizer,
+            adapter_digest=self._adapters.digest(adapter),
+            cache=PRIVATE_ENGINE,
+            id=id,
+            grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
+        )
+        return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, tokenizer)
+
+
+def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
+    """max_tokens always set, and the log-probabilities by which best_of chooses."""
+    params = asked if asked.max_tokens is not None else replace(asked, max_tokens=max(room, 1))
+    if params.num_sequences > params.n and params.logprobs is None:
+        params = replace(params, logprobs=0)
+    return params
+
+
+def _token_ids(prompt: Sequence[int]) -> list[int]:
+    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
+        raise no_prompt(prompt)
+    try:
+        return [index(token) for token in prompt]
+    except TypeError:
+        raise no_prompt(prompt) from None
+
+
+def no_prompt(value: object) -> TypeError:
+    return TypeError(f"a prompt is a string or a list of token ids, not {type(value).__name__}: {str(value)[:80]}")
