@@ -83,16 +83,22 @@ class PrefixCache:
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
 
-    def publish(self, sequence: Sequence, first: int, stop: int) -> None:
-        """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known."""
+    def publish(self, sequence: Sequence, first: int, stop: int) -> list[int]:
+        """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known.
+
+        Returns the numbers of those that were not published before, by whatever sequence.
+        """
         if not self._enabled:
-            return
+            return []
+        new = []
         for number in range(first, stop):
             hash = sequence.block_hashes[number]
             if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
                 self._index.published(sequence, number)
+                new.append(number)
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
+        return new
 
     def _readable_hashes(self, sequence: Sequence) -> list[bytes]:
         """What wants something of every prompt position reads nothing."""

@@ -90,6 +90,8 @@ class Sequence:
     # Prompt tokens found in the prefix cache at the first start, and why no more were (see CacheIndex).
     cached_tokens: int = 0
     miss_reason: str = ""
+    # Which of the prompt's blocks the request has computed and published, by number; one set for all continuations.
+    written_blocks: set[int] = field(default_factory=set)
     # Seconds from queued_at to the first start.
     queued_seconds: float = 0.0
     # When it first waited for its adapter alone, Unix seconds or 0, and the seconds from then to the first start.
@@ -148,7 +150,9 @@ def owner_of(request: GenerateRequest) -> str:
 def make_sequences(
     request: GenerateRequest, first_serial: int, root_hash: bytes, queued_at: float = 0.0
 ) -> list[Sequence]:
-    """The request's sequences, in the order in which they are served; they share the prompt's list."""
+    """The request's sequences, in the order in which they are served; what they share is the prompt's: its list, and
+    which of its blocks are written."""
+    written: set[int] = set()
     return [
         Sequence(
             request_id=request.id,
@@ -168,6 +172,7 @@ def make_sequences(
             root_hash=root_hash,
             queued_at=queued_at,
             pooling=request.pooling,
+            written_blocks=written,
         )
         for index in range(request.params.num_sequences)
     ]

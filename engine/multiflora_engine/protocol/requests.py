@@ -85,8 +85,10 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: list[PositionLogprobs] | None = None
     # Sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     prompt_logprobs: list[PositionLogprobs | None] | None = None
-    # Prompt tokens served from the prefix cache; with a sequence's first delta only, as are the next three.
+    # Prompt tokens served from the prefix cache; with a sequence's first delta only, as are the next four.
     cached_tokens: int = 0
+    # Prompt tokens in the blocks that the request, all its sequences together, has added to the prefix cache.
+    cache_write_tokens: int = 0
     # How long of queued_seconds it waited for its adapter.
     load_seconds: float = 0.0
     # Why the prefix cache had no more of the prompt (see CacheIndex).

@@ -347,7 +347,9 @@ class Scheduler:
         if stop > first:
             # Output fills blocks, too: the next turn of a conversation finds the answer of this one.
             sequence.block_hashes += self._cache.new_hashes(sequence)
-            self._cache.publish(sequence, first, stop)
+            published = self._cache.publish(sequence, first, stop)
+            num_whole = sequence.num_prompt_tokens // self.config.block_size
+            sequence.written_blocks.update(number for number in published if number < num_whole)
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> TokenDelta:
         """The sequence's next delta; ends the sequence when a finish condition holds."""
@@ -375,7 +377,7 @@ class Scheduler:
         self._counts.prompt_tokens += sequence.num_prompt_tokens
         self._counts.sequence_preemptions.observe(sequence.epoch)
         self._end(sequence)
-        return [embedding_delta(sequence)]
+        return [embedding_delta(sequence, self.config)]
 
     def _end(self, sequence: Sequence) -> None:
         """Frees everything that the sequence holds and forgets it."""

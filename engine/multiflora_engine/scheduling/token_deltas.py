@@ -27,6 +27,7 @@ def token_delta(
         logprobs=None if sampled is None or sampled.logprobs is None else [sampled.logprobs],
         prompt_logprobs=sequence.prompt_logprobs if is_first else None,
         cached_tokens=sequence.cached_tokens if is_first else 0,
+        cache_write_tokens=_written_tokens(sequence, config) if is_first else 0,
         queued_seconds=sequence.queued_seconds if is_first else 0.0,
         load_seconds=sequence.load_seconds if is_first else 0.0,
         miss_reason=sequence.miss_reason if is_first else "",
@@ -36,12 +37,13 @@ def token_delta(
     )
 
 
-def embedding_delta(sequence: Sequence) -> TokenDelta:
+def embedding_delta(sequence: Sequence, config: SchedulerConfig) -> TokenDelta:
     """The only one of a pooling sequence."""
     return TokenDelta(
         request_id=sequence.request_id,
         embedding=embedding_bytes(sequence),
         cached_tokens=sequence.cached_tokens,
+        cache_write_tokens=_written_tokens(sequence, config),
         queued_seconds=sequence.queued_seconds,
         load_seconds=sequence.load_seconds,
         miss_reason=sequence.miss_reason,
@@ -53,6 +55,10 @@ def embedding_delta(sequence: Sequence) -> TokenDelta:
 def failure_delta(sequence: Sequence, failure: EngineFailure) -> TokenDelta:
     """The last one of a sequence that ends before its time."""
     return TokenDelta(request_id=sequence.request_id, index=sequence.index, finish_reason="error", failure=failure)
+
+
+def _written_tokens(sequence: Sequence, config: SchedulerConfig) -> int:
+    return len(sequence.written_blocks) * config.block_size
 
 
 def finish_of(

@@ -88,6 +88,9 @@ class Metrics:
         self.request_generation = self._histogram("vllm:request_generation_tokens", "Tokens of an answer", _TOKENS)
         self.prompt_tokens = self._counter("vllm:prompt_tokens", "Prompt tokens")
         self._prompt_cached = self._counter("vllm:prompt_tokens_cached", "Prompt tokens that the prefix cache had")
+        self._cache_written = self._counter(
+            "multiflora_prompt_tokens_cache_written", "Prompt tokens in blocks added to the prefix cache"
+        )
         self._prompt_sources = Counter(
             "vllm:prompt_tokens_by_source",
             "Prompt tokens by where their KV came from",
@@ -116,12 +119,13 @@ class Metrics:
         """route: as declared, never a client's path."""
         self._http.labels(method, route, str(status)).inc()
 
-    def prompt_began(self, num_tokens: int, num_cached: int) -> None:
+    def prompt_began(self, num_tokens: int, num_cached: int, num_written: int) -> None:
         computed = num_tokens - num_cached
         self.prompt_tokens.inc(num_tokens)
         self.request_prompt.observe(num_tokens)
         self.computed.observe(computed)
         self._prompt_cached.inc(num_cached)
+        self._cache_written.inc(num_written)
         self._prompt_sources.labels(self._model, "local_compute").inc(computed)
         self._prompt_sources.labels(self._model, "local_cache_hit").inc(num_cached)
 
@@ -179,7 +183,7 @@ class PromptMetrics(Observer):
         metrics, self._first = self._metrics, time.perf_counter()
         self._queued, self._cached = start.queued_seconds, start.cached_tokens
         metrics.queue.observe(start.queued_seconds)
-        metrics.prompt_began(self._num_prompt, start.cached_tokens)
+        metrics.prompt_began(self._num_prompt, start.cached_tokens, start.cache_write_tokens)
         metrics.ttft.observe(self._first - self._arrival)
         metrics.prefill.observe(max(0.0, self._first - self._arrival - start.queued_seconds))
 

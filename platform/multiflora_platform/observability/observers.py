@@ -20,6 +20,8 @@ class PromptStart(NamedTuple):
     """How long of that for its adapter."""
     miss_reason: str
     """Why the prefix cache had no more of it (the engine's CacheIndex); "" when it had all it could have."""
+    cache_write_tokens: int = 0
+    """What it added to the prefix cache."""
 
 
 class NewTokens(msgspec.Struct, gc=False):

@@ -244,6 +244,51 @@ def test_a_prompt_of_whole_blocks_recomputes_its_last_block() -> None:
     assert harness.deltas[0].cached_tokens == 12
 
 
+def written(harness: Harness) -> dict[str, int]:
+    return {delta.request_id: delta.cache_write_tokens for delta in harness.deltas}
+
+
+def test_what_a_prompt_adds_to_the_cache_is_told_once() -> None:
+    harness = Harness(max_num_batched_tokens=9)
+    harness.add("a", 19, max_tokens=9)
+    for _ in range(3):
+        harness.step()
+    assert written(harness) == {"a": 16}  # of 19 tokens four blocks of four; its output's blocks are not the prompt's
+    harness.step()
+    assert written(harness) == {"a": 0}
+
+
+def test_only_what_was_not_cached_before_is_written() -> None:
+    harness = Harness()
+    harness.add("a", [1, 2, 3, 4] + [5] * 12, max_tokens=1)
+    harness.add("twin", [1, 2, 3, 4] + [5] * 12, max_tokens=1)
+    harness.step()
+    assert written(harness) == {"a": 16}
+    harness.add("b", [1, 2, 3, 4] + [6] * 9, max_tokens=1)
+    harness.step()
+    assert written(harness) == {"twin": 0, "b": 8}
+
+
+def test_all_continuations_together_write_a_prompt_once() -> None:
+    harness = Harness()
+    harness.add("a", 9, n=3, max_tokens=1)
+    told = []
+    while harness.scheduler.has_work:
+        harness.step()
+        told += [delta.cache_write_tokens for delta in harness.deltas]
+    assert told == [8, 8, 8]
+
+
+@pytest.mark.parametrize("fields", [{"prompt_logprobs": 0}, {"adapter_digest": "x"}, {"cache_salt": "x"}])
+def test_what_is_computed_again_is_written_only_under_another_hash(fields: dict[str, Any]) -> None:
+    harness = Harness()
+    harness.add("a", 9, max_tokens=1)
+    harness.step()
+    harness.add("b", 9, max_tokens=1, **fields)
+    harness.step()
+    assert written(harness) == {"b": 0 if "prompt_logprobs" in fields else 8}
+
+
 def test_generated_tokens_are_cached_for_the_next_turn() -> None:
     harness = Harness()
     harness.add("a", [9, 8, 7, 6, 5], max_tokens=8)
@@ -335,6 +380,7 @@ def test_without_prefix_caching_everybody_computes() -> None:
     assert harness.step() == {("a", 0): 9, ("b", 0): 9}
     harness.add("c", 9, tag=0)
     assert harness.step()["c", 0] == 9
+    assert written(harness)["c"] == 0
     stats = harness.scheduler.stats()
     assert (stats.cached_blocks, stats.cache_hits) == (0, 0)
 
@@ -394,6 +440,7 @@ def test_a_prefill_that_loses_its_blocks_is_left_out_and_starts_over() -> None:
     (delta,) = harness.deltas
     assert delta.request_id == "b"
     assert delta.prompt_logprobs == [None, *map(logprob_of, range(1, 21))]
+    assert delta.cache_write_tokens == 20
 
 
 def test_a_preempted_sequence_finds_its_own_blocks_again_and_is_counted_once() -> None:

@@ -130,6 +130,7 @@ class FakeClient:
             ids = [words[i % len(words)] for i in range(params.max_tokens)]
         first: dict[str, Any] = {
             "cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0,
+            "cache_write_tokens": len(request.prompt_token_ids) // 3,
             "queued_seconds": 0.25,
         }
         if params.prompt_logprobs is not None and index == 0:

@@ -32,6 +32,7 @@ async def test_chat(client: openai.AsyncOpenAI) -> None:
     assert answer.choices[0].message.content == REPLY
     assert answer.choices[0].logprobs.content[0].top_logprobs[1].token == "I"
     assert answer.usage.prompt_tokens_details.cached_tokens > 0
+    assert answer.usage.prompt_tokens_details.cache_write_tokens > 0
 
 
 async def test_streams_of_chat(client: openai.AsyncOpenAI) -> None:

@@ -107,6 +107,7 @@ class BeamStream:
             logprobs=None if wanted is None else beam.positions,
             prompt_logprobs=first.prompt_logprobs if index == 0 else None,
             cached_tokens=first.cached_tokens,
+            cache_write_tokens=first.cache_write_tokens,
             queued_seconds=first.queued_seconds,
             device_seconds=self._device_seconds if index == 0 else 0.0,
             finish_reason=self._search.finish_reason(beam),

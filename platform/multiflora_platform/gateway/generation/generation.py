@@ -33,6 +33,7 @@ class Generation:
     # Of the prompt; the engine sends them with the first delta.
     has_started: bool = field(default=False, init=False)
     cached_tokens: int = field(default=0, init=False)
+    cache_write_tokens: int = field(default=0, init=False)
     prompt_logprobs: list[PositionLogprobs | None] | None = field(default=None, init=False)
     embedding: bytes | None = field(default=None, init=False)
     # Grows with every delta, over all answers.
@@ -93,8 +94,14 @@ class Generation:
     def _note_prompt(self, delta: TokenDelta) -> None:
         if not self.has_started:
             self.has_started = True
-            self.cached_tokens = delta.cached_tokens
-            start = PromptStart(delta.cached_tokens, delta.queued_seconds, delta.load_seconds, delta.miss_reason)
+            self.cached_tokens, self.cache_write_tokens = delta.cached_tokens, delta.cache_write_tokens
+            start = PromptStart(
+                delta.cached_tokens,
+                delta.queued_seconds,
+                delta.load_seconds,
+                delta.miss_reason,
+                delta.cache_write_tokens,
+            )
             for observer in self.observers:
                 observer.started(start)
         if delta.prompt_logprobs is not None:

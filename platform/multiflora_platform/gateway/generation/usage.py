@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.schemas.answers import PromptTokensDetails, Usage
+from multiflora_platform.gateway.schemas.answers import EmbeddingUsage, PromptTokensDetails, Usage
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
 
 
 def usage(generations: Sequence[Generation]) -> Usage:
     """Summed over the prompts; every generated token counts, those of candidates that best_of drops, too."""
-    prompt = sum(len(generation.request.prompt_token_ids) for generation in generations)
+    prompt = _prompt_tokens(generations)
     completion = sum(generation.completion_tokens for generation in generations)
-    cached = sum(generation.cached_tokens for generation in generations)
-    return Usage(prompt, completion, prompt + completion, PromptTokensDetails(cached))
+    return Usage(prompt, completion, prompt + completion, _details(generations))
+
+
+def embedding_usage(generations: Sequence[Generation]) -> EmbeddingUsage:
+    """Summed over the prompts, of which nothing is generated."""
+    prompt = _prompt_tokens(generations)
+    return EmbeddingUsage(prompt, prompt, _details(generations))
+
+
+def _prompt_tokens(generations: Sequence[Generation]) -> int:
+    return sum(len(generation.request.prompt_token_ids) for generation in generations)
+
+
+def _details(generations: Sequence[Generation]) -> PromptTokensDetails:
+    return PromptTokensDetails(
+        cached_tokens=sum(generation.cached_tokens for generation in generations),
+        cache_write_tokens=sum(generation.cache_write_tokens for generation in generations),
+    )
 
 
 def wants_usage(body: GenerationRequest) -> tuple[bool, bool]:

@@ -51,10 +51,7 @@ class ResponseObject:
         result["completed_at"] = None if is_cut else int(time.time())
         result["usage"] = {
             "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": {
-                "cached_tokens": usage.prompt_tokens_details.cached_tokens,
-                "cache_write_tokens": 0,
-            },
+            "input_tokens_details": usage.prompt_tokens_details,
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": usage.total_tokens,

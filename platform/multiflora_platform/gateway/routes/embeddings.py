@@ -17,6 +17,7 @@ from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.prompting.sampling import output_length
 from multiflora_platform.gateway.prompting.tokenize import (
     Prompt,
@@ -27,7 +28,6 @@ from multiflora_platform.gateway.prompting.tokenize import (
 from multiflora_platform.gateway.schemas.answers import (
     Embedding,
     EmbeddingList,
-    EmbeddingUsage,
     encode,
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
@@ -81,14 +81,13 @@ def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:
 
 
 def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Generation]) -> EmbeddingList:
-    count = sum(len(generation.request.prompt_token_ids) for generation in generations)
     return EmbeddingList(
         id=f"embd-{admission.id}",
         created=int(admission.arrival),
         model=body.model,
         # Each written by itself: one call for all of them would keep the interpreter lock for as long as it takes.
         data=[msgspec.Raw(encode(Embedding(index=i, embedding=_vector(g, body)))) for i, g in enumerate(generations)],
-        usage=EmbeddingUsage(count, count),
+        usage=embedding_usage(generations),
     )
 
 

@@ -13,9 +13,9 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
-    EmbeddingUsage,
     Score,
     ScoreList,
     encode,
@@ -50,11 +50,10 @@ def _texts(value: str | list[str]) -> list[str | int | list[int]]:
 def _answer(admission: Admission, body: ScoreRequest, generations: Sequence[Generation], num_left: int) -> ScoreList:
     vectors = [unit_vector(generation) for generation in generations]
     left, right = np.array(vectors[:num_left]), np.array(vectors[num_left:])
-    count = sum(len(generation.request.prompt_token_ids) for generation in generations)
     return ScoreList(
         id=f"score-{admission.id}",
         created=int(admission.arrival),
         model=body.model,
         data=[Score(index=index, score=value) for index, value in enumerate((left * right).sum(axis=1).tolist())],
-        usage=EmbeddingUsage(count, count),
+        usage=embedding_usage(generations),
     )

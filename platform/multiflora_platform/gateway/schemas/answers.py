@@ -11,7 +11,10 @@ encode = msgspec.json.Encoder().encode
 
 
 class PromptTokensDetails(msgspec.Struct):
+    """Of the prompts' tokens: those that the prefix cache had, and those in the blocks that were added to it."""
+
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 class Usage(msgspec.Struct):
@@ -160,6 +163,7 @@ class Embedding(msgspec.Struct, kw_only=True):
 class EmbeddingUsage(msgspec.Struct):
     prompt_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class EmbeddingList(msgspec.Struct, kw_only=True):

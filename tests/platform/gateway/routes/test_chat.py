@@ -27,7 +27,8 @@ async def test_an_answer(house: House) -> None:
     [choice] = answer["choices"]
     assert choice["message"] == {"role": "assistant", "content": REPLY, "refusal": None}
     assert (answer["object"], choice["finish_reason"], choice["logprobs"]) == ("chat.completion", "stop", None)
-    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": answer["usage"]["prompt_tokens"] // 2}
+    count = answer["usage"]["prompt_tokens"]
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": count // 2, "cache_write_tokens": count // 3}
 
 
 async def test_a_stream_begins_with_the_role_and_ends_with_the_reason(house: House) -> None:

@@ -27,8 +27,13 @@ async def test_a_prompt_is_continued_until_the_end_token(house: House) -> None:
         "prompt_tokens": 3,
         "completion_tokens": NUM_REPLY,
         "total_tokens": 3 + NUM_REPLY,
-        "prompt_tokens_details": {"cached_tokens": 1},
+        "prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 1},
     }
+
+
+async def test_what_the_cache_had_and_got_is_summed_over_prompts_and_told_once_for_all_answers(house: House) -> None:
+    answer = (await house.post(PATH, body(prompt=["abcdef", "abc"], n=2))).json()
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 3}
 
 
 async def test_an_adapter_is_resolved_once_and_leased(house: House) -> None:
@@ -196,7 +201,7 @@ async def test_a_stream_is_the_answer_in_pieces(house: House) -> None:
     assert all(chunk["usage"] is None for chunk in chunks)
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == NUM_REPLY
-    assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+    assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 1, "cache_write_tokens": 1}
     assert len({chunk["id"] for chunk in events}) == 1
 
 

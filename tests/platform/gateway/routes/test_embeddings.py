@@ -24,8 +24,10 @@ async def test_one_vector_for_each_input(house: House, name: str) -> None:
     answer = (await house.post("/v1/embeddings", {"model": "sql", "input": content})).json()
     assert (answer["object"], answer["model"]) == ("list", "sql")
     assert [(row["object"], row["index"]) for row in answer["data"]] == [("embedding", i) for i in range(count)]
-    tokens = sum(len(request.prompt_token_ids) for request in house.engine.requests)
-    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    lengths = [len(request.prompt_token_ids) for request in house.engine.requests]
+    details = {"cached_tokens": sum(n // 2 for n in lengths), "cache_write_tokens": sum(n // 3 for n in lengths)}
+    tokens = sum(lengths)
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens, "prompt_tokens_details": details}
     for row in answer["data"]:
         assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-6)
     for request in house.engine.requests:
@@ -72,11 +74,12 @@ async def test_an_unknown_model_is_a_404(house: House) -> None:
 
 
 async def test_scores_are_cosines_of_pairs(house: House) -> None:
-    body = {"model": "sql", "text_1": "ab", "text_2": ["c", "de"]}
+    body = {"model": "sql", "text_1": "ab", "text_2": ["c", "def"]}
     answer = (await house.post("/v1/score", body)).json()
     assert [(row["object"], row["index"]) for row in answer["data"]] == [("score", 0), ("score", 1)]
     assert [row["score"] for row in answer["data"]] == pytest.approx([1, 1])
-    assert answer["usage"]["prompt_tokens"] == 5
+    assert answer["usage"]["prompt_tokens"] == 6
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 1}
     assert len(house.engine.requests) == 3
     pairs = (await house.post("/v1/score", {**body, "text_1": ["a", "b"]})).json()
     assert len(pairs["data"]) == 2
