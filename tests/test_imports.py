@@ -58,6 +58,7 @@ FLOORS = {
         "observability": 2,
         "storage": 2,
         "structured": 2,
+        "vllm_options": 2,
         "auth": 3,
         "insight": 3,
         "messages": 3,

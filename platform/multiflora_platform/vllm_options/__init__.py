@@ -1,0 +1,1 @@
+"""vLLM's names for options, present and past, and what each does here (floor 2)."""

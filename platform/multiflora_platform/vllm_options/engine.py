@@ -1,0 +1,154 @@
+"""Options about the engine: devices, KV cache, scheduling, adapters, speculation, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from multiflora_platform.vllm_options.rules import Option, acts, count, harmless, one_only, partly, refused, switches
+
+_ONE_DEVICE = "one engine runs on one device; leave it at 1, and give a model that does not fit a smaller dtype"
+_MORE_SERVERS = "one server has one engine; start several that share a --database-url behind a load balancer"
+_NO_WORKERS = "the engine is one process, which needs no workers"
+_NO_SPLIT = "a model is never split over devices"
+_NO_COMPILE = "nothing is compiled by torch.compile; --enforce-eager does without CUDA graphs"
+_GRAPHS = "decode graphs cover sequences of every length"
+_NO_DRAFT = "nothing is speculated; leave it out, the answers are the same"
+_NO_DRAFT_HARMLESS = "nothing is speculated"
+_NO_PROMPT_ADAPTER = "adapters are LoRA; leave it out"
+_CHUNKS = "prompts are always computed in chunks that fit --max-num-batched-tokens"
+_OVERLAP = "a step is always prepared while the one before it runs"
+
+_PARALLEL: Mapping[str, Option] = {
+    "tensor_parallel_size": one_only(_ONE_DEVICE, "-tp"),
+    "pipeline_parallel_size": one_only(_ONE_DEVICE, "-pp"),
+    "decode_context_parallel_size": one_only(_ONE_DEVICE, "-dcp"),
+    "prefill_context_parallel_size": one_only(_ONE_DEVICE, "-pcp"),
+    "data_parallel_size": one_only(_MORE_SERVERS, "-dp"),
+    "data_parallel_size_local": one_only(_MORE_SERVERS, "-dpl"),
+    "data_parallel_rank": refused(_MORE_SERVERS, "0", short=("-dpn",)),
+    "data_parallel_start_rank": refused(_MORE_SERVERS, "0", short=("-dpr",)),
+    "data_parallel_address": harmless("there is one engine, on this machine", short=("-dpa",)),
+    "data_parallel_rpc_port": harmless("there is one engine, on this machine", short=("-dpp",)),
+    "data_parallel_backend": harmless("there is one engine, on this machine", "mp", short=("-dpb",)),
+    "data_parallel_hybrid_lb": refused(_MORE_SERVERS, shape="switch", short=("-dph",)),
+    "data_parallel_external_lb": refused(_MORE_SERVERS, shape="switch", short=("-dpe",)),
+    "nnodes": one_only(_MORE_SERVERS),
+    "node_rank": refused(_MORE_SERVERS, "0"),
+    "master_addr": harmless("there is one engine, on this machine"),
+    "master_port": harmless("there is one engine, on this machine"),
+    "headless": refused(_MORE_SERVERS, shape="switch"),
+    "distributed_executor_backend": partly(
+        ("ray",), _NO_WORKERS, "the engine is one process of this server; leave it out", "mp", "uni"
+    ),
+    "worker_use_ray": harmless(_NO_WORKERS, shape="switch"),
+    "engine_use_ray": harmless(_NO_WORKERS, shape="switch"),
+    "ray_workers_use_nsight": harmless(_NO_WORKERS, shape="switch"),
+    "worker_cls": refused("the engine is built in; leave it out", "auto"),
+    "worker_extension_cls": refused("the engine is built in; leave it out"),
+    "max_parallel_loading_workers": harmless(_NO_WORKERS),
+    "disable_custom_all_reduce": harmless(_NO_SPLIT, shape="switch"),
+    "disable_nccl_for_dp_synchronization": harmless(_NO_SPLIT, shape="switch"),
+    "enable_expert_parallel": harmless(_NO_SPLIT, shape="switch", short=("-ep",)),
+    "enable_eplb": harmless(_NO_SPLIT, shape="switch"),
+    "eplb_config": harmless(_NO_SPLIT),
+    "expert_placement_strategy": harmless(_NO_SPLIT),
+    "all2all_backend": harmless(_NO_SPLIT),
+    "enable_dbo": harmless(_NO_SPLIT, shape="switch"),
+}
+
+_CACHE: Mapping[str, Option] = {
+    "kv_cache_memory_bytes": acts("kv_cache_memory", count),
+    "kv_cache_dtype": refused("the KV cache has the model's dtype; leave it at auto", "auto"),
+    "calculate_kv_scales": harmless("the KV cache has the model's dtype, which needs no scales", shape="switch"),
+    "swap_space": harmless("a preempted sequence is computed again, so nothing is swapped", "0"),
+    "preemption_mode": harmless("a preempted sequence is computed again, so nothing is swapped", "recompute"),
+    "cpu_offload_gb": refused("weights stay on the device; choose a smaller dtype or model", "0"),
+    "kv_offloading_size": refused("KV blocks stay on the device; leave it out", "0"),
+    "kv_offloading_backend": harmless("KV blocks stay on the device"),
+    "num_gpu_blocks_override": refused("blocks are counted in bytes; give --kv-cache-memory BYTES instead"),
+    "prefix_caching_hash_algo": harmless("blocks are known by a 256-bit BLAKE2b hash, which is safe against forgery"),
+    "kv_sharing_fast_prefill": harmless("no supported model shares KV between layers", shape="switch"),
+    "mamba_cache_dtype": harmless("no supported model has such layers", "auto"),
+    "mamba_ssm_cache_dtype": harmless("no supported model has such layers", "auto"),
+    "mamba_block_size": harmless("no supported model has such layers"),
+    "use_v2_block_manager": harmless("there is one block manager", "true", shape="switch"),
+    "disable_hybrid_kv_cache_manager": harmless("all layers share one kind of block", shape="switch"),
+    "kv_transfer_config": refused("KV blocks are not sent to other engines; leave it out"),
+    "ec_transfer_config": refused("KV blocks are not sent to other engines; leave it out"),
+    "kv_events_config": refused("the cache's events are not published that way; leave it out"),
+}
+
+_SCHEDULING: Mapping[str, Option] = {
+    "max_num_batched_tokens": acts("max_num_batched_tokens", count),
+    "max_num_seqs": acts("max_num_seqs", count),
+    "enable_chunked_prefill": harmless(_CHUNKS, "true", shape="optional"),
+    "disable_chunked_mm_input": harmless("models read text alone", shape="switch"),
+    "max_num_partial_prefills": harmless(_CHUNKS, "1"),
+    "max_long_partial_prefills": harmless(_CHUNKS, "1"),
+    "long_prefill_token_threshold": harmless(_CHUNKS, "0"),
+    "scheduling_policy": harmless("a request's priority always counts; equals come in order", "priority"),
+    "scheduler_cls": refused("the scheduler is built in; leave it out"),
+    "scheduler_delay_factor": harmless("a prompt starts as soon as there is room", "0"),
+    "num_scheduler_steps": harmless(_OVERLAP, "1"),
+    "multi_step_stream_outputs": harmless(_OVERLAP, "true", shape="optional"),
+    "async_scheduling": harmless(_OVERLAP, "true", shape="switch"),
+    "disable_async_output_proc": harmless(_OVERLAP, shape="switch"),
+    "stream_interval": harmless("each step's tokens are sent at once", "1"),
+    "num_lookahead_slots": harmless(_NO_DRAFT_HARMLESS, "0"),
+}
+
+_ADAPTERS: Mapping[str, Option] = {
+    "enable_lora": switches("enable_lora"),
+    "enable_lora_bias": refused("adapters with biases are not served; train with bias none", shape="switch"),
+    "lora_extra_vocab_size": harmless("an adapter keeps the base's vocabulary"),
+    "lora_dtype": harmless("adapters have the base's dtype", "auto"),
+    "long_lora_scaling_factors": refused("an adapter has the base's rotary scaling; leave it out"),
+    "fully_sharded_loras": harmless(_NO_SPLIT, shape="switch"),
+    "default_mm_loras": refused("models read text alone; name an adapter as the request's model"),
+    "enable_prompt_adapter": refused(_NO_PROMPT_ADAPTER, shape="switch"),
+    "prompt_adapters": refused(_NO_PROMPT_ADAPTER, shape="values"),
+    "max_prompt_adapters": harmless("there are no prompt adapters"),
+    "max_prompt_adapter_token": harmless("there are no prompt adapters"),
+}
+
+_SPECULATION: Mapping[str, Option] = {
+    "speculative_config": refused(_NO_DRAFT),
+    "speculative_model": refused(_NO_DRAFT),
+    "num_speculative_tokens": harmless(_NO_DRAFT_HARMLESS, "0"),
+    "speculative_model_quantization": harmless(_NO_DRAFT_HARMLESS),
+    "speculative_draft_tensor_parallel_size": harmless(_NO_DRAFT_HARMLESS, short=("-spec-draft-tp",)),
+    "speculative_max_model_len": harmless(_NO_DRAFT_HARMLESS),
+    "speculative_disable_by_batch_size": harmless(_NO_DRAFT_HARMLESS),
+    "speculative_disable_mqa_scorer": harmless(_NO_DRAFT_HARMLESS, shape="switch"),
+    "ngram_prompt_lookup_max": harmless(_NO_DRAFT_HARMLESS),
+    "ngram_prompt_lookup_min": harmless(_NO_DRAFT_HARMLESS),
+    "spec_decoding_acceptance_method": harmless(_NO_DRAFT_HARMLESS),
+    "typical_acceptance_sampler_posterior_threshold": harmless(_NO_DRAFT_HARMLESS),
+    "typical_acceptance_sampler_posterior_alpha": harmless(_NO_DRAFT_HARMLESS),
+    "disable_logprobs_during_spec_decoding": harmless(_NO_DRAFT_HARMLESS, shape="optional"),
+}
+
+_COMPILATION: Mapping[str, Option] = {
+    "compilation_config": harmless(_NO_COMPILE, "0", short=("-O", "-cc")),
+    "optimization_level": harmless(_NO_COMPILE),
+    "max_seq_len_to_capture": harmless(_GRAPHS),
+    "max_context_len_to_capture": harmless(_GRAPHS),
+    "cuda_graph_sizes": harmless("graphs are made for the sizes up to --max-num-seqs", shape="values"),
+    "cudagraph_capture_sizes": harmless("graphs are made for the sizes up to --max-num-seqs", shape="values"),
+    "max_cudagraph_capture_size": harmless("graphs are made for the sizes up to --max-num-seqs"),
+    "attention_backend": harmless("each device has one attention kernel", "auto"),
+    "attention_config": harmless("each device has one attention kernel", short=("-ac",)),
+    "disable_cascade_attn": harmless("prefixes are shared where that is faster", shape="switch"),
+    "additional_config": harmless("it is for devices that are not served"),
+    "profiler_config": harmless("the engine has no profiler of its own; `multiflora bench` measures it"),
+    "weight_transfer_config": refused("weights are read from the model's folder alone; leave it out"),
+}
+
+ENGINE: Mapping[str, Option] = {
+    **_PARALLEL,
+    **_CACHE,
+    **_SCHEDULING,
+    **_ADAPTERS,
+    **_SPECULATION,
+    **_COMPILATION,
+}

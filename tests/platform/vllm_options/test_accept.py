@@ -1,0 +1,152 @@
+"""vLLM's options: what each becomes here, what is said about it, what is refused and with which next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from multiflora_platform.settings import ConfigurationError, Settings, flag
+from multiflora_platform.vllm_options.accept import OPTIONS, accept
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({"dtype": "half"}, {"dtype": "float16"}),
+        ({"dtype": "float"}, {"dtype": "float32"}),
+        ({"dtype": torch.bfloat16}, {"dtype": "bfloat16"}),
+        ({"model": Path("/models/m")}, {"model": "/models/m"}),
+        ({"max-model-len": "32k"}, {"max_model_len": 32_000}),
+        ({"max_model_len": "32K"}, {"max_model_len": 32_768}),
+        ({"max_model_len": "1.5k"}, {"max_model_len": 1_500}),
+        ({"max_model_len": 4096}, {"max_model_len": 4096}),
+        ({"max_model_len": "auto"}, {}),
+        ({"max_model_len": -1}, {}),
+        ({"kv_cache_memory_bytes": "2G"}, {"kv_cache_memory": 2 << 30}),
+        ({"quantization": "AWQ"}, {"quantization": "awq"}),
+        ({"quantization": "None"}, {}),
+        ({"quantization": None}, {}),
+        ({"enable_lora": True}, {"enable_lora": True}),
+        ({"enable_lora": "0"}, {"enable_lora": False}),
+        ({"disable_log_requests": True}, {"enable_log_requests": False}),
+        ({"disable_log_requests": False}, {"enable_log_requests": True}),
+        ({"allowed_origins": '["https://a.org"]'}, {"allowed_origins": ["https://a.org"]}),
+        ({"override_generation_config": '{"top_k": 3}'}, {"override_generation_config": {"top_k": 3}}),
+        ({"served_model_name": ["a", "b"]}, {"served_model_name": ["a", "b"]}),
+        ({"shutdown_timeout": 5}, {"drain_timeout": 5}),
+        ({"block_size": 128, "gpu_memory_utilization": 0.95}, {"block_size": 128, "gpu_memory_utilization": 0.95}),
+        ({"max-num-seqs": "256"}, {"max_num_seqs": 256}),
+        ({"data_dir": "/d", "no_auth": True}, {"data_dir": "/d", "no_auth": True}),
+    ],
+)
+def test_what_has_a_meaning_acts_without_a_word(given: dict[str, object], settings: dict[str, object]) -> None:
+    assert accept(given) == (settings, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"trust_remote_code": True}, "never run"),
+        ({"swap_space": 4}, "computed again"),
+        ({"swap_space": "64"}, "computed again"),
+        ({"tokenizer_mode": "slow"}, "same ids"),
+        ({"enable_chunked_prefill": False}, "in chunks"),
+        ({"compilation_config": {"level": 3}}, "torch.compile"),
+        ({"worker_use_ray": True}, "no workers"),
+        ({"lora_dtype": "bfloat16"}, "the base's dtype"),
+        ({"enable_prompt_tokens_details": False}, "always so"),
+        ({"task": "embed"}, "embeddings"),
+    ],
+)
+def test_what_is_harmless_is_told_in_one_line_and_changes_nothing(given: dict[str, object], reason: str) -> None:
+    settings, (notice,) = accept(given)
+    assert settings == {}
+    assert notice.startswith(f"{next(iter(given))} has no effect: ")
+    assert reason in notice
+    assert "\n" not in notice
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"trust_remote_code": False},
+        {"tokenizer_mode": "auto", "load_format": "auto", "kv_cache_dtype": "auto", "task": "generate"},
+        {"tensor_parallel_size": 1, "pipeline_parallel_size": "1"},
+        {"cpu_offload_gb": 0.0, "swap_space": 0},
+        {"revision": None, "download_dir": None, "tokenizer": None, "trust_remote_code": None},
+        {"enable_chunked_prefill": True, "disable_log_stats": False, "enforce_eager": None},
+        {"compilation_config": {}, "middleware": []},
+    ],
+)
+def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) -> None:
+    assert accept(given) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"tensor_parallel_size": 2}, ("tensor_parallel_size 2", "one device", "leave it at 1")),
+        ({"data_parallel_size": "4"}, ("data_parallel_size 4", "one engine", "--database-url")),
+        ({"load_format": "pt"}, ("load_format pt", "safetensors", "save the model")),
+        ({"load_format": "dummy"}, ("load_format dummy", "safetensors")),
+        ({"kv_cache_dtype": "fp8"}, ("kv_cache_dtype fp8", "leave it at auto")),
+        ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json")),
+        ({"speculative_model": "[ngram]"}, ("speculative_model [ngram]", "leave it out")),
+        ({"cpu_offload_gb": 4}, ("cpu_offload_gb 4", "smaller dtype")),
+        ({"enable_sleep_mode": True}, ("enable_sleep_mode:", "stop the server")),
+        ({"logits_processors": ["my.code"]}, ("logits_processors", "never run")),
+        ({"override_generation_config": "{"}, ("override_generation_config", "not valid JSON")),
+        ({"override_generation_config": "[1]"}, ("override_generation_config", "JSON object")),
+        ({"enable_lora": "perhaps"}, ("enable_lora", "true or false", "perhaps")),
+    ],
+)
+def test_what_cannot_be_is_refused_with_cause_and_next_step(given: dict[str, object], parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        accept(given)
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_modl_len", "max_model_len"),
+        ("tensor_paralel_size", "tensor_parallel_size"),
+        ("gpu-memory-utilisation", "gpu_memory_utilization"),
+        ("no_such_thing_at_all", "config show"),
+    ],
+)
+@pytest.mark.parametrize("value", [1, None])
+def test_an_unknown_name_is_an_error_with_the_nearest(name: str, meant: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"unknown option .*{meant}"):
+        accept({name: value})
+
+
+def test_names_are_told_as_their_user_wrote_them() -> None:
+    _, (notice,) = accept({"swap_space": "4"}, flag)
+    assert notice.startswith("--swap-space has no effect")
+    with pytest.raises(ConfigurationError, match=r"--tensor-parallel-size 2: .*"):
+        accept({"tensor-parallel-size": "2"}, flag)
+    with pytest.raises(ConfigurationError, match="--max-modl-len; did you mean --max-model-len"):
+        accept({"max-modl-len": "2"}, flag)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_known(name: str) -> None:
+    accept({name: None})
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_rule_does_one_thing_and_says_why(name: str) -> None:
+    option = OPTIONS[name]
+    assert option.setting or option.why or option.refused
+    assert not (option.setting and (option.why or option.refused))
+    if option.refused:
+        assert ";" in option.refused, "a cause and a next step"
+    assert (option.noted != frozenset()) == bool(option.why and option.refused)
+
+
+def test_a_token_for_the_hub_is_given_or_looked_up_as_always() -> None:
+    assert accept({"hf_token": "hf_secret"}) == ({"hf_token": "hf_secret"}, [])
+    assert accept({"hf_token": True}) == ({}, [])
