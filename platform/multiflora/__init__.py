@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiflora.adapters import AdapterRejected
     from multiflora.llm import LLM
+    from multiflora.lora_request import LoRARequest
     from multiflora.outputs import CompletionOutput, RequestOutput
     from multiflora_engine.protocol.sampling_params import SamplingParams, StructuredOutputsParams
 
-__all__ = ["LLM", "AdapterRejected", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputsParams"]
+__all__ = [
+    "LLM",
+    "AdapterRejected",
+    "CompletionOutput",
+    "LoRARequest",
+    "RequestOutput",
+    "SamplingParams",
+    "StructuredOutputsParams",
+]
 _MODULES = {
     "LLM": "multiflora.llm",
     "AdapterRejected": "multiflora.adapters",
+    "LoRARequest": "multiflora.lora_request",
     "CompletionOutput": "multiflora.outputs",
     "RequestOutput": "multiflora.outputs",
     "SamplingParams": "multiflora_engine.protocol.sampling_params",

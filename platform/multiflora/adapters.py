@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from multiflora.lora_request import LoRARequest
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.report import ValidationRow
 from multiflora_adapters.store import ArtifactStore
@@ -21,6 +22,9 @@ class AdapterRejected(ValueError):
         super().__init__("\n".join([f"The adapter {name!r} cannot be served:", *lines]))
 
 
+_Stamp = frozenset[tuple[str, int, int]]
+
+
 class AdapterNames:
     """name -> digest. The source folders are not needed any more once an adapter is added."""
 
@@ -29,14 +33,32 @@ class AdapterNames:
         self._base = base
         self._max_rank = max_rank
         self._digests: dict[str, str] = {}
+        # By name, the folder that a LoRARequest gave and the state of its files then.
+        self._requested: dict[str, tuple[str, _Stamp]] = {}
 
     def add(self, name: str, folder: str | Path) -> str:
         """The adapter's digest. Raises AdapterRejected."""
         report = validate_adapter(Path(folder), self._base, self._max_rank)
         if not report.ok:
             raise AdapterRejected(name, report.rows)
+        self._requested.pop(name, None)
         self._digests[name] = self._store.add(Path(folder)).digest
         return self._digests[name]
+
+    def add_requested(self, request: LoRARequest) -> str:
+        """The digest of the folder as it is now; read only when it is new or its files have changed since. Raises
+        AdapterRejected."""
+        source = request.lora_path, _stamp(Path(request.lora_path))
+        if self._requested.get(request.lora_name) != source:
+            self.add(request.lora_name, request.lora_path)
+            self._requested[request.lora_name] = source
+        return self._digests[request.lora_name]
+
+    def remove(self, name: str) -> None:
+        """The name means nothing any more; what runs under it goes on. Raises ValueError for an unknown one."""
+        self.digest(name)
+        del self._digests[name]
+        self._requested.pop(name, None)
 
     def names(self) -> Iterable[str]:
         return self._digests.keys()
@@ -49,3 +71,9 @@ class AdapterNames:
             known = ", ".join(sorted(self._digests)) or "none"
             raise ValueError(f"There is no adapter {name!r}; added are: {known}.")
         return self._digests[name]
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Name, size and time of change (nanoseconds) of each file; none where there is no such folder."""
+    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return frozenset((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)

@@ -228,9 +228,9 @@ class LLM:
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
+    if isinstance(prompts, str | Mapping):
         return [prompts]
-    if not isinstance(prompts, Iterable) or isinstance(prompts, Mapping):
+    if not isinstance(prompts, Iterable):
         raise no_prompt(prompts)
     items = list(prompts)
     if items and isinstance(items[0], SupportsIndex) and not isinstance(items[0], Sized):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
+from typing import Any, TypedDict
 
 from msgspec.structs import replace
 
@@ -17,7 +18,20 @@ from multiflora.opened_model import OpenedModel
 from multiflora_engine.protocol.sampling_params import SamplingParams, normalise_sampling_params, verify_sampling_params
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 
-Prompt = str | Sequence[int]
+
+class TextPrompt(TypedDict):
+    """A prompt as vLLM's programs write it, too."""
+
+    prompt: str
+
+
+class TokensPrompt(TypedDict):
+    """The same, already tokenized."""
+
+    prompt_token_ids: Sequence[int]
+
+
+Prompt = str | Sequence[int] | TextPrompt | TokensPrompt
 
 
 class RequestMaker:
@@ -32,7 +46,8 @@ class RequestMaker:
     def make(self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
         """Raises TypeError for what is no prompt, ValueError for values out of range and for unknown adapters."""
         tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
-        token_ids = tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
+        text, ids = _text_or_ids(prompt)
+        token_ids = tokenizer.encode(text or "") if ids is None else ids
         if not all(0 <= token < vocab_size for token in token_ids):
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
         asked = normalise_sampling_params(params)
@@ -46,7 +61,7 @@ class RequestMaker:
             id=id,
             grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
         )
-        return Collector(request, asked, prompt if isinstance(prompt, str) else None, adapter, tokenizer)
+        return Collector(request, asked, text, adapter, tokenizer)
 
 
 def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
@@ -57,14 +72,27 @@ def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
     return params
 
 
-def _token_ids(prompt: Sequence[int]) -> list[int]:
-    if not isinstance(prompt, Iterable) or isinstance(prompt, Mapping):
+def _text_or_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
+    """One of the two, or both: then the ids count. Raises TypeError for what is neither."""
+    if isinstance(prompt, str):
+        return prompt, None
+    text, ids = _under_keys(prompt) if isinstance(prompt, Mapping) else (None, prompt)
+    if ids is None and isinstance(text, str):
+        return text, None
+    if not isinstance(ids, Iterable) or isinstance(ids, str | Mapping):
         raise no_prompt(prompt)
     try:
-        return [index(token) for token in prompt]
+        return text if isinstance(text, str) else None, [index(token) for token in ids]
     except TypeError:
         raise no_prompt(prompt) from None
 
 
+def _under_keys(prompt: Mapping[str, Any]) -> tuple[Any, Any]:
+    return prompt.get("prompt"), prompt.get("prompt_token_ids")
+
+
 def no_prompt(value: object) -> TypeError:
-    return TypeError(f"a prompt is a string or a list of token ids, not {type(value).__name__}: {str(value)[:80]}")
+    return TypeError(
+        "a prompt is a string or a list of token ids, or either under its key ('prompt', 'prompt_token_ids'), "
+        f"not {type(value).__name__}: {str(value)[:80]}"
+    )

@@ -249,11 +249,23 @@ def test_a_refused_prompt_withdraws_those_before_it_whatever_the_reason(
     assert not llm._built.engine.has_work
 
 
-@pytest.mark.parametrize("prompts", [None, 5, {"prompt": "x"}, [{"prompt": "x"}], [["x"]], [1, "x"], [None]])
+@pytest.mark.parametrize(
+    "prompts", [None, 5, {"text": "x"}, [{"prompt": 5}], {"prompt_token_ids": "x"}, [["x"]], [1, "x"], [None]]
+)
 def test_what_is_no_prompt_is_named(llm: LLM, prompts: Any) -> None:
-    with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, not"):
+    with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, or"):
         llm.generate(prompts, GREEDY, progress=False)
     assert not llm._built.engine.has_work
+
+
+def test_a_prompt_may_stand_under_its_key(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("one")
+    (plain,) = llm.generate("one", GREEDY, progress=False)
+    keyed = [*llm.generate({"prompt": "one"}, GREEDY, progress=False)]
+    both = {"prompt": "one", "prompt_token_ids": ids}
+    keyed += llm.generate([both, {"prompt_token_ids": ids}], GREEDY, progress=False)
+    assert [output.outputs for output in keyed] == [plain.outputs] * 3
+    assert [output.prompt for output in keyed] == ["one", "one", None]
 
 
 def test_token_ids_may_be_an_array(llm: LLM) -> None:

@@ -1,0 +1,23 @@
+"""The adapter of an offline request, as vLLM's programs name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoRARequest:
+    """lora_path: a PEFT folder. lora_int_id: the caller's number for it, at least 1; what is served is found by the
+    name and the folder's content. Raises ValueError for an empty name or path and for a number below 1."""
+
+    lora_name: str
+    lora_int_id: int
+    lora_path: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.lora_name:
+            raise ValueError("lora_name must not be empty")
+        if not isinstance(self.lora_int_id, int) or self.lora_int_id < 1:
+            raise ValueError(f"lora_int_id must be an integer of at least 1, got {self.lora_int_id!r}")
+        if not self.lora_path:
+            raise ValueError(f"lora_path of {self.lora_name!r} must be the adapter's folder")
