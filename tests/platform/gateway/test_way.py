@@ -1,5 +1,7 @@
 """A chat completion's way through the gateway is a line: each file is entered once, and there are few of them.
 
+A stream's pieces go round between the stream and its writer; what lies before them is not entered again.
+
 What counts, of an answer that is written whole: the files under gateway/ in the order in which their functions are
 called, from the route until the answer is written. A generator that goes on where it stopped is no new call. Giving
 back what the request held (`Admission.close`) comes after the answer and goes up the same way, as leaving a `with`
@@ -19,6 +21,7 @@ import multiflora_platform.gateway
 
 GATEWAY = str(Path(next(iter(multiflora_platform.gateway.__path__)))) + "/"
 MOST_FILES = 16
+MOST_FILES_OF_STREAM = 17
 
 
 class Way:
@@ -51,8 +54,8 @@ def _gives_back(frame: FrameType) -> bool:
     return close is not None and close.f_code.co_name == "close" and close.f_code.co_filename.endswith("contextlib.py")
 
 
-async def test_each_file_is_entered_once(house: House) -> None:
-    body = {"model": "sql", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}
+async def way_of(house: House, **more: Any) -> list[str]:
+    body = {"model": "sql", "max_tokens": 3, "messages": [{"role": "user", "content": "hi"}], **more}
     await house.post("/v1/chat/completions", body)
     way = Way()
     sys.setprofile(way)
@@ -63,6 +66,22 @@ async def test_each_file_is_entered_once(house: House) -> None:
     assert answer.status_code == 200
     assert way.files[0] == "routes/chat.py"
     assert "writing/chat.py" in way.files
-    assert len(set(way.files)) <= MOST_FILES, way.files
-    returned = [file for place, file in enumerate(way.files) if file in way.files[:place]]
-    assert not returned, way.files
+    return way.files
+
+
+def returns(files: list[str]) -> list[str]:
+    return [file for place, file in enumerate(files) if file in files[:place]]
+
+
+async def test_each_file_is_entered_once(house: House) -> None:
+    files = await way_of(house)
+    assert len(set(files)) <= MOST_FILES, files
+    assert not returns(files), files
+
+
+async def test_what_lies_before_a_streams_pieces_is_entered_once(house: House) -> None:
+    files = await way_of(house, stream=True)
+    assert len(set(files)) <= MOST_FILES_OF_STREAM, files
+    before = files[: files.index("generation/respond.py") + 1]
+    assert not returns(before), files
+    assert not set(before) & set(files[len(before) :]), files

@@ -9,13 +9,18 @@ import math
 import time
 import uuid
 from contextlib import ExitStack
+from typing import Protocol
 
 from starlette.requests import Request
 
+from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model
 from multiflora_platform.gateway.schemas.requests import EngineRequest
-from multiflora_platform.services import Services
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.services import ServedModel
+from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError, invalid, rate_limited, unavailable
 from multiflora_platform.web.refusals import LimitReached
 
@@ -41,10 +46,20 @@ _FOREIGN = (
 )
 
 
+class AdmissionParts(Protocol):
+    """What admitting a request takes of the server's parts."""
+
+    engine: EngineHandle
+    registry: Registry
+    model: ServedModel
+    limits: Limits
+    settings: Settings
+
+
 class Admission:
     """One HTTP request's claim on the engine. Raises ApiError for what the request may not have."""
 
-    def __init__(self, request: Request, principal: Principal, body: EngineRequest) -> None:
+    def __init__(self, parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> None:
         self.id = uuid.uuid4().hex
         """The answer's, without the prefix that each API puts before it."""
         self.arrival = time.time()
@@ -52,26 +67,25 @@ class Admission:
         self.principal = principal
         self.path = request.url.path
         self.headers = request.headers
-        self.services: Services = request.app.state.services
         self.state = request.state
         """Of the HTTP request, for its log line."""
         self.state.model = body.model[:_LOGGED_MODEL]
-        if self.services.engine.ready is None:
+        if parts.engine.ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self.deadline = _deadline(request.headers.get("x-request-timeout"), self.arrival)
         """Unix seconds."""
         self.priority = _priority(body.priority, principal)
         """As the engine reads it: smaller runs first."""
         _refuse_foreign_names(body)
-        registry, base = self.services.registry, self.services.model.name
+        registry, base = parts.registry, parts.model.name
         if body.adapters:
-            max_rank = self.services.settings.max_lora_rank
+            max_rank = parts.settings.max_lora_rank
             self.resolved = resolve_mix(registry, base, principal, body.model, body.adapters, body.user, max_rank)
         else:
             self.resolved = resolve_model(registry, base, principal, body.model, body.user)
         request.state.limited = principal
         try:
-            self.claim = self.services.limits.admit(principal)
+            self.claim = parts.limits.admit(principal)
         except LimitReached as reached:
             raise rate_limited(reached) from None
         self.held = ExitStack()

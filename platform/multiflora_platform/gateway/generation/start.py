@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
@@ -17,6 +17,7 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.metering import Meter
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import CacheScope, make_request
 from multiflora_platform.gateway.beams.search import BeamParams
@@ -24,8 +25,14 @@ from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
+from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.observers import Observer
+from multiflora_platform.observability.tracing import Tracing
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.services import ActivePrompt, ServedModel
 from multiflora_platform.web.openai_errors import ApiError, rate_limited, unavailable
 from multiflora_platform.web.refusals import LimitReached
 
@@ -33,7 +40,23 @@ from multiflora_platform.web.refusals import LimitReached
 _DEADLINE_GRACE = 0.25
 
 
+class StartParts(Protocol):
+    """What sending a prompt, and watching it, takes of the server's parts."""
+
+    engine: EngineHandle
+    model: ServedModel
+    keys: KeyStore
+    active: set[ActivePrompt]
+    metrics: Metrics
+    usage: UsageLedger
+    insight: Insight
+    tracing: Tracing | None
+    registry: Registry
+    shadows: Shadows
+
+
 def start(
+    parts: StartParts,
     admission: Admission,
     prompts: Sequence[tuple[list[int], SamplingParams]],
     *,
@@ -46,7 +69,7 @@ def start(
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
         raise rate_limited(reached) from None
-    return [_start_one(admission, ids, params, beams, pooling, grammar) for ids, params in prompts]
+    return [_start_one(parts, admission, ids, params, beams, pooling, grammar) for ids, params in prompts]
 
 
 def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = None) -> CacheScope:
@@ -60,6 +83,7 @@ def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = 
 
 
 def _start_one(
+    parts: StartParts,
     admission: Admission,
     ids: list[int],
     params: SamplingParams,
@@ -67,27 +91,27 @@ def _start_one(
     pooling: Pooling | None,
     grammar: str | None,
 ) -> Generation:
-    services, resolved = admission.services, admission.resolved
+    resolved = admission.resolved
     if beams is not None:
         params = replace(params, best_of=None)  # the width of the search, of which n answers come out
     request = make_request(
         ids,
         params,
-        services.model.tokenizer,
+        parts.model.tokenizer,
         adapter_digest=resolved.digest,
-        cache=cache_scope(services.keys, admission.principal, admission.body.cache_salt),
+        cache=cache_scope(parts.keys, admission.principal, admission.body.cache_salt),
         priority=admission.priority,
         deadline=admission.deadline,
         arrival_time=admission.arrival,
         pooling=pooling,
         grammar=grammar,
     )
-    stream = _send(services.engine, request, beams)
-    observers = _observers(admission, request)
+    stream = _send(parts.engine, request, beams)
+    observers = _observers(parts, admission, request)
     admission.state.is_listed = True
-    generation = Generation(request, resolved.adapter, stream, services.model.tokenizer, observers)
-    services.active.add(generation)
-    admission.held.callback(services.active.discard, generation)
+    generation = Generation(request, resolved.adapter, stream, parts.model.tokenizer, observers)
+    parts.active.add(generation)
+    admission.held.callback(parts.active.discard, generation)
     if admission.deadline is not None:
         admission.held.callback(_expire_later(generation, admission.deadline).cancel)
     admission.held.callback(generation.close)
@@ -107,20 +131,20 @@ def _expire_later(generation: Generation, deadline: float) -> asyncio.TimerHandl
     return asyncio.get_running_loop().call_later(delay, generation.fail, error)
 
 
-def _observers(admission: Admission, request: GenerateRequest) -> list[Observer]:
+def _observers(parts: StartParts, admission: Admission, request: GenerateRequest) -> list[Observer]:
     """Metrics, usage, insight, and what is switched on: traces, a rollout's watch."""
-    services, resolved = admission.services, admission.resolved
+    resolved = admission.resolved
     num_prompt = len(request.prompt_token_ids)
     observers: list[Observer] = [
-        services.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
-        Meter(services.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
-        *services.insight.follow_prompt(_prompt_facts(admission, request), admission.body),
+        parts.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
+        Meter(parts.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
+        *parts.insight.follow_prompt(_prompt_facts(admission, request), admission.body),
     ]
-    if services.tracing is not None:
+    if parts.tracing is not None:
         facts = _trace_facts(admission, request)
-        observers.append(services.tracing.follow(admission.headers, facts, admission.arrival))
+        observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))
     if resolved.rollout is not None:
-        rollouts, shadows = services.registry.rollouts, services.shadows
+        rollouts, shadows = parts.registry.rollouts, parts.shadows
         observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request))
     return observers
 

@@ -19,6 +19,7 @@ from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
 from multiflora_platform.text.best_answers import Answer
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import ApiError
 
 
@@ -27,12 +28,19 @@ class ResponseWriter:
 
     done = b""
 
-    def __init__(self, admission: Admission, body: ResponseRequest, num_top: int | None, form: MessageFormat) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        body: ResponseRequest,
+        num_top: int | None,
+        form: MessageFormat,
+        tokenizer: Tokenizer,
+    ) -> None:
         self._response = ResponseObject(admission, body)
         self._output = OutputItems(admission.id)
         self._reader = form.reader()
         self._num_top = num_top
-        self._logprobs = LogprobWriter(admission.services.model.tokenizer)
+        self._logprobs = LogprobWriter(tokenizer)
         self._numbers = itertools.count()
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> dict[str, Any]:

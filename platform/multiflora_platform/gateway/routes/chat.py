@@ -15,6 +15,7 @@ from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.writing.chat import ChatWriter
+from multiflora_platform.services import Services
 
 router = APIRouter(tags=["inference"])
 
@@ -26,11 +27,12 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     refuse_unsupported(body)
     check_streaming(body)
     num_top = num_top_logprobs(body)
-    admission = Admission(request, principal, body)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, body)
     try:
-        model, limit = admission.services.model, admission.services.max_model_len
-        chat = await prepare_chat(body, model, limit, admission.services.grammars, num_top)
-        generations = start(admission, [(chat.ids, chat.params)], beams=chat.beams, grammar=chat.grammar)
+        model, limit = services.model, services.max_model_len
+        chat = await prepare_chat(body, model, limit, services.grammars, num_top)
+        generations = start(services, admission, [(chat.ids, chat.params)], beams=chat.beams, grammar=chat.grammar)
         writer = ChatWriter(body, num_top, chat.format, model, f"chatcmpl-{admission.id}", int(admission.arrival))
         return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:

@@ -19,6 +19,8 @@ from multiflora_platform.gateway.schemas.checks import check_streaming, refuse_u
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
 from multiflora_platform.gateway.writing.completions import CompletionWriter
+from multiflora_platform.services import Services
+from multiflora_platform.structured.compiler import GrammarCompiler
 
 router = APIRouter(tags=["inference"])
 DEFAULT_MAX_TOKENS = 16
@@ -30,19 +32,18 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     body = await read_body(request, CompletionRequest)
     refuse_unsupported(body)
     check_streaming(body)
-    admission = Admission(request, principal, body)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, body)
     try:
-        generations = await _start(admission, body)
-        tokenizer = admission.services.model.tokenizer
-        writer = CompletionWriter(body, tokenizer, f"cmpl-{admission.id}", int(admission.arrival))
+        generations = await _start(services, admission, body)
+        writer = CompletionWriter(body, services.model.tokenizer, f"cmpl-{admission.id}", int(admission.arrival))
         return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:
         admission.close()
         raise
 
 
-async def _start(admission: Admission, body: CompletionRequest) -> list[Generation]:
-    services = admission.services
+async def _start(services: Services, admission: Admission, body: CompletionRequest) -> list[Generation]:
     model, limit = services.model, services.max_model_len
     default = model.default_max_tokens or DEFAULT_MAX_TOKENS
     prompts = []
@@ -59,12 +60,12 @@ async def _start(admission: Admission, body: CompletionRequest) -> list[Generati
         )
         prompts.append((ids, params))
     beams = beam_params(body, params, model.eos_token_ids)
-    return start(admission, prompts, beams=beams, grammar=await _grammar(admission, body))
+    return start(services, admission, prompts, beams=beams, grammar=await _grammar(services.grammars, body))
 
 
-async def _grammar(admission: Admission, body: CompletionRequest) -> str | None:
+async def _grammar(grammars: GrammarCompiler, body: CompletionRequest) -> str | None:
     asked = requested_structure(body)
-    return None if asked is None else await compile_structure(admission.services.grammars, *asked)
+    return None if asked is None else await compile_structure(grammars, *asked)
 
 
 def _candidate_logprobs(body: CompletionRequest) -> int | None:

@@ -32,6 +32,7 @@ from multiflora_platform.gateway.schemas.answers import (
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import EmbeddingRequest, PoolingRequest
+from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import unsupported
 
@@ -44,9 +45,10 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
     body = await read_body(request, EmbeddingRequest)
     if body.dimensions is not None:
         raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
-    admission = Admission(request, principal, body)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, body)
     try:
-        generations = await start_embeddings(admission, body, ("input", body.input))
+        generations = await start_embeddings(services, admission, body, ("input", body.input))
         await until_disconnect(request.receive, collect_all(generations))
         size = sum(len(_raw_vector(generation)) for generation in generations)
         return Response(
@@ -56,9 +58,10 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
         admission.close()
 
 
-async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: tuple[str, Prompt]) -> list[Generation]:
+async def start_embeddings(
+    services: Services, admission: Admission, body: PoolingRequest, *inputs: tuple[str, Prompt]
+) -> list[Generation]:
     """inputs: (the request's parameter, its texts or ids); their prompts follow each other. Raises ApiError."""
-    services = admission.services
     model, limit = services.model, services.max_model_len
     prompts = []
     special = body.add_special_tokens is not False
@@ -68,7 +71,7 @@ async def start_embeddings(admission: Admission, body: PoolingRequest, *inputs: 
             ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
             output_length(len(ids), 0, None, limit, (param, param))
             prompts.append((ids, SamplingParams(max_tokens=0)))
-    return start(admission, prompts, pooling=body.pooling or "last")
+    return start(services, admission, prompts, pooling=body.pooling or "last")
 
 
 def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:

@@ -16,6 +16,7 @@ from multiflora_platform.gateway.responses_api.writer import ResponseWriter
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
+from multiflora_platform.services import Services
 from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["inference"])
@@ -36,12 +37,14 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     refuse_unsupported(chat)
     check_streaming(chat)
     num_top = num_top_logprobs(chat)
-    admission = Admission(request, principal, chat)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, chat)
     try:
-        services = admission.services
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top)
-        generations = start(admission, [(prompt.ids, prompt.params)], beams=prompt.beams, grammar=prompt.grammar)
-        writer = ResponseWriter(admission, body, num_top, prompt.format)
+        generations = start(
+            services, admission, [(prompt.ids, prompt.params)], beams=prompt.beams, grammar=prompt.grammar
+        )
+        writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
         return await respond(request, admission, generations, writer, bool(body.stream), writer)
     except BaseException:
         admission.close()

@@ -22,6 +22,7 @@ from multiflora_platform.gateway.schemas.answers import (
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ScoreRequest
+from multiflora_platform.services import Services
 from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["inference"])
@@ -34,9 +35,10 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
     left, right = _texts(body.text_1), _texts(body.text_2)
     if len(left) not in (1, len(right)):
         raise invalid("text_2", f"text_2 has {len(right)} texts and text_1 {len(left)}; text_1 has one or as many.")
-    admission = Admission(request, principal, body)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, body)
     try:
-        generations = await start_embeddings(admission, body, ("text_1", left), ("text_2", right))
+        generations = await start_embeddings(services, admission, body, ("text_1", left), ("text_2", right))
         await until_disconnect(request.receive, collect_all(generations))
         return Response(encode(_answer(admission, body, generations, len(left))), media_type="application/json")
     finally:
