@@ -115,13 +115,15 @@ class RequestPage(msgspec.Struct, frozen=True):
 
 class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
     """Successive cached blocks that were used alike. hash: of the last one. digest: of the version that
-    computed them, None for the base. adapters: their names that have it. owner: the tenant, None for admins.
+    computed them, None for the base. adapters: their names that have it. versions: the same as `name@number`; of a
+    mix, its recipe. owner: the tenant, None for admins.
     """
 
     hash: str
     parent: str | None
     digest: str | None
     adapters: Sequence[str]
+    versions: Sequence[str]
     owner: str | None
     tokens: int
     blocks: int
@@ -179,11 +181,13 @@ class MissPage(msgspec.Struct, frozen=True):
 
 
 class SlotResident(msgspec.Struct, frozen=True):
-    """A version on the device. names: of the adapters that have it; none when it is no longer registered."""
+    """A version on the device. names: of all adapters that have this content; none when it is no longer registered.
+    versions: the same as `name@number`; of a mix, its recipe."""
 
     slot: int
     digest: str
     names: Sequence[str]
+    versions: Sequence[str]
     rank: int
     bytes: int
     pinned: bool
@@ -192,13 +196,14 @@ class SlotResident(msgspec.Struct, frozen=True):
 
 
 class SlotMoment(msgspec.Struct, frozen=True):
-    """event: load (seconds: since it was wanted) or evict."""
+    """event: load (seconds: since it was wanted) or evict. names, versions: as a resident's."""
 
     at: float
     event: str
     slot: int
     digest: str
     names: Sequence[str]
+    versions: Sequence[str]
     seconds: float
     bytes: int
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -26,6 +25,7 @@ from multiflora_platform.insight.views import (
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.registry.errors import AdapterNotFound
+from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of
 from multiflora_platform.services import Services
 from multiflora_platform.text.errors import TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
@@ -45,11 +45,11 @@ async def get_cache(request: Request) -> Response:
     services: Services = request.app.state.services
     reply = await _ask(services.engine, "report")
     stats, ready = services.engine.stats, ready_engine(services.engine)
-    names = services.registry.snapshot.names_by_digest
+    snapshot = services.registry.snapshot
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
     nodes = [
-        _run(node, names.get(node.adapter or "", ()), owners.get(node.owner, node.owner), per_block)
+        _run(node, names_of(snapshot, node.adapter), owners.get(node.owner, node.owner), per_block)
         for node in reply.nodes
     ]
     return await compressed(
@@ -144,7 +144,7 @@ async def _ask(engine: EngineHandle, action: str, hash: str = "") -> CacheReply:
     return reply
 
 
-def _run(node: CacheNode, names: Sequence[str], owner: str | None, per_block: int) -> CacheRun:
+def _run(node: CacheNode, names: DigestNames, owner: str | None, per_block: int) -> CacheRun:
     shown: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
-    shown |= {"digest": shown.pop("adapter"), "adapters": names, "owner": owner or None}
+    shown |= {"digest": shown.pop("adapter"), "owner": owner or None, **names._asdict()}
     return CacheRun(**shown, bytes=node.blocks * per_block)

@@ -39,6 +39,7 @@ from multiflora_platform.insight.views import (
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.observability.machine import checks
+from multiflora_platform.registry.snapshot.version_names import names_of
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
 from multiflora_platform.web.json_bodies import read_json, schema
@@ -125,14 +126,16 @@ async def get_slots(request: Request) -> Response:
     engine, ready = services.engine, ready_engine(services.engine)
     with reaching_engine():
         status, events = await engine.status(), await engine.slot_history()
-    names = services.registry.snapshot.names_by_digest
+    snapshot = services.registry.snapshot
     residents = [
-        SlotResident(a.slot, a.digest, names.get(a.digest, ()), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds)
+        SlotResident(
+            a.slot, a.digest, *names_of(snapshot, a.digest), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds
+        )
         for a in status.adapters
         if a.slot is not None
     ]
     timeline = [
-        SlotMoment(e.at, e.event, e.slot, e.digest, names.get(e.digest, ()), e.seconds, e.bytes) for e in events
+        SlotMoment(e.at, e.event, e.slot, e.digest, *names_of(snapshot, e.digest), e.seconds, e.bytes) for e in events
     ]
     taken = sum(resident.bytes for resident in residents)
     return rendered(

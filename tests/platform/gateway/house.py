@@ -216,8 +216,10 @@ class FakeRegistry:
 
     @property
     def snapshot(self) -> SimpleNamespace:
-        names = {digest: [name] for name, digest in self.digests.items()}
-        return SimpleNamespace(digests=frozenset(self.digests.values()), names_by_digest=names)
+        versions: dict[str, list[str]] = {}
+        for name, digest in self.digests.items():
+            versions.setdefault(digest, []).append(f"{name}@3")
+        return SimpleNamespace(digests=frozenset(self.digests.values()), versions_by_digest=versions)
 
     @property
     def base(self) -> BaseModel:

@@ -220,11 +220,28 @@ async def test_warming_a_prompt(house: House) -> None:
     assert "tokens" in long.json()["detail"]
 
 
+async def test_what_is_shared_has_all_its_names_and_a_request_its_own(house: House) -> None:
+    house.registry.digests["triage"] = house.registry.digests["sql"]
+    common = {"hits": 1, "age_seconds": 9.0, "idle_seconds": 1.0, "pinned": False, "referenced": True}
+    house.engine.cache_reply = CacheReply(
+        0, nodes=[CacheNode(hash=HASH, parent=None, adapter="d" * 64, owner="", tokens=16, blocks=1, **common)]
+    )
+    await house.http.post(CHAT, json=chat("triage", max_tokens=1))
+    (row,) = (await get(house, "requests"))["items"]
+    assert (row["model"], row["adapter"], row["version"]) == ("triage", "triage", 3)
+    assert [saving["adapter"] for saving in (await get(house, "cache"))["savings"]] == ["triage"]
+    (node,) = (await get(house, "cache"))["nodes"]
+    (replica,) = (await get(house, "slots"))["replicas"]
+    for shared in (node, *replica["residents"], *replica["timeline"]):
+        assert shared["versions"] == ["sql@3", "triage@3"]
+        assert shared.get("names", shared.get("adapters")) == ["sql", "triage"]
+
+
 async def test_slots_and_what_would_fit(house: House) -> None:
     (replica,) = (await get(house, "slots"))["replicas"]
     assert (replica["slots"], replica["rows"], replica["bytes"]) == (4, 64, 100)
-    assert [(r["slot"], r["names"], r["idle_seconds"]) for r in replica["residents"]] == [(0, ["sql"], 2.5)]
-    assert [(e["event"], e["names"], e["seconds"]) for e in replica["timeline"]] == [("load", ["sql"], 0.75)]
+    assert [(r["slot"], r["versions"], r["idle_seconds"]) for r in replica["residents"]] == [(0, ["sql@3"], 2.5)]
+    assert [(e["event"], e["versions"], e["seconds"]) for e in replica["timeline"]] == [("load", ["sql@3"], 0.75)]
     question = {"ranks": [16, 16], "context_tokens": 100, "sequences": 9}
     fits = (await house.http.post("/api/v1/capacity", json=question)).json()
     assert (fits["adapter_bytes"], fits["rows_needed"], fits["blocks_needed"]) == (32 * 24 * 4, 32, 63)

@@ -119,6 +119,7 @@ class Imports:
             )
             if not known:
                 versions.identify(change, version, digest)
+                await self._snapshots.touch(change, claimed.adapter)
                 return False
             adapter = await change.session.get_one(AdapterRow, claimed.adapter_id)
             row = ValidationRow(

@@ -49,13 +49,16 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
         shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
     unserved: dict[int, dict[int, str]] = {}
-    others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state).where(
+    unserved_digests: dict[int, dict[int, str]] = {}
+    others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state, VersionRow.digest).where(
         VersionRow.adapter_id.in_(ids),
         VersionRow.purged_at.is_(None),
         or_(VersionRow.state != "ready", VersionRow.base_digest != base_digest),
     )
-    for adapter_id, number, state in await session.execute(others):
+    for adapter_id, number, state, digest in await session.execute(others):
         unserved.setdefault(adapter_id, {})[number] = state if state != "ready" else "of another base model"
+        if digest is not None:
+            unserved_digests.setdefault(adapter_id, {})[number] = digest
     return [
         _entry(
             adapter,
@@ -64,6 +67,7 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
             digests.get(adapter.id, {}),
             shapes.get(adapter.id, {}),
             unserved.get(adapter.id, {}),
+            unserved_digests.get(adapter.id, {}),
         )
         for adapter in adapters
     ]
@@ -80,6 +84,7 @@ def _entry(
     digests: dict[int, str],
     shapes: dict[int, AdapterShape],
     unserved: dict[int, str],
+    unserved_digests: dict[int, str],
 ) -> AdapterEntry:
     return AdapterEntry(
         id=row.id,
@@ -107,4 +112,5 @@ def _entry(
         digests=digests,
         shapes=shapes,
         unserved=unserved,
+        unserved_digests=unserved_digests,
     )

@@ -120,6 +120,8 @@ class AdapterEntry:
     shapes: Mapping[int, AdapterShape]  # of the same versions
     # Of the other versions, by number: the state, or that it was made for another base model.
     unserved: Mapping[int, str] = field(default_factory=dict)
+    # Of those of them whose files were read: an eval may have brought a version to the device that is rejected now.
+    unserved_digests: Mapping[int, str] = field(default_factory=dict)
 
     def resolve(self, selector: str, user: str | None) -> Resolved | None:
         """selector: an alias or a version's number without leading zeros."""
@@ -166,13 +168,17 @@ class Snapshot:
         return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
 
     @cached_property
-    def names_by_digest(self) -> Mapping[str, Sequence[str]]:
-        """The adapters that have a version of that digest, in order."""
-        names: dict[str, list[str]] = {}
+    def versions_by_digest(self) -> Mapping[str, Sequence[str]]:
+        """The versions of that digest as `name@number`, in order. A rejected or archived one is named where its adapter
+        has no version of that content to serve."""
+        versions: dict[str, list[str]] = {}
         for name in self.sorted_names:
-            for digest in set(self.adapters[name].digests.values()):
-                names.setdefault(digest, []).append(name)
-        return names
+            entry = self.adapters[name]
+            served = set(entry.digests.values())
+            others = {number: digest for number, digest in entry.unserved_digests.items() if digest not in served}
+            for number, digest in sorted({**entry.digests, **others}.items()):
+                versions.setdefault(digest, []).append(f"{name}@{number}")
+        return versions
 
     def ranks_above(self, limit: int) -> dict[str, int]:
         """Rank of each version that can be served and has a higher one, by `name@number`."""

@@ -241,14 +241,6 @@ def _timed(resolve, clock, rounds=500):
     return (clock() - start) / rounds
 
 
-async def test_adapters_of_equal_content_share_a_digest(house):
-    for name, seed in (("twin", 1), ("one", 1), ("other", 2)):
-        await house.adapter(name, seed)
-    snapshot = house.registry.snapshot
-    names = {tuple(names) for names in snapshot.names_by_digest.values()}
-    assert names == {("one", "twin"), ("other",)}
-
-
 async def test_a_name_that_means_nothing_says_which_part_is_missing(house):
     await house.adapter("sql", 1, 2)
     await house.upload("sql", rejected_files())

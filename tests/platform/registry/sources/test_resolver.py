@@ -11,6 +11,7 @@ from tests.platform.registry.house import adapter_files, write_folder
 from tests.platform.registry.routes.test_versions import tar
 
 from multiflora_platform.registry.rows import jobs
+from multiflora_platform.registry.snapshot.version_names import names_of
 
 
 @pytest.fixture
@@ -150,6 +151,21 @@ async def test_a_hub_source_is_a_job_to_poll(rooted, hub):
     assert (job["state"], job["version_state"], job["attempts"]) == ("succeeded", "ready", 1)
     assert (await rooted.admin.get("/adapters/a/versions/1")).json()["state"] == "ready"
     assert job["progress"]["total_bytes"] in (None, size)
+
+
+async def test_an_import_has_its_versions_name_while_its_evals_run(open_house, hub):
+    seen = []
+
+    async def answer(digest, one):
+        seen.append(names_of(house.registry.snapshot, digest).versions)
+        return "yes"
+
+    house = await open_house(answer_eval=answer)
+    await house.adapter("a")
+    evals = [{"prompt": "?", "contains": ["yes"]}]
+    body = {"source": "hf://org/repo", "evals": evals}
+    response = await house.admin.post("/adapters/a/versions", json=body, headers=WAIT)
+    assert (response.status_code, seen) == (201, [["a@1"]]), response.text
 
 
 async def test_a_connection_that_breaks_is_gone_on_with_where_it_stopped(rooted, hub, monkeypatch):

@@ -41,13 +41,16 @@ const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", fail
 const WORDS = { slot: "on device", cpu: "host memory", disk: "on disk", rolled_back: "rolled back" };
 export const State = ({ of }) => html`<${Badge} kind=${STATES[of] ?? ""}>${WORDS[of] ?? of}<//>`;
 
-/** The names that a digest's adapters have: several may share it; the digest itself once no name has it, or the base model. */
+/** All versions (`name@number`) of a digest, for what they share: a slot, cached blocks. A mix is named by its recipe, the
+ * base model as that, and what is registered no longer by its digest. */
 export function Names({ of, digest, link }) {
   if (!digest) return html`<span class="muted">base</span>`;
   if (!of.length) return html`<code title="No longer registered">${digest.slice(0, 12)}</code>`;
-  const first = link ? html`<a href=${href(`/adapters/${of[0]}`)}><b>${of[0]}</b></a>` : of[0];
-  return html`${first}${of.length > 1 && html` <span class="muted small" title=${of.join(", ")}>and ${of.length - 1} of equal content</span>`}`;
+  return of.map((version, i) => html`${i > 0 && ", "}${link && adapterOf(version) ? html`<a href=${href(`/adapters/${adapterOf(version)}`)}><b>${version}</b></a>` : version}`);
 }
+
+/** Of `name@number`; null for a mix's recipe, which has spaces. */
+const adapterOf = (version) => (version.includes(" ") ? null : version.split("@")[0]);
 
 /** @param {{of: Array<[string, any, any?]>}} props label, value, small print */
 export const Stats = ({ of, label }) => html`<dl class="stats" aria-label=${label}>

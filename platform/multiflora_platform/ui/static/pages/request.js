@@ -33,7 +33,7 @@ function Shown({ one }) {
     <div class="grid">
       <${Card} title="What was asked"><${Facts} of=${[
         ["When", dateTime(one.at)], ["Model", one.model],
-        one.adapter && ["Adapter", html`<a href=${href(`/adapters/${one.adapter}`)}>${one.adapter}</a>`],
+        one.adapter && ["Adapter", one.version ? html`<a href=${href(`/adapters/${one.adapter}`)}>${one.adapter}</a>` : one.adapter],
         one.version && ["Version", `v${one.version}`],
         ["Tenant", one.tenant ?? "administrator"], ["Call", `${one.path}${one.stream ? ", streamed" : ""}`],
         ["Outcome", html`<${Outcome} of=${one} />`], one.finish_reason && ["Ended because", one.finish_reason],

@@ -19,7 +19,7 @@ export default function Slots() {
 function Replica({ replica, onChange }) {
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
-  const parts = [...residents.map((one) => ({ label: one.names[0] ?? one.digest.slice(0, 8), value: one.rank })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
+  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title="On the device" about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
       <div class="body"><${Share} label="Rank rows" parts=${parts} /></div>
       ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<table>
@@ -30,10 +30,11 @@ function Replica({ replica, onChange }) {
 }
 
 function Resident({ one, onChange }) {
-  const [name] = one.names;
-  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}`), done).then(onChange);
-  return html`<tr><td class="number">${one.slot}</td><td><${Names} of=${one.names} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
+  // Any of the names does: what is pinned or unloaded is the content, for all that have it.
+  const [name, version] = one.names.length ? one.versions[0].split("@") : [];
+  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}?version=${version}`), done).then(onChange);
+  return html`<tr><td class="number">${one.slot}</td><td><${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
     <td class="number">${one.rank}</td><td class="number">${bytes(one.bytes)}</td><td class="number">${count(one.users)}</td><td class="number">${seconds(one.idle_seconds)}</td>
     <td class="number nowrap">${name && html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
-      <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${name} has left the device.`)}>Unload</button>`}</td></tr>`;
+      <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${one.versions.join(", ")} has left the device.`)}>Unload</button>`}</td></tr>`;
 }

@@ -37,7 +37,7 @@ export function Tree({ cache, onChange }) {
       <td class="nowrap"><span style=${{ paddingLeft: `${Math.min(depth, 8) * 18}px` }}></span>
         ${below ? html`<button class="button quiet fold" aria-expanded=${!closed.has(node.hash)} aria-label=${`Prefixes that continue ${node.hash.slice(0, 10)}`} onClick=${() => flip(node.hash)}><${Icon} name=${closed.has(node.hash) ? "right" : "down"} size=${14} /></button>` : html`<span class="fold"></span>`}
         <code>${node.hash.slice(0, 10)}</code> ${node.pinned && html`<${Badge} kind="accent">pinned<//>`} ${node.referenced > 0 && html`<${Badge} kind="info">in use<//>`}</td>
-      <td><${Names} of=${node.adapters} digest=${node.digest} /></td><td>${node.owner ?? html`<span class="muted">admin</span>`}</td>
+      <td><${Names} of=${node.versions} digest=${node.digest} /></td><td>${node.owner ?? html`<span class="muted">admin</span>`}</td>
       <td class="number">${count(node.tokens)}</td><td class="number">${bytes(node.bytes)}</td><td class="number">${count(node.hits)}</td><td class="number">${seconds(node.idle_seconds)}</td>
       <td class="number nowrap"><button class="button small quiet" onClick=${() => setOpen({ node, what: "text" })}>Text</button>
         <button class="button small quiet" onClick=${() => pin(node)}>${node.pinned ? "Unpin" : "Pin"}</button>

@@ -17,7 +17,7 @@ function staysOf(events) {
       if (stay) stay.until = event.at;
       open.delete(key);
     } else {
-      const stay = open.get(key) ?? { slot: event.slot, name: event.names[0] ?? event.digest.slice(0, 8), from: event.at, until: null, seconds: null, bytes: event.bytes };
+      const stay = open.get(key) ?? { slot: event.slot, name: event.versions.join(", ") || event.digest.slice(0, 12), from: event.at, until: null, seconds: null, bytes: event.bytes };
       if (!open.has(key)) stays.push(stay);
       stay.seconds = event.seconds ?? stay.seconds;
       open.set(key, stay);
@@ -42,6 +42,6 @@ export function Timeline({ events }) {
       <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
     </div>
     <details><summary class="small muted">As a table</summary><table><thead><tr><th>When</th><th>What</th><th>Adapter</th><th class="number">Slot</th><th class="number">Took</th><th class="number">Size</th></tr></thead>
-      <tbody>${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED).map((event, i) => html`<tr key=${i}><td class="muted"><${Time} at=${event.at} /></td><td>${event.event}</td><td><${Names} of=${event.names} digest=${event.digest} /></td><td class="number">${event.slot}</td><td class="number">${seconds(event.seconds)}</td><td class="number">${bytes(event.bytes)}</td></tr>`)}</tbody></table></details>
+      <tbody>${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED).map((event, i) => html`<tr key=${i}><td class="muted"><${Time} at=${event.at} /></td><td>${event.event}</td><td><${Names} of=${event.versions} digest=${event.digest} /></td><td class="number">${event.slot}</td><td class="number">${seconds(event.seconds)}</td><td class="number">${bytes(event.bytes)}</td></tr>`)}</tbody></table></details>
   </div>`;
 }
