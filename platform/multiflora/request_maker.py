@@ -15,7 +15,7 @@ from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
 from multiflora.opened_model import OpenedModel
-from multiflora_engine.protocol.sampling_params import SamplingParams, normalise_sampling_params, verify_sampling_params
+from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 
 
@@ -50,8 +50,11 @@ class RequestMaker:
         token_ids = tokenizer.encode(text or "") if ids is None else ids
         if not all(0 <= token < vocab_size for token in token_ids):
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
-        asked = normalise_sampling_params(params)
-        verify_sampling_params(asked, vocab_size)
+        # A copy: the caller may change the parameters while the request runs.
+        asked = replace(params)
+        check_vocabulary(asked, vocab_size)
+        if asked.use_beam_search:
+            raise ValueError("use_beam_search is served over HTTP only; leave it out")
         request = make_request(
             token_ids,
             _engine_params(asked, self._max_model_len - len(token_ids)),

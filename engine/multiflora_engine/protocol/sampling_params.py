@@ -1,20 +1,35 @@
-"""How to choose tokens: the parameters, their checks that need no device, and their normal form. Torch-free.
+"""How to choose tokens: the parameters, and the form that all readers find them in. Torch-free.
 
-Knows the vocabulary's size; not the model's length (the front end compares that) and no text beyond bad words.
+Knows no vocabulary and no model's length: front end and engine compare those. The ranges are sampling_ranges.py's.
 """
 
 from __future__ import annotations
 
-import math
+import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from operator import attrgetter, index
+from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import fields, force_setattr
 
-MAX_LOGPROBS = 20
-MAX_SEQUENCES = 128
-MAX_LOGIT_BIAS = 1024
-MAX_BAD_WORDS = 1024
+from multiflora_engine.protocol.sampling_ranges import MAX_SEQUENCES, InvalidParameter, check_field
+
+NEUTRAL_TO_BEAMS: dict[str, tuple[object, ...]] = {
+    "temperature": (0, 1),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "logit_bias": ({},),
+    "bad_words": ([], ()),
+    "allowed_token_ids": (None,),
+    "structured_outputs": (None,),
+}
+"""A search keeps what is likeliest as the model says it; what changes the likelihoods would be ignored."""
 
 
 class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,10 +51,26 @@ class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_de
     whitespace_pattern: str | None = None
 
 
-class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How to choose tokens; field names and meaning are vLLM's. `verify` raises ValueError naming the field.
+class _NamesTheNearest(msgspec.StructMeta):
+    """A keyword that is no field is told with the field that was perhaps meant."""
 
-    structured_outputs: for front ends, which make the request's grammar of it; the engine reads that one.
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        try:
+            return super().__call__(*args, **given)
+        except TypeError:
+            unknown = [name for name in given if name not in cls.__struct_fields__]
+            if not unknown:
+                raise
+        near = difflib.get_close_matches(unknown[0], cls.__struct_fields__, n=1)
+        meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(cls.__struct_fields__)}"
+        raise TypeError(f"{cls.__name__} has no parameter {unknown[0]!r}{meant}")
+
+
+class SamplingParams(msgspec.Struct, metaclass=_NamesTheNearest, kw_only=True, omit_defaults=True):
+    """How to choose tokens; field names and meaning are vLLM's. Made, assigned to or decoded, it is always in range and
+    in its normal form: None is a field's default, lists are tuples, a lone stop string is a tuple of one, 8.0 is the
+    integer 8, vLLM's top_k=-1 the 0 that also means off. Raises InvalidParameter, a ValueError, which names the field;
+    TypeError for an unknown one.
     """
 
     n: int = 1
@@ -57,7 +88,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    max_tokens: int | None = None
+    # None: as much as the model's length leaves.
+    max_tokens: int | None = 16
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     logit_bias: dict[int, float] = msgspec.field(default_factory=dict)
@@ -66,7 +98,30 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     detokenize: bool = True
+    # For front ends, which make the request's grammar of it; the engine reads that one.
     structured_outputs: StructuredOutputsParams | None = None
+    # For front ends, as are the next two: they search on requests for one token each.
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+
+    def __post_init__(self) -> None:
+        # Also the engine's decoder comes here: what is at its default, as most fields are, costs next to nothing.
+        for name, value, default in zip(_DEFAULTS, _values_of(self), _DEFAULTS.values(), strict=True):
+            if value is not default and value != {}:
+                force_setattr(self, name, _checked(name, value))
+        _check_together(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _DEFAULTS:
+            raise AttributeError(f"SamplingParams has no parameter {name!r}")
+        before = getattr(self, name)
+        force_setattr(self, name, _checked(name, value))
+        try:
+            _check_together(self)
+        except InvalidParameter:
+            force_setattr(self, name, before)
+            raise
 
     @property
     def num_sequences(self) -> int:
@@ -78,124 +133,78 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.temperature < 1e-5
 
 
-class InvalidParameter(ValueError):
-    """A sampling parameter outside its range; parameter is its name, the message names it, its range and its value."""
-
-    def __init__(self, parameter: str, allowed: str, value: object) -> None:
-        super().__init__(f"{parameter} must be {allowed}, got {value!r}")
-        self.parameter = parameter
-
-
-def verify_sampling_params(params: SamplingParams, vocab_size: int) -> None:
-    """Raises InvalidParameter for the first field that is outside its range."""
-    _verify_counts(params)
-    _verify_numbers(params)
-    _verify_tokens(params, vocab_size)
-    _verify_strings(params)
+_DEFAULTS: dict[str, Any] = {
+    field.name: {} if field.default is msgspec.NODEFAULT else field.default for field in fields(SamplingParams)
+}
+_values_of = attrgetter(*_DEFAULTS)
+_LISTS = {"stop", "bad_words", "stop_token_ids", "allowed_token_ids"}
+_INTEGERS = {"n", "best_of", "top_k", "seed", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs"}
+_MAY_BE_NONE = {name for name, default in _DEFAULTS.items() if default is None} | {"max_tokens"}
 
 
-def _verify_counts(p: SamplingParams) -> None:
-    _integer("n", p.n, 1, MAX_SEQUENCES)
-    if p.best_of is not None:
-        _integer("best_of", p.best_of, p.n, MAX_SEQUENCES, low_name=f"n ({p.n})")
-    if p.max_tokens is not None:
-        _integer("max_tokens", p.max_tokens, 0)
-    _integer("min_tokens", p.min_tokens, 0, p.max_tokens, high_name=f"max_tokens ({p.max_tokens})")
-    _integer("top_k", p.top_k, -1, 2**63 - 1)
-    if p.seed is not None:
-        _integer("seed", p.seed, -(2**63), 2**63 - 1)
-    for name, value in (("logprobs", p.logprobs), ("prompt_logprobs", p.prompt_logprobs)):
-        if value is not None:
-            _integer(name, value, 0, MAX_LOGPROBS)
-
-
-def _verify_numbers(p: SamplingParams) -> None:
-    _number("temperature", p.temperature, "a finite number >= 0", lambda x: x >= 0)
-    _number("top_p", p.top_p, "greater than 0 and at most 1", lambda x: 0 < x <= 1)
-    _number("min_p", p.min_p, "between 0 and 1", lambda x: 0 <= x <= 1)
-    _number("presence_penalty", p.presence_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
-    _number("frequency_penalty", p.frequency_penalty, "between -2 and 2", lambda x: -2 <= x <= 2)
-    # Logits are divided by it: beyond these bounds they leave float32, and no token could be chosen.
-    _number("repetition_penalty", p.repetition_penalty, "between 0.001 and 1000", lambda x: 1e-3 <= x <= 1e3)
-
-
-def _verify_tokens(p: SamplingParams, vocab_size: int) -> None:
-    _token_ids("stop_token_ids", p.stop_token_ids, vocab_size)
-    if p.allowed_token_ids is not None:
-        if not p.allowed_token_ids:
-            raise InvalidParameter("allowed_token_ids", "a non-empty list of token ids", [])
-        _token_ids("allowed_token_ids", p.allowed_token_ids, vocab_size)
-    if len(p.logit_bias) > MAX_LOGIT_BIAS:
-        raise InvalidParameter("logit_bias", f"a map of at most {MAX_LOGIT_BIAS} token ids", f"{len(p.logit_bias)} ids")
-    _token_ids("logit_bias", p.logit_bias, vocab_size)
-    for token, bias in p.logit_bias.items():
-        _number("logit_bias", bias, f"between -100 and 100 for token {token}", lambda x: -100 <= x <= 100)
-
-
-def _verify_strings(p: SamplingParams) -> None:
-    if not all(isinstance(text, str) and text for text in p.stop):
-        raise InvalidParameter("stop", "a list of non-empty strings", list(p.stop))
+def _check_together(p: SamplingParams) -> None:
+    """What one field allows another. Raises InvalidParameter."""
+    if p.best_of is not None and p.best_of < p.n:
+        raise InvalidParameter("best_of", f"an integer >= n ({p.n}) and <= {MAX_SEQUENCES}", p.best_of)
+    if p.max_tokens is not None and p.min_tokens > p.max_tokens:
+        raise InvalidParameter("min_tokens", f"an integer >= 0 and <= max_tokens ({p.max_tokens})", p.min_tokens)
     if p.stop and not p.detokenize:
         raise InvalidParameter("detokenize", "true when stop strings are given", p.detokenize)
-    if len(p.bad_words) > MAX_BAD_WORDS:
-        raise InvalidParameter("bad_words", f"a list of at most {MAX_BAD_WORDS} strings", f"{len(p.bad_words)} strings")
-    if not all(isinstance(text, str) and text.strip() for text in p.bad_words):
-        raise InvalidParameter("bad_words", "a list of non-empty strings", list(p.bad_words))
+    if p.use_beam_search:
+        _check_beams(p)
 
 
-def _integer(
-    name: str, value: object, low: int, high: int | None = None, *, low_name: str = "", high_name: str = ""
-) -> None:
-    allowed = f"an integer >= {low_name or low}" + (f" and <= {high_name or high}" if high is not None else "")
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        raise InvalidParameter(name, allowed, value)
+def _check_beams(p: SamplingParams) -> None:
+    for name, allowed in NEUTRAL_TO_BEAMS.items():
+        if (value := getattr(p, name)) not in allowed:
+            raise InvalidParameter(name, "left out with use_beam_search", value)
 
 
-def _number(name: str, value: object, allowed: str, inside: Callable[[float], bool]) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not inside(value):
-        raise InvalidParameter(name, allowed, value)
-
-
-def _token_ids(name: str, token_ids: Iterable[object], vocab_size: int) -> None:
-    for token in token_ids:
-        if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
-            raise InvalidParameter(name, f"made of token ids from 0 to {vocab_size - 1}", token)
-
-
-def normalise_sampling_params(params: SamplingParams) -> SamplingParams:
-    """The form that the engine reads, from what people write: None is a field's default, lists become tuples, a lone
-    stop string a tuple of one, 8.0 the integer 8, vLLM's top_k=-1 the 0 that also means off.
-
-    Raises InvalidParameter for what cannot be brought into it; whether values are in range is for verify to say.
-    """
-    given = msgspec.structs.asdict(params)
-    changes = {name: _normal(name, value) for name, value in given.items()}
-    return msgspec.structs.replace(params, **changes)
-
-
-_DEFAULTS = msgspec.structs.asdict(SamplingParams())
-_LISTS = ("stop", "bad_words", "stop_token_ids", "allowed_token_ids")
-_INTEGERS = ("n", "best_of", "top_k", "seed", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs")
+def _checked(name: str, value: Any) -> Any:
+    """A value in its normal form. Raises InvalidParameter."""
+    if value is None:
+        return None if name in _MAY_BE_NONE else _DEFAULTS[name]
+    value = _normal(name, value)
+    check_field(name, value)
+    return value
 
 
 def _normal(name: str, value: Any) -> Any:
-    if value is None:
-        return _DEFAULTS[name]
+    if name in _INTEGERS:
+        value = _as_integer(value)
+        return 0 if name == "top_k" and value == -1 else value
     if name in _LISTS:
-        return _tuple(name, value)
-    if name == "logit_bias" and not isinstance(value, Mapping):
-        raise InvalidParameter(name, "a map of token ids to numbers", value)
-    if name in _INTEGERS and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return 0 if name == "top_k" and value == -1 else value
+        return _as_tuple(name, value)
+    if name == "logit_bias":
+        if not isinstance(value, Mapping):
+            raise InvalidParameter(name, "a map of token ids to numbers", value)
+        return dict(value)
+    if name == "structured_outputs" and not isinstance(value, StructuredOutputsParams):
+        raise InvalidParameter(name, "StructuredOutputsParams", value)
+    return value
 
 
-def _tuple(name: str, value: Any) -> tuple[Any, ...]:
+def _as_integer(value: Any) -> Any:
+    """8.0, and NumPy's integers, as int; anything else stays for the check to name."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return index(value) if not isinstance(value, int | float) and hasattr(value, "__index__") else value
+
+
+def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str) and name in ("stop", "bad_words"):
         return (value,)
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidParameter(name, "a list", value)
     return tuple(value)
+
+
+def check_vocabulary(params: SamplingParams, vocab_size: int) -> None:
+    """Raises InvalidParameter for token ids that the vocabulary lacks."""
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        for token in getattr(params, name) or ():
+            if not 0 <= token < vocab_size:
+                raise InvalidParameter(name, f"made of token ids from 0 to {vocab_size - 1}", token)
 
 
 def bad_word_token_ids(bad_words: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_engine.protocol.sampling_params import verify_sampling_params
+from multiflora_engine.protocol.sampling_params import check_vocabulary
 
 
 class QueueFull(Exception):
@@ -64,7 +64,7 @@ class SchedulerConfig:
         self._check_token_ids("prompt_token_ids", request.prompt_token_ids)
         for word in request.bad_word_ids:
             self._check_token_ids("bad_word_ids", word)
-        verify_sampling_params(request.params, self.vocab_size)
+        check_vocabulary(request.params, self.vocab_size)
         if num_prompt + (max_tokens != 0) > self.max_model_len:
             raise RequestTooLong(f"the prompt has {num_prompt} tokens; the model's length is {self.max_model_len}")
         longest = self.max_model_len if max_tokens is None else min(self.max_model_len, num_prompt + max_tokens)

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -14,13 +13,7 @@ from torch import Tensor
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.core.step import SampledToken
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_engine.protocol.sampling_params import (
-    InvalidParameter,
-    SamplingParams,
-    bad_word_token_ids,
-    normalise_sampling_params,
-    verify_sampling_params,
-)
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.sampling.token_counts import SeenTokens
 
@@ -259,78 +252,6 @@ def test_prompt_logprobs_and_sampled_logprobs_are_the_same_numbers() -> None:
     assert _sampler().prompt_logprobs(logits, [sampled.token_id], 5).collect() == [sampled.logprobs]
 
 
-BAD_VALUES: list[tuple[str, Any]] = [
-    ("n", 0),
-    ("n", 10_000),
-    ("n", 1.5),
-    ("best_of", 0),
-    ("temperature", -0.1),
-    ("temperature", math.nan),
-    ("temperature", math.inf),
-    ("top_p", 0.0),
-    ("top_p", 1.1),
-    ("top_k", -2),
-    ("top_k", 0.5),
-    ("min_p", -0.1),
-    ("min_p", 1.5),
-    ("presence_penalty", 2.1),
-    ("frequency_penalty", -2.1),
-    ("repetition_penalty", 0.0),
-    ("repetition_penalty", 1e-297),
-    ("repetition_penalty", 1e300),
-    ("repetition_penalty", math.nan),
-    ("max_tokens", -1),
-    ("min_tokens", -1),
-    ("min_tokens", 17),
-    ("logprobs", 21),
-    ("logprobs", -1),
-    ("prompt_logprobs", 21),
-    ("seed", 2**63),
-    ("stop", ("",)),
-    ("stop_token_ids", (V,)),
-    ("allowed_token_ids", ()),
-    ("allowed_token_ids", (-1,)),
-    ("logit_bias", {V: 1.0}),
-    ("logit_bias", {1: 101.0}),
-    ("logit_bias", {1: math.nan}),
-    ("bad_words", ("",)),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
-def test_a_bad_value_is_refused_by_name(name: str, value: Any) -> None:
-    params = SamplingParams(**{"max_tokens": 16, name: value})
-    with pytest.raises(InvalidParameter, match=rf"^{name} must be .*got") as caught:
-        verify_sampling_params(params, V)
-    assert caught.value.parameter == name
-
-
-def test_good_values_pass_and_take_their_normal_form() -> None:
-    written: Any = {
-        "stop": "x",
-        "stop_token_ids": [1],
-        "allowed_token_ids": [0, V - 1],
-        "top_k": -1,
-        "bad_words": ["a"],
-    }
-    params = SamplingParams(
-        n=2, best_of=3, temperature=0, top_p=1, logprobs=20, seed=-(2**63), min_tokens=16, max_tokens=16, **written
-    )
-    normal = normalise_sampling_params(params)
-    verify_sampling_params(normal, V)
-    assert (normal.stop, normal.stop_token_ids, normal.allowed_token_ids, normal.top_k) == (("x",), (1,), (0, V - 1), 0)
-
-
-def test_stop_strings_need_text() -> None:
-    with pytest.raises(InvalidParameter, match="detokenize"):
-        verify_sampling_params(SamplingParams(stop=("x",), detokenize=False), V)
-
-
-def test_bad_words_are_banned_with_and_without_a_space() -> None:
-    vocabulary = {"cat": [1], " cat": [2], "dog": [3, 4], " dog": [5, 6, 7], "eel": [8], " eel": [8]}
-    assert bad_word_token_ids(["cat", " dog", "eel"], vocabulary.__getitem__) == [[1], [2], [3, 4], [8]]
-
-
 def test_a_length_that_the_host_only_knows_ahead_draws_the_same_token() -> None:
     """One step ahead, the last output token is on the device alone; its position is what the draw depends on."""
     logits, sampler = _logits(), _sampler()
@@ -384,26 +305,3 @@ def test_a_launch_never_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
     on_host = _sample(_sampler(), logits.cpu(), sequences)
     assert [token.token_id for token in step.collect()] == [token.token_id for token in on_host]
-
-
-@pytest.mark.parametrize("name", sorted({f.name for f in msgspec.structs.fields(SamplingParams)}))
-def test_none_is_the_default_of_every_field(name: str) -> None:
-    none: Any = None
-    normal = normalise_sampling_params(SamplingParams(**{name: none}))
-    assert normal == normalise_sampling_params(SamplingParams())
-    verify_sampling_params(normal, V)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("stop", 5), ("stop_token_ids", 5), ("bad_words", 5), ("logit_bias", [1]), ("top_k", -2), ("top_k", 2**70)],
-)
-def test_what_has_no_normal_form_is_refused_by_name(name: str, value: Any) -> None:
-    with pytest.raises(InvalidParameter, match=rf"^{name} must be"):
-        verify_sampling_params(normalise_sampling_params(SamplingParams(**{name: value})), V)
-
-
-def test_integers_may_be_written_as_floats() -> None:
-    written: Any = {"max_tokens": 8.0, "top_k": 5.0}
-    normal = normalise_sampling_params(SamplingParams(**written))
-    assert (repr(normal.max_tokens), repr(normal.top_k)) == ("8", "5")

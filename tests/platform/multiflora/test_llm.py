@@ -172,7 +172,7 @@ def test_what_cannot_be_served_is_refused_before_anything_runs(llm: LLM, tmp_pat
     assert caught.value.rows[0].severity == "error"
     wrong: list[tuple[Any, Any, dict[str, Any], str]] = [
         ("x", GREEDY, {"adapter": "odd"}, "There is no adapter 'odd'; added are: .*sql"),
-        ("x", SamplingParams(top_p=2), {}, "top_p must be"),
+        ("x", SamplingParams(stop_token_ids=(VOCAB,)), {}, "stop_token_ids must be"),
         (["x", [VOCAB]], GREEDY, {}, f"from 0 to {VOCAB - 1}"),
         (["x", "y" * 300], GREEDY, {}, "prompt 1: .*256"),
         (["x", ""], GREEDY, {}, "prompt 1: "),

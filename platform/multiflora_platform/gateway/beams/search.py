@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from multiflora_engine.protocol.requests import PositionLogprobs, TokenLogprob
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.protocol.sampling_ranges import MAX_LOGPROBS, InvalidParameter
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,18 @@ class BeamParams:
     def num_candidates(self) -> int:
         """Tokens that must be known of each beam: the best `width`, and as many if all end tokens are among them."""
         return self.width + len(self.end_ids)
+
+
+def search_params(params: SamplingParams, eos_token_ids: frozenset[int]) -> BeamParams:
+    """Of the search that a request asks for. Raises InvalidParameter when it has no tokens or too many beams."""
+    if not params.max_tokens:
+        raise InvalidParameter("max_tokens", "at least 1 with use_beam_search", params.max_tokens)
+    ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
+    width, most = params.num_sequences, MAX_LOGPROBS - len(ends)
+    if width > most:
+        name = "n" if params.best_of is None else "best_of"
+        raise InvalidParameter(name, f"at most {most} here, where it is the number of beams", width)
+    return BeamParams(width, ends, params.length_penalty, params.early_stopping)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.protocol.sampling_params import (
-    InvalidParameter,
-    SamplingParams,
-    normalise_sampling_params,
-    verify_sampling_params,
-)
+from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
+from multiflora_engine.protocol.sampling_ranges import InvalidParameter
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
 from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
 
@@ -77,12 +73,13 @@ def sampling_params(
         value = _default(defaults, name) if value is None else value
         if value is not None:
             given[name] = value
+    if request.use_beam_search:
+        given |= {"length_penalty": request.length_penalty, "early_stopping": request.early_stopping}
     if isinstance(given.get("stop"), list) and len(given["stop"]) > MAX_STOP_STRINGS:
         raise invalid("stop", f"stop holds at most {MAX_STOP_STRINGS} strings.")
-    asked = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **given)
     try:
-        params = normalise_sampling_params(asked)
-        verify_sampling_params(params, vocab_size)
+        params = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs, **given)
+        check_vocabulary(params, vocab_size)
     except InvalidParameter as error:
         raise invalid(error.parameter, f"{error}.") from None
     return params

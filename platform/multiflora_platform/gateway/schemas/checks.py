@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
+from multiflora_engine.protocol.sampling_ranges import MAX_LOGPROBS
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, GenerationRequest
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
