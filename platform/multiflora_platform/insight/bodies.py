@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, field
 
@@ -12,10 +12,14 @@ Ranks = Annotated[list[Annotated[int, Meta(ge=1, le=1024)]], Meta(max_length=409
 
 
 class WarmPrompt(Body, frozen=True):
-    """model: as in a request. prompt: text; its whole blocks are cached for admins' requests."""
+    """model: as in a request. Either prompt, a text, or messages, which go through the chat template with tools.
+    tenant: whose requests find its whole blocks; None: admins'."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
-    prompt: Annotated[str, Meta(min_length=1)]
+    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tenant: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 class CapacityQuestion(Body, frozen=True):

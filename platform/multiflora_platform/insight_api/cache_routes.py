@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -12,7 +13,8 @@ from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.background.warming import warm_prompt
+from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import (
@@ -27,9 +29,9 @@ from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.registry.errors import AdapterNotFound
 from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of
 from multiflora_platform.services import Services
-from multiflora_platform.text.errors import TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
 from multiflora_platform.web.resources import answers, compressed, rendered
 
@@ -79,24 +81,20 @@ async def list_misses(request: Request) -> Response:
 
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
-async def warm_cache(request: Request, principal: Admin) -> Response:
-    """Computes a prompt now, so that it is found later."""
+async def warm_cache(request: Request) -> Response:
+    """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
-    digest = None
-    if body.model != services.model.name:
-        resolved = services.registry.resolve(body.model, None)
-        if resolved is None:
-            raise AdapterNotFound(f"There is no model named {body.model[:80]!r}; GET /v1/models lists what is served.")
-        digest = resolved.digest
-    most = services.max_model_len - 1
+    owner = await cache_principal(services.keys, body.tenant)
     try:
-        ids = await off_loop(len(body.prompt), lambda: services.model.tokenizer.encode(body.prompt, most=most))
-    except TooManyTokens as error:
-        raise InvalidRequest(f"{error}; {most} fit.".capitalize(), pointer="/prompt") from None
+        digest = resolve_model(services.registry, services.model.name, owner, body.model, None).digest
+        ids = await warmed_ids(body, services.model, services.max_model_len)
+    except ApiError as error:
+        problem = AdapterNotFound if error.status == 404 else InvalidRequest
+        raise problem(error.message, pointer=_pointer(error.param)) from None
     try:
         with reaching_engine():
-            cached = await warm_prompt(services.engine, services.keys, digest, ids, principal)
+            cached = await warm_prompt(services.engine, services.keys, digest, ids, owner)
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     return rendered(WarmAnswer(cached, len(ids) - cached))
@@ -127,6 +125,11 @@ async def unpin_cached(request: Request, hash: Hash, principal: Admin) -> Respon
 async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
     return await _steer(request, principal, "drop", hash)
+
+
+def _pointer(param: str | None) -> str:
+    """`messages[0].role` as RFC 6901's /messages/0/role."""
+    return "".join(f"/{step}" for step in re.split(r"[\[\].]+", param or "") if step)
 
 
 async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:

@@ -33,6 +33,7 @@ from multiflora_engine.protocol.requests import (
     TokenDelta,
     TokenLogprob,
 )
+from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Counts
@@ -303,6 +304,21 @@ class FakeKeys:
         return f"salt-of-{principal.tenant}"
 
     cache_owner = cache_salt
+
+    @property
+    def tenants(self) -> SimpleNamespace:
+        return SimpleNamespace(one=self._tenant, policy=self._policy)
+
+    async def _tenant(self, name: str) -> SimpleNamespace:
+        principal = self.principal_of(name)
+        if principal is None:
+            raise TenantNotFound(f"There is no tenant named {name!r}.")
+        return SimpleNamespace(id=principal.tenant_id)
+
+    async def _policy(self, name: str) -> Policy:
+        principal = self.principal_of(name)
+        assert principal is not None
+        return principal.policy
 
     def cache_owners(self) -> dict[str, str | None]:
         return {"of-acme": "acme", "of-admins": None}

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import pytest
-from tests.platform.gateway.house import TENANT, House
+from tests.platform.gateway.house import ADMIN, TENANT, House
 
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
@@ -235,6 +235,50 @@ async def test_what_is_shared_has_all_its_names_and_a_request_its_own(house: Hou
     for shared in (node, *replica["residents"], *replica["timeline"]):
         assert shared["versions"] == ["sql@3", "triage@3"]
         assert shared.get("names", shared.get("adapters")) == ["sql", "triage"]
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": None, "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(("tenant", "key"), [(None, ADMIN), ("acme", TENANT)])
+async def test_a_warmed_conversation_is_the_chat_that_begins_so(house: House, tenant: str | None, key: str) -> None:
+    chat = {"model": "sql", "messages": [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]}
+    chat["tools"] = [TOOL]
+    warmed = await house.http.post("/api/v1/cache:warm", json={**chat, **({"tenant": tenant} if tenant else {})})
+    assert warmed.status_code == 200, warmed.text
+    asked = await house.post("/v1/chat/completions", chat, authorization=f"Bearer {key}")
+    assert asked.status_code == 200, asked.text
+    first, second = house.engine.requests
+    for name in ("prompt_token_ids", "cache_salt", "cache_owner", "cache_share", "adapter_digest"):
+        assert getattr(first, name) == getattr(second, name), name
+
+
+BAD_WARMING: dict[str, tuple[dict[str, Any], int, str | None]] = {
+    "neither": ({}, 400, "/prompt"),
+    "both": ({"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, 400, "/prompt"),
+    "no messages": ({"messages": []}, 400, "/messages"),
+    "a role": ({"messages": [{"role": "nobody", "content": "x"}]}, 400, "/messages/0/role"),
+    "tools of a text": ({"prompt": "x", "tools": [TOOL]}, 400, "/tools"),
+    "too long": ({"messages": [{"role": "user", "content": "x" * 5000}]}, 400, "/messages"),
+    "an unknown tenant": ({"prompt": "x", "tenant": "nobody"}, 404, None),
+    "an unknown model": ({"prompt": "x", "model": "nobody"}, 404, "/model"),
+    "a wrong type": ({"messages": "x"}, 400, "/messages"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_WARMING)
+async def test_what_cannot_be_warmed(house: House, name: str) -> None:
+    fields, status, pointer = BAD_WARMING[name]
+    answer = await house.http.post("/api/v1/cache:warm", json={"model": "base", **fields})
+    assert answer.status_code == status, answer.text
+    assert [error["pointer"] for error in answer.json().get("errors", ())] == ([pointer] if pointer else [])
+    assert not house.engine.requests
+
+
+async def test_a_tenant_is_warmed_only_for_models_that_it_may_use(house: House) -> None:
+    house.services.keys.set_policy(TENANT, allowed_adapters=("other",))  # type: ignore[attr-defined]
+    body = {"model": "sql", "prompt": "x", "tenant": "acme"}
+    assert (await house.http.post("/api/v1/cache:warm", json=body)).status_code == 404
 
 
 async def test_slots_and_what_would_fit(house: House) -> None:

@@ -11,8 +11,14 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import make_request
 from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
+from multiflora_platform.gateway.prompting.tool_choice import offered_tools
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.services import ServedModel
 from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web.openai_errors import invalid
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
 _PRIORITY = 0
@@ -31,19 +37,34 @@ class PromptWarmer:
 
         Cached prefixes are a tenant's own: those of the adapter's owner are warmed, or the admins'.
         """
-        principal = await self._owner(owner)
+        principal = await cache_principal(self._keys, owner)
         for prompt in prompts:
             ids = await off_loop(len(prompt), partial(self._model.tokenizer.encode, prompt))
             ids = ids[: self._model.longest(self._engine) - 1]
             if ids:
                 await warm_prompt(self._engine, self._keys, digest, ids, principal)
 
-    async def _owner(self, name: str | None) -> Principal:
-        if name is None:
-            return Principal("admin", None, "warm-up")
-        tenant = await self._keys.tenants.one(name)
-        policy = await self._keys.tenants.policy(name)
-        return Principal("tenant", name, "warm-up", tenant.id, policy=policy)
+
+async def cache_principal(keys: KeyStore, tenant: str | None) -> Principal:
+    """Whose part of the cache is warmed: the tenant's, or (None) the admins'. Raises TenantNotFound."""
+    if tenant is None:
+        return Principal("admin", None, "warm-up")
+    row = await keys.tenants.one(tenant)
+    return Principal("tenant", tenant, "warm-up", row.id, policy=await keys.tenants.policy(tenant))
+
+
+async def warmed_ids(body: WarmPrompt, model: ServedModel, limit: int) -> list[int]:
+    """Its tokens, as a completion or a chat that begins so has them. limit: of prompt and answer. Raises ApiError."""
+    if (body.prompt is None) == (body.messages is None):
+        raise invalid("prompt", "Send either prompt, a text, or messages.")
+    room = PromptRoom(limit, 1)
+    if body.prompt is not None:
+        if body.tools is not None:
+            raise invalid("tools", "tools go with messages; a prompt is text as it is.")
+        (ids,) = await text_prompts("prompt", body.prompt, True, model.tokenizer, model.vocab_size, room)
+        return ids
+    chat = ChatRequest(model=body.model, messages=body.messages or [], tools=offered_tools(body.tools))
+    return await chat_prompt(chat, model.tokenizer, room)
 
 
 async def warm_prompt(
