@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from multiflora.adapters import AdapterRejected
+    from multiflora.engine.arg_utils import AsyncEngineArgs, EngineArgs
+    from multiflora.engine.async_llm_engine import AsyncLLMEngine
+    from multiflora.engine.background import EngineDeadError
     from multiflora.llm import LLM
     from multiflora.lora_request import LoRARequest
     from multiflora.outputs import CompletionOutput, RequestOutput
@@ -18,7 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "AdapterRejected",
+    "AsyncEngineArgs",
+    "AsyncLLMEngine",
     "CompletionOutput",
+    "EngineArgs",
+    "EngineDeadError",
     "LoRARequest",
     "RequestOutput",
     "SamplingParams",
@@ -27,6 +34,10 @@ __all__ = [
 _MODULES = {
     "LLM": "multiflora.llm",
     "AdapterRejected": "multiflora.adapters",
+    "AsyncEngineArgs": "multiflora.engine.arg_utils",
+    "AsyncLLMEngine": "multiflora.engine.async_llm_engine",
+    "EngineArgs": "multiflora.engine.arg_utils",
+    "EngineDeadError": "multiflora.engine.background",
     "LoRARequest": "multiflora.lora_request",
     "CompletionOutput": "multiflora.outputs",
     "RequestOutput": "multiflora.outputs",

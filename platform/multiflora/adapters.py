@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _Stamp = frozenset[tuple[str, int, int]]
 
 
 class AdapterNames:
-    """name -> digest. The source folders are not needed any more once an adapter is added."""
+    """name -> digest. The source folders are not needed any more once an adapter is added. Any thread may call."""
 
     def __init__(self, store: ArtifactStore, base: BaseModel, max_rank: int) -> None:
         self._store = store
@@ -35,30 +36,45 @@ class AdapterNames:
         self._digests: dict[str, str] = {}
         # By name, the folder that a LoRARequest gave and the state of its files then.
         self._requested: dict[str, tuple[str, _Stamp]] = {}
+        self._adding = threading.RLock()
 
     def add(self, name: str, folder: str | Path) -> str:
         """The adapter's digest. Raises AdapterRejected."""
-        report = validate_adapter(Path(folder), self._base, self._max_rank)
-        if not report.ok:
-            raise AdapterRejected(name, report.rows)
-        self._requested.pop(name, None)
-        self._digests[name] = self._store.add(Path(folder)).digest
-        return self._digests[name]
+        with self._adding:
+            report = validate_adapter(Path(folder), self._base, self._max_rank)
+            if not report.ok:
+                raise AdapterRejected(name, report.rows)
+            self._requested.pop(name, None)
+            digest = self._digests[name] = self._store.add(Path(folder)).digest
+            return digest
 
-    def add_requested(self, request: LoRARequest) -> str:
-        """The digest of the folder as it is now; read only when it is new or its files have changed since. Raises
-        AdapterRejected."""
-        source = request.lora_path, _stamp(Path(request.lora_path))
-        if self._requested.get(request.lora_name) != source:
-            self.add(request.lora_name, request.lora_path)
-            self._requested[request.lora_name] = source
-        return self._digests[request.lora_name]
+    def resolve(self, adapter: str | LoRARequest | None) -> tuple[str | None, str | None]:
+        """(name, digest) of an added name, or of a request's folder as it is now; both None for the base model.
+
+        Raises ValueError for a name that was not added, AdapterRejected.
+        """
+        if isinstance(adapter, LoRARequest):
+            return adapter.lora_name, self._requested_digest(adapter)
+        return adapter, self.digest(adapter)
+
+    def needs_reading(self, adapter: str | LoRARequest | None) -> bool:
+        """Whether `resolve` will have to read and copy a folder."""
+        return isinstance(adapter, LoRARequest) and self._requested.get(adapter.lora_name) != _source(adapter)
+
+    def _requested_digest(self, request: LoRARequest) -> str:
+        with self._adding:
+            source = _source(request)
+            if self._requested.get(request.lora_name) != source:
+                self.add(request.lora_name, request.lora_path)
+                self._requested[request.lora_name] = source
+            return self._digests[request.lora_name]
 
     def remove(self, name: str) -> None:
         """The name means nothing any more; what runs under it goes on. Raises ValueError for an unknown one."""
-        self.digest(name)
-        del self._digests[name]
-        self._requested.pop(name, None)
+        with self._adding:
+            self.digest(name)
+            del self._digests[name]
+            self._requested.pop(name, None)
 
     def names(self) -> Iterable[str]:
         return self._digests.keys()
@@ -73,7 +89,8 @@ class AdapterNames:
         return self._digests[name]
 
 
-def _stamp(folder: Path) -> _Stamp:
-    """Name, size and time of change (nanoseconds) of each file; none where there is no such folder."""
+def _source(request: LoRARequest) -> tuple[str, _Stamp]:
+    """Its folder, with name, size and time of change (nanoseconds) of each file; no files where there is no folder."""
+    folder = Path(request.lora_path)
     files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    return frozenset((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return request.lora_path, frozenset((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)

@@ -81,9 +81,10 @@ class Collector:
         return CompletionOutput(
             index=shown.index,
             text=shown.text,
-            token_ids=shown.token_ids,
+            # Copies: an output that a caller keeps does not grow with its answer.
+            token_ids=list(shown.token_ids),
             cumulative_logprob=whole.cumulative_logprob if asked else None,
-            logprobs=(shown.logprobs or []) if asked else None,
+            logprobs=list(shown.logprobs or ()) if asked else None,
             finish_reason=shown.finish_reason,
             stop_reason=shown.stop_reason,
             error=self._errors.get(shown.index),

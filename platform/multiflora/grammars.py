@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
 
+from multiflora.opened_model import OpenedModel
+from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.structured.formats import structure_of
@@ -20,6 +23,15 @@ class LocalGrammars:
         self._vocabulary = vocabulary
         self._special_tokens = special_tokens
         self._compile = lru_cache(256)(self._compile_encoded)
+
+    @classmethod
+    def of(cls, model: OpenedModel) -> LocalGrammars:
+        """Where the engine is in another process. Takes a second for a large vocabulary."""
+        config = model.config
+        vocabulary = None
+        with contextlib.suppress(GrammarError):  # the engine warns of it
+            vocabulary = GrammarVocabulary(model.tokenizer.definition, config.vocab_size, config.eos_token_ids)
+        return cls(vocabulary, model.tokenizer.special_ids_by_text)
 
     def grammar(self, params: StructuredOutputsParams) -> str:
         """For the engine. Raises ValueError saying what is wrong with it."""

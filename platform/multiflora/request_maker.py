@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
+from multiflora.lora_request import LoRARequest
 from multiflora.opened_model import OpenedModel
 from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
@@ -43,8 +44,11 @@ class RequestMaker:
         self._grammars = grammars
         self._max_model_len = max_model_len
 
-    def make(self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | None) -> Collector:
-        """Raises TypeError for what is no prompt, ValueError for values out of range and for unknown adapters."""
+    def make(
+        self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | LoRARequest | None, *, priority: int = 0
+    ) -> Collector:
+        """priority: smaller runs first. Raises TypeError for what is no prompt, ValueError for values out of range and
+        for unknown adapters, AdapterRejected for the folder of a LoRARequest."""
         tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
         text, ids = _text_or_ids(prompt)
         token_ids = tokenizer.encode(text or "") if ids is None else ids
@@ -55,16 +59,22 @@ class RequestMaker:
         check_vocabulary(asked, vocab_size)
         if asked.use_beam_search:
             raise ValueError("use_beam_search is served over HTTP only; leave it out")
+        name, digest = self._adapters.resolve(adapter)
         request = make_request(
             token_ids,
             _engine_params(asked, self._max_model_len - len(token_ids)),
             tokenizer,
-            adapter_digest=self._adapters.digest(adapter),
+            adapter_digest=digest,
             cache=PRIVATE_ENGINE,
             id=id,
+            priority=priority,
             grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
         )
-        return Collector(request, asked, text, adapter, tokenizer)
+        return Collector(request, asked, text, name, tokenizer)
+
+    def takes_long(self, params: SamplingParams, adapter: str | LoRARequest | None) -> bool:
+        """Whether `make` will read a folder or compile a grammar, for which an event loop should not wait."""
+        return params.structured_outputs is not None or self._adapters.needs_reading(adapter)
 
 
 def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:

@@ -45,6 +45,14 @@ class TokenStream:
             raise StopAsyncIteration
         return self._deltas.popleft()
 
+    async def arrived(self) -> list[TokenDelta]:
+        """All deltas that are there, waiting for at least one; none at the end."""
+        if not self._deltas and self._unfinished and not self._closed:
+            await self._wait()
+        deltas = [] if self._closed else list(self._deltas)
+        self._deltas.clear()
+        return deltas
+
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -76,6 +84,13 @@ class TokenStream:
             self._client.end_sequence(self._request_id, index)
         else:
             self._client.abort(self._request_id)
+
+    def cut(self) -> None:
+        """Another one than the reader ends the request: its sequences end with finish_reason "abort"."""
+        if self._unfinished and not self._closed:
+            self._client.abort(self._request_id)
+            for index in sorted(self._unfinished):
+                self.push(TokenDelta(request_id=self._request_id, index=index, finish_reason="abort"))
 
     def __del__(self) -> None:
         if not self._closed and self._unfinished:

@@ -27,22 +27,24 @@ def test_a_request_is_read_once_and_again_when_its_files_change(
 ) -> None:
     folder = shutil.copytree(DEMO / "adapters" / "sql", tmp_path / "adapter")
     request = LoRARequest("mine", 1, str(folder))
-    first = names.add_requested(request)
+    assert names.needs_reading(request)
+    first = names.resolve(request)[1]
+    assert not names.needs_reading(request)
     with monkeypatch.context() as patch:
         patch.setattr(names, "add", lambda name, path: pytest.fail("read although nothing has changed"))
-        assert names.add_requested(request) == first
+        assert names.resolve(request)[1] == first
     shutil.copytree(DEMO / "adapters" / "pirate", folder, dirs_exist_ok=True)
-    second = names.add_requested(request)
+    second = names.resolve(request)[1]
     assert second != first
     assert names.digest("mine") == second
-    assert names.add_requested(LoRARequest("mine", 1, str(DEMO / "adapters" / "sql"))) == first
+    assert names.resolve(LoRARequest("mine", 1, str(DEMO / "adapters" / "sql")))[1] == first
     names.add("mine", folder)
-    assert names.add_requested(LoRARequest("mine", 1, str(DEMO / "adapters" / "sql"))) == first
+    assert names.resolve(LoRARequest("mine", 1, str(DEMO / "adapters" / "sql")))[1] == first
 
 
 def test_a_folder_that_is_not_there_is_rejected_by_name(names: AdapterNames, tmp_path: Path) -> None:
     with pytest.raises(AdapterRejected, match="'gone' cannot be served"):
-        names.add_requested(LoRARequest("gone", 1, str(tmp_path / "gone")))
+        names.resolve(LoRARequest("gone", 1, str(tmp_path / "gone")))
     assert list(names.names()) == []
 
 

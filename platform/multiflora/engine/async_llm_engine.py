@@ -1,0 +1,258 @@
+"""Generation from asyncio programs: requests come and go one by one, and run together in an engine process.
+
+Owns the requests of this program and their ids; the process is background.py's, texts are the collector's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multiflora.adapters import AdapterNames
+from multiflora.collector import Collector
+from multiflora.engine.arg_utils import EngineArgs
+from multiflora.engine.background import BackgroundEngine, EngineDeadError
+from multiflora.grammars import LocalGrammars
+from multiflora.lora_request import LoRARequest
+from multiflora.opened_model import OpenedModel
+from multiflora.outputs import RequestOutput
+from multiflora.request_maker import Prompt, RequestMaker
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.process.token_stream import TokenStream
+from multiflora_engine.protocol.messages import AdapterResult
+from multiflora_engine.protocol.requests import TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.engine_requests import copy_request
+from multiflora_platform.text.off_loop import INLINE, off_loop
+from multiflora_platform.text.tokenizer import Tokenizer
+
+AsyncEngineDeadError = EngineDeadError
+"""As vLLM's programs import it."""
+
+
+class AsyncLLMEngine:
+    """A base model with its adapters in a process of its own; made outside event loops or in one, used from any.
+
+    Making it blocks until the model is loaded. A killed or hung engine process ends its requests with EngineDeadError
+    and is started again; requests that come meanwhile wait for it. `shutdown`, or the program's end, ends it.
+    """
+
+    def __init__(self, engine_args: EngineArgs) -> None:
+        """Raises ModelError, TokenizerError, ValueError for options out of range, EngineDeadError."""
+        model = OpenedModel.open(engine_args.model)
+        artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
+        # Requests wait for as long as the others before them take.
+        options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_args.options}
+        try:
+            config = model.engine_config(artifacts, **options)
+            self._engine = BackgroundEngine(config)
+        except BaseException:
+            shutil.rmtree(artifacts)
+            raise
+        self._finalizer = weakref.finalize(self, _end, self._engine, artifacts)
+        self._engine.start()
+        self.tokenizer = model.tokenizer
+        base = model.config.base_model(model.config.folder.name)
+        self._adapters = AdapterNames(ArtifactStore(artifacts), base, config.max_lora_rank)
+        grammars = LocalGrammars.of(model)  # while the process loads the weights
+        try:
+            ready = self._engine.wait_ready()
+        except BaseException:
+            self._finalizer()
+            raise
+        self._model = model
+        self._maker = RequestMaker(model, self._adapters, grammars, ready.max_model_len)
+        self._running: dict[str, _Running] = {}
+        self._lora_requests: dict[int, LoRARequest] = {}
+
+    @classmethod
+    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLMEngine:
+        """As the constructor."""
+        return cls(engine_args)
+
+    # ---- requests
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        lora_request: LoRARequest | None = None,
+        *,
+        priority: int = 0,
+    ) -> AsyncIterator[RequestOutput]:
+        """Yields everything so far, each time that there is more; the last output is `finished`.
+
+        sampling_params: by default the model's own. priority: smaller runs first. Leaving the iterator aborts the
+        request. Raises TypeError for what is no prompt; ValueError for an id that is running, and for prompts and
+        parameters out of range; AdapterRejected; EngineDeadError.
+        """
+        request_id = uuid.uuid4().hex if request_id is None else request_id
+        running = self._begin(request_id)
+        try:
+            params = self._model.default_params() if sampling_params is None else sampling_params
+            collector = await self._collect(request_id, prompt, params, lora_request, priority)
+            await self._engine.ready_again()
+            # An id of its own: what is still on its way for an aborted request must not meet its successor.
+            running.stream = self._engine.generate(copy_request(collector.request))
+            # Which candidates are the best is known at the end.
+            only_whole = collector.request.params.num_sequences > collector.num_returned
+            while not collector.finished:
+                await _take(running.stream, collector)
+                if collector.finished or not only_whole:
+                    yield collector.output()
+        finally:
+            running.end()
+            if self._running.get(request_id) is running:
+                del self._running[request_id]
+
+    def _begin(self, request_id: str) -> _Running:
+        other = self._running.get(request_id)
+        if other is not None and not other.loop.is_closed():
+            raise ValueError(f"request_id {request_id!r} is in use by a request that runs; give each one its own")
+        self._running[request_id] = running = _Running(asyncio.get_running_loop())
+        return running
+
+    async def _collect(
+        self, id: str, prompt: Prompt, params: SamplingParams, adapter: LoRARequest | None, priority: int
+    ) -> Collector:
+        size = len(prompt) if isinstance(prompt, str) else 0
+        if self._maker.takes_long(params, adapter):
+            size = max(size, INLINE + 1)
+        return await off_loop(size, lambda: self._maker.make(id, prompt, params, adapter, priority=priority))
+
+    async def abort(self, request_id: str | Iterable[str]) -> None:
+        """Ends running requests: their iterators yield a last output with finish_reason "abort". Others are ignored."""
+        for each in [request_id] if isinstance(request_id, str) else request_id:
+            if (running := self._running.get(each)) is not None:
+                running.cut()
+
+    # ---- adapters
+
+    async def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Validates the adapter and brings it to the device, so that its first request need not wait. Raises
+        AdapterRejected, and RuntimeError when there is no room for it."""
+        _, digest = await asyncio.to_thread(self._adapters.resolve, lora_request)
+        assert digest is not None, "only the base has none"
+        await self._command("load", digest)
+        self._lora_requests[lora_request.lora_int_id] = lora_request
+        return True
+
+    async def remove_lora(self, lora_id: int) -> bool:
+        """Frees its room; requests that run on it end as they began. False when there is no such adapter."""
+        request = self._lora_requests.pop(lora_id, None)
+        if request is None:
+            return False
+        await self._command("unload", self._added(request))
+        self._adapters.remove(request.lora_name)
+        return True
+
+    async def list_loras(self) -> set[int]:
+        """Of those that `add_lora` added."""
+        return set(self._lora_requests)
+
+    async def pin_lora(self, lora_id: int) -> bool:
+        """Keeps it on the device, also over a restart of the engine. False when there is no such adapter."""
+        request = self._lora_requests.get(lora_id)
+        if request is None:
+            return False
+        await self._command("pin", self._added(request))
+        return True
+
+    def _added(self, request: LoRARequest) -> str:
+        digest = self._adapters.digest(request.lora_name)
+        assert digest is not None, "only the base has none"
+        return digest
+
+    async def _command(self, action: str, digest: str) -> None:
+        await self._engine.ready_again()
+        result: AdapterResult = await self._engine.ask(lambda engine: engine.adapter(action, digest))
+        if result.error is not None:
+            raise RuntimeError(f"The adapter cannot be used: {result.error}")
+
+    # ---- the engine
+
+    @property
+    def is_running(self) -> bool:
+        return self._engine.state == "ready"
+
+    @property
+    def errored(self) -> bool:
+        """Its process has died, and is being started again or cannot be."""
+        return self._engine.state in ("restarting", "failed")
+
+    @property
+    def dead_error(self) -> EngineDeadError:
+        failure = self._engine.failure
+        return EngineDeadError(failure.message if failure is not None else "The engine was shut down.")
+
+    async def check_health(self) -> None:
+        """Asks the engine's process. Raises EngineDeadError unless it answers."""
+        await self._engine.ask(lambda engine: engine.status())
+
+    async def get_tokenizer(self) -> Tokenizer:
+        return self.tokenizer
+
+    def shutdown(self) -> None:
+        """Ends the process and waits for that; requests that run end with EngineDeadError. Idempotent."""
+        self._finalizer()
+
+    def shutdown_background_loop(self) -> None:
+        """As `shutdown`."""
+        self.shutdown()
+
+    async def __aenter__(self) -> AsyncLLMEngine:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await asyncio.to_thread(self.shutdown)
+
+
+@dataclass
+class _Running:
+    """One request, from its first await to its end."""
+
+    loop: asyncio.AbstractEventLoop
+    # None while its prompt is made ready.
+    stream: TokenStream | None = None
+
+    def cut(self) -> None:
+        """From any thread."""
+        if self.stream is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.stream.cut)
+
+    def end(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+
+async def _take(stream: TokenStream, collector: Collector) -> None:
+    """What has come, at least one delta. Raises ValueError and EngineDeadError for those failures."""
+    deltas = await stream.arrived()
+    assert deltas, "a stream ends with each sequence's finish_reason"
+    for delta in deltas:
+        _raise_failure(delta)
+        if collector.push(delta):
+            stream.end(delta.index)
+
+
+def _raise_failure(delta: TokenDelta) -> None:
+    """Of the request or of the whole engine; an adapter's stands in the output, as LLM has it."""
+    if delta.failure is None:
+        return
+    if delta.failure.code == "invalid_request":
+        raise ValueError(delta.failure.message)
+    if delta.failure.code in ("engine_dead", "engine_unavailable"):
+        raise EngineDeadError(delta.failure.message)
+
+
+def _end(engine: BackgroundEngine, artifacts: Path) -> None:
+    engine.stop()
+    shutil.rmtree(artifacts, ignore_errors=True)
