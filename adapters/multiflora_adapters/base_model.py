@@ -18,6 +18,7 @@ class Site:
     out_features: int  # of an embedding: the hidden size
     layer: int | None = None  # None: embed_tokens or lm_head
     kind: SiteKind = "linear"  # "embedding" is model.embed_tokens
+    has_bias: bool = False  # whether the base adds one, which an adapter may have trained
 
 
 @dataclass(frozen=True)

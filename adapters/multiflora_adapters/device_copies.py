@@ -39,6 +39,7 @@ def pinned(adapter: HostAdapter) -> HostAdapter:
             site.a.pin_memory(),
             site.b.pin_memory(),
             None if site.magnitude is None else site.magnitude.pin_memory(),
+            None if site.shift is None else site.shift.pin_memory(),
         )
         for name, site in adapter.sites.items()
     }

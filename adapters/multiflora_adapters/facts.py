@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.layout import split_tensor_name
 from multiflora_adapters.lora_config import CONFIG_NAME, parse_config, read_raw_config
 from multiflora_adapters.manifest import read_manifest
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
+from multiflora_adapters.tensor_names import split_tensor_name
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 

@@ -5,7 +5,7 @@ The tensors in the file are the truth for what is touched: each must find its pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from multiflora_adapters.base_model import BaseModel, Site
@@ -19,12 +19,13 @@ from multiflora_adapters.report import (
     warning,
 )
 from multiflora_adapters.tensor_file import FLOAT_BYTES, TensorEntry
+from multiflora_adapters.tensor_names import PREFIX, split_tensor_name
 
-_KINDS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
-_PREFIX = "base_model.model."
 _ANOTHER_BASE = "Was it trained on another base model?"
 _INCOMPLETE = "The file is incomplete, or was trained on another base model; save the adapter again."
-_WHOLE_WEIGHTS = "Train without modules_to_save, bias and resized vocabulary (save_embedding_layers=False)."
+_WHOLE_WEIGHTS = "Train without modules_to_save and resized vocabulary (save_embedding_layers=False)."
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,27 +33,14 @@ class SiteTensors:
     """The tensors of one touched site, by their names in the file; `plan_layout` fills it."""
 
     site: Site
-    rank: int  # as the configuration says; the shapes are checked against it
-    scaling: float  # of B A
-    a: str  # [rank, in_features]
-    b: str  # [out_features, rank]
+    rank: int  # as the configuration says; the shapes are checked against it; 0 without a and b
+    scaling: float  # of B A and of the bias beside B
+    a: str | None  # [rank, in_features]; None where a trained bias is all there is
+    b: str | None  # [out_features, rank]; None likewise
     magnitude: str | None  # [out_features]; only with DoRA
+    lora_bias: str | None  # [out_features], beside B; only with lora_bias
+    bias: str | None  # [out_features], in place of the base's own; only with bias="lora_only" or "all"
     base_copy: str | None  # PEFT's copy of the base's own weight beside embeddings: [vocabulary, hidden]
-
-
-def split_tensor_name(name: str) -> tuple[str, str] | None:
-    """(module, kind) of a tensor name as PEFT's versions write it, or None when it is no LoRA tensor.
-
-    With or without `base_model.model.`, an adapter's name (`lora_A.default.weight`) and the final `.weight`.
-    """
-    path = name.removeprefix(_PREFIX)
-    if path.endswith(".base_layer.weight"):
-        return path.removesuffix(".base_layer.weight"), "base_layer"
-    parts = path.removesuffix(".weight").split(".")
-    for position in (len(parts) - 1, len(parts) - 2):
-        if position > 0 and parts[position] in _KINDS and parts[-1] != "bias":
-            return ".".join(parts[:position]), parts[position]
-    return None
 
 
 def plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[str, Site]:
@@ -62,7 +50,7 @@ def plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[st
     """
     found = {}
     for name, entry in tensors.items():
-        site = base.sites.get(name.removeprefix(_PREFIX).removesuffix(".weight"))
+        site = base.sites.get(name.removeprefix(PREFIX).removesuffix(".weight"))
         is_whole = site is not None and site.layer is None and name.endswith(".weight")
         if site is not None and is_whole and entry.dtype in FLOAT_BYTES and entry.shape == _weight_shape(site):
             found[name] = site
@@ -78,16 +66,20 @@ def plan_layout(
     touched: list[SiteTensors] = []
     for module, names in modules.items():
         site = base.sites[module]
-        missing = [kind for kind in _expected_kinds(site, config) if kind not in names]
-        surplus = [names[kind] for kind in names if kind not in {*_expected_kinds(site, config), "base_layer"}]
+        expected = _expected_tensors(site, config, matcher, has_lora=names.keys() != {"bias"})
+        missing = [kind for kind in expected if kind not in names]
+        surplus = [names[kind] for kind in names if kind not in {*expected, "base_layer"}]
         if missing or surplus:
-            rows.append(_pairing_row(site, missing, surplus, config))
+            rows.append(_pairing_row(site, missing, surplus, expected))
             continue
-        planned = _plan_site(site, names, config, matcher)
-        rows.extend(_check_shapes(planned, tensors))
+        planned = _plan_site(site, names, matcher)
+        rows.extend(_check_shapes(planned, expected, names, tensors))
         touched.append(planned)
-    rows.extend(_check_targets(config, matcher, modules, base))
-    if not modules:
+    adapted = {module for module, names in modules.items() if names.keys() != {"bias"}}
+    rows.extend(_check_targets(config, matcher, adapted, base))
+    if config.bias == "all":
+        rows.extend(_check_all_biases(modules, base))
+    if not adapted:
         rows.append(error("modules", "The adapter touches no module of the base model.", hint=_ANOTHER_BASE))
     return touched, rows
 
@@ -107,7 +99,7 @@ def _group_by_module(
             continue
         module, kind = split_tensor_name(name) or (None, "")
         if module is None:
-            (weights if name.endswith((".weight", ".bias")) else unknown).append(name)
+            (weights if name.endswith(".weight") else unknown).append(name)
         elif module not in base.sites:
             unserved.append(name)
         elif kind in modules.get(module, {}):
@@ -122,7 +114,7 @@ def _group_by_module(
             (
                 unknown,
                 "are of a kind that is not served",
-                "LoRA A and B and DoRA magnitudes in F64, F32, F16 or BF16 are.",
+                "LoRA A and B, DoRA magnitudes and biases in F64, F32, F16 or BF16 are.",
             ),
             (weights, "are whole weights of the base model, which all adapters share", _WHOLE_WEIGHTS),
             (unserved, f"are for modules that {shown(base.name)} does not have", _ANOTHER_BASE),
@@ -133,67 +125,88 @@ def _group_by_module(
     return modules, rows
 
 
-def _expected_kinds(site: Site, config: AdapterConfig) -> list[str]:
-    kinds = ["lora_A", "lora_B"] if site.kind == "linear" else ["lora_embedding_A", "lora_embedding_B"]
-    return [*kinds, "lora_magnitude_vector"] if config.use_dora else kinds
+def _expected_tensors(site: Site, config: AdapterConfig, matcher: ModuleMatcher, *, has_lora: bool) -> dict[str, Shape]:
+    """Kind -> shape of the tensors that the site must have in the file."""
+    expected: dict[str, Shape] = {}
+    if has_lora or config.bias == "lora_only":
+        infix, rank = "embedding_" if site.kind == "embedding" else "", matcher.rank(site.name)
+        expected = {f"lora_{infix}A": (rank, site.in_features), f"lora_{infix}B": (site.out_features, rank)}
+        if config.use_dora:
+            expected["lora_magnitude_vector"] = (site.out_features,)
+        if config.lora_bias:
+            expected["lora_B.bias"] = (site.out_features,)
+    if config.bias != "none" and site.has_bias:
+        expected["bias"] = (site.out_features,)
+    return expected
 
 
-def _pairing_row(site: Site, missing: list[str], surplus: list[str], config: AdapterConfig) -> ValidationRow:
-    expected = ", ".join(_expected_kinds(site, config))
+def _pairing_row(site: Site, missing: list[str], surplus: list[str], expected: Mapping[str, Shape]) -> ValidationRow:
+    listed = ", ".join(f"{kind} {list(shape)}" for kind, shape in expected.items()) or "none"
     if missing:
-        return error("tensors", f"{site.name} lacks {', '.join(missing)}.", expected=expected, hint=_INCOMPLETE)
+        lacking = ", ".join(f"{kind} {list(expected[kind])}" for kind in missing)
+        return error("tensors", f"{site.name} lacks {lacking}.", expected=listed, hint=_INCOMPLETE)
     return error(
         "tensors",
-        f"{site.name} has tensors that the configuration does not use: {some_of(surplus)}.",
-        expected=expected,
-        hint="Does adapter_config.json belong to this file? (use_dora)",
+        f"{site.name} has tensors that the configuration or the base does not use: {some_of(surplus)}.",
+        expected=listed,
+        hint=f"Does {CONFIG_NAME} belong to this file (use_dora, lora_bias, bias), and the base to both?",
     )
 
 
-def _plan_site(site: Site, names: dict[str, str], config: AdapterConfig, matcher: ModuleMatcher) -> SiteTensors:
-    a, b, *magnitude = (names[kind] for kind in _expected_kinds(site, config))
+def _plan_site(site: Site, names: Mapping[str, str], matcher: ModuleMatcher) -> SiteTensors:
+    infix = "embedding_" if site.kind == "embedding" else ""
+    a = names.get(f"lora_{infix}A")
     return SiteTensors(
         site=site,
-        rank=matcher.rank(site.name),
+        rank=0 if a is None else matcher.rank(site.name),
         scaling=matcher.scaling(site.name),
         a=a,
-        b=b,
-        magnitude=magnitude[0] if magnitude else None,
+        b=names.get(f"lora_{infix}B"),
+        magnitude=names.get("lora_magnitude_vector"),
+        lora_bias=names.get("lora_B.bias"),
+        bias=names.get("bias"),
         base_copy=names.get("base_layer"),
     )
 
 
-def _check_shapes(planned: SiteTensors, tensors: Mapping[str, TensorEntry]) -> list[ValidationRow]:
+def _check_shapes(
+    planned: SiteTensors, expected: Mapping[str, Shape], names: Mapping[str, str], tensors: Mapping[str, TensorEntry]
+) -> list[ValidationRow]:
     site, rank = planned.site, planned.rank
-    found_a, found_b = tensors[planned.a].shape, tensors[planned.b].shape
-    if found_a[1:] == (site.in_features,) and found_b == (site.out_features, found_a[0]) and found_a[0] != rank:
-        return [
-            error(
-                "rank",
-                f"{site.name} has another rank than {CONFIG_NAME} says.",
-                observed=str(found_a[0]),
-                expected=str(rank),
-                hint="Check r and rank_pattern.",
-            )
-        ]
-    expected: dict[str | None, tuple[int, ...]] = {
-        planned.a: (rank, site.in_features),
-        planned.b: (site.out_features, rank),
-        planned.magnitude: (site.out_features,),
-        planned.base_copy: _weight_shape(site),
-    }
+    if planned.a is not None and planned.b is not None:
+        found_a, found_b = tensors[planned.a].shape, tensors[planned.b].shape
+        if found_a[1:] == (site.in_features,) and found_b == (site.out_features, found_a[0]) and found_a[0] != rank:
+            return [
+                error(
+                    "rank",
+                    f"{site.name} has another rank than {CONFIG_NAME} says.",
+                    observed=str(found_a[0]),
+                    expected=str(rank),
+                    hint="Check r and rank_pattern.",
+                )
+            ]
+    shapes = dict(expected) | {"base_layer": _weight_shape(site)}
     return [
         error(
             "shape",
-            f"{shown(name)} has another shape than this base needs: expected {list(shape)}, found "
+            f"{shown(name)} has another shape than this base needs: expected {list(shapes[kind])}, found "
             f"{list(tensors[name].shape)}. Was it trained on another base?",
             observed=str(list(tensors[name].shape)),
-            expected=str(list(shape)),
+            expected=str(list(shapes[kind])),
             hint="Register it with the base model it was trained on.",
         )
-        for name, shape in expected.items()
-        if name is not None and tensors[name].shape != shape
+        for kind, name in names.items()
+        if tensors[name].shape != shapes[kind]
     ]
+
+
+def _check_all_biases(modules: Mapping[str, Mapping[str, str]], base: BaseModel) -> list[ValidationRow]:
+    """With bias="all" PEFT saves the biases of linears without LoRA, too (_expected_tensors checks those with it)."""
+    absent = [f"{name}.bias" for name, site in base.sites.items() if site.has_bias and name not in modules]
+    if not absent:
+        return []
+    message = f"{len(absent)} biases are missing, though {CONFIG_NAME} says bias='all': {some_of(absent)}."
+    return [error("tensors", message, hint=_INCOMPLETE)]
 
 
 def _weight_shape(site: Site) -> tuple[int, int]:
@@ -202,7 +215,7 @@ def _weight_shape(site: Site) -> tuple[int, int]:
 
 
 def _check_targets(
-    config: AdapterConfig, matcher: ModuleMatcher, modules: Mapping[str, object], base: BaseModel
+    config: AdapterConfig, matcher: ModuleMatcher, modules: Set[str], base: BaseModel
 ) -> list[ValidationRow]:
     """Compare the configuration with the file: less in the file is an incomplete file, more is only odd."""
     if config.ensure_weight_tying and any(base.sites[m].layer is None for m in modules):
@@ -216,7 +229,7 @@ def _check_targets(
     if config.target_modules is None:
         return [warning("config", "target_modules is missing; the tensors in the file decide.")]
     targets = {name for name, site in base.sites.items() if matcher.is_target(site)}
-    absent = sorted(targets - modules.keys())
+    absent = sorted(targets - modules)
     rows = []
     if absent:
         rows.append(
@@ -228,7 +241,7 @@ def _check_targets(
                 hint=_INCOMPLETE,
             )
         )
-    surplus = sorted(modules.keys() - targets)
+    surplus = sorted(modules - targets)
     if surplus:
         rows.append(
             warning(

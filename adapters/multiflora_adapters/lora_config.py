@@ -9,7 +9,7 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,10 +27,10 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_ENTRIES = 4096
 
 
-class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of PEFT's LoraConfig that decides what an adapter computes, with PEFT's names and defaults.
+class IdentityConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the configuration the digest spells out, with PEFT's names and defaults.
 
-    `parse_config` fills it from adapter_config.json and normalises it: the digest covers it.
+    Another field here would give every stored version another digest; the file's own hash covers all fields anyway.
     """
 
     r: int = 8
@@ -48,6 +48,21 @@ class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
     base_model_name_or_path: str | None = None  # as the training named it; only compared, for a warning
 
 
+class AdapterConfig(IdentityConfig, frozen=True, kw_only=True):
+    """The part of PEFT's LoraConfig that decides what an adapter computes, with PEFT's names and defaults.
+
+    `parse_config` fills it from adapter_config.json and normalises it.
+    """
+
+    lora_bias: bool = False  # every touched linear has a bias beside B
+    bias: Literal["none", "lora_only", "all"] = "none"  # whose biases of the base were trained, too
+
+    @property
+    def identity(self) -> IdentityConfig:
+        """The fields that the digest spells out."""
+        return msgspec.convert(msgspec.structs.asdict(self), IdentityConfig)
+
+
 # Keys that do not change what a trained adapter computes.
 _HARMLESS = {
     "peft_type", "peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "lora_dropout",
@@ -61,7 +76,6 @@ _REFUSED = {
         "modules_to_save replaces whole modules of the base model, which all adapters share.",
         "Train these modules with LoRA instead: list them in target_modules.",
     ),
-    "lora_bias": ("lora_bias adds biases, which are not served.", "Train with lora_bias=False."),
     "layer_replication": ("layer_replication changes the base model's layers.", "Merge it into its own model."),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
     "target_parameters": (
@@ -128,23 +142,16 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
 def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
     """Rows for everything in the configuration that cannot be served or is not known."""
     rows = [*_check_kind(raw), *_check_initialisation(raw.get("init_lora_weights"))]
-    if raw.get("bias", "none") not in ("none", None):
-        rows.append(
-            error(
-                "config",
-                "Trained biases are not served.",
-                observed=shown(raw["bias"]),
-                expected="none",
-                hint="Train with bias='none'.",
-            )
-        )
+    if raw.get("lora_bias") and raw.get("use_dora"):
+        message = "lora_bias and use_dora stand together, which PEFT's LoraConfig does not allow."
+        rows.append(error("config", message, observed="both", hint="Train with one of them."))
     for key, (reason, hint) in _REFUSED.items():
         if _is_set(key, raw.get(key)):
             rows.append(error("config", f"{key}: {reason}", observed=shown(raw[key]), hint=hint))
     if raw.get("fan_in_fan_out"):
         message = "fan_in_fan_out is for transposed (Conv1D) weights; the base has none, and PEFT ignores it there."
         rows.append(warning("config", message, hint="Set it to false."))
-    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"bias", "fan_in_fan_out"}
+    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
     unknown = sorted(key for key, value in raw.items() if key not in known and value not in (None, False, "", [], {}))
     if unknown:
         rows.append(

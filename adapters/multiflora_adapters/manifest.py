@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from multiflora_adapters.layout import split_tensor_name
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     AdapterConfig,
@@ -20,6 +19,7 @@ from multiflora_adapters.lora_config import (
 )
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, TensorFile, read_tensor_file
+from multiflora_adapters.tensor_names import split_tensor_name
 
 ARTIFACT_FILES = (CONFIG_NAME, WEIGHTS_NAME)
 # The model card: for people, no part of the identity, and never required.
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> AdapterManifest:
 
 def manifest_digest(config: AdapterConfig, sha256_by_file: dict[str, str]) -> str:
     """SHA-256 hex of the canonical JSON of the normalised configuration and each file's SHA-256."""
-    canonical = msgspec.json.encode({"config": config, "files": sha256_by_file}, order="deterministic")
+    canonical = msgspec.json.encode({"config": config.identity, "files": sha256_by_file}, order="deterministic")
     return hashlib.sha256(canonical).hexdigest()
 
 

@@ -21,7 +21,7 @@ def mix_adapters(
     """parts: (adapter, weight); in float32 where `dtype` is narrower, so that values are rounded once.
 
     Semantics: at every site, delta = sum of weight * delta of the part. Raises AdapterError for DoRA (its magnitude
-    multiplies the base, too, and cannot be summed) and for ranks that together exceed max_rank.
+    multiplies the base, too, and cannot be summed), for biases and for ranks that together exceed max_rank.
     """
     names = dict.fromkeys(name for adapter, _ in parts for name in adapter.sites)
     sites = {
@@ -43,6 +43,8 @@ def mix_adapters(
 def _mix(site: Site, parts: Sequence[tuple[SiteWeights, float]], dtype: torch.dtype) -> SiteWeights:
     if any(weights.magnitude is not None for weights, _ in parts):
         raise AdapterError(error("mix", "An adapter with DoRA cannot be part of a mix."))
+    if any(weights.shift is not None for weights, _ in parts):
+        raise AdapterError(error("mix", "An adapter with biases cannot be part of a mix: PEFT's would lose them."))
     a = torch.cat([weights.a for weights, _ in parts], dim=1 if site.kind == "embedding" else 0)
     b = torch.cat([weights.b * weight for weights, weight in parts])
     return SiteWeights(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.device.rows import RowAllocator
+from multiflora_adapters.device.slot_vectors import SlotVectors
 from multiflora_adapters.device_copies import DeviceCopies
-from multiflora_adapters.rows import RowAllocator
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 _PIECE_BYTES = 2 << 20
@@ -55,9 +56,9 @@ class PoolSite:
         self.ranks = ranks
         self._num_rows = num_rows
         self._copies = copies
-        self._dora_slots: set[int] = set()
         self._slots: set[int] = set()
-        self._magnitude: torch.Tensor | None = None
+        self._magnitude = SlotVectors(1.0, len(offsets), site.out_features, offsets.device)
+        self._shift = SlotVectors(0.0, len(offsets), site.out_features, offsets.device)
         self.a = torch.empty(0, dtype=dtype, device=offsets.device)
         self.b = self.a
         self._allocate(num_rows if site.layer is not None else 0)
@@ -75,14 +76,20 @@ class PoolSite:
     @property
     def magnitude(self) -> torch.Tensor | None:
         """float32 [slots, N], 1 for adapters without DoRA; None while no resident adapter has DoRA here."""
-        return self._magnitude if self._dora_slots else None
+        return self._magnitude.table
+
+    @property
+    def shift(self) -> torch.Tensor | None:
+        """float32 [slots, N], 0 for adapters without biases; None while no resident adapter has a bias here."""
+        return self._shift.table
 
     def reserve(self, weights: SiteWeights) -> None:
         """Take the memory that an adapter's share asks for, if nothing has asked for it before."""
         if self.b.shape[0] == 0:
             self._allocate(self._num_rows)
-        if weights.magnitude is not None:
-            self._magnitude_rows()
+        for vectors, vector in self._vectors(weights):
+            if vector is not None:
+                vectors.reserve()
 
     def pieces(self, slot: int, offset: int, weights: SiteWeights) -> Iterator[int]:
         """Copy an adapter's share in small pieces; yields the bytes of each. Kernels look there only after attach."""
@@ -91,9 +98,10 @@ class PoolSite:
         target_a = self.a[:, rows] if self.site.kind == "embedding" else self.a[rows]
         yield from self._copy_in_pieces(weights.a, target_a)
         yield from self._copy_in_pieces(weights.b, self.b[rows])
-        if weights.magnitude is not None:
-            self._copies.copy(weights.magnitude, self._magnitude_rows()[slot])
-            yield weights.magnitude.nbytes
+        for vectors, vector in self._vectors(weights):
+            if vector is not None:
+                self._copies.copy(vector, vectors.reserve()[slot])
+                yield vector.nbytes
 
     def _copy_in_pieces(self, source: torch.Tensor, target: torch.Tensor) -> Iterator[int]:
         rows = max(1, _PIECE_BYTES // (source.stride(0) * source.element_size()))
@@ -104,20 +112,17 @@ class PoolSite:
 
     def attach(self, slot: int, weights: SiteWeights) -> None:
         self._slots.add(slot)
-        if weights.magnitude is not None:
-            self._dora_slots.add(slot)
+        for vectors, vector in self._vectors(weights):
+            if vector is not None:
+                vectors.attach(slot)
 
     def detach(self, slot: int) -> None:
         self._slots.discard(slot)
-        self._dora_slots.discard(slot)
-        if self._magnitude is not None:
-            self._magnitude[slot] = 1.0  # neutral for the slot's next adapter, which may be one without DoRA
+        self._magnitude.detach(slot)
+        self._shift.detach(slot)
 
-    def _magnitude_rows(self) -> torch.Tensor:
-        if self._magnitude is None:
-            shape = (len(self.offsets), self.site.out_features)
-            self._magnitude = torch.ones(shape, dtype=torch.float32, device=self.a.device)
-        return self._magnitude
+    def _vectors(self, weights: SiteWeights) -> tuple[tuple[SlotVectors, torch.Tensor | None], ...]:
+        return (self._magnitude, weights.magnitude), (self._shift, weights.shift)
 
     def _allocate(self, num_rows: int) -> None:
         token_major = self.site.kind == "embedding"
@@ -180,7 +185,7 @@ class SlotPool:
         }
         self._rows = RowAllocator(num_rows)
         self._residents: dict[int, _Resident] = {}
-        self._layouts: dict[tuple[tuple[bool, bool], ...], int] = {}
+        self._layouts: dict[tuple[tuple[bool, bool, bool], ...], int] = {}
         self._layout = self._current_layout()
 
     def site(self, name: str) -> PoolSite:
@@ -191,7 +196,7 @@ class SlotPool:
     def layout(self) -> int:
         """Names the set of tensors that a CUDA graph over all allocated sites holds: same number, same tensors.
 
-        It changes when embedding, head or a magnitude comes into use, and comes back when they are out of use again.
+        It changes when embedding, head, a magnitude or a shift comes into use, and comes back with the last user.
         """
         return self._layout
 
@@ -261,5 +266,7 @@ class SlotPool:
 
     def _current_layout(self) -> int:
         """Allocated tensors never move, so which there are says all."""
-        present = tuple((site.is_allocated, site.magnitude is not None) for site in self._sites.values())
+        present = tuple(
+            (site.is_allocated, site.magnitude is not None, site.shift is not None) for site in self._sites.values()
+        )
         return self._layouts.setdefault(present, len(self._layouts))

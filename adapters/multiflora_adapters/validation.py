@@ -110,10 +110,10 @@ def _check_ranks(sites: list[SiteTensors], max_rank: int) -> list[ValidationRow]
 
 
 def _check_values(weights: TensorFile, sites: list[SiteTensors]) -> list[ValidationRow]:
-    """Read every value once: NaN and infinity forbid serving; B = 0 everywhere means that nothing was learned."""
+    """Read every value once: NaN and infinity forbid serving; only zeros in B and biases: nothing was learned."""
     bad: list[str] = []
     effective = False
-    b_names = {site.b for site in sites}
+    effects = {name for site in sites for name in (site.b, site.lora_bias, site.bias)}
     with weights.path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < weights.data_start:
             raise AdapterError(error("file", f"{WEIGHTS_NAME} changed while it was being checked."))
@@ -121,7 +121,7 @@ def _check_values(weights: TensorFile, sites: list[SiteTensors]) -> list[Validat
             non_finite = 0
             for piece in read_pieces(file, weights, entry):
                 non_finite += count_non_finite(piece, entry.dtype)
-                effective = effective or (name in b_names and has_non_zero(piece, entry.dtype))
+                effective = effective or (name in effects and has_non_zero(piece, entry.dtype))
             if non_finite:
                 bad.append(name)
     if bad:

@@ -36,20 +36,26 @@ class SiteWeights:
 
     a: [r, in_features]; for an embedding [vocabulary, r] (a row per token). b: [r, out_features], scaling folded in.
     magnitude: [out_features] float32 or None; DoRA's m / ||W + scaling * B A||, the factor on base + LoRA.
+    shift: [out_features] float32 or None; what the adapter's biases add to the product in the end. r is 0 where they
+    are all that there is.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     magnitude: torch.Tensor | None
+    shift: torch.Tensor | None = None
 
     @property
     def rank(self) -> int:
         return self.b.shape[0]
 
     @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [tensor for tensor in (self.a, self.b, self.magnitude, self.shift) if tensor is not None]
+
+    @property
     def num_bytes(self) -> int:
-        tensors = (self.a, self.b) if self.magnitude is None else (self.a, self.b, self.magnitude)
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -63,12 +69,19 @@ class HostAdapter:
 
 
 def load_adapter(
-    folder: Path, base: BaseModel, dtype: torch.dtype, base_weight: BaseWeight, *, digest: str | None = None
+    folder: Path,
+    base: BaseModel,
+    dtype: torch.dtype,
+    base_weight: BaseWeight,
+    *,
+    base_bias: BaseWeight | None = None,
+    digest: str | None = None,
 ) -> HostAdapter:
     """Read the adapter in `folder` for serving in `dtype`.
 
-    base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight. digest: when given, the content must
-    have it. Raises AdapterError for content that does not fit or changed, OSError when it cannot be read.
+    base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight; base_bias: its [out] bias, asked only
+    for sites that have one. digest: when given, the content must have it. Raises AdapterError for content that does
+    not fit or changed, OSError when it cannot be read.
     """
     raw = read_raw_config(folder / CONFIG_NAME)
     config = parse_config(raw)
@@ -88,22 +101,43 @@ def load_adapter(
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in copies.items():
         content.check_base_copy(name, base_weight(copied))
-    sites = {site.site.name: _prepare(site, content, dtype, base_weight) for site in planned}
+    sites = {site.site.name: _prepare(site, content, dtype, base_weight, base_bias) for site in planned}
     return HostAdapter(found, max(s.rank for s in sites.values()), sites, sum(s.num_bytes for s in sites.values()))
 
 
-def _prepare(planned: SiteTensors, content: TensorBytes, dtype: torch.dtype, base_weight: BaseWeight) -> SiteWeights:
-    a = content.take(planned.a)
-    b = content.take(planned.b)
+def _prepare(
+    planned: SiteTensors,
+    content: TensorBytes,
+    dtype: torch.dtype,
+    base_weight: BaseWeight,
+    base_bias: BaseWeight | None,
+) -> SiteWeights:
+    site = planned.site
+    a = torch.empty(0, site.in_features) if planned.a is None else content.take(planned.a)
+    b = torch.empty(site.out_features, 0) if planned.b is None else content.take(planned.b)
     scaled = b.to(torch.float32).t() * planned.scaling
     magnitude = None
     if planned.magnitude is not None:
-        norm = _column_norm if planned.site.kind == "embedding" else _row_norm
-        norms = norm(base_weight(planned.site.name), a.to(torch.float32), scaled)
+        norm = _column_norm if site.kind == "embedding" else _row_norm
+        norms = norm(base_weight(site.name), a.to(torch.float32), scaled)
         magnitude = content.take(planned.magnitude).to(torch.float32) / norms
-    weights = SiteWeights(_oriented(a, planned.site).to(dtype).contiguous(), scaled.to(dtype).contiguous(), magnitude)
-    _check_finite(weights, planned.site)
+    shift = _shift(planned, content, base_bias)
+    weights = SiteWeights(_oriented(a, site).to(dtype).contiguous(), scaled.to(dtype).contiguous(), magnitude, shift)
+    _check_finite(weights, site)
     return weights
+
+
+def _shift(planned: SiteTensors, content: TensorBytes, base_bias: BaseWeight | None) -> torch.Tensor | None:
+    """PEFT scales the bias beside B as B itself; the trained bias of the base stands in its place, beside DoRA, too."""
+    shift = None
+    if planned.lora_bias is not None:
+        shift = content.take(planned.lora_bias).to(torch.float32) * planned.scaling
+    if planned.bias is not None:
+        assert base_bias is not None, "who loads adapters with trained biases brings the base's"
+        trained = content.take(planned.bias).to(torch.float32)
+        replaced = trained - base_bias(planned.site.name).to(device="cpu", dtype=torch.float32)
+        shift = replaced if shift is None else shift + replaced
+    return shift
 
 
 def _oriented(a: torch.Tensor, site: Site) -> torch.Tensor:
@@ -141,7 +175,6 @@ def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) 
 
 
 def _check_finite(weights: SiteWeights, site: Site) -> None:
-    tensors = (weights.a, weights.b, weights.magnitude)
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor is not None):
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.tensors):
         message = f"{site.name} holds values that {str(weights.a.dtype).removeprefix('torch.')} cannot express."
         raise AdapterError(error("values", message, hint="Serve with --dtype bfloat16 or float32."))

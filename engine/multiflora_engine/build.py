@@ -76,7 +76,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))
-    loader = AdapterLoader(store, base, weights.base_weight, dtype, device, config.max_lora_rank)
+    loader = AdapterLoader(store, base, weights.base_weight, weights.base_bias, dtype, device, config.max_lora_rank)
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
     return assemble_engine(config, model, weights, base, loader, grammars, progress)
 

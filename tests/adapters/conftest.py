@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.weights import HostAdapter, load_adapter
 
 HIDDEN, VOCAB, INNER, LAYERS, KV = 64, 80, 96, 2, 32
 
@@ -36,6 +37,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "expression": {"r": 4, "target_modules": r".*layers\.\d+\.(self_attn|mlp)\.(q|up)_proj"},
     "excluded": {"r": 4, "target_modules": ["q_proj", "k_proj"], "exclude_modules": r".*layers\.0\.self_attn\.q_proj"},
     "dora": {"r": 4, "lora_alpha": 8, "target_modules": ALL_LINEAR, "use_dora": True},
+    "lora_bias": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj", "up_proj"], "lora_bias": True},
+    "bias_of_targets": {"r": 4, "target_modules": ["q_proj", "o_proj"], "bias": "lora_only"},
+    "bias_of_all": {"r": 4, "target_modules": ["v_proj", "down_proj"], "bias": "all", "lora_bias": True},
+    "bias_of_all_dora": {"r": 4, "target_modules": ["k_proj"], "bias": "all", "use_dora": True, "use_rslora": True},
     "embedding": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
     "embedding_dora": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "k_proj"], "use_dora": True},
     "float16": {"r": 4, "target_modules": ALL_LINEAR, "dtype": torch.float16},
@@ -62,8 +67,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=False,
     )
     model = LlamaForCausalLM(config)
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 or name.endswith("bias"):
             parameter.data = torch.randn_like(parameter) * 0.2
     folder = tmp_path_factory.mktemp("tiny-llama")
     model.save_pretrained(folder)
@@ -97,6 +102,19 @@ def weights(model_folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
+def load(base: BaseModel, weights: dict[str, torch.Tensor]) -> Callable[..., HostAdapter]:
+    """`load_adapter` of a folder with this base's weights and biases."""
+
+    def run(folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> HostAdapter:
+        def base_bias(name: str) -> torch.Tensor:
+            return weights[f"{name}.bias"]
+
+        return load_adapter(folder, base, dtype, weights.__getitem__, base_bias=base_bias, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def base(model_folder: Path) -> BaseModel:
     sites = [Site("model.embed_tokens", VOCAB, HIDDEN, kind="embedding")]
     shapes = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, KV), "v": (HIDDEN, KV), "o": (HIDDEN, HIDDEN)}
@@ -104,7 +122,8 @@ def base(model_folder: Path) -> BaseModel:
     for layer in range(LAYERS):
         for part, kinds in (("self_attn", shapes), ("mlp", inner)):
             for kind, (k, n) in kinds.items():
-                sites.append(Site(f"model.layers.{layer}.{part}.{kind}_proj", k, n, layer))
+                name, has_bias = f"model.layers.{layer}.{part}.{kind}_proj", part == "self_attn"
+                sites.append(Site(name, k, n, layer, has_bias=has_bias))
     sites.append(Site("lm_head", HIDDEN, VOCAB))
     return BaseModel(model_folder.name, "LlamaForCausalLM", "0" * 64, LAYERS, {site.name: site for site in sites})
 
@@ -133,7 +152,7 @@ def _make_adapter(model_folder: Path, folder: Path, arguments: dict[str, Any]) -
         for name, parameter in model.named_parameters():
             if "lora_magnitude" in name:
                 parameter.data *= 1 + 0.2 * torch.rand_like(parameter)
-            elif "lora_" in name:
+            elif "lora_" in name or (name.endswith("bias") and "bias" in arguments):
                 parameter.data = 0.2 * torch.randn_like(parameter)
         model.save_pretrained(folder)
     if dtype is not torch.float32:

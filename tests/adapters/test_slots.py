@@ -88,6 +88,28 @@ def test_magnitude_is_one_for_plain_adapters_and_gone_with_the_last_dora(pool):
     assert (pool.site(Q).magnitude[other] == 2).all()
 
 
+def test_a_shift_is_zero_for_others_and_gone_with_the_last_bias(pool):
+    plain, empty = pool.put(adapter(1, Q)), pool.layout
+    only_bias = SiteWeights(torch.empty(0, 64), torch.empty(0, 32), None, torch.full((32,), 3.0))
+    biased = pool.put(HostAdapter("d", 1, {**adapter(1, Q).sites, K: only_bias}, 0))
+    assert pool.site(Q).shift is None
+    assert (pool.site(K).shift[biased] == 3).all()
+    assert (pool.site(K).shift[plain] == 0).all()
+    assert pool.site(K).active
+    assert pool.site(K).ranks[biased] == 0
+    assert pool.layout != empty
+    pool.remove(biased)
+    assert pool.site(K).shift is None
+    assert pool.layout == empty
+    again = pool.put(HostAdapter("d", 1, {K: only_bias}, 0))
+    other = pool.put(adapter(1, K))
+    assert (pool.site(K).shift[[again, other]] == torch.tensor([[3.0], [0.0]])).all()
+    pool.remove(again)
+    assert pool.put(adapter(1, K)) == again
+    pool.put(HostAdapter("d", 1, {K: only_bias}, 0))
+    assert (pool.site(K).shift[again] == 0).all()
+
+
 def test_layout_names_the_tensors_in_use(pool):
     empty = pool.layout
     plain = pool.put(adapter(1, Q))

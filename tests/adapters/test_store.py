@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_adapters.manifest import read_manifest
+from multiflora_adapters.lora_config import parse_config
+from multiflora_adapters.manifest import manifest_digest, read_manifest
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.store import ArtifactStore
 
@@ -46,6 +47,14 @@ def test_the_source_may_vanish(store, broken):
     shutil.rmtree(source / "adapter_config.json", ignore_errors=True)
     (source / "adapter_model.safetensors").unlink()
     assert store.verify(digest)
+
+
+def test_a_stored_versions_digest_stays_what_it_was():
+    """Stores of earlier versions are found again: fields that are read since then do not count twice."""
+    raw = {"r": 4, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"], "rank_pattern": {"q_proj": 2, "a": 3}}
+    raw |= {"alpha_pattern": {"o": 2}, "layers_to_transform": [1], "bias": "all", "lora_bias": True}
+    expected = "dc2f6c318303ae988eac1b01aaf41047574b8c47f72649ccd548049ac45c87ff"
+    assert manifest_digest(parse_config(raw), {"a": "b" * 64, "c": "d" * 64}) == expected
 
 
 def test_digest_depends_on_content_alone(store, peft_adapter, broken, tmp_path):

@@ -40,8 +40,6 @@ def refusal(folder, base, max_rank=64):
 
 REFUSED_SETTINGS = {
     "modules_to_save": ["lm_head"],
-    "bias": "lora_only",
-    "lora_bias": True,
     "peft_type": "LOHA",
     "layer_replication": [[0, 2], [1, 2]],
     "megatron_config": {"x": 1},
@@ -194,7 +192,8 @@ def replace(name, tensor):
         (replace(f"{Q0}.lora_magnitude_vector", torch.ones(64)), "tensors", "lora_magnitude_vector"),
         (replace(f"{Q0}.lora_A.other.weight", torch.ones(4, 64)), "tensors", "second one"),
         (replace("base_model.model.lm_head.weight", torch.ones(81, 64)), "tensors", "whole weights"),
-        (replace(f"{Q0}.lora_B.bias", torch.ones(64)), "tensors", "whole weights"),
+        (replace(f"{Q0}.lora_B.bias", torch.ones(64)), "tensors", "does not use: " + f"{Q0}.lora_B.bias"),
+        (replace(f"{Q0}.base_layer.bias", torch.ones(64)), "tensors", "does not use: " + f"{Q0}.base_layer.bias"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4, 128)), "shape", "expected [4, 64], found [4, 128]"),
         (replace(f"{Q0}.lora_B.weight", torch.ones(32, 4)), "shape", "expected [64, 4], found [32, 4]"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4)), "shape", "found [4]"),
@@ -215,6 +214,59 @@ def test_tensors_that_do_not_fit(change, check, words, base, broken):
 def test_rank_of_the_tensors_must_be_the_configured(base, broken):
     row = refusal(broken(config={"r": 8}), base)
     assert (row.check, row.observed, row.expected) == ("rank", "4", "8")
+
+
+Q0_BIAS, UP0_BIAS, K1_BIAS = (
+    f"base_model.model.model.layers.{place}"
+    for place in ("0.self_attn.q_proj.base_layer.bias", "0.mlp.up_proj.lora_B.bias", "1.self_attn.k_proj.bias")
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "check", "words"),
+    [
+        ("lora_bias", lambda t: t.pop(UP0_BIAS), "tensors", "0.mlp.up_proj lacks lora_B.bias [96]"),
+        ("lora_bias", replace(UP0_BIAS, torch.ones(95)), "shape", f"{UP0_BIAS} has another shape"),
+        ("lora_bias", replace(UP0_BIAS, torch.ones(96, 1)), "shape", "expected [96], found [96, 1]"),
+        ("lora_bias", replace(UP0_BIAS, torch.full((96,), torch.inf)), "values", UP0_BIAS),
+        ("bias_of_targets", lambda t: t.pop(Q0_BIAS), "tensors", "0.self_attn.q_proj lacks bias [64]"),
+        ("bias_of_targets", replace(K1_BIAS, torch.ones(32)), "tensors", "1.self_attn.k_proj lacks lora_A [4, 64]"),
+        ("bias_of_all", lambda t: t.pop(K1_BIAS), "tensors", "missing, though adapter_config.json says bias='all'"),
+        ("bias_of_all", replace(K1_BIAS, torch.ones(64)), "shape", "expected [32], found [64]"),
+        ("bias_of_all", rename("1.mlp.down_proj.lora_B", "1.mlp.up_proj"), "tensors", "up_proj.bias"),
+        ("bias_of_all", rename("1.self_attn.k_proj.bias", "norm.bias"), "tensors", "does not have"),
+    ],
+)
+def test_biases_that_do_not_fit(kind, change, check, words, base, broken):
+    rows = [row for row in validate_adapter(broken(kind, tensors=change), base, 64).errors if row.check == check]
+    assert any(words in row.message for row in rows), rows
+
+
+@pytest.mark.parametrize("change", [{"bias": "some_only"}, {"lora_bias": "yes"}, {"lora_bias": True, "use_dora": True}])
+def test_settings_of_biases_that_peft_does_not_have(change, base, broken):
+    row = refusal(broken(config=change), base)
+    assert "bias" in row.message + str(row.observed)
+
+
+def test_biases_alone_are_no_adapter(base, broken):
+    """It would take no rank row, and so no slot."""
+
+    def change(tensors):
+        for name in [name for name in tensors if "lora_" in name]:
+            del tensors[name]
+
+    row = refusal(broken("bias_of_all", config={"target_modules": None, "lora_bias": False}, tensors=change), base)
+    assert "touches no module" in row.message
+
+
+def test_a_trained_bias_has_an_effect_without_lora(base, broken):
+    def change(tensors):
+        for name in tensors:
+            if "lora_B" in name:
+                tensors[name] = torch.zeros_like(tensors[name])
+
+    report = validate_adapter(broken("bias_of_targets", tensors=change), base, 64)
+    assert not [row for row in report.rows if row.severity == "warning"]
 
 
 def test_dora_without_magnitudes(base, broken):

@@ -18,13 +18,13 @@ from multiflora_adapters.manifest import read_manifest
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.validation import validate_adapter
-from multiflora_adapters.weights import HostAdapter, SiteWeights, load_adapter
+from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 TOKENS = torch.tensor([[3, 17, 42, 79, 0, 5, 64, 33]])
 
 
-def test_logits_equal_peft(kind, base, load_model, weights, peft_adapter):
-    host = load_adapter(peft_adapter(kind), base, torch.float32, weights.__getitem__)
+def test_logits_equal_peft(load, kind, base, load_model, weights, peft_adapter):
+    host = load(peft_adapter(kind))
     expected = peft_logits(load_model(), peft_adapter(kind))
     found = folded_logits(load_model(), weights, host.sites)
     plain = folded_logits(load_model(), weights, {})
@@ -32,11 +32,11 @@ def test_logits_equal_peft(kind, base, load_model, weights, peft_adapter):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
-def test_several_adapters_share_the_pool(kinds, base, load_model, weights, peft_adapter):
-    pool = SlotPool(base, num_slots=16, num_rows=96, dtype=torch.float32, device="cpu")
+def test_several_adapters_share_the_pool(load, kinds, base, load_model, weights, peft_adapter):
+    pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu")
     slots = {}
     for kind in kinds:
-        slots[kind] = pool.put(load_adapter(peft_adapter(kind), base, torch.float32, weights.__getitem__))
+        slots[kind] = pool.put(load(peft_adapter(kind)))
         assert slots[kind] is not None
     for kind, slot in slots.items():
         found = folded_logits(load_model(), weights, pool_weights(pool, base, slot))
@@ -49,12 +49,13 @@ def pool_weights(pool: SlotPool, base: BaseModel, slot: int) -> dict[str, SiteWe
     for name, site in base.sites.items():
         pooled = pool.site(name)
         rank, offset = int(pooled.ranks[slot]), int(pooled.offsets[slot])
-        if rank:
+        if rank or (pooled.shift is not None and pooled.shift[slot].any()):
             assert pooled.active
             rows = slice(offset, offset + rank)
             a = pooled.a[:, rows] if site.kind == "embedding" else pooled.a[rows]
             magnitude = None if pooled.magnitude is None else pooled.magnitude[slot]
-            found[name] = SiteWeights(a, pooled.b[rows], magnitude)
+            shift = None if pooled.shift is None else pooled.shift[slot]
+            found[name] = SiteWeights(a, pooled.b[rows], magnitude, shift)
     return found
 
 
@@ -77,13 +78,16 @@ def folded_logits(
         if site.magnitude is not None:
             adapted = adapted * (site.magnitude if token_major else site.magnitude[:, None])
         module.weight.data = adapted
+        if site.shift is not None:
+            bias = site.shift if module.bias is None else module.bias + site.shift
+            module.bias = torch.nn.Parameter(bias)
     with torch.no_grad():
         return model(TOKENS).logits
 
 
-def test_dtype_and_scaling(base, weights, peft_adapter):
-    single = load_adapter(peft_adapter("plain"), base, torch.float32, weights.__getitem__)
-    half = load_adapter(peft_adapter("plain"), base, torch.bfloat16, weights.__getitem__)
+def test_dtype_and_scaling(load, peft_adapter):
+    single = load(peft_adapter("plain"))
+    half = load(peft_adapter("plain"), torch.bfloat16)
     name = "model.layers.1.self_attn.v_proj"
     stored = load_file(peft_adapter("plain") / "adapter_model.safetensors")
     b = stored[f"base_model.model.{name}.lora_B.weight"]
@@ -94,13 +98,13 @@ def test_dtype_and_scaling(base, weights, peft_adapter):
     assert single.sites[name].b.is_contiguous()
 
 
-def test_digest_is_the_manifests(base, weights, peft_adapter):
+def test_digest_is_the_manifests(load, peft_adapter):
     folder = peft_adapter("embedding")
     digest = read_manifest(folder).digest
-    assert load_adapter(folder, base, torch.float32, weights.__getitem__, digest=digest).digest == digest
+    assert load(folder, digest=digest).digest == digest
 
 
-def test_damage_on_disk_is_noticed(base, weights, peft_adapter, tmp_path):
+def test_damage_on_disk_is_noticed(load, peft_adapter, tmp_path):
     folder = Path(shutil.copytree(peft_adapter("plain"), tmp_path / "copy"))
     digest = read_manifest(folder).digest
     path = folder / "adapter_model.safetensors"
@@ -108,53 +112,53 @@ def test_damage_on_disk_is_noticed(base, weights, peft_adapter, tmp_path):
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(AdapterError, match="damaged"):
-        load_adapter(folder, base, torch.float32, weights.__getitem__, digest=digest)
+        load(folder, digest=digest)
 
 
-def test_foreign_embedding_copy_is_refused(base, weights, broken):
+def test_foreign_embedding_copy_is_refused(load, base, broken):
     def change(tensors):
         tensors["base_model.model.model.embed_tokens.base_layer.weight"][7, 3] += 0.5
 
     with pytest.raises(AdapterError, match=r"embed_tokens.*differs from the base"):
-        load_adapter(broken("embedding", tensors=change), base, torch.float32, weights.__getitem__)
+        load(broken("embedding", tensors=change))
 
 
-def test_rounded_embedding_copy_is_accepted(base, weights, broken):
+def test_rounded_embedding_copy_is_accepted(load, broken):
     def change(tensors):
         for name in tensors:
             tensors[name] = tensors[name].to(torch.bfloat16)
 
-    assert load_adapter(broken("embedding", tensors=change), base, torch.float32, weights.__getitem__).sites
+    assert load(broken("embedding", tensors=change)).sites
 
 
-def test_values_beyond_float16_are_refused(base, weights, broken):
+def test_values_beyond_float16_are_refused(load, broken):
     def change(tensors):
         tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"][0, 0] = 1e5
 
     folder = broken(tensors=change)
-    assert load_adapter(folder, base, torch.bfloat16, weights.__getitem__).sites
+    assert load(folder, torch.bfloat16).sites
     with pytest.raises(AdapterError, match="float16 cannot express"):
-        load_adapter(folder, base, torch.float16, weights.__getitem__)
+        load(folder, torch.float16)
 
 
 @pytest.mark.parametrize("change", [{"modules_to_save": ["lm_head"]}, {"r": 5}, {"bias": "all"}])
-def test_what_validation_refuses_is_never_loaded(change, base, weights, broken):
+def test_what_validation_refuses_is_never_loaded(load, change, broken):
     with pytest.raises(AdapterError):
-        load_adapter(broken(config=change), base, torch.float32, weights.__getitem__)
+        load(broken(config=change))
 
 
-def test_norms_are_computed_in_chunks(monkeypatch, base, weights, peft_adapter):
-    whole = load_adapter(peft_adapter("embedding_dora"), base, torch.float32, weights.__getitem__)
+def test_norms_are_computed_in_chunks(monkeypatch, load, weights, peft_adapter):
+    whole = load(peft_adapter("embedding_dora"))
     monkeypatch.setattr("multiflora_adapters.weights._CHUNK_ELEMENTS", 7 * 64)
-    chunked = load_adapter(peft_adapter("embedding_dora"), base, torch.float32, weights.__getitem__)
+    chunked = load(peft_adapter("embedding_dora"))
     for name, site in whole.sites.items():
         torch.testing.assert_close(chunked.sites[name].magnitude, site.magnitude, rtol=1e-6, atol=0)
 
 
-def test_names_of_other_versions(base, weights, peft_adapter, tmp_path):
+def test_names_of_other_versions(load, peft_adapter, tmp_path):
     """Older and newer PEFT, and transformers' own saving, write the same tensors under slightly different names."""
     source = peft_adapter("dora")
-    reference = load_adapter(source, base, torch.float32, weights.__getitem__)
+    reference = load(source)
     tensors = load_file(source / "adapter_model.safetensors")
     shutil.copy(source / "adapter_config.json", tmp_path)
     renames: list[Callable[[str], str]] = [
@@ -164,7 +168,7 @@ def test_names_of_other_versions(base, weights, peft_adapter, tmp_path):
     ]
     for rename in renames:
         save_file({rename(name): tensor for name, tensor in tensors.items()}, tmp_path / "adapter_model.safetensors")
-        found = load_adapter(tmp_path, base, torch.float32, weights.__getitem__)
+        found = load(tmp_path)
         assert_same(found, reference)
 
 
@@ -176,32 +180,32 @@ def assert_same(found: HostAdapter, expected: HostAdapter) -> None:
         torch.testing.assert_close(found.sites[name].magnitude, site.magnitude, rtol=0, atol=0)
 
 
-def test_missing_lora_alpha_means_pefts_default(base, weights, peft_adapter, tmp_path):
+def test_missing_lora_alpha_means_pefts_default(load, peft_adapter, tmp_path):
     source = peft_adapter("plain")
     shutil.copytree(source, tmp_path, dirs_exist_ok=True)
     config = json.loads((source / "adapter_config.json").read_text())
     del config["lora_alpha"]
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    default = load_adapter(tmp_path, base, torch.float32, weights.__getitem__)
-    sixteen = load_adapter(source, base, torch.float32, weights.__getitem__)
+    default = load(tmp_path)
+    sixteen = load(source)
     for name, site in default.sites.items():
         torch.testing.assert_close(site.b * 2, sixteen.sites[name].b)
 
 
 @pytest.mark.parametrize("name", ["model.embed_tokens", "lm_head"])
-def test_a_whole_copy_beside_the_lora_must_be_the_bases(name, base, weights, broken):
+def test_a_whole_copy_beside_the_lora_must_be_the_bases(load, name, base, weights, broken):
     """PEFT's save_embedding_layers; an equal copy changes nothing, another one is a trained embedding."""
     tensor, site = f"base_model.model.{name}.weight", base.sites[name]
     equal = broken(tensors=lambda tensors: tensors.update({tensor: weights[name].clone()}))
-    assert site.name not in load_adapter(equal, base, torch.float32, weights.__getitem__).sites
+    assert site.name not in load(equal).sites
     assert validate_adapter(equal, base, 64).ok
     other = broken(tensors=lambda tensors: tensors.update({tensor: weights[name] + 0.5}))
     with pytest.raises(AdapterError, match="differs from the base"):
-        load_adapter(other, base, torch.float32, weights.__getitem__)
+        load(other)
 
 
-def test_double_precision_loads_as_single(base, weights, broken):
-    plain = load_adapter(broken(), base, torch.float32, weights.__getitem__)
+def test_double_precision_loads_as_single(load, broken):
+    plain = load(broken())
     doubled = broken(tensors=lambda tensors: tensors.update({n: t.double() for n, t in tensors.items()}))
-    double = load_adapter(doubled, base, torch.float32, weights.__getitem__)
+    double = load(doubled)
     assert all(torch.equal(double.sites[n].b, plain.sites[n].b) for n in plain.sites)

@@ -95,7 +95,18 @@ class ModelConfig:
             ]
         shapes = [(name, hidden, size) for name, size in inputs]
         shapes += [("self_attn.o_proj", self.q_size, hidden), ("mlp.down_proj", inner, hidden)]
-        return tuple(Site(f"model.layers.{layer}.{name}", k, n, layer) for name, k, n in shapes)
+        biased = {"o_proj": self.o_bias, "gate_proj": self.mlp_bias, "up_proj": self.mlp_bias}
+        biased |= {"gate_up_proj": self.mlp_bias, "down_proj": self.mlp_bias}
+        return tuple(
+            Site(
+                f"model.layers.{layer}.{name}",
+                k,
+                n,
+                layer,
+                has_bias=biased.get(name.rpartition(".")[2], self.qkv_bias),
+            )
+            for name, k, n in shapes
+        )
 
     def base_model(self, name: str, digest: str | None = None) -> BaseModel:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see

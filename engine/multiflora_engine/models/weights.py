@@ -68,11 +68,15 @@ class ModelWeights:
         view. Raises KeyError for a name that is no site."""
         if site == "model.embed_tokens":
             return self.embed_tokens
-        for projection in self._projections():
-            for name, first, end in projection.sites:
-                if name == site:
-                    return projection.weight.dequantised_rows(first, end)
-        raise KeyError(site)
+        projection, first, end = self._place(site)
+        return projection.weight.dequantised_rows(first, end)
+
+    def base_bias(self, site: str) -> torch.Tensor:
+        """The [out] bias of a linear, a view. Raises KeyError for a name that is no linear with a bias."""
+        projection, first, end = self._place(site)
+        if projection.bias is None:
+            raise KeyError(site)
+        return projection.bias[first:end]
 
     def targets(self) -> dict[str, torch.Tensor]:
         """Checkpoint tensor name -> the (contiguous) view that it fills."""
@@ -92,6 +96,14 @@ class ModelWeights:
                 if projection.bias is not None:
                     targets[f"{name}.bias"] = projection.bias[first:end]
         return targets
+
+    def _place(self, site: str) -> tuple[Projection, int, int]:
+        """A linear's projection, and its rows there."""
+        for projection in self._projections():
+            for name, first, end in projection.sites:
+                if name == site:
+                    return projection, first, end
+        raise KeyError(site)
 
     def _projections(self) -> Iterator[Projection]:
         for layer in self.layers:

@@ -15,8 +15,8 @@ from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
 class AdapterLoader:
     """Called with a digest, on the reader's thread. Raises AdapterError, or OSError when a file cannot be read.
 
-    base_weight: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to. max_rank: of
-    a mix.
+    base_weight, base_bias: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to.
+    max_rank: of a mix.
     """
 
     def __init__(
@@ -24,6 +24,7 @@ class AdapterLoader:
         store: ArtifactStore,
         base: BaseModel,
         base_weight: BaseWeight,
+        base_bias: BaseWeight,
         dtype: torch.dtype,
         device: torch.device,
         max_rank: int,
@@ -31,6 +32,7 @@ class AdapterLoader:
         self._store = store
         self._base = base
         self._base_weight = base_weight
+        self._base_bias = base_bias
         self._dtype = dtype
         self._device = device
         self._max_rank = max_rank
@@ -47,4 +49,5 @@ class AdapterLoader:
         return adapter if self._device.type == "cpu" else pinned(adapter)
 
     def _load_version(self, digest: str, dtype: torch.dtype) -> HostAdapter:
-        return load_adapter(self._store.path(digest), self._base, dtype, self._base_weight, digest=digest)
+        folder = self._store.path(digest)
+        return load_adapter(folder, self._base, dtype, self._base_weight, base_bias=self._base_bias, digest=digest)

@@ -26,17 +26,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "some_layers": {"r": 4, "target_modules": ["o_proj", "gate_proj"], "layers_to_transform": [1]},
     "dora": {"r": 4, "target_modules": LINEAR, "use_dora": True},
     "embeddings": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
+    "lora_bias": {"r": 4, "target_modules": LINEAR, "lora_bias": True},
+    "bias_of_targets": {"r": 4, "target_modules": ["q_proj", "o_proj", "down_proj"], "bias": "lora_only"},
+    "bias_of_all": {"r": 4, "target_modules": ["v_proj", "gate_proj"], "bias": "all", "use_dora": True},
     "bfloat16": {"r": 4, "target_modules": LINEAR, "dtype": torch.bfloat16},
 }
 BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "llama": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}, list(KINDS)),
     "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}, ["embeddings", "all_linear"]),
-    "qwen2": (Qwen2Config, {}, ["all_linear", "dora"]),
+    "qwen2": (Qwen2Config, {}, ["all_linear", "dora", "lora_bias", "bias_of_targets"]),
     "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
-    "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused"]),
+    "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused", "fused_bias"]),
 }
 FUSED_KINDS: dict[str, dict[str, Any]] = {
     "fused": {"r": 8, "target_modules": FUSED},
+    "fused_bias": {"r": 4, "target_modules": FUSED, "lora_bias": True},
     "fused_dora": {"r": 4, "target_modules": FUSED, "use_dora": True},
     "embeddings_fused": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "qkv_proj"]},
 }
@@ -52,7 +56,7 @@ def save_adapter(base: Path, folder: Path, kind: dict[str, Any]) -> PreTrainedMo
         for name, parameter in model.named_parameters():
             if "magnitude" in name:
                 parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
-            elif "lora_" in name:
+            elif "lora_" in name or (name.endswith("bias") and "bias" in kind):
                 parameter.copy_(torch.randn_like(parameter) * 0.15)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

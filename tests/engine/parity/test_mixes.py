@@ -63,12 +63,14 @@ def test_a_mix_that_cannot_be_made_fails_its_own_request(
 ) -> None:
     _, folder = save_model(tiny_config(LlamaConfig))
     digests = make_adapters([12, 8])
-    save_adapter(folder, tmp_path / "dora", KINDS["dora"])
-    dora = ArtifactStore(tmp_path / "artifacts").add(tmp_path / "dora").digest
+    parts = {}
+    for kind in ("dora", "lora_bias"):
+        save_adapter(folder, tmp_path / kind, KINDS[kind])
+        parts[kind] = ArtifactStore(tmp_path / "artifacts").add(tmp_path / kind).digest
     wide = mix_digest([MixPart(digest, 0.5) for digest in digests])
-    scaled = mix_digest([MixPart(dora, 0.5), MixPart(digests[1], 1.0)])
+    scaled, biased = (mix_digest([MixPart(part, 0.5), MixPart(digests[1], 1.0)]) for part in parts.values())
     engine = start_engine(folder).engine
-    for name, digest in (("wide", wide), ("dora", scaled), ("base", None)):
+    for name, digest in (("wide", wide), ("dora", scaled), ("biased", biased), ("base", None)):
         params = SamplingParams(max_tokens=2, temperature=0.0)
         engine.add_request(GenerateRequest(id=name, prompt_token_ids=[5, 6], params=params, adapter_digest=digest))
     endings = {}
@@ -78,3 +80,4 @@ def test_a_mix_that_cannot_be_made_fails_its_own_request(
     assert endings["base"] is None
     assert "rank 20" in endings["wide"]
     assert "DoRA" in endings["dora"]
+    assert "biases" in endings["biased"]

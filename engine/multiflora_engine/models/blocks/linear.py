@@ -15,6 +15,7 @@ from multiflora_kernels.lora.fused_linear import (
     linear_with_full_delta,
     linear_with_lora,
 )
+from multiflora_kernels.lora.shift import lora_shift_
 from multiflora_kernels.lora.site import LoraSite
 
 
@@ -24,6 +25,11 @@ class LivePoolSite(LoraSite, Protocol):
     @property
     def active(self) -> bool:
         """Whether any resident adapter touches it."""
+        ...
+
+    @property
+    def shift(self) -> torch.Tensor | None:
+        """float32 [slots, N]: what adapters' biases add; None while no resident adapter has one here."""
         ...
 
     @property
@@ -62,14 +68,24 @@ class Linear:
         touched = None if lora is None else self._touched(lora)
         if lora is None or touched is None:
             return self._weight.matmul(x, self._bias), None
-        return linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
+        y, delta = linear_with_lora(x, self._weight, self._bias, touched, self._columns, lora)
+        self._add_shifts_(y, touched, lora)
+        return y, delta
 
     def with_full_delta(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
         """The same of a projection that is one linear, for a consumer that adds whole rows."""
         touched = None if lora is None else self._touched(lora)
         if lora is None or touched is None:
             return self._weight.matmul(x, self._bias), None
-        return linear_with_full_delta(x, self._weight, self._bias, touched[0], lora)
+        y, delta = linear_with_full_delta(x, self._weight, self._bias, touched[0], lora)
+        self._add_shifts_(y, touched, lora)
+        return y, delta
+
+    def _add_shifts_(self, y: torch.Tensor, touched: list[LivePoolSite | None], lora: LoraSegments) -> None:
+        """Last, since a magnitude does not scale them; a delta that the consumer adds later commutes with them."""
+        for site, (first, end) in zip(touched, self._columns, strict=True):
+            if site is not None and (shift := site.shift) is not None:
+                lora_shift_(y[:, first:end], shift, lora)
 
     def _touched(self, lora: LoraSegments) -> list[LivePoolSite | None] | None:
         """The sites that a kernel must look at, in the order of the columns; None when there is not one."""

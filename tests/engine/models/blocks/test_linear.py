@@ -22,6 +22,7 @@ from multiflora_kernels.lora.batched_lora import LoraSegments
 
 class LiveSite(Site):
     active = is_allocated = True
+    shift = None
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from multiflora_adapters.rows import RowAllocator
+from multiflora_adapters.device.rows import RowAllocator
 
 ROWS = 24
 
