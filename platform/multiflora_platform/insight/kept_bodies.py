@@ -5,9 +5,7 @@ In memory and up to a number of bytes: the oldest goes first, and nothing is wri
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
-from collections.abc import Callable
 
 import msgspec
 
@@ -15,14 +13,13 @@ from multiflora_platform.insight.views import KeptBody
 from multiflora_platform.observability.observers import NewTokens, Observer
 
 MOST_BYTES = 64 << 20
-_TOKEN_BYTES = array("i").itemsize
+_PIECE_BYTES = 60
 
 
 class KeptBodies:
-    """decode: token ids to text, for answers that are looked at."""
+    """Answers are kept as the text that went out, which is not all that their tokens say."""
 
-    def __init__(self, decode: Callable[[list[int]], str], most_bytes: int = MOST_BYTES) -> None:
-        self._decode = decode
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, _Exchange] = OrderedDict()
         self._size = 0
@@ -37,13 +34,13 @@ class KeptBodies:
         exchange = self._kept.get(id)
         if exchange is None:
             return None
-        answers = [self._decode(list(ids)) for _, ids in sorted(exchange.answers.items())]
+        answers = ["".join(pieces) for _, pieces in sorted(exchange.answers.items())]
         return KeptBody(msgspec.Raw(exchange.body), answers)
 
-    def add_tokens(self, id: str, count: int) -> None:
+    def added(self, id: str, num_bytes: int) -> None:
         exchange = self._kept.get(id)
         if exchange is not None:
-            self._grow(exchange, count * _TOKEN_BYTES)
+            self._grow(exchange, num_bytes)
 
     def _grow(self, exchange: _Exchange, size: int) -> None:
         exchange.size += size
@@ -54,15 +51,18 @@ class KeptBodies:
 
 
 class _Exchange(Observer):
-    """answers: the token ids of each."""
+    """answers: the pieces of each one's text."""
 
     def __init__(self, bodies: KeptBodies, id: str, body: bytes) -> None:
         self._bodies = bodies
         self._id = id
         self.body = body
         self.size = 0
-        self.answers: dict[int, array[int]] = {}
+        self.answers: dict[int, list[str]] = {}
 
     def tokens(self, new: NewTokens) -> None:
-        self.answers.setdefault(new.index, array("i")).extend(new.token_ids)
-        self._bodies.add_tokens(self._id, len(new.token_ids))
+        pieces = self.answers.setdefault(new.index, [])
+        if new.text:
+            pieces.append(new.text)
+            # With its place in the list, a piece of a few characters takes some sixty bytes.
+            self._bodies.added(self._id, _PIECE_BYTES + len(new.text.encode()))

@@ -36,6 +36,8 @@ class NewTokens(msgspec.Struct, gc=False):
     """When Generation took the tokens, `time.perf_counter()`."""
     since_last: float | None
     """Seconds since the answer's tokens before; None for its first."""
+    text: str = ""
+    """What of the answer's text can go out with them: without what the client does not see, such as the end token."""
 
 
 class Observer:

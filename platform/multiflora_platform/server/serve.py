@@ -203,7 +203,7 @@ async def _parts(
         stack.push_async_callback(grammars.close)
         shadows = Shadows(registry.rollouts, registry.lease, engine)
         stack.push_async_callback(shadows.close)
-        bodies = KeptBodies(opened.served.tokenizer.decode) if settings.log_bodies else None
+        bodies = KeptBodies() if settings.log_bodies else None
         insight = Insight(engine, opened.served.name, bodies)
         insight.start()
         stack.push_async_callback(insight.close)

@@ -57,15 +57,27 @@ async def test_bodies_and_answers_are_kept_where_that_is_asked_for(house: House)
     await house.http.post(CHAT, json=chat(max_tokens=3))
     (before,) = (await get(house, "requests"))["items"]
     assert (await get(house, f"requests/{before['id']}"))["body"] is None
-    house.services.insight.bodies = KeptBodies(lambda ids: f"{len(ids)} tokens", most_bytes=4096)
-    await house.http.post(CHAT, json=chat(max_tokens=3, n=2))
+    house.services.insight.bodies = KeptBodies(most_bytes=8192)
+    answer = await house.http.post(CHAT, json=chat(n=2))
     newest = (await get(house, "requests"))["items"][0]
     assert newest["body"] is None
     body = (await get(house, f"requests/{newest['id']}"))["body"]
     assert body["request"]["messages"] == [{"role": "user", "content": "Hello there"}]
-    assert body["answers"] == ["3 tokens", "3 tokens"]
-    await house.http.post(CHAT, json=chat(max_tokens=3, user="x" * 4000))
+    assert body["answers"] == ["Hello, wörld!"] * 2
+    assert body["answers"] == [choice["message"]["content"] for choice in answer.json()["choices"]]
+    await house.http.post(CHAT, json=chat(max_tokens=3, user="x" * 8000))
     assert (await get(house, f"requests/{newest['id']}"))["body"] is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"stop": ["wör"]}, {"stop": "d", "include_stop_str_in_output": True}, {"skip_special_tokens": False}]
+)
+async def test_a_kept_answer_is_what_the_client_got(house: House, fields: dict[str, Any]) -> None:
+    house.services.insight.bodies = KeptBodies()
+    answer = await house.http.post(CHAT, json=chat(**fields))
+    newest = (await get(house, "requests"))["items"][0]
+    body = (await get(house, f"requests/{newest['id']}"))["body"]
+    assert body["answers"] == [answer.json()["choices"][0]["message"]["content"]]
 
 
 async def test_requests_are_remembered_with_their_stages(house: House) -> None:
