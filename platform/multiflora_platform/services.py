@@ -52,6 +52,8 @@ class ServedModel:
     """temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens: those that generation_config.json has."""
     eos_token_ids: frozenset[int] = frozenset()
     """Each of them ends an answer."""
+    length_sets_rope: bool = False
+    """The engine's length decides how positions are rotated, and with it every number."""
     tool_format: ToolFormat | None = None
     """How the model writes tool calls; None when no --tool-call-parser fits it."""
     reasoning_format: ReasoningFormat | None = None

@@ -32,7 +32,7 @@ class Results:
             path.chmod(0o600)
 
     def add(self, custom_id: str, response: dict[str, Any]) -> None:
-        """response: status_code, request_id and body. What is no success goes to the error file.
+        """response: status_code, request_id, headers and body. What is no success goes to the error file.
 
         Raises InsufficientStorage, and has written nothing then.
         """

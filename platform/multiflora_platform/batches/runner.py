@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 _ACTOR = "batches"
 _RETRIED = (429, 503)
 _RETRY_SECONDS = 1.0
+# Of a request's answer, what its line says beside the body.
+_KEPT_HEADERS = ("x-multiflora-version",)
 Answer = Callable[[Principal, str, dict[str, Any]], Awaitable[Response]]
 FindPrincipal = Callable[[str | None], Principal | None]
 
@@ -200,6 +202,7 @@ class BatchRunner:
                 return {
                     "status_code": response.status_code,
                     "request_id": uuid.uuid4().hex,
+                    "headers": {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers},
                     "body": msgspec.Raw(bytes(response.body)),
                 }
             await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_SECONDS)))

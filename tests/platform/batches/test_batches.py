@@ -86,7 +86,10 @@ async def test_each_line_gets_its_answer(house: House) -> None:
 async def test_every_endpoint(house: House, endpoint: str, body: dict[str, Any]) -> None:
     begun = await begin(house, [line("a", endpoint, **body)], endpoint)
     batch = await until(house, begun["id"], *END)
-    assert (await results(house, batch["output_file_id"]))["a"]["response"]["status_code"] == 200
+    response = (await results(house, batch["output_file_id"]))["a"]["response"]
+    assert response["status_code"] == 200
+    assert response["headers"]["x-multiflora-version"]
+    assert response["body"]["usage"]
 
 
 async def test_a_killed_server_goes_on_where_it_was(house: House) -> None:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model
+from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model, system_fingerprint
 from multiflora_platform.gateway.schemas.requests import EngineRequest
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel
@@ -70,7 +70,8 @@ class Admission:
         self.state = request.state
         """Of the HTTP request, for its log line."""
         self.state.model = body.model[:_LOGGED_MODEL]
-        if parts.engine.ready is None:
+        ready = parts.engine.ready
+        if ready is None:
             raise unavailable("The engine is not ready; it is starting or restarting.")
         self.deadline = _deadline(request.headers.get("x-request-timeout"), self.arrival)
         """Unix seconds."""
@@ -83,6 +84,9 @@ class Admission:
             self.resolved = resolve_mix(registry, base, principal, body.model, body.adapters, body.user, max_rank)
         else:
             self.resolved = resolve_model(registry, base, principal, body.model, body.user)
+        self.fingerprint = system_fingerprint(
+            registry.base.digest, self.resolved.digest, ready, parts.model.length_sets_rope
+        )
         request.state.limited = principal
         try:
             self.claim = parts.limits.admit(principal)

@@ -113,7 +113,7 @@ class Generation:
         now, last = time.perf_counter(), self._last_at.get(text.index)
         self._last_at[text.index] = now
         waited = None if last is None else now - last
-        new = NewTokens(text.index, text.token_ids, device_seconds, now, waited)
+        new = NewTokens(text.index, text.token_ids, device_seconds, now, waited, text.text)
         for observer in self.observers:
             observer.tokens(new)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from multiflora_adapters.mix import MixPart, mix_digest
+from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight
 from multiflora_platform.registry.snapshot.missing_model import Visible
@@ -16,6 +20,7 @@ from multiflora_platform.web.openai_errors import invalid, model_not_found
 
 MAX_MIX_PARTS = 16
 MAX_MIX_WEIGHT = 100.0
+_FINGERPRINT_DIGITS = 16
 # No adapter can have this name; mixes share one label, because clients make as many as they like.
 MIX_LABEL = "(mix)"
 
@@ -85,6 +90,16 @@ def resolve_mix(
         return ResolvedModel(model, parts[0].name, digest, versions)
     _check_summable(parts, max_rank)
     return ResolvedModel(model, MIX_LABEL, digest, versions)
+
+
+def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:
+    """OpenAI's: equal where the same weights are computed in the same way, on whatever server; other otherwise.
+
+    digest: of the version or the mix. length_sets_rope: rotary positions depend on the engine's length.
+    """
+    device, length = ready.device.partition(":")[0], ready.max_model_len if length_sets_rope else None
+    parts = msgspec.json.encode((base_digest, digest, device, ready.dtype, length))
+    return "fp_" + hashlib.sha256(parts).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _resolve(registry: Names, principal: Principal, model: str, user: str | None) -> Resolved | None:

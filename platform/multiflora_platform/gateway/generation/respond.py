@@ -49,7 +49,7 @@ async def respond(
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
-    spoke = _spoke(admission)
+    spoke = version_headers(admission)
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
@@ -64,7 +64,7 @@ async def respond(
     return sent
 
 
-def _spoke(admission: Admission) -> dict[str, str]:
+def version_headers(admission: Admission) -> dict[str, str]:
     """Which version answered, whatever alias or split the client named: `sql@3`; the base model's own name for it."""
     resolved = admission.resolved
     label = f"{resolved.adapter}@{resolved.number}" if resolved.number else resolved.adapter or resolved.model

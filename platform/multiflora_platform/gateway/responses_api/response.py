@@ -30,6 +30,7 @@ class ResponseObject:
             "reasoning": body.reasoning or {"effort": None, "summary": None},
             "service_tier": "default",
             "store": False,
+            "system_fingerprint": admission.fingerprint,
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "text": body.text or {"format": {"type": "text"}},
             "tool_choice": body.tool_choice or "auto",

@@ -33,7 +33,8 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         model, limit = services.model, services.max_model_len
         chat = await prepare_chat(body, model, limit, services.grammars, num_top)
         generations = start(services, admission, [(chat.ids, chat.params)], beams=chat.beams, grammar=chat.grammar)
-        writer = ChatWriter(body, num_top, chat.format, model, f"chatcmpl-{admission.id}", int(admission.arrival))
+        id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
+        writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)
         return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:
         admission.close()

@@ -36,7 +36,8 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     admission = Admission(services, request, principal, body)
     try:
         generations = await _start(services, admission, body)
-        writer = CompletionWriter(body, services.model.tokenizer, f"cmpl-{admission.id}", int(admission.arrival))
+        id, created = f"cmpl-{admission.id}", int(admission.arrival)
+        writer = CompletionWriter(body, services.model.tokenizer, id, created, admission.fingerprint)
         return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:
         admission.close()

@@ -16,6 +16,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.prompting.sampling import output_length
@@ -51,9 +52,8 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
         generations = await start_embeddings(services, admission, body, ("input", body.input))
         await until_disconnect(request.receive, collect_all(generations))
         size = sum(len(_raw_vector(generation)) for generation in generations)
-        return Response(
-            await off_loop(size, lambda: encode(_answer(admission, body, generations))), media_type="application/json"
-        )
+        content = await off_loop(size, lambda: encode(_answer(admission, body, generations)))
+        return Response(content, media_type="application/json", headers=version_headers(admission))
     finally:
         admission.close()
 

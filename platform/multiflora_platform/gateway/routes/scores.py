@@ -13,6 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
@@ -40,7 +41,8 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
     try:
         generations = await start_embeddings(services, admission, body, ("text_1", left), ("text_2", right))
         await until_disconnect(request.receive, collect_all(generations))
-        return Response(encode(_answer(admission, body, generations, len(left))), media_type="application/json")
+        content = encode(_answer(admission, body, generations, len(left)))
+        return Response(content, media_type="application/json", headers=version_headers(admission))
     finally:
         admission.close()
 

@@ -48,6 +48,8 @@ class ChatWriter:
     id: str
     created: int
     """Unix seconds."""
+    fingerprint: str
+    """Of what answers: the system_fingerprint."""
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> ChatCompletion:
         generation = generations[0]
@@ -56,6 +58,7 @@ class ChatWriter:
             created=self.created,
             model=self.body.model,
             choices=[self._choice(answer) for answer in answers[0]],
+            system_fingerprint=self.fingerprint,
             usage=usage(generations),
         )
         if self.body.prompt_logprobs is not None and generation.prompt_logprobs is not None:
@@ -155,7 +158,14 @@ class ChatWriter:
     ) -> ChatChunk:
         at_end, always = self._wants_usage
         total = usage(generations) if counted or always else None if at_end else UNSET
-        return ChatChunk(id=self.id, created=self.created, model=self.body.model, choices=choices, usage=total)
+        return ChatChunk(
+            id=self.id,
+            created=self.created,
+            model=self.body.model,
+            choices=choices,
+            system_fingerprint=self.fingerprint,
+            usage=total,
+        )
 
     def _choice(self, answer: Answer) -> ChatChoice:
         message = self.format.read(answer.text)

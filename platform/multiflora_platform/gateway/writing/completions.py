@@ -20,9 +20,9 @@ from multiflora_platform.text.tokenizer import Tokenizer
 
 
 class CompletionWriter:
-    """Of one request. id: the answer's. created: Unix seconds."""
+    """Of one request. id: the answer's. created: Unix seconds. fingerprint: the system_fingerprint."""
 
-    def __init__(self, body: CompletionRequest, tokenizer: Tokenizer, id: str, created: int) -> None:
+    def __init__(self, body: CompletionRequest, tokenizer: Tokenizer, id: str, created: int, fingerprint: str) -> None:
         self._body = body
         # Answers of each prompt, which are numbered through: prompt 1's first is number n.
         self._n = body.n or 1
@@ -32,6 +32,7 @@ class CompletionWriter:
         self._offsets: dict[int, TextOffsets] = {}
         self._id = id
         self._created = created
+        self._fingerprint = fingerprint
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> Completion:
         choices = [
@@ -71,7 +72,14 @@ class CompletionWriter:
 
     def _completion(self, choices: list[CompletionChoice], counted: Sequence[Generation] | None) -> Completion:
         total = UNSET if counted is None else usage(counted)
-        return Completion(id=self._id, created=self._created, model=self._body.model, choices=choices, usage=total)
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self._body.model,
+            choices=choices,
+            system_fingerprint=self._fingerprint,
+            usage=total,
+        )
 
     def _choice(self, number: int, generation: Generation, answer: Answer) -> CompletionChoice:
         choice = CompletionChoice(

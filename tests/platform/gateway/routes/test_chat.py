@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from tests.platform.gateway.house import MAX_LEN, House
 
@@ -176,7 +180,51 @@ async def test_answers_say_which_version_spoke(house: House, stream: bool, model
         PATH: {"messages": [USER]},
         "/v1/completions": {"prompt": "x"},
         "/v1/responses": {"input": "x"},
+        "/v1/embeddings": {"input": "x"},
+        "/v1/score": {"text_1": "x", "text_2": "y"},
     }
     for path, prompt in prompts.items():
         response = await house.post(path, {"model": model, "stream": stream, **prompt})
         assert response.headers.get("x-multiflora-version") == spoke
+
+
+async def fingerprint(house: House, model: str = "sql") -> str:
+    """The one that answers and all chunks of streams carry."""
+    options = {"model": model, "stream_options": {"include_usage": True}}
+    found = set()
+    for path, prompt in ((PATH, {"messages": [USER]}), ("/v1/completions", {"prompt": "x"})):
+        found.add((await house.post(path, {**options, **prompt})).json()["system_fingerprint"])
+        *events, _ = await house.events(path, {**options, **prompt})
+        found |= {event["system_fingerprint"] for event in events}
+    found.add((await house.post("/v1/responses", {"model": model, "input": "x"})).json()["system_fingerprint"])
+    (one,) = found
+    assert re.fullmatch("fp_[0-9a-f]{16}", one)
+    return str(one)
+
+
+async def test_a_fingerprint_is_equal_for_equal_weights_computed_alike(house: House) -> None:
+    ready = house.engine.ready
+    assert ready is not None
+    sql = await fingerprint(house)
+    assert await fingerprint(house, "sql@3") == sql
+    house.engine.ready = msgspec.structs.replace(ready, num_blocks=99, max_num_seqs=7, max_model_len=200)
+    assert await fingerprint(house) == sql
+    others = [await fingerprint(house, "base")]
+    house.engine.ready = msgspec.structs.replace(ready, dtype="bfloat16")
+    others.append(await fingerprint(house))
+    house.engine.ready = msgspec.structs.replace(ready, device="cuda:0")
+    others.append(await fingerprint(house))
+    house.engine.ready = ready
+    house.registry.digests["sql"] = "e" * 64
+    others.append(await fingerprint(house))
+    assert len({sql, *others}) == 5
+
+
+async def test_where_the_length_turns_positions_it_is_part_of_the_fingerprint(make_house: Callable[..., House]) -> None:
+    house = make_house()
+    house.services.model = replace(house.services.model, length_sets_rope=True)
+    async with house.http:
+        before = await fingerprint(house)
+        assert house.engine.ready is not None
+        house.engine.ready = msgspec.structs.replace(house.engine.ready, max_model_len=200)
+        assert await fingerprint(house) != before
