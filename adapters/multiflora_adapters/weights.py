@@ -38,12 +38,14 @@ class SiteWeights:
     magnitude: [out_features] float32 or None; DoRA's m / ||W + scaling * B A||, the factor on base + LoRA.
     shift: [out_features] float32 or None; what the adapter's biases add to the product in the end. r is 0 where they
     are all that there is.
+    scaling: the one in b.
     """
 
     a: torch.Tensor
     b: torch.Tensor
     magnitude: torch.Tensor | None
     shift: torch.Tensor | None = None
+    scaling: float = 1.0
 
     @property
     def rank(self) -> int:
@@ -122,7 +124,8 @@ def _prepare(
         norms = norm(base_weight(site.name), a.to(torch.float32), scaled)
         magnitude = content.take(planned.magnitude).to(torch.float32) / norms
     shift = _shift(planned, content, base_bias)
-    weights = SiteWeights(_oriented(a, site).to(dtype).contiguous(), scaled.to(dtype).contiguous(), magnitude, shift)
+    oriented = _oriented(a, site).to(dtype).contiguous()
+    weights = SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
     _check_finite(weights, site)
     return weights
 

@@ -26,7 +26,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: list[int]
     # max_tokens is always set: the front end fills it in.
     params: SamplingParams
-    # SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mix); None: the base model.
+    # SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mixes.recipe); None: the base model.
     adapter_digest: str | None = None
     # Opaque, derived from the tenant; two requests share KV blocks only when it is equal.
     cache_salt: str = ""

@@ -6,8 +6,8 @@ import torch
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.device_copies import pinned
-from multiflora_adapters.mix import mix_parts
-from multiflora_adapters.mixing import mix_adapters
+from multiflora_adapters.mixes.mixing import mix_adapters
+from multiflora_adapters.mixes.recipe import read_mix
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
 
@@ -38,13 +38,13 @@ class AdapterLoader:
         self._max_rank = max_rank
 
     def __call__(self, digest: str) -> HostAdapter:
-        parts = mix_parts(digest)
-        if parts is None:
+        mix = read_mix(digest)
+        if mix is None:
             adapter = self._load_version(digest, self._dtype)
         else:
             # Parts are summed in float32, so that a mix is rounded once.
-            loaded = [(self._load_version(part.digest, torch.float32), part.weight) for part in parts]
-            adapter = mix_adapters(digest, loaded, self._base, self._dtype, self._max_rank)
+            parts = [self._load_version(part.digest, torch.float32) for part in mix.parts]
+            adapter = mix_adapters(digest, mix, parts, self._base, self._dtype, self._max_rank)
         # From pinned memory a GPU copies by itself, beside the step.
         return adapter if self._device.type == "cpu" else pinned(adapter)
 

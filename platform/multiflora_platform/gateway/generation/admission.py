@@ -16,7 +16,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.generation.model_resolution import resolve_mix, resolve_model, system_fingerprint
+from multiflora_platform.gateway.generation.model_resolution import resolve, system_fingerprint
 from multiflora_platform.gateway.schemas.requests import EngineRequest
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel
@@ -78,12 +78,8 @@ class Admission:
         self.priority = _priority(body.priority, principal)
         """As the engine reads it: smaller runs first."""
         _refuse_foreign_names(body)
-        registry, base = parts.registry, parts.model.name
-        if body.adapters:
-            max_rank = parts.settings.max_lora_rank
-            self.resolved = resolve_mix(registry, base, principal, body.model, body.adapters, body.user, max_rank)
-        else:
-            self.resolved = resolve_model(registry, base, principal, body.model, body.user)
+        registry, max_rank = parts.registry, parts.settings.max_lora_rank
+        self.resolved = resolve(registry, parts.model.name, principal, body, max_rank)
         self.fingerprint = system_fingerprint(
             registry.base.digest, self.resolved.digest, ready, parts.model.length_sets_rope
         )

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import msgspec
 
-from multiflora_adapters.mix import MixPart, mix_digest
+from multiflora_adapters.mixes.recipe import PRUNING, RANDOM, Mix, MixPart, mix_digest
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.schemas.requests import AdapterWeight
+from multiflora_platform.gateway.schemas.requests import AdapterWeight, EngineRequest
 from multiflora_platform.registry.snapshot.missing_model import Visible
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
 from multiflora_platform.web.openai_errors import invalid, model_not_found
@@ -51,6 +51,15 @@ class ResolvedModel:
     """The version's; 0 for the base and for mixes."""
 
 
+def resolve(registry: Names, base: str, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
+    """What the request asks for. max_rank: of a mix. Raises ApiError."""
+    if body.adapters:
+        return resolve_mix(registry, base, principal, body, body.adapters, max_rank)
+    if body.combination is not None:
+        raise invalid("combination", "combination says how to combine adapters; give them in adapters.")
+    return resolve_model(registry, base, principal, body.model, body.user)
+
+
 def resolve_model(registry: Names, base: str, principal: Principal, model: str, user: str | None) -> ResolvedModel:
     """base: the base model's name. user: by whom a split is sticky.
 
@@ -70,26 +79,30 @@ def resolve_mix(
     registry: Names,
     base: str,
     principal: Principal,
-    model: str,
+    body: EngineRequest,
     adapters: Sequence[AdapterWeight],
-    user: str | None,
     max_rank: int,
 ) -> ResolvedModel:
-    """The base with a weighted sum of adapters. max_rank: of their ranks together. Raises ApiError naming the part."""
-    if resolve_model(registry, base, principal, model, user).adapter is not None:
+    """The base with several adapters combined. adapters: the body's. Raises ApiError naming the part."""
+    if resolve_model(registry, base, principal, body.model, body.user).adapter is not None:
         raise invalid("model", f"model must be the base model {base!r} when adapters are given.")
     if len(adapters) > MAX_MIX_PARTS:
         raise invalid("adapters", f"adapters holds at most {MAX_MIX_PARTS} adapters, got {len(adapters)}.")
-    parts = [_part(registry, base, principal, f"adapters[{index}]", part, user) for index, part in enumerate(adapters)]
+    parts = [
+        _part(registry, base, principal, f"adapters[{index}]", part, body.user) for index, part in enumerate(adapters)
+    ]
     versions = tuple(part.digest for part in parts)
     if len(set(versions)) < len(versions):
         raise invalid("adapters", "adapters names the same version twice; add up its weights instead.")
-    digest = mix_digest([MixPart(part.digest, entry.weight) for part, entry in zip(parts, adapters, strict=True)])
+    summands = tuple(MixPart(part.digest, entry.weight) for part, entry in zip(parts, adapters, strict=True))
+    combination = body.combination or "cat"
+    mix = Mix(summands, combination, _density(body), _seed(body) if combination in RANDOM else 0)
+    digest = mix_digest(mix)
     # One adapter at weight 1 is that adapter: it may be of any kind and is known by its own name.
     if digest in versions:
-        return ResolvedModel(model, parts[0].name, digest, versions)
-    _check_summable(parts, max_rank)
-    return ResolvedModel(model, MIX_LABEL, digest, versions)
+        return ResolvedModel(body.model, parts[0].name, digest, versions)
+    _check_combinable(mix, parts, max_rank)
+    return ResolvedModel(body.model, MIX_LABEL, digest, versions)
 
 
 def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:
@@ -121,9 +134,35 @@ def _part(
     return resolved
 
 
-def _check_summable(parts: Sequence[Resolved], max_rank: int) -> None:
+def _density(body: EngineRequest) -> float:
+    density = body.density
+    if body.combination not in PRUNING:
+        if density is not None:
+            raise invalid("density", f"density is read with a combination that prunes: {', '.join(sorted(PRUNING))}.")
+        return 1.0
+    if density is None or not 0 < density <= 1:
+        raise invalid(
+            "density", f"combination {body.combination!r} needs density: the share of values kept, above 0, at most 1."
+        )
+    return density
+
+
+def _seed(body: EngineRequest) -> int:
+    """Of what DARE keeps; a request's own seed serves where it names no other."""
+    seed = body.combination_seed if body.combination_seed is not None else getattr(body, "seed", None) or 0
+    if not -(2**63) <= seed < 2**63:
+        raise invalid("combination_seed", "combination_seed must be a 64-bit integer.")
+    return seed
+
+
+def _check_combinable(mix: Mix, parts: Sequence[Resolved], max_rank: int) -> None:
     if dora := next((part.name for part in parts if part.shape.is_dora), None):
         raise invalid("adapters", f"The adapter {dora!r} uses DoRA, which can be neither scaled nor summed.")
-    rank = sum(part.shape.rank for part in parts)
-    if rank > max_rank:
-        raise invalid("adapters", f"The ranks of adapters add up to {rank}; --max-lora-rank is {max_rank}.")
+    ranks = [part.shape.rank for part in parts]
+    if mix.combination == "cat" and sum(ranks) > max_rank:
+        raise invalid("adapters", f"The ranks of adapters add up to {sum(ranks)}; --max-lora-rank is {max_rank}.")
+    if mix.combination not in ("cat", "svd") and len(set(ranks)) > 1:
+        different = ", ".join(f"{part.name} has {part.shape.rank}" for part in parts)
+        raise invalid(
+            "combination", f"combination {mix.combination!r} needs adapters of one rank: {different}. Use cat or svd."
+        )

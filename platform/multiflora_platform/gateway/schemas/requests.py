@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from multiflora_adapters.mixes.recipe import Combination
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 
 
@@ -45,13 +46,18 @@ class AdapterWeight(msgspec.Struct, frozen=True):
 
 
 class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
-    """What every request to the engine says. adapters: a weighted sum of adapters, on top of the base model.
+    """What every request to the engine says. adapters: several, combined on top of the base model: their weighted sum,
+    or what PEFT's combination_type makes of them. density: the share of values that it keeps, where it prunes.
+    combination_seed: for what DARE keeps; without it, the request's seed.
 
     Fields typed Any are how other servers name an adapter: refused, because the base model would answer instead.
     """
 
     model: str
     adapters: list[AdapterWeight] | None = None
+    combination: Combination | None = None
+    density: float | None = None
+    combination_seed: int | None = None
     user: str | None = None
     priority: int | None = None
     cache_salt: str | None = None

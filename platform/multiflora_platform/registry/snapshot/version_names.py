@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from multiflora_adapters.mix import mix_parts
+from multiflora_adapters.mixes.recipe import read_mix
 from multiflora_platform.registry.snapshot.snapshot import Snapshot
 
 
@@ -18,9 +18,10 @@ class DigestNames(NamedTuple):
 
 def names_of(snapshot: Snapshot, digest: str | None) -> DigestNames:
     """digest: of a version or of a mix; None for the base model."""
-    parts = mix_parts(digest) if digest else None
-    if parts is not None:
-        return DigestNames((), (" + ".join(f"{part.weight:g} × {_part(snapshot, part.digest)}" for part in parts),))
+    mix = read_mix(digest) if digest else None
+    if mix is not None:
+        recipe = " + ".join(f"{part.weight:g} × {_part(snapshot, part.digest)}" for part in mix.parts)
+        return DigestNames((), (recipe if mix.combination == "cat" else f"{mix.combination}: {recipe}",))
     versions = snapshot.versions_by_digest.get(digest or "", ())
     return DigestNames(list(dict.fromkeys(version.partition("@")[0] for version in versions)), versions)
 

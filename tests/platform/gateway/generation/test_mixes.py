@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.platform.gateway.house import House
 
-from multiflora_adapters.mix import MixPart, mix_digest
+from multiflora_adapters.mixes.recipe import Mix, MixPart, mix_digest
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 
 A, B, DORA = "d" * 64, "a" * 64, "c" * 64
@@ -28,7 +28,7 @@ def ask(house: House, *parts: tuple[str, float], **body: Any) -> Any:
 async def test_the_engine_gets_the_recipe(house: House) -> None:
     for parts in ([("sql", 0.7), ("style@3", 0.5)], [("style", 0.5), ("sql", 0.7)]):
         assert (await ask(house, *parts)).json()["model"] == "base"
-    expected = mix_digest([MixPart(A, 0.7), MixPart(B, 0.5)])
+    expected = mix_digest(Mix((MixPart(A, 0.7), MixPart(B, 0.5))))
     assert [request.adapter_digest for request in house.engine.requests] == [expected] * 2
 
 
@@ -76,3 +76,54 @@ async def test_the_ranks_must_fit_together(house: House) -> None:
     house.registry.shapes |= {"sql": AdapterShape(40), "style": AdapterShape(30)}
     error = (await ask(house, ("sql", 1.0), ("style", 1.0))).json()["error"]
     assert "add up to 70" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "how"),
+    [
+        ({"combination": "cat"}, ()),
+        ({"combination": None}, ()),
+        ({"combination": "linear", "seed": 4}, ("linear",)),
+        ({"combination": "svd"}, ("svd",)),
+        ({"combination": "ties", "density": 0.3, "seed": 4}, ("ties", 0.3)),
+        ({"combination": "dare_ties", "density": 0.3}, ("dare_ties", 0.3)),
+        ({"combination": "dare_linear", "density": 1, "seed": 4}, ("dare_linear", 1.0, 4)),
+        ({"combination": "dare_linear", "density": 0.3, "seed": 4, "combination_seed": 0}, ("dare_linear", 0.3)),
+    ],
+)
+async def test_how_they_are_combined_reaches_the_engine(house: House, body: Any, how: Any) -> None:
+    assert (await ask(house, ("sql", 0.7), ("style", 0.5), **body)).status_code == 200
+    expected = mix_digest(Mix((MixPart(A, 0.7), MixPart(B, 0.5)), *how))
+    assert house.engine.requests[-1].adapter_digest == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "text"),
+    [
+        ({"combination": "sum"}, "combination", "sum"),
+        ({"combination": "ties"}, "density", "needs density"),
+        ({"combination": "ties", "density": 0}, "density", "above 0"),
+        ({"combination": "ties", "density": 1.5}, "density", "at most 1"),
+        ({"density": 0.5}, "density", "prunes"),
+        ({"combination": "svd", "density": 0.5}, "density", "prunes"),
+        ({"combination": "dare_ties", "density": 0.5, "combination_seed": 2**64}, "combination_seed", "64-bit"),
+    ],
+)
+async def test_a_combination_that_cannot_be(house: House, body: Any, param: str, text: str) -> None:
+    response = await ask(house, ("sql", 0.7), ("style", 0.5), **body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert text in error["message"]
+    assert not house.engine.requests
+
+
+async def test_a_combination_needs_adapters(house: House) -> None:
+    response = await house.post("/v1/completions", {"model": "base", "prompt": "a", "combination": "ties"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "combination")
+
+
+async def test_unequal_ranks_need_another_combination(house: House) -> None:
+    house.registry.shapes |= {"sql": AdapterShape(16), "style": AdapterShape(8)}
+    error = (await ask(house, ("sql", 1.0), ("style", 1.0), combination="ties", density=0.5)).json()["error"]
+    assert "sql has 16, style has 8" in error["message"]
+    assert (await ask(house, ("sql", 1.0), ("style", 1.0), combination="svd")).status_code == 200

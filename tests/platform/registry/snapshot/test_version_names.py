@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.platform.registry.house import adapter_files
 from tests.platform.registry.routes.test_version_life import upload
 
-from multiflora_adapters.mix import MixPart, mix_digest
+from multiflora_adapters.mixes.recipe import Mix, MixPart, mix_digest
 from multiflora_platform.registry.snapshot.version_names import names_of
 
 
@@ -56,5 +56,7 @@ async def test_a_mix_is_named_by_its_recipe(house):
         await house.adapter(name, seed)
     one, other = digests(house, "one")[1], digests(house, "other")[1]
     parts = {one: "0.5 × (one@1, twin@1)", other: "-1 × other@1"}
-    named = names_of(house.registry.snapshot, mix_digest([MixPart(one, 0.5), MixPart(other, -1.0)]))
-    assert named == ((), (" + ".join(parts[digest] for digest in sorted(parts)),))
+    recipe = " + ".join(parts[digest] for digest in sorted(parts))
+    summands = (MixPart(one, 0.5), MixPart(other, -1.0))
+    assert names_of(house.registry.snapshot, mix_digest(Mix(summands))) == ((), (recipe,))
+    assert names_of(house.registry.snapshot, mix_digest(Mix(summands, "ties", 0.5))) == ((), (f"ties: {recipe}",))

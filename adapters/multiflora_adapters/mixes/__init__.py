@@ -1,0 +1,1 @@
+"""Mixes: several adapters served as one, known by their recipe and made from their parts' weights."""

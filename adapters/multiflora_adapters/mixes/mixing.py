@@ -1,0 +1,95 @@
+"""A mix's weights from those of its parts, so that slots and kernels need nothing new.
+
+As PEFT's `add_weighted_adapter`. Its "cat" puts the ranks side by side: the weighted sum of the deltas exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+
+from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.mixes.merging import merge
+from multiflora_adapters.mixes.recipe import Mix
+from multiflora_adapters.report import AdapterError, error
+from multiflora_adapters.weights import HostAdapter, SiteWeights
+
+
+def mix_adapters(
+    digest: str, mix: Mix, parts: Sequence[HostAdapter], base: BaseModel, dtype: torch.dtype, max_rank: int
+) -> HostAdapter:
+    """parts: the mix's, in its order; in float32 where `dtype` is narrower, so that values are rounded once.
+
+    A site is made of the parts that have it. Raises AdapterError for DoRA (its magnitude multiplies the base, too, and
+    cannot be summed), for biases, for unequal ranks where they must be equal, and for a rank above max_rank.
+    """
+    largest = max(part.rank for part in parts)
+    sites = {}
+    for name in dict.fromkeys(name for part in parts for name in part.sites):
+        here = [(part.sites[name], p.weight) for part, p in zip(parts, mix.parts, strict=True) if name in part.sites]
+        a, b = _combined(mix, base.sites[name], here, largest)
+        sites[name] = SiteWeights(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None)
+    rank = max(site.rank for site in sites.values())
+    if rank > max_rank:
+        raise AdapterError(
+            error("mix", f"The mix has rank {rank}.", expected=str(max_rank), hint="Mix fewer adapters.")
+        )
+    return HostAdapter(digest, rank, sites, sum(site.num_bytes for site in sites.values()))
+
+
+def random_numbers(seed: int, site: str) -> torch.Generator:
+    """What DARE draws at a site follows from the seed and the site's name alone."""
+    mixed = hashlib.sha256(f"{seed}:{site}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
+
+
+def _combined(
+    mix: Mix, site: Site, parts: Sequence[tuple[SiteWeights, float]], max_rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """a and b of the site, as SiteWeights has them."""
+    if any(weights.magnitude is not None for weights, _ in parts):
+        raise AdapterError(error("mix", "An adapter with DoRA cannot be part of a mix."))
+    if any(weights.shift is not None for weights, _ in parts):
+        raise AdapterError(error("mix", "An adapter with biases cannot be part of a mix: PEFT's would lose them."))
+    if mix.combination == "cat":
+        return _side_by_side(site, parts)
+    if mix.combination == "svd":
+        return _truncated(site, *_side_by_side(site, parts), max_rank)
+    return _merged(mix, site, parts)
+
+
+def _side_by_side(site: Site, parts: Sequence[tuple[SiteWeights, float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    a = torch.cat([weights.a for weights, _ in parts], dim=1 if site.kind == "embedding" else 0)
+    return a, torch.cat([weights.b * weight for weights, weight in parts])
+
+
+def _truncated(site: Site, a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The closest factors of that rank, by singular values of the product of two small triangles: it has no more."""
+    q_b, r_b = torch.linalg.qr(b.t().float())
+    q_a, r_a = torch.linalg.qr((a if site.kind == "embedding" else a.t()).float())
+    u, s, vh = torch.linalg.svd(r_b @ r_a.t())
+    rank = min(rank, len(s))
+    a = vh[:rank] @ q_a.t()
+    return (a.t() if site.kind == "embedding" else a), (q_b @ (u[:, :rank] * s[:rank])).t()
+
+
+def _merged(mix: Mix, site: Site, parts: Sequence[tuple[SiteWeights, float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A and B merged each by itself, with the roots of weight and scaling, in PEFT's orientation."""
+    ranks = sorted({weights.rank for weights, _ in parts})
+    if len(ranks) > 1:
+        message = f"At {site.name} the adapters have the ranks {', '.join(map(str, ranks))}."
+        hint = f'combination "{mix.combination}" needs equal ranks; "cat" and "svd" do not.'
+        raise AdapterError(error("mix", message, expected="one rank", hint=hint))
+    generator = random_numbers(mix.seed, site.name)
+    signed = [weight * weights.scaling for weights, weight in parts]
+    roots = [math.sqrt(abs(value)) for value in signed]
+    is_embedding = site.kind == "embedding"
+    all_a = [(weights.a.t() if is_embedding else weights.a).float().contiguous() for weights, _ in parts]
+    all_b = [(weights.b.t().float() / (weights.scaling or 1.0)).contiguous() for weights, _ in parts]
+    a_weights = [math.copysign(root, value) for root, value in zip(roots, signed, strict=True)]
+    a = merge(mix.combination, all_a, a_weights, mix.density, generator)
+    b = merge(mix.combination, all_b, roots, mix.density, generator)
+    return (a.t() if is_embedding else a), b.t()
