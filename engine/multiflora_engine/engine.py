@@ -13,6 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.step import (
     DeviceLost,
@@ -23,7 +24,7 @@ from multiflora_engine.core.step import (
     StepOutput,
 )
 from multiflora_engine.protocol.histograms import STEP_TOKENS, Histogram
-from multiflora_engine.protocol.messages import CacheReply, CacheRequest, EngineStats
+from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_engine.scheduling.scheduler import Scheduler
 
@@ -112,9 +113,10 @@ class Engine:
             adapter_evictions=self._residency.evictions,
         )
 
-    def cache(self, request: CacheRequest) -> CacheReply:
-        """What operators ask of the prefix cache, between two steps."""
-        return self._scheduler.cache_admin.answer(request)
+    @property
+    def cache_admin(self) -> CacheAdmin:
+        """What operators ask of the prefix cache; `advance` it between steps."""
+        return self._scheduler.cache_admin
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
         """Launches the batch, then takes in the one before it: the device computes while the host does so."""

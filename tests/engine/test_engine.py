@@ -12,6 +12,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -30,7 +31,7 @@ from multiflora_engine.core.step import (
     StepOutput,
 )
 from multiflora_engine.engine import Engine
-from multiflora_engine.protocol.messages import CacheRequest
+from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import (
     EngineFailure,
     GenerateRequest,
@@ -330,9 +331,10 @@ class Machine:
         if self.device.violation:
             raise self.device.violation
         for salt, share in {(r.cache_salt, r.cache_share) for r in self.requests.values()}:
-            held = [block for block in self.scheduler.pool._blocks if block.owner == salt]
-            assert share == 1 or len(held) <= self.config.share(share), "an owner holds no more than its share"
-            assert not salt or len(held) == self.scheduler.pool._held[salt]
+            number = self.scheduler.pool._owner_numbers.number(salt)
+            held = sum(owner == number for owner in self.scheduler.pool._owners) if number else 0
+            assert share == 1 or held <= self.config.share(share), "an owner holds no more than its share"
+            assert not salt or held == self.scheduler.pool._held(salt)
         for delta in deltas:
             said = self.deltas.setdefault((delta.request_id, delta.index), [])
             assert not said or said[-1].finish_reason is None, "nothing follows the last delta"
@@ -743,6 +745,15 @@ PREFIXES = ([1, 2, 3, 4] * 2, [1, 2, 3, 4] * 3, [1, 2, 3, 4, 5, 6, 7, 8, 9], [5]
 DIGESTS = (None, "a", "b", "c", "bad")
 
 
+class Inline(Executor):
+    """In place of a thread, so that what is found does not depend on when a thread runs."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*arguments, **named))
+        return done
+
+
 class EngineMachine(RuleBasedStateMachine):
     """Random lives on 12 blocks of 4, 3 sequences, 9 tokens a step, 2 slots for 3 adapters and a broken one."""
 
@@ -756,6 +767,8 @@ class EngineMachine(RuleBasedStateMachine):
             slot_patience=6,
             broken=frozenset({"bad"}),
         )
+        admin = self.machine.engine.cache_admin
+        admin._rows_at_once, admin._blocks_at_once, admin._thread = 5, 2, Inline()
         self.aborted: set[str] = set()
         self.ended: set[tuple[str, int]] = set()
         self.machine.device.during = self.run_pending_abort
@@ -825,6 +838,7 @@ class EngineMachine(RuleBasedStateMachine):
     def steps(self, count: int) -> None:
         for _ in range(count):
             self.machine.step()
+            self.machine.engine.cache_admin.advance()
             self.machine.clock.now += 1
 
     @precondition(lambda self: self.live())
@@ -850,14 +864,32 @@ class EngineMachine(RuleBasedStateMachine):
         self.machine.engine.abort(request_id, index)
         self.ended.add((request_id, index))
 
+    def ask(self, action: str, hash: str = "") -> CacheReply:
+        """Answered before the next step, behind what was asked before."""
+        admin = self.machine.engine.cache_admin
+        admin.submit(CacheRequest(1, action, hash))
+        while True:
+            for reply in admin.advance():
+                if reply.call_id == 1:
+                    return reply
+            assert admin.has_work
+
+    @rule(data=st.data(), action=st.sampled_from(["report", "pin", "unpin", "drop", "tokens"]))
+    def ask_between_steps(self, data: st.DataObject, action: str) -> None:
+        """The engine goes on while it is answered: the blocks that were seen are given away, and come back."""
+        nodes = self.ask("report").nodes
+        if nodes:
+            node = data.draw(st.sampled_from(sorted(nodes, key=lambda node: (node.tokens, node.hash))))
+            self.machine.engine.cache_admin.submit(CacheRequest(2, action, node.hash))
+
     @rule(data=st.data(), action=st.sampled_from(["pin", "unpin", "drop", "tokens"]))
     def steer_cache(self, data: st.DataObject, action: str) -> None:
-        nodes = self.machine.engine.cache(CacheRequest(1, "report")).nodes
+        nodes = self.ask("report").nodes
         assert sum(node.blocks for node in nodes) == self.machine.scheduler.pool.num_published
         assert {node.parent for node in nodes} <= {None, *(node.hash for node in nodes)}
         if nodes:
             node = data.draw(st.sampled_from(sorted(nodes, key=lambda node: (node.tokens, node.hash))))
-            reply = self.machine.engine.cache(CacheRequest(2, action, node.hash))
+            reply = self.ask(action, node.hash)
             assert reply.error is None or action == "pin"
             assert len(reply.token_ids) == (node.tokens if action == "tokens" else 0)
 
@@ -886,8 +918,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.machine.adapters.pinned.clear()
+        self.ask("report")
         for hash in list(self.machine.scheduler.cache_admin._pins):
-            self.machine.engine.cache(CacheRequest(3, "unpin", hash.hex()))
+            self.ask("unpin", hash.hex())
         self.machine.run()
         self.machine.check_idle()
         assert not self.machine.scheduler._cache._computing

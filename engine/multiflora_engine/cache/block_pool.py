@@ -5,23 +5,17 @@ Hands out ids and knows nothing of sequences, tokens or devices. After vLLM's pa
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from multiflora_engine.cache.eviction import EvictionQueue
+from multiflora_engine.cache.numbering import Numbering
+from multiflora_engine.cache.published_blocks import PublishedBlocks
 
-
-@dataclass(slots=True, eq=False)
-class _Block:
-    """What the pool knows of one block; the pool alone writes it."""
-
-    # Block tables and pins that it is in.
-    references: int = 0
-    # What its KV is published under; None: it is empty, or private to one sequence.
-    hash: bytes | None = None
-    # It counts towards the share of this owner; "": of none.
-    owner: str = ""
+_NO_OWNER = 0
 
 
 class BlockPool:
@@ -42,11 +36,15 @@ class BlockPool:
         self.num_blocks = num_blocks
         self._on_evict = on_evict
         self.evictions = 0
-        self._blocks = [_Block() for _ in range(num_blocks)]
-        self._empty = list(range(num_blocks - 1, -1, -1))
-        self._evictable = EvictionQueue() if eviction is None else eviction
-        self._published: dict[bytes, int] = {}
-        self._held: Counter[str] = Counter()
+        # One entry for each block, here and in what follows: an object for each would take ten times the memory.
+        # Block tables and pins that it is in.
+        self._references = array("i", [0]) * num_blocks
+        # Whose share it counts towards.
+        self._owners = array("i", [_NO_OWNER]) * num_blocks
+        self._owner_numbers: Numbering[str] = Numbering()
+        self._published = PublishedBlocks(num_blocks)
+        self._empty = array("i", range(num_blocks - 1, -1, -1))
+        self._evictable = EvictionQueue(num_blocks) if eviction is None else eviction
 
     @property
     def num_free(self) -> int:
@@ -57,6 +55,16 @@ class BlockPool:
     def num_published(self) -> int:
         return len(self._published)
 
+    @property
+    def tags(self) -> npt.NDArray[np.uint64]:
+        """[num_blocks]: see PublishedBlocks."""
+        return self._published.tags
+
+    @property
+    def reference_counts(self) -> npt.NDArray[np.int32]:
+        """[num_blocks]: a view of what it holds now."""
+        return np.frombuffer(self._references, np.int32)
+
     def allocate(self, count: int = 1, owner: str = "", limit: int | None = None) -> list[int]:
         """`count` private blocks with one reference each, evicting where nothing is empty. At most num_free.
 
@@ -65,101 +73,105 @@ class BlockPool:
         assert count <= self.num_free, "callers check num_free first"
         if limit is not None:
             # Its own blocks first: an owner at its limit must not evict what others have cached.
-            self._evict_of(owner, self._held[owner] + count - limit)
+            self._evict_of(owner, self._held(owner) + count - limit)
         return [self._take(owner) for _ in range(count)]
 
     def num_used(self, owner: str) -> int:
         """Blocks of the owner that sequences reference."""
-        return self._held[owner] - self._evictable.held(owner)
+        return self._held(owner) - self._evictable.held(self._owner_numbers.number(owner))
 
     def find(self, hash: bytes) -> int | None:
-        """The block published under the hash. It may be evictable: `share` it before allocating anything."""
-        return self._published.get(hash)
+        """The block published under the hash, or under one that begins with this tag. It may be evictable: `share` it
+        before allocating anything."""
+        return self._published.find(hash)
+
+    def hash_of(self, block_id: int) -> bytes | None:
+        """What its KV is published under; None: it is empty, or private to one sequence."""
+        return self._published.hash_of(block_id) if block_id in self._published else None
 
     def share(self, block_ids: Iterable[int], owner: str = "") -> None:
         """Adds a reference to each published block; one that was evictable counts towards this owner from now on."""
         for block_id in block_ids:
-            block = self._blocks[block_id]
-            assert block.hash is not None, "a private block belongs to one sequence"
-            if block.references == 0:
+            assert block_id in self._published, "a private block belongs to one sequence"
+            if not self._references[block_id]:
                 self._evictable.remove(block_id)
                 # A pin names no owner: the block stays with the one that it had.
-                self._assign(block, owner or block.owner)
-            block.references += 1
+                if owner:
+                    self._assign(block_id, owner)
+            self._references[block_id] += 1
 
     def release(self, block_ids: Sequence[int]) -> None:
         """Drops one reference to each block of a table, last block first: the heads of prefixes live longest."""
         for block_id in reversed(block_ids):
-            block = self._blocks[block_id]
-            assert block.references > 0, "released more often than taken"
-            block.references -= 1
-            if block.references:
+            assert self._references[block_id] > 0, "released more often than taken"
+            self._references[block_id] -= 1
+            if self._references[block_id]:
                 continue
-            if block.hash is None:
-                self._assign(block, "")
-                self._empty.append(block_id)
+            if block_id in self._published:
+                self._evictable.add(block_id, self._owners[block_id])
             else:
-                self._evictable.add(block_id, block.owner)
+                self._give_up(block_id)
 
     def publish(self, block_id: int, hash: bytes, owner: str) -> bool:
         """Offers a computed block for hits; False if the same content is published already: this copy stays private."""
-        block = self._blocks[block_id]
-        assert block.references, "published by a sequence that holds it"
-        assert block.hash is None, "published once"
+        assert self._references[block_id], "published by a sequence that holds it"
         # Two sequences may compute the same block at once: the first copy serves all hits, this one only its sequence.
-        if hash in self._published:
+        if not self._published.add(block_id, hash):
             return False
-        self._published[hash] = block_id
-        block.hash = hash
-        self._assign(block, owner)
+        self._assign(block_id, owner)
         return True
 
-    def unpublish(self, hash: bytes) -> None:
-        """The content is found no more; sequences that reference the block go on with it."""
-        block_id = self._published.pop(hash)
-        block = self._blocks[block_id]
-        block.hash = None
-        if not block.references:
+    def unpublish(self, block_id: int) -> None:
+        """The content of a published block is found no more; sequences that reference the block go on with it."""
+        hash = self._published.hash_of(block_id)
+        self._published.remove(block_id)
+        if not self._references[block_id]:
             self._evictable.remove(block_id)
-            self._assign(block, "")
-            self._empty.append(block_id)
+            self._give_up(block_id)
         self._on_evict(block_id, hash)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
-        return sum(self._blocks[block_id].references == 0 for block_id in block_ids)
+        return sum(not self._references[block_id] for block_id in block_ids)
 
     def references(self, block_id: int) -> int:
-        return self._blocks[block_id].references
+        return self._references[block_id]
 
     def _take(self, owner: str) -> int:
         if not self._empty:
             self._evict(self._evictable.pop())
         block_id = self._empty.pop()
-        self._blocks[block_id].references = 1
-        self._assign(self._blocks[block_id], owner)
+        self._references[block_id] = 1
+        self._assign(block_id, owner)
         return block_id
 
+    def _held(self, owner: str) -> int:
+        """Used and evictable blocks that count towards the owner."""
+        number = self._owner_numbers.number(owner)
+        return 0 if number == _NO_OWNER else self._owner_numbers.count(number)
+
     def _evict_of(self, owner: str, excess: int) -> None:
-        for _ in range(min(excess, self._evictable.held(owner))):
-            self._evict(self._evictable.pop_of(owner))
+        number = self._owner_numbers.number(owner)
+        for _ in range(min(excess, self._evictable.held(number))):
+            self._evict(self._evictable.pop_of(number))
 
     def _evict(self, block_id: int) -> None:
-        block = self._blocks[block_id]
-        assert block.hash is not None, "only published blocks are evictable"
-        hash, block.hash = block.hash, None
-        del self._published[hash]
-        self._assign(block, "")
-        self._empty.append(block_id)
+        hash = self._published.hash_of(block_id)
+        self._published.remove(block_id)
+        self._give_up(block_id)
         self.evictions += 1
         self._on_evict(block_id, hash)
 
-    def _assign(self, block: _Block, owner: str) -> None:
+    def _give_up(self, block_id: int) -> None:
+        """It is empty from now on."""
+        self._assign(block_id, "")
+        self._empty.append(block_id)
+
+    def _assign(self, block_id: int, owner: str) -> None:
         """Counts are kept of those who own something: owners come and go."""
-        if block.owner:
-            self._held[block.owner] -= 1
-            if not self._held[block.owner]:
-                del self._held[block.owner]
-        if owner:
-            self._held[owner] += 1
-        block.owner = owner
+        before = self._owners[block_id]
+        if before != _NO_OWNER and before == self._owner_numbers.number(owner):
+            return
+        self._owners[block_id] = self._owner_numbers.add(owner) if owner else _NO_OWNER
+        if before != _NO_OWNER:
+            self._owner_numbers.remove(before)

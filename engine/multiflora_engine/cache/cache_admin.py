@@ -1,22 +1,42 @@
 """The prefix cache as operators see and steer it: runs of blocks as a tree, pins that nothing evicts, and dropping.
 
-Used between steps. A pin is a reference that no sequence computes with, so the pool needs to know nothing of it.
+Used between steps, a part of bounded size at a time, so that a step waits for no request; what needs all blocks at once
+is computed on a thread from a copy. A pin is a reference that no sequence computes with, so the pool needs to know
+nothing of it.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
 
 from multiflora_engine.cache.block_pool import BlockPool
-from multiflora_engine.cache.cache_index import CachedBlock, CacheIndex
+from multiflora_engine.cache.cache_index import CacheIndex, Place
+from multiflora_engine.cache.cache_snapshot import CacheSnapshot
+from multiflora_engine.cache.published_blocks import TAG_BYTES
+from multiflora_engine.cache.run_tree import Positions, RunSummary, RunTree
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
+
+_log = logging.getLogger(__name__)
 
 _MOST_NODES = 500
 _PINNED_SHARE = 0.5
+_NODES_AT_ONCE = 100
+_GONE = "That prefix is not cached any more."
 
-Run = list[CachedBlock]
+Result = TypeVar("Result")
+# One request's work; it yields at the end of each part whether it waits for the thread.
+Work = Generator[bool, None, Result]
+_GOES_ON, _WAITS = False, True
 
 
 class _Refused(Exception):
@@ -24,129 +44,225 @@ class _Refused(Exception):
 
 
 class CacheAdmin:
-    """Answers CacheRequest. clock: Unix seconds."""
+    """Answers CacheRequest, one after the other. clock: Unix seconds.
 
-    def __init__(self, pool: BlockPool, index: CacheIndex, clock: Callable[[], float] = time.time) -> None:
+    What one call of `advance` does at most: rows_at_once are copied, blocks_at_once dropped, pinned or read; either is
+    well below a millisecond.
+    has_work: a request is not answered yet. is_waiting: for the thread only, so there is nothing to do for the caller.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        index: CacheIndex,
+        clock: Callable[[], float] = time.time,
+        rows_at_once: int = 16_384,
+        blocks_at_once: int = 256,
+    ) -> None:
         self._pool = pool
         self._index = index
         self._clock = clock
-        self._pins: dict[bytes, list[int]] = {}
+        self._rows_at_once = rows_at_once
+        self._blocks_at_once = blocks_at_once
+        # The block's hash, then its own id and those of all blocks before it.
+        self._pins: dict[bytes, array[int]] = {}
+        # Pins that each block is in.
+        self._pinned: Counter[int] = Counter()
+        self._thread: Executor = ThreadPoolExecutor(1, "cache-tree")
+        self._requests: deque[CacheRequest] = deque()
+        self._work: Work[CacheReply] | None = None
+        self._call_ids: list[int] = []
+        self.is_waiting = False
 
-    def answer(self, request: CacheRequest) -> CacheReply:
+    @property
+    def has_work(self) -> bool:
+        return self._work is not None or bool(self._requests)
+
+    def submit(self, request: CacheRequest) -> None:
+        """`advance` will answer it."""
+        self._requests.append(request)
+
+    def advance(self) -> list[CacheReply]:
+        """Does one part of the work; the answers that are complete."""
+        if self._work is None:
+            if not self._requests:
+                return []
+            self._work = self._begin()
+        try:
+            self.is_waiting = next(self._work)
+        except StopIteration as end:
+            self._work, self.is_waiting = None, False
+            return [replace(end.value, call_id=call_id) for call_id in self._call_ids]
+        return []
+
+    def _begin(self) -> Work[CacheReply]:
+        """The oldest request's work. All that wait for a report get the same one."""
+        request = self._requests.popleft()
+        self._call_ids = [request.call_id]
+        if request.action == "report":
+            self._call_ids += [other.call_id for other in self._requests if other.action == "report"]
+            self._requests = deque(other for other in self._requests if other.action != "report")
+        return self._answer(request)
+
+    def _answer(self, request: CacheRequest) -> Work[CacheReply]:
+        reply = CacheReply(request.call_id)
         try:
             match request.action:
                 case "report":
-                    return CacheReply(request.call_id, nodes=self._report())
+                    return replace(reply, nodes=(yield from self._report()))
                 case "tokens":
-                    return CacheReply(request.call_id, token_ids=self._tokens(_run_of(self._runs(), request.hash)))
+                    return replace(reply, token_ids=(yield from self._tokens(bytes.fromhex(request.hash))))
                 case "pin":
-                    self._pin(bytes.fromhex(request.hash))
+                    yield from self._pin(bytes.fromhex(request.hash))
                 case "unpin":
-                    self._unpin(bytes.fromhex(request.hash))
+                    yield from self._unpin(bytes.fromhex(request.hash))
                 case "drop":
-                    self._drop(_run_of(self._runs(), request.hash))
+                    yield from self._drop(bytes.fromhex(request.hash))
         except _Refused as refusal:
-            return CacheReply(request.call_id, error=str(refusal))
-        return CacheReply(request.call_id)
+            return replace(reply, error=str(refusal))
+        except Exception as error:
+            # What an operator asks for must not end the loop that serves all requests.
+            _log.exception("The cache request %s failed", request.action)
+            return replace(reply, error=f"The engine could not do it: {type(error).__name__}; its log says more.")
+        return reply
 
-    def _report(self) -> list[CacheNode]:
+    def _in_tree(self, look: Callable[[RunTree], Result]) -> Work[Result]:
+        """What the thread finds in the tree of all blocks."""
+        snapshot = CacheSnapshot(self._pool, self._index)
+        while snapshot.copy_slice(self._rows_at_once):
+            yield _GOES_ON
+        pinned = [_tag(hash) for hash in self._pins]
+        found = self._thread.submit(lambda copy: look(RunTree(copy, pinned)), snapshot)
+        # The thread is to free the copy, because unmapping it takes milliseconds.
+        del snapshot
+        while not found.done():
+            yield _WAITS
+        return found.result()
+
+    def _report(self) -> Work[list[CacheNode]]:
         """The longest runs; parents of those that are shown are shown, too."""
-        runs = self._runs()
-        ends = {run[-1].hash: run for run in runs}
-        shown: dict[bytes, Run] = {}
-        for run in sorted(runs, key=len, reverse=True):
-            if len(shown) >= _MOST_NODES:
-                break
-            while run[-1].hash not in shown:
-                shown[run[-1].hash] = run
-                if run[0].parent not in ends:
-                    break
-                run = ends[run[0].parent]
-        return [self._node(run, run[0].parent if run[0].parent in ends else None) for run in shown.values()]
+        runs = yield from self._in_tree(lambda tree: tree.longest(_MOST_NODES))
+        # A block may have been given away since it was copied: what is shown is of now, or not shown.
+        hashes: dict[int | None, bytes]
+        hashes = {run.block_id: hash for run in runs if (hash := self._hash(run)) is not None}
+        shown = [run for run in runs if run.block_id in hashes]
+        places = {run.block_id: self._index.place(run.block_id) for run in shown}
+        nodes: list[CacheNode] = []
+        for start in range(0, len(shown), _NODES_AT_ONCE):
+            yield _GOES_ON
+            nodes += [
+                self._node(run, hashes[run.block_id], hashes.get(run.parent), places[run.block_id])
+                for run in shown[start : start + _NODES_AT_ONCE]
+            ]
+        return nodes
 
-    def _node(self, run: Run, parent: bytes | None) -> CacheNode:
-        now, last = self._clock(), run[-1]
-        ids = [block_id for block in run if (block_id := self._pool.find(block.hash)) is not None]
+    def _hash(self, run: RunSummary) -> bytes | None:
+        """Of its last block; None if that is not the block that was copied."""
+        hash = self._pool.hash_of(run.block_id)
+        return hash if hash is not None and _tag(hash) == run.tag else None
+
+    def _node(self, run: RunSummary, hash: bytes, parent: bytes | None, place: Place) -> CacheNode:
+        age = self._clock() - self._index.began
+        adapter, owner = place
         return CacheNode(
-            hash=last.hash.hex(),
+            hash=hash.hex(),
             parent=None if parent is None else parent.hex(),
-            adapter=last.adapter,
-            owner=last.owner,
-            tokens=sum(len(block.token_ids) for block in run),
-            blocks=len(run),
-            hits=last.hits,
-            age_seconds=now - run[0].published_at,
-            idle_seconds=now - last.used_at,
-            pinned=last.hash in self._pins,
-            referenced=any(self._pool.references(block_id) for block_id in ids),
+            adapter=adapter,
+            owner=owner,
+            tokens=run.num_blocks * self._index.block_size,
+            blocks=run.num_blocks,
+            hits=run.hits,
+            age_seconds=age - run.published_at,
+            idle_seconds=age - run.used_at,
+            pinned=hash in self._pins,
+            referenced=run.is_referenced,
         )
 
-    def _runs(self) -> list[Run]:
-        """The tree's blocks, joined where one has a single successor that was hit as often."""
-        children: defaultdict[bytes, list[CachedBlock]] = defaultdict(list)
-        for block in self._index.blocks():
-            children[block.parent].append(block)
-        starts = [block for block in self._index.blocks() if self._index.find(block.parent) is None]
-        runs: list[Run] = []
-        while starts:
-            run = [starts.pop()]
-            while True:
-                following = children.get(run[-1].hash, [])
-                if len(following) != 1 or following[0].hits != run[-1].hits or run[-1].hash in self._pins:
-                    break
-                run.append(following[0])
-            starts += children.get(run[-1].hash, [])
-            runs.append(run)
-        return runs
+    def _tokens(self, hash: bytes) -> Work[list[int]]:
+        """Of the run that ends with the block. Raises _Refused."""
+        block_ids, tags = yield from self._find_run(hash, lambda tree, run: run)
+        token_ids: list[int] = []
+        for start in range(0, len(block_ids), self._blocks_at_once):
+            part = slice(start, start + self._blocks_at_once)
+            if not self._are_cached(block_ids[part], tags[part]).all():
+                raise _Refused(_GONE)
+            token_ids += self._index.tokens[block_ids[part]].ravel().tolist()
+            yield _GOES_ON
+        return token_ids
 
-    def _tokens(self, run: Run) -> list[int]:
-        return [token_id for block in run for token_id in block.token_ids]
-
-    def _pin(self, hash: bytes) -> None:
-        """The block and all before it stay until they are unpinned."""
+    def _pin(self, hash: bytes) -> Work[None]:
+        """The block and all before it stay until they are unpinned. Raises _Refused."""
         if hash in self._pins:
             return
-        chain = [self._pool.find(block.hash) for block in self._chain(hash)]
-        ids = [block_id for block_id in reversed(chain) if block_id is not None]
-        if not ids or len(ids) < len(chain):
-            raise _Refused("That prefix is not cached any more.")
-        held = {block_id for pinned in self._pins.values() for block_id in pinned}
-        if len(held.union(ids)) > self._pool.num_blocks * _PINNED_SHARE:
-            raise _Refused("Pins may take half of the KV blocks; unpin something first.")
-        self._pool.share(ids)
-        self._pins[hash] = ids
+        block_id = self._pool.find(hash)
+        if block_id is None:
+            raise _Refused(_GONE)
+        ids = self._pins[hash] = array("i")
+        while block_id is not None:
+            self._pool.share([block_id])
+            ids.append(block_id)
+            self._pinned[block_id] += 1
+            if len(self._pinned) > self._pool.num_blocks * _PINNED_SHARE:
+                yield from self._unpin(hash)
+                raise _Refused("Pins may take half of the KV blocks; unpin something first.")
+            if len(ids) % self._blocks_at_once == 0:
+                yield _GOES_ON
+            block_id = self._pool.find(self._index.parent_tag(ids[-1]))
 
-    def _unpin(self, hash: bytes) -> None:
-        ids = self._pins.pop(hash, None)
-        if ids is not None:
-            self._pool.release(ids)
+    def _unpin(self, hash: bytes) -> Work[None]:
+        ids = self._pins.get(hash, array("i"))
+        while ids:
+            part = ids[: self._blocks_at_once]
+            del ids[: self._blocks_at_once]
+            # `release` begins with the last one, and the heads of prefixes live longest.
+            self._pool.release(part[::-1])
+            for block_id in part:
+                self._pinned[block_id] -= 1
+                if not self._pinned[block_id]:
+                    del self._pinned[block_id]
+            if ids:
+                yield _GOES_ON
+        self._pins.pop(hash, None)
 
-    def _drop(self, run: Run) -> None:
-        """The run and everything behind it is not found any more; sequences that use it go on."""
-        children: defaultdict[bytes, list[CachedBlock]] = defaultdict(list)
-        for block in self._index.blocks():
-            children[block.parent].append(block)
-        doomed, queue = [*run], [run[-1].hash]
-        while queue:
-            following = children.get(queue.pop(), [])
-            doomed += following
-            queue += [block.hash for block in following]
-        for block in doomed:
-            self._unpin(block.hash)
-        for block in doomed:
-            self._pool.unpublish(block.hash)
+    def _drop(self, hash: bytes) -> Work[None]:
+        """The run and everything behind it is not found any more; sequences that use it go on. Raises _Refused.
 
-    def _chain(self, hash: bytes) -> Iterator[CachedBlock]:
-        """The block, then those before it."""
-        block = self._index.find(hash)
-        while block is not None:
-            yield block
-            block = self._index.find(block.parent)
+        The run's first block goes first: no sequence can start on what is behind it from then on.
+        """
+        block_ids, tags = yield from self._find_run(hash, RunTree.with_all_behind)
+        for start in range(0, len(block_ids), self._blocks_at_once):
+            part = slice(start, start + self._blocks_at_once)
+            for block_id in block_ids[part][self._are_cached(block_ids[part], tags[part])].tolist():
+                yield from self._drop_block(block_id)
+            yield _GOES_ON
+
+    def _drop_block(self, block_id: int) -> Work[None]:
+        hash = self._pool.hash_of(block_id)
+        if hash in self._pins:
+            yield from self._unpin(hash)
+        # Unpinned in parts, it may be given away before the last of them.
+        if hash is not None and self._pool.hash_of(block_id) == hash:
+            self._pool.unpublish(block_id)
+
+    def _find_run(
+        self, hash: bytes, extend: Callable[[RunTree, Positions], Positions]
+    ) -> Work[tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]]:
+        """Ids and tags of the run that ends with the block, extended. Raises _Refused."""
+
+        def look(tree: RunTree) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+            run = tree.run(_tag(hash))
+            return tree.blocks(extend(tree, run) if len(run) else run)
+
+        block_ids, tags = yield from self._in_tree(look)
+        if not len(block_ids):
+            raise _Refused(_GONE)
+        return block_ids, tags
+
+    def _are_cached(self, block_ids: npt.NDArray[np.intp], tags: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Whether each is the block that was copied and is still published."""
+        is_published = self._index.rows["place"][block_ids] != 0
+        return np.asarray(is_published & (self._pool.tags[block_ids] == tags))
 
 
-def _run_of(runs: list[Run], hash: str) -> Run:
-    """The run that ends with the block. Raises _Refused."""
-    for run in runs:
-        if run[-1].hash.hex() == hash:
-            return run
-    raise _Refused("That prefix is not cached any more.")
+def _tag(hash: bytes) -> int:
+    return int.from_bytes(hash[:TAG_BYTES], "little")

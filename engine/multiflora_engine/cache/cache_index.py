@@ -5,106 +5,141 @@ Follows what is published, hit and given up; decides nothing and owns no blocks.
 
 from __future__ import annotations
 
+import struct
 import time
 from array import array
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
+from multiflora_engine.cache.numbering import Numbering
 from multiflora_engine.core.sequence import Sequence
 
 _REMEMBERED_EVICTIONS = 65_536
 
+# One row for each block: the tag of its parent's hash (the block's before it, or the root's), its place (0: it is not
+# published), when it was published and when it was hit for the last time (or published) in seconds since the index
+# began, and the sequences that started on it.
+ROW = np.dtype(
+    [("parent", "<u8"), ("place", "<u4"), ("published_at", "<f4"), ("used_at", "<f4"), ("hits", "<u4")], align=False
+)
+_ROW = struct.Struct("<8sIffI")
+_ROW_BYTES = _ROW.size
+_PLACE = struct.Struct("<I")
+_PLACE_AT = 8
 
-@dataclass(slots=True, eq=False)
-class CachedBlock:
-    """One published block, for people. CacheIndex makes it when the block is published, and counts hits on it."""
-
-    hash: bytes
-    # Hash of the block before it, or the root's.
-    parent: bytes
-    token_ids: array[int]
-    # Digest; None: the base model.
-    adapter: str | None
-    # Of the sequence that published it (Sequence.cache_owner).
-    owner: str
-    # Unix seconds.
-    published_at: float
-    # Of the last hit, or of publication where there was none, Unix seconds.
-    used_at: float
-    # Sequences that started on it.
-    hits: int = 0
+# Digest of the adapter (None: the base model), and whose sequence published it (Sequence.cache_owner).
+Place = tuple[str | None, str]
 
 
 class CacheIndex:
-    """One entry for each published block. clock: Unix seconds."""
+    """One row for each block of the pool, and its tokens. clock: Unix seconds."""
 
-    def __init__(self, block_size: int, clock: Callable[[], float] = time.time) -> None:
-        self._block_size = block_size
+    def __init__(self, num_blocks: int, block_size: int, clock: Callable[[], float] = time.time) -> None:
+        self.block_size = block_size
         self._clock = clock
-        self._blocks: dict[bytes, CachedBlock] = {}
+        # 32-bit floats hold seconds since then to a quarter for a month; Unix seconds they would hold to two minutes.
+        self.began = clock()
+        self._rows = bytearray(num_blocks * _ROW_BYTES)
+        self._tokens = bytearray(num_blocks * block_size * 4)
+        self._pack_tokens = struct.Struct(f"<{block_size}I").pack_into
+        self._places: Numbering[Place] = Numbering()
         self._evicted: OrderedDict[bytes, None] = OrderedDict()
-        self._beginnings: dict[bytes, Counter[tuple[str | None, str]]] = {}
+        # By the tokens of a prompt's first block: how many of the places' published blocks begin a prompt with them.
+        self._beginnings: dict[bytes, dict[int, int]] = {}
+        self._is_beginning = bytearray(num_blocks)
+        rows = self.rows
+        self._hits, self._used_at = rows["hits"], rows["used_at"]
 
-    def blocks(self) -> Iterable[CachedBlock]:
-        return self._blocks.values()
+    @property
+    def rows(self) -> npt.NDArray[np.void]:
+        """[num_blocks] of ROW: a view of what it holds now."""
+        return np.frombuffer(self._rows, ROW)
 
-    def find(self, hash: bytes) -> CachedBlock | None:
-        return self._blocks.get(hash)
+    @property
+    def tokens(self) -> npt.NDArray[np.uint32]:
+        """[num_blocks, block_size]: a view of what it holds now."""
+        return np.frombuffer(self._tokens, np.uint32).reshape(-1, self.block_size)
 
-    def published(self, sequence: Sequence, number: int) -> None:
-        """Block `number` of the sequence can be found from now on."""
-        size, hashes = self._block_size, sequence.block_hashes
-        now = self._clock()
-        block = self._blocks[hashes[number]] = CachedBlock(
-            hash=hashes[number],
-            parent=hashes[number - 1] if number else sequence.root_hash,
-            token_ids=array("I", sequence.token_ids[number * size : (number + 1) * size]),
-            adapter=sequence.adapter_digest,
-            owner=sequence.cache_owner,
-            published_at=now,
-            used_at=now,
-        )
-        self._evicted.pop(block.hash, None)
-        if number == 0:
-            beginnings = self._beginnings.setdefault(block.token_ids.tobytes(), Counter())
-            beginnings[block.adapter, block.owner] += 1
+    def parent_tag(self, block_id: int) -> bytes:
+        """Of the hash of the block before it, or of the root's."""
+        return bytes(self._rows[block_id * _ROW_BYTES : block_id * _ROW_BYTES + _PLACE_AT])
+
+    def place(self, block_id: int) -> Place:
+        """Of a published block."""
+        return self._places.name(_PLACE.unpack_from(self._rows, block_id * _ROW_BYTES + _PLACE_AT)[0])
+
+    def published(self, sequence: Sequence, numbers: list[int]) -> None:
+        """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
+        size, hashes, rows, tokens = self.block_size, sequence.block_hashes, self._rows, self._tokens
+        pack_row, pack_tokens, evicted = _ROW.pack_into, self._pack_tokens, self._evicted
+        now = self._clock() - self.began
+        place = self._places.add((sequence.adapter_digest, sequence.cache_owner), len(numbers))
+        for number in numbers:
+            block_id = sequence.block_table[number]
+            parent = hashes[number - 1] if number else sequence.root_hash
+            pack_row(rows, block_id * _ROW_BYTES, parent, place, now, now, 0)
+            pack_tokens(tokens, block_id * size * 4, *sequence.token_ids[number * size : (number + 1) * size])
+            if evicted:
+                evicted.pop(hashes[number], None)
+        if not numbers[0]:
+            self._begins_prompt(sequence.block_table[0], place)
 
     def on_evict(self, block_id: int, hash: bytes) -> None:
         """The block was evicted or dropped."""
-        block = self._blocks.pop(hash)
+        at = block_id * _ROW_BYTES + _PLACE_AT
+        (place,) = _PLACE.unpack_from(self._rows, at)
+        if self._is_beginning[block_id]:
+            self._forget_beginning(self._beginning(block_id), place)
+            self._is_beginning[block_id] = False
+        self._places.remove(place)
+        _PLACE.pack_into(self._rows, at, 0)
         self._evicted[hash] = None
         if len(self._evicted) > _REMEMBERED_EVICTIONS:
             self._evicted.popitem(last=False)
-        beginning = block.token_ids.tobytes()
-        places = self._beginnings.get(beginning)
-        if places is not None and places[block.adapter, block.owner]:
-            places[block.adapter, block.owner] -= 1
-            if not +places:
-                del self._beginnings[beginning]
 
-    def hit(self, hashes: Iterable[bytes]) -> None:
-        now = self._clock()
-        for hash in hashes:
-            block = self._blocks[hash]
-            block.hits += 1
-            block.used_at = now
+    def hit(self, block_ids: array[int]) -> None:
+        """A sequence started on these blocks, each of them once."""
+        if block_ids:
+            ids = np.frombuffer(block_ids, np.int32)
+            self._hits[ids] += 1
+            self._used_at[ids] = self._clock() - self.began
 
-    def why_missed(self, sequence: Sequence, num_hits: int) -> str:
-        """Why the block after `num_hits` hits was not used: whole_prompt_asked (it is there), evicted, diverged,
-        other_adapter, other_tenant, other_salt or first_seen; "" when no whole block is left to find."""
-        if num_hits >= (sequence.num_tokens - 1) // self._block_size or num_hits >= len(sequence.block_hashes):
+    def why_missed(self, sequence: Sequence, num_hits: int, is_cached: bool) -> str:
+        """Why the block after `num_hits` hits was not used: whole_prompt_asked (is_cached: it is there), evicted,
+        diverged, other_adapter, other_tenant, other_salt or first_seen; "" when no whole block is left to find."""
+        if num_hits >= (sequence.num_tokens - 1) // self.block_size or num_hits >= len(sequence.block_hashes):
             return ""
-        if sequence.block_hashes[num_hits] in self._blocks and sequence.reads_whole_prompt:
+        if is_cached and sequence.reads_whole_prompt:
             return "whole_prompt_asked"
         if sequence.block_hashes[num_hits] in self._evicted:
             return "evicted"
         if num_hits:
             return "diverged"
-        places = self._beginnings.get(array("I", sequence.token_ids[: self._block_size]).tobytes())
+        beginning = array("I", sequence.token_ids[: self.block_size]).tobytes()
+        places = [self._places.name(number) for number in self._beginnings.get(beginning, ())]
         if not places:
             return "first_seen"
-        owners = {owner for adapter, owner in +places if adapter == sequence.adapter_digest}
+        owners = {owner for adapter, owner in places if adapter == sequence.adapter_digest}
         if not owners:
             return "other_adapter"
         return "other_salt" if sequence.cache_owner in owners else "other_tenant"
+
+    def _beginning(self, block_id: int) -> bytes:
+        size = self.block_size * 4
+        return bytes(self._tokens[block_id * size : (block_id + 1) * size])
+
+    def _begins_prompt(self, block_id: int, place: int) -> None:
+        self._is_beginning[block_id] = True
+        places = self._beginnings.setdefault(self._beginning(block_id), {})
+        places[place] = places.get(place, 0) + 1
+
+    def _forget_beginning(self, beginning: bytes, place: int) -> None:
+        places = self._beginnings[beginning]
+        places[place] -= 1
+        if not places[place]:
+            del places[place]
+        if not places:
+            del self._beginnings[beginning]

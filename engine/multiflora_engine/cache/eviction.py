@@ -8,67 +8,124 @@ blocks is spared, and the largest holder gives up its own least recently used bl
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
+
+_NONE = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """Blocks in the order in which they came; _Links has their neighbours."""
+
+    oldest: int = _NONE
+    newest: int = _NONE
+    length: int = 0
+
+
+class _Links:
+    """The neighbours of each block in its line; it is in one of the lines at most. Eight bytes a block."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self._older = array("i", [_NONE]) * num_blocks
+        self._newer = array("i", [_NONE]) * num_blocks
+
+    def append(self, line: _Line, block_id: int) -> None:
+        self._older[block_id], self._newer[block_id] = line.newest, _NONE
+        if line.newest == _NONE:
+            line.oldest = block_id
+        else:
+            self._newer[line.newest] = block_id
+        line.newest = block_id
+        line.length += 1
+
+    def remove(self, line: _Line, block_id: int) -> None:
+        older, newer = self._older[block_id], self._newer[block_id]
+        if older == _NONE:
+            line.oldest = newer
+        else:
+            self._newer[older] = newer
+        if newer == _NONE:
+            line.newest = older
+        else:
+            self._older[newer] = older
+        line.length -= 1
 
 
 class EvictionQueue:
-    """Evictable blocks by time of release. An owner is a tenant: were it what a client may choose, one tenant with a
-    thousand names would have a thousand shares."""
+    """Evictable blocks of a pool of num_blocks, by time of release.
 
-    def __init__(self, protection: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
+    An owner is a tenant, by its number: were it what a client may choose, one tenant with a thousand names would have a
+    thousand shares.
+    """
+
+    def __init__(self, num_blocks: int, protection: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._protection = protection
         self._clock = clock
-        self._blocks: OrderedDict[int, tuple[str, float]] = OrderedDict()
-        self._held: dict[str, OrderedDict[int, None]] = {}
-        self._by_size: dict[int, dict[str, None]] = {}
+        self._began = clock()
+        self._all = _Line()
+        self._links = _Links(num_blocks)
+        self._held: dict[int, _Line] = {}
+        self._links_of_owner = _Links(num_blocks)
+        # _NONE: the block is not evictable.
+        self._owners = array("i", [_NONE]) * num_blocks
+        # Seconds since _began: as many as 32 bits hold to the second for half a year.
+        self._released = array("f", [0.0]) * num_blocks
+        self._by_size: dict[int, dict[int, None]] = {}
         self._largest = 0
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return self._all.length
 
-    def held(self, owner: str) -> int:
+    def held(self, owner: int) -> int:
         """How many evictable blocks the owner has."""
-        return len(self._held.get(owner, ()))
+        line = self._held.get(owner)
+        return 0 if line is None else line.length
 
     def __contains__(self, block_id: int) -> bool:
-        return block_id in self._blocks
+        return self._owners[block_id] != _NONE
 
-    def add(self, block_id: int, owner: str) -> None:
+    def add(self, block_id: int, owner: int) -> None:
         """Makes the block evictable, as the most recently used one."""
-        assert block_id not in self._blocks, "a block becomes evictable once"
-        self._blocks[block_id] = (owner, self._clock())
-        held = self._held.setdefault(owner, OrderedDict())
-        held[block_id] = None
-        self._resize(owner, len(held) - 1, len(held))
+        assert self._owners[block_id] == _NONE, "a block becomes evictable once"
+        self._owners[block_id] = owner
+        self._released[block_id] = self._clock() - self._began
+        self._links.append(self._all, block_id)
+        held = self._held.get(owner)
+        if held is None:
+            held = self._held[owner] = _Line()
+        self._links_of_owner.append(held, block_id)
+        self._resize(owner, held.length - 1, held.length)
 
     def remove(self, block_id: int) -> None:
         """The block is referenced again, or gone."""
-        owner, _ = self._blocks.pop(block_id)
+        owner = self._owners[block_id]
+        self._owners[block_id] = _NONE
+        self._links.remove(self._all, block_id)
         held = self._held[owner]
-        del held[block_id]
-        self._resize(owner, len(held) + 1, len(held))
-        if not held:
+        self._links_of_owner.remove(held, block_id)
+        self._resize(owner, held.length + 1, held.length)
+        if not held.length:
             del self._held[owner]
 
     def pop(self) -> int:
         """Removes and returns the block to evict; the queue must not be empty."""
-        block_id = next(iter(self._blocks))
-        owner, released = self._blocks[block_id]
-        within_share = len(self._held[owner]) * len(self._held) <= len(self._blocks)
-        if within_share and self._clock() - released < self._protection:
+        block_id = self._all.oldest
+        within_share = self._held[self._owners[block_id]].length * len(self._held) <= self._all.length
+        if within_share and self._clock() - self._began - self._released[block_id] < self._protection:
             largest_holder = next(iter(self._by_size[self._largest]))
-            block_id = next(iter(self._held[largest_holder]))
+            block_id = self._held[largest_holder].oldest
         self.remove(block_id)
         return block_id
 
-    def pop_of(self, owner: str) -> int:
+    def pop_of(self, owner: int) -> int:
         """Removes and returns the owner's own least recently used block; it must have one."""
-        block_id = next(iter(self._held[owner]))
+        block_id = self._held[owner].oldest
         self.remove(block_id)
         return block_id
 
-    def _resize(self, owner: str, before: int, after: int) -> None:
+    def _resize(self, owner: int, before: int, after: int) -> None:
         """Moves the owner to its new size's bucket. Sizes change by one, so the largest size does too."""
         if before:
             bucket = self._by_size[before]

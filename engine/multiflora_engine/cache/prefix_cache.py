@@ -73,9 +73,12 @@ class PrefixCache:
             self._computing.setdefault(hash, sequence)
 
     def record_start(self, sequence: Sequence, num_hits: int) -> str:
-        """Counts the hits that a sequence starts on; returns why the block behind them was not found (CacheIndex)."""
-        self._index.hit(sequence.block_hashes[:num_hits])
-        return self._index.why_missed(sequence, num_hits)
+        """Counts the hits that a sequence starts on, the first blocks of its table; returns why the block behind them
+        was not found (CacheIndex)."""
+        self._index.hit(sequence.block_table[:num_hits])
+        hashes = sequence.block_hashes[num_hits : num_hits + 1]
+        is_cached = any(self._pool.find(hash) is not None for hash in hashes)
+        return self._index.why_missed(sequence, num_hits, is_cached)
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""
@@ -94,10 +97,11 @@ class PrefixCache:
         for number in range(first, stop):
             hash = sequence.block_hashes[number]
             if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
-                self._index.published(sequence, number)
                 new.append(number)
             if self._computing.get(hash) is sequence:
                 del self._computing[hash]
+        if new:
+            self._index.published(sequence, new)
         return new
 
     def _readable_hashes(self, sequence: Sequence) -> list[bytes]:

@@ -39,7 +39,18 @@ from multiflora_engine.scheduling.config import QueueFull
 _log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
-_WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive
+_WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive, or for the cache's thread
+
+
+class AdministeredCache(Protocol):
+    """`CacheAdmin`, as the loop uses it."""
+
+    is_waiting: bool
+
+    @property
+    def has_work(self) -> bool: ...
+    def submit(self, request: CacheRequest) -> None: ...
+    def advance(self) -> list[CacheReply]: ...
 
 
 class StepEngine(Protocol):
@@ -53,7 +64,8 @@ class StepEngine(Protocol):
     def abort(self, request_id: str, index: int | None = None) -> None: ...
     def step(self) -> list[TokenDelta]: ...
     def stats(self) -> EngineStats: ...
-    def cache(self, request: CacheRequest) -> CacheReply: ...
+    @property
+    def cache_admin(self) -> AdministeredCache: ...
 
 
 class Served(Protocol):
@@ -74,6 +86,7 @@ class StepLoop:
 
     def __init__(self, served: Served, socket: EngineSocket, lifetime: ProcessLifetime) -> None:
         self._engine = served.engine
+        self._cache = served.engine.cache_admin
         self._residency = served.residency
         self._commands = AdapterCommands(served.residency, served.probe)
         self._socket = socket
@@ -94,6 +107,8 @@ class StepLoop:
                 self._residency.poll()
             for result in self._commands.advance():
                 self._socket.send(result)
+            for reply in self._cache.advance():
+                self._socket.send(reply)
             self._heartbeat()
             self._rest()
 
@@ -117,7 +132,7 @@ class StepLoop:
             case StatusRequest(call_id):
                 self._socket.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
             case CacheRequest():
-                self._socket.send(self._engine.cache(message))
+                self._cache.submit(message)
             case SlotHistoryRequest(call_id):
                 self._socket.send(SlotHistory(call_id, self._residency.history()))
             case Shutdown():
@@ -157,10 +172,12 @@ class StepLoop:
             self._socket.send(Heartbeat(self._engine.stats()))
 
     def _rest(self) -> None:
-        """Not at all while the model can run; briefly while something is loading; else until the next heartbeat."""
+        """Not at all while there is work to do; briefly while something is loading; else until the next heartbeat."""
         if self._engine.has_work and not self._engine.is_stalled:
             return
-        if self._commands.has_work or self._engine.is_stalled:
+        if self._cache.has_work and not self._cache.is_waiting:
+            return
+        if self._commands.has_work or self._cache.has_work or self._engine.is_stalled:
             self._socket.wait(_WAITING_MS)
         elif not self._shutdown and not self._lifetime.stop_requested:
             # Rounded up: rounded down, the loop would wake before the heartbeat is due and spin until it is.

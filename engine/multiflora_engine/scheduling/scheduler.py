@@ -98,7 +98,7 @@ class Scheduler:
     ) -> None:
         self.config = config
         self._may_run_ahead = may_run_ahead
-        index = CacheIndex(config.block_size, clock)
+        index = CacheIndex(config.num_blocks, config.block_size, clock)
         self.pool = BlockPool(config.num_blocks, on_evict=index.on_evict)
         self._budget = BlockBudget(self.pool, config)
         self.cache_admin = CacheAdmin(self.pool, index, clock)

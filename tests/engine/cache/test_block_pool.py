@@ -12,24 +12,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from multiflora_engine.cache.block_pool import BlockPool
 
 NUM_BLOCKS = 6
+H, FIRST, SECOND, *NAMES = (bytes([number]) * 32 for number in range(7))
 
 
 def test_empty_blocks_are_taken_before_cached_ones() -> None:
     pool = BlockPool(3)
     (cached,) = pool.allocate(1)
-    pool.publish(cached, b"h", "")
+    pool.publish(cached, H, "")
     pool.release([cached])
     assert cached not in pool.allocate(2)
-    assert pool.find(b"h") == cached
+    assert pool.find(H) == cached
     assert pool.allocate(1) == [cached]
-    assert pool.find(b"h") is None
+    assert pool.find(H) is None
     assert pool.evictions == 1
 
 
 def test_tails_are_evicted_before_heads() -> None:
     pool = BlockPool(3)
     table = pool.allocate(3)
-    for hash, block_id in zip((b"0", b"1", b"2"), table, strict=True):
+    for hash, block_id in zip(NAMES[:3], table, strict=True):
         pool.publish(block_id, hash, "")
     pool.release(table)
     assert [pool.allocate(1)[0] for _ in range(3)] == table[::-1]
@@ -38,7 +39,7 @@ def test_tails_are_evicted_before_heads() -> None:
 def test_a_hit_takes_the_block_out_of_the_free_ones() -> None:
     pool = BlockPool(2)
     (block_id,) = pool.allocate(1)
-    pool.publish(block_id, b"h", "")
+    pool.publish(block_id, H, "")
     pool.release([block_id])
     assert pool.num_free == 2
     assert pool.num_unreferenced([block_id]) == 1
@@ -53,13 +54,13 @@ def test_a_hit_takes_the_block_out_of_the_free_ones() -> None:
 def test_the_second_copy_of_content_stays_private() -> None:
     pool = BlockPool(2)
     first, second = pool.allocate(2)
-    pool.publish(first, b"h", "")
-    pool.publish(second, b"h", "")
-    assert pool.find(b"h") == first
+    pool.publish(first, H, "")
+    pool.publish(second, H, "")
+    assert pool.find(H) == first
     assert pool.num_published == 1
     pool.release([second])
     assert pool.allocate(1) == [second]
-    assert pool.find(b"h") == first
+    assert pool.find(H) == first
 
 
 def test_misuse_is_noticed() -> None:
@@ -97,7 +98,7 @@ class BlockMachine(RuleBasedStateMachine):
         self.tables.append(table)
 
     @precondition(lambda self: self.tables)
-    @rule(data=st.data(), hash=st.sampled_from([b"a", b"b", b"c", b"d"]), owner=st.sampled_from(["x", "y"]))
+    @rule(data=st.data(), hash=st.sampled_from(NAMES), owner=st.sampled_from(["x", "y"]))
     def publish(self, data: st.DataObject, hash: bytes, owner: str) -> None:
         private = sorted(set(self.used()) - set(self.published.values()))
         if private:
@@ -139,10 +140,10 @@ def test_an_eviction_is_told_before_the_block_is_given_away() -> None:
     told: list[tuple[int, bytes, int]] = []
     pool = BlockPool(2, on_evict=lambda block_id, hash: told.append((block_id, hash, pool.references(block_id))))
     first, second = pool.allocate(2)
-    pool.publish(first, b"first", "")
-    pool.publish(second, b"second", "")
+    pool.publish(first, FIRST, "")
+    pool.publish(second, SECOND, "")
     pool.release([first, second])
-    pool.unpublish(b"first")
-    assert told == [(first, b"first", 0)]
+    pool.unpublish(first)
+    assert told == [(first, FIRST, 0)]
     assert set(pool.allocate(2)) == {first, second}
-    assert told[1:] == [(second, b"second", 0)], "while nothing references it: its content is still there to be copied"
+    assert told[1:] == [(second, SECOND, 0)], "while nothing references it: its content is still there to be copied"

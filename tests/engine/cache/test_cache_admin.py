@@ -66,7 +66,11 @@ class House:
         return delta
 
     def ask(self, action: str, hash: str = "") -> CacheReply:
-        return self.control.answer(CacheRequest(7, action, hash))
+        self.control.submit(CacheRequest(7, action, hash))
+        while not (replies := self.control.advance()):
+            assert self.control.has_work
+        (reply,) = replies
+        return reply
 
     def nodes(self) -> dict[int, CacheNode]:
         """By tokens."""

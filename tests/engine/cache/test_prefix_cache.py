@@ -49,7 +49,7 @@ def compute(cache: PrefixCache, sequence: Sequence, end: int) -> None:
 
 
 def make_cache(enabled: bool = True) -> tuple[PrefixCache, BlockPool]:
-    index = CacheIndex(BLOCK)
+    index = CacheIndex(32, BLOCK)
     pool = BlockPool(32, on_evict=index.on_evict)
     return PrefixCache(pool, index, "base", BLOCK, enabled), pool
 

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_admin import CacheAdmin
+from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.main import Progress, serve
@@ -32,6 +35,7 @@ class FakeEngine:
     running: dict[str, tuple[GenerateRequest, int]] = field(default_factory=dict)
     steps: int = 0
     is_stalled: bool = False
+    cache_admin: CacheAdmin = field(default_factory=lambda: CacheAdmin(BlockPool(4), CacheIndex(4, 16)))
 
     @property
     def has_work(self) -> bool:

@@ -17,6 +17,8 @@ from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
     AdapterResult,
+    CacheReply,
+    CacheRequest,
     Deltas,
     EndSequence,
     EngineStats,
@@ -55,6 +57,29 @@ class ScriptedLine:
 
 
 @dataclass
+class ScriptedCache:
+    """Answers each request in its third part; the second waits for a thread."""
+
+    requests: list[CacheRequest] = field(default_factory=list)
+    parts: int = 0
+    is_waiting: bool = False
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.requests)
+
+    def submit(self, request: CacheRequest) -> None:
+        self.requests.append(request)
+
+    def advance(self) -> list[CacheReply]:
+        if not self.requests:
+            return []
+        self.parts += 1
+        self.is_waiting = self.parts % 3 == 2
+        return [] if self.parts % 3 else [CacheReply(self.requests.pop(0).call_id)]
+
+
+@dataclass
 class ScriptedEngine:
     """add_request raises what `problems` has for the id."""
 
@@ -65,6 +90,7 @@ class ScriptedEngine:
     steps: int = 0
     layers: int = 0
     between_layers: Callable[[], None] | None = None
+    cache_admin: ScriptedCache = field(default_factory=ScriptedCache)
 
     @property
     def has_work(self) -> bool:
@@ -185,6 +211,22 @@ def test_streams_do_not_rest_while_a_command_waits() -> None:
     line = run(_request("r"), AdapterCommand(1, "pin", "distant"), *[Abort([])] * 5, engine=engine)
     assert engine.steps == 8
     assert line.rests == []
+
+
+def test_a_report_of_the_cache_takes_a_part_of_each_step_and_is_sent_when_it_is_complete() -> None:
+    engine = ScriptedEngine()
+    line = run(_request("r"), CacheRequest(7, "report"), *[Abort([])] * 5, engine=engine)
+    assert [type(message) for message in line.sent if not isinstance(message, Heartbeat)][:5] == [
+        *[Deltas] * 4,
+        CacheReply,
+    ], "a step for each part"
+    assert line.rests == []
+
+
+def test_the_loop_rests_while_the_cache_waits_for_its_thread_only() -> None:
+    line = run(CacheRequest(7, "report"), *[Abort([])] * 5)
+    assert line.rests[0] == 5
+    assert min(line.rests[1:]) > 100
 
 
 def test_what_waits_is_looked_at_every_few_milliseconds_and_nothing_until_the_next_heartbeat() -> None:

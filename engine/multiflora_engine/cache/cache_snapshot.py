@@ -1,0 +1,34 @@
+"""The rows of all blocks, copied a slice at a time, so that no step waits for all of them.
+
+Each row is of one moment; two rows may be of different steps. What was published twice meanwhile is there once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_index import ROW, CacheIndex
+
+
+class CacheSnapshot:
+    """Filled by `copy_slice` between steps; complete, any thread may read it.
+
+    tags, references: [num_blocks], rows: [num_blocks] of ROW; of a block that is not published the row's place is 0.
+    """
+
+    def __init__(self, pool: BlockPool, index: CacheIndex) -> None:
+        self._live = (pool.tags, index.rows, pool.reference_counts)
+        self.tags: npt.NDArray[np.uint64] = np.empty(pool.num_blocks, np.uint64)
+        self.rows: npt.NDArray[np.void] = np.empty(pool.num_blocks, ROW)
+        self.references: npt.NDArray[np.int32] = np.empty(pool.num_blocks, np.int32)
+        self.num_copied = 0
+
+    def copy_slice(self, num_rows: int) -> bool:
+        """Copies the next num_rows blocks, 36 bytes each; False when that was the last of them."""
+        part = slice(self.num_copied, self.num_copied + num_rows)
+        for copy, live in zip((self.tags, self.rows, self.references), self._live, strict=True):
+            copy[part] = live[part]
+        self.num_copied = min(part.stop, len(self.tags))
+        return self.num_copied < len(self.tags)

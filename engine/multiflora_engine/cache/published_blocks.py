@@ -1,0 +1,89 @@
+"""Which block is published under which hash: a hash table in arrays, of 32 + 8 bytes for each block of the pool.
+
+A dictionary would take four times as much, and the garbage collector would walk its million keys.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import numpy.typing as npt
+
+HASH_BYTES = 32
+# What a block keeps of its parent's hash. A million blocks have two with one tag in common once in 10^7 times.
+TAG_BYTES = 8
+_END = -1
+_ABSENT = -2
+
+
+class PublishedBlocks:
+    """Hashes are of HASH_BYTES; a tag is the first TAG_BYTES of one."""
+
+    def __init__(self, num_blocks: int) -> None:
+        buckets = 1 << max(0, num_blocks - 1).bit_length()
+        self._mask = buckets - 1
+        # The blocks of a bucket are chained: from its head on, each names the next.
+        self._heads = array("i", [_END]) * buckets
+        self._next = array("i", [_ABSENT]) * num_blocks
+        self._hashes = bytearray(HASH_BYTES * num_blocks)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __contains__(self, block_id: int) -> bool:
+        return self._next[block_id] != _ABSENT
+
+    @property
+    def tags(self) -> npt.NDArray[np.uint64]:
+        """[num_blocks]: a view of what it holds now; of a block that is not published, what it had before, or 0."""
+        return np.frombuffer(self._hashes, np.uint64).reshape(-1, HASH_BYTES // TAG_BYTES)[:, 0]
+
+    def find(self, key: bytes) -> int | None:
+        """The block of this hash, or one whose hash begins with this tag."""
+        hashes, following, length = self._hashes, self._next, len(key)
+        block_id = self._heads[hash(key[:TAG_BYTES]) & self._mask]
+        while block_id >= 0:
+            at = block_id * HASH_BYTES
+            if hashes[at : at + length] == key:
+                return block_id
+            block_id = following[block_id]
+        return None
+
+    def hash_of(self, block_id: int) -> bytes:
+        assert self._next[block_id] != _ABSENT, "only published blocks have a hash"
+        return bytes(self._hashes[block_id * HASH_BYTES : (block_id + 1) * HASH_BYTES])
+
+    def add(self, block_id: int, key: bytes) -> bool:
+        """Publishes a block under a hash; False if another block is published under it."""
+        assert len(key) == HASH_BYTES, "a shorter one would move all that follow it"
+        hashes, following = self._hashes, self._next
+        assert following[block_id] == _ABSENT, "published once"
+        bucket = hash(key[:TAG_BYTES]) & self._mask
+        other = head = self._heads[bucket]
+        while other >= 0:
+            at = other * HASH_BYTES
+            if hashes[at : at + HASH_BYTES] == key:
+                return False
+            other = following[other]
+        following[block_id] = head
+        self._heads[bucket] = block_id
+        at = block_id * HASH_BYTES
+        hashes[at : at + HASH_BYTES] = key
+        self._length += 1
+        return True
+
+    def remove(self, block_id: int) -> None:
+        at = block_id * HASH_BYTES
+        bucket = hash(bytes(self._hashes[at : at + TAG_BYTES])) & self._mask
+        following = self._next
+        if self._heads[bucket] == block_id:
+            self._heads[bucket] = following[block_id]
+        else:
+            before = self._heads[bucket]
+            while following[before] != block_id:
+                before = following[before]
+            following[before] = following[block_id]
+        following[block_id] = _ABSENT
+        self._length -= 1
