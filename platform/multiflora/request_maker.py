@@ -52,6 +52,8 @@ class RequestMaker:
         tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
         text, ids = _text_or_ids(prompt)
         token_ids = tokenizer.encode(text or "") if ids is None else ids
+        if ids is None and (reason := tokenizer.beyond(token_ids, vocab_size)) is not None:
+            raise ValueError(f"prompt {reason}")
         if not all(0 <= token < vocab_size for token in token_ids):
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
         # A copy: the caller may change the parameters while the request runs.

@@ -99,6 +99,18 @@ class Tokenizer:
         ids: list[int] = encoding.ids
         return ids
 
+    def beyond(self, token_ids: Iterable[int], vocab_size: int) -> str | None:
+        """What of an encoded text a model with so many rows cannot read, in words; None: nothing."""
+        if self.vocab_size <= vocab_size:
+            return None
+        extra = next((token_id for token_id in token_ids if token_id >= vocab_size), None)
+        if extra is None:
+            return None
+        return (
+            f"holds {(self.token(extra) or '')[:80]!r}, token {extra} of the tokenizer, which knows {self.vocab_size} "
+            f"tokens; the model has {vocab_size} rows, so leave it out"
+        )
+
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The whole text at once; ids that the vocabulary lacks stand for nothing. Lets other threads run meanwhile."""
         (text,) = self._rust.decode_batch([list(token_ids)], skip_special_tokens=skip_special_tokens)

@@ -42,7 +42,8 @@ class EvalAnswers:
     async def _ids(self, one: Eval, room: PromptRoom) -> list[int]:
         model = self._model
         if one.messages is not None:
-            return await chat_prompt(ChatRequest(model="", messages=one.messages), model.tokenizer, room)
+            chat = ChatRequest(model="", messages=one.messages)
+            return await chat_prompt(chat, model.tokenizer, model.vocab_size, room)
         (ids,) = await text_prompts("prompt", one.prompt or "", True, model.tokenizer, model.vocab_size, room)
         return ids
 

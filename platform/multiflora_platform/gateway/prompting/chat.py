@@ -45,7 +45,8 @@ async def prepare_chat(
     # Before the template, which would only say that it fails.
     use = tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None
     room = None if body.truncate_prompt_tokens else PromptRoom(limit, asked)
-    ids = truncate(await chat_prompt(body, model.tokenizer, room), body.truncate_prompt_tokens, limit, asked)
+    ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room)
+    ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
     form = answer_format(body, model, ids, use)
     params = sampling_params(
         body,

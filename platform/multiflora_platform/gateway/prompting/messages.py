@@ -20,9 +20,10 @@ _RAW = "raw_arguments"
 
 
 async def chat_prompt(
-    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, room: PromptRoom | None
+    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, vocab_size: int | None, room: PromptRoom | None
 ) -> list[int]:
-    """The conversation through the model's template, as token ids. room: None for any length. Raises ApiError."""
+    """The conversation through the model's template, as token ids. vocab_size, room: None where no model is to read
+    them, and for any length. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
     template = None
     if not tokenizer.templates.is_empty:
@@ -30,7 +31,9 @@ async def chat_prompt(
             template = tokenizer.templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
-    return await encode_conversation(request, template_messages(request.messages, template), tokenizer, room)
+    return await encode_conversation(
+        request, template_messages(request.messages, template), tokenizer, vocab_size, room
+    )
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:

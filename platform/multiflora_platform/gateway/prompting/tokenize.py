@@ -62,7 +62,9 @@ async def text_prompts(
     def encode() -> list[list[int]]:
         most = None if room is None else room.most
         return [
-            tokenizer.encode(p, add_special, most=most) if isinstance(p, str) else check_ids(param, p, vocab_size)
+            _check_text(param, tokenizer.encode(p, add_special, most=most), tokenizer, vocab_size)
+            if isinstance(p, str)
+            else check_ids(param, p, vocab_size)
             for p in prompts
         ]
 
@@ -76,9 +78,10 @@ async def encode_conversation(
     request: ChatRequest | TokenizeRequest,
     messages: list[dict[str, Any]],
     tokenizer: Tokenizer,
+    vocab_size: int | None,
     room: PromptRoom | None,
 ) -> list[int]:
-    """messages: the request's, checked. Raises ApiError."""
+    """messages: the request's, checked. vocab_size: None where no model is to read the tokens. Raises ApiError."""
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
@@ -93,7 +96,8 @@ async def encode_conversation(
             continue_final_message=continues,
             chat_template_kwargs=request.chat_template_kwargs,
         )
-        return tokenizer.encode(text, bool(request.add_special_tokens), most=None if room is None else room.most)
+        ids = tokenizer.encode(text, bool(request.add_special_tokens), most=None if room is None else room.most)
+        return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
 
     size = sum(len(content) if isinstance(content := m.get("content"), str) else INLINE for m in messages)
     try:
@@ -129,6 +133,13 @@ def check_ids(param: str, ids: list[int], vocab_size: int) -> list[int]:
     """Raises ApiError for an id outside the vocabulary."""
     if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
         raise invalid(param, f"{param} holds a token id outside 0 to {vocab_size - 1}.")
+    return ids
+
+
+def _check_text(param: str, ids: list[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """Raises ApiError for a text with a token that the tokenizer knows and the model does not."""
+    if (reason := tokenizer.beyond(ids, vocab_size)) is not None:
+        raise invalid(param, f"{param} {reason}.")
     return ids
 
 

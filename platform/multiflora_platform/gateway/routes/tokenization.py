@@ -74,7 +74,7 @@ async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest) -> list
         raise invalid("prompt", "Send either prompt or messages.")
     if body.messages is not None:
         offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
-        return await chat_prompt(offered, tokenizer, None)
+        return await chat_prompt(offered, tokenizer, None, None)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     most = max(length, _MOST_TOKENS)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,27 @@ async def test_a_prompt_is_continued_until_the_end_token(house: House) -> None:
 async def test_what_the_cache_had_and_got_is_summed_over_prompts_and_told_once_for_all_answers(house: House) -> None:
     answer = (await house.post(PATH, body(prompt=["abcdef", "abc"], n=2))).json()
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 3}
+
+
+BEYOND: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a prompt": (PATH, {"prompt": ["x", "a<|assistant|>b"]}, "prompt"),
+    "a conversation": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "messages"),
+    "an input": ("/v1/embeddings", {"input": "<|assistant|>"}, "input"),
+    "a text to compare": ("/v1/score", {"text_1": "x", "text_2": "<|assistant|>"}, "text_2"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+async def test_a_text_whose_token_the_model_lacks_is_blamed_on_the_text(house: House, name: str) -> None:
+    path, fields, param = BEYOND[name]
+    size = house.services.model.vocab_size
+    house.services.model = replace(house.services.model, vocab_size=size - 1)
+    response = await house.post(path, {"model": "base", **fields})
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert f"{param} holds '<|assistant|>', token {size - 1} of the tokenizer" in error["message"]
+    assert f"{size - 1} rows" in error["message"]
+    assert not house.engine.requests
 
 
 async def test_an_adapter_is_resolved_once_and_leased(house: House) -> None:
