@@ -10,6 +10,7 @@ from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey,
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
+    ActivityAnswer,
     AlertPage,
     CacheAnswer,
     CacheText,
@@ -368,9 +369,11 @@ class Client(Transport):
             headers={"last-event-id": last_event_id},
         )
 
-    def list_audit(self, *, limit: int = 100, page_token: str | None = None) -> AuditPage:
-        """Who did what, newest first."""
-        return self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
+    def list_audit(self, *, limit: int = 100, page_token: str | None = None, adapter: str | None = None) -> AuditPage:
+        """Who did what, newest first. adapter: only what was done to it, its versions and its aliases."""
+        return self.call(
+            "GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token, "adapter": adapter}
+        )
 
     def create_tenant(self, body: NewTenant, *, if_none_match: str | None = None) -> Tenant:
         """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
@@ -533,6 +536,10 @@ class Client(Transport):
         """What `multiflora doctor` says of the server's machine and of the disk with its data."""
         return self.call("GET", "/doctor", DoctorPage)
 
+    def get_activity(self) -> ActivityAnswer:
+        """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
+        return self.call("GET", "/activity", ActivityAnswer)
+
     def get_cache(self) -> CacheAnswer:
         """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
         return self.call("GET", "/cache", CacheAnswer)
@@ -542,7 +549,7 @@ class Client(Transport):
         return self.call("GET", "/cache/misses", MissPage)
 
     def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
-        """Computes a prompt now, so that it is found later."""
+        """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
         return self.call("POST", "/cache:warm", WarmAnswer, body=body)
 
     def get_cached_text(self, hash: str) -> CacheText:
@@ -886,9 +893,13 @@ class AsyncClient(AsyncTransport):
             headers={"last-event-id": last_event_id},
         )
 
-    async def list_audit(self, *, limit: int = 100, page_token: str | None = None) -> AuditPage:
-        """Who did what, newest first."""
-        return await self.call("GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token})
+    async def list_audit(
+        self, *, limit: int = 100, page_token: str | None = None, adapter: str | None = None
+    ) -> AuditPage:
+        """Who did what, newest first. adapter: only what was done to it, its versions and its aliases."""
+        return await self.call(
+            "GET", "/audit", AuditPage, query={"limit": limit, "page_token": page_token, "adapter": adapter}
+        )
 
     async def create_tenant(self, body: NewTenant, *, if_none_match: str | None = None) -> Tenant:
         """A tenant owns keys; its limits and its share of the cache are those of all of them together."""
@@ -1055,6 +1066,10 @@ class AsyncClient(AsyncTransport):
         """What `multiflora doctor` says of the server's machine and of the disk with its data."""
         return await self.call("GET", "/doctor", DoctorPage)
 
+    async def get_activity(self) -> ActivityAnswer:
+        """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
+        return await self.call("GET", "/activity", ActivityAnswer)
+
     async def get_cache(self) -> CacheAnswer:
         """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
         return await self.call("GET", "/cache", CacheAnswer)
@@ -1064,7 +1079,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", "/cache/misses", MissPage)
 
     async def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
-        """Computes a prompt now, so that it is found later."""
+        """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
         return await self.call("POST", "/cache:warm", WarmAnswer, body=body)
 
     async def get_cached_text(self, hash: str) -> CacheText:

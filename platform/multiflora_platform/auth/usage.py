@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from sqlalchemy import func, select, tuple_
@@ -64,6 +64,13 @@ class UsageFilter:
     until: date | None = None
     # The columns to keep apart.
     group_by: Sequence[Group] = _GROUPS
+
+
+class AdapterRequests(NamedTuple):
+    """What one adapter was asked since some day."""
+
+    requests: int
+    last_day: str  # UTC, the last with requests
 
 
 class UsageLedger:
@@ -125,6 +132,26 @@ class UsageLedger:
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
         return account_answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
+
+    async def by_adapter(self, since: date) -> dict[str | None, AdapterRequests]:
+        """Of all tenants, from that day (UTC) on, with what is not written yet; None for the base model. Writes
+        nothing, so that it can be asked every few seconds. Raises Unavailable."""
+        row = DailyUsageRow
+        query = (
+            select(row.adapter, func.sum(row.requests), func.max(row.day))
+            .where(row.day >= since.isoformat(), row.requests > 0)
+            .group_by(row.adapter)
+        )
+        async with self._lock:  # between writes: what is being written is neither pending nor read
+            async with self._database.read() as session:
+                rows = await session.execute(query)
+                found = {adapter or None: AdapterRequests(int(total), day) for adapter, total, day in rows}
+            for (day, _, adapter), counts in self._pending.items():
+                if counts.requests and day >= since.isoformat():
+                    known = found.get(adapter or None, AdapterRequests(0, ""))
+                    total = known.requests + counts.requests
+                    found[adapter or None] = AdapterRequests(total, max(known.last_day, day))
+        return found
 
     def _today(self) -> str:
         now = time.time()

@@ -25,6 +25,7 @@ def add_parser(commands: Any) -> None:
     )
     audit = server_command(commands, "audit", run_audit, "who did what, newest first")
     audit.add_argument("--limit", type=int, default=100)
+    audit.add_argument("--adapter", help="only what was done to it, its versions and its aliases")
     server_command(commands, "replicas", run_replicas, "engine processes and the adapters that they hold")
 
 
@@ -44,11 +45,8 @@ def _follow(arguments: argparse.Namespace) -> int:
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    emit(
-        arguments.output,
-        request(arguments, "GET", "/audit", params={"limit": arguments.limit}).json()["items"],
-        AUDIT,
-    )
+    params = {"limit": arguments.limit} | ({"adapter": arguments.adapter} if arguments.adapter else {})
+    emit(arguments.output, request(arguments, "GET", "/audit", params=params).json()["items"], AUDIT)
     return 0
 
 

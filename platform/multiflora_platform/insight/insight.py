@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
@@ -39,6 +40,7 @@ class Insight:
         self.requests = RequestLog()
         self.bodies = bodies
         self.series = Series()
+        self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
         self._engine = engine
         self._base = base
@@ -133,11 +135,12 @@ class Insight:
 
 
 class _SeriesWatch(Observer):
-    """Adds one prompt's events to the series."""
+    """Adds one prompt's events to the series and to its adapter's activity."""
 
     def __init__(self, insight: Insight, facts: PromptFacts) -> None:
         self._insight = insight
         self._facts = facts
+        insight.activity.asked(facts.adapter, facts.at)
         self._model = insight.model_label(facts.adapter)
 
     def started(self, start: PromptStart) -> None:
@@ -147,9 +150,12 @@ class _SeriesWatch(Observer):
 
     def tokens(self, new: NewTokens) -> None:
         self._insight.series.generated(self._model, len(new.token_ids), new.since_last)
+        self._insight.activity.wrote(self._facts.adapter, len(new.token_ids))
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         # A deadline is the client's own: missing it is no error of the server.
         is_error = error is not None and error.status >= 500 and error.code != "deadline_exceeded"
         self._insight.series.ended(is_error=is_error)
+        if outcome == "ok":
+            self._insight.activity.answered(self._facts.adapter, time.time() - self._facts.at)
         self._insight.note_end(self._facts.adapter, error)

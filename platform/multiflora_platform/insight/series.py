@@ -55,10 +55,10 @@ class _Interval:
             at=at,
             tokens_per_second=sum(self.tokens.values()) / seconds,
             prompt_tokens_per_second=self.prompt_tokens / seconds,
-            ttft_p50=_quantile(ttft, 0.5),
-            ttft_p95=_quantile(ttft, 0.95),
-            itl_p50=_quantile(itl, 0.5),
-            itl_p95=_quantile(itl, 0.95),
+            ttft_p50=quantile(ttft, 0.5),
+            ttft_p95=quantile(ttft, 0.95),
+            itl_p50=quantile(itl, 0.5),
+            itl_p95=quantile(itl, 0.95),
             running=gauges.running,
             waiting=gauges.waiting,
             kv_use=gauges.kv_use,
@@ -135,5 +135,6 @@ def _keep(samples: list[float], value: float) -> None:
         samples.append(value)
 
 
-def _quantile(ordered: list[float], share: float) -> float | None:
+def quantile(ordered: list[float], share: float) -> float | None:
+    """Of ascending values, the one below which this share of them lies; None for none."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -39,6 +39,29 @@ class SeriesAnswer(msgspec.Struct, frozen=True):
     points: list[Point]
 
 
+class AdapterUse(msgspec.Struct, frozen=True):
+    """Of one adapter (None: the base). requests: since the answer's `since`, of all servers on the database, as in the
+    usage. The rest is this server's own, since its start: p95_seconds is about the last timed_answers whole answers."""
+
+    adapter: str | None
+    requests: int
+    last_day: str | None
+    """UTC, with requests; None for none since `since`."""
+    last_used_at: float | None
+    timed_answers: int
+    p95_seconds: float | None
+    tokens_per_second: float
+
+
+class ActivityAnswer(msgspec.Struct, frozen=True):
+    """since: the first day (UTC) whose requests are counted. speed_seconds: that tokens_per_second is the mean of."""
+
+    since: str
+    days: int
+    speed_seconds: int
+    items: list[AdapterUse]
+
+
 class Alert(msgspec.Struct, frozen=True):
     """severity: warning or error. link: a path of the admin UI."""
 

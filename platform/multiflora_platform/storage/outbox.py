@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.tables import AuditRow, EventRow
@@ -66,9 +66,13 @@ class Feed:
         self._database.begin(self._database.wake())
 
 
-async def audit_page(database: Database, before: int, limit: int) -> list[dict[str, Any]]:
-    """Audit rows, newest first, with id < before."""
+async def audit_page(database: Database, before: int, limit: int, adapter: str | None = None) -> list[dict[str, Any]]:
+    """Audit rows, newest first, with id < before. adapter: only those about it, its versions and its aliases."""
     query = select(AuditRow).where(AuditRow.id < before).order_by(AuditRow.id.desc()).limit(limit)
+    if adapter is not None:
+        # A tenant may have an adapter's name: its own acts are not the adapter's.
+        itself = (AuditRow.target == adapter) & AuditRow.action.startswith("adapter.")
+        query = query.where(itself | (func.substr(AuditRow.target, 1, len(adapter) + 1) == f"{adapter}@"))
     fields = ("id", "actor", "action", "target", "detail")
     async with database.read() as session:
         rows = await session.scalars(query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -59,6 +59,24 @@ async def test_pages(house):
         seen += [row["adapter"] for row in page["items"]]
         token = page["next_page_token"]
     assert seen == [f"a{number}" for number in range(5)]
+
+
+async def test_requests_by_adapter_are_those_of_the_window_and_of_all_tenants(house):
+    for tenant, adapter, requests in (("a", "x", 2), ("b", "x", 3), (None, None, 1), ("a", "only tokens", 0)):
+        house.usage.row(tenant, adapter).add(Counts(requests=requests, prompt_tokens=9))
+    await house.usage.flush()
+    old = {("2020-01-01", "a", "x"): Counts(requests=50), ("2020-01-02", "a", "old"): Counts(requests=7)}
+    house.usage._pending.update(old)
+    house.usage.row("a", "x").add(Counts(requests=4))
+    today = date.fromisoformat(TODAY)
+    assert await house.usage.by_adapter(today) == {"x": (9, TODAY), None: (1, TODAY)}
+    everything = {"x": (59, TODAY), None: (1, TODAY), "old": (7, "2020-01-02")}
+    assert await house.usage.by_adapter(date(2020, 1, 1)) == everything
+    before = house.registry.database.commits
+    await house.usage.by_adapter(today)
+    assert house.registry.database.commits == before  # nothing is written to be read
+    _, during = await asyncio.gather(house.usage.flush(), house.usage.by_adapter(date(2020, 1, 1)))
+    assert during == await house.usage.by_adapter(date(2020, 1, 1)) == everything
 
 
 async def test_a_tenant_sees_its_own_usage_only(house):

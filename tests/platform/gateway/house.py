@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +38,7 @@ from multiflora_engine.protocol.requests import (
 from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.auth.usage import Counts
+from multiflora_platform.auth.usage import AdapterRequests, Counts
 from multiflora_platform.registry.changes.rollout_observations import Observations, RequestOutcome
 from multiflora_platform.registry.errors import (
     AdapterExists,
@@ -281,6 +283,13 @@ class FakeLedger:
 
     def row(self, tenant: str | None, adapter: str | None) -> Counts:
         return self.counted.setdefault((tenant, adapter), Counts())
+
+    async def by_adapter(self, since: date) -> dict[str | None, AdapterRequests]:
+        """All of it was counted today."""
+        today, found = datetime.now(UTC).date().isoformat(), Counter[str | None]()
+        for (_, adapter), counts in self.counted.items():
+            found[adapter] += counts.requests
+        return {adapter: AdapterRequests(requests, today) for adapter, requests in found.items()}
 
 
 class FakeKeys:

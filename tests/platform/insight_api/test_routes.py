@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from tests.platform.gateway.house import ADMIN, TENANT, House
 
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.process_memory import resident_bytes
 
 CHAT = "/v1/chat/completions"
@@ -35,6 +39,7 @@ async def get(house: House, path: str, status: int = 200) -> Any:
         ("GET", "series"),
         ("GET", "series/stream"),
         ("GET", "alerts"),
+        ("GET", "activity"),
         ("GET", "requests"),
         ("GET", "requests/x"),
         ("GET", "cache"),
@@ -291,6 +296,27 @@ async def test_a_tenant_is_warmed_only_for_models_that_it_may_use(house: House) 
     house.services.keys.set_policy(TENANT, allowed_adapters=("other",))  # type: ignore[attr-defined]
     body = {"model": "sql", "prompt": "x", "tenant": "acme"}
     assert (await house.http.post("/api/v1/cache:warm", json=body)).status_code == 404
+
+
+async def test_an_adapters_numbers_are_its_own_however_busy_others_are(house: House) -> None:
+    await house.http.post(CHAT, json=chat("sql", max_tokens=3))
+    house.engine.failure = EngineFailure("adapter_unavailable", "its file vanished")
+    assert (await house.http.post(CHAT, json=chat())).status_code == 503
+    insight = house.services.insight
+    for i in range(2100):
+        facts = PromptFacts(f"r{i}", time.time(), None, "base", None, 0, None, CHAT, False, 9)
+        for watch in insight.follow_prompt(facts, msgspec.Struct()):
+            watch.ended("ok", None)
+    assert all(row["adapter"] is None for row in (await get(house, "requests?limit=1000"))["items"])
+    answer = await get(house, "activity")
+    assert (answer["days"], answer["speed_seconds"]) == (7, 10)
+    today = datetime.now(UTC).date()
+    assert answer["since"] == (today - timedelta(days=6)).isoformat()
+    base, sql = answer["items"]
+    assert (base["adapter"], base["timed_answers"], sql["adapter"]) == (None, 100, "sql")
+    assert (sql["requests"], sql["timed_answers"], sql["last_day"]) == (2, 1, today.isoformat())
+    assert 0 < sql["p95_seconds"] < 60
+    assert sql["last_used_at"] == pytest.approx(time.time(), abs=60)
 
 
 async def test_slots_and_what_would_fit(house: House) -> None:

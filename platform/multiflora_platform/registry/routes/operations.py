@@ -45,10 +45,15 @@ async def list_events(
 
 
 @router.get("/audit", responses=answers(AuditPage), response_model=None)
-async def list_audit(request: Request, limit: Limit = 100, page_token: str | None = None) -> dict[str, Any]:
-    """Who did what, newest first."""
+async def list_audit(
+    request: Request,
+    limit: Limit = 100,
+    page_token: str | None = None,
+    adapter: Annotated[str | None, Query(max_length=64)] = None,
+) -> dict[str, Any]:
+    """Who did what, newest first. adapter: only what was done to it, its versions and its aliases."""
     before = row_id(page_token) if page_token else _LAST
-    items = await audit_page(registry_of(request).database, before, limit)
+    items = await audit_page(registry_of(request).database, before, limit, adapter)
     more = len(items) == limit
     return {"items": items, "next_page_token": encode_token(str(items[-1]["id"])) if more else None}
 

@@ -321,3 +321,21 @@ async def test_more_pins_than_fit_are_a_conflict(open_house, action):
     refused = await house.admin.post(f"/adapters/a:{action}")
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:multiflora:problem:adapters-do-not-fit")
     assert "unpin one" in refused.json()["detail"]
+
+
+async def test_the_audit_of_one_adapter_is_found_behind_that_of_others(house):
+    await house.adapter("sql", 1)
+    await house.tenant("sql")
+    for name in ("SQL", "sql-2"):
+        await house.adapter(name, 2)
+    page = (await house.admin.get("/audit", params={"adapter": "sql", "limit": 2})).json()
+    assert [(row["action"], row["target"]) for row in page["items"]] == [
+        ("alias.moved", "sql@default"),
+        ("version.ready", "sql@1"),
+    ]
+    page = (await house.admin.get("/audit", params={"adapter": "sql", "page_token": page["next_page_token"]})).json()
+    assert [(row["action"], row["target"]) for row in page["items"]] == [
+        ("version.created", "sql@1"),
+        ("adapter.created", "sql"),
+    ]
+    assert (await house.admin.get("/audit", params={"adapter": "%"})).json()["items"] == []

@@ -1,7 +1,6 @@
-/** The adapters with all that is known of each: from the registry, the engine, the last requests and the usage. */
+/** The adapters with all that is known of each: from the registry, the engine and the activity. */
 import { get, getAll } from "./api.js";
-import { loadRequests } from "./requests.js";
-import { quantile } from "./format.js";
+import { ago } from "./format.js";
 import { isAdmin } from "./session.js";
 
 const ORDER = { slot: 0, cpu: 1, disk: 2 };
@@ -13,24 +12,21 @@ const optional = (promise, instead) => promise.catch((error) => {
 
 export const loadAdapters = (signal) => getAll("/api/v1/adapters", { signal });
 
-/** Changes by the second: residency, speed, last use. */
+/** Changes by the second: residency, requests, speed, last use. `uses` is null where it is not known. */
 export async function loadActivity(signal) {
-  if (!isAdmin.value) return { replicas: [], requests: [], speed: {} };
-  const [replicas, requests, series] = await Promise.all([
+  if (!isAdmin.value) return { replicas: [], uses: null };
+  const [replicas, uses] = await Promise.all([
     optional(get("/api/v1/replicas", { signal }), { items: [] }),
-    optional(loadRequests(signal), []),
-    optional(get("/api/v1/series?window=60", { signal }), { points: [] }),
+    optional(get("/api/v1/activity", { signal }), null),
   ]);
-  return { replicas: replicas.items, requests, speed: meanSpeed(series.points.slice(-10)) };
+  return { replicas: replicas.items, uses: uses && new Map(uses.items.map((one) => [one.adapter, one])) };
 }
 
-function meanSpeed(points) {
-  const sums = {};
-  for (const point of points) {
-    for (const [model, value] of Object.entries(point.by_model ?? {})) sums[model] = (sums[model] ?? 0) + value / points.length;
-  }
-  return sums;
-}
+/** Of an adapter that /api/v1/activity does not name. */
+export const NOT_USED = { requests: 0, last_day: null, last_used_at: null, timed_answers: 0, p95_seconds: null, tokens_per_second: 0 };
+
+/** When it was last used, in words; after a restart of the server only the day is known. */
+export const lastUsed = ({ last_used_at: at, last_day: day }) => (at ? ago(at) : (day ?? "–"));
 
 /** One row for each adapter. */
 export function joined(adapters, activity) {
@@ -41,9 +37,8 @@ export function joined(adapters, activity) {
       if (!known || ORDER[one.residency] < ORDER[known.residency]) residency.set(one.digest, one);
     }
   }
-  const requests = Map.groupBy(activity?.requests ?? [], (request) => request.adapter);
   return adapters.map((adapter) => {
-    const own = requests.get(adapter.name) ?? [];
+    const use = activity?.uses && (activity.uses.get(adapter.name) ?? NOT_USED);
     const held = adapter.digests ? residency.get(adapter.digests[defaultVersion(adapter)]) : undefined;
     return {
       ...adapter,
@@ -52,10 +47,11 @@ export function joined(adapters, activity) {
       pinned: held?.pinned ?? false,
       rank: held?.rank || (adapter.rank ?? null),
       bytes: held?.bytes || null,
-      requests: own.length,
-      speed: activity?.speed[adapter.name] ?? 0,
-      p95: quantile(own.map((request) => request.total_seconds), 0.95),
-      used: own[0]?.at ?? null,
+      use,
+      requests: use?.requests ?? null,
+      speed: use?.tokens_per_second ?? null,
+      p95: use?.p95_seconds ?? null,
+      used: use && (use.last_used_at ?? (use.last_day && Date.parse(use.last_day) / 1000)),
     };
   });
 }

@@ -1,8 +1,8 @@
 /** Adapters: all of them, to search, sort, load, pin and archive. */
 import { html, useMemo, useState } from "../lib/html.js";
-import { joined, loadActivity, loadAdapters } from "../lib/adapters.js";
+import { joined, lastUsed, loadActivity, loadAdapters } from "../lib/adapters.js";
 import { post, remove } from "../lib/api.js";
-import { ago, bytes, count, rate, seconds, target } from "../lib/format.js";
+import { bytes, count, rate, seconds, target } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { isAdmin, may, session } from "../lib/session.js";
@@ -54,8 +54,9 @@ function Table({ items, activity, onChange }) {
     </div>
     ${chosen.size > 0 && html`<${Bulk} names=${[...chosen]} onDone=${() => { setChosen(new Set()); onChange(); }} />`}
     <div class="card">${sorted.length ? html`<${VirtualTable} label="Adapters" columns=${columns(chosen, toggle)} rows=${sorted} keyOf=${(row) => row.name}
-      sort=${sort} onSort=${onSort} onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "970px" : "560px"} />`
+      sort=${sort} onSort=${onSort} onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "1010px" : "560px"} />`
       : html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, tag: null })}>Show all</button>`}>${text ? `No adapter mentions “${text}”` : "No adapter"}${tag ? ` with the tag ${tag}` : ""}.<//>`}</div>
+    ${isAdmin.value && html`<p class="muted small">Requests are counted by day (UTC). The p95 is of each adapter's last 100 answers since this server's start, from request to end; tokens/s are of the last 10 seconds.</p>`}
     <p class="muted small">${count(sorted.length)} shown. <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> opens, <kbd>Space</kbd> selects.</p>
   </div>`;
 }
@@ -80,10 +81,10 @@ function columns(chosen, toggle) {
     { key: "residency", label: "Where", sortable: true, width: "106px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title="pinned" aria-label="pinned"><${Icon} name="pin" size=${14} /></span>`}` },
     { key: "rank", label: "Rank", sortable: true, width: "46px", align: "number", cell: (row) => row.rank ?? "–" },
     { key: "bytes", label: "Size", sortable: true, width: "64px", align: "number", cell: (row) => bytes(row.bytes) },
-    { key: "requests", label: "Requests", sortable: true, width: "72px", align: "number", cell: (row) => count(row.requests) },
+    { key: "requests", label: "Requests, 7 days", sortable: true, width: "108px", align: "number", cell: (row) => count(row.requests) },
     { key: "speed", label: "Tokens/s", sortable: true, width: "66px", align: "number", cell: (row) => rate(row.speed) },
-    { key: "p95", label: "p95", sortable: true, width: "62px", align: "number", cell: (row) => seconds(row.p95) },
-    { key: "used", label: "Last used", sortable: true, width: "86px", cell: (row) => html`<span class="muted">${ago(row.used)}</span>` },
+    { key: "p95", label: "p95 time", sortable: true, width: "66px", align: "number", cell: (row) => html`<span title=${row.p95 && `Of the last ${row.use.timed_answers} answers`}>${seconds(row.p95)}</span>` },
+    { key: "used", label: "Last used", sortable: true, width: "86px", cell: (row) => html`<span class="muted">${row.use ? lastUsed(row.use) : "–"}</span>` },
   ];
 }
 

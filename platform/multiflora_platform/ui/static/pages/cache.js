@@ -30,7 +30,7 @@ export default function Cache() {
 function Numbers({ cache }) {
   const { blocks, free, cached, block_size: size, bytes_per_block: each } = cache;
   return html`<${Stats} label="Now" of=${[
-    ["Hit rate", percent(cache.queries_tokens ? cache.hits_tokens / cache.queries_tokens : null), `${count(cache.hits_tokens)} of ${count(cache.queries_tokens)} tokens`],
+    ["Hit rate since the start", percent(cache.queries_tokens ? cache.hits_tokens / cache.queries_tokens : null), `${count(cache.hits_tokens)} of ${count(cache.queries_tokens)} tokens`],
     ["Cached", bytes(cached * each), `${count(cached * size)} tokens`],
     ["In use by requests", count(Math.max(0, blocks - free - cached)), "blocks"],
     ["Free", count(free), `of ${count(blocks)} blocks`],
@@ -40,14 +40,14 @@ function Numbers({ cache }) {
 
 function Misses() {
   const misses = useResource((signal) => get("/api/v1/cache/misses", { signal }), [], { every: 4 });
-  return html`<${Card} title="Last misses" about="The newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
+  return html`<${Card} title="Last misses" about="The last 200 at most, the newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
     ? html`<table><thead><tr><th>When</th><th>Model</th><th class="number">Cached</th><th class="number">Prompt</th><th>Why</th><th>What that means</th></tr></thead>
       <tbody>${items.map((miss) => html`<tr key=${miss.request_id}><td><a href=${href(`/requests/${miss.request_id}`)}><${Time} at=${miss.at} /></a></td><td>${miss.model}</td>
         <td class="number">${count(miss.cached_tokens)}</td><td class="number">${count(miss.prompt_tokens)}</td><td><${Badge}>${REASONS[miss.reason] ?? miss.reason}<//></td><td class="break">${miss.detail}</td></tr>`)}</tbody></table>`
     : html`<${Empty} title="No misses" icon="check">Every prompt since the start was found, or none has come yet.<//>`)}<//><//>`;
 }
 
-const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed" flush>${of.length
+const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
   ? html`<table><thead><tr><th>Adapter</th><th class="number">Tokens</th><th class="number">Device time</th></tr></thead>
     <tbody>${of.toSorted((a, b) => b.tokens - a.tokens).map((row) => html`<tr key=${row.adapter}><td>${row.adapter ? html`<b>${row.adapter}</b>` : "base model"}</td><td class="number">${count(row.tokens)}</td><td class="number">${seconds(row.device_seconds)}</td></tr>`)}</tbody></table>`
   : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>`;

@@ -15,7 +15,7 @@ export default function Requests() {
   const requests = useResource(loadRequests, [], { every: 2 });
   const text = query.value.get("q") ?? "";
   const shown = query.value.get("show") ?? "all";
-  return html`<${PageHeader} title="Requests" about="The last ones of this server process, in numbers" />
+  return html`<${PageHeader} title="Requests" about="The last 1,000 of this server process, in numbers" />
     <div class="row"><${Search} label="Model, tenant, error, id" value=${text} onInput=${(value) => setQuery({ q: value })} />
       <${Segmented} label="Which requests" of=${SHOWN} value=${shown} onChange=${(value) => setQuery({ show: value === "all" ? null : value })} />
       <${PhaseLegend} /></div>
