@@ -66,6 +66,8 @@ def size_kv_cache(
     is_asked = config.max_model_len is not None
     if config.kv_cache_memory is not None:
         memory = config.kv_cache_memory
+        if device.type == "cpu":
+            _require_host_memory(memory)
     elif device.type == "cpu":
         memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes)
     else:
@@ -81,6 +83,16 @@ def _host_memory(useful: int, needed: int) -> int:
     available = available_host_memory()
     modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
     return max(modest, min(needed, int(available * _CPU_LIMIT)))
+
+
+def _require_host_memory(asked: int) -> None:
+    """Linux grants more than there is, and kills the process once it is written to: refused before that."""
+    available = available_host_memory()
+    if asked > available:
+        raise ModelError(
+            f"--kv-cache-memory asks for {asked / _GIB:.2f} GiB, and {available / _GIB:.2f} GiB are available of the "
+            "machine's memory or the container's limit. Give a smaller --kv-cache-memory, or free memory."
+        )
 
 
 def _gpu_memory(utilization: float, device: torch.device) -> int:

@@ -261,9 +261,17 @@ async def _exit_cause(process: subprocess.Popen[bytes]) -> str:
     for _ in range(100):
         code = process.poll()
         if code is not None:
-            return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+            return _killed_by(signal.Signals(-code)) if code < 0 else f"exit status {code}"
         await asyncio.sleep(0.01)
     return "closed its lifeline"
+
+
+def _killed_by(sent: signal.Signals) -> str:
+    """The supervisor looks before it kills: a SIGKILL that it finds is another's, nearly always the kernel's."""
+    if sent is not signal.SIGKILL:
+        return f"killed by {sent.name}"
+    advice = "Give a smaller --kv-cache-memory or --max-cpu-loras, a smaller --dtype, or the machine more memory"
+    return f"killed by SIGKILL, most likely by the kernel for want of memory (see dmesg). {advice}"
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:

@@ -549,7 +549,7 @@ class Client(Transport):
         return self.call("GET", "/cache/misses", MissPage)
 
     def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
-        """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
+        """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return self.call("POST", "/cache:warm", WarmAnswer, body=body)
 
     def get_cached_text(self, hash: str) -> CacheText:
@@ -1079,7 +1079,7 @@ class AsyncClient(AsyncTransport):
         return await self.call("GET", "/cache/misses", MissPage)
 
     async def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
-        """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
+        """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return await self.call("POST", "/cache:warm", WarmAnswer, body=body)
 
     async def get_cached_text(self, hash: str) -> CacheText:

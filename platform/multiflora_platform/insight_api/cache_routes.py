@@ -82,7 +82,7 @@ async def list_misses(request: Request) -> Response:
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
 async def warm_cache(request: Request) -> Response:
-    """Computes a prompt or the beginning of a conversation now, so that a tenant's (or admins') requests find it."""
+    """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
     owner = await cache_principal(services.keys, body.tenant)

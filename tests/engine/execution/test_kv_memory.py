@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
 from tests.engine.models.cases import CONFIG
 
-from multiflora_engine.execution.kv_memory import allocate_kv_cache
+from multiflora_engine.execution import kv_memory
+from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.protocol.config import EngineConfig
+
+
+def test_more_than_is_available_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation of twice the memory succeeds on Linux; the process is killed when it fills it."""
+    monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 1 << 30)
+    device = torch.device("cpu")
+    fits = EngineConfig(model_path="x", artifact_root="", kv_cache_memory=1 << 30)
+    assert size_kv_cache(fits, CONFIG, torch.float32, device).num_blocks > 0
+    with pytest.raises(ModelError, match=r"asks for 1\.50 GiB, and 1\.00 GiB .*Give a smaller --kv-cache-memory"):
+        size_kv_cache(replace(fits, kv_cache_memory=3 << 29), CONFIG, torch.float32, device)
 
 
 def test_a_cache_beyond_the_memory_is_a_sentence() -> None:
