@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from multiflora.options import engine_options
+
 
 class EngineArgs:
-    """model: a folder, or a Hugging Face id. options: fields of EngineConfig (max_model_len, max_loras, seed, ...)."""
+    """model: a folder, or a Hugging Face id. Other options have vLLM's names or ours (max_model_len, max_loras,
+    gpu_memory_utilization, ...); one that has no effect here is logged with the reason.
+
+    Raises TypeError for an unknown option, naming the nearest; ValueError for a value that cannot be.
+    """
 
     def __init__(self, model: str | Path, **options: Any) -> None:
         self.model = model
-        self.options = options
+        self.engine_options = engine_options(type(self).__name__, options)
 
 
 class AsyncEngineArgs(EngineArgs):

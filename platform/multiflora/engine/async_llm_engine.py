@@ -11,9 +11,10 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
@@ -33,6 +34,8 @@ from multiflora_platform.engine_requests import copy_request
 from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
 
+Result = TypeVar("Result")
+
 AsyncEngineDeadError = EngineDeadError
 """As vLLM's programs import it."""
 
@@ -49,7 +52,7 @@ class AsyncLLMEngine:
         model = OpenedModel.open(engine_args.model)
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         # Requests wait for as long as the others before them take.
-        options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_args.options}
+        options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_args.engine_options}
         try:
             config = model.engine_config(artifacts, **options)
             self._engine = BackgroundEngine(config)
@@ -87,7 +90,7 @@ class AsyncLLMEngine:
         lora_request: LoRARequest | None = None,
         *,
         priority: int = 0,
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Yields everything so far, each time that there is more; the last output is `finished`.
 
         sampling_params: by default the model's own. priority: smaller runs first. Leaving the iterator aborts the
@@ -133,6 +136,14 @@ class AsyncLLMEngine:
         for each in [request_id] if isinstance(request_id, str) else request_id:
             if (running := self._running.get(each)) is not None:
                 running.cut()
+
+    def run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        """A coroutine over this engine's requests, for threads without an event loop; blocks until it has ended."""
+        return self._engine.run(call)
+
+    def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
+        """The same for an asynchronous generator; leaving the iterator closes it."""
+        return self._engine.iterate(items)
 
     # ---- adapters
 

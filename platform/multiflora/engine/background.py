@@ -7,9 +7,10 @@ loop that stays. Knows requests and token streams; no prompts, texts or names of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from multiflora_platform.engine import EngineCalls, SupervisedEngine
 
 Result = TypeVar("Result")
 
+_END: Any = object()
 _LAST_WORDS_SECONDS = 1.0
 _SHUT_DOWN = EngineFailure("engine_dead", "The engine was shut down. Make another one.")
 
@@ -79,6 +81,27 @@ class BackgroundEngine:
     def failure(self) -> Fatal | None:
         """Why it last died."""
         return self._supervisor.failure
+
+    # ---- from threads without a loop
+
+    def run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        """The coroutine's result; it runs on the engine's loop. Interrupted, it is cancelled."""
+        assert threading.current_thread() is not self._thread, "the engine's loop cannot wait for itself"
+        future = self._submit(call)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
+        """The same for a generator. Leaving the iterator closes it."""
+        try:
+            while (item := self.run(_next(items))) is not _END:
+                yield item
+        finally:
+            # The end of the engine has ended the generator, too.
+            with contextlib.suppress(EngineDeadError):
+                self.run(items.aclose())
 
     # ---- from a caller's loop
 
@@ -181,6 +204,10 @@ class BackgroundEngine:
         except RuntimeError:
             return False
         return True
+
+
+async def _next(items: AsyncGenerator[Any, None]) -> Any:
+    return await anext(items, _END)
 
 
 def _push(reader: weakref.ref[TokenStream], deltas: list[TokenDelta]) -> None:

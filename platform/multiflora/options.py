@@ -1,0 +1,51 @@
+"""The options of an engine in a Python program, under vLLM's names and ours: checked, and turned into the engine's.
+
+vllm_options/ says what each means; knows which of them are a server's and no engine's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from multiflora_engine.protocol.config import EngineConfig
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.vllm_options.accept import accept
+from multiflora_platform.vllm_options.engine import ENGINE
+from multiflora_platform.vllm_options.model import MODEL
+
+_log = logging.getLogger(__name__)
+
+_OF_ENGINE = (set(EngineConfig.__struct_fields__) & set(Settings.model_fields)) | {"num_threads"}
+_NAMES = _OF_ENGINE | {*MODEL, *ENGINE}
+
+
+def engine_options(owner: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """Fields of EngineConfig. owner: whose options they are, for messages. An option that has no effect is logged.
+
+    Raises TypeError for a name that is none, with the nearest; ValueError for what cannot be.
+    """
+    for name in options:
+        if name not in _NAMES:
+            near = difflib.get_close_matches(name, sorted(_NAMES), n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{owner} has no option {name!r}{meant}")
+    given = dict(options)
+    threads = given.pop("num_threads", None)
+    try:
+        accepted, notices = accept(given)
+        settings = Settings(**accepted)  # type: ignore[arg-type]
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
+    for notice in notices:
+        _log.warning("%s", notice)
+    chosen = {name: getattr(settings, name) for name in accepted if name in _OF_ENGINE}
+    return chosen | ({} if threads is None else {"num_threads": threads})
