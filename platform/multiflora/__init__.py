@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from multiflora.llm import LLM
     from multiflora.lora_request import LoRARequest
     from multiflora.outputs import CompletionOutput, RequestOutput
-    from multiflora_engine.protocol.sampling_params import SamplingParams, StructuredOutputsParams
+    from multiflora_engine.protocol.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __all__ = [
     "LLM",
@@ -28,6 +28,7 @@ __all__ = [
     "EngineDeadError",
     "LoRARequest",
     "RequestOutput",
+    "RequestOutputKind",
     "SamplingParams",
     "StructuredOutputsParams",
 ]
@@ -41,6 +42,7 @@ _MODULES = {
     "LoRARequest": "multiflora.lora_request",
     "CompletionOutput": "multiflora.outputs",
     "RequestOutput": "multiflora.outputs",
+    "RequestOutputKind": "multiflora_engine.protocol.sampling_params",
     "SamplingParams": "multiflora_engine.protocol.sampling_params",
     "StructuredOutputsParams": "multiflora_engine.protocol.sampling_params",
 }

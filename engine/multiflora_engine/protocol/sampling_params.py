@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from operator import attrgetter, index
 from typing import Any, Literal
 
@@ -49,6 +50,14 @@ class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_de
     disable_any_whitespace: bool = False
     disable_additional_properties: bool = False
     whitespace_pattern: str | None = None
+
+
+class RequestOutputKind(Enum):
+    """What each output of a request holds: everything so far, what is new, or the whole, once."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
 
 
 class _NamesTheNearest(msgspec.StructMeta):
@@ -104,6 +113,8 @@ class SamplingParams(msgspec.Struct, metaclass=_NamesTheNearest, kw_only=True, o
     use_beam_search: bool = False
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
+    # For AsyncLLMEngine.
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
 
     def __post_init__(self) -> None:
         # Also the engine's decoder comes here: what is at its default, as most fields are, costs next to nothing.
@@ -181,7 +192,17 @@ def _normal(name: str, value: Any) -> Any:
         return dict(value)
     if name == "structured_outputs" and not isinstance(value, StructuredOutputsParams):
         raise InvalidParameter(name, "StructuredOutputsParams", value)
+    if name == "output_kind":
+        return _as_output_kind(value)
     return value
+
+
+def _as_output_kind(value: Any) -> RequestOutputKind:
+    try:
+        return RequestOutputKind(value)
+    except ValueError:
+        kinds = ", ".join(f"RequestOutputKind.{kind.name}" for kind in RequestOutputKind)
+        raise InvalidParameter("output_kind", f"one of {kinds}", value) from None
 
 
 def _as_integer(value: Any) -> Any:

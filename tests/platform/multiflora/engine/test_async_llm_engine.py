@@ -25,6 +25,7 @@ from multiflora import (
     EngineDeadError,
     LoRARequest,
     RequestOutput,
+    RequestOutputKind,
     SamplingParams,
 )
 from multiflora.engine import arg_utils, async_llm_engine
@@ -125,6 +126,28 @@ async def test_outputs_grow_until_the_last_one_is_finished(engine: AsyncLLMEngin
         assert len(after.outputs[0].token_ids) > len(before.outputs[0].token_ids)
     assert outputs[-1].outputs[0].finish_reason == "length"
     assert len(outputs[-1].outputs[0].token_ids) == 400
+
+
+async def test_outputs_may_hold_what_is_new_or_come_once(engine: AsyncLLMEngine) -> None:
+    whole = await answer(engine, PROMPT, "whole", LONG)
+    fields: dict[str, Any] = {"temperature": 0.0, "max_tokens": 400, "ignore_eos": True}
+
+    async def outputs(kind: RequestOutputKind | int, **more: Any) -> list[RequestOutput]:
+        params = SamplingParams(output_kind=kind, **{**fields, **more})  # type: ignore[arg-type]
+        return [output async for output in engine.generate(PROMPT, params, "kind")]
+
+    pieces = await outputs(RequestOutputKind.DELTA)
+    assert len(pieces) > 3
+    assert "".join(piece.outputs[0].text for piece in pieces) == whole
+    assert sum(len(piece.outputs[0].token_ids) for piece in pieces) == 400
+    assert [piece.finished for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    for kind in (RequestOutputKind.FINAL_ONLY, 2):
+        (last,) = await outputs(kind)
+        assert (last.finished, last.outputs[0].text) == (True, whole)
+    with pytest.raises(ValueError, match="best_of needs output_kind"):
+        await outputs(RequestOutputKind.DELTA, best_of=2, temperature=1)
+    with pytest.raises(ValueError, match=r"output_kind must be one of RequestOutputKind\.CUMULATIVE"):
+        await outputs(7)
 
 
 async def test_a_prompt_may_be_text_or_ids_under_a_key_or_bare(engine: AsyncLLMEngine) -> None:
