@@ -37,6 +37,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _access_log_as_it_was() -> Iterator[None]:
     """A server that a test started in this process wrote its lines to that test's standard error."""
     log = logging.getLogger("multiflora.access")
-    handlers, propagate = log.handlers, log.propagate
+    handlers, propagate, level = log.handlers, log.propagate, log.level
     yield
     log.handlers, log.propagate = handlers, propagate
+    log.setLevel(level)

@@ -5,21 +5,18 @@ Knows files; not whether an engine runs in this process or in one of its own.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.generation_config import SAMPLING_NAMES
-from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.text.tokenizer import Tokenizer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,7 @@ class OpenedModel:
     @classmethod
     def open(cls, model: str | Path) -> OpenedModel:
         """model: a folder, or a Hugging Face id. Raises ModelError and TokenizerError."""
-        folder = resolve_model(model)
-        # First: a folder that holds no model should not be blamed for its tokenizer.
-        config = load_model_config(folder)
-        for warning in config.warnings:
-            _log.warning("%s", warning)
-        tokenizer = Tokenizer.load(folder)
-        return cls(config.with_ends(tokenizer.end_ids), tokenizer)
+        return cls(*ModelFiles(model=model).open())
 
     def engine_config(self, artifacts: Path, **options: Any) -> EngineConfig:
         """artifacts: the store of the adapters. options: other fields of EngineConfig."""

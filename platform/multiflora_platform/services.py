@@ -39,7 +39,7 @@ class ServedModel:
     """The base model, as `open_model` reads it from its folder and the settings before the engine runs."""
 
     name: str
-    """What clients call it."""
+    """What clients call it; of several names, the one that the banner and metrics show."""
     root: str
     """Its id or path, as the operator gave it."""
     tokenizer: Tokenizer
@@ -58,6 +58,19 @@ class ServedModel:
     """How the model writes tool calls; None when no --tool-call-parser fits it."""
     reasoning_format: ReasoningFormat | None = None
     """How the model marks its reasoning; None without a --reasoning-parser."""
+
+    other_names: tuple[str, ...] = ()
+    """Clients may call it by these, too."""
+    path: str | None = None
+    """The folder as the operator gave it: a name as well, as in vLLM, but never listed."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.other_names)
+
+    def known_as(self, model: str) -> str:
+        """The first name for any of the base model's; other names stay as they are."""
+        return self.name if model == self.path or model in self.other_names else model
 
     @property
     def default_max_tokens(self) -> int | None:

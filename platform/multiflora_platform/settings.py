@@ -1,6 +1,6 @@
 """Every setting of `multiflora serve`: one field is one flag, one `MULTIFLORA_…` variable and one key of the YAML file.
 
-Owns names, defaults, bounds and where each value came from. Does not know the command line's parser or the services.
+Owns names, defaults and bounds. Does not know where values come from, the command line's parser or the services.
 """
 
 from __future__ import annotations
@@ -8,20 +8,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 ENV_PREFIX = "MULTIFLORA_"
 # The password in a database's URL.
 _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
-# Where a value came from.
-Source = Literal["cli", "env", "file", "default"]
-
-
+SECRETS = frozenset({"api_key", "hf_token"})
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
 
 
@@ -35,6 +30,7 @@ def _split(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 
 
@@ -54,7 +50,26 @@ class Settings(BaseModel):
     model: str | None = Field(None, description="Hugging Face id or local folder; without it, the bundled demo")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    served_model_name: str | None = Field(None, min_length=1, description="the base model's name in the API")
+    served_model_name: Names = Field(
+        (), description="the base model's names in the API; the banner and metrics show the first"
+    )
+    revision: str | None = Field(None, min_length=1, description="branch, tag or commit of a model on the hub")
+    tokenizer: str | None = Field(None, min_length=1, description="folder or hub id of another tokenizer")
+    tokenizer_revision: str | None = Field(None, min_length=1, description="branch, tag or commit of --tokenizer")
+    download_dir: Path | None = Field(None, description="where models from the hub are kept; default its own cache")
+    hf_token: str | None = Field(None, min_length=1, description="token for the hub; default HF_TOKEN or its login")
+    quantization: str | None = Field(None, description="how the checkpoint is quantised, which must agree with it")
+    generation_config: str = Field(
+        "auto", description="sampling defaults: auto, the model's own; vllm, none; or a folder's generation_config.json"
+    )
+    override_generation_config: dict[str, Any] = Field({}, description="sampling defaults that go before, as JSON")
+    chat_template: str | None = Field(None, min_length=1, description="Jinja file, or the template itself")
+    chat_template_content_format: Literal["auto", "string", "openai"] = Field(
+        "auto", description="how templates get a message's content: as a string, or as parts"
+    )
+    default_chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="variables for the chat template, as JSON, where a request gives none"
+    )
     api_key: Words = Field((), description="admin key; may be given several times")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and KV cache")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engine runs")
@@ -67,6 +82,7 @@ class Settings(BaseModel):
     max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
     enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
+    enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
     lora_modules: Words = Field((), description="adapters to register at start, as name=path")
     max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
@@ -74,9 +90,7 @@ class Settings(BaseModel):
     adapter_timeout: float = Field(
         300.0, gt=0, allow_inf_nan=False, description="seconds that a request may wait for its adapter before 503"
     )
-    tensor_parallel_size: int = Field(1, ge=1, description="only 1 is supported")
     seed: int = Field(0, ge=0, description="for requests that bring none")
-    swap_space: float = Field(0, ge=0, description="accepted for compatibility; preemption recomputes, nothing swaps")
     tool_call_parser: Literal[
         "auto",
         "none",
@@ -103,6 +117,15 @@ class Settings(BaseModel):
         (), description="web page's origin, as https://app.example.com, that browsers may call from; repeatable; *: any"
     )
     no_auth: bool = Field(False, description="serve without keys; only on a loopback address")
+    root_path: str = Field("", description="path that a proxy strips before it passes requests on")
+    ssl_keyfile: Path | None = Field(None, description="the certificate's private key; with it the server speaks HTTPS")
+    ssl_certfile: Path | None = Field(None, description="the server's certificate, with its chain")
+    ssl_ca_certs: Path | None = Field(None, description="authorities of clients' certificates")
+    ssl_cert_reqs: int = Field(
+        0, ge=0, le=2, description="clients' certificates: 0 not asked for, 1 optional, 2 required"
+    )
+    ssl_ciphers: str | None = Field(None, description="accepted ciphers of TLS up to 1.2, as OpenSSL names them")
+    disable_fastapi_docs: bool = Field(False, description="serve neither /docs nor /openapi.json")
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
     max_upload_bytes: int = Field(4 << 30, ge=1024, description="largest adapter upload")
@@ -111,6 +134,10 @@ class Settings(BaseModel):
     )
     log_bodies: bool = Field(
         False, description="keep the last requests' prompts and answers in memory, for admins to look at"
+    )
+    enable_log_requests: bool = Field(True, description="write one line for each HTTP request, without its texts")
+    uvicorn_log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = Field(
+        "warning", description="what the HTTP server's own parts log"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
 
@@ -139,12 +166,17 @@ class Settings(BaseModel):
             ipaddress.ip_network(network, strict=False)
         return networks
 
-    @field_validator("tensor_parallel_size")
-    @classmethod
-    def _one_device(cls, size: int) -> int:
-        if size != 1:
-            raise ValueError("tensor parallelism is not supported; leave it at 1")
-        return size
+    @model_validator(mode="after")
+    def _no_adapters_where_they_are_off(self) -> Settings:
+        if self.lora_modules and not self.enable_lora:
+            raise ValueError("lora_modules needs enable_lora; drop --no-enable-lora or --lora-modules")
+        return self
+
+    @model_validator(mode="after")
+    def _key_and_certificate(self) -> Settings:
+        if (self.ssl_keyfile is None) != (self.ssl_certfile is None):
+            raise ValueError("ssl_keyfile and ssl_certfile belong together; give both")
+        return self
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Settings:
@@ -164,69 +196,9 @@ def flag(field: str) -> str:
 
 def shown(field: str, value: Any) -> str:
     """A setting's value as text that may be printed: no key, and no password of a database."""
-    if field == "api_key" and value:
+    if field in SECRETS and value:
         return "(hidden)"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     text = "" if value is None else str(value)
     return _PASSWORD.sub(r"\1***@", text) if field == "database_url" else text
-
-
-def load_settings(
-    cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
-) -> tuple[Settings, dict[str, Source]]:
-    """Merge command line > environment > file > default; returns the settings and each field's source.
-
-    Raises ConfigurationError naming the setting, its value's place and what is accepted.
-    """
-    environment = {
-        name: environ[ENV_PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if environ.get(ENV_PREFIX + name.upper(), "") != ""  # an empty variable counts as unset
-    }
-    layers: tuple[tuple[Source, Mapping[str, Any]], ...] = (
-        ("file", _read_file(file) if file else {}),
-        ("env", environment),
-        ("cli", cli),
-    )
-    values: dict[str, Any] = {}
-    sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
-    for source, layer in layers:
-        values.update(layer)
-        sources.update(dict.fromkeys(layer, source))
-    try:
-        return Settings(**values), sources
-    except ValidationError as error:
-        raise ConfigurationError(_explain(error, sources)) from None
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read --config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path} is not YAML: {str(error).splitlines()[0]}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"--config {path} must hold `key: value` lines")
-    values = {str(key).replace("-", "_"): value for key, value in content.items()}
-    unknown = sorted(set(values) - set(Settings.model_fields))
-    if unknown:
-        raise ConfigurationError(
-            f"--config {path}: unknown key {', '.join(unknown)}; `multiflora config show` lists all keys"
-        )
-    return values
-
-
-def _explain(error: ValidationError, sources: Mapping[str, Source]) -> str:
-    first = error.errors()[0]
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not first["loc"]:
-        return message
-    field = str(first["loc"][0])
-    place = {"env": ENV_PREFIX + field.upper(), "file": f"key {field} of the config file"}.get(
-        sources.get(field, "cli"), flag(field)
-    )
-    return f"{place}: {message} (got {shown(field, repr(first['input']))})"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,13 +54,15 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str) -> Iterator[Server]:
-    """Start `multiflora serve ARGUMENTS` and stop it at the end. Fails with its output when it does not come up."""
+def serving(data_dir: Path, *arguments: str, entry: Sequence[str] = ("multiflora", "serve")) -> Iterator[Server]:
+    """Start `multiflora serve ARGUMENTS` and stop it at the end. Fails with its output when it does not come up.
+
+    entry: the module to run, and its first arguments.
+    """
     command = [
         sys.executable,
         "-m",
-        "multiflora",
-        "serve",
+        *entry,
         "--port",
         "0",
         "--data-dir",

@@ -11,31 +11,57 @@ from pathlib import Path
 from multiflora_engine.models.errors import ModelError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+_TEXT_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+_MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
 # Subfolders hold other formats; consolidated.safetensors is Mistral's second copy of the weights.
 _UNWANTED = ["*/*", "consolidated*"]
 
 
-def resolve_model(id_or_path: str | Path, cache_dir: Path | None = None, revision: str | None = None) -> Path:
-    """The folder of a model. cache_dir: where downloads are kept (default: Hugging Face's cache). Raises ModelError."""
+def resolve_model(
+    id_or_path: str | Path,
+    cache_dir: Path | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    *,
+    weights: bool = True,
+) -> Path:
+    """The folder of a model. A hub id may bring its revision: `org/model@v2`.
+
+    cache_dir: where downloads are kept (default: Hugging Face's cache). token: default HF_TOKEN or the hub's login.
+    weights: False fetches the configuration and the tokenizer alone. Raises ModelError.
+    """
     folder = Path(id_or_path).expanduser()
     if folder.is_dir():
         return folder
-    name = str(id_or_path)
     if folder.exists():
-        raise ModelError(f"{name} is a file. Give the folder with config.json and the safetensors files, or a hub id.")
+        raise ModelError(
+            f"{id_or_path} is a file. Give the folder with config.json and the safetensors files, or a hub id."
+        )
+    name, revision = _with_revision(str(id_or_path), revision)
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"There is no folder {name}. Give a model folder, or a Hugging Face id like org/model.")
-    return _download(name, cache_dir, revision)
+        raise ModelError(f"There is no folder {id_or_path}. Give a model folder, or a Hugging Face id like org/model.")
+    return _download(name, cache_dir, revision, token, _MODEL_FILES if weights else _TEXT_FILES)
 
 
-def _download(name: str, cache_dir: Path | None, revision: str | None) -> Path:
+def _with_revision(name: str, revision: str | None) -> tuple[str, str | None]:
+    name, at, pinned = name.partition("@")
+    if at and revision is not None and pinned != revision:
+        raise ModelError(f"{name} is asked for at {pinned} and, by its revision, at {revision}. Give one of the two.")
+    return name, pinned or revision
+
+
+def _download(name: str, cache_dir: Path | None, revision: str | None, token: str | None, wanted: list[str]) -> Path:
     # Imported late: serving a local folder needs neither the hub nor its HTTP stack.
     from huggingface_hub import errors, snapshot_download
 
     try:
         folder = snapshot_download(
-            name, cache_dir=cache_dir, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            name,
+            cache_dir=cache_dir,
+            revision=revision,
+            token=token,
+            allow_patterns=wanted,
+            ignore_patterns=_UNWANTED,
         )
     except errors.GatedRepoError as error:
         raise ModelError(

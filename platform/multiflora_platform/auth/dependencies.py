@@ -18,6 +18,7 @@ PUBLIC = (
     "/health",
     "/health/live",
     "/health/ready",
+    "/ping",
     "/docs",
     "/openapi.json",
 )

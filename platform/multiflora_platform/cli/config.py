@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.flags import add_settings_flags, settings_from
+from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.output import add_output_flag, emit
 from multiflora_platform.settings import (
     ENV_PREFIX,
@@ -26,7 +26,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings, sources = settings_from(arguments)
+    configuration = configuration_from(arguments)
+    settings, sources = configuration.settings, configuration.sources
     rows = [
         {
             "setting": name,

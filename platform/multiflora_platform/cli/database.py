@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from multiflora_platform.cli.flags import add_settings_flags, settings_from
+from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.settings import DATABASE_NAME, ConfigurationError, Settings
 
 # As the Makefile has it.
@@ -39,7 +39,8 @@ def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Nam
     from multiflora_platform.server.base_model import prepare_data_dir
     from multiflora_platform.web.problems import Problem
 
-    settings, sources = settings_from(arguments)
+    configuration = configuration_from(arguments)
+    settings, sources = configuration.settings, configuration.sources
     if sources["data_dir"] == "default" and settings.database_url is None:
         settings = _with_data(settings)
     if arguments.action == "backup":

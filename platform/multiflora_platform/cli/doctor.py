@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from multiflora_platform.cli.flags import add_settings_flags, settings_from
+from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.output import add_output_flag, emit
 from multiflora_platform.observability.machine import checks
 
@@ -18,7 +18,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings, _ = settings_from(arguments)
-    rows = list(checks(settings.data_dir))
+    rows = list(checks(configuration_from(arguments).settings.data_dir))
     emit(arguments.output, rows, ("state", "check", "found", "advice"))
     return 1 if any(row["state"] == "error" for row in rows) else 0

@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
 
 from multiflora_platform.cli import (
     adapters,
@@ -23,6 +25,8 @@ from multiflora_platform.cli import (
     versions,
     webhooks,
 )
+from multiflora_platform.cli.flags import unknown_flags
+from multiflora_platform.cli.vllm_spelling import as_we_write_it
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
@@ -42,11 +46,13 @@ COMMANDS = (
     config,
     completion,
 )
+_TAKE_SETTINGS = frozenset({"serve", "config", "db", "doctor"})
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="multiflora", description="Serve many LoRA adapters on one base model.")
     parser.set_defaults(parser=parser)
+    parser.add_argument("--version", "-v", action="version", version=f"multiflora {version('multiflora')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
@@ -55,7 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `multiflora ARGV` and return its exit code; usage errors exit with 2 from argparse itself."""
-    arguments = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] and words[0] in _TAKE_SETTINGS:
+        words = as_we_write_it(words)
+    arguments, unknown = build_parser().parse_known_args(words)
+    if unknown:
+        _refuse_unknown(arguments, unknown)
     try:
         return int(arguments.run(arguments) or ExitCode.OK)
     except ConfigurationError as error:
@@ -70,6 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.FAILURE
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}; run again with --log-level debug to see where", 1, arguments)
+
+
+def _refuse_unknown(arguments: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
+    """Ends with the usage line of the command, and the flag that was probably meant."""
+    if "settings_parser" in arguments:
+        arguments.settings_parser.error(unknown_flags(unknown))
+    build_parser().error(f"unrecognized arguments: {' '.join(unknown)}")
 
 
 def _fail(message: str, code: int, arguments: argparse.Namespace) -> int:

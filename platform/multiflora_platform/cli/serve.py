@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from multiflora_platform.cli.flags import add_settings_flags, settings_from
+from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 
 
 def add_parser(commands: Any) -> None:
@@ -20,10 +20,10 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _end)
     try:
-        settings, sources = settings_from(arguments)
+        configuration = configuration_from(arguments)
         from multiflora_platform.server.serve import serve
 
-        return serve(settings, sources)
+        return serve(configuration.settings, configuration.sources)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -86,8 +86,9 @@ async def warm_cache(request: Request) -> Response:
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
     owner = await cache_principal(services.keys, body.tenant)
+    model = services.model.known_as(body.model)
     try:
-        digest = resolve_model(services.registry, services.model.name, owner, body.model, None).digest
+        digest = resolve_model(services.registry, services.model.name, owner, model, None).digest
         ids = await warmed_ids(body, services.model, services.max_model_len)
     except ApiError as error:
         problem = AdapterNotFound if error.status == 404 else InvalidRequest

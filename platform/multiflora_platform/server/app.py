@@ -33,14 +33,16 @@ def create_app(services: Services) -> FastAPI:
         version=_version(),
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None if services.settings.disable_fastapi_docs else "/openapi.json",
+        root_path=services.settings.root_path.rstrip("/"),
         generate_unique_id_function=operation_id,
     )
     app.state.services = services
     app.state.batches = make_batch_service(app, services)
     inference = (chat, completions, response_calls, embeddings, scores, models, tokenization)
     gateway = (*inference, files, batch_calls, lora_calls)
-    for router in (*(module.router for module in (*gateway, health, docs_page)), registry_router, ui_router):
+    pages = () if services.settings.disable_fastapi_docs else (docs_page,)
+    for router in (*(module.router for module in (*gateway, health, *pages)), registry_router, ui_router):
         app.include_router(router)
     error_responses.install(app)
     # The last one added is the outermost.

@@ -12,7 +12,7 @@ from multiflora_engine.protocol.messages import Ready
 MIB = 1 << 20
 KeySource = Literal["none", "given", "stored"]
 _KEY_LINES = {
-    "none": "none is needed (--no-auth)",
+    "none": "none is needed, any is accepted (--no-auth)",
     "given": "the one you gave; clients send it, the curl below reads it from MULTIFLORA_API_KEY",
     "stored": "the one that the first start printed, in MULTIFLORA_API_KEY for the curl below; lost: --api-key NEW",
 }

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
-from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.models.config import ModelConfig, ModelError
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_platform.demo import (
     MODEL_NAME,
@@ -23,12 +21,11 @@ from multiflora_platform.demo import (
 )
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
+from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,20 @@ class ServedBase:
 def open_model(settings: Settings) -> ServedBase:
     """Find and read the base model's folder. Raises ConfigurationError naming what is missing or unsupported."""
     demo: tuple[DemoAdapter, ...] = ()
+    source: str | Path
+    if settings.model is None:
+        folder = demo_folder()
+        source, demo = folder / "base", tuple(demo_adapters(folder)) if settings.enable_lora else ()
+    else:
+        source = settings.model
+    shared = {field.name: getattr(settings, field.name) for field in fields(ModelFiles) if field.name != "model"}
     try:
-        if settings.model is None:
-            folder = demo_folder()
-            folder, demo = folder / "base", tuple(demo_adapters(folder))
-        else:
-            folder = resolve_model(settings.model)
-        config = load_model_config(folder)
-        for warning in config.warnings:
-            _log.warning("%s", warning)
-        name = settings.served_model_name or (MODEL_NAME if demo else Path(settings.model or folder).name)
-        tokenizer = Tokenizer.load(folder)
-        config = config.with_ends(tokenizer.end_ids)
+        config, tokenizer = ModelFiles(model=source, **shared).open()
+        name, *others = _names(settings)
         served = ServedModel(
             name=name,
+            other_names=tuple(others),
+            path=_path_name(settings),
             root=settings.model or MODEL_NAME,
             tokenizer=tokenizer,
             vocab_size=config.vocab_size,
@@ -72,6 +69,24 @@ def open_model(settings: Settings) -> ServedBase:
         return ServedBase(served, config, config.base_model(name), demo)
     except (ModelError, TokenizerError) as error:
         raise ConfigurationError(str(error)) from None
+
+
+def _names(settings: Settings) -> tuple[str, ...]:
+    """What clients may call the base model: as the operator says, or the last part of its name, or all of a hub id."""
+    if settings.served_model_name:
+        return settings.served_model_name
+    if settings.model is None:
+        return (MODEL_NAME,)
+    if Path(settings.model).expanduser().is_dir():
+        return (Path(settings.model).expanduser().resolve().name,)
+    hub_id = settings.model.partition("@")[0]
+    return tuple(dict.fromkeys((hub_id.rpartition("/")[2], hub_id)))
+
+
+def _path_name(settings: Settings) -> str | None:
+    """A folder that no adapter's name can equal, where the operator gave the base no other names."""
+    is_name = settings.model is not None and "/" in settings.model and not settings.served_model_name
+    return settings.model if is_name else None
 
 
 def _tool_format(parser: str, tokenizer: Tokenizer) -> ToolFormat | None:
@@ -121,7 +136,9 @@ def only_server_of(settings: Settings) -> Iterator[None]:
 
 def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> EngineConfig:
     """The engine's part of the settings; the names are the same. base: its folder and its tokenizer, merged."""
-    shared = {name: value for name, value in settings.model_dump().items() if name in EngineConfig.__struct_fields__}
+    shared = settings.model_dump(include=set(EngineConfig.__struct_fields__), exclude={"tokenizer"})
+    if not settings.enable_lora:
+        shared |= {"max_loras": 1, "max_cpu_loras": 1}  # the least that an engine takes
     return EngineConfig(
         **shared,
         model_path=str(base.config.folder),

@@ -41,6 +41,30 @@ async def health(request: Request) -> Response:
     return await ready(request)
 
 
+@router.get("/ping")
+async def ping(request: Request) -> Response:
+    """As /health/ready."""
+    return await ready(request)
+
+
+@router.post("/ping")
+async def ping_by_post(request: Request) -> Response:
+    """As /health/ready."""
+    return await ready(request)
+
+
+@router.get("/version", dependencies=[Depends(require_key)])
+async def version(request: Request) -> Response:
+    return _json(200, {"version": request.app.version})
+
+
+@router.get("/load", dependencies=[Depends(require_key)])
+async def load(request: Request) -> Response:
+    """How many HTTP requests are being answered, without health checks and without this one."""
+    services: Services = request.app.state.services
+    return _json(200, {"server_load": services.in_flight - 1})
+
+
 @router.get("/metrics", dependencies=[Depends(require_key)])
 async def metrics(request: Request) -> Response:
     services: Services = request.app.state.services
@@ -70,6 +94,6 @@ async def _view(engine: EngineHandle, registry: Registry, active: Collection[Act
     )
 
 
-def _json(status: int, content: dict[str, str]) -> Response:
+def _json(status: int, content: dict[str, object]) -> Response:
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
     return Response(msgspec.json.encode(content), status, headers, "application/json")

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import resource
 import socket
+import ssl
 from types import FrameType
 from typing import Any
 
@@ -133,6 +134,7 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            **_tls(services.settings),
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)
@@ -157,8 +159,39 @@ class HttpServer(uvicorn.Server):
             self.should_exit = True
 
 
-def address(listener: socket.socket) -> str:
+def _tls(settings: Settings) -> dict[str, Any]:
+    """uvicorn's part of HTTPS; empty without a certificate."""
+    if settings.ssl_certfile is None:
+        return {}
+    return {
+        "ssl_keyfile": settings.ssl_keyfile,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_ca_certs": None if settings.ssl_ca_certs is None else str(settings.ssl_ca_certs),
+        "ssl_cert_reqs": settings.ssl_cert_reqs,
+        "ssl_ciphers": settings.ssl_ciphers or "DEFAULT",
+    }
+
+
+def require_certificate(settings: Settings) -> None:
+    """Raises ConfigurationError for a key or a certificate that cannot be used, before time goes into the model."""
+    if settings.ssl_certfile is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
+        if settings.ssl_ca_certs is not None:
+            context.load_verify_locations(settings.ssl_ca_certs)
+        context.set_ciphers(settings.ssl_ciphers or "DEFAULT")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"HTTPS cannot be served with --ssl-certfile {settings.ssl_certfile} and --ssl-keyfile "
+            f"{settings.ssl_keyfile}: {error}; give a PEM certificate with its own key, which has no password"
+        ) from None
+
+
+def address(listener: socket.socket, settings: Settings) -> str:
     """`http://host:port` as a client on this machine reaches it."""
     name: tuple[Any, ...] = listener.getsockname()
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(name[0], f"[{name[0]}]" if ":" in name[0] else name[0])
-    return f"http://{host}:{name[1]}"
+    scheme = "http" if settings.ssl_certfile is None else "https"
+    return f"{scheme}://{host}:{name[1]}"

@@ -36,7 +36,7 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(
 _LAST_PORT = 65535
 _API = "/api/v1"
 _UPLOAD_SLACK = 1 << 20
-_NOT_LISTED = (_API, "/ui", "/health", "/docs", "/favicon")
+_NOT_LISTED = (_API, "/ui", "/health", "/ping", "/docs", "/favicon")
 _SHOWN_PATH = 200
 
 
@@ -65,7 +65,7 @@ class AccessLog:
                 message = {**message, "headers": [*message["headers"], *head]}
             await send(message)
 
-        counted = not scope["path"].startswith("/health")
+        counted = not scope["path"].startswith(("/health", "/ping"))
         if counted:
             self._services.request_began()
         try:

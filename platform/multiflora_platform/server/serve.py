@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvloop
+from uvicorn.config import LOG_LEVELS
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
@@ -45,6 +46,7 @@ from multiflora_platform.server.http_server import (
     address,
     allow_many_connections,
     listen,
+    require_certificate,
 )
 from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.server.middleware import access_log
@@ -90,8 +92,9 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
 
     Raises ConfigurationError or CommandError.
     """
-    _log_to_stderr(settings.log_level)
+    _log_to_stderr(settings)
     require_paths(settings)
+    require_certificate(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
     allow_many_connections()
@@ -111,21 +114,25 @@ def _warn_of_short_keys(settings: Settings) -> None:
             )
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(settings: Settings) -> None:
     """Other packages' notes on their own progress are for debugging. Access lines stay pure JSON."""
+    level = settings.log_level
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     bare = logging.StreamHandler()
     bare.setFormatter(logging.Formatter("%(message)s"))
     access_log.handlers, access_log.propagate = [bare], False
+    access_log.setLevel(logging.NOTSET if settings.enable_log_requests else logging.WARNING)
     if level == "info":
-        for package in ("alembic", "uvicorn", "httpx", "huggingface_hub"):
+        for package in ("alembic", "httpx", "huggingface_hub"):
             logging.getLogger(package).setLevel(logging.WARNING)
+    if level != "debug" or settings.uvicorn_log_level != "warning":
+        logging.getLogger("uvicorn").setLevel(LOG_LEVELS[settings.uvicorn_log_level])
 
 
 async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedBase, listener: socket.socket) -> int:
     with LoadingDisplay() as display:
         async with _parts(settings, opened, display) as (services, engine):
-            url = address(listener)
+            url = address(listener, settings)
             services.setting_sources = sources
             app = create_app(services)
             server = HttpServer(app, services)
@@ -179,7 +186,7 @@ async def _parts(
             scratch=settings.data_dir / "incoming",
             source_roots=settings.allow_source_root,
             max_upload_bytes=settings.max_upload_bytes,
-            reserved_names={opened.served.name},
+            reserved_names=set(opened.served.names),
             engine=EngineLink(engine),
             answer_eval=EvalAnswers(engine, opened.served, keys.secret).answer,
             run_prompts=PromptWarmer(engine, opened.served, keys).run,
@@ -260,7 +267,7 @@ def _key_source(settings: Settings) -> KeySource:
 
 
 def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key: str | None) -> Banner:
-    adapters = services.registry.served()
+    adapters = services.registry.served() if services.settings.enable_lora else []
     shown = next((adapter for adapter in adapters if adapter.demo_prompt), None)
     return Banner(
         url=url,

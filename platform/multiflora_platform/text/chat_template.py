@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import jinja2.ext
@@ -34,18 +34,43 @@ class Template:
     takes_parts: bool
 
 
+@dataclass(frozen=True)
+class ChatOptions:
+    """What an operator says about chats instead of the model's folder."""
+
+    template: str | None = None
+    """Jinja, in place of all of the model's templates."""
+    content_format: Literal["auto", "string", "openai"] = "auto"
+    """Whether a template gets a message's content as a string or as parts; auto looks at the template."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """For the template, where a request's chat_template_kwargs do not say otherwise."""
+
+
+OF_THE_MODEL = ChatOptions()
+"""All as the model's folder says."""
+
+
 class ChatTemplates:
     """A model's templates by name: "default", and perhaps "tool_use" and others."""
 
-    def __init__(self, sources: Mapping[str, str]) -> None:
+    def __init__(self, sources: Mapping[str, str], options: ChatOptions = OF_THE_MODEL) -> None:
+        if refused := sorted(_OWN & options.variables.keys()):
+            raise TokenizerError(f"default_chat_template_kwargs must not contain {', '.join(refused)}.")
         environment = _environment()
-        self._templates = {name: _compile(environment, name, source) for name, source in sources.items()}
+        compiled = {name: _compile(environment, name, source) for name, source in sources.items()}
+        if options.content_format != "auto":
+            takes_parts = options.content_format == "openai"
+            compiled = {name: replace(template, takes_parts=takes_parts) for name, template in compiled.items()}
+        self._templates = compiled
+        self._variables = options.variables
 
     @classmethod
-    def load(cls, folder: Path, configured: Any) -> ChatTemplates:
+    def load(cls, folder: Path, configured: Any, options: ChatOptions = OF_THE_MODEL) -> ChatTemplates:
         """configured: `chat_template` of tokenizer_config.json, a string or a list of {name, template}; files of the
-        folder take precedence. Raises TokenizerError."""
-        return cls({**_configured(configured), **_from_files(folder)})
+        folder take precedence, and the operator's template over both. Raises TokenizerError."""
+        if options.template is not None:
+            return cls({"default": options.template}, options)
+        return cls({**_configured(configured), **_from_files(folder)}, options)
 
     @property
     def is_empty(self) -> bool:
@@ -94,7 +119,7 @@ class ChatTemplates:
                 tools=tools,
                 documents=documents,
                 add_generation_prompt=add_generation_prompt,
-                **variables,
+                **{**self._variables, **variables},
             )
         except RecursionError:
             raise ChatTemplateError("The conversation is nested too deeply.") from None

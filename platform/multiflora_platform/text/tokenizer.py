@@ -13,7 +13,7 @@ from typing import Any
 
 import tokenizers
 
-from multiflora_platform.text.chat_template import ChatTemplates
+from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions, ChatTemplates
 from multiflora_platform.text.errors import ChatTemplateError, TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
 from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
@@ -48,9 +48,9 @@ class Tokenizer:
         self.token_bytes = TokenBytes(rust)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Tokenizer:
+    def load(cls, folder: Path | str, chat: ChatOptions = OF_THE_MODEL) -> Tokenizer:
         """Reads tokenizer.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json, chat_template.jinja
-        and additional_chat_templates/. Raises TokenizerError."""
+        and additional_chat_templates/. chat: goes before these. Raises TokenizerError."""
         folder = Path(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():
@@ -64,7 +64,7 @@ class Tokenizer:
         )
         add_tokens(rust, config, _read_json(folder / "added_tokens.json"))
         rust.encode_special_tokens = bool(config.get("split_special_tokens"))
-        return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template")))
+        return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template"), chat))
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ _CACHE: Mapping[str, Option] = {
 _SCHEDULING: Mapping[str, Option] = {
     "max_num_batched_tokens": acts("max_num_batched_tokens", count),
     "max_num_seqs": acts("max_num_seqs", count),
-    "enable_chunked_prefill": harmless(_CHUNKS, "true", shape="optional"),
+    "enable_chunked_prefill": harmless(_CHUNKS, "true", shape="switch"),
     "disable_chunked_mm_input": harmless("models read text alone", shape="switch"),
     "max_num_partial_prefills": harmless(_CHUNKS, "1"),
     "max_long_partial_prefills": harmless(_CHUNKS, "1"),
@@ -90,7 +90,7 @@ _SCHEDULING: Mapping[str, Option] = {
     "scheduler_cls": refused("the scheduler is built in; leave it out"),
     "scheduler_delay_factor": harmless("a prompt starts as soon as there is room", "0"),
     "num_scheduler_steps": harmless(_OVERLAP, "1"),
-    "multi_step_stream_outputs": harmless(_OVERLAP, "true", shape="optional"),
+    "multi_step_stream_outputs": harmless(_OVERLAP, "true", shape="switch"),
     "async_scheduling": harmless(_OVERLAP, "true", shape="switch"),
     "disable_async_output_proc": harmless(_OVERLAP, shape="switch"),
     "stream_interval": harmless("each step's tokens are sent at once", "1"),
@@ -125,7 +125,7 @@ _SPECULATION: Mapping[str, Option] = {
     "spec_decoding_acceptance_method": harmless(_NO_DRAFT_HARMLESS),
     "typical_acceptance_sampler_posterior_threshold": harmless(_NO_DRAFT_HARMLESS),
     "typical_acceptance_sampler_posterior_alpha": harmless(_NO_DRAFT_HARMLESS),
-    "disable_logprobs_during_spec_decoding": harmless(_NO_DRAFT_HARMLESS, shape="optional"),
+    "disable_logprobs_during_spec_decoding": harmless(_NO_DRAFT_HARMLESS, shape="switch"),
 }
 
 _COMPILATION: Mapping[str, Option] = {

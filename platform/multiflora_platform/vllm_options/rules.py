@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from multiflora_platform.settings import ConfigurationError
 
 Shape = Literal["switch", "optional", "value", "values"]
-"""On the command line: alone (and as --no-NAME), with or without a value, with one, with several."""
+"""On the command line: alone or as --no-NAME, with a value or without, with one, with several."""
 
 _OFF = frozenset({"false", "0", "no", "off"})
 _ABSENT = frozenset({"", "none", "null", "{}", "[]", "()"})
@@ -142,7 +142,9 @@ def dtype_name(value: object) -> str:
 
 
 def words(value: object) -> object:
-    """A JSON list, as vLLM takes it, becomes a list; other text stays for the setting to split."""
+    """A JSON list, as vLLM takes it, becomes a list, also inside one; other text stays for the setting to split."""
+    if isinstance(value, list | tuple):
+        return [part for one in map(words, value) for part in (one if isinstance(one, list) else [one])]
     if not (isinstance(value, str) and value.lstrip().startswith("[")):
         return value
     try:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from multiflora_platform.vllm_options.rules import Option, acts, harmless, mapping, opposite, refused, switches, words
+from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
+from multiflora_platform.vllm_options.rules import (
+    Option,
+    acts,
+    harmless,
+    mapping,
+    opposite,
+    partly,
+    refused,
+    switches,
+    words,
+)
 
 _NO_CODE = "code that comes with a model or a client is never run"
 _ALWAYS = "it is always so"
@@ -18,14 +29,23 @@ SERVER: Mapping[str, Option] = {
     "default_chat_template_kwargs": acts("default_chat_template_kwargs", mapping),
     "trust_request_chat_template": refused(f"{_NO_CODE}, and templates are code; give --chat-template", shape="switch"),
     "response_role": refused("answers are the assistant's; leave it out", "assistant"),
-    "return_tokens_as_token_ids": switches("return_tokens_as_token_ids"),
-    "max_logprobs": acts("max_logprobs"),
+    "return_tokens_as_token_ids": refused(
+        "each request asks for it, with return_tokens_as_token_ids; leave it out", shape="switch"
+    ),
+    "max_logprobs": partly(
+        tuple(str(number) for number in range(MAX_LOGPROBS)),
+        f"requests may ask for up to {MAX_LOGPROBS}",
+        f"requests may ask for up to {MAX_LOGPROBS}; leave it out",
+        str(MAX_LOGPROBS),
+    ),
     "enable_auto_tool_choice": harmless("tools are offered and their calls read without it", shape="switch"),
-    "exclude_tools_when_tool_choice_none": switches("exclude_tools_when_tool_choice_none"),
+    "exclude_tools_when_tool_choice_none": harmless(_ALWAYS, "true", shape="switch"),
     "tool_parser_plugin": refused(f"{_NO_CODE}; choose a --tool-call-parser"),
     "tool_server": refused("tools are run by clients, never by the server; leave it out"),
     "enable_prompt_tokens_details": harmless(_ALWAYS, "true", shape="switch"),
-    "enable_force_include_usage": switches("enable_force_include_usage"),
+    "enable_force_include_usage": refused(
+        "each request asks for it, with stream_options.include_usage; leave it out", shape="switch"
+    ),
     "enable_tokenizer_info_endpoint": harmless(_ALWAYS, "true", shape="switch"),
     "enable_server_load_tracking": harmless(_ALWAYS, "true", shape="switch"),
     "enable_request_id_headers": harmless(_ALWAYS, "true", shape="switch"),

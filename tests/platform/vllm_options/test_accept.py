@@ -9,6 +9,7 @@ import torch
 
 from multiflora_platform.settings import ConfigurationError, Settings, flag
 from multiflora_platform.vllm_options.accept import OPTIONS, accept
+from multiflora_platform.vllm_options.rules import Option
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,7 @@ from multiflora_platform.vllm_options.accept import OPTIONS, accept
         ({"disable_log_requests": True}, {"enable_log_requests": False}),
         ({"disable_log_requests": False}, {"enable_log_requests": True}),
         ({"allowed_origins": '["https://a.org"]'}, {"allowed_origins": ["https://a.org"]}),
+        ({"allowed_origins": ['["https://a.org"]', "*"]}, {"allowed_origins": ["https://a.org", "*"]}),
         ({"override_generation_config": '{"top_k": 3}'}, {"override_generation_config": {"top_k": 3}}),
         ({"served_model_name": ["a", "b"]}, {"served_model_name": ["a", "b"]}),
         ({"shutdown_timeout": 5}, {"drain_timeout": 5}),
@@ -95,6 +97,7 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json")),
         ({"speculative_model": "[ngram]"}, ("speculative_model [ngram]", "leave it out")),
         ({"cpu_offload_gb": 4}, ("cpu_offload_gb 4", "smaller dtype")),
+        ({"max_logprobs": 50}, ("max_logprobs 50", "up to 20")),
         ({"enable_sleep_mode": True}, ("enable_sleep_mode:", "stop the server")),
         ({"logits_processors": ["my.code"]}, ("logits_processors", "never run")),
         ({"override_generation_config": "{"}, ("override_generation_config", "not valid JSON")),
@@ -135,6 +138,30 @@ def test_names_are_told_as_their_user_wrote_them() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_known(name: str) -> None:
     accept({name: None})
+
+
+def test_what_acts_is_a_setting() -> None:
+    assert {option.setting for option in OPTIONS.values()} - {None} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_documented(name: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "vllm.md").read_text(encoding="utf-8")
+    assert f"| `{flag(name)}` | {told(OPTIONS[name])} |" in page
+
+
+def told(option: Option) -> str:
+    """What the page says of an option."""
+    if option.setting:
+        return f"acts: `{flag(option.setting)}`"
+    if not option.refused:
+        return f"no effect: {option.why}"
+    same = ", ".join(f"`{value}`" for value in sorted(option.same))
+    noted = ", ".join(f"`{value}`" for value in sorted(option.noted, key=lambda value: (len(value), value)))
+    parts = [f"{same}: accepted" if same else "", f"{noted}: no effect, {option.why}" if noted else ""]
+    return "; ".join(
+        [*filter(None, parts), f"else refused: {option.refused}" if same else f"refused: {option.refused}"]
+    )
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from multiflora_platform.settings import ConfigurationError, load_settings
+from multiflora_platform.configuration import configure
+from multiflora_platform.settings import ConfigurationError
 from multiflora_platform.webhooks.destinations import Destinations
 from multiflora_platform.webhooks.webhook_problems import TargetRefused
 
@@ -89,4 +90,4 @@ async def test_the_connection_goes_to_the_address_that_was_judged(monkeypatch: p
 
 def test_a_network_that_is_none_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="--allow-webhook-target"):
-        load_settings({"allow_webhook_target": ["nonsense"]}, {})
+        configure({"allow_webhook_target": ["nonsense"]}, {})

@@ -11,17 +11,18 @@ import uuid
 from contextlib import ExitStack
 from typing import Protocol
 
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.generation.model_resolution import resolve, system_fingerprint
+from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve, system_fingerprint
 from multiflora_platform.gateway.schemas.requests import EngineRequest
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import Settings
-from multiflora_platform.web.openai_errors import ApiError, invalid, rate_limited, unavailable
+from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found, rate_limited, unavailable
 from multiflora_platform.web.refusals import LimitReached
 
 _MAX_TIMEOUT = 86_400.0
@@ -79,7 +80,11 @@ class Admission:
         """As the engine reads it: smaller runs first."""
         _refuse_foreign_names(body)
         registry, max_rank = parts.registry, parts.settings.max_lora_rank
-        self.resolved = resolve(registry, parts.model.name, principal, body, max_rank)
+        model = parts.model.known_as(body.model)
+        named = body if model == body.model else replace(body, model=model)
+        self.resolved = resolve(registry, parts.model.name, principal, named, max_rank)
+        if self.resolved.adapter is not None and not parts.settings.enable_lora:
+            raise model_not_found(model, reason=ADAPTERS_ARE_OFF)
         self.fingerprint = system_fingerprint(
             registry.base.digest, self.resolved.digest, ready, parts.model.length_sets_rope
         )

@@ -23,6 +23,7 @@ MAX_MIX_WEIGHT = 100.0
 _FINGERPRINT_DIGITS = 16
 # No adapter can have this name; mixes share one label, because clients make as many as they like.
 MIX_LABEL = "(mix)"
+ADAPTERS_ARE_OFF = "adapters are off, start the server without --no-enable-lora"
 
 
 class Names(Protocol):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
 from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.web.openai_errors import model_not_found
@@ -24,12 +24,10 @@ _OWNER = "multiflora"
 async def list_models(request: Request) -> Response:
     services: Services = request.app.state.services
     principal: Principal = request.state.principal
-    cards = (
-        [_base_card(services.model, services.max_model_len, principal)]
-        if principal.may_use(services.model.name)
-        else []
-    )
-    for adapter in services.registry.served():
+    names = services.model.names if principal.may_use(services.model.name) else ()
+    cards = [_base_card(services.model, services.max_model_len, principal, name) for name in names]
+    adapters = services.registry.served() if services.settings.enable_lora else ()
+    for adapter in adapters:
         if principal.may_use(adapter.name, adapter.owner):
             cards += _adapter_cards(services.model, services.max_model_len, adapter)
     return _json({"object": "list", "data": cards})
@@ -39,9 +37,12 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """model: any that requests may name, `name@alias` and `name@3` too."""
     services: Services = request.app.state.services
-    resolved = resolve_model(services.registry, services.model.name, request.state.principal, model, None)
+    base: ServedModel = services.model
+    resolved = resolve_model(services.registry, base.name, request.state.principal, base.known_as(model), None)
     if resolved.adapter is None:
-        return _json(_base_card(services.model, services.max_model_len, request.state.principal))
+        return _json(_base_card(base, services.max_model_len, request.state.principal, model))
+    if not services.settings.enable_lora:
+        raise model_not_found(model, reason=ADAPTERS_ARE_OFF)
     for adapter in services.registry.served():
         if adapter.name == resolved.adapter:
             return _json(_adapter_card(services.model, services.max_model_len, adapter, model))
@@ -50,10 +51,10 @@ async def show_model(request: Request, model: str) -> Response:
     return _json(_card(services.max_model_len, model, resolved.adapter, services.model.name, services.model.created))
 
 
-def _base_card(base: ServedModel, length: int, principal: Principal) -> dict[str, Any]:
-    """root: where the model came from, for admins; it may be a path of the server."""
+def _base_card(base: ServedModel, length: int, principal: Principal, name: str) -> dict[str, Any]:
+    """name: one of the base's. root: where the model came from, for admins; it may be a path of the server."""
     root = base.root if principal.is_admin else base.name
-    return _card(length, base.name, root, None, base.created)
+    return _card(length, name, root, None, base.created)
 
 
 def _adapter_cards(base: ServedModel, length: int, adapter: ServedAdapter) -> list[dict[str, Any]]:

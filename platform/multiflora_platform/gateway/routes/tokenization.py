@@ -27,6 +27,12 @@ _MOST_TOKENS = 1 << 20
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
 
 
+def _require_model(request: Request, services: Services, model: str) -> None:
+    """Raises ApiError for one that this principal cannot use."""
+    base = services.model
+    resolve_model(services.registry, base.name, request.state.principal, base.known_as(model), None)
+
+
 @router.post("/tokenize", openapi_extra=body_schema(TokenizeRequest))
 async def tokenize(request: Request) -> Response:
     """The ids of a prompt, or of a conversation as the chat template renders it."""
@@ -34,7 +40,7 @@ async def tokenize(request: Request) -> Response:
     body = await read_body(request, TokenizeRequest)
     refuse_chat_template(body.chat_template)
     if body.model is not None:
-        resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
+        _require_model(request, services, body.model)
     ids = await _ids(services.model.tokenizer, services.max_model_len, body)
     tokenizer = services.model.tokenizer
     strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -47,7 +53,7 @@ async def detokenize(request: Request) -> Response:
     services: Services = request.app.state.services
     body = await read_body(request, DetokenizeRequest)
     if body.model is not None:
-        resolve_model(services.registry, services.model.name, request.state.principal, body.model, None)
+        _require_model(request, services, body.model)
     ids = check_ids("tokens", body.tokens, services.model.vocab_size)
     text = await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))
     return _json({"prompt": text})

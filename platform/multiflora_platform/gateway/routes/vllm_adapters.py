@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import LoadAdapterRequest, UnloadAdapterRequest
 from multiflora_platform.registry.errors import AdapterExists, AdapterNotFound, VersionRejected
@@ -24,7 +25,9 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
     body = await read_body(request, LoadAdapterRequest)
     if not body.lora_name or not body.lora_path:
         raise _bad("Both 'lora_name' and 'lora_path' must be provided.")
-    if body.lora_name == services.model.name:
+    if not services.settings.enable_lora:
+        raise _bad(f"{body.lora_name!r} cannot be loaded: {ADAPTERS_ARE_OFF}.")
+    if body.lora_name in services.model.names:
         raise _bad(f"{body.lora_name!r} is the base model's name.")
     try:
         await services.registry.paths.register(body.lora_name, body.lora_path, principal.actor, body.load_inplace)

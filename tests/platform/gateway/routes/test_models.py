@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -202,3 +205,49 @@ async def test_an_adapter_is_loaded_and_pinned(house: House, pinned: bool | None
     response = await house.post(LOAD, {"lora_name": "poet", "lora_path": "/poet", "pinned": pinned})
     assert response.status_code == 200, response.text
     assert house.registry.commands == ([("pin", "poet")] if pinned else [])
+
+
+async def test_every_name_of_the_base_answers_and_the_first_is_shown(house: House) -> None:
+    services = house.services
+    services.model = replace(services.model, other_names=("org/base", "second"), path="/models/base")
+    listed = (await house.http.get("/v1/models")).json()["data"]
+    assert [card["id"] for card in listed if card["parent"] is None] == ["base", "org/base", "second"]
+    for name in ("base", "org/base", "second", "/models/base"):
+        answer = await house.post("/v1/completions", {"model": name, "prompt": "a"})
+        assert (answer.status_code, answer.json()["model"]) == (200, name)
+        assert (await house.post("/tokenize", {"model": name, "prompt": "a"})).status_code == 200
+        card = (await house.http.get(f"/v1/models/{name}")).json()
+        assert (card["id"], card["root"]) == (name, "org/base")
+    assert (await house.post(LOAD, {"lora_name": "second", "lora_path": "/x"})).status_code == 400
+    assert (await house.post("/v1/completions", {"model": "third", "prompt": "a"})).status_code == 404
+
+
+async def test_adapters_that_are_off_are_refused_and_the_error_says_so(make_house: Callable[..., House]) -> None:
+    house = make_house({"enable_lora": False})
+    async with house.http:
+        assert [card["id"] for card in (await house.http.get("/v1/models")).json()["data"]] == ["base"]
+        assert (await house.post("/v1/completions", {"model": "base", "prompt": "a"})).status_code == 200
+        mix = {"model": "base", "prompt": "a", "adapters": [{"name": "sql", "weight": 0.5}]}
+        for refused in (
+            await house.post("/v1/completions", {"model": "sql", "prompt": "a"}),
+            await house.post("/v1/completions", mix),
+            await house.http.get("/v1/models/sql"),
+            await house.post(LOAD, {"lora_name": "new", "lora_path": "/x"}),
+        ):
+            assert refused.status_code in (400, 404)
+            assert "--no-enable-lora" in refused.json()["error"]["message"]
+    await house.services.grammars.close()
+
+
+async def test_version_load_and_ping(house: House) -> None:
+    assert (await house.http.get("/version")).json() == {"version": house.app.version}
+    assert (await house.http.get("/load")).json() == {"server_load": 0}
+    house.engine.hangs = True
+    waiting = asyncio.create_task(house.post("/v1/completions", {"model": "base", "prompt": "a"}))
+    await house.until(lambda: house.engine.requests)
+    assert (await house.http.get("/load")).json() == {"server_load": 1}
+    waiting.cancel()
+    for method in ("GET", "POST"):
+        assert (await house.http.request(method, "/ping", headers={"Authorization": ""})).status_code == 200
+    for path in ("/version", "/load"):
+        assert (await house.http.get(path, headers={"Authorization": ""})).status_code == 401

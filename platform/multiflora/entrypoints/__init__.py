@@ -1,0 +1,1 @@
+"""Modules that vLLM starts by name."""

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server, by vLLM's name for it."""

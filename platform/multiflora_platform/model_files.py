@@ -1,0 +1,108 @@
+"""A model's files as an operator or a program asks for them: found, read and checked against what was asked.
+
+The fields have the names of the settings. Torch-free; knows no engine and no server.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.config_fields import read_json_object
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.generation_config import SAMPLING_NAMES, generation_defaults
+from multiflora_engine.models.hub import resolve_model
+from multiflora_platform.text.chat_template import ChatOptions
+from multiflora_platform.text.errors import TokenizerError
+from multiflora_platform.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Where model and tokenizer come from, and what goes before their own files."""
+
+    model: str | Path
+    """A folder, or a hub id, which may bring its revision: org/model@v2."""
+    revision: str | None = None
+    tokenizer: str | Path | None = None
+    """None: the model's own."""
+    tokenizer_revision: str | None = None
+    download_dir: Path | None = None
+    """None: Hugging Face's cache."""
+    hf_token: str | None = None
+    quantization: str | None = None
+    """How the checkpoint must be quantised."""
+    generation_config: str = "auto"
+    """auto: the model's own sampling defaults; vllm: none of them; else a folder with a generation_config.json."""
+    override_generation_config: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    """A file, or the template itself."""
+    chat_template_content_format: Literal["auto", "string", "openai"] = "auto"
+    default_chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> tuple[ModelConfig, Tokenizer]:
+        """config: with the tokenizer's end tokens, too. Raises ModelError and TokenizerError."""
+        folder = resolve_model(self.model, self.download_dir, self.revision, self.hf_token)
+        # First: a folder that holds no model should not be blamed for its tokenizer.
+        config = load_model_config(folder)
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        if self.quantization is not None:
+            raise ModelError(
+                f"quantization is {self.quantization}, but the checkpoint is not quantised. "
+                "Leave it out, or give the checkpoint that was quantised so."
+            )
+        config = replace(config, generation_defaults=self._generation_defaults(config))
+        tokenizer = Tokenizer.load(self._tokenizer_folder(folder), self._chat_options())
+        if self.tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+            raise TokenizerError(
+                f"The tokenizer {self.tokenizer} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}. "
+                "Give the tokenizer that the model was trained with."
+            )
+        return config.with_ends(tokenizer.end_ids), tokenizer
+
+    def _tokenizer_folder(self, model_folder: Path) -> Path:
+        if self.tokenizer is None and self.tokenizer_revision in (None, self.revision):
+            return model_folder
+        source = self.model if self.tokenizer is None else self.tokenizer
+        return resolve_model(source, self.download_dir, self.tokenizer_revision, self.hf_token, weights=False)
+
+    def _generation_defaults(self, config: ModelConfig) -> Mapping[str, float]:
+        if self.generation_config == "auto" and not self.override_generation_config:
+            return config.generation_defaults
+        own: Mapping[str, Any] = {}
+        if self.generation_config == "auto":
+            own = config.generation_defaults
+        elif self.generation_config != "vllm":
+            own = read_json_object(Path(self.generation_config).expanduser() / "generation_config.json")
+        if unknown := sorted(self.override_generation_config.keys() - SAMPLING_NAMES.keys()):
+            raise ModelError(
+                f"override_generation_config has {unknown[0]!r}, which no request could use. "
+                f"Give {', '.join(SAMPLING_NAMES)}."
+            )
+        values, problems = generation_defaults({**own, **self.override_generation_config})
+        if problems:
+            raise ModelError(problems[0])
+        return values
+
+    def _chat_options(self) -> ChatOptions:
+        template = None if self.chat_template is None else _template(self.chat_template)
+        return ChatOptions(template, self.chat_template_content_format, self.default_chat_template_kwargs)
+
+
+def _template(file_or_text: str) -> str:
+    """As vLLM decides: what has a template's braces is one, anything else is a file."""
+    if "{" in file_or_text or "\n" in file_or_text:
+        return file_or_text
+    try:
+        return Path(file_or_text).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            f"The chat template {file_or_text} cannot be read ({error}). Give a file, or the template's text."
+        ) from None
