@@ -21,4 +21,4 @@ def scope_of(method: str, path: str) -> Scope:
         return "registry:write"
     if path.startswith("/v1/") or path in ("/tokenize", "/detokenize", "/tokenizer_info"):
         return "inference"
-    return "metrics" if path == "/metrics" else "admin"
+    return "metrics" if path in ("/metrics", "/load", "/version") else "admin"

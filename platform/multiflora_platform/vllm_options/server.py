@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from multiflora_engine.protocol.sampling_params import MAX_LOGPROBS
+from multiflora_engine.protocol.sampling_ranges import MAX_LOGPROBS
 from multiflora_platform.vllm_options.rules import (
     Option,
     acts,

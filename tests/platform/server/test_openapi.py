@@ -24,7 +24,7 @@ from multiflora_platform.auth.dependencies import routes_without_policy
 # For a longer run: SCHEMA_EXAMPLES=150 pytest tests/platform/server/test_openapi.py
 EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "4"))
 
-PUBLIC = {("GET", "/health"), ("GET", "/health/live"), ("GET", "/health/ready")}
+PUBLIC = {("GET", "/ping"), ("POST", "/ping"), ("GET", "/health"), ("GET", "/health/live"), ("GET", "/health/ready")}
 ANY_KEY = {
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
@@ -46,6 +46,8 @@ ANY_KEY = {
     ("GET", "/v1/batches/{batch_id}"),
     ("POST", "/v1/batches/{batch_id}/cancel"),
     ("GET", "/metrics"),
+    ("GET", "/version"),
+    ("GET", "/load"),
     ("GET", "/api/v1/adapters"),
     ("POST", "/api/v1/adapters"),
     ("GET", "/api/v1/usage"),
@@ -116,7 +118,7 @@ async def test_each_operation_for_each_role(whole: tuple[House, RegistryHouse]) 
                 assert (await status(method, path, nobody) == 401) == (policy != "public"), what
             assert (await status(method, path, tenant) == 403) == (policy == "admin"), what
             for other in narrow:
-                refused = policy != "public" and path != "/metrics"
+                refused = policy != "public" and path not in ("/metrics", "/version", "/load")
                 assert (await status(method, path, other) == 403) == refused, what
             if method in ("GET", "POST"):  # nothing that would take away what the rest of the loop looks at
                 assert await status(method, path, ADMIN_KEY) not in (401, 403), what
