@@ -83,7 +83,9 @@ class Settings(BaseModel):
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
     enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
     enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
-    lora_modules: Words = Field((), description="adapters to register at start, as name=path")
+    lora_modules: Words = Field(
+        (), description="adapters to register at start, as name=folder, name=org/repository, name=s3://… or JSON"
+    )
     max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
     max_cpu_loras: int = Field(64, ge=1, description="adapters kept in host memory")

@@ -1,4 +1,5 @@
-"""The command line's way to a running server: requests, lists, event streams. Errors become exit codes."""
+"""The command line's way to a running server: requests, lists, streams of events and answers. Errors become exit
+codes."""
 
 from __future__ import annotations
 
@@ -29,6 +30,15 @@ def _first_key(environ: Mapping[str, str]) -> str | None:
 
 def request(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
     """One call to `/api/v1{path}`. Raises CommandError with the server's own words."""
+    return _call(arguments, method, f"/api/v1{path}", **options)
+
+
+def models(arguments: argparse.Namespace) -> list[str]:
+    """What the server serves, the base model first. Raises CommandError."""
+    return [card["id"] for card in _call(arguments, "GET", "/v1/models").json()["data"]]
+
+
+def _call(arguments: argparse.Namespace, method: str, path: str, **options: Any) -> httpx.Response:
     headers = {**_authorization(arguments), **options.pop("headers", {})}
     try:
         # Ten minutes: the server answers some requests, such as large uploads, only when all is done.
@@ -53,18 +63,39 @@ def every(arguments: argparse.Namespace, path: str, params: Mapping[str, Any]) -
 
 def server_events(arguments: argparse.Namespace, path: str, after: int | None = None) -> Iterator[Any]:
     """The data of server-sent events as they come, until the server ends them. after: the last id that is known."""
-    headers = {**_authorization(arguments), "Accept": "text/event-stream"}
+    headers = {"Accept": "text/event-stream"}
     if after is not None:
         headers["Last-Event-ID"] = str(after)
+    for data in _stream(arguments, "GET", f"/api/v1{path}", headers):
+        yield json.loads(data)
+
+
+def stream_answer(arguments: argparse.Namespace, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The chunks of a generation as they come. path: of /v1. Raises CommandError, also for an error frame."""
+    for data in _stream(arguments, "POST", path, {}, json={**body, "stream": True}):
+        if data == "[DONE]":
+            return
+        chunk = json.loads(data)
+        if "error" in chunk:
+            raise CommandError(chunk["error"]["message"])
+        yield chunk
+    raise CommandError("the answer broke off; the server's log says why")
+
+
+def _stream(
+    arguments: argparse.Namespace, method: str, path: str, headers: Mapping[str, str], **options: Any
+) -> Iterator[str]:
+    """The data of server-sent events."""
+    headers = {**_authorization(arguments), **headers}
     patience = httpx.Timeout(10.0, read=None)
     try:
-        with httpx.stream("GET", _url(arguments, path), headers=headers, timeout=patience) as response:
+        with httpx.stream(method, _url(arguments, path), headers=headers, timeout=patience, **options) as response:
             if response.is_error:
                 response.read()
                 raise _problem(response)
             for line in response.iter_lines():
                 if line.startswith("data: "):
-                    yield json.loads(line[6:])
+                    yield line[6:]
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise _unreachable(arguments, error) from None
 
@@ -79,7 +110,9 @@ def _authorization(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _url(arguments: argparse.Namespace, path: str) -> str:
-    return f"{arguments.url.rstrip('/')}/api/v1{path}"
+    """vLLM's clients give the address with /v1 behind it."""
+    server = arguments.url.rstrip("/").removesuffix("/v1")
+    return f"{server}{path}"
 
 
 def _unreachable(arguments: argparse.Namespace, error: Exception) -> CommandError:
@@ -92,7 +125,9 @@ def _problem(response: httpx.Response) -> CommandError:
         problem = response.json()
     except ValueError:
         return CommandError(f"the server answered {response.status_code}: {response.text[:200]}")
-    detail = problem.get("detail") or problem.get("title") or str(problem)
+    told = problem.get("error")  # /v1 and /api/v1 have an envelope of their own each
+    said = told.get("message") if isinstance(told, dict) else None
+    detail = problem.get("detail") or said or problem.get("title") or str(problem)
     if response.status_code == 401:
         return CommandError(f"{detail}; give --api-key or set MULTIFLORA_API_KEY")
     rows = [row for row in problem.get("rows", ()) if row.get("severity") == "error"]

@@ -22,6 +22,7 @@ from multiflora_platform.demo import (
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.model_files import ModelFiles
+from multiflora_platform.server.registered import adapter_source
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError
@@ -97,8 +98,10 @@ def require_paths(settings: Settings) -> None:
     """Raises ConfigurationError for an adapter that is not there, before time goes into loading the model."""
     for module in settings.lora_modules:
         name, _, path = module.partition("=")
-        if not Path(path).exists():
-            raise ConfigurationError(f"--lora-modules {name}: there is no {path}; give a PEFT folder or an archive")
+        if "://" not in adapter_source(path) and not Path(path).exists():
+            raise ConfigurationError(
+                f"--lora-modules {name}: there is no {path}; give a PEFT folder, an archive, a hub id, hf:// or s3://"
+            )
 
 
 def prepare_data_dir(settings: Settings) -> None:

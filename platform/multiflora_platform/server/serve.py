@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -93,6 +94,8 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     Raises ConfigurationError or CommandError.
     """
     _log_to_stderr(settings)
+    if settings.hf_token is not None:
+        os.environ["HF_TOKEN"] = settings.hf_token  # for adapters, too, whatever asks the hub for them
     require_paths(settings)
     require_certificate(settings)
     opened = open_model(settings)

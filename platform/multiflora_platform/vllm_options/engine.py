@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from multiflora_platform.vllm_options.rules import Option, acts, count, harmless, one_only, partly, refused, switches
+from multiflora_platform.vllm_options.rules import (
+    Option,
+    acts,
+    adapters,
+    count,
+    harmless,
+    one_only,
+    partly,
+    refused,
+    switches,
+)
 
 _ONE_DEVICE = "one engine runs on one device; leave it at 1, and give a model that does not fit a smaller dtype"
 _MORE_SERVERS = "one server has one engine; start several that share a --database-url behind a load balancer"
@@ -98,6 +108,7 @@ _SCHEDULING: Mapping[str, Option] = {
 }
 
 _ADAPTERS: Mapping[str, Option] = {
+    "lora_modules": acts("lora_modules", adapters, shape="values"),
     "enable_lora": switches("enable_lora"),
     "enable_lora_bias": refused("adapters with biases are not served; train with bias none", shape="switch"),
     "lora_extra_vocab_size": harmless("an adapter keeps the base's vocabulary"),

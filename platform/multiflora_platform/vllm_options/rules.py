@@ -147,18 +147,33 @@ def words(value: object) -> object:
         return [part for one in map(words, value) for part in (one if isinstance(one, list) else [one])]
     if not (isinstance(value, str) and value.lstrip().startswith("[")):
         return value
+    return _parsed(value)
+
+
+def adapters(value: object) -> object:
+    """vLLM's JSON, {"name", "path", "base_model_name"}, becomes name=path. What the adapter's base was called says
+    nothing: its tensors must fit the base that is served."""
+    if isinstance(value, list | tuple):
+        return [part for one in map(adapters, value) for part in (one if isinstance(one, list) else [one])]
+    if isinstance(value, str):
+        if not value.lstrip().startswith(("{", "[")):
+            return value
+        return adapters(_parsed(value))
+    if not isinstance(value, dict) or not {"name", "path"} <= value.keys() <= {"name", "path", "base_model_name"}:
+        raise ValueError('give name=path, or {"name": …, "path": …}')
+    return f"{value['name']}={value['path']}"
+
+
+def _parsed(text: str) -> object:
     try:
-        return json.loads(value)
+        return json.loads(text)
     except ValueError:
         raise ValueError("it is not valid JSON") from None
 
 
 def mapping(value: object) -> object:
     """A JSON object, or what is one already."""
-    try:
-        content = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError("it is not valid JSON") from None
+    content = _parsed(value) if isinstance(value, str) else value
     if not isinstance(content, dict):
         raise ValueError('give a JSON object, as {"temperature": 0.5}')
     return content

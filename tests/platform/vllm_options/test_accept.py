@@ -37,6 +37,13 @@ from multiflora_platform.vllm_options.rules import Option
         ({"allowed_origins": ['["https://a.org"]', "*"]}, {"allowed_origins": ["https://a.org", "*"]}),
         ({"override_generation_config": '{"top_k": 3}'}, {"override_generation_config": {"top_k": 3}}),
         ({"served_model_name": ["a", "b"]}, {"served_model_name": ["a", "b"]}),
+        (
+            {"lora_modules": ["a=/a", '{"name": "b", "path": "/b", "base_model_name": "m"}']},
+            {"lora_modules": ["a=/a", "b=/b"]},
+        ),
+        ({"lora_modules": '[{"name": "a", "path": "hf://o/r"}]'}, {"lora_modules": ["a=hf://o/r"]}),
+        ({"lora_modules": [{"name": "a", "path": "/a"}]}, {"lora_modules": ["a=/a"]}),
+        ({"lora_modules": "a=/a,b=/b"}, {"lora_modules": "a=/a,b=/b"}),
         ({"shutdown_timeout": 5}, {"drain_timeout": 5}),
         ({"block_size": 128, "gpu_memory_utilization": 0.95}, {"block_size": 128, "gpu_memory_utilization": 0.95}),
         ({"max-num-seqs": "256"}, {"max_num_seqs": 256}),
@@ -102,6 +109,9 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"logits_processors": ["my.code"]}, ("logits_processors", "never run")),
         ({"override_generation_config": "{"}, ("override_generation_config", "not valid JSON")),
         ({"override_generation_config": "[1]"}, ("override_generation_config", "JSON object")),
+        ({"lora_modules": ['{"name": "a"}']}, ("lora_modules", "name=path")),
+        ({"lora_modules": ["{"]}, ("lora_modules", "not valid JSON")),
+        ({"lora_modules": [3]}, ("lora_modules", "name=path")),
         ({"enable_lora": "perhaps"}, ("enable_lora", "true or false", "perhaps")),
     ],
 )

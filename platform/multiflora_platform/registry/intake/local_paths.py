@@ -59,14 +59,15 @@ class LocalPaths:
             source = await asyncio.to_thread(self._sources.copy, Path(path), folder)
             return await self._add(name, folder, source, actor, AdapterFields())
 
-    async def seed(self, name: str, path: Path, fields: AdapterFields) -> None:
-        """At every start; the path may lie anywhere. Raises as register.
+    async def seed(self, name: str, given: str | Path, fields: AdapterFields) -> None:
+        """At every start. given: a path, which may lie anywhere, or an address (hf://, s3://, file://). Raises as
+        register, and SourceUnreachable.
 
         Content that is as it was at the last start changes nothing, also where people have moved the alias since;
         other content becomes a promoted version.
         """
         async with self._scratch.folder() as folder:
-            source = await asyncio.to_thread(self._anywhere.copy, Path(path), folder)
+            source = await asyncio.to_thread(self._fetch, str(given), folder)
             mark = f"{await asyncio.to_thread(_content, folder)}:{self._base_digest}"
             # Compared with the last start, not with the alias: an operator's rollback must survive a restart.
             if self._exists(name) and await self._mark(name) == mark:
@@ -77,6 +78,14 @@ class LocalPaths:
             (await catalog.require(change.session, name)).seed = mark
 
         await self._database.write(_SYSTEM, work)
+
+    def _fetch(self, given: str, folder: Path) -> str:
+        if "://" not in given:
+            return self._anywhere.copy(Path(given), folder)
+        if not self._anywhere.is_remote(given):
+            return self._anywhere.fetch_local(given, folder)
+        # Progress is for jobs; a start waits for its adapters.
+        return self._sources.fetch_remote(given, folder, lambda done, total: None)
 
     async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> StoredAnswer:
         is_new = not self._exists(name)

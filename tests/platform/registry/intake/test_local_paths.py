@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.platform.registry.fake_hub import FakeHub
 from tests.platform.registry.house import adapter_files, base_model, rejected_files, write_folder
 
 from multiflora_platform.registry.errors import (
@@ -13,6 +14,7 @@ from multiflora_platform.registry.errors import (
     SourceIncomplete,
     SourceNotFound,
     SourceRefused,
+    SourceUnreachable,
     VersionRejected,
 )
 from multiflora_platform.registry.schemas.fields import AdapterFields
@@ -101,6 +103,23 @@ async def test_parallel_registers_of_one_name_make_one(rooted, tmp_path):
 
 async def seed(house, folder, **fields):
     await house.registry.paths.seed("sql", folder, AdapterFields(**{"description": "", "tags": (), **fields}))
+
+
+async def test_an_adapter_from_the_hub_is_seeded_and_stays_when_the_hub_is_away(open_house, tmp_path):
+    house = await open_house()
+    with FakeHub({"org/sql": adapter_files(1)}) as hub:
+        await seed(house, "hf://org/sql")
+        assert house.registry.resolve("sql", None).version == 1
+        await seed(house, "hf://org/sql")
+        assert numbers(house, "sql") == [1]
+        hub.repositories["org/sql"] = adapter_files(2)
+        await seed(house, "hf://org/sql")
+        assert house.registry.resolve("sql", None).version == 2
+        with pytest.raises(SourceNotFound):
+            await seed(house, "hf://org/none")
+    with pytest.raises(SourceUnreachable):
+        await seed(house, "hf://org/sql")
+    assert house.registry.resolve("sql", None).version == 2
 
 
 async def test_seeding_again_changes_nothing(open_house, tmp_path):
