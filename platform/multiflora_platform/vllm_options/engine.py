@@ -110,7 +110,7 @@ _SCHEDULING: Mapping[str, Option] = {
 _ADAPTERS: Mapping[str, Option] = {
     "lora_modules": acts("lora_modules", adapters, shape="values"),
     "enable_lora": switches("enable_lora"),
-    "enable_lora_bias": refused("adapters with biases are not served; train with bias none", shape="switch"),
+    "enable_lora_bias": harmless("adapters with biases are always served", "true", shape="switch"),
     "lora_extra_vocab_size": harmless("an adapter keeps the base's vocabulary"),
     "lora_dtype": harmless("adapters have the base's dtype", "auto"),
     "long_lora_scaling_factors": refused("an adapter has the base's rotary scaling; leave it out"),
