@@ -81,6 +81,7 @@ FLOORS = {
         "generation": 2,
         "prompting": 2,
         "background": 3,
+        "messages_api": 3,
         "responses_api": 3,
         "writing": 3,
         "routes": 4,

@@ -26,7 +26,7 @@ QUIET = {
 
 
 def test_every_client_has_its_snippet() -> None:
-    assert {"openai", "langchain_openai", "llama_index", "litellm", "lm_eval", "guidellm", "vllm"} == {
+    assert {"openai", "anthropic", "langchain_openai", "llama_index", "litellm", "lm_eval", "guidellm", "vllm"} == {
         name for _, name, _ in SNIPPETS
     }
 

@@ -1,4 +1,4 @@
-"""The sender of a request: by the Authorization header, or by a browser's session. Other sites get nothing through.
+"""The sender of a request: by a key in a header, or by a browser's session. Other sites get nothing through.
 
 A header is sent on purpose; a cookie, and an open server's permission, go with whatever a browser is made to send.
 """
@@ -24,7 +24,7 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def identify(request: HTTPConnection, keys: KeyStore) -> Principal | None:
     """None without a good key or session. Raises Forbidden for a change that another site may have caused."""
-    header = request.headers.get("authorization")
+    header = _key_header(request)
     if header is None and (session := session_of(request, keys)) is not None:
         if request.scope["method"] not in _READS:
             require_own_page(request, session)
@@ -33,6 +33,13 @@ def identify(request: HTTPConnection, keys: KeyStore) -> Principal | None:
     if header is None and principal is not None and request.scope["method"] not in _READS:
         require_same_origin(request)
     return principal
+
+
+def _key_header(request: HTTPConnection) -> str | None:
+    """`Bearer <key>`. Anthropic's clients send the bare key as x-api-key."""
+    header = request.headers.get("authorization")
+    key = request.headers.get("x-api-key")
+    return f"Bearer {key}" if header is None and key is not None else header
 
 
 def session_of(request: HTTPConnection, keys: KeyStore) -> Session | None:

@@ -29,7 +29,7 @@ async def require_key(request: Request) -> Principal:
     """A valid key, or a session of one, with a scope that covers this route. Raises Unauthenticated or Forbidden."""
     principal = identify(request, request.app.state.services.keys)
     if principal is None:
-        raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+        raise Unauthenticated
     request.state.principal = principal
     if principal.policy.disabled:
         raise Forbidden("The tenant is disabled.")

@@ -37,7 +37,7 @@ async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, A
     try:
         return await ENDPOINTS[url](request, principal)
     except Exception as error:
-        return render_error(url, error)
+        return render_error(request.scope, error)
 
 
 def _later(body: dict[str, Any]) -> dict[str, Any]:

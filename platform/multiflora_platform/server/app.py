@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.service import make_batch_service
-from multiflora_platform.gateway.routes import chat, completions, embeddings, models, scores, tokenization
+from multiflora_platform.gateway.routes import chat, completions, embeddings, messages, models, scores, tokenization
 from multiflora_platform.gateway.routes import responses as response_calls
 from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
 from multiflora_platform.gateway.schemas.decoding import component_schemas
@@ -39,7 +39,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.batches = make_batch_service(app, services)
-    inference = (chat, completions, response_calls, embeddings, scores, models, tokenization)
+    inference = (chat, completions, response_calls, messages, embeddings, scores, models, tokenization)
     gateway = (*inference, files, batch_calls, lora_calls)
     pages = () if services.settings.disable_fastapi_docs else (docs_page,)
     for router in (*(module.router for module in (*gateway, health, *pages)), registry_router, ui_router):

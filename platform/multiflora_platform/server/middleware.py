@@ -24,6 +24,7 @@ from multiflora_platform.auth.credentials import identify
 from multiflora_platform.auth.dependencies import PUBLIC, PUBLIC_PREFIXES
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.services import Services
+from multiflora_platform.web.anthropic_errors import speaks_anthropic
 from multiflora_platform.web.error_responses import note_code, render_error
 from multiflora_platform.web.openai_errors import unavailable
 from multiflora_platform.web.refusals import AuthError, Unauthenticated
@@ -53,6 +54,7 @@ class AccessLog:
             return
         start = time.perf_counter()
         request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -61,6 +63,8 @@ class AccessLog:
                 status = message["status"]
                 taken = b"%d" % ((time.perf_counter() - start) * 1e3)
                 head = [(b"x-request-id", request_id.encode()), (b"openai-processing-ms", taken)]
+                if speaks_anthropic(scope):
+                    head.append((b"request-id", request_id.encode()))
                 head += self._limits(scope)
                 message = {**message, "headers": [*message["headers"], *head]}
             await send(message)
@@ -74,7 +78,7 @@ class AccessLog:
             if status:
                 raise
             note_code(scope, error)
-            await render_error(scope["path"], error)(scope, receive, send_with_id)
+            await render_error(scope, error)(scope, receive, send_with_id)
         finally:
             if counted:
                 self._services.request_ended()
@@ -145,7 +149,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         note_code(scope, error)
-        await render_error(scope["path"], error)(scope, receive, send)
+        await render_error(scope, error)(scope, receive, send)
 
     def _error(self, scope: Scope) -> Exception | None:
         """Why the request is refused."""
@@ -167,7 +171,7 @@ class Guard:
             return None
         try:
             if identify(HTTPConnection(scope), self._services.keys) is None:
-                raise Unauthenticated("Send a valid key as `Authorization: Bearer mf-…`.")
+                raise Unauthenticated
         except AuthError as error:
             return error
         if self._services.draining and path != "/metrics":

@@ -44,6 +44,7 @@ _COMPUTING = (
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/responses",
+    "/v1/messages",
     "/v1/embeddings",
     "/v1/score",
 )

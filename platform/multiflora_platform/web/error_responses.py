@@ -1,4 +1,5 @@
-"""Any exception to a response, by its path: problem+json under /api, OpenAI's envelope elsewhere."""
+"""Any exception to a response, by its request: problem+json under /api, Anthropic's envelope for its clients, OpenAI's
+elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from multiflora_platform.web import problem_documents
+from multiflora_platform.web import anthropic_errors, problem_documents
 from multiflora_platform.web.openai_errors import (
     ApiError,
     ClientGone,
@@ -27,13 +28,18 @@ _CLIENT_GONE = 499  # nginx's; only the access log sees it
 _NO_ROUTE = "Not Found"  # the framework's words when no route matches
 
 
-def render_error(path: str, error: Exception) -> Response:
-    """The response for any exception that a route or a guard raises at this path."""
+def render_error(scope: Scope, error: Exception) -> Response:
+    """The response for any exception that a route or a guard raises for the HTTP request of this scope."""
+    path: str = scope["path"]
     if isinstance(error, ClientGone):
         return Response(status_code=_CLIENT_GONE)
     if isinstance(error, HTTPException) and error.detail == _NO_ROUTE:
         error = HTTPException(404, f"There is no {path[:200]}; GET /docs lists every call.")
-    return _problem(error) if path.startswith("/api") else _api_error(error).response()
+    if path.startswith("/api"):
+        return _problem(error)
+    if anthropic_errors.speaks_anthropic(scope):
+        return anthropic_errors.render(_api_error(error), scope.get("state", {}).get("request_id"))
+    return _api_error(error).response()
 
 
 def note_code(scope: Scope, error: Exception) -> None:
@@ -51,7 +57,7 @@ def install(app: FastAPI) -> None:
 
     async def handle(request: Request, error: Exception) -> Response:
         note_code(request.scope, error)
-        return render_error(request.url.path, error)
+        return render_error(request.scope, error)
 
     for kind in (ApiError, Problem, AuthError, RequestValidationError, HTTPException, ClientGone):
         app.add_exception_handler(kind, handle)

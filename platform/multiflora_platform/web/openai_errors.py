@@ -61,13 +61,15 @@ class ApiError(Exception):
     def envelope(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
-    def response(self) -> Response:
+    def response(self, envelope: Mapping[str, Any] | None = None) -> Response:
+        """envelope: another API's; None: OpenAI's."""
         headers = dict(self.headers)
         if self.status in (429, 503):
             headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return Response(msgspec.json.encode(self.envelope()), self.status, headers, "application/json")
+        content = self.envelope() if envelope is None else envelope
+        return Response(msgspec.json.encode(content), self.status, headers, "application/json")
 
 
 def invalid(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
@@ -76,10 +78,6 @@ def invalid(param: str | None, message: str, code: str = "invalid_value") -> Api
 
 def unsupported(param: str, message: str) -> ApiError:
     return invalid(param, message, "unsupported_parameter")
-
-
-def too_long(param: str, message: str) -> ApiError:
-    return invalid(param, message, "context_length_exceeded")
 
 
 def model_not_found(model: str, param: str = "model", reason: str | None = None) -> ApiError:

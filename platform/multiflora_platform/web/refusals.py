@@ -24,6 +24,9 @@ class Unauthenticated(AuthError):
 
     status, code, title = 401, "invalid_api_key", "A valid API key is required"
 
+    def __init__(self, detail: str = "Send a valid key as `Authorization: Bearer mf-…` or `x-api-key: mf-…`.") -> None:
+        super().__init__(detail)
+
 
 class Forbidden(AuthError):
     """A valid key of a role or tenant that may not do this."""

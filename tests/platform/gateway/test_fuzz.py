@@ -22,6 +22,20 @@ CALLS = st.lists(st.fixed_dictionaries({"function": st.fixed_dictionaries({"name
 PARTS = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=2)
 ROLES = st.sampled_from(["user", "system", "assistant", "tool", "developer"])
 MESSAGE = st.fixed_dictionaries({"role": ROLES}, optional={"content": TEXTS | PARTS, "tool_calls": CALLS, "name": JSON})
+IDS = st.sampled_from(["a", "b"])
+BLOCK = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "tool_use", "tool_result", "thinking", "redacted_thinking", "image"])},
+    optional={
+        **dict.fromkeys(("text", "name", "thinking"), TEXTS),
+        **dict.fromkeys(("id", "tool_use_id"), IDS),
+        "input": st.dictionaries(TEXTS, JSON, max_size=2),
+        "content": TEXTS | PARTS | JSON,
+        "is_error": st.booleans(),
+    },
+)
+ANTHROPIC_MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXTS | st.lists(BLOCK, max_size=3)}
+)
 SHARED: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("n", "best_of"), st.integers(-1, 4)),
     **dict.fromkeys(("max_tokens", "seed", "top_k", "min_tokens", "priority", "truncate_prompt_tokens"), INTEGERS),
@@ -46,6 +60,16 @@ OWN: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "chat_template_kwargs": st.dictionaries(TEXTS | st.just("messages"), JSON, max_size=2),
         "top_logprobs": INTEGERS,
         "continue_final_message": st.booleans(),
+    },
+    "/v1/messages": {
+        "messages": st.lists(ANTHROPIC_MESSAGE, max_size=4),
+        "system": TEXTS | st.lists(BLOCK, max_size=2),
+        "tools": st.lists(st.dictionaries(st.sampled_from(["name", "type", "input_schema"]), JSON), max_size=2),
+        "tool_choice": st.fixed_dictionaries({"type": st.sampled_from(["auto", "any", "tool", "none"]), "name": JSON}),
+        "thinking": st.fixed_dictionaries({"type": st.sampled_from(["enabled", "disabled"]), "budget_tokens": JSON}),
+        "stop_sequences": st.lists(TEXTS, max_size=3),
+        "metadata": st.dictionaries(st.just("user_id"), JSON),
+        "output_config": st.dictionaries(st.sampled_from(["format", "effort"]), JSON),
     },
     "/tokenize": {"prompt": TEXTS, "messages": st.lists(MESSAGE, max_size=2), "add_special_tokens": st.booleans()},
     "/detokenize": {"tokens": st.lists(INTEGERS, max_size=4)},
@@ -81,6 +105,7 @@ def test_no_body_breaks_the_gateway(make_house: Callable[..., House], request: t
     if response.status_code != 200:
         error = response.json()["error"]
         assert error["message"]
-        assert isinstance(error["code"], str)
+        assert isinstance(error["type" if request[0] == "/v1/messages" else "code"], str)
     elif response.headers["content-type"].startswith("text/event-stream"):
-        assert response.text.endswith("data: [DONE]\n\n"), request
+        end = '{"type":"message_stop"}' if request[0] == "/v1/messages" else "[DONE]"
+        assert response.text.endswith(f"data: {end}\n\n"), request

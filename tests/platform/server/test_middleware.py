@@ -109,6 +109,7 @@ async def test_headers_that_routes_read_stand_in_the_document(house: House) -> N
     for path, name in (
         ("/v1/chat/completions", "x-request-timeout"),
         ("/v1/responses", "x-request-timeout"),
+        ("/v1/messages", "x-request-timeout"),
         ("/api/v1/adapters/{name}/versions", "idempotency-key"),
         ("/api/v1/adapters/{name}/aliases/{alias}/rollout", "if-match"),
     ):

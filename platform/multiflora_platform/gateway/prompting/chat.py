@@ -13,7 +13,7 @@ from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, truncate
-from multiflora_platform.gateway.prompting.tool_choice import offered_tools, tool_use
+from multiflora_platform.gateway.prompting.tool_choice import ToolUse, offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.services import ServedModel
@@ -40,10 +40,7 @@ async def prepare_chat(
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
-    if body.tools is not None:
-        body = replace(body, tools=offered_tools(body.tools))
-    # Before the template, which would only say that it fails.
-    use = tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None
+    body, use = _offered(body, model)
     room = None if body.truncate_prompt_tokens else PromptRoom(limit, asked)
     ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
@@ -61,3 +58,16 @@ async def prepare_chat(
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     return ChatPrompt(ids, params, beams, grammar, form.message)
+
+
+async def count_chat(body: ChatRequest, model: ServedModel) -> int:
+    """The tokens of the prompt that `prepare_chat` makes, whether they fit or not. Raises ApiError."""
+    body, _ = _offered(body, model)
+    return len(await chat_prompt(body, model.tokenizer, None))
+
+
+def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:
+    """The tools as the template gets them, and checked: the template would only say that it fails."""
+    if body.tools is not None:
+        body = replace(body, tools=offered_tools(body.tools))
+    return body, tool_use(body, model.tool_format) if body.tools or body.tool_choice is not None else None

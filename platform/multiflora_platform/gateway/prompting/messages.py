@@ -105,10 +105,10 @@ def _tool_call(place: str, call: Any) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise invalid(place, f"{place} must be an object with function.name and function.arguments.")
-    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+    return {**call, "function": {**function, "arguments": call_arguments(function.get("arguments"))}}
 
 
-def _arguments(given: Any) -> dict[str, Any]:
+def call_arguments(given: Any) -> dict[str, Any]:
     """What a model wrote may be no JSON object: a call cut off at max_tokens, a number. The conversation goes on, and
     the template gets the text as it was."""
     if given in (None, "", [], "null", "[]"):

@@ -9,7 +9,7 @@ from typing import Any
 from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_engine.protocol.sampling_ranges import InvalidParameter
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
-from multiflora_platform.web.openai_errors import ApiError, invalid, too_long
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 DEFAULTED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 MAX_STOP_STRINGS = 256
@@ -34,6 +34,17 @@ _PLAIN = (
 )
 
 
+class ContextExceeded(ApiError):
+    """The prompt, or the prompt and as many tokens of an answer as asked for, do not fit the model's length."""
+
+    def __init__(self, param: str, message: str, count: str, asked: int | None, limit: int) -> None:
+        """count: of the prompt's tokens, in words. limit: of the prompt where asked is None, otherwise of both."""
+        super().__init__(400, "context_length_exceeded", message, param=param)
+        self.count = count
+        self.asked = asked
+        self.limit = limit
+
+
 def output_length(num_prompt: int, asked: int | None, default: int | None, limit: int, names: tuple[str, str]) -> int:
     """max_tokens as the engine gets it. limit: tokens of prompt and answer together. default: None is what fits.
 
@@ -46,15 +57,16 @@ def output_length(num_prompt: int, asked: int | None, default: int | None, limit
         return room if default is None else min(default, room)
     if asked > room:
         after = f"after a prompt of {num_prompt}, {room} are left and {names[0]} is {asked}"
-        raise too_long(names[0], f"{_CONTEXT.format(limit)}; {after}.")
+        message = f"{_CONTEXT.format(limit)}; {after}."
+        raise ContextExceeded(names[0], message, str(num_prompt), asked, limit)
     return asked
 
 
 def prompt_too_long(name: str, count: str, limit: int, asked: int | None) -> ApiError:
     """count: of the prompt's tokens, in words. asked: 0 when no token of an answer is wanted."""
-    return too_long(
-        name, f"{_CONTEXT.format(limit)}; the prompt has {count}, of which at most {limit - (asked != 0)} fit."
-    )
+    most = limit - (asked != 0)
+    message = f"{_CONTEXT.format(limit)}; the prompt has {count}, of which at most {most} fit."
+    return ContextExceeded(name, message, count, None, most)
 
 
 def sampling_params(

@@ -15,7 +15,7 @@ from multiflora_platform.structured.formats import Format, close_objects
 from multiflora_platform.web.openai_errors import invalid
 
 MAX_TOOLS = 128
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 # Of a JSON schema: keywords that hold values, in which a null is one, and keywords that hold schemas by name.
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})
 _NAMED = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
@@ -87,9 +87,9 @@ def _without_nulls(value: Any, holds_names: bool = False) -> Any:
     }
 
 
-def new_call_id(form: ToolFormat | None) -> str:
-    """Mistral's templates take nine letters or digits, and nothing else."""
-    return uuid.uuid4().hex[:9] if form is not None and form.kind == "mistral" else f"call_{uuid.uuid4().hex[:24]}"
+def new_call_id(form: ToolFormat | None, prefix: str = "call_") -> str:
+    """prefix: each API's own. Mistral's templates take nine letters or digits, and nothing else."""
+    return uuid.uuid4().hex[:9] if form is not None and form.kind == "mistral" else f"{prefix}{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _tool(place: str, tool: dict[str, Any]) -> Tool:
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not _NAME.match(name):
         raise invalid(
-            f"{place}.function.name", f"{place}.function.name must be 1 to 64 letters, digits, dots, '_' or '-'."
+            f"{place}.function.name", f"{place}.function.name must be 1 to 128 letters, digits, dots, '_' or '-'."
         )
     if parameters is not None and not isinstance(parameters, dict):
         raise invalid(f"{place}.function.parameters", f"{place}.function.parameters must be a JSON schema.")

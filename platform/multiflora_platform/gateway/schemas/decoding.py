@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-_BODIES = (*BODIES, ResponseRequest)
+_BODIES = (*BODIES, ResponseRequest, MessagesRequest, CountTokensRequest)
 _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
 # A text of megabytes is read in milliseconds; it is objects without number that stall every other request meanwhile.
 _LARGE = 1 << 20

@@ -1,0 +1,73 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's API, stateless, on top of the chat template."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.respond import respond
+from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.messages_api.content import MessageContent
+from multiflora_platform.gateway.messages_api.to_chat import chat_request, renamed
+from multiflora_platform.gateway.messages_api.writer import MessageWriter
+from multiflora_platform.gateway.prompting.chat import count_chat, prepare_chat
+from multiflora_platform.gateway.prompting.tool_choice import new_call_id
+from multiflora_platform.gateway.schemas.checks import refuse_unsupported
+from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.services import Services
+from multiflora_platform.web.openai_errors import ApiError
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/messages", openapi_extra=body_schema(MessagesRequest))
+async def create_message(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """Answer a conversation; Anthropic's call. Nothing is stored: send the whole conversation each time."""
+    body = await read_body(request, MessagesRequest)
+    chat = chat_request(body)
+    try:
+        return await _answer(request, principal, body, chat)
+    except ApiError as error:
+        raise renamed(error) from None
+
+
+@router.post("/v1/messages/count_tokens", openapi_extra=body_schema(CountTokensRequest))
+async def count_message_tokens(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """The tokens that /v1/messages would read of this conversation; nothing is generated."""
+    services: Services = request.app.state.services
+    body = await read_body(request, CountTokensRequest)
+    resolve_model(services.registry, services.model.name, principal, body.model, body.user)
+    chat = chat_request(body)
+    try:
+        refuse_unsupported(chat)
+        count = await count_chat(chat, services.model)
+    except ApiError as error:
+        raise renamed(error) from None
+    return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")
+
+
+async def _answer(request: Request, principal: Principal, body: MessagesRequest, chat: ChatRequest) -> Response:
+    refuse_unsupported(chat)
+    services: Services = request.app.state.services
+    admission = Admission(services, request, principal, chat)
+    try:
+        model = services.model
+        prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None)
+        generations = start(services, admission, [(prompt.ids, prompt.params)], grammar=prompt.grammar)
+        shows_thinking = body.thinking is not None and body.thinking.is_shown
+        content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
+        id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
+        writer = MessageWriter(id, body.model, prompt.format, content, request_id)
+        return await respond(request, admission, generations, writer, bool(body.stream), writer)
+    except BaseException:
+        admission.close()
+        raise
