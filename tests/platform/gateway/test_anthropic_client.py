@@ -115,6 +115,11 @@ async def test_counting(client: Any, house: House) -> None:
     assert counted.input_tokens == total > 0
 
 
+async def test_models(client: Any) -> None:
+    assert [model.id async for model in client.models.list(limit=1)] == ["base", "sql", "sql@canary"]
+    assert (await client.models.retrieve("sql")).display_name == "sql"
+
+
 async def test_errors_become_the_clients_own(client: Any, house: House) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         await client.messages.create(**{**ASKED, "model": "nobody"})

@@ -1,5 +1,5 @@
 """GET /v1/models and /v1/models/{id}: the base model first, then every adapter that `model=name` reaches, with its
-aliases."""
+aliases. Anthropic's clients, known by their anthropic-version header, get Anthropic's shapes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
+from multiflora_platform.gateway.messages_api.model_cards import model_info, model_page
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
 from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.web.anthropic_errors import speaks_anthropic
 from multiflora_platform.web.openai_errors import model_not_found
 
 router = APIRouter(tags=["inference"], dependencies=[Depends(require_key)])
@@ -30,7 +32,8 @@ async def list_models(request: Request) -> Response:
     for adapter in adapters:
         if principal.may_use(adapter.name, adapter.owner):
             cards += _adapter_cards(services.model, services.max_model_len, adapter)
-    return _json({"object": "list", "data": cards})
+    is_anthropic = speaks_anthropic(request.scope)
+    return _json(model_page(cards) if is_anthropic else {"object": "list", "data": cards})
 
 
 @router.get("/v1/models/{model:path}")
@@ -39,16 +42,22 @@ async def show_model(request: Request, model: str) -> Response:
     services: Services = request.app.state.services
     base: ServedModel = services.model
     resolved = resolve_model(services.registry, base.name, request.state.principal, base.known_as(model), None)
-    if resolved.adapter is None:
-        return _json(_base_card(base, services.max_model_len, request.state.principal, model))
+    card = _resolved_card(services, request.state.principal, model, resolved.adapter)
+    return _json(model_info(card) if speaks_anthropic(request.scope) else card)
+
+
+def _resolved_card(services: Services, principal: Principal, model: str, name: str | None) -> dict[str, Any]:
+    """name: of the adapter that the model resolved to, None for the base. Raises ApiError."""
+    if name is None:
+        return _base_card(services.model, services.max_model_len, principal, model)
     if not services.settings.enable_lora:
         raise model_not_found(model, reason=ADAPTERS_ARE_OFF)
     for adapter in services.registry.served():
-        if adapter.name == resolved.adapter:
-            return _json(_adapter_card(services.model, services.max_model_len, adapter, model))
-    if model == resolved.adapter:
+        if adapter.name == name:
+            return _adapter_card(services.model, services.max_model_len, adapter, model)
+    if model == name:
         raise model_not_found(model)
-    return _json(_card(services.max_model_len, model, resolved.adapter, services.model.name, services.model.created))
+    return _card(services.max_model_len, model, name, services.model.name, services.model.created)
 
 
 def _base_card(base: ServedModel, length: int, principal: Principal, name: str) -> dict[str, Any]:

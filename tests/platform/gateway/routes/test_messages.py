@@ -241,6 +241,18 @@ async def test_counting_needs_no_engine_and_equals_the_usage(thinker: House) -> 
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
 
 
+async def test_models_have_anthropics_shape_for_its_clients(house: House) -> None:
+    version = {"anthropic-version": "2023-06-01"}
+    page = (await house.http.get("/v1/models?limit=1000", headers=version)).json()
+    assert [model["id"] for model in page["data"]] == ["base", "sql", "sql@canary"]
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (False, "base", "sql@canary")
+    model = (await house.http.get("/v1/models/sql", headers=version)).json()
+    assert model == page["data"][1]
+    assert (model["type"], model["created_at"], model["max_tokens"]) == ("model", "2023-11-14T22:13:20Z", 256)
+    assert refused(await house.http.get("/v1/models/nobody", headers=version)) == (404, "not_found_error")
+    assert (await house.http.get("/v1/models/nobody")).json()["error"]["code"] == "model_not_found"
+
+
 # ---- failures
 
 
