@@ -14,8 +14,6 @@ from multiflora_platform.gateway.schemas.messages_requests import CountTokensReq
 from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
 from multiflora_platform.web.openai_errors import ApiError, invalid, unsupported
 
-# Parameters of chat that make another number of answers, or tell of the prompt: a message has no place for them.
-_NEITHER = ("n", "best_of", "use_beam_search", "prompt_logprobs", "mcp_servers")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # What the chat request calls otherwise, or numbers otherwise.
 _NAMES = (
@@ -34,20 +32,17 @@ def chat_request(body: CountTokensRequest) -> ChatRequest:
     own = _answering(body) if isinstance(body, MessagesRequest) else {}
     choice = body.tool_choice
     messages = chat_messages(body.system, body.messages)
+    # Templates call it either way.
+    thinking = dict.fromkeys(("enable_thinking", "thinking"), _thinks(body))
     return ChatRequest(
-        **{**shared, "response_format": _response_format(body), "stream_options": None, **own},
+        **{**shared, "response_format": _response_format(body), "stream_options": None, "prompt_logprobs": None, **own},
         messages=messages,
         tools=None if body.tools is None else [_tool(f"tools[{i}]", tool) for i, tool in enumerate(body.tools)],
         tool_choice=_tool_choice(choice),
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
         continue_final_message=messages[-1]["role"] == "assistant",
-        chat_template_kwargs={"enable_thinking": thinks(body), **(body.chat_template_kwargs or {})},
+        chat_template_kwargs={**thinking, **(body.chat_template_kwargs or {})},
     )
-
-
-def thinks(body: CountTokensRequest) -> bool:
-    """Whether the model is to think: as with Anthropic's API, it has to be asked."""
-    return body.thinking is not None and body.thinking.type != "disabled"
 
 
 def renamed(error: ApiError) -> ApiError:
@@ -70,11 +65,20 @@ def _too_long(error: ContextExceeded) -> str:
 
 
 def _refuse(body: CountTokensRequest) -> None:
-    for name in _NEITHER:
-        if getattr(body, name, None) not in (None, False, 1, []):
-            raise unsupported(name, f"{name} is not supported by /v1/messages.")
+    for name in ("n", "best_of"):
+        if getattr(body, name) not in (None, 1):
+            raise unsupported(name, f"{name} is not supported by /v1/messages: a message is one answer.")
+    if body.use_beam_search:
+        raise unsupported("use_beam_search", "use_beam_search is not supported by /v1/messages.")
+    if isinstance(body, MessagesRequest) and body.mcp_servers:
+        raise unsupported("mcp_servers", "mcp_servers is not supported: clients call tools, and send their results.")
     if isinstance(body, MessagesRequest) and body.max_tokens is None:
         raise invalid("max_tokens", "max_tokens is required.")
+
+
+def _thinks(body: CountTokensRequest) -> bool:
+    """Whether the model is to think: as with Anthropic's API, it has to be asked."""
+    return body.thinking is not None and body.thinking.type != "disabled"
 
 
 def _answering(body: MessagesRequest) -> dict[str, Any]:

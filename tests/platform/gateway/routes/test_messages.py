@@ -165,7 +165,7 @@ async def test_a_template_is_told_whether_to_think(house: House) -> None:
         )
         for thinking in (None, {"type": "disabled"}, {"type": "enabled", "budget_tokens": 2000}):
             assert (await house.post(PATH, {**ASKED, "thinking": thinking})).status_code == 200
-    assert kwargs == [{"enable_thinking": False}, {"enable_thinking": False}, {"enable_thinking": True}]
+    assert kwargs == [{"enable_thinking": thinks, "thinking": thinks} for thinks in (False, False, True)]
 
 
 async def test_a_call_that_max_tokens_cuts(thinker: House) -> None:
@@ -204,6 +204,14 @@ async def test_a_call_that_must_come_is_a_grammar(
     assert thinker.engine.requests[-1].grammar == grammar
 
 
+async def test_a_hundred_tools(thinker: House) -> None:
+    tools = [{"name": f"mcp__{'server' * 10}__tool_{i}", "input_schema": {"type": "object"}} for i in range(100)]
+    for choice in ({"type": "auto"}, {"type": "any"}):
+        answer = await thinker.post(PATH, {**ASKED, "tools": tools, "tool_choice": choice})
+        assert answer.status_code == 200, answer.text
+    assert all(tool["name"] in (thinker.engine.requests[-1].grammar or "") for tool in tools)
+
+
 async def test_no_call_is_read_where_none_may_come(thinker: House) -> None:
     thinker.engine.reply = CALL
     answer = (await thinker.post(PATH, {**ASKED, "tools": TOOLS, "tool_choice": {"type": "none"}})).json()
@@ -239,6 +247,23 @@ async def test_counting_needs_no_engine_and_equals_the_usage(thinker: House) -> 
     assert len(thinker.engine.requests) == 1
     missing = await thinker.post(COUNT, {**conversation, "model": "nobody"})
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")
+
+
+async def test_it_is_counted_and_listed_as_chat_is(house: House) -> None:
+    answer = (await house.post(PATH, ASKED)).json()
+    counts = house.services.usage.counted[None, "sql"]
+    read = answer["usage"]["cache_read_input_tokens"]
+    assert (counts.requests, counts.cached_tokens, counts.completion_tokens) == (
+        1,
+        read,
+        answer["usage"]["output_tokens"],
+    )
+    (listed,) = house.services.insight.requests.newest()
+    assert (listed.facts.path, listed.facts.model) == (PATH, "sql")
+    await house.post(PATH, {**ASKED, "messages": []})
+    assert next(house.services.insight.requests.newest()).facts.path == PATH
+    text = (await house.http.get("/metrics")).text
+    assert f'route="{PATH}"' in text
 
 
 async def test_models_have_anthropics_shape_for_its_clients(house: House) -> None:
@@ -356,6 +381,9 @@ async def test_a_deadline(house: House) -> None:
     house.engine.hangs = True
     late = await house.post(PATH, ASKED, **{"X-Request-Timeout": "0.05"})
     assert refused(late) == (504, "timeout_error")
+    house.engine.hangs, house.engine.pace = False, 0.05
+    found = await events(house, {}, **{"X-Request-Timeout": "0.2"})
+    assert (found[0]["type"], found[-1]["error"]["type"]) == ("message_start", "timeout_error")
     assert refused(await house.post(PATH, ASKED, **{"X-Request-Timeout": "soon"})) == (400, "invalid_request_error")
 
 
@@ -402,6 +430,7 @@ MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
     ({"n": 2}, "n is not supported"),
     ({"best_of": 2}, "best_of"),
+    ({"use_beam_search": True}, "use_beam_search"),
     ({"chat_template": "x"}, "chat_template"),
     ({"lora_path": "/x"}, "lora_path"),
 ]
