@@ -63,7 +63,7 @@ async def prepare_chat(
 async def count_chat(body: ChatRequest, model: ServedModel) -> int:
     """The tokens of the prompt that `prepare_chat` makes, whether they fit or not. Raises ApiError."""
     body, _ = _offered(body, model)
-    return len(await chat_prompt(body, model.tokenizer, None))
+    return len(await chat_prompt(body, model.tokenizer, model.vocab_size, None))
 
 
 def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:
