@@ -45,11 +45,12 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     """The tokens that /v1/messages would read of this conversation; nothing is generated."""
     services: Services = request.app.state.services
     body = await read_body(request, CountTokensRequest)
-    resolve_model(services.registry, services.model.name, principal, body.model, body.user)
+    base = services.model
+    resolve_model(services.registry, base.name, principal, base.known_as(body.model), body.user)
     chat = chat_request(body)
     try:
         refuse_unsupported(chat)
-        count = await count_chat(chat, services.model)
+        count = await count_chat(chat, base)
     except ApiError as error:
         raise renamed(error) from None
     return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")
