@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from multiflora.engine.background import EngineDeadError
     from multiflora.llm import LLM
     from multiflora.lora_request import LoRARequest
-    from multiflora.outputs import CompletionOutput, RequestOutput
+    from multiflora.offline.beam_search import BeamSearchParams
+    from multiflora.outputs import CompletionOutput, Logprob, RequestOutput
     from multiflora_engine.protocol.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "AdapterRejected",
     "AsyncEngineArgs",
     "AsyncLLMEngine",
+    "BeamSearchParams",
     "CompletionOutput",
     "EngineArgs",
     "EngineDeadError",
     "LoRARequest",
+    "Logprob",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
@@ -40,7 +43,9 @@ _MODULES = {
     "EngineArgs": "multiflora.engine.arg_utils",
     "EngineDeadError": "multiflora.engine.background",
     "LoRARequest": "multiflora.lora_request",
+    "BeamSearchParams": "multiflora.offline.beam_search",
     "CompletionOutput": "multiflora.outputs",
+    "Logprob": "multiflora.outputs",
     "RequestOutput": "multiflora.outputs",
     "RequestOutputKind": "multiflora_engine.protocol.sampling_params",
     "SamplingParams": "multiflora_engine.protocol.sampling_params",

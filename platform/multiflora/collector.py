@@ -5,9 +5,15 @@ Knows neither the engine nor other requests; how tokens become text is the assem
 
 from __future__ import annotations
 
-from multiflora.outputs import CompletionOutput, RequestOutput
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from multiflora.lora_request import LoRARequest
+from multiflora.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.text.assembler import TextAssembler
 from multiflora_platform.text.best_answers import Answer, best_answers
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -23,14 +29,22 @@ class Collector:
         prompt: str | None,
         adapter: str | None,
         tokenizer: Tokenizer,
+        *,
+        lora_request: LoRARequest | None = None,
+        beams: BeamParams | None = None,
     ) -> None:
-        """asked: the caller's parameters; those of the request may add logprobs, which best_of needs."""
+        """asked: the caller's parameters; those of the request may add logprobs, which best_of needs. beams: of the
+        search that finds the answers, if one is asked for."""
         self.request = request
+        self.beams = beams
         self._asked = asked
         self._prompt = prompt
         self._adapter = adapter
+        self._lora_request = lora_request
+        self._tokenizer = tokenizer
         self._cached_tokens = 0
         self._prompt_logprobs: list[PositionLogprobs | None] | None = None
+        self._metrics = RequestMetrics(request.arrival_time)
         count = range(request.params.num_sequences)
         self._assemblers = [TextAssembler(tokenizer, request, index) for index in count]
         self._whole = [Answer(index) for index in count]
@@ -52,6 +66,7 @@ class Collector:
         self._new.setdefault(delta.index, Answer(delta.index)).add(text)
         if delta.failure is not None and text.finish_reason == delta.finish_reason:
             self._errors[delta.index] = delta.failure.message
+        self._note_time(delta)
         return text.finish_reason is not None and delta.finish_reason is None
 
     @property
@@ -75,16 +90,27 @@ class Collector:
         new, self._new = self._new, {}
         return self._wrap([self._output(new[i], self._whole[i]) for i in sorted(new)]) if new else None
 
+    def _note_time(self, delta: TokenDelta) -> None:
+        now, seen = time.time(), self._metrics
+        if delta.token_ids and seen.first_token_time is None:
+            waited = delta.queued_seconds
+            seen = replace(
+                seen, first_token_time=now, first_scheduled_time=seen.arrival_time + waited, time_in_queue=waited
+            )
+        if delta.token_ids:
+            seen = replace(seen, last_token_time=now)
+        self._metrics = replace(seen, finished_time=now) if self.finished else seen
+
     def _output(self, shown: Answer, whole: Answer) -> CompletionOutput:
         """whole: the same answer from its beginning, over which log-probabilities add up."""
         asked = self._asked.logprobs is not None
         return CompletionOutput(
             index=shown.index,
             text=shown.text,
-            # Copies: an output that a caller keeps does not grow with its answer.
+            # A copy: an output that a caller keeps does not grow with its answer.
             token_ids=list(shown.token_ids),
             cumulative_logprob=whole.cumulative_logprob if asked else None,
-            logprobs=list(shown.logprobs or ()) if asked else None,
+            logprobs=[self._by_token(position) for position in shown.logprobs or ()] if asked else None,
             finish_reason=shown.finish_reason,
             stop_reason=shown.stop_reason,
             error=self._errors.get(shown.index),
@@ -97,7 +123,21 @@ class Collector:
             prompt_token_ids=self.request.prompt_token_ids,
             outputs=outputs,
             finished=self.finished,
-            cached_tokens=self._cached_tokens,
+            num_cached_tokens=self._cached_tokens,
             adapter=self._adapter,
-            prompt_logprobs=self._prompt_logprobs,
+            lora_request=self._lora_request,
+            prompt_logprobs=self._of_prompt(self._prompt_logprobs),
+            metrics=self._metrics,
         )
+
+    def _of_prompt(self, positions: Iterable[PositionLogprobs | None] | None) -> list[dict[int, Logprob] | None] | None:
+        if positions is None:
+            return None
+        return [None if position is None else self._by_token(position) for position in positions]
+
+    def _by_token(self, position: PositionLogprobs) -> dict[int, Logprob]:
+        text = self._tokenizer.token_bytes.of
+        return {
+            entry.token_id: Logprob(entry.logprob, entry.rank, text(entry.token_id).decode("utf-8", "replace"))
+            for entry in (position.chosen, *position.top)
+        }

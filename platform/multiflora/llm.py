@@ -1,246 +1,275 @@
 """Offline inference: one engine in this process, prompts in, texts out, no server.
 
-Owns the engine's life and the loop that steps it. Everything that needs torch is imported when an LLM is made.
+Owns what callers may ask and how they may write it, in vLLM's names and ours; the engine is offline/'s.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-import shutil
-import tempfile
-import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, overload
+from typing import Any, Literal, overload
 
-from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
-from multiflora.grammars import LocalGrammars
-from multiflora.one_thread import OneThread
-from multiflora.opened_model import OpenedModel
+from multiflora.lora_request import LoRARequest
+from multiflora.offline.arguments import as_list, either, for_each, require_params
+from multiflora.offline.beam_search import BeamSearchOutput, BeamSearchParams, beam_search_output
+from multiflora.offline.offline_engine import OfflineEngine
+from multiflora.offline.pooling import (
+    EmbeddingRequestOutput,
+    Pooled,
+    PoolingRequestOutput,
+    ScoringRequestOutput,
+    embedding_output,
+    pooling_output,
+    scoring_output,
+)
+from multiflora.offline.runs import EmbeddingRun
 from multiflora.outputs import RequestOutput
-from multiflora.progress import GenerationBar
-from multiflora.request_maker import Prompt, RequestMaker, no_prompt
-from multiflora_adapters.store import ArtifactStore
+from multiflora.request_maker import Prompt
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
-if TYPE_CHECKING:
-    from multiflora_engine.build import BuiltEngine
-
 Message = Mapping[str, Any]
+Prompts = Prompt | Sequence[Prompt]
+Params = SamplingParams | Sequence[SamplingParams]
+Adapter = str | LoRARequest
+Adapters = Adapter | Sequence[Adapter | None]
 
 
-class LLM:
+class LLM(OfflineEngine):
     """A base model with its adapters, ready to generate. One thread at a time: while a call or a stream of one
     runs, those of another raise RuntimeError.
 
-    model: a folder, or a Hugging Face id. adapters: name -> PEFT folder; each is validated and copied, so that the
-    folder is not needed afterwards. engine_options: fields of EngineConfig (max_model_len, max_loras, seed, ...).
-    Raises ModelError, AdapterRejected, and TokenizerError.
+    Where two names of one argument are listed, the first is vLLM's; given both, differently, they are a TypeError.
+    sampling_params, params: one for all prompts, or one for each; by default the model's own. lora_request, adapter: an
+    added adapter's name or a LoRARequest, one for all or one for each; None is the base model. use_tqdm, progress: a
+    bar on the terminal. priority: smaller runs first.
     """
 
-    def __init__(
-        self, model: str | Path, adapters: Mapping[str, str | Path] | None = None, **engine_options: Any
-    ) -> None:
-        # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
-        from multiflora_engine.build import build_engine
-
-        self._model = OpenedModel.open(model)
-        self.tokenizer = self._model.tokenizer
-        artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
-        self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
-        # Everything that is asked for is queued at once: it waits for as long as the rest takes.
-        options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_options}
-        config = self._model.engine_config(artifacts, **options)
-        self._built: BuiltEngine = build_engine(config)
-        self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
-        masks = self._built.grammars
-        grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
-        self._maker = RequestMaker(self._model, self._adapters, grammars, self._built.ready.max_model_len)
-        self._collectors: dict[str, Collector] = {}
-        self._one_thread = OneThread()
-        self._ids = itertools.count()
-        for name, path in (adapters or {}).items():
-            self.add_adapter(name, path)
-
-    def add_adapter(self, name: str, path: str | Path) -> None:
-        """Makes an adapter known, or a name mean another one from now on. Raises AdapterRejected."""
-        with self._one_thread.held():
-            self._adapters.add(name, path)
-
-    @property
-    def adapters(self) -> list[str]:
-        return sorted(self._adapters.names())
+    def __init__(self, model: str | Path, adapters: Mapping[str, str | Path] | None = None, **options: Any) -> None:
+        """model: a folder, or a Hugging Face id. adapters: name -> PEFT folder; each is validated and copied, so that
+        the folder is not needed afterwards. options: of the engine, under vLLM's names or ours
+        (max_model_len, max_loras, seed, ...); what has no effect here is logged. Raises TypeError for an unknown
+        option, ValueError for one that cannot be; ModelError, AdapterRejected, and TokenizerError."""
+        super().__init__(model, adapters, **options)
 
     @overload
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: Params | None = None,
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
         *,
-        adapter: str | Sequence[str | None] | None = None,
-        progress: bool = True,
+        priority: int | Sequence[int] | None = None,
+        params: Params | None = None,
+        adapter: Adapters | None = None,
+        progress: bool | None = None,
         stream: Literal[False] = False,
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: Params | None = None,
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
         *,
-        adapter: str | Sequence[str | None] | None = None,
-        progress: bool = True,
+        priority: int | Sequence[int] | None = None,
+        params: Params | None = None,
+        adapter: Adapters | None = None,
+        progress: bool | None = None,
         stream: Literal[True],
     ) -> Iterator[RequestOutput]: ...
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompts,
+        sampling_params: Params | None = None,
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
         *,
-        adapter: str | Sequence[str | None] | None = None,
-        progress: bool = True,
+        priority: int | Sequence[int] | None = None,
+        params: Params | None = None,
+        adapter: Adapters | None = None,
+        progress: bool | None = None,
         stream: bool = False,
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """All prompts in one batch, in their order; requests of different adapters run together.
 
-        prompts: a text or its token ids, or a list of these. params, adapter: one for all, or one for each; no params
-        are the model's own defaults, no max_tokens is as much as the model's length allows. progress: a bar on the
-        terminal. stream: yields what is new, as it comes, instead. Leaving the iterator aborts the requests.
-        Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything runs;
-        RuntimeError after `close`, and while another thread uses this LLM.
+        prompts: a text or its token ids, either perhaps under its key, or a list of these. stream: yields what is new,
+        as it comes, instead; the requests begin when the first output is asked for, and leaving the iterator aborts
+        them. Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything
+        runs; TypeError for what is no prompt; RuntimeError after `close`, and while another thread uses this LLM.
         """
-        if not self._cleanup.alive:
-            raise RuntimeError("This LLM is closed. Make another one.")
-        with self._one_thread.held():
-            return self._generate(prompts, params, adapter, progress, stream)
+        with self._in_use():
+            collectors = self._collect(
+                prompts,
+                either("sampling_params", sampling_params, "params", params),
+                either("lora_request", lora_request, "adapter", adapter),
+                priority,
+                stream,
+            )
+            if stream:
+                return self._run_in_pieces(collectors)
+            shown = either("use_tqdm", use_tqdm, "progress", progress)
+            return self._run_whole(collectors, True if shown is None else bool(shown))
 
-    def _generate(
+    def generate_stream(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None,
-        adapter: str | Sequence[str | None] | None,
-        progress: bool,
-        stream: bool,
-    ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        texts = _as_list(prompts)
-        all_params = _for_each(params if params is not None else self._model.default_params(), len(texts), "params")
-        names = _for_each(adapter, len(texts), "adapter")
-        collectors = [
-            self._maker.make(str(next(self._ids)), prompt, text_params, name)
-            for prompt, text_params, name in zip(texts, all_params, names, strict=True)
-        ]
-        if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
-            raise ValueError("best_of cannot be streamed: which candidates are the best is known at the end.")
-        self._submit(collectors)
-        if stream:
-            return self._stream(collectors)
-        with GenerationBar(len(collectors), progress) as bar:
-            for _ in self._run(collectors):
-                if bar.due:
-                    bar.update(sum(c.finished for c in collectors), sum(c.num_tokens for c in collectors))
-            bar.update(len(collectors), sum(c.num_tokens for c in collectors))
-        return [collector.output() for collector in collectors]
+        prompts: Prompts,
+        sampling_params: Params | None = None,
+        lora_request: Adapters | None = None,
+        **others: Any,
+    ) -> Iterator[RequestOutput]:
+        """`generate(..., stream=True)`: each output's texts are the new pieces, to be printed one after another."""
+        return self.generate(prompts, sampling_params, lora_request=lora_request, **others, stream=True)
 
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: Params | None = None,
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
+        chat_template: str | None = None,
         *,
-        adapter: str | Sequence[str | None] | None = None,
-        progress: bool = True,
-        **template_options: Any,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        params: Params | None = None,
+        adapter: Adapters | None = None,
+        progress: bool | None = None,
     ) -> list[RequestOutput]:
-        """One conversation or several, through the model's chat template; template_options: those of
-        `Tokenizer.apply_chat_template` (tools, add_generation_prompt, chat_template_kwargs, ...)."""
+        """One conversation or several, through the model's chat template or the text of another one.
+
+        continue_final_message: the last message goes on, which needs add_generation_prompt=False. Raises as `generate`,
+        and ChatTemplateError.
+        """
         one = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Any = [messages] if one else messages
-        prompts = [
-            self.tokenizer.encode(self.tokenizer.apply_chat_template(each, **template_options), False)
+        texts = [
+            self.tokenizer.apply_chat_template(
+                each,
+                tools=tools,
+                documents=documents,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                chat_template_kwargs=chat_template_kwargs,
+                chat_template=chat_template,
+            )
             for each in conversations
         ]
-        return self.generate(prompts, params, adapter=adapter, progress=progress)
+        return self.generate(
+            [self.tokenizer.encode(text, False) for text in texts],
+            sampling_params,
+            use_tqdm,
+            lora_request,
+            params=params,
+            adapter=adapter,
+            progress=progress,
+        )
 
-    def close(self) -> None:
-        """Ends its use and frees the adapter store; the memory goes with the object. Idempotent."""
-        with self._one_thread.held():
-            self._built.close()
-            self._cleanup()
+    def beam_search(
+        self,
+        prompts: Prompts,
+        params: BeamSearchParams,
+        lora_request: Adapters | None = None,
+        use_tqdm: bool = False,
+    ) -> list[BeamSearchOutput]:
+        """The `beam_width` likeliest answers to each prompt, best first: those that the server finds with
+        use_beam_search. Raises as `generate`, and RuntimeError for a search that fails."""
+        outputs = self.generate(prompts, params.sampling_params(), use_tqdm, lora_request)
+        decode = self.tokenizer.decode
+        return [
+            beam_search_output(output, decode(output.prompt_token_ids) if output.prompt is None else output.prompt)
+            for output in outputs
+        ]
 
-    def __enter__(self) -> LLM:
-        return self
+    # ---- vectors
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def embed(
+        self,
+        prompts: Prompts,
+        *,
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
+        adapter: Adapters | None = None,
+        pooling: Literal["last", "mean"] = "last",
+        normalize: bool = True,
+    ) -> list[EmbeddingRequestOutput]:
+        """Each prompt's hidden state after the final norm, of its last token or the mean of all, of length one unless
+        `normalize` is False. Raises as `generate`, and RuntimeError where the engine fails."""
+        pooled = self._pool(prompts, either("lora_request", lora_request, "adapter", adapter), pooling, use_tqdm)
+        return [embedding_output(each, normalize) for each in pooled]
+
+    def encode(
+        self,
+        prompts: Prompts,
+        *,
+        pooling_task: str = "embed",
+        use_tqdm: bool | None = None,
+        lora_request: Adapters | None = None,
+    ) -> list[PoolingRequestOutput]:
+        """`embed` with arrays as vectors. Raises ValueError for other tasks, for which a causal model has no head."""
+        if pooling_task != "embed":
+            raise ValueError(f"pooling_task {pooling_task!r} needs a model with a head for it; there is 'embed'")
+        return [pooling_output(each) for each in self._pool(prompts, lora_request, "last", use_tqdm)]
+
+    def score(
+        self,
+        text_1: Prompts,
+        text_2: Prompts,
+        *,
+        use_tqdm: bool | None = None,
+        lora_request: Adapter | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """How alike two texts are, by their embeddings: pair by pair, or one text_1 with each text_2. Raises as
+        `embed`, and ValueError when the texts are no pairs."""
+        first, second = as_list(text_1), as_list(text_2)
+        if len(first) not in (1, len(second)):
+            raise ValueError(f"text_1 has {len(first)} texts for {len(second)} of text_2; give one, or as many")
+        pooled = self._pool([*first, *second], lora_request, "last", use_tqdm)
+        left, right = pooled[: len(first)], pooled[len(first) :]
+        pairs = zip(left * len(right) if len(left) == 1 else left, right, strict=True)
+        return [scoring_output(*pair) for pair in pairs]
 
     # ---- requests
 
-    def _submit(self, collectors: list[Collector]) -> None:
-        """All of them or none."""
-        try:
-            for place, collector in enumerate(collectors):
-                try:
-                    self._built.engine.add_request(collector.request)
-                except ValueError as error:
-                    raise ValueError(f"prompt {place}: {error}") from None
-                self._collectors[collector.request.id] = collector
-        except BaseException:
-            self._withdraw(collectors)
-            raise
+    def _collect(
+        self,
+        prompts: Prompts,
+        params: Params | None,
+        adapter: Adapters | None,
+        priority: int | Sequence[int] | None,
+        stream: bool,
+    ) -> list[Collector]:
+        texts = as_list(prompts)
+        given = self._model.default_params() if params is None else params
+        collectors = [
+            self._maker.make(str(next(self._ids)), prompt, text_params, name, priority=rank or 0)
+            for prompt, text_params, name, rank in zip(
+                texts,
+                require_params(for_each(given, len(texts), "params")),
+                for_each(adapter, len(texts), "adapter"),
+                for_each(priority, len(texts), "priority"),
+                strict=True,
+            )
+        ]
+        if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
+            raise ValueError("best_of cannot be streamed: which candidates are the best is known at the end.")
+        return collectors
 
-    def _withdraw(self, collectors: list[Collector]) -> None:
-        for collector in collectors:
-            if self._collectors.pop(collector.request.id, None) is not None:
-                self._built.engine.abort(collector.request.id)
-
-    # ---- the loop
-
-    def _stream(self, collectors: list[Collector]) -> Iterator[RequestOutput]:
-        # From the first output that is asked for until the last one, or until the caller leaves the iterator.
-        with self._one_thread.held():
-            for _ in self._run(collectors):
-                for collector in collectors:
-                    news = collector.news()
-                    if news is not None:
-                        yield news
-
-    def _run(self, collectors: list[Collector]) -> Iterator[None]:
-        """Steps until these requests have finished; yields after every step, also where the step was another call's."""
-        try:
-            while not all(collector.finished for collector in collectors):
-                self._step()
-                yield
-        finally:
-            self._withdraw(collectors)
-
-    def _step(self) -> None:
-        for delta in self._built.engine.step():
-            collector = self._collectors.get(delta.request_id)
-            if collector is not None:
-                if collector.push(delta):
-                    self._built.engine.abort(delta.request_id, delta.index)
-                if collector.finished:
-                    self._withdraw([collector])
-        if self._built.engine.is_stalled:
-            self._built.residency.wait(0.01)
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str | Mapping):
-        return [prompts]
-    if not isinstance(prompts, Iterable):
-        raise no_prompt(prompts)
-    items = list(prompts)
-    if items and isinstance(items[0], SupportsIndex) and not isinstance(items[0], Sized):
-        return [items]  # type: ignore[list-item]  # the ids of one prompt
-    return items  # type: ignore[return-value]
-
-
-def _for_each(value: Any, count: int, name: str) -> list[Any]:
-    if value is None or isinstance(value, str | SamplingParams):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{name} has {len(value)} entries for {count} prompts")
-    return list(value)
+    def _pool(
+        self, prompts: Prompts, adapter: Adapters | None, pooling: Literal["last", "mean"], use_tqdm: bool | None
+    ) -> list[Pooled]:
+        with self._in_use():
+            texts = as_list(prompts)
+            names = for_each(adapter, len(texts), "lora_request")
+            runs = [
+                EmbeddingRun(self._loop, self._maker.make_embedding(str(next(self._ids)), prompt, name, pooling))
+                for prompt, name in zip(texts, names, strict=True)
+            ]
+            self._run_silently(runs, True if use_tqdm is None else bool(use_tqdm))
+            return [run.pooled for run in runs]

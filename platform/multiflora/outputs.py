@@ -4,7 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multiflora_engine.protocol.requests import FinishReason, PositionLogprobs
+from multiflora.lora_request import LoRARequest
+from multiflora_engine.protocol.requests import FinishReason
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """Of one token at one position: softmax of the raw logits."""
+
+    logprob: float
+    rank: int
+    """1 is the likeliest."""
+    decoded_token: str
+    """Half a character is shown as U+FFFD."""
+
+
+@dataclass(frozen=True)
+class RequestMetrics:
+    """When what happened, in Unix seconds; None: not yet."""
+
+    arrival_time: float
+    first_scheduled_time: float | None = None
+    first_token_time: float | None = None
+    last_token_time: float | None = None
+    finished_time: float | None = None
+    time_in_queue: float | None = None
+    """Seconds from arrival until it first ran."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +42,18 @@ class CompletionOutput:
     token_ids: list[int]
     cumulative_logprob: float | None = None
     """Over the whole continuation; None unless `logprobs` was asked for."""
-    logprobs: list[PositionLogprobs] | None = None
-    """One entry for each token; None unless `logprobs` was asked for."""
+    logprobs: list[dict[int, Logprob]] | None = None
+    """For each token, by token id: the chosen one's and the likeliest ones'; None unless `logprobs` was asked for."""
     finish_reason: FinishReason | None = None
     """None while it goes on."""
     stop_reason: str | int | None = None
     """The stop string or stop token id that ended it; None for end-of-sequence."""
     error: str | None = None
     """Why finish_reason is "error"."""
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
 
 
 @dataclass(frozen=True)
@@ -40,7 +69,12 @@ class RequestOutput:
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool
-    cached_tokens: int = 0
+    num_cached_tokens: int = 0
     """Prompt tokens served from the prefix cache."""
     adapter: str | None = None
-    prompt_logprobs: list[PositionLogprobs | None] | None = None
+    """Its name; None: the base model."""
+    lora_request: LoRARequest | None = None
+    """What the adapter was asked for with, if it was."""
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
+    """For each prompt token; None for the first, which nothing precedes."""
+    metrics: RequestMetrics | None = None

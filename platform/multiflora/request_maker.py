@@ -16,8 +16,10 @@ from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
 from multiflora.lora_request import LoRARequest
 from multiflora.opened_model import OpenedModel
+from multiflora_engine.protocol.requests import GenerateRequest, Pooling
 from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
+from multiflora_platform.gateway.beams.search import search_params
 
 
 class TextPrompt(TypedDict):
@@ -43,28 +45,23 @@ class RequestMaker:
         self._adapters = adapters
         self._grammars = grammars
         self._max_model_len = max_model_len
+        self._end_ids = frozenset(model.config.eos_token_ids)
 
     def make(
         self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | LoRARequest | None, *, priority: int = 0
     ) -> Collector:
         """priority: smaller runs first. Raises TypeError for what is no prompt, ValueError for values out of range and
         for unknown adapters, AdapterRejected for the folder of a LoRARequest."""
-        tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
-        text, ids = _text_or_ids(prompt)
-        token_ids = tokenizer.encode(text or "") if ids is None else ids
-        if ids is None and (reason := tokenizer.beyond(token_ids, vocab_size)) is not None:
-            raise ValueError(f"prompt {reason}")
-        if not all(0 <= token < vocab_size for token in token_ids):
-            raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
+        tokenizer = self._model.tokenizer
+        text, token_ids = self._tokens(prompt)
         # A copy: the caller may change the parameters while the request runs.
         asked = replace(params)
-        check_vocabulary(asked, vocab_size)
-        if asked.use_beam_search:
-            raise ValueError("use_beam_search is served over HTTP only; leave it out")
+        check_vocabulary(asked, self._model.config.vocab_size)
         name, digest = self._adapters.resolve(adapter)
+        engine_params = _engine_params(asked, max(self._max_model_len - len(token_ids), 1))
         request = make_request(
             token_ids,
-            _engine_params(asked, self._max_model_len - len(token_ids)),
+            engine_params if not asked.use_beam_search else replace(engine_params, best_of=None),
             tokenizer,
             adapter_digest=digest,
             cache=PRIVATE_ENGINE,
@@ -72,7 +69,40 @@ class RequestMaker:
             priority=priority,
             grammar=None if asked.structured_outputs is None else self._grammars.grammar(asked.structured_outputs),
         )
-        return Collector(request, asked, text, name, tokenizer)
+        return Collector(
+            request,
+            asked,
+            text,
+            name,
+            tokenizer,
+            lora_request=adapter if isinstance(adapter, LoRARequest) else None,
+            beams=search_params(engine_params, self._end_ids) if asked.use_beam_search else None,
+        )
+
+    def make_embedding(
+        self, id: str, prompt: Prompt, adapter: str | LoRARequest | None, pooling: Pooling
+    ) -> GenerateRequest:
+        """For the prompt's hidden states and no text. Raises as `make`."""
+        _, token_ids = self._tokens(prompt)
+        return make_request(
+            token_ids,
+            SamplingParams(max_tokens=0),
+            adapter_digest=self._adapters.resolve(adapter)[1],
+            cache=PRIVATE_ENGINE,
+            id=id,
+            pooling=pooling,
+        )
+
+    def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
+        """The prompt's text, if it has one, and its ids."""
+        text, ids = _text_or_ids(prompt)
+        token_ids = self._model.tokenizer.encode(text or "") if ids is None else ids
+        vocab_size = self._model.config.vocab_size
+        if ids is None and (reason := self._model.tokenizer.beyond(token_ids, vocab_size)) is not None:
+            raise ValueError(f"prompt {reason}")
+        if not all(0 <= token < vocab_size for token in token_ids):
+            raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
+        return text, token_ids
 
     def takes_long(self, params: SamplingParams, adapter: str | LoRARequest | None) -> bool:
         """Whether `make` will read a folder or compile a grammar, for which an event loop should not wait."""
@@ -81,8 +111,10 @@ class RequestMaker:
 
 def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:
     """max_tokens always set, and the log-probabilities by which best_of chooses."""
-    params = asked if asked.max_tokens is not None else replace(asked, max_tokens=max(room, 1))
-    if params.num_sequences > params.n and params.logprobs is None:
+    params = asked if asked.max_tokens is not None else replace(asked, max_tokens=room)
+    if params.use_beam_search and (params.max_tokens or 0) > room:
+        params = replace(params, max_tokens=room)  # sampled answers end there by themselves
+    if params.num_sequences > params.n and params.logprobs is None and not params.use_beam_search:
         params = replace(params, logprobs=0)
     return params
 

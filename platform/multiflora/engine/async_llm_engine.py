@@ -103,6 +103,8 @@ class AsyncLLMEngine:
         try:
             params = self._model.default_params() if sampling_params is None else sampling_params
             collector = await self._collect(request_id, prompt, params, lora_request, priority)
+            if collector.beams is not None:
+                raise ValueError("use_beam_search is for LLM and the server; leave it out here")
             await self._engine.ready_again()
             # An id of its own: what is still on its way for an aborted request must not meet its successor.
             running.stream = self._engine.generate(copy_request(collector.request))

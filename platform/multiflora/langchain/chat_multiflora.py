@@ -226,7 +226,7 @@ def _usage_metadata(output: RequestOutput) -> UsageMetadata:
         input_tokens=count["prompt_tokens"],
         output_tokens=count["completion_tokens"],
         total_tokens=count["total_tokens"],
-        input_token_details={"cache_read": output.cached_tokens},
+        input_token_details={"cache_read": output.num_cached_tokens},
     )
 
 

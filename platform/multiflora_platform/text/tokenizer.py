@@ -134,14 +134,17 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
     ) -> str:
-        """The prompt's text, as transformers renders it. Raises ChatTemplateError."""
-        if self.templates.is_empty:
+        """The prompt's text, as transformers renders it. chat_template: the text of another one than the model's, from
+        whom the process belongs to. Raises ChatTemplateError, and TokenizerError for a template that is not valid."""
+        templates = self.templates if chat_template is None else ChatTemplates({"default": chat_template})
+        if templates.is_empty:
             raise ChatTemplateError(
                 "This model has no chat template; use /v1/completions, or add chat_template.jinja to its folder."
             )
         variables = {**self.special_tokens, **(chat_template_kwargs or {})}
-        return self.templates.render(
+        return templates.render(
             messages,
             tools=tools,
             documents=documents,

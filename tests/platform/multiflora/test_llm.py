@@ -358,9 +358,9 @@ def test_a_repeated_context_is_served_from_the_cache(llm: LLM) -> None:
     context = "A long shared context, of more than two blocks. "
     llm.generate(context + "first", GREEDY, progress=False)
     (second,) = llm.generate(context + "second", GREEDY, progress=False)
-    assert second.cached_tokens == len(context) // 16 * 16
+    assert second.num_cached_tokens == len(context) // 16 * 16
     (other,) = llm.generate(context + "second", GREEDY, adapter="sql", progress=False)
-    assert other.cached_tokens == 0
+    assert other.num_cached_tokens == 0
 
 
 def test_chat_goes_through_the_models_template(llm: LLM) -> None:

@@ -1,0 +1,43 @@
+"""What an engine of this program has done so far, under vLLM's names of metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from multiflora_engine.protocol.messages import EngineStats
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Only grows. value: since the engine was made."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Of this moment."""
+
+    name: str
+    value: float
+
+
+Metric = Counter | Gauge
+
+
+def metrics_of(stats: EngineStats) -> list[Metric]:
+    used = stats.num_blocks - stats.free_blocks
+    return [
+        Gauge("vllm:num_requests_running", stats.running),
+        Gauge("vllm:num_requests_waiting", stats.waiting),
+        Gauge("vllm:kv_cache_usage_perc", used / stats.num_blocks if stats.num_blocks else 0.0),
+        Counter("vllm:prefix_cache_queries", stats.cache_queries),
+        Counter("vllm:prefix_cache_hits", stats.cache_hits),
+        Counter("vllm:prompt_tokens", stats.prompt_tokens),
+        Counter("vllm:generation_tokens", stats.generation_tokens),
+        Counter("vllm:num_preemptions", stats.preemptions),
+        Counter("multiflora_engine_steps", stats.steps),
+        Counter("multiflora_adapter_loads", stats.adapter_loads),
+        Counter("multiflora_adapter_evictions", stats.adapter_evictions),
+    ]
