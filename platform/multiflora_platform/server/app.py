@@ -34,7 +34,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None if services.settings.disable_fastapi_docs else "/openapi.json",
-        root_path=services.settings.root_path.rstrip("/"),
+        servers=[{"url": services.settings.root_path.rstrip("/")}] if services.settings.root_path else None,
         generate_unique_id_function=operation_id,
     )
     app.state.services = services

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -140,3 +140,17 @@ async def test_unknown_routes_speak_the_envelope(house: House) -> None:
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert (await house.http.get("/api/v1/nothing")).headers["content-type"] == "application/problem+json"
+
+
+async def test_docs_may_be_left_out_and_a_proxys_path_is_told(make_house: Callable[..., House]) -> None:
+    for settings, status, servers in (
+        ({"root_path": "/llm/"}, 200, [{"url": "/llm"}]),
+        ({"disable_fastapi_docs": True}, 404, None),
+    ):
+        house = make_house(settings)
+        async with house.http:
+            document = await house.http.get("/openapi.json")
+            assert (await house.http.get("/docs")).status_code == document.status_code == status
+            assert document.json().get("servers") == servers
+            assert (await house.http.get("/v1/models")).status_code == 200
+        await house.services.grammars.close()
