@@ -16,6 +16,7 @@ _KEY_LINES = {
     "given": "the one you gave; clients send it, the curl below reads it from MULTIFLORA_API_KEY",
     "stored": "the one that the first start printed, in MULTIFLORA_API_KEY for the curl below; lost: --api-key NEW",
 }
+ADAPTERS_OFF = "off (--no-enable-lora)"
 NO_ADAPTERS = "none yet; `multiflora adapters add NAME FOLDER` registers one"
 
 
@@ -25,7 +26,8 @@ class Banner:
 
     url: str
     base: str
-    adapters: tuple[str, ...]
+    adapters: tuple[str, ...] | None
+    """None: they are off."""
     ready: Ready
     key: str | None
     """The admin key to show, once, when this start made it."""
@@ -44,7 +46,7 @@ class Banner:
             f"Multiflora {version('multiflora')} serves {self.base} on {ready.device} ({ready.dtype})",
             f"  API       {self.url}/v1    docs {self.url}/docs    metrics {self.url}/metrics",
             f"  UI        {self.url}/ui/",
-            f"  adapters  {', '.join(self.adapters) or NO_ADAPTERS}",
+            f"  adapters  {self._adapters_line()}",
             f"  KV cache  {ready.num_blocks} blocks of {ready.block_size} tokens ({tokens:,} tokens, "
             f"{ready.kv_bytes / MIB:.0f} MiB), requests up to {ready.max_model_len:,} tokens",
             f"  LoRA      {ready.lora_rows} rank rows, at most {ready.lora_slots} adapters at once",
@@ -55,6 +57,9 @@ class Banner:
             lines += ["The admin key, shown only now:", "", f"  export MULTIFLORA_API_KEY={self.key}", ""]
         lines += ["Try it:", "", self._curl(), ""]
         return "\n".join(lines)
+
+    def _adapters_line(self) -> str:
+        return ADAPTERS_OFF if self.adapters is None else ", ".join(self.adapters) or NO_ADAPTERS
 
     def _curl(self) -> str:
         message = {"role": "user", "content": self.prompt}

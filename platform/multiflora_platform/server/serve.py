@@ -275,7 +275,7 @@ def _banner(services: Services, opened: ServedBase, ready: Ready, url: str, key:
     return Banner(
         url=url,
         base=opened.served.name,
-        adapters=tuple(adapter.name for adapter in adapters),
+        adapters=tuple(adapter.name for adapter in adapters) if services.settings.enable_lora else None,
         ready=ready,
         key=key,
         key_source=_key_source(services.settings),

@@ -47,3 +47,9 @@ def test_it_says_what_the_machine_gives() -> None:
     text = BANNER.text()
     for fact in ("cpu", "float32", "100 blocks of 16 tokens", "1,024", "256 rank rows", "4 adapters", "/docs"):
         assert fact in text
+
+
+def test_adapters_that_are_off_are_not_called_missing() -> None:
+    assert "--no-enable-lora" in replace(BANNER, adapters=None).text()
+    assert "adapters add" not in replace(BANNER, adapters=None).text()
+    assert "adapters add" in BANNER.text()
