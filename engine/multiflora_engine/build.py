@@ -18,6 +18,7 @@ from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.cuda_graphs import choose_capture
 from multiflora_engine.execution.device import choose_device, choose_dtype, use_device
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
+from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
@@ -47,6 +48,7 @@ class BuiltEngine:
     residency: AdapterResidency
     device_side: DeviceSide
     model: ModelConfig
+    weights: ModelWeights
     base: BaseModel
     ready: Ready
     grammars: GrammarMasks | None
@@ -59,6 +61,15 @@ class BuiltEngine:
     def call_between_layers(self, callback: Callable[[], None]) -> None:
         """A step may take minutes (a large model on few cores); the callback says meanwhile that it goes on."""
         self.device_side.decoder.between_layers = callback
+
+    def put_to_sleep(self) -> SleepingWeights | None:
+        """The base's weights leave the device for the host, until they are woken; None on a CPU, where they are there
+        already. No request may run meanwhile."""
+        if self.weights.device.type == "cpu":
+            return None
+        if self.device_side.graphs is not None:
+            self.device_side.graphs.forget()
+        return SleepingWeights(self.weights.targets().values())
 
     def close(self) -> None:
         """Ends the threads of the adapter reader and of the grammars."""
@@ -124,6 +135,7 @@ def assemble_engine(
         residency=residency,
         device_side=device_side,
         model=model,
+        weights=weights,
         base=base,
         ready=ready_report(config, weights, pool, device_side),
         grammars=grammars,

@@ -27,9 +27,9 @@ class OpenedModel:
     tokenizer: Tokenizer
 
     @classmethod
-    def open(cls, model: str | Path) -> OpenedModel:
-        """model: a folder, or a Hugging Face id. Raises ModelError and TokenizerError."""
-        return cls(*ModelFiles(model=model).open())
+    def open(cls, files: ModelFiles) -> OpenedModel:
+        """Raises ModelError and TokenizerError."""
+        return cls(*files.open())
 
     def engine_config(self, artifacts: Path, **options: Any) -> EngineConfig:
         """artifacts: the store of the adapters. options: other fields of EngineConfig."""

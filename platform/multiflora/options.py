@@ -8,11 +8,14 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.vllm_options.accept import accept
 from multiflora_platform.vllm_options.engine import ENGINE
@@ -20,12 +23,25 @@ from multiflora_platform.vllm_options.model import MODEL
 
 _log = logging.getLogger(__name__)
 
-_OF_ENGINE = (set(EngineConfig.__struct_fields__) & set(Settings.model_fields)) | {"num_threads"}
-_NAMES = _OF_ENGINE | {*MODEL, *ENGINE}
+# The engine's tokenizer is what the front end has made of the files.
+_OF_ENGINE = ((set(EngineConfig.__struct_fields__) & set(Settings.model_fields)) | {"num_threads"}) - {"tokenizer"}
+_OF_FILES = {field.name for field in fields(ModelFiles)} - {"model"}
+_NAMES = _OF_ENGINE | _OF_FILES | {*MODEL, *ENGINE, "disable_log_stats"}
+_WITHOUT_ADAPTERS = {"max_loras": 1, "max_cpu_loras": 1}
+"""The least that an engine takes."""
 
 
-def engine_options(owner: str, options: Mapping[str, object]) -> dict[str, Any]:
-    """Fields of EngineConfig. owner: whose options they are, for messages. An option that has no effect is logged.
+@dataclass(frozen=True)
+class ProgramOptions:
+    """Made by `program_options`."""
+
+    files: ModelFiles
+    engine: Mapping[str, Any]
+    """Fields of EngineConfig, of those that were given."""
+
+
+def program_options(owner: str, model: str | Path, options: Mapping[str, object]) -> ProgramOptions:
+    """owner: whose options they are, for messages. An option that has no effect is logged.
 
     Raises TypeError for a name that is none, with the nearest; ValueError for what cannot be.
     """
@@ -47,5 +63,10 @@ def engine_options(owner: str, options: Mapping[str, object]) -> dict[str, Any]:
         raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from None
     for notice in notices:
         _log.warning("%s", notice)
-    chosen = {name: getattr(settings, name) for name in accepted if name in _OF_ENGINE}
-    return chosen | ({} if threads is None else {"num_threads": threads})
+    engine = {name: getattr(settings, name) for name in accepted if name in _OF_ENGINE}
+    if threads is not None:
+        engine["num_threads"] = threads
+    if not settings.enable_lora:
+        engine |= _WITHOUT_ADAPTERS
+    files = {name: getattr(settings, name) for name in accepted if name in _OF_FILES}
+    return ProgramOptions(ModelFiles(model=model, **files), engine)

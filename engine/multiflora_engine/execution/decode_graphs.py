@@ -144,6 +144,10 @@ class DecodeGraphs:
             progress(done, len(todo))
             self._graph(size, has_lora=has_lora, has_groups=has_groups)
 
+    def forget(self) -> None:
+        """What was captured is captured anew when it is next needed: the model's tensors have other addresses."""
+        self._graphs.clear()
+
     def _graph(self, size: int, *, has_lora: bool, has_groups: bool) -> _Captured:
         # The base's graphs (None) read no adapter and serve every layout.
         layout = self._layout() if has_lora else None

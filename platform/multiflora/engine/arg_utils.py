@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiflora.options import engine_options
+from multiflora.options import program_options
 
 
 class EngineArgs:
@@ -16,8 +16,10 @@ class EngineArgs:
     """
 
     def __init__(self, model: str | Path, **options: Any) -> None:
+        chosen = program_options(type(self).__name__, model, options)
         self.model = model
-        self.engine_options = engine_options(type(self).__name__, options)
+        self.files = chosen.files
+        self.engine_options = chosen.engine
 
 
 class AsyncEngineArgs(EngineArgs):

@@ -49,7 +49,7 @@ class AsyncLLMEngine:
 
     def __init__(self, engine_args: EngineArgs) -> None:
         """Raises ModelError, TokenizerError, ValueError for options out of range, EngineDeadError."""
-        model = OpenedModel.open(engine_args.model)
+        model = OpenedModel.open(engine_args.files)
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         # Requests wait for as long as the others before them take.
         options = {"max_waiting": 1 << 40, "adapter_timeout": math.inf, **engine_args.engine_options}

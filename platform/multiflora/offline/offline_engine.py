@@ -24,7 +24,7 @@ from multiflora.offline.offline_loop import OfflineLoop
 from multiflora.offline.runs import OfflineRun, make_run, run_all
 from multiflora.one_thread import OneThread
 from multiflora.opened_model import OpenedModel
-from multiflora.options import engine_options
+from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora.request_maker import RequestMaker
@@ -34,6 +34,7 @@ from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from multiflora_engine.build import BuiltEngine
+    from multiflora_engine.execution.sleep import SleepingWeights
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +47,14 @@ class OfflineEngine:
         # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
         from multiflora_engine.build import build_engine
 
-        chosen = engine_options("LLM", options)
-        self._model = OpenedModel.open(model)
+        chosen = program_options("LLM", model, options)
+        self._model = OpenedModel.open(chosen.files)
         self.tokenizer = self._model.tokenizer
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         # Everything that is asked for is queued at once: it waits for as long as the rest takes.
-        config = self._model.engine_config(artifacts, **{"max_waiting": 1 << 40, "adapter_timeout": math.inf, **chosen})
+        patient = {"max_waiting": 1 << 40, "adapter_timeout": math.inf}
+        config = self._model.engine_config(artifacts, **{**patient, **chosen.engine})
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
         masks = self._built.grammars
@@ -61,6 +63,9 @@ class OfflineEngine:
         self._loop = OfflineLoop(self._built)
         self._one_thread = OneThread()
         self._ids = itertools.count()
+        # Weights that are not on their device; None on a CPU, asleep or not.
+        self._sleeping: SleepingWeights | None = None
+        self._is_asleep = False
         for name, path in (adapters or {}).items():
             self.add_adapter(name, path)
 
@@ -94,7 +99,7 @@ class OfflineEngine:
 
     def reset_prefix_cache(self) -> bool:
         """No later prompt finds what was computed before; what runs goes on. True: it is always done."""
-        with self._in_use():
+        with self._open():
             ask = self._loop.ask_cache
             # A report shows the longest runs only, and what lies behind a dropped one goes with it.
             while runs := [node for node in ask("report").nodes if node.parent is None]:
@@ -103,6 +108,36 @@ class OfflineEngine:
             return True
 
     # ---- its life
+
+    def sleep(self, level: int = 1) -> None:
+        """The base's weights leave a GPU for the host until `wake_up`; cached prefixes stay. On a CPU nothing moves.
+
+        Idempotent. Raises ValueError for other levels, and RuntimeError while requests run.
+        """
+        if level != 1:
+            raise ValueError(f"level must be 1, which keeps the weights on the host, got {level!r}")
+        with self._open():
+            if self._built.engine.has_work:
+                raise RuntimeError("Requests run. Read their streams to the end, or leave them, before sleep().")
+            if self._is_asleep:
+                return
+            self._sleeping = self._built.put_to_sleep()
+            self._is_asleep = True
+        if self._sleeping is None:
+            _log.info("Asleep: on a CPU the weights stay where they are.")
+        else:
+            _log.info("Asleep: %d bytes of weights are on the host.", self._sleeping.num_bytes)
+
+    def wake_up(self) -> None:
+        """The weights come back. Idempotent."""
+        with self._open():
+            if self._sleeping is not None:
+                self._sleeping.wake()
+            self._sleeping, self._is_asleep = None, False
+
+    @property
+    def is_sleeping(self) -> bool:
+        return self._is_asleep
 
     def close(self) -> None:
         """Ends its use and frees the adapter store; the memory goes with the object. Idempotent."""
@@ -117,11 +152,19 @@ class OfflineEngine:
         self.close()
 
     @contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def _open(self) -> Iterator[None]:
         """Raises RuntimeError after `close`, and while another thread uses it."""
         if not self._cleanup.alive:
             raise RuntimeError("This LLM is closed. Make another one.")
         with self._one_thread.held():
+            yield
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """As `_open`, and raises RuntimeError while it sleeps."""
+        with self._open():
+            if self._is_asleep:
+                raise RuntimeError("This LLM is asleep. Call wake_up() first.")
             yield
 
     # ---- what runs

@@ -11,15 +11,15 @@ from multiflora import AdapterRejected, LoRARequest
 from multiflora.adapters import AdapterNames
 from multiflora.opened_model import OpenedModel
 from multiflora_adapters.store import ArtifactStore
+from multiflora_platform.model_files import ModelFiles
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 
 
 @pytest.fixture
 def names(tmp_path: Path) -> AdapterNames:
-    return AdapterNames(
-        ArtifactStore(tmp_path / "store"), OpenedModel.open(DEMO / "base").config.base_model("base"), 64
-    )
+    model = OpenedModel.open(ModelFiles(model=DEMO / "base"))
+    return AdapterNames(ArtifactStore(tmp_path / "store"), model.config.base_model("base"), 64)
 
 
 def test_a_request_is_read_once_and_again_when_its_files_change(

@@ -16,6 +16,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora import LLM, BeamSearchParams, LoRARequest, SamplingParams
 from multiflora.offline.metrics import Counter, Gauge
+from multiflora_engine.execution.sleep import SleepingWeights
+from multiflora_engine.models.errors import ModelError
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
 ADAPTERS = {name: str(DEMO / "adapters" / name) for name in ("sql", "pirate")}
@@ -354,38 +356,100 @@ def test_a_small_priority_is_served_first(llm: LLM) -> None:
     assert finished == sorted(finished, reverse=True)
 
 
-def test_options_of_vllm_without_effect_are_told_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sleeping_model_generates_nothing_until_it_wakes(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = texts(llm.generate("Hello", GREEDY, use_tqdm=False))
+    stream = llm.generate_stream("Hello", GREEDY)
+    next(stream)
+    with pytest.raises(RuntimeError, match="Requests run"):
+        llm.sleep()
+    del stream
+    gc.collect()
+    with caplog.at_level("INFO"):
+        llm.sleep(level=1)
+        llm.sleep()
+    assert [record.getMessage() for record in caplog.records] == ["Asleep: on a CPU the weights stay where they are."]
+    assert llm.is_sleeping
+    for call in (
+        lambda: llm.generate("Hello", GREEDY),
+        lambda: llm.embed("Hello"),
+        lambda: next(llm.generate_stream("x", GREEDY)),
+    ):
+        with pytest.raises(RuntimeError, match="asleep"):
+            call()
+    llm.wake_up()
+    llm.wake_up()
+    assert texts(llm.generate("Hello", GREEDY, use_tqdm=False)) == expected
+    with pytest.raises(ValueError, match="level must be 1"):
+        llm.sleep(level=2)
+    # As on a GPU: the weights are gone meanwhile, and are the same afterwards.
+    monkeypatch.setattr(
+        type(llm._built), "put_to_sleep", lambda built: SleepingWeights(built.weights.targets().values())
+    )
+    llm.reset_prefix_cache()
+    llm.sleep()
+    assert llm._built.weights.norm.untyped_storage().nbytes() == 0
+    llm.wake_up()
+    assert texts(llm.generate("Hello", GREEDY, use_tqdm=False)) == expected
+
+
+def test_every_option_of_the_guides_is_accepted_at_the_values_shown(caplog: pytest.LogCaptureFixture) -> None:
+    model = str(DEMO / "base")
     options: dict[str, Any] = {
+        "tokenizer": model,
+        "tokenizer_mode": "auto",
         "trust_remote_code": True,
         "tensor_parallel_size": 1,
-        "dtype": "half",
+        "pipeline_parallel_size": 1,
+        "dtype": "auto",
+        "quantization": None,
         "gpu_memory_utilization": 0.9,
         "max_model_len": 256,
         "seed": 0,
+        "download_dir": None,
         "load_format": "auto",
+        "revision": None,
         "swap_space": 4,
+        "enable_lora": True,
         "max_lora_rank": 16,
+        "max_loras": 2,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
         "enforce_eager": True,
+        "served_model_name": "demo",
     }
-    with LLM(model=str(DEMO / "base"), **options, kv_cache_memory=4 << 20, num_threads=1) as made:
-        assert (made._built.ready.max_model_len, made._built.ready.dtype) == (256, "float16")
+    with LLM(model=model, **options, kv_cache_memory=4 << 20, num_threads=1) as made:
+        assert made._built.ready.max_model_len == 256
         assert len(made.generate("Hello", GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == 12
     told = [record.getMessage() for record in caplog.records]
-    assert [line.split()[0] for line in told] == ["trust_remote_code", "swap_space"]
+    assert [line.split()[0] for line in told] == ["trust_remote_code", "swap_space", "disable_log_stats"]
     assert all(" has no effect: " in line for line in told)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"gpu_memory_utilisation": 0.9}, TypeError, "no option 'gpu_memory_utilisation'; did you mean 'gpu_mem"),
+        (
+            {"gpu_memory_utilisation": 0.9},
+            TypeError,
+            "no option 'gpu_memory_utilisation'; did you mean 'gpu_mem",
+        ),
         ({"tensor_parallel_size": 2}, ValueError, "tensor_parallel_size 2: one engine runs on one device"),
         ({"gpu_memory_utilization": 1.5}, ValueError, "gpu_memory_utilization: .*1.5"),
         ({"dtype": "int3"}, ValueError, "dtype: .*int3"),
         ({"max_model_len": "long"}, ValueError, "max_model_len: .*long"),
         ({"load_format": "pt"}, ValueError, "load_format pt: only safetensors"),
+        ({"tokenizer": "nowhere/at/all"}, ModelError, "nowhere/at/all"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_an_option_that_cannot_be_is_refused_by_name(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         LLM(str(DEMO / "base"), **options)
+
+
+def test_half_is_float16() -> None:
+    with LLM(str(DEMO / "base"), dtype="half", kv_cache_memory=4 << 20, num_threads=1) as made:
+        assert made._built.ready.dtype == "float16"
