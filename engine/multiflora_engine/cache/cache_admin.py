@@ -11,8 +11,8 @@ import logging
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_NODES = 500
 _PINNED_SHARE = 0.5
-_NODES_AT_ONCE = 100
+_RUNS_AT_ONCE = 64
 _GONE = "That prefix is not cached any more."
 
 Result = TypeVar("Result")
@@ -56,7 +56,7 @@ class CacheAdmin:
         pool: BlockPool,
         index: CacheIndex,
         clock: Callable[[], float] = time.time,
-        rows_at_once: int = 16_384,
+        rows_at_once: int = 8_192,
         blocks_at_once: int = 256,
     ) -> None:
         self._pool = pool
@@ -128,32 +128,31 @@ class CacheAdmin:
 
     def _in_tree(self, look: Callable[[RunTree], Result]) -> Work[Result]:
         """What the thread finds in the tree of all blocks."""
-        snapshot = CacheSnapshot(self._pool, self._index)
+        snapshot = yield from _result_of(self._thread.submit(CacheSnapshot, self._pool, self._index))
         while snapshot.copy_slice(self._rows_at_once):
             yield _GOES_ON
         pinned = [_tag(hash) for hash in self._pins]
         found = self._thread.submit(lambda copy: look(RunTree(copy, pinned)), snapshot)
         # The thread is to free the copy, because unmapping it takes milliseconds.
         del snapshot
-        while not found.done():
-            yield _WAITS
-        return found.result()
+        return (yield from _result_of(found))
 
     def _report(self) -> Work[list[CacheNode]]:
         """The longest runs; parents of those that are shown are shown, too."""
         runs = yield from self._in_tree(lambda tree: tree.longest(_MOST_NODES))
         # A block may have been given away since it was copied: what is shown is of now, or not shown.
-        hashes: dict[int | None, bytes]
-        hashes = {run.block_id: hash for run in runs if (hash := self._hash(run)) is not None}
-        shown = [run for run in runs if run.block_id in hashes]
-        places = {run.block_id: self._index.place(run.block_id) for run in shown}
-        nodes: list[CacheNode] = []
-        for start in range(0, len(shown), _NODES_AT_ONCE):
+        found: dict[int | None, tuple[bytes, Place]] = {}
+        for part in _parts(runs, _RUNS_AT_ONCE):
+            for run in part:
+                if (hash := self._hash(run)) is not None:
+                    found[run.block_id] = hash, self._index.place(run.block_id)
             yield _GOES_ON
-            nodes += [
-                self._node(run, hashes[run.block_id], hashes.get(run.parent), places[run.block_id])
-                for run in shown[start : start + _NODES_AT_ONCE]
-            ]
+        nodes: list[CacheNode] = []
+        for part in _parts([run for run in runs if run.block_id in found], _RUNS_AT_ONCE):
+            for run in part:
+                parent, _ = found.get(run.parent, (None, None))
+                nodes.append(self._node(run, *found[run.block_id], parent))
+            yield _GOES_ON
         return nodes
 
     def _hash(self, run: RunSummary) -> bytes | None:
@@ -161,7 +160,7 @@ class CacheAdmin:
         hash = self._pool.hash_of(run.block_id)
         return hash if hash is not None and _tag(hash) == run.tag else None
 
-    def _node(self, run: RunSummary, hash: bytes, parent: bytes | None, place: Place) -> CacheNode:
+    def _node(self, run: RunSummary, hash: bytes, place: Place, parent: bytes | None) -> CacheNode:
         age = self._clock() - self._index.began
         adapter, owner = place
         return CacheNode(
@@ -266,3 +265,13 @@ class CacheAdmin:
 
 def _tag(hash: bytes) -> int:
     return int.from_bytes(hash[:TAG_BYTES], "little")
+
+
+def _result_of(future: Future[Result]) -> Work[Result]:
+    while not future.done():
+        yield _WAITS
+    return future.result()
+
+
+def _parts(runs: list[RunSummary], size: int) -> Iterator[list[RunSummary]]:
+    return (runs[start : start + size] for start in range(0, len(runs), size))

@@ -94,12 +94,14 @@ class PrefixCache:
         if not self._enabled:
             return []
         new = []
+        publish, computing = self._pool.publish, self._computing
+        hashes, table, owner = sequence.block_hashes, sequence.block_table, sequence.cache_owner
         for number in range(first, stop):
-            hash = sequence.block_hashes[number]
-            if self._pool.publish(sequence.block_table[number], hash, sequence.cache_owner):
+            hash = hashes[number]
+            if publish(table[number], hash, owner):
                 new.append(number)
-            if self._computing.get(hash) is sequence:
-                del self._computing[hash]
+            if computing.get(hash) is sequence:
+                del computing[hash]
         if new:
             self._index.published(sequence, new)
         return new
