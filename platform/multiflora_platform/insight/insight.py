@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
+from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
@@ -42,6 +44,7 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
+        self._earlier_lives = EarlierLives()
         self._engine = engine
         self._base = base
         self._clock = clock
@@ -78,9 +81,11 @@ class Insight:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
 
-    def follow_prompt(self, facts: PromptFacts, body: msgspec.Struct) -> Sequence[Observer]:
-        """What watches one prompt of a request with this body."""
-        watches: list[Observer] = [self.requests.open(facts), _SeriesWatch(self, facts)]
+    def follow_prompt(self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct) -> Sequence[Observer]:
+        """What watches one prompt, which the engine has as this request, of a client's request with this body."""
+        ready = self._engine.ready
+        lost = self._earlier_lives.note(request, ready.block_size, self._engine.restarts) if ready else range(0)
+        watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
         return watches

@@ -1,4 +1,5 @@
-"""Why the prefix cache had no more of a prompt, in words. The reasons themselves are the engine's (CacheIndex)."""
+"""Why the prefix cache had no more of a prompt, in words. The reasons themselves are the engine's (CacheIndex)
+and, of what an earlier life of it had, those of EarlierLives."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ _WORDS = {
     "first_seen": "No earlier prompt begins like this one.",
     "diverged": "The prompt begins like a cached one, and differs from token {cached} on.",
     "whole_prompt_asked": "It is cached, but prompt log-probabilities or a mean need every position computed.",
+    "engine_restarted": "It was cached until the engine restarted, which begins with an empty cache.",
     "evicted": "It was cached, and gave way to others when KV blocks ran out.",
     "other_adapter": "The same beginning is cached for another adapter, whose KV differs.",
     "other_tenant": "The same beginning is cached for another tenant; tenants never share.",

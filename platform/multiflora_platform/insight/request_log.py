@@ -62,6 +62,8 @@ class LoggedRequest(Observer):
     """The number of its last change; a prompt that runs changes all the time."""
     count: int = 1
     """Requests of this entry; more than one only of refusals."""
+    lost: range = range(0)
+    """A cached beginning of one of these lengths, in tokens, went on before the engine restarted; see EarlierLives."""
     # Of the engine's PromptStart: `started` fills them.
     cached_tokens: int = 0
     queue_seconds: float = 0.0
@@ -84,6 +86,9 @@ class LoggedRequest(Observer):
     def started(self, start: PromptStart) -> None:
         self.first_at = time.time()
         self.cached_tokens, self.miss_reason = start.cached_tokens, start.miss_reason
+        # The engine that runs now never had what it lost.
+        if start.miss_reason in ("first_seen", "diverged") and start.cached_tokens in self.lost:
+            self.miss_reason = "engine_restarted"
         self.queue_seconds, self.load_seconds = start.queued_seconds, start.load_seconds
 
     def tokens(self, new: NewTokens) -> None:
@@ -173,8 +178,8 @@ class RequestLog:
         name, _, number = (cursor or "").partition(".")
         return int(number) if name == self._name and number.isdecimal() and len(number) < 20 else None
 
-    def open(self, facts: PromptFacts) -> LoggedRequest:
-        return self._add(LoggedRequest(facts, self._changes))
+    def open(self, facts: PromptFacts, lost: range = range(0)) -> LoggedRequest:
+        return self._add(LoggedRequest(facts, self._changes, lost=lost))
 
     def refuse(self, facts: PromptFacts, status: int, code: str) -> None:
         """A request that was no prompt yet. The entry keeps the first one's id, and has the last one's time."""

@@ -94,7 +94,7 @@ class KeptBody(msgspec.Struct, frozen=True):
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt. status and code: as answered; None while it runs. miss_reason: see the engine's CacheIndex."""
+    """One prompt. status and code: as answered; None while it runs. miss_reason: see Miss."""
 
     id: str
     at: float
@@ -185,8 +185,8 @@ class CacheText(msgspec.Struct, frozen=True):
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """reason: evicted, diverged, other_adapter, other_tenant, other_salt, whole_prompt_asked or
-    first_seen; detail says it in words."""
+    """reason: evicted, diverged, other_adapter, other_tenant, other_salt, whole_prompt_asked,
+    engine_restarted or first_seen; detail says it in words."""
 
     request_id: str
     at: float

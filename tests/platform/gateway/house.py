@@ -75,6 +75,7 @@ class FakeClient:
     fail_after: int = 0
     hangs: bool = False
     device_seconds: float = 0.0
+    miss_reason: str = ""
     ready: Ready | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     requests: list[GenerateRequest] = field(default_factory=list)
@@ -135,6 +136,7 @@ class FakeClient:
             "cached_tokens": len(request.prompt_token_ids) // 2 if index == 0 else 0,
             "cache_write_tokens": len(request.prompt_token_ids) // 3,
             "queued_seconds": 0.25,
+            "miss_reason": self.miss_reason,
         }
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]

@@ -108,3 +108,21 @@ def test_what_changed_since_a_cursor() -> None:
     assert runs.changed > changes
     assert log.changes_since(RequestLog().cursor) is None
     assert log.changes_since("nonsense") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "cached", "told"),
+    [
+        ("first_seen", 0, "first_seen"),
+        ("diverged", 16, "engine_restarted"),
+        ("diverged", 32, "engine_restarted"),
+        ("diverged", 48, "diverged"),
+        ("evicted", 16, "evicted"),
+        ("", 16, ""),
+    ],
+)
+def test_what_was_lost_with_the_engine_is_a_reason(reason: str, cached: int, told: str) -> None:
+    entry = RequestLog().open(facts(), lost=range(16, 48))
+    entry.started(PromptStart(cached, 0.0, 0.0, reason))
+    assert entry.view().miss_reason == told
+    assert bool(miss_of(entry.view())) == bool(told)

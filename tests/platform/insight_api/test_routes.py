@@ -298,14 +298,25 @@ async def test_a_tenant_is_warmed_only_for_models_that_it_may_use(house: House) 
     assert (await house.http.post("/api/v1/cache:warm", json=body)).status_code == 404
 
 
+async def test_a_miss_after_a_restart_is_put_down_to_it(house: House) -> None:
+    house.engine.miss_reason = "diverged"
+    long = chat(messages=[{"role": "user", "content": "a long question " * 4}])
+    for restarts in (0, 0, 1, 1):
+        house.supervisor.restarts = restarts
+        assert (await house.http.post(CHAT, json=long)).status_code == 200
+    reasons = [miss["reason"] for miss in (await get(house, "cache/misses"))["items"]]
+    assert reasons == ["diverged", "engine_restarted", "diverged", "diverged"]
+
+
 async def test_an_adapters_numbers_are_its_own_however_busy_others_are(house: House) -> None:
     await house.http.post(CHAT, json=chat("sql", max_tokens=3))
     house.engine.failure = EngineFailure("adapter_unavailable", "its file vanished")
     assert (await house.http.post(CHAT, json=chat())).status_code == 503
     insight = house.services.insight
+    request = house.engine.requests[-1]
     for i in range(2100):
         facts = PromptFacts(f"r{i}", time.time(), None, "base", None, 0, None, CHAT, False, 9)
-        for watch in insight.follow_prompt(facts, msgspec.Struct()):
+        for watch in insight.follow_prompt(facts, request, msgspec.Struct()):
             watch.ended("ok", None)
     assert all(row["adapter"] is None for row in (await get(house, "requests?limit=1000"))["items"])
     answer = await get(house, "activity")

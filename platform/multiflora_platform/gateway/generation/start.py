@@ -138,7 +138,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     observers: list[Observer] = [
         parts.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
         Meter(parts.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
-        *parts.insight.follow_prompt(_prompt_facts(admission, request), admission.body),
+        *parts.insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
     ]
     if parts.tracing is not None:
         facts = _trace_facts(admission, request)
