@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,13 @@ class LoRARequest:
     lora_name: str
     lora_int_id: int
     lora_path: str = ""
+    lora_local_path: InitVar[str | None] = None
+    """vLLM's older name for lora_path."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, lora_local_path: str | None) -> None:
+        if lora_local_path and self.lora_path not in ("", lora_local_path):
+            raise TypeError("lora_path and lora_local_path are two names of one argument and differ; give one of them")
+        object.__setattr__(self, "lora_path", self.lora_path or lora_local_path or "")
         if not self.lora_name:
             raise ValueError("lora_name must not be empty")
         if not isinstance(self.lora_int_id, int) or self.lora_int_id < 1:

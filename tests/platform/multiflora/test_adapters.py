@@ -61,3 +61,9 @@ def test_a_removed_name_means_nothing(names: AdapterNames) -> None:
 def test_a_request_that_names_no_adapter_is_refused(fields: tuple[str, int, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LoRARequest(*fields)
+
+
+def test_a_path_may_stand_under_vllms_older_name() -> None:
+    assert LoRARequest("mine", 1, lora_local_path="/a") == LoRARequest("mine", 1, "/a")
+    with pytest.raises(TypeError, match="two names of one argument"):
+        LoRARequest("mine", 1, "/a", lora_local_path="/b")
