@@ -52,6 +52,10 @@ class RequestMaker:
     ) -> Collector:
         """priority: smaller runs first. Raises TypeError for what is no prompt, ValueError for values out of range and
         for unknown adapters, AdapterRejected for the folder of a LoRARequest."""
+        if not isinstance(params, SamplingParams):
+            raise TypeError(f"sampling parameters are SamplingParams, not {type(params).__name__}: {str(params)[:80]}")
+        if not isinstance(priority, int) or not -(2**63) <= priority < 2**63:
+            raise ValueError(f"priority must be an integer of 64 bits, got {priority!r}")
         tokenizer = self._model.tokenizer
         text, token_ids = self._tokens(prompt)
         # A copy: the caller may change the parameters while the request runs.
@@ -106,7 +110,8 @@ class RequestMaker:
 
     def takes_long(self, params: SamplingParams, adapter: str | LoRARequest | None) -> bool:
         """Whether `make` will read a folder or compile a grammar, for which an event loop should not wait."""
-        return params.structured_outputs is not None or self._adapters.needs_reading(adapter)
+        asks_for_form = isinstance(params, SamplingParams) and params.structured_outputs is not None
+        return asks_for_form or self._adapters.needs_reading(adapter)
 
 
 def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:

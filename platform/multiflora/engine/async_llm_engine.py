@@ -59,7 +59,7 @@ class AsyncLLMEngine:
         except BaseException:
             shutil.rmtree(artifacts)
             raise
-        self._finalizer = weakref.finalize(self, _end, self._engine, artifacts)
+        self._finalizer = weakref.finalize(self, _stop, self._engine, artifacts)
         self._engine.start()
         self.tokenizer = model.tokenizer
         base = model.config.base_model(model.config.folder.name)
@@ -111,12 +111,13 @@ class AsyncLLMEngine:
             shown = _shown(collector)
             while not collector.finished:
                 await _take(running.stream, collector)
+                if collector.finished:
+                    # Before the last output: many programs leave the iterator there, and use the id again.
+                    self._end(request_id, running)
                 if (output := shown()) is not None:
                     yield output
         finally:
-            running.end()
-            if self._running.get(request_id) is running:
-                del self._running[request_id]
+            self._end(request_id, running)
 
     def _begin(self, request_id: str) -> _Running:
         other = self._running.get(request_id)
@@ -124,6 +125,12 @@ class AsyncLLMEngine:
             raise ValueError(f"request_id {request_id!r} is in use by a request that runs; give each one its own")
         self._running[request_id] = running = _Running(asyncio.get_running_loop())
         return running
+
+    def _end(self, request_id: str, running: _Running) -> None:
+        """Idempotent."""
+        running.end()
+        if self._running.get(request_id) is running:
+            del self._running[request_id]
 
     async def _collect(
         self, id: str, prompt: Prompt, params: SamplingParams, adapter: LoRARequest | None, priority: int
@@ -279,6 +286,6 @@ def _raise_failure(delta: TokenDelta) -> None:
         raise EngineDeadError(delta.failure.message)
 
 
-def _end(engine: BackgroundEngine, artifacts: Path) -> None:
+def _stop(engine: BackgroundEngine, artifacts: Path) -> None:
     engine.stop()
     shutil.rmtree(artifacts, ignore_errors=True)

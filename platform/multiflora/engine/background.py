@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
@@ -22,6 +23,8 @@ from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Fatal, Ready
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_platform.engine import EngineCalls, SupervisedEngine
+
+_log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -160,6 +163,12 @@ class BackgroundEngine:
             source = self._engine.generate(request)
         except EngineUnavailable as error:
             loop.call_soon_threadsafe(_fail, reader, EngineFailure(error.code, error.message))
+            return
+        except Exception as error:
+            # Its reader must not wait for a request that was never sent.
+            _log.exception("Request %s cannot be sent", request.id)
+            message = f"The request could not be sent: {type(error).__name__}."
+            loop.call_soon_threadsafe(_fail, reader, EngineFailure("internal_error", message))
             return
         self._sources[request.id] = source
         task = asyncio.get_running_loop().create_task(self._forward(request.id, source, reader, loop))

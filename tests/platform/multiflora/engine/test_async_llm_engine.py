@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from multiflora import (
     RequestOutput,
     RequestOutputKind,
     SamplingParams,
+    StructuredOutputsParams,
 )
 from multiflora.engine import arg_utils, async_llm_engine
 from multiflora_engine.models.errors import ModelError
@@ -163,14 +165,49 @@ async def test_what_cannot_be_asked_is_refused_and_leaves_nothing(engine: AsyncL
             ({"text": "x"}, GREEDY, TypeError, "a prompt is"),
             ([10**6], GREEDY, ValueError, "token ids must be"),
             ([1] * 600, GREEDY, ValueError, "600 tokens"),
+            ("", GREEDY, ValueError, "no tokens"),
+            ("x", {"temperature": 0}, TypeError, "sampling parameters are SamplingParams, not dict"),
             ("x", SamplingParams(logit_bias={10**6: 1.0}), ValueError, "logit_bias must be"),
         ]:
             with pytest.raises(error, match=message):
                 await answer(engine, prompt, "refused", params)
+        for priority in ("high", 2**70):
+            with pytest.raises(ValueError, match="priority must be an integer"):
+                await answer(engine, "x", "refused", priority=priority)
         with pytest.raises(AdapterRejected):
             await answer(engine, "x", "refused", lora_request=LoRARequest("gone", 9, str(tmp_path)))
     assert not engine._running
     assert (await idle(engine)).running == 0
+
+
+async def test_a_request_that_cannot_be_sent_ends_with_the_reason(
+    engine: AsyncLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(engine._engine._engine, "generate", refuse)
+    (output,) = [output async for output in engine.generate("x", GREEDY, "unsent")]
+    assert output.outputs[0].finish_reason == "error"
+    assert output.outputs[0].error == "The request could not be sent: OverflowError."
+
+
+def test_loops_of_several_threads_share_an_engine(engine: AsyncLLMEngine) -> None:
+    async def several(thread: int) -> list[str]:
+        return await asyncio.gather(*(answer(engine, "Hello", f"{thread}.{i}") for i in range(4)))
+
+    with ThreadPoolExecutor(4) as pool:
+        texts = [text for found in pool.map(lambda i: asyncio.run(several(i)), range(4)) for text in found]
+    assert len(texts) == 16
+    assert len(set(texts)) == 1
+
+
+async def test_structured_output_follows_its_form(engine: AsyncLLMEngine) -> None:
+    params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(choice=["yes", "no"]))
+    assert await answer(engine, PROMPT, "form", params) in ("yes", "no")
+    wrong = SamplingParams(structured_outputs=StructuredOutputsParams(regex="("))
+    with pytest.raises(ValueError, match="structured_outputs cannot be used"):
+        await answer(engine, PROMPT, "form", wrong)
 
 
 async def test_an_id_is_used_once_at_a_time(engine: AsyncLLMEngine) -> None:
@@ -178,6 +215,8 @@ async def test_an_id_is_used_once_at_a_time(engine: AsyncLLMEngine) -> None:
         await first_of(stream)
         with pytest.raises(ValueError, match="'mine' is in use"):
             await answer(engine, "x", "mine")
+    assert await answer(engine, "x", "mine")
+    # `answer` leaves its iterator at the last output, and nothing has closed that yet.
     assert await answer(engine, "x", "mine")
 
 
@@ -309,6 +348,14 @@ async def test_after_a_shutdown_nothing_runs_and_everything_says_so() -> None:
     with pytest.raises(EngineDeadError, match="shut down"):
         await engine.check_health()
     assert not engine.is_running
+    assert not is_alive(pid)
+
+
+def test_an_engine_that_is_dropped_ends() -> None:
+    engine = make_engine()
+    pid = asyncio.run(status(engine)).pid
+    del engine
+    gc.collect()
     assert not is_alive(pid)
 
 
