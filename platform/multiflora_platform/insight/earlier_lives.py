@@ -32,7 +32,7 @@ class EarlierLives:
             lives[checksum] = life
         while len(lives) > self._most_blocks:
             lives.popitem(last=False)
-        seen_now = sum(1 for _ in takewhile(life.__eq__, last))
+        seen_now = sum(1 for _ in takewhile(lambda seen: seen == life, last))
         seen_earlier = sum(1 for _ in takewhile(lambda seen: seen is not None, last))
         return range(seen_now * block_size, seen_earlier * block_size)
 

@@ -38,8 +38,9 @@ def test_another_prompt_adapter_or_salt_has_lost_nothing() -> None:
 
 
 def test_the_oldest_prompts_are_forgotten_first() -> None:
-    lives = EarlierLives(most_blocks=6)
-    for prompt in (PROMPT, PROMPT[10:], PROMPT[20:]):
+    lives = EarlierLives(most_blocks=7)
+    for prompt in (PROMPT, PROMPT[20:]):
         lives.note(asked(prompt), 8, 0)
-    assert not lives.note(asked(PROMPT), 8, 1)
+    lives.note(asked([7] * 24), 8, 0)
+    assert not lives.note(asked(PROMPT[:16]), 8, 1)
     assert lives.note(asked(PROMPT[20:]), 8, 1) == range(16)
