@@ -30,3 +30,4 @@ class BaseModel:
     digest: str  # SHA-256 hex of config.json and the weight files' own digests
     num_layers: int
     sites: Mapping[str, Site]  # by name
+    is_head_tied: bool = False  # the head's weight is the embedding

@@ -10,6 +10,7 @@ import msgspec
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.lora_config import CONFIG_NAME, parse_config, read_raw_config
 from multiflora_adapters.manifest import read_manifest
+from multiflora_adapters.replaced.layout import plan_replaced
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
 from multiflora_adapters.tensor_names import split_tensor_name
 
@@ -29,8 +30,8 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     num_bytes: int  # in the file
     bytes_per_module: dict[str, int]  # in the file, by target
-    # Of `rank` rows at every linear of the base: what the adapter takes of the device's pool when it is served in its
-    # own dtype (half of float32 in bfloat16).
+    # What the adapter takes of the device when it is served in its own dtype (half of float32 in bfloat16): `rank` rows
+    # at every linear of the base, and the rows of embedding and head that it has instead of the base's.
     device_bytes: int
 
 
@@ -40,10 +41,16 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
     config = parse_config(raw)
     manifest = read_manifest(folder)
     sizes: Counter[str] = Counter()
-    for name, entry in read_tensor_file(folder / WEIGHTS_NAME).tensors.items():
+    tensors = read_tensor_file(folder / WEIGHTS_NAME).tensors
+    for name, entry in tensors.items():
         place = split_tensor_name(name)
         if place is not None:
             sizes[place[0].rpartition(".")[2]] += entry.num_bytes
+    replaced = {tensor.name: tensor for tensor in plan_replaced(config, tensors, base)[0]}
+    for name, tensor in replaced.items():
+        sizes[tensor.sites[0].rpartition(".")[2]] += tensors[name].num_bytes
+    rows = manifest.max_rank * _row_elements(base, manifest.target_modules)
+    elements = rows + sum(tensors[name].num_elements for name in replaced)
     return AdapterFacts(
         rank=manifest.max_rank,
         alpha=config.lora_alpha,
@@ -55,7 +62,7 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
         num_parameters=manifest.num_parameters,
         num_bytes=manifest.num_bytes,
         bytes_per_module=dict(sorted(sizes.items())),
-        device_bytes=manifest.max_rank * _row_elements(base, manifest.target_modules) * _BYTES.get(manifest.dtype, 4),
+        device_bytes=elements * _BYTES.get(manifest.dtype, 4),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig
 from multiflora_adapters.module_patterns import ModuleMatcher
+from multiflora_adapters.replaced.layout import ReplacedTensor, plan_replaced
 from multiflora_adapters.report import (
     ValidationRow,
     error,
@@ -43,25 +44,24 @@ class SiteTensors:
     base_copy: str | None  # PEFT's copy of the base's own weight beside embeddings: [vocabulary, hidden]
 
 
-def plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[str, Site]:
-    """Tensor name -> site of the whole embeddings and heads that PEFT saves beside the LoRA (save_embedding_layers).
+@dataclass(frozen=True)
+class AdapterLayout:
+    """Where each tensor of an adapter belongs; `plan_layout` fills it."""
 
-    They are accepted if they have the base's shape, and compared with the base's values when the adapter is loaded.
-    """
-    found = {}
-    for name, entry in tensors.items():
-        site = base.sites.get(name.removeprefix(PREFIX).removesuffix(".weight"))
-        is_whole = site is not None and site.layer is None and name.endswith(".weight")
-        if site is not None and is_whole and entry.dtype in FLOAT_BYTES and entry.shape == _weight_shape(site):
-            found[name] = site
-    return found
+    sites: list[SiteTensors]
+    replaced: list[ReplacedTensor]
+    copies: dict[str, str]  # tensor name -> site of which it is a copy, to be compared with the base's values
+    rows: list[ValidationRow]  # all that does not fit
 
 
-def plan_layout(
-    config: AdapterConfig, tensors: Mapping[str, TensorEntry], base: BaseModel
-) -> tuple[list[SiteTensors], list[ValidationRow]]:
-    """Every touched site, and rows for all that does not fit. Raises AdapterError for a bad expression in config."""
-    modules, rows = _group_by_module(tensors, base)
+def plan_layout(config: AdapterConfig, tensors: Mapping[str, TensorEntry], base: BaseModel) -> AdapterLayout:
+    """Raises AdapterError for a bad expression in config."""
+    replaced, rows = plan_replaced(config, tensors, base)
+    elsewhere = {tensor.name for tensor in replaced}
+    copies = {name: site for name, site in _plain_copies(tensors, base).items() if name not in elsewhere}
+    elsewhere |= copies.keys()
+    modules, found = _group_by_module({name: tensors[name] for name in tensors if name not in elsewhere}, base)
+    rows += found
     matcher = ModuleMatcher(config)
     touched: list[SiteTensors] = []
     for module, names in modules.items():
@@ -76,12 +76,25 @@ def plan_layout(
         rows.extend(_check_shapes(planned, expected, names, tensors))
         touched.append(planned)
     adapted = {module for module, names in modules.items() if names.keys() != {"bias"}}
-    rows.extend(_check_targets(config, matcher, adapted, base))
+    whole = {name for tensor in replaced for name in tensor.sites}
+    rows.extend(_check_targets(config, matcher, adapted, whole, base))
     if config.bias == "all":
         rows.extend(_check_all_biases(modules, base))
     if not adapted:
         rows.append(error("modules", "The adapter touches no module of the base model.", hint=_ANOTHER_BASE))
-    return touched, rows
+    copies |= {site.base_copy: site.site.name for site in touched if site.base_copy}
+    return AdapterLayout(touched, replaced, copies, rows)
+
+
+def _plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[str, str]:
+    """Tensor name -> site of the whole embeddings and heads that PEFT saves beside the LoRA (save_embedding_layers)."""
+    found = {}
+    for name, entry in tensors.items():
+        site = base.sites.get(name.removeprefix(PREFIX).removesuffix(".weight"))
+        is_whole = site is not None and site.layer is None and name.endswith(".weight")
+        if site is not None and is_whole and entry.dtype in FLOAT_BYTES and entry.shape == _weight_shape(site):
+            found[name] = site.name
+    return found
 
 
 def _group_by_module(
@@ -93,10 +106,7 @@ def _group_by_module(
     weights: list[str] = []
     unserved: list[str] = []
     repeated: list[str] = []
-    copies = plain_copies(tensors, base)
     for name, entry in tensors.items():
-        if name in copies:
-            continue
         module, kind = split_tensor_name(name) or (None, "")
         if module is None:
             (weights if name.endswith(".weight") else unknown).append(name)
@@ -215,9 +225,15 @@ def _weight_shape(site: Site) -> tuple[int, int]:
 
 
 def _check_targets(
-    config: AdapterConfig, matcher: ModuleMatcher, modules: Set[str], base: BaseModel
+    config: AdapterConfig, matcher: ModuleMatcher, modules: Set[str], whole: Set[str], base: BaseModel
 ) -> list[ValidationRow]:
-    """Compare the configuration with the file: less in the file is an incomplete file, more is only odd."""
+    """Compare the configuration with the file: less in the file is an incomplete file, more is only odd.
+
+    modules: with LoRA. whole: replaced ones, on which PEFT puts no LoRA, whatever target_modules says.
+    """
+    if both := sorted(modules & whole):
+        hint = "PEFT trains a module with one of the two; train it again with one of them."
+        return [error("tensors", f"{', '.join(both)} is replaced and has LoRA tensors, too.", hint=hint)]
     if config.ensure_weight_tying and any(base.sites[m].layer is None for m in modules):
         return [
             error(
@@ -228,7 +244,7 @@ def _check_targets(
         ]
     if config.target_modules is None:
         return [warning("config", "target_modules is missing; the tensors in the file decide.")]
-    targets = {name for name, site in base.sites.items() if matcher.is_target(site)}
+    targets = {name for name, site in base.sites.items() if matcher.is_target(site)} - whole
     absent = sorted(targets - modules)
     rows = []
     if absent:

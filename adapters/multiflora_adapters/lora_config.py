@@ -56,6 +56,9 @@ class AdapterConfig(IdentityConfig, frozen=True, kw_only=True):
 
     lora_bias: bool = False  # every touched linear has a bias beside B
     bias: Literal["none", "lora_only", "all"] = "none"  # whose biases of the base were trained, too
+    modules_to_save: tuple[str, ...] | None = None  # trained as a whole; embedding and head are served
+    # Rows of the embedding (of a tied head, too) that were trained, or those of each module by its name.
+    trainable_token_indices: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
 
     @property
     def identity(self) -> IdentityConfig:
@@ -72,19 +75,11 @@ _HARMLESS = {
 
 # Keys that, when set, change the computation in a way that is not served.
 _REFUSED = {
-    "modules_to_save": (
-        "modules_to_save replaces whole modules of the base model, which all adapters share.",
-        "Train these modules with LoRA instead: list them in target_modules.",
-    ),
     "layer_replication": ("layer_replication changes the base model's layers.", "Merge it into its own model."),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
     "target_parameters": (
         "target_parameters puts LoRA on bare parameters (experts), which is not served.",
         "Train with target_modules.",
-    ),
-    "trainable_token_indices": (
-        "trainable_token_indices replaces rows of the base model's embedding.",
-        "Train embed_tokens with LoRA instead.",
     ),
     "alora_invocation_tokens": (
         "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",
@@ -214,6 +209,7 @@ def _check_values(config: AdapterConfig) -> None:
         "exclude_modules",
         "layers_to_transform",
         "layers_pattern",
+        "modules_to_save",
     ):
         value = getattr(config, name)
         if not isinstance(value, str) and len(value or ()) > MAX_ENTRIES:

@@ -6,7 +6,7 @@ neither files nor which requests use a slot; residency decides what comes and go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,8 @@ from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.device.rows import RowAllocator
 from multiflora_adapters.device.slot_vectors import SlotVectors
 from multiflora_adapters.device_copies import DeviceCopies
-from multiflora_adapters.weights import HostAdapter, SiteWeights
+from multiflora_adapters.replaced.pool import ReplacedRowsPool
+from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 
 _PIECE_BYTES = 2 << 20
 _ROWS_PER_SLOT = 8  # a slot for every 8 rows: adapters of rank 8 use up both together
@@ -39,6 +40,7 @@ class PoolSite:
     offsets: torch.Tensor  # int32 [slots]: the slot's first row, the pool's own tensor, the same at every site
     ranks: torch.Tensor  # int32 [slots]: 0 where the slot's adapter does not touch the site; the pool sets it
     max_rank: int  # a multiple of 16 that no adapter's rank exceeds
+    replaced_rows: Mapping[int, ReplacedRows]  # slot -> rows of its adapter that stand for the base's, live
 
     def __init__(
         self,
@@ -49,8 +51,10 @@ class PoolSite:
         offsets: torch.Tensor,
         ranks: torch.Tensor,
         copies: DeviceCopies,
+        replaced_rows: Mapping[int, ReplacedRows],
     ) -> None:
         self.site = site
+        self.replaced_rows = replaced_rows
         self.max_rank = max_rank
         self.offsets = offsets
         self.ranks = ranks
@@ -170,17 +174,30 @@ class SlotPool:
         dtype: torch.dtype,
         device: torch.device | str,
         max_rank: int | None = None,
+        replaced_bytes: int = 0,
     ) -> None:
-        """max_rank: no adapter has a higher one; None: whatever the rows hold."""
+        """max_rank: no adapter has a higher one; None: whatever the rows hold. replaced_bytes: what rows of embeddings
+        and heads that adapters bring may take together.
+        """
         self.num_slots = num_slots
         self.num_rows = num_rows
         self._device = torch.device(device)
         self._copies = DeviceCopies(self._device)
+        self._replaced = ReplacedRowsPool(self._device, replaced_bytes, self._copies)
         highest = -(-(max_rank or num_rows) // _RANK_STEP) * _RANK_STEP
         self.offsets = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(len(base.sites), num_slots, dtype=torch.int32, device=device)
         self._sites = {
-            name: PoolSite(site, num_rows, highest, dtype, self.offsets, self._ranks[i], self._copies)
+            name: PoolSite(
+                site,
+                num_rows,
+                highest,
+                dtype,
+                self.offsets,
+                self._ranks[i],
+                self._copies,
+                self._replaced.of_site(name),
+            )
             for i, (name, site) in enumerate(base.sites.items())
         }
         self._rows = RowAllocator(num_rows)
@@ -199,6 +216,11 @@ class SlotPool:
         It changes when embedding, head, a magnitude or a shift comes into use, and comes back with the last user.
         """
         return self._layout
+
+    @property
+    def replaced_budget(self) -> int:
+        """Bytes that rows of embeddings and heads may take, of all adapters together."""
+        return self._replaced.budget
 
     @property
     def bytes_in_use(self) -> int:
@@ -220,38 +242,46 @@ class SlotPool:
         at_end: take the last rows that fit rather than the first; for adapters that stay, so that they do not split
         the room of those that come and go.
         """
+        if not self._replaced.fits(host.replaced_bytes):
+            return None
         slot = next((s for s in range(self.num_slots) if s not in self._residents), None)
         offset = None if slot is None else self._rows.allocate(host.rank, at_end)
         if slot is None or offset is None:
             return None
         self._residents[slot] = _Resident(host, offset)
+        self._replaced.claim(slot, host.replaced_bytes)
         return SlotUpload(slot, self._copy(slot, offset, host))
 
     def remove(self, slot: int) -> None:
         """Free the slot, also of an unfinished upload (which must not be stepped again)."""
         resident = self._residents.pop(slot)
         self._rows.free(resident.offset)
+        self._replaced.free(slot)
         # Kernels skip a slot of rank 0, so that its rows may go to another adapter at once.
         self._ranks[:, slot] = 0
         for name in resident.host.sites:
             self._sites[name].detach(slot)
         self._layout = self._current_layout()
 
-    def would_fit(self, rank: int, without: Collection[int]) -> bool:
-        """Whether an adapter of this rank fits once the slots `without` are removed."""
+    def would_fit(self, rank: int, without: Collection[int], replaced_bytes: int = 0) -> bool:
+        """Whether an adapter of this rank and these bytes of rows fits once the slots `without` are removed."""
         has_slot = len(self._residents) - len(without) < self.num_slots
-        return has_slot and self._rows.would_fit(rank, {self._residents[slot].offset for slot in without})
+        has_room = has_slot and self._replaced.fits(replaced_bytes, without)
+        return has_room and self._rows.would_fit(rank, {self._residents[slot].offset for slot in without})
 
     def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
         for name, weights in host.sites.items():
             self._sites[name].reserve(weights)
+        replaced = self._replaced.allocate(host)
         # The rows may have been an evicted adapter's that a launched step still reads: copies wait for that step.
         self._copies.begin()
         for name, weights in host.sites.items():
             yield from self._sites[name].pieces(slot, offset, weights)
+        yield from self._replaced.pieces(host, replaced)
         is_there = self._copies.finished()
         while not is_there():
             yield 0
+        self._replaced.attach(slot, replaced)
         self._attach(slot, offset, host)
 
     def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PREFIX = "base_model.model."
+TOKEN_ROWS = "token_adapter.trainable_tokens_delta"
 
 _KINDS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
 

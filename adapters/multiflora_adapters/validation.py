@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.layout import SiteTensors, plan_layout
+from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     AdapterConfig,
@@ -17,6 +17,7 @@ from multiflora_adapters.lora_config import (
     parse_config,
     read_raw_config,
 )
+from multiflora_adapters.replaced.layout import MEMORY_SETTING
 from multiflora_adapters.report import (
     AdapterError,
     AdapterReport,
@@ -65,13 +66,15 @@ def _validate(folder: Path, base: BaseModel, max_rank: int, rows: list[Validatio
     weights = read_tensor_file(folder / WEIGHTS_NAME)
     rows.append(passed("file", f"{WEIGHTS_NAME} is sound: {len(weights.tensors)} tensors."))
     _note_base(config, base, rows)
-    sites, found = plan_layout(config, weights.tensors, base)
-    rows.extend(found)
-    rows.extend(_check_ranks(sites, max_rank))
-    if any(row.severity == "error" for row in found):
+    layout = plan_layout(config, weights.tensors, base)
+    rows.extend(layout.rows)
+    rows.extend(_check_ranks(layout.sites, max_rank))
+    if any(row.severity == "error" for row in layout.rows):
         return
-    rows.append(passed("tensors", f"All {len(weights.tensors)} tensors belong to {len(sites)} modules of the base."))
-    rows.extend(_check_values(weights, sites))
+    count = len(layout.sites) + len({name for tensor in layout.replaced for name in tensor.sites})
+    rows.append(passed("tensors", f"All {len(weights.tensors)} tensors belong to {count} modules of the base."))
+    rows.extend(_note_memory(layout, weights))
+    rows.extend(_check_values(weights, layout))
 
 
 def _note_base(config: AdapterConfig, base: BaseModel, rows: list[ValidationRow]) -> None:
@@ -109,10 +112,23 @@ def _check_ranks(sites: list[SiteTensors], max_rank: int) -> list[ValidationRow]
     ]
 
 
-def _check_values(weights: TensorFile, sites: list[SiteTensors]) -> list[ValidationRow]:
+def _note_memory(layout: AdapterLayout, weights: TensorFile) -> list[ValidationRow]:
+    """What replaced rows take of the device, beside the rank rows that are there anyway."""
+    elements = sum(weights.tensors[tensor.name].num_elements for tensor in layout.replaced)
+    if not elements:
+        return []
+    message = (
+        f"{', '.join(dict.fromkeys(n for t in layout.replaced for n in t.sites))}: rows of its own take "
+        f"{4 * elements} bytes of the device in float32, {2 * elements} in bfloat16."
+    )
+    return [ValidationRow(check="memory", severity="info", message=message, hint=MEMORY_SETTING)]
+
+
+def _check_values(weights: TensorFile, layout: AdapterLayout) -> list[ValidationRow]:
     """Read every value once: NaN and infinity forbid serving; only zeros in B and biases: nothing was learned."""
     bad: list[str] = []
     effective = False
+    sites = layout.sites
     effects = {name for site in sites for name in (site.b, site.lora_bias, site.bias)}
     with weights.path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < weights.data_start:
@@ -127,7 +143,7 @@ def _check_values(weights: TensorFile, sites: list[SiteTensors]) -> list[Validat
     if bad:
         message = f"{len(bad)} tensors hold NaN or infinity: {some_of(bad)}."
         return [error("values", message, observed=f"{len(bad)} tensors", hint="The training diverged; train it again.")]
-    if not effective and not any(site.magnitude for site in sites):
+    if not effective and not layout.replaced and not any(site.magnitude for site in sites):
         hint = "Was the adapter saved before it was trained?"
         return [warning("values", "Every B is zero: the adapter has no effect.", hint=hint)]
     return [passed("values", "All values are finite.")]

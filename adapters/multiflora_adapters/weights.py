@@ -6,14 +6,14 @@ Knows PEFT's formulas; knows nothing of slots. The content is hashed while it is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
-from multiflora_adapters.layout import SiteTensors, plain_copies, plan_layout
+from multiflora_adapters.layout import SiteTensors, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     check_raw_config,
@@ -21,6 +21,7 @@ from multiflora_adapters.lora_config import (
     read_raw_config,
 )
 from multiflora_adapters.manifest import hash_file, manifest_digest
+from multiflora_adapters.replaced.layout import ReplacedTensor
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_bytes import TensorBytes, read_tensors
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
@@ -61,6 +62,18 @@ class SiteWeights:
 
 
 @dataclass(frozen=True)
+class ReplacedRows:
+    """Rows of an adapter that stand in the place of the base's, of its embedding or head."""
+
+    token_ids: torch.Tensor | None  # int64 [n], ascending; None: a row for every token
+    values: torch.Tensor  # [n, hidden], in the serving dtype
+
+    @property
+    def num_bytes(self) -> int:
+        return self.values.nbytes + (0 if self.token_ids is None else self.token_ids.nbytes)
+
+
+@dataclass(frozen=True)
 class HostAdapter:
     """An adapter in host memory, ready for a slot; made by load_adapter, mix_adapters or zero_adapter."""
 
@@ -68,6 +81,13 @@ class HostAdapter:
     rank: int  # the largest of its sites': the rows that it takes of the pool
     sites: dict[str, SiteWeights]  # by the site's name; only those that it touches
     num_bytes: int  # of all its tensors
+    # By site: of the embedding, the head, or (the same object) of both.
+    replaced: Mapping[str, ReplacedRows] = field(default_factory=dict)
+
+    @property
+    def replaced_bytes(self) -> int:
+        """What its replaced rows take of the device, beside the rank rows that are there anyway."""
+        return sum({id(rows): rows.num_bytes for rows in self.replaced.values()}.values())
 
 
 def load_adapter(
@@ -88,23 +108,32 @@ def load_adapter(
     raw = read_raw_config(folder / CONFIG_NAME)
     config = parse_config(raw)
     weights = read_tensor_file(folder / WEIGHTS_NAME)
-    planned, rows = plan_layout(config, weights.tensors, base)
-    for row in (*check_raw_config(raw), *rows):
+    layout = plan_layout(config, weights.tensors, base)
+    for row in (*check_raw_config(raw), *layout.rows):
         if row.severity == "error":
             raise AdapterError(row)
     hasher = hashlib.sha256()
-    copies = {name: site.name for name, site in plain_copies(weights.tensors, base).items()}
-    copies |= {site.base_copy: site.site.name for site in planned if site.base_copy}
-    content = read_tensors(weights, hasher, skip=copies.keys())
+    content = read_tensors(weights, hasher, skip=layout.copies.keys())
     sha256 = {CONFIG_NAME: hash_file(folder / CONFIG_NAME).sha256, WEIGHTS_NAME: hasher.hexdigest()}
     found = manifest_digest(config, sha256)
     if digest is not None and found != digest:
         hint = "Register the adapter again."
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
-    for name, copied in copies.items():
+    for name, copied in layout.copies.items():
         content.check_base_copy(name, base_weight(copied))
-    sites = {site.site.name: _prepare(site, content, dtype, base_weight, base_bias) for site in planned}
-    return HostAdapter(found, max(s.rank for s in sites.values()), sites, sum(s.num_bytes for s in sites.values()))
+    sites = {site.site.name: _prepare(site, content, dtype, base_weight, base_bias) for site in layout.sites}
+    replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
+    adapter = HostAdapter(found, max(site.rank for site in sites.values()), sites, 0, replaced)
+    return replace(adapter, num_bytes=sum(site.num_bytes for site in sites.values()) + adapter.replaced_bytes)
+
+
+def _replaced(tensor: ReplacedTensor, content: TensorBytes, dtype: torch.dtype) -> dict[str, ReplacedRows]:
+    values, token_ids = content.take(tensor.name).to(dtype), None
+    if tensor.token_ids is not None:
+        token_ids, order = torch.tensor(tensor.token_ids, dtype=torch.int64).sort()
+        values = values[order]
+    _check_finite([values], tensor.sites[0], dtype)
+    return dict.fromkeys(tensor.sites, ReplacedRows(token_ids, values.contiguous()))
 
 
 def _prepare(
@@ -126,7 +155,7 @@ def _prepare(
     shift = _shift(planned, content, base_bias)
     oriented = _oriented(a, site).to(dtype).contiguous()
     weights = SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
-    _check_finite(weights, site)
+    _check_finite(weights.tensors, site.name, dtype)
     return weights
 
 
@@ -177,7 +206,7 @@ def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) 
     return squares.sqrt().to(torch.float32).cpu()
 
 
-def _check_finite(weights: SiteWeights, site: Site) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.tensors):
-        message = f"{site.name} holds values that {str(weights.a.dtype).removeprefix('torch.')} cannot express."
+def _check_finite(tensors: Iterable[torch.Tensor], site: str, dtype: torch.dtype) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        message = f"{site} holds values that {str(dtype).removeprefix('torch.')} cannot express."
         raise AdapterError(error("values", message, hint="Serve with --dtype bfloat16 or float32."))

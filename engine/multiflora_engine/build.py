@@ -87,7 +87,16 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))
-    loader = AdapterLoader(store, base, weights.base_weight, weights.base_bias, dtype, device, config.max_lora_rank)
+    loader = AdapterLoader(
+        store,
+        base,
+        weights.base_weight,
+        weights.base_bias,
+        dtype,
+        device,
+        config.max_lora_rank,
+        config.adapter_matrix_memory,
+    )
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
     return assemble_engine(config, model, weights, base, loader, grammars, progress)
 
@@ -105,7 +114,7 @@ def assemble_engine(
     device = weights.device
     use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)
-    pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank)
+    pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
     device_side = build_device_side(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))

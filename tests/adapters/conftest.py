@@ -41,6 +41,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "bias_of_targets": {"r": 4, "target_modules": ["q_proj", "o_proj"], "bias": "lora_only"},
     "bias_of_all": {"r": 4, "target_modules": ["v_proj", "down_proj"], "bias": "all", "lora_bias": True},
     "bias_of_all_dora": {"r": 4, "target_modules": ["k_proj"], "bias": "all", "use_dora": True, "use_rslora": True},
+    "own_matrices": {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["model.embed_tokens", "lm_head"]},
+    "token_rows": {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [42, 3, 0]},
+    "token_rows_of_head": {
+        "r": 4,
+        "target_modules": ["k_proj"],
+        "modules_to_save": ["embed_tokens"],
+        "trainable_token_indices": {"lm_head": [79, 1]},
+    },
     "embedding": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "lm_head", "q_proj"]},
     "embedding_dora": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "k_proj"], "use_dora": True},
     "float16": {"r": 4, "target_modules": ALL_LINEAR, "dtype": torch.float16},
@@ -152,6 +160,8 @@ def _make_adapter(model_folder: Path, folder: Path, arguments: dict[str, Any]) -
         for name, parameter in model.named_parameters():
             if "lora_magnitude" in name:
                 parameter.data *= 1 + 0.2 * torch.rand_like(parameter)
+            elif "modules_to_save" in name or "trainable_tokens" in name:
+                parameter.data += 0.2 * torch.randn_like(parameter)
             elif "lora_" in name or (name.endswith("bias") and "bias" in arguments):
                 parameter.data = 0.2 * torch.randn_like(parameter)
         model.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from multiflora_adapters.facts import read_facts
 from multiflora_adapters.validation import AdapterReport, validate_adapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -39,12 +41,12 @@ def refusal(folder, base, max_rank=64):
 
 
 REFUSED_SETTINGS = {
-    "modules_to_save": ["lm_head"],
+    "modules_to_save": ["norm"],
     "peft_type": "LOHA",
     "layer_replication": [[0, 2], [1, 2]],
     "megatron_config": {"x": 1},
     "target_parameters": ["experts.gate_up_proj"],
-    "trainable_token_indices": [1, 2],
+    "trainable_token_indices": {"q_proj": [1, 2]},
     "alora_invocation_tokens": [5],
     "use_qalora": True,
     "use_bdlora": {"nblocks": 2},
@@ -246,6 +248,86 @@ def test_biases_that_do_not_fit(kind, change, check, words, base, broken):
 def test_settings_of_biases_that_peft_does_not_have(change, base, broken):
     row = refusal(broken(config=change), base)
     assert "bias" in row.message + str(row.observed)
+
+
+EMBEDDING, HEAD = "base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"
+ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "check", "words"),
+    [
+        ("own_matrices", lambda t: t.pop(HEAD), "tensors", f"modules_to_save, but {WEIGHTS} lacks {HEAD} [80, 64]"),
+        ("own_matrices", replace(HEAD, torch.ones(81, 64)), "shape", "expected [80, 64], found [81, 64]"),
+        ("own_matrices", replace(EMBEDDING, torch.ones(64, 80)), "shape", f"{EMBEDDING} has another shape"),
+        ("own_matrices", replace(EMBEDDING, torch.ones(80, 64).int()), "tensors", f"{EMBEDDING} is I32"),
+        ("own_matrices", replace(HEAD, torch.full((80, 64), torch.nan)), "values", HEAD),
+        ("own_matrices", rename("layers.1.self_attn.q_proj", "norm"), "tensors", "does not have"),
+        ("token_rows", lambda t: t.pop(ROWS), "tensors", f"lacks {ROWS} [3, 64]"),
+        ("token_rows", replace(ROWS, torch.ones(2, 64)), "shape", "expected [3, 64], found [2, 64]"),
+        ("token_rows", rename(ROWS, "base_model.model.lm_head.token_adapter.trainable_tokens_delta"), "tensors", ROWS),
+        ("token_rows", replace(EMBEDDING, torch.ones(81, 64)), "tensors", "whole weights"),
+    ],
+)
+def test_replaced_rows_that_do_not_fit(kind, change, check, words, base, broken):
+    rows = [row for row in validate_adapter(broken(kind, tensors=change), base, 64).errors if row.check == check]
+    assert any(words in row.message for row in rows), rows
+    assert all(row.hint or row.expected for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        ("own_matrices", {"modules_to_save": ["lm_head", "embed_tokens", "o_proj"]}, "share: o_proj"),
+        ("own_matrices", {"modules_to_save": "lm_head"}, "modules_to_save"),
+        ("own_matrices", {"modules_to_save": [1]}, "modules_to_save"),
+        ("own_matrices", {"modules_to_save": ["head"] * 5000}, "too many entries"),
+        ("own_matrices", {"trainable_token_indices": [1]}, "both replace model.embed_tokens"),
+        ("token_rows", {"trainable_token_indices": [42, 3, 80]}, "outside the base's vocabulary of 80: 80"),
+        ("token_rows", {"trainable_token_indices": [42, 3, -1]}, "outside the base's vocabulary"),
+        ("token_rows", {"trainable_token_indices": [42, 3, 3]}, "twice"),
+        ("token_rows", {"trainable_token_indices": []}, "is empty"),
+        ("token_rows", {"trainable_token_indices": ["a"]}, "trainable_token_indices"),
+        ("token_rows", {"trainable_token_indices": {"embed_tokens": [1], "model.embed_tokens": [2]}}, "other modules"),
+        ("token_rows", {"trainable_token_indices": {"embed_tokens": 5}}, "trainable_token_indices"),
+        ("token_rows", {"trainable_token_indices": 2**70}, "adapter_config.json"),
+        ("embedding", {"trainable_token_indices": {"lm_head": [1]}}, "lacks base_model.model.lm_head"),
+    ],
+)
+def test_settings_of_replaced_rows_that_cannot_be_served(kind, change, words, base, broken):
+    rows = validate_adapter(broken(kind, config=change), base, 64).errors
+    assert any(words in row.message for row in rows), rows
+    assert "internal" not in {row.check for row in rows}
+
+
+def test_lora_and_rows_of_its_own_on_one_module(base, broken):
+    change = replace("base_model.model.lm_head.token_adapter.trainable_tokens_delta", torch.ones(1, 64))
+    folder = broken("embedding", config={"trainable_token_indices": {"lm_head": [1]}}, tensors=change)
+    assert "lm_head is replaced and has LoRA tensors" in refusal(folder, base).message
+
+
+def test_the_report_tells_the_memory_of_a_matrix(base, peft_adapter):
+    (row,) = [row for row in validate_adapter(peft_adapter("own_matrices"), base, 64).rows if row.check == "memory"]
+    assert f"{2 * 80 * 64 * 4} bytes of the device in float32" in row.message
+    assert "--adapter-matrix-memory" in row.hint
+    facts = read_facts(peft_adapter("own_matrices"), base)
+    assert facts.bytes_per_module["lm_head"] == facts.bytes_per_module["embed_tokens"] == 80 * 64 * 4
+    plain = read_facts(peft_adapter("plain"), base)
+    assert facts.device_bytes == plain.device_bytes + 2 * 80 * 64 * 4
+
+
+def test_a_target_that_is_replaced_has_no_lora(base, broken):
+    """PEFT saves none there, whatever target_modules says."""
+    folder = broken("own_matrices", config={"target_modules": ["q_proj", "embed_tokens", "lm_head"]})
+    assert validate_adapter(folder, base, 64).ok
+
+
+def test_a_tied_base_has_both_of_tied_modules(base, broken):
+    tied = dataclasses.replace(base, is_head_tied=True)
+    config = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    assert validate_adapter(broken("own_matrices", config=config), tied, 64).ok
+    without_head = broken("own_matrices", config=config, tensors=lambda tensors: tensors.pop(HEAD))
+    assert HEAD in refusal(without_head, tied).message
 
 
 def test_biases_alone_are_no_adapter(base, broken):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from multiflora_adapters.manifest import read_manifest
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.validation import validate_adapter
-from multiflora_adapters.weights import HostAdapter, SiteWeights
+from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 
 TOKENS = torch.tensor([[3, 17, 42, 79, 0, 5, 64, 33]])
 
@@ -26,20 +27,21 @@ TOKENS = torch.tensor([[3, 17, 42, 79, 0, 5, 64, 33]])
 def test_logits_equal_peft(load, kind, base, load_model, weights, peft_adapter):
     host = load(peft_adapter(kind))
     expected = peft_logits(load_model(), peft_adapter(kind))
-    found = folded_logits(load_model(), weights, host.sites)
+    found = folded_logits(load_model(), weights, host.sites, host.replaced)
     plain = folded_logits(load_model(), weights, {})
     assert (expected - plain).abs().max() > 1e-2, "the oracle must differ from the base"
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
 def test_several_adapters_share_the_pool(load, kinds, base, load_model, weights, peft_adapter):
-    pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu")
+    pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu", replaced_bytes=1 << 20)
     slots = {}
     for kind in kinds:
         slots[kind] = pool.put(load(peft_adapter(kind)))
         assert slots[kind] is not None
     for kind, slot in slots.items():
-        found = folded_logits(load_model(), weights, pool_weights(pool, base, slot))
+        replaced = {name: rows[slot] for name in base.sites if slot in (rows := pool.site(name).replaced_rows)}
+        found = folded_logits(load_model(), weights, pool_weights(pool, base, slot), replaced)
         torch.testing.assert_close(found, peft_logits(load_model(), peft_adapter(kind)), atol=2e-5, rtol=2e-5)
 
 
@@ -68,8 +70,14 @@ def peft_logits(model: LlamaForCausalLM, adapter: Path) -> torch.Tensor:
 
 
 def folded_logits(
-    model: LlamaForCausalLM, weights: dict[str, torch.Tensor], sites: dict[str, SiteWeights]
+    model: LlamaForCausalLM,
+    weights: dict[str, torch.Tensor],
+    sites: dict[str, SiteWeights],
+    replaced: Mapping[str, ReplacedRows] = MappingProxyType({}),
 ) -> torch.Tensor:
+    for name, rows in replaced.items():
+        every = torch.arange(len(weights[name])) if rows.token_ids is None else rows.token_ids
+        model.get_submodule(name).weight.data = weights[name].index_copy(0, every, rows.values)
     for name, site in sites.items():
         module = model.get_submodule(name)
         token_major = isinstance(module, torch.nn.Embedding)
@@ -141,7 +149,7 @@ def test_values_beyond_float16_are_refused(load, broken):
         load(folder, torch.float16)
 
 
-@pytest.mark.parametrize("change", [{"modules_to_save": ["lm_head"]}, {"r": 5}, {"bias": "all"}])
+@pytest.mark.parametrize("change", [{"modules_to_save": ["norm"]}, {"r": 5}, {"bias": "all"}])
 def test_what_validation_refuses_is_never_loaded(load, change, broken):
     with pytest.raises(AdapterError):
         load(broken(config=change))

@@ -56,7 +56,8 @@ def build_device_side(
     use_threads(config.num_threads)
     device, dtype = weights.device, weights.dtype
     measured = device.type == "cuda" and config.kv_cache_memory is None
-    spare = step_bytes(config, model, weights) if measured else 0
+    # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.
+    spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
     size = size_kv_cache(config, model, dtype, device, spare)
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
     decoder = Decoder(model, weights, rotary_tables(model.rope, size.max_model_len, device), pool.site)

@@ -63,7 +63,7 @@ class StepExecutor:
     def execute(self, arrays: StepArrays) -> StepResults:
         """Writes the KV of all tokens. Waits for nothing that the device does."""
         num_sequences = len(arrays.context_lens)
-        if self._graphs is not None and arrays.is_decode and self._graphs.fits(num_sequences):
+        if self._graphs is not None and self._fits_graph(self._graphs, arrays):
             # Groups are found on the host, because a graph with them is another one than without.
             block_size = self._cache.block_size
             groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._decoder.heads)
@@ -74,6 +74,10 @@ class StepExecutor:
         prompts = self._prompts(arrays, hidden) if arrays.prompt_slices else []
         pooled = [Readback([hidden[first:end].float().sum(0)]) for first, end in arrays.pooled_rows]
         return StepResults(self._logits(arrays, hidden, batch), prompts, pooled)
+
+    def _fits_graph(self, graphs: DecodeGraphs, arrays: StepArrays) -> bool:
+        slots = arrays.adapter_runs.slots
+        return arrays.is_decode and graphs.fits(len(arrays.context_lens)) and self._decoder.runs_in_graphs(slots)
 
     def _logits(self, arrays: StepArrays, hidden: torch.Tensor, batch: ForwardBatch) -> torch.Tensor | None:
         """hidden: [L, H] as the batch wants logits."""

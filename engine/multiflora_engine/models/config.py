@@ -112,7 +112,14 @@ class ModelConfig:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
         `checkpoint.model_digest`)."""
         sites = {site.name: site for site in self._sites()}
-        return BaseModel(name, self.architecture, digest or model_digest(self.folder), self.num_layers, sites)
+        return BaseModel(
+            name,
+            self.architecture,
+            digest or model_digest(self.folder),
+            self.num_layers,
+            sites,
+            is_head_tied=self.tie_word_embeddings,
+        )
 
     def _sites(self) -> Iterator[Site]:
         yield Site("model.embed_tokens", self.vocab_size, self.hidden_size, kind="embedding")

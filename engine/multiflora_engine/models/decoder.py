@@ -5,7 +5,7 @@ What a layer does is its block's business (blocks/). Knows neither sequences nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_ke
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
+from multiflora_kernels.lora.replaced_rows import has_replaced_rows, replace_embeddings_, replace_logits_
 from multiflora_kernels.rms_norm import rms_norm
 from multiflora_kernels.rope.step import RopeStep
 
@@ -59,6 +60,7 @@ class Decoder:
         self._first_norm = weights.layers[0].input_norm
         self._blocks = make_blocks(config, weights, sites)
         self._head = Linear(weights.lm_head, sites)
+        self._head_site = None if sites is None else sites("lm_head")
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
         """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
@@ -77,15 +79,27 @@ class Decoder:
         """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,
         which the kernels that sample convert as they read it."""
         logits = self._head(hidden, lora)
+        site = self._head_site
+        if lora is not None and site is not None and has_replaced_rows(site.replaced_rows, lora):
+            replace_logits_(logits, hidden, site.replaced_rows, lora)
         return logits if logits.is_cuda else logits.float()
 
     def _embed(self, batch: ForwardBatch) -> torch.Tensor:
         """[T, H]."""
         hidden = F.embedding(batch.token_ids, self._embed_tokens)
         site = self._embedding_site
-        if batch.lora is not None and site is not None and is_touched(site, batch.lora):
+        if batch.lora is None or site is None:
+            return hidden
+        if is_touched(site, batch.lora):
             lora_embedding_(hidden, batch.token_ids, site, batch.lora)
+        if has_replaced_rows(site.replaced_rows, batch.lora):
+            replace_embeddings_(hidden, batch.token_ids, site.replaced_rows, batch.lora)
         return hidden
+
+    def runs_in_graphs(self, slots: Collection[int]) -> bool:
+        """Whether a graph can serve a batch of these adapters: not those with an embedding or a head of their own."""
+        sites = (self._embedding_site, self._head_site)
+        return not any(site is not None and slot in site.replaced_rows for site in sites for slot in slots)
 
     def _step(self, batch: ForwardBatch) -> ForwardStep:
         """What all layers share: made once, so that none of them asks the batch again."""

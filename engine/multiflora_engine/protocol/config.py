@@ -49,6 +49,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_loras: int = 8
     # The highest rank that an adapter may have.
     max_lora_rank: int = 64
+    # Bytes of the device for embeddings and heads that adapters bring along, whole or some rows, all together.
+    adapter_matrix_memory: int = 256 << 20
     # Adapters kept in host memory.
     max_cpu_loras: int = 64
     # Seconds for which a request waits for its adapter.
@@ -68,6 +70,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.adapter_matrix_memory < 0:
+            raise ValueError(f"adapter_matrix_memory must be at least 0, got {self.adapter_matrix_memory}")
         if not self.adapter_timeout > 0:
             raise ValueError(f"adapter_timeout must be above 0, got {self.adapter_timeout}")
         if not 0 < self.gpu_memory_utilization <= 1:

@@ -8,6 +8,7 @@ from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.device_copies import pinned
 from multiflora_adapters.mixes.mixing import mix_adapters
 from multiflora_adapters.mixes.recipe import read_mix
+from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
 
@@ -16,7 +17,7 @@ class AdapterLoader:
     """Called with a digest, on the reader's thread. Raises AdapterError, or OSError when a file cannot be read.
 
     base_weight, base_bias: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to.
-    max_rank: of a mix.
+    max_rank: of a mix. max_matrix_bytes: of an adapter's own embedding and head.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class AdapterLoader:
         dtype: torch.dtype,
         device: torch.device,
         max_rank: int,
+        max_matrix_bytes: int,
     ) -> None:
         self._store = store
         self._base = base
@@ -36,6 +38,7 @@ class AdapterLoader:
         self._dtype = dtype
         self._device = device
         self._max_rank = max_rank
+        self._max_matrix_bytes = max_matrix_bytes
 
     def __call__(self, digest: str) -> HostAdapter:
         mix = read_mix(digest)
@@ -45,6 +48,15 @@ class AdapterLoader:
             # Parts are summed in float32, so that a mix is rounded once.
             parts = [self._load_version(part.digest, torch.float32) for part in mix.parts]
             adapter = mix_adapters(digest, mix, parts, self._base, self._dtype, self._max_rank)
+        if adapter.replaced_bytes > self._max_matrix_bytes:
+            raise AdapterError(
+                error(
+                    "memory",
+                    f"The adapter's own embedding and head take {adapter.replaced_bytes} bytes of the device, of which "
+                    f"{self._max_matrix_bytes} are set aside for all adapters.",
+                    hint=f"Start the server with --adapter-matrix-memory {adapter.replaced_bytes} or more.",
+                )
+            )
         # From pinned memory a GPU copies by itself, beside the step.
         return adapter if self._device.type == "cpu" else pinned(adapter)
 

@@ -225,7 +225,7 @@ class AdapterResidency:
             return False
         upload = self._pool.begin(record.host, at_end=record.pinned)
         if upload is None:
-            for victim in self._victims_for(record.rank) or ():
+            for victim in self._victims_for(record) or ():
                 self._evict(victim)
             upload = self._pool.begin(record.host, at_end=record.pinned)
         if upload is None:
@@ -235,28 +235,29 @@ class AdapterResidency:
         self._uploads.append(record)
         return True
 
-    def _victims_for(self, rank: int) -> list[AdapterRecord] | None:
-        """The idle adapters to evict so that `rank` rows fit, the longest unused first; None when that is impossible.
+    def _victims_for(self, record: AdapterRecord) -> list[AdapterRecord] | None:
+        """The idle adapters to evict so that the record's fits, the longest unused first; None when that is impossible.
 
         Pinned adapters that no sequence uses right now are moved only if there is no other way: they stand amid the
         rows that would be enough together, and come back by themselves.
         """
         now = self._clock()
         idle = sorted((r for r in self._in_slots.values() if r.is_idle(now)), key=lambda r: (r.pinned, r.touched_at))
-        if not self._fits_without(rank, idle):
+        if not self._fits_without(record, idle):
             return None
         chosen: list[AdapterRecord] = []
-        while not self._fits_without(rank, chosen):
+        while not self._fits_without(record, chosen):
             chosen.append(idle.pop(0))
         # Rows must lie side by side: adapters chosen by age that do not border on the room that came free stay.
         for victim in reversed(chosen[:]):
             rest = [r for r in chosen if r is not victim]
-            if self._fits_without(rank, rest):
+            if self._fits_without(record, rest):
                 chosen = rest
         return chosen
 
-    def _fits_without(self, rank: int, records: Iterable[AdapterRecord]) -> bool:
-        return self._pool.would_fit(rank, {r.slot for r in records if r.slot is not None})
+    def _fits_without(self, record: AdapterRecord, others: Iterable[AdapterRecord]) -> bool:
+        slots = {r.slot for r in others if r.slot is not None}
+        return self._pool.would_fit(record.rank, slots, record.replaced_bytes)
 
     def _evict(self, record: AdapterRecord) -> None:
         assert not record.users, "only idle adapters are evicted"
@@ -284,7 +285,7 @@ class AdapterResidency:
 
     def _place_when_room(self, record: AdapterRecord) -> bool:
         """As _place, but reads it only when there is room: before that it would drive others out of host memory."""
-        if record.host is None and record.rank and self._victims_for(record.rank) is None:
+        if record.host is None and record.rank and self._victims_for(record) is None:
             return False
         return self._place(record)
 
@@ -318,6 +319,13 @@ class AdapterResidency:
             raise NoRoomForAdapter(
                 f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
                 "rank rows. Unpin one or raise --max-loras."
+            )
+        matrix_bytes = self._pool.replaced_budget - sum(r.replaced_bytes for r in pinned)
+        if record.replaced_bytes > matrix_bytes:
+            self._stop_placing(record)
+            raise NoRoomForAdapter(
+                f"The adapter's own embedding and head take {record.replaced_bytes} bytes of the device; beside "
+                f"{len(pinned)} pinned adapters there are {matrix_bytes}. Raise --adapter-matrix-memory."
             )
 
     def _drop(self, record: AdapterRecord) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.engine.parity.test_adapters import KINDS, save_adapter
 from transformers import LlamaConfig
 
+from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
 
@@ -136,6 +139,32 @@ def test_an_adapter_that_brings_new_tensors_gets_graphs_that_see_them(
     pool._layout -= 2000
     ask(built, [[5, 6, 7]], [digest], max_tokens=3)
     assert capture.captured == captured + 4, "only a few are kept"
+
+
+def test_adapters_with_matrices_of_their_own_leave_the_graphs_and_those_with_biases_do_not(
+    capture: FakeCapture,
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    store: ArtifactStore,
+    tmp_path: Path,
+) -> None:
+    model, folder = save_model(tiny_config(LlamaConfig))
+    oracles: dict[str | None, Any] = {None: model}
+    for kind in ("own_both", "token_rows", "lora_bias"):
+        oracle = save_adapter(folder, tmp_path / kind, KINDS[kind])
+        oracles[store.add(tmp_path / kind).digest] = oracle
+    _, own, rows, biased = oracles
+    built = start_engine(folder, max_num_seqs=4, max_loras=4)
+    for adapters, is_graphed in (([own, None, biased, rows], False), ([biased, None], True), ([rows], False)):
+        capture.replays.clear()
+        prompts = [[5, 6, 7], [120, 9], [10, 11, 12, 13], [100, 103]][: len(adapters)]
+        answers = ask(built, prompts, adapters, max_tokens=4)
+        for adapter, prompt, answer in zip(adapters, prompts, answers, strict=True):
+            check_answer(oracles[adapter], prompt, answer)
+        assert bool(capture.replays) == is_graphed
 
 
 def test_sequences_with_common_blocks_replay_as_groups(

@@ -29,11 +29,29 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora_bias": {"r": 4, "target_modules": LINEAR, "lora_bias": True},
     "bias_of_targets": {"r": 4, "target_modules": ["q_proj", "o_proj", "down_proj"], "bias": "lora_only"},
     "bias_of_all": {"r": 4, "target_modules": ["v_proj", "gate_proj"], "bias": "all", "use_dora": True},
+    "own_embedding": {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "own_head": {"r": 4, "target_modules": LINEAR, "modules_to_save": ["lm_head"], "use_dora": True},
+    "own_both": {"r": 4, "target_modules": ["v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "own_tied": {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"], "ensure_weight_tying": True},
+    "token_rows": {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [*range(290, 30, -3), 299]},
+    "token_rows_of_each": {
+        "r": 4,
+        "target_modules": ["q_proj", "v_proj"],
+        "trainable_token_indices": {"embed_tokens": [7, 5, *range(100, 200)], "lm_head": [*range(250, 40, -2)]},
+    },
+    "token_rows_and_own_head": {
+        "r": 4,
+        "target_modules": ["o_proj"],
+        "trainable_token_indices": [*range(100, 200)],
+        "modules_to_save": ["lm_head"],
+    },
     "bfloat16": {"r": 4, "target_modules": LINEAR, "dtype": torch.bfloat16},
 }
+TIED_KINDS = ["embeddings", "all_linear", "own_embedding", "own_head", "own_both", "own_tied"]
+TIED_KINDS += ["token_rows", "token_rows_of_each"]
 BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "llama": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}, list(KINDS)),
-    "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}, ["embeddings", "all_linear"]),
+    "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}, TIED_KINDS),
     "qwen2": (Qwen2Config, {}, ["all_linear", "dora", "lora_bias", "bias_of_targets"]),
     "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
     "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused", "fused_bias"]),
@@ -56,6 +74,8 @@ def save_adapter(base: Path, folder: Path, kind: dict[str, Any]) -> PreTrainedMo
         for name, parameter in model.named_parameters():
             if "magnitude" in name:
                 parameter.mul_(1 + 0.3 * torch.rand_like(parameter))
+            elif "modules_to_save" in name or "trainable_tokens" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
             elif "lora_" in name or (name.endswith("bias") and "bias" in kind):
                 parameter.copy_(torch.randn_like(parameter) * 0.15)
     for parameter in model.parameters():
@@ -81,7 +101,7 @@ def test_adapters_alone_and_in_one_mixed_batch(
     served: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
 ) -> None:
     folder, base, oracles = served
-    engine = start_engine(folder, max_model_len=256, max_loras=16)
+    engine = start_engine(folder, max_model_len=256, max_loras=24)
     for digest, oracle in oracles.items():
         asked = [prompts[i] for i in (0, 2, 4)]
         for prompt, answer in zip(asked, ask(engine, asked, [digest] * 3, prompt_logprobs=0), strict=True):

@@ -124,15 +124,17 @@ def test_a_mix_that_cannot_be_made_fails_its_own_request(
     _, folder = save_model(tiny_config(LlamaConfig))
     digests = make_adapters([12, 8])
     parts = {}
-    for kind in ("dora", "lora_bias"):
+    for kind in ("dora", "lora_bias", "own_head"):
         save_adapter(folder, tmp_path / kind, KINDS[kind])
         parts[kind] = ArtifactStore(tmp_path / "artifacts").add(tmp_path / kind).digest
     halves = tuple(MixPart(digest, 0.5) for digest in digests)
     wide = mix_digest(Mix(halves))
-    scaled, biased = (mix_digest(Mix((MixPart(part, 0.5), MixPart(digests[1], 1.0)))) for part in parts.values())
+    scaled, biased, headed = (
+        mix_digest(Mix((MixPart(part, 0.5), MixPart(digests[1], 1.0)))) for part in parts.values()
+    )
     unequal = mix_digest(Mix(halves, "ties", 0.5))
     engine = start_engine(folder).engine
-    asked = {"wide": wide, "dora": scaled, "biased": biased, "unequal": unequal, "base": None}
+    asked = {"wide": wide, "dora": scaled, "biased": biased, "headed": headed, "unequal": unequal, "base": None}
     for name, digest in asked.items():
         params = SamplingParams(max_tokens=2, temperature=0.0)
         engine.add_request(GenerateRequest(id=name, prompt_token_ids=[5, 6], params=params, adapter_digest=digest))
@@ -145,3 +147,4 @@ def test_a_mix_that_cannot_be_made_fails_its_own_request(
     assert "DoRA" in endings["dora"]
     assert "biases" in endings["biased"]
     assert "the ranks 8, 12" in endings["unequal"]
+    assert "head of its own" in endings["headed"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -15,6 +15,7 @@ from multiflora_kernels.lora.fused_linear import (
     linear_with_full_delta,
     linear_with_lora,
 )
+from multiflora_kernels.lora.replaced_rows import TokenRows
 from multiflora_kernels.lora.shift import lora_shift_
 from multiflora_kernels.lora.site import LoraSite
 
@@ -30,6 +31,11 @@ class LivePoolSite(LoraSite, Protocol):
     @property
     def shift(self) -> torch.Tensor | None:
         """float32 [slots, N]: what adapters' biases add; None while no resident adapter has one here."""
+        ...
+
+    @property
+    def replaced_rows(self) -> Mapping[int, TokenRows]:
+        """Slot -> rows of embedding or head that its adapter has instead of the base's."""
         ...
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tests.kernels.linear.cases import Int8Weight
 from tests.kernels.lora.cases import Site, loop, stacked
 
 from multiflora_adapters.slots import SlotPool
-from multiflora_adapters.weights import HostAdapter, SiteWeights, _row_norm
+from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights, _row_norm
 from multiflora_engine.models.blocks.linear import Linear
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
@@ -23,6 +24,7 @@ from multiflora_kernels.lora.batched_lora import LoraSegments
 class LiveSite(Site):
     active = is_allocated = True
     shift = None
+    replaced_rows: ClassVar[dict[int, ReplacedRows]] = {}
 
 
 @pytest.mark.parametrize("dora", [False, True])
