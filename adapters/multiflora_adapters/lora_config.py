@@ -75,7 +75,10 @@ _HARMLESS = {
 
 # Keys that, when set, change the computation in a way that is not served.
 _REFUSED = {
-    "layer_replication": ("layer_replication changes the base model's layers.", "Merge it into its own model."),
+    "layer_replication": (
+        "layer_replication repeats layers of the base model, which all adapters share.",
+        "Make it a model of its own: PEFT's merge_and_unload, then save_pretrained.",
+    ),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
     "target_parameters": (
         "target_parameters puts LoRA on bare parameters (experts), which is not served.",
@@ -93,7 +96,15 @@ _REFUSED = {
 }
 
 _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "true", "false"})
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga")
+_CONVERSION = (
+    "Convert it to a plain LoRA: set peft_config['default'].init_lora_weights = True and save_pretrained('initial') "
+    "before training, save_pretrained('out', path_initial_model_for_weight_conversion='initial') after it."
+)
+_LOFTQ = "It belongs to the base that LoftQ quantised: serve that one, and set init_lora_weights to true."
+
+KNOWN_SETTINGS = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
+"""What `check_raw_config` does not warn of: read, refused when set, or without effect on a trained adapter."""
 
 
 def read_raw_config(path: Path) -> dict[str, Any]:
@@ -146,8 +157,8 @@ def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
     if raw.get("fan_in_fan_out"):
         message = "fan_in_fan_out is for transposed (Conv1D) weights; the base has none, and PEFT ignores it there."
         rows.append(warning("config", message, hint="Set it to false."))
-    known = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
-    unknown = sorted(key for key, value in raw.items() if key not in known and value not in (None, False, "", [], {}))
+    unknown = sorted(raw.keys() - KNOWN_SETTINGS)
+    unknown = [key for key in unknown if raw[key] not in (None, False, "", [], {})]
     if unknown:
         rows.append(
             warning(
@@ -187,10 +198,9 @@ def _check_initialisation(value: object) -> list[ValidationRow]:
     name = str(value).lower()
     if value is None or name in _PLAIN_INITS:
         return []
-    if name.startswith(_BASE_CHANGING_INITS):
+    if name.startswith(_BASE_CHANGING_INITS) or name == "loftq":
         reason = f"init_lora_weights={shown(value)} changed the base weights that the adapter was trained on."
-        hint = "Save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA."
-        return [error("config", reason, observed=shown(value), hint=hint)]
+        return [error("config", reason, observed=shown(value), hint=_LOFTQ if name == "loftq" else _CONVERSION)]
     return [
         error(
             "config",

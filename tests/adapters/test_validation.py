@@ -16,8 +16,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig
 
 from multiflora_adapters.facts import read_facts
+from multiflora_adapters.lora_config import KNOWN_SETTINGS
 from multiflora_adapters.validation import AdapterReport, validate_adapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -143,6 +145,28 @@ def test_deeply_nested_settings(base, broken):
 
 def test_too_large_configuration(base, broken):
     assert "larger" in refusal(broken(config={"x": "y" * (1 << 20)}), base).message
+
+
+def test_every_setting_of_peft_has_a_known_meaning():
+    """A field that a new PEFT brings must be read, refused or listed as without effect before it passes here."""
+    assert {field.name for field in dataclasses.fields(LoraConfig)} <= KNOWN_SETTINGS
+
+
+def test_what_peft_calls_a_variant_is_served_or_refused(base, broken):
+    """Variants compute something else than B A: none of them may pass as a plain LoRA."""
+    variants = [f.name for f in dataclasses.fields(LoraConfig) if f.metadata.get("is_lora_variant")]
+    assert {"use_dora", "alora_invocation_tokens"} <= set(variants)
+    training_only = {"velora_config"}  # a backward pass
+    for name in sorted({*variants} - {"use_dora", *training_only}):
+        value = [1] if "tokens" in name else {"x": 1} if "config" in name else True
+        assert name in refusal(broken(config={name: value}), base).message
+
+
+@pytest.mark.parametrize(
+    ("init", "words"), [("pissa", "path_initial_model"), ("lora_ga", "initial"), ("loftq", "serve that")]
+)
+def test_the_next_step_fits_the_initialisation(init, words, base, broken):
+    assert words in refusal(broken(config={"init_lora_weights": init}), base).hint
 
 
 def test_unknown_settings(base, broken):
