@@ -67,6 +67,8 @@ class Database:
         # Held by the write that runs: within a process, writes queue here instead of at the database.
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # What adds rows of its own to others' changes; each runs inside the transaction, after the change's work.
+        self.before_commit: list[Callable[[Change], Awaitable[None]]] = []
         # Ids of events that this process committed and its follower has not passed yet.
         self.own_events: set[int] = set()
         # Counts this process's commits and those that its follower saw; `changed` is notified with each.
@@ -144,6 +146,8 @@ class Database:
                         await session.execute(text(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"))
                     change = Change(session, actor, datetime.now(UTC))
                     result = await work(change)
+                    for addition in self.before_commit:
+                        await addition(change)
             self.own_events.update(event.id for event in change.events)
             for callback in change.after_commit:
                 callback()

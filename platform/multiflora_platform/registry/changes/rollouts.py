@@ -16,6 +16,7 @@ from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
+from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
 from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
@@ -38,6 +39,7 @@ class RolloutChanges:
         self._warm_up = warm_up
         self._observations: dict[int, Observations] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        database.before_commit.append(self._keep_evidence)
 
     async def start(
         self, name: str, alias: str, body: NewRollout, precondition: MovePrecondition, actor: str
@@ -97,11 +99,15 @@ class RolloutChanges:
 
     def observations(self, rollout: RolloutEntry) -> Observations:
         """Of a rollout that has ended: some that nothing reads, so that a late request changes no evidence."""
-        entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
-        aliases = entry.aliases.values() if entry is not None else ()
-        if not any(alias.rollout is not None and alias.rollout.id == rollout.id for alias in aliases):
+        running = self._running_ids(rollout.adapter)
+        if rollout.id not in running:
             return Observations()
-        return self._observations.setdefault(rollout.id, Observations())
+        if rollout.id not in self._observations:
+            # Those that another process on this database ended; this one's were freed with their end.
+            live = {key for name in self._snapshots.snapshot.adapters for key in self._running_ids(name)}
+            self._observations = {key: seen for key, seen in self._observations.items() if key in live}
+            self._observations[rollout.id] = Observations()
+        return self._observations[rollout.id]
 
     async def page(self, name: str, alias: str, before: int, limit: int) -> RolloutPage:
         """The newest first, with ids below `before`."""
@@ -120,6 +126,11 @@ class RolloutChanges:
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _running_ids(self, adapter: str) -> set[int]:
+        entry = self._snapshots.snapshot.adapters.get(adapter)
+        aliases = entry.aliases.values() if entry is not None else ()
+        return {alias.rollout.id for alias in aliases if alias.rollout is not None}
 
     def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
         reason = seen.verdict(rollout)
@@ -156,6 +167,14 @@ class RolloutChanges:
         await rollouts.finish(change, adapter, row, end, reason, evidence)
         await self._snapshots.touch(change, adapter.name)
         change.after_commit.append(lambda: self._forget(row.id))
+
+    async def _keep_evidence(self, change: Change) -> None:
+        """Of the rollouts that this transaction superseded: whichever change of an alias or adapter it is."""
+        for event in change.events:
+            if event.type == SUPERSEDED_EVENT:
+                row = await change.session.get_one(RolloutRow, event.payload["rollout"])
+                row.observed = self._observations.get(row.id, Observations()).arms
+                change.after_commit.append(lambda ended=row.id: self._forget(ended))
 
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)

@@ -1,4 +1,7 @@
-"""The rule that ends a rollout from outside: a client moved or deleted its alias, or deleted its adapter."""
+"""The rule that ends a rollout from outside: a client moved or deleted its alias, or deleted its adapter.
+
+What was observed until then is added to the row by changes/rollouts.py, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from sqlalchemy import select
 
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import AdapterRow, RolloutRow
+
+SUPERSEDED_EVENT = "rollout.superseded"
 
 
 async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | None = None) -> list[RolloutRow]:
@@ -17,5 +22,5 @@ async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | N
     for rollout in ended:
         rollout.state, rollout.ended_at = "superseded", change.now
         target = f"{adapter.name}@{rollout.alias}"
-        change.record("rollout.superseded", target, adapter=adapter.name, alias=rollout.alias, rollout=rollout.id)
+        change.record(SUPERSEDED_EVENT, target, adapter=adapter.name, alias=rollout.alias, rollout=rollout.id)
     return ended

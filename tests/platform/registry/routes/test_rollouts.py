@@ -161,6 +161,53 @@ async def test_who_moves_the_alias_ends_the_rollout(house, how):
     assert (await house.admin.get("/events", params={"limit": 1000})).json()["items"] == events
 
 
+@pytest.mark.parametrize("how", ["move", "rollback", "import"])
+async def test_a_superseded_rollout_keeps_its_evidence(open_house, how):
+    """In the database and not in memory, whatever moved the alias; a restart and a later rollout leave it alone."""
+    house = await open_house()
+    await start(house, percent=50)
+    rollout = entry(house)
+    for ok in (True, False, True):
+        house.registry.rollouts.observe(rollout, 2, RequestOutcome(ok, 0.1))
+    house.registry.rollouts.observe(rollout, 1, RequestOutcome(True, 0.1))
+    house.registry.rollouts.observations(rollout).shadow.skipped += 1
+    path, headers = "/adapters/a/aliases/default", {"If-Match": "*"}
+    if how == "move":
+        await house.admin.put(path, json={"version": 3}, headers=headers)
+    elif how == "rollback":
+        await house.admin.post(f"{path}:rollback")
+    else:
+        await house.upload("a", adapter_files(9), params={"promote": "true"})
+    ended = (await house.admin.get(PATH)).json()
+    assert (ended["state"], ended["reason"]) == ("superseded", None)
+    seen = [ended[f"{arm}_observed"] for arm in ("candidate", "stable", "shadow")]
+    assert [(arm["requests"], arm["errors"]) for arm in seen] == [(3, 1), (1, 0), (0, 0)]
+    assert seen[2]["skipped"] == 1
+    assert house.registry.rollouts._observations == {}
+    await house.close()
+    house = await open_house()
+    assert (await house.admin.get(PATH)).json() == ended
+    candidate = 1 if how == "move" else 2
+    headers = {"If-Match": "*"}
+    assert (await house.admin.post(PATH, json={"candidate": candidate}, headers=headers)).status_code == 201
+    house.registry.rollouts.observe(entry(house), candidate, RequestOutcome(True, 0.1))
+    assert (await house.admin.get(f"{PATH}s")).json()["items"][1] == ended
+
+
+async def test_evidence_of_a_rollout_that_another_process_ended_is_freed(house):
+    await start(house, percent=50)
+    rollouts, first = house.registry.rollouts, entry(house)
+    rollouts.observe(first, 2, RequestOutcome(True, 0.1))
+    mine = rollouts._observations
+    rollouts._observations = {}  # as of another process, which saw nothing of it
+    await house.admin.put("/adapters/a/aliases/default", json={"version": 3}, headers={"If-Match": "*"})
+    rollouts._observations = mine
+    assert (await house.admin.get(PATH)).json()["candidate_observed"]["requests"] == 0
+    await house.admin.post(PATH, json={"candidate": 2}, headers={"If-Match": "*"})
+    rollouts.observe(entry(house), 2, RequestOutcome(True, 0.1))
+    assert list(rollouts._observations) == [entry(house).id]
+
+
 async def test_errors_roll_back_by_themselves(house):
     await start(house, percent=50, max_error_rate=0.2, min_samples=10)
     rollout = entry(house)
