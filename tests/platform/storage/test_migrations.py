@@ -11,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, select, text
 
 from multiflora_platform.storage.connections import with_driver
 from multiflora_platform.storage.migrations import (
@@ -21,7 +21,7 @@ from multiflora_platform.storage.migrations import (
     prepare,
     upgrade,
 )
-from multiflora_platform.storage.tables import Base
+from multiflora_platform.storage.tables import AliasRow, Base
 from multiflora_platform.web.problems import DatabaseOutdated, DatabaseUnusable
 
 
@@ -77,6 +77,37 @@ def test_every_migration_goes_up_and_down_with_rows(url):
         assert connection.execute(text("SELECT count(*) FROM idempotency")).scalar_one() == 1
     upgrade(url)
     check_current(url)
+
+
+ROLLBACK_ROWS = (
+    "INSERT INTO aliases (adapter_id, name, target, layout, revision, updated_at, protected)"
+    " VALUES (1, 'moved', '{\"version\": 3}', '[3]', 14, :now, false),"
+    " (1, 'once', '{\"version\": 1}', '[1]', 20, :now, false),"
+    " (1, 'back', '{\"version\": 1}', '[1]', 30, :now, false)",
+    "INSERT INTO alias_history (id, adapter_id, alias, target, actor, at) VALUES"
+    " (10, 1, 'moved', '{\"version\": 1}', 'x', :now), (11, 1, 'moved', '{\"version\": 2}', 'x', :now),"
+    " (12, 1, 'moved', '{\"split\": {\"2\": 90, \"3\": 10}}', 'x', :now),"
+    " (14, 1, 'moved', '{\"version\": 3}', 'x', :now),"
+    " (20, 1, 'once', '{\"version\": 1}', 'x', :now), (28, 1, 'back', '{\"version\": 7}', 'x', :now),"
+    " (30, 1, 'back', '{\"version\": 1}', 'x', :now)",
+    "INSERT INTO rollouts (id, adapter_id, alias, stable, candidate, percent, shadow_percent, bounds, state,"
+    " created_by, created_at) VALUES (1, 1, 'back', 1, 2, 10, 0, '{}', 'rolled_back', 'x', :now)",
+)
+
+
+def test_aliases_learn_where_a_rollback_goes(url):
+    """A split is no target; a version that was rolled back from is none either; a first target has none before it."""
+    upgrade(url, "0001")
+    with connected(url) as connection:
+        connection.execute(text(FIRST_ROWS[0]), {"now": datetime(2026, 1, 1, tzinfo=UTC)})
+    upgrade(url, "0008")
+    with connected(url) as connection:
+        for statement in ROLLBACK_ROWS:
+            connection.execute(text(statement), {"now": datetime(2026, 1, 1, tzinfo=UTC)})
+    upgrade(url)
+    with connected(url) as connection:
+        rows = connection.execute(select(AliasRow.name, AliasRow.previous).order_by(AliasRow.name))
+        assert dict(rows.tuples().all()) == {"back": {"version": 1}, "moved": {"version": 2}, "once": None}
 
 
 FIRST_ROWS = (
