@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
@@ -16,7 +17,7 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.engine import Engine
 from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.cuda_graphs import choose_capture
-from multiflora_engine.execution.device import choose_device, choose_dtype, use_device
+from multiflora_engine.execution.device import available_host_memory, choose_device, choose_dtype, use_device
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
 from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
@@ -84,7 +85,9 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     model = load_model_config(folder).with_ends(config.eos_token_ids)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)
-    weights = load_weights(folder, model, dtype, device, lambda done, total: progress("weights", done, total))
+    # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
+    available = available_host_memory() if device.type == "cpu" else None
+    weights = load_weights(folder, model, dtype, device, partial(progress, "weights"), available)
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))
     loader = AdapterLoader(

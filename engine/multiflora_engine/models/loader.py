@@ -20,14 +20,21 @@ from multiflora_engine.models.weights import ModelWeights, allocate_weights
 Progress = Callable[[int, int], None]
 
 _PIECE_BYTES = 16 << 20
+_GIB = 1 << 30
 # Buffers that older versions of transformers saved; they follow from the config.
 _DERIVED = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 
 
 def load_weights(
-    folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device, progress: Progress | None = None
+    folder: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None = None,
+    available: int | None = None,
 ) -> ModelWeights:
-    """The model's weights on `device` in `dtype`. progress(done, total): bytes of the files.
+    """The model's weights on `device` in `dtype`. progress(done, total): bytes of the files. available: bytes that the
+    weights may take; None where an allocation that is too large fails by itself.
 
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
@@ -36,7 +43,10 @@ def load_weights(
     if config.tie_word_embeddings:
         stored, config = untangle_head(stored, config, dtype)
     # The shapes are compared before any memory is taken for them.
-    _check(stored, allocate_weights(config, dtype, torch.device("meta")).targets())
+    planned = allocate_weights(config, dtype, torch.device("meta"))
+    _check(stored, planned.targets())
+    if available is not None and planned.num_bytes > available:
+        raise ModelError(_too_large(planned.num_bytes, available, dtype))
     weights = _allocate(config, dtype, device)
     targets = weights.targets()
     _fill(targets, {name: stored[name] for name in stored if name in targets}, progress or _silent)
@@ -45,6 +55,15 @@ def load_weights(
 
 def _silent(done: int, total: int) -> None:
     pass
+
+
+def _too_large(needed: int, available: int, dtype: torch.dtype) -> str:
+    narrower = ", or with --dtype bfloat16" if dtype.itemsize > 2 else ""
+    return (
+        f"The weights take {needed / _GIB:.2f} GiB in {str(dtype).removeprefix('torch.')}, and {available / _GIB:.2f} "
+        "GiB are available of the machine's memory or the container's limit. Free memory, or serve a smaller model"
+        f"{narrower}."
+    )
 
 
 def _allocate(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, Phi3Config, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from multiflora_engine import build
 from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.protocol.config import EngineConfig
 
 CPU = torch.device("cpu")
 
@@ -188,6 +190,26 @@ def test_weights_too_large_for_memory(saved: Any, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("multiflora_engine.models.weights.torch.empty", refuse)
     assert "do not fit into the memory of cpu" in refusal(folder)
+
+
+def test_weights_beyond_the_available_memory_are_refused_before_they_are_read(saved: Any) -> None:
+    """In the type that they are served in. Linux would grant the memory, and kill the process that fills it."""
+    _, folder = saved
+    config = load_model_config(folder)
+    needed = load(folder).num_bytes
+    assert load_weights(folder, config, torch.float32, CPU, available=needed).num_bytes == needed
+    assert load_weights(folder, config, torch.bfloat16, CPU, available=needed - 1).num_bytes == needed // 2
+    with pytest.raises(ModelError, match=r"take 0\.00 GiB in float32, and 0\.00 GiB are .*or with --dtype bfloat16\."):
+        load_weights(folder, config, torch.float32, CPU, available=needed - 1)
+    with pytest.raises(ModelError, match=r"in bfloat16, .*Free memory, or serve a smaller model\.$"):
+        load_weights(folder, config, torch.bfloat16, CPU, available=needed // 2 - 1)
+
+
+def test_an_engine_compares_its_weights_with_the_machines_memory(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = saved
+    monkeypatch.setattr(build, "available_host_memory", lambda: 1000)
+    with pytest.raises(ModelError, match=r"The weights take .* GiB in float32"):
+        build.build_engine(EngineConfig(model_path=str(folder), artifact_root="", device="cpu"))
 
 
 def test_the_oracle_reads_the_same_folder(saved: Any) -> None:

@@ -155,12 +155,15 @@ class FakeServed:
 
 
 def build(config: EngineConfig, progress: Progress) -> FakeServed:
-    """model_path "missing" is the user's to mend; "crash" dies; "mute" loads forever; "flaky:FILE" fails once."""
+    """model_path "missing" is the user's to mend; "crash" dies, "killed" by SIGKILL; "mute" loads forever; "flaky:FILE"
+    fails once."""
     progress("weights", 1, 2)
     if config.model_path == "missing":
         raise ModelError("there is no model")
     if config.model_path == "crash":
         os._exit(7)
+    if config.model_path == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if config.model_path == "mute":
         time.sleep(60)
     if config.model_path.startswith("flaky:"):

@@ -191,6 +191,12 @@ async def test_an_engine_that_never_starts_is_given_up_after_some_attempts() -> 
         assert (caught.value.kind, supervisor.state, supervisor.restarts) == ("internal", "failed", 1)
 
 
+async def test_an_engine_that_the_kernel_kills_says_what_to_make_smaller() -> None:
+    async with _supervised("killed") as supervisor:
+        with pytest.raises(EngineFailed, match=r"killed by SIGKILL, most likely .*want of memory.* smaller --kv-cache"):
+            await supervisor.wait_ready()
+
+
 async def test_a_start_that_fails_once_is_tried_again(tmp_path: Path) -> None:
     async with _supervised(f"flaky:{tmp_path / 'marker'}") as supervisor:
         await supervisor.wait_ready()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -166,7 +167,7 @@ class RolloutChanges:
     ) -> None:
         await rollouts.finish(change, adapter, row, end, reason, evidence)
         await self._snapshots.touch(change, adapter.name)
-        change.after_commit.append(lambda: self._forget(row.id))
+        change.after_commit.append(partial(self._forget, row.id))
 
     async def _keep_evidence(self, change: Change) -> None:
         """Of the rollouts that this transaction superseded: whichever change of an alias or adapter it is."""
@@ -174,7 +175,7 @@ class RolloutChanges:
             if event.type == SUPERSEDED_EVENT:
                 row = await change.session.get_one(RolloutRow, event.payload["rollout"])
                 row.observed = self._observations.get(row.id, Observations()).arms
-                change.after_commit.append(lambda ended=row.id: self._forget(ended))
+                change.after_commit.append(partial(self._forget, row.id))
 
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)
