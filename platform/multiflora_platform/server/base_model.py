@@ -22,7 +22,7 @@ from multiflora_platform.demo import (
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.model_files import ModelFiles
-from multiflora_platform.server.registered import adapter_source
+from multiflora_platform.registry.sources.resolver import adapter_source
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError

@@ -6,9 +6,7 @@ Owns how a refusal is told to an operator; what is refused, the registry decides
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from multiflora_adapters.report import some_of
 from multiflora_platform.demo import DemoAdapter
@@ -17,11 +15,11 @@ from multiflora_platform.registry.errors import SourceUnreachable, VersionReject
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import Snapshot
+from multiflora_platform.registry.sources.resolver import adapter_source
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.web.problems import Problem
 
 _log = logging.getLogger(__name__)
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 def require_ranks(snapshot: Snapshot, max_rank: int) -> None:
@@ -60,12 +58,6 @@ async def seed(registry: Registry, settings: Settings, demo: Sequence[DemoAdapte
             raise CommandError(f"--lora-modules {name}: {_first_error(error)}", ExitCode.REJECTED) from None
         except Problem as error:
             raise ConfigurationError(f"--lora-modules {name}: {error.detail}") from None
-
-
-def adapter_source(given: str) -> str:
-    """given: an address, a path of this machine, or else an adapter's id on the hub, which becomes its address."""
-    is_id = "://" not in given and not Path(given).exists() and _HUB_ID.fullmatch(given)
-    return f"hf://{given}" if is_id else given
 
 
 def _first_error(error: VersionRejected) -> str:

@@ -11,7 +11,7 @@ from tests.platform.registry.house import adapter_files, opening
 from multiflora_platform.cli.main import main
 from multiflora_platform.demo import DemoAdapter
 from multiflora_platform.server.base_model import open_model
-from multiflora_platform.server.registered import adapter_source, require_ranks, seed
+from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.settings import ConfigurationError, Settings
 
 
@@ -65,28 +65,6 @@ def test_serve_ends_with_exit_code_3_before_its_engine_starts(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert "--max-lora-rank 8 is less than the ranks of registered adapters: sql@1 (rank 16)" in printed
     assert "Loading weights" not in printed
-
-
-@pytest.mark.parametrize(
-    ("given", "source"),
-    [
-        ("org/adapter", "hf://org/adapter"),
-        ("org/adapter@v2", "hf://org/adapter@v2"),
-        ("s3://bucket/adapter", "s3://bucket/adapter"),
-        ("hf://org/adapter", "hf://org/adapter"),
-        ("/no/such/folder", "/no/such/folder"),
-        ("./org", "./org"),
-        ("../org", "../org"),
-    ],
-)
-def test_where_an_adapter_comes_from(given, source):
-    assert adapter_source(given) == source
-
-
-def test_a_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
-    (tmp_path / "org" / "adapter").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert adapter_source("org/adapter") == "org/adapter"
 
 
 async def test_an_adapter_that_is_known_is_served_while_its_hub_is_away(tmp_path, caplog):

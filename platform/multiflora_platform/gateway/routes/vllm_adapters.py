@@ -20,7 +20,8 @@ router = APIRouter(tags=["adapters"])
 
 @router.post("/v1/load_lora_adapter", openapi_extra=body_schema(LoadAdapterRequest))
 async def load_lora_adapter(request: Request, principal: Principal = Depends(require_admin)) -> Response:
-    """Registers lora_path (a folder below an --allow-source-root) as the adapter lora_name and serves it."""
+    """Registers lora_path as the adapter lora_name and serves it: a folder below an --allow-source-root, a hub's id,
+    hf://, s3:// or file://."""
     services: Services = request.app.state.services
     body = await read_body(request, LoadAdapterRequest)
     if not body.lora_name or not body.lora_path:

@@ -1,4 +1,4 @@
-"""Adapters from folders on this machine in one call: vLLM's load_lora_adapter, --lora-modules, the bundled demo.
+"""Adapters from a folder or an address in one call: vLLM's load_lora_adapter, --lora-modules, the bundled demo.
 
 Knows when such a call makes an adapter, adds to one, or changes nothing; the steps themselves are the registry's.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from multiflora_adapters.manifest import ARTIFACT_FILES
@@ -18,8 +21,9 @@ from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.snapshot.store import SnapshotStore
-from multiflora_platform.registry.sources.resolver import Sources
+from multiflora_platform.registry.sources.resolver import Sources, adapter_source
 from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.web.names import check_name
 from multiflora_platform.web.problems import Problem
 
 _SYSTEM = "system"
@@ -43,68 +47,98 @@ class LocalPaths:
         self._adapters = adapters
         self._intake = intake
         self._sources = sources
-        self._anywhere = Sources(None, sources.max_bytes)
+        self._anywhere = replace(sources, roots=None)
         self._scratch = scratch
         self._base_digest = base_digest
 
-    async def register(self, name: str, path: str, actor: str, load_inplace: bool = False) -> StoredAnswer:
+    async def register(self, name: str, given: str, actor: str, load_inplace: bool = False) -> StoredAnswer:
         """vLLM's call: adapter, version and default in one. load_inplace: add to an adapter that exists, and promote.
 
+        given: a path, a hub's id, or an address; one that comes over the network is fetched by a job, and waited for.
         Raises AdapterExists (without load_inplace), SourceRefused (outside --allow-source-root), SourceNotFound,
-        SourceIncomplete, VersionRejected; an adapter that this call made is taken back then.
+        SourceIncomplete, SourceUnreachable, VersionRejected; an adapter that this call made is taken back then.
         """
         if self._exists(name) and not load_inplace:
             raise AdapterExists(f"The lora adapter {name!r} has already been loaded.")
+        source = await asyncio.to_thread(adapter_source, given)
+        request = VersionRequest(name, actor, promote=True, wait=math.inf)
+        if self._is_remote(source):
+            check_name(name)
+            # Before anything is made: an address that means nothing leaves no adapter, no version and no event.
+            await asyncio.to_thread(self._sources.pin, source)
+            return await self._made(request, AdapterFields(), lambda: self._intake.add_source(request, source))
         async with self._scratch.folder() as folder:
-            source = await asyncio.to_thread(self._sources.copy, Path(path), folder)
-            return await self._add(name, folder, source, actor, AdapterFields())
+            recorded = await asyncio.to_thread(_fetch, self._sources, source, folder)
+            return await self._made(
+                request, AdapterFields(), lambda: self._intake.add_folder(request, folder, recorded)
+            )
 
     async def seed(self, name: str, given: str | Path, fields: AdapterFields) -> None:
         """At every start. given: a path, which may lie anywhere, or an address (hf://, s3://, file://). Raises as
-        register, and SourceUnreachable.
+        register.
 
         Content that is as it was at the last start changes nothing, also where people have moved the alias since;
         other content becomes a promoted version.
         """
-        async with self._scratch.folder() as folder:
-            source = await asyncio.to_thread(self._fetch, str(given), folder)
-            mark = f"{await asyncio.to_thread(_content, folder)}:{self._base_digest}"
-            # Compared with the last start, not with the alias: an operator's rollback must survive a restart.
-            if self._exists(name) and await self._mark(name) == mark:
+        source, pinned = str(given), None
+        if self._is_remote(source):
+            pinned = await asyncio.to_thread(self._sources.pin, source)
+            # What an address is pinned to never changes, so an earlier start has fetched it.
+            if await self._is_seeded(name, pinned):
                 return
-            await self._add(name, folder, source, _SYSTEM, fields)
+        async with self._scratch.folder() as folder:
+            recorded = await asyncio.to_thread(_fetch, self._anywhere, source, folder)
+            content = pinned or await asyncio.to_thread(_content, folder)
+            if await self._is_seeded(name, content):
+                return
+            request = VersionRequest(name, _SYSTEM, promote=True)
+            await self._made(request, fields, lambda: self._intake.add_folder(request, folder, recorded))
 
         async def work(change: Change) -> None:
-            (await catalog.require(change.session, name)).seed = mark
+            (await catalog.require(change.session, name)).seed = self._mark(content)
 
         await self._database.write(_SYSTEM, work)
 
-    def _fetch(self, given: str, folder: Path) -> str:
-        if "://" not in given:
-            return self._anywhere.copy(Path(given), folder)
-        if not self._anywhere.is_remote(given):
-            return self._anywhere.fetch_local(given, folder)
-        # Progress is for jobs; a start waits for its adapters.
-        return self._sources.fetch_remote(given, folder, lambda done, total: None)
+    def _is_remote(self, source: str) -> bool:
+        return "://" in source and self._sources.is_remote(source)
 
-    async def _add(self, name: str, folder: Path, source: str, actor: str, fields: AdapterFields) -> StoredAnswer:
-        is_new = not self._exists(name)
+    async def _made(
+        self, request: VersionRequest, fields: AdapterFields, add: Callable[[], Awaitable[StoredAnswer]]
+    ) -> StoredAnswer:
+        """The version that `add` makes, and its adapter where there is none."""
+        is_new = not self._exists(request.adapter)
         if is_new:
-            await self._adapters.create(name, fields, actor)
+            await self._adapters.create(request.adapter, fields, request.actor)
         try:
-            return await self._intake.add_folder(VersionRequest(name, actor, promote=True), folder, source)
+            return await add()
         except (Problem, OSError):
             # One call for the client, so nothing of it may stay: the next try would find the name taken.
             if is_new:
-                await self._adapters.remove(name, actor)
+                await self._adapters.remove(request.adapter, request.actor)
             raise
 
     def _exists(self, name: str) -> bool:
         return name in self._snapshots.snapshot.adapters
 
-    async def _mark(self, name: str) -> str | None:
+    async def _is_seeded(self, name: str, content: str) -> bool:
+        """Compared with the last start, not with the alias: an operator's rollback must survive a restart."""
+        if not self._exists(name):
+            return False
         async with self._database.read() as session:
-            return (await catalog.require(session, name)).seed
+            return (await catalog.require(session, name)).seed == self._mark(content)
+
+    def _mark(self, content: str) -> str:
+        return f"{content}:{self._base_digest}"
+
+
+def _fetch(sources: Sources, source: str, folder: Path) -> str:
+    """source: a path or an address; returns it as it is recorded. Blocks: call in a thread."""
+    if "://" not in source:
+        return sources.copy(Path(source), folder)
+    if not sources.is_remote(source):
+        return sources.fetch_local(source, folder)
+    # Progress is for jobs; a start waits for its adapters.
+    return sources.fetch_remote(source, folder, lambda done, total: None)
 
 
 def _content(folder: Path) -> str:

@@ -45,11 +45,8 @@ def fetch(remote: RemoteSource, folder: Path, max_bytes: int, advance: Advance) 
 
     A part that is there from an earlier attempt is kept as long as the address still means the same.
     """
-    pinned = remote.pin()
-    wanted = _wanted(pinned)
+    pinned, wanted = require_adapter(remote, max_bytes)
     total = sum(wanted.values())
-    if total > max_bytes:
-        raise PayloadTooLarge(f"{pinned.source} has {total} bytes; the limit is {max_bytes} (--max-upload-bytes).")
     _forget_another_pin(folder, pinned)
     before = 0
     for path, size in wanted.items():
@@ -63,6 +60,19 @@ def fetch(remote: RemoteSource, folder: Path, max_bytes: int, advance: Advance) 
         archive.unlink()
     require_complete(folder)
     return pinned.source
+
+
+def require_adapter(remote: RemoteSource, max_bytes: int) -> tuple[Pinned, dict[str, int]]:
+    """What the address means now, and the sizes of the files that an import takes of it.
+
+    Raises what pin raises, SourceIncomplete, PayloadTooLarge.
+    """
+    pinned = remote.pin()
+    wanted = _wanted(pinned)
+    total = sum(wanted.values())
+    if total > max_bytes:
+        raise PayloadTooLarge(f"{pinned.source} has {total} bytes; the limit is {max_bytes} (--max-upload-bytes).")
+    return pinned, wanted
 
 
 def _shifted(advance: Advance, before: int, total: int) -> Callable[[int], None]:

@@ -5,6 +5,7 @@ file:// is local.py's, hf:// and s3:// are remote and fetched by a job (remote.p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,18 @@ from urllib.parse import unquote
 from multiflora_platform.registry.errors import SourceRefused
 from multiflora_platform.registry.sources.hub import HubSource
 from multiflora_platform.registry.sources.local import LocalSource
-from multiflora_platform.registry.sources.remote import Advance, RemoteSource, fetch
+from multiflora_platform.registry.sources.remote import Advance, RemoteSource, fetch, require_adapter
 from multiflora_platform.registry.sources.s3 import S3Source
 from multiflora_platform.web.problems import InvalidRequest
+
+# An organisation's first character tells a hub's id from `./folder` and `../folder`.
+_HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}(@[\w./-]{1,100})?")
+
+
+def adapter_source(given: str) -> str:
+    """given: an address, a path of this machine, or else an adapter's id on the hub, which becomes its address."""
+    is_id = "://" not in given and _HUB_ID.fullmatch(given) and not Path(given).exists()
+    return f"hf://{given}" if is_id else given
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,10 @@ class Sources:
         Raises SourceNotFound, SourceRefused, SourceIncomplete, SourceUnreachable, PayloadTooLarge.
         """
         return fetch(self._remote(source), folder, self.max_bytes, advance)
+
+    def pin(self, source: str) -> str:
+        """What a remote source means now, for ever; nothing is fetched. Blocks; raises as fetch_remote."""
+        return require_adapter(self._remote(source), self.max_bytes)[0].source
 
     def copy(self, path: Path, folder: Path) -> str:
         """path: an adapter's folder or an archive of one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.platform.registry.fake_hub import FakeHub
+from tests.platform.registry.fake_hub import COMMIT, FakeHub
 from tests.platform.registry.house import adapter_files, base_model, rejected_files, write_folder
 
 from multiflora_platform.registry.errors import (
@@ -101,6 +101,66 @@ async def test_parallel_registers_of_one_name_make_one(rooted, tmp_path):
     assert rooted.registry.resolve("sql", None).version == 1
 
 
+@pytest.mark.parametrize("given", ["org/sql", "hf://org/sql", "org/sql@main"])
+async def test_a_hub_s_adapter_is_fetched_by_a_job_and_served_when_the_call_ends(house, given):
+    with FakeHub({"org/sql": adapter_files(1)}):
+        assert (await house.registry.paths.register("sql", given, "admin")).status == 201
+    assert house.registry.resolve("sql", None).version == 1
+    version = (await house.admin.get("/adapters/sql/versions/1")).json()
+    assert version["source"] == f"hf://org/sql@{COMMIT}"
+    assert [job["state"] for job in (await house.admin.get("/jobs")).json()["items"]] == ["succeeded"]
+
+
+async def test_load_inplace_from_the_hub_adds_and_promotes(house):
+    with FakeHub({"org/sql": adapter_files(1)}) as hub:
+        await house.registry.paths.register("sql", "org/sql", "admin")
+        with pytest.raises(AdapterExists):
+            await house.registry.paths.register("sql", "org/sql", "admin")
+        hub.repositories["org/sql"], hub.commit = adapter_files(2), "f" * 40
+        await house.registry.paths.register("sql", "org/sql", "admin", load_inplace=True)
+    assert (numbers(house, "sql"), house.registry.resolve("sql", None).version) == ([1, 2], 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("org/none", SourceNotFound),
+        ("org/half", SourceIncomplete),
+        ("org/bad", VersionRejected),
+        ("https://hub/org/sql", SourceRefused),
+        ("ftp://hub/sql", InvalidRequest),
+        ("hf://org", InvalidRequest),
+        ("org/..", InvalidRequest),
+        ("../sql", SourceRefused),
+        ("o" * 300 + "/sql", SourceRefused),
+    ],
+)
+async def test_a_hub_s_adapter_that_cannot_be_served_leaves_the_name_free(rooted, given, error):
+    half = {"adapter_config.json": b"{}"}
+    with FakeHub({"org/sql": adapter_files(1), "org/half": half, "org/bad": rejected_files()}):
+        with pytest.raises(error):
+            await rooted.registry.paths.register("sql", given, "admin")
+        assert rooted.registry.snapshot.adapters == {}
+        await rooted.registry.paths.register("sql", "org/sql", "admin")
+    assert numbers(rooted, "sql") == [1]
+
+
+async def test_a_hub_that_is_away_leaves_nothing(house):
+    with pytest.raises(SourceUnreachable):
+        await house.registry.paths.register("sql", "org/sql", "admin")
+    assert (await house.admin.get("/events")).json()["items"] == []
+
+
+async def test_a_folder_is_not_taken_for_a_hub_id(rooted, tmp_path, monkeypatch):
+    write_folder(tmp_path / "org" / "sql", adapter_files(1))
+    monkeypatch.chdir(tmp_path)
+    with FakeHub({}) as hub:
+        await rooted.registry.paths.register("sql", "org/sql", "admin")
+        await rooted.registry.paths.register("same", f"file://{tmp_path}/org/sql", "admin")
+        assert hub.asked == []
+    assert rooted.registry.resolve("same", None).version == 1
+
+
 async def seed(house, folder, **fields):
     await house.registry.paths.seed("sql", folder, AdapterFields(**{"description": "", "tags": (), **fields}))
 
@@ -112,7 +172,8 @@ async def test_an_adapter_from_the_hub_is_seeded_and_stays_when_the_hub_is_away(
         assert house.registry.resolve("sql", None).version == 1
         await seed(house, "hf://org/sql")
         assert numbers(house, "sql") == [1]
-        hub.repositories["org/sql"] = adapter_files(2)
+        assert sum("/resolve/" in path for path, _ in hub.asked) == 2
+        hub.repositories["org/sql"], hub.commit = adapter_files(2), "f" * 40
         await seed(house, "hf://org/sql")
         assert house.registry.resolve("sql", None).version == 2
         with pytest.raises(SourceNotFound):

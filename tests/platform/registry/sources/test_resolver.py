@@ -12,6 +12,7 @@ from tests.platform.registry.routes.test_versions import tar
 
 from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.snapshot.version_names import names_of
+from multiflora_platform.registry.sources.resolver import adapter_source
 
 
 @pytest.fixture
@@ -196,3 +197,25 @@ async def test_an_unreachable_hub_is_tried_again_and_then_given_up(rooted, hub, 
     (row,) = response.json()["rows"]
     assert "hf://org/repo@main could not be fetched" in row["message"]
     assert f"{jobs.MAX_ATTEMPTS} attempts" in row["hint"]
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ("org/adapter", "hf://org/adapter"),
+        ("org/adapter@v2", "hf://org/adapter@v2"),
+        ("s3://bucket/adapter", "s3://bucket/adapter"),
+        ("hf://org/adapter", "hf://org/adapter"),
+        ("/no/such/folder", "/no/such/folder"),
+        ("./org", "./org"),
+        ("../org", "../org"),
+    ],
+)
+def test_where_an_adapter_comes_from(given, source):
+    assert adapter_source(given) == source
+
+
+def test_a_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "org" / "adapter").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert adapter_source("org/adapter") == "org/adapter"
