@@ -80,7 +80,8 @@ class LocalPaths:
         Content that is as it was at the last start changes nothing, also where people have moved the alias since;
         other content becomes a promoted version.
         """
-        source, pinned = str(given), None
+        source = str(given)
+        pinned: str | None = None
         if self._is_remote(source):
             pinned = await asyncio.to_thread(self._sources.pin, source)
             # What an address is pinned to never changes, so an earlier start has fetched it.
@@ -88,7 +89,7 @@ class LocalPaths:
                 return
         async with self._scratch.folder() as folder:
             recorded = await asyncio.to_thread(_fetch, self._anywhere, source, folder)
-            content = pinned or await asyncio.to_thread(_content, folder)
+            content = await asyncio.to_thread(_content, folder) if pinned is None else pinned
             if await self._is_seeded(name, content):
                 return
             request = VersionRequest(name, _SYSTEM, promote=True)
