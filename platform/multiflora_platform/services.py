@@ -69,8 +69,12 @@ class ServedModel:
         return (self.name, *self.other_names)
 
     def known_as(self, model: str) -> str:
-        """The first name for any of the base model's; other names stay as they are."""
-        return self.name if model == self.path or model in self.other_names else model
+        """The first name for any of the base model's, and the adapter's of `base:adapter`, which is other servers'
+        form; other names stay as they are."""
+        if model == self.path or model in self.other_names:
+            return self.name
+        base, colon, adapter = model.rpartition(":")  # an adapter's name has no colon, the base model's may
+        return adapter if colon and adapter and base in self.names and model not in self.names else model
 
     @property
     def default_max_tokens(self) -> int | None:

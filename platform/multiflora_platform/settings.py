@@ -17,6 +17,7 @@ ENV_PREFIX = "MULTIFLORA_"
 # The password in a database's URL.
 _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
 SECRETS = frozenset({"api_key", "hf_token"})
+_RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
 
 
@@ -85,6 +86,12 @@ class Settings(BaseModel):
     enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
     lora_modules: Words = Field(
         (), description="adapters to register at start, as name=folder, name=org/repository, name=s3://… or JSON"
+    )
+    adapter_resolver: Words = Field(
+        (), description="where unknown models are looked for at their first use: dir:FOLDER or hf:ORG/*; repeatable"
+    )
+    adapter_resolver_tenants: Words = Field(
+        (), description="tenants whose requests may cause that, as acme,globex; without it, admins alone"
     )
     max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
@@ -164,6 +171,19 @@ class Settings(BaseModel):
                 raise ValueError(f"{module!r} is not name=path")
         return modules
 
+    @field_validator("adapter_resolver")
+    @classmethod
+    def _check_resolvers(cls, resolvers: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [resolver for resolver in resolvers if not _RESOLVER.fullmatch(resolver)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no resolver; give dir:/folder/of/adapters or hf:organisation/*")
+        return resolvers
+
+    @field_validator("adapter_resolver_tenants")
+    @classmethod
+    def _split_tenants(cls, tenants: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for given in tenants for name in given.replace(",", " ").split())
+
     @field_validator("allow_webhook_target")
     @classmethod
     def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
@@ -175,6 +195,8 @@ class Settings(BaseModel):
     def _no_adapters_where_they_are_off(self) -> Settings:
         if self.lora_modules and not self.enable_lora:
             raise ValueError("lora_modules needs enable_lora; drop --no-enable-lora or --lora-modules")
+        if self.adapter_resolver and not self.enable_lora:
+            raise ValueError("adapter_resolver needs enable_lora; drop --no-enable-lora or --adapter-resolver")
         return self
 
     @model_validator(mode="after")

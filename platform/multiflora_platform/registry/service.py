@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
@@ -22,6 +23,7 @@ from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
 from multiflora_platform.registry.intake.evals import AnswerEval
+from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.intake.import_job import Imports
 from multiflora_platform.registry.intake.local_paths import LocalPaths
 from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
@@ -39,6 +41,7 @@ from multiflora_platform.registry.snapshot.snapshot import (
     Snapshot,
 )
 from multiflora_platform.registry.snapshot.store import SnapshotStore
+from multiflora_platform.registry.sources.adapter_resolvers import FolderResolver, parse_resolvers
 from multiflora_platform.registry.sources.resolver import Sources
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.outbox import Feed
@@ -66,6 +69,8 @@ class Registry:
         engine: EngineLink | None,
         answer_eval: AnswerEval | None,
         run_prompts: RunPrompts | None,
+        adapter_resolvers: Sequence[str],
+        resolver_tenants: Collection[str],
     ) -> None:
         self.database = database
         self.follower = follower
@@ -90,6 +95,22 @@ class Registry:
         self.rollouts = RolloutChanges(database, snapshots, warm_up)
         self.engine = EngineCommands(database, snapshots, artifacts, warm_up, engine)
         self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, base.digest)
+        self.first_use = self._resolving(adapter_resolvers, resolver_tenants, sources) if adapter_resolvers else None
+
+    def _resolving(self, given: Sequence[str], tenants: Collection[str], sources: Sources) -> FirstUse:
+        """A resolver's folder may be read for it alone, not by clients that name a path."""
+        resolvers = parse_resolvers(given, sources)
+        roots = tuple(one.root for one in resolvers if isinstance(one, FolderResolver))
+        paths = LocalPaths(
+            self.database,
+            self._snapshots,
+            self.adapters,
+            self.intake,
+            replace(sources, roots=roots),
+            self._scratch,
+            self.base.digest,
+        )
+        return FirstUse(self._snapshots, paths, resolvers, tenants)
 
     @classmethod
     async def open(
@@ -107,6 +128,8 @@ class Registry:
         engine: EngineLink | None = None,
         answer_eval: AnswerEval | None = None,
         run_prompts: RunPrompts | None = None,
+        adapter_resolvers: Sequence[str] = (),
+        resolver_tenants: Collection[str] = (),
     ) -> Registry:
         """Clean up after a crash, read everything, go on with unfinished jobs.
 
@@ -114,6 +137,8 @@ class Registry:
         scratch: the folder for files on their way in, of all processes on this data folder.
         source_roots: where file:// may read. reserved_names: the base model's names, which no adapter may take.
         engine: gets commands and probes; it need not run yet. answer_eval, run_prompts: the gateway's way to ask it.
+        adapter_resolvers, resolver_tenants: where adapters lie that are registered at their first use, and whose
+        requests may cause that.
         """
         registry = cls(
             database,
@@ -127,6 +152,8 @@ class Registry:
             engine,
             answer_eval,
             run_prompts,
+            adapter_resolvers,
+            resolver_tenants,
         )
         await registry._start()
         return registry
@@ -152,6 +179,8 @@ class Registry:
 
     async def close(self) -> None:
         self.stop_feeds()
+        if self.first_use is not None:
+            await self.first_use.close()
         await self.rollouts.close()
         await self._sweeper.close()
         await self.intake.close()
@@ -169,7 +198,8 @@ class Registry:
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         """`name`, `name@alias` or `name@3`. None: nothing that can be served has this name; never the base model."""
-        return self._snapshots.snapshot.resolve(model, user)
+        resolved = self._snapshots.snapshot.resolve(model, user)
+        return self.first_use.resolve(model, user) if resolved is None and self.first_use is not None else resolved
 
     def why_missing(self, model: str, visible: Visible, base: str) -> str | None:
         """Which part of a name that `resolve` did not find is missing, and the nearest name that is there."""

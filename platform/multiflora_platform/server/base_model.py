@@ -102,6 +102,12 @@ def require_paths(settings: Settings) -> None:
             raise ConfigurationError(
                 f"--lora-modules {name}: there is no {path}; give a PEFT folder, an archive, a hub id, hf:// or s3://"
             )
+    for resolver in settings.adapter_resolver:
+        kind, _, folder = resolver.partition(":")
+        if kind == "dir" and not Path(folder).expanduser().is_dir():
+            raise ConfigurationError(
+                f"--adapter-resolver {resolver}: there is no such folder; make it, or name another"
+            )
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -193,6 +193,8 @@ async def _parts(
             engine=EngineLink(engine),
             answer_eval=EvalAnswers(engine, opened.served, keys.secret).answer,
             run_prompts=PromptWarmer(engine, opened.served, keys).run,
+            adapter_resolvers=settings.adapter_resolver,
+            resolver_tenants=settings.adapter_resolver_tenants,
         )
         stack.push_async_callback(registry.close)
         require_ranks(registry.snapshot, settings.max_lora_rank)

@@ -12,6 +12,10 @@ LABEL_RULE = f"1 to {LONGEST_LABEL} printable characters on one line, without sp
 RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
 
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str, pointer: str = "/name") -> str:
     """The name itself; raises InvalidRequest with the rule."""
     if "/" in name and _NAME.fullmatch(other := name.strip("/").replace("/", "--")):

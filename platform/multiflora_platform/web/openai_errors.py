@@ -1,6 +1,6 @@
 """What a client of /v1 is told when something is wrong: one exception, one envelope, stable string codes.
 
-ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded
+ApiError   400 invalid_value, invalid_grammar, unsupported_parameter, context_length_exceeded, adapter_rejected
            401 invalid_api_key   403 forbidden   404 model_not_found, not_found   413 request_too_large
            429 server_overloaded, rate_limit_exceeded   431 headers_too_large   500 internal_error
            503 engine_unavailable, engine_dead, adapter_unavailable, adapter_loading, kv_cache_pinned

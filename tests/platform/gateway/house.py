@@ -203,6 +203,7 @@ class FakeRegistry:
     stopped: bool = False
     notes: list[tuple[str, str]] = field(default_factory=list)
     commands: list[tuple[str, str]] = field(default_factory=list)
+    first_use: Any = None
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")

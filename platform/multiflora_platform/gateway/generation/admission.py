@@ -19,14 +19,18 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve, system_fingerprint
 from multiflora_platform.gateway.schemas.requests import EngineRequest
+from multiflora_platform.registry.errors import SourceRefused, VersionRejected
+from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found, rate_limited, unavailable
+from multiflora_platform.web.problems import Problem
 from multiflora_platform.web.refusals import LimitReached
 
 _MAX_TIMEOUT = 86_400.0
 _LOGGED_MODEL = 128
+_REASONS_SHOWN = 3
 _PRIORITIES = 2**31
 # A tenant's class decides before what its requests ask for; these are the classes' first priorities.
 _CLASS_WIDTH = 1 << 20
@@ -55,6 +59,42 @@ class AdmissionParts(Protocol):
     model: ServedModel
     limits: Limits
     settings: Settings
+
+
+async def admit(parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> Admission:
+    """A request's claim; adapters that a resolver has are registered first. Raises ApiError."""
+    first_use = parts.registry.first_use
+    if first_use is not None:
+        names = [parts.model.known_as(body.model), *(part.name for part in body.adapters or ())]
+        unknown = [name for name in names if name not in parts.model.names and not parts.registry.resolve(name, None)]
+        if unknown:
+            now = time.time()
+            deadline = _deadline(request.headers.get("x-request-timeout"), now)
+            patience = parts.settings.adapter_timeout
+            until = now + patience if deadline is None else min(deadline, now + patience)
+            for name in unknown:
+                await _bring(first_use, name, principal, until - time.time())
+    return Admission(parts, request, principal, body)
+
+
+async def _bring(first_use: FirstUse, name: str, principal: Principal, seconds: float) -> None:
+    shown = name[:_LOGGED_MODEL]
+    try:
+        await first_use.bring(name, principal, seconds)
+    except TimeoutError:
+        raise unavailable(f"The adapter {shown!r} is being registered; try again.", "adapter_loading") from None
+    except VersionRejected as error:
+        reasons = [str(row["message"]) for row in error.rows if row.get("severity") == "error"]
+        listed = " ".join(reasons[:_REASONS_SHOWN]) or error.detail
+        raise invalid("model", f"The adapter {shown!r} was rejected: {listed}", "adapter_rejected") from None
+    except SourceRefused:
+        # Its text names folders of this server.
+        raise invalid("model", f"The adapter {shown!r} may not be read by this server.", "adapter_rejected") from None
+    except Problem as error:
+        if error.status < 500:
+            detail = f"The adapter {shown!r} was rejected: {error.detail}"
+            raise invalid("model", detail, "adapter_rejected") from None
+        raise unavailable(f"The adapter {shown!r}: {error.detail}", "adapter_unavailable") from None
 
 
 class Admission:

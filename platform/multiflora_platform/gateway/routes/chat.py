@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.chat import prepare_chat
@@ -28,7 +28,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     check_streaming(body)
     num_top = num_top_logprobs(body)
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, body)
+    admission = await admit(services, request, principal, body)
     try:
         model, limit = services.model, services.max_model_len
         chat = await prepare_chat(body, model, limit, services.grammars, num_top)

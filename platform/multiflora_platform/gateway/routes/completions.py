@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import Admission, admit
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -33,7 +33,7 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     refuse_unsupported(body)
     check_streaming(body)
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, body)
+    admission = await admit(services, request, principal, body)
     try:
         generations = await _start(services, admission, body)
         id, created = f"cmpl-{admission.id}", int(admission.arrival)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import Admission, admit
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.respond import version_headers
@@ -47,7 +47,7 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
     if body.dimensions is not None:
         raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, body)
+    admission = await admit(services, request, principal, body)
     try:
         generations = await start_embeddings(services, admission, body, ("input", body.input))
         await until_disconnect(request.receive, collect_all(generations))

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -59,7 +59,7 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
 async def _answer(request: Request, principal: Principal, body: MessagesRequest, chat: ChatRequest) -> Response:
     refuse_unsupported(chat)
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, chat)
+    admission = await admit(services, request, principal, chat)
     try:
         model = services.model
         prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None)

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.chat import prepare_chat
@@ -38,7 +38,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     check_streaming(chat)
     num_top = num_top_logprobs(chat)
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, chat)
+    admission = await admit(services, request, principal, chat)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top)
         generations = start(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.admission import Admission, admit
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.respond import version_headers
@@ -37,7 +37,7 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
     if len(left) not in (1, len(right)):
         raise invalid("text_2", f"text_2 has {len(right)} texts and text_1 {len(left)}; text_1 has one or as many.")
     services: Services = request.app.state.services
-    admission = Admission(services, request, principal, body)
+    admission = await admit(services, request, principal, body)
     try:
         generations = await start_embeddings(services, admission, body, ("text_1", left), ("text_2", right))
         await until_disconnect(request.receive, collect_all(generations))
