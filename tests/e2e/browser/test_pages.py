@@ -36,6 +36,11 @@ PAGES = {
 }
 
 
+# Of a bar, the part that its phases take.
+FILLED = """bar => [...bar.children].reduce((sum, phase) => sum + phase.getBoundingClientRect().width, 0)
+    / bar.getBoundingClientRect().width"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def traffic(shop: Server) -> None:
     """Something to show."""
@@ -86,6 +91,7 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page = window.open("/slots")
     page.get_by_role("row", name="pirate").get_by_role("button", name="Pin").wait_for()
     page = window.open("/requests?q=pirate")
+    assert page.locator(".phases > span").first.evaluate(FILLED) > 0.99, "a request of less than a second, too"
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()
     page.get_by_role("heading", name="Prefix cache").wait_for()
     page.get_by_role("group", name="Body").get_by_text("the products that cost more than forty").wait_for()

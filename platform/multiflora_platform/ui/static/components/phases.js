@@ -8,8 +8,10 @@ export function Phases({ of, longest }) {
   const parts = PHASES.map(([name, colour]) => ({ name, colour, value: of[`${name}_seconds`] ?? 0 }));
   const total = parts.reduce((sum, part) => sum + part.value, 0);
   const text = parts.filter((part) => part.value > 0).map((part) => `${part.name} ${seconds(part.value)}`).join(", ") || "nothing measured";
+  // Shares, not seconds: flex factors that sum to less than 1 leave the rest of the bar empty.
+  const share = (part) => (100 * part.value) / (total || 1);
   return html`<span class="phases" role="img" aria-label=${text} title=${text}><span style=${{ width: `${Math.min(100, Math.max(1, (100 * total) / longest))}%` }}>
-    ${parts.map((part) => html`<i key=${part.name} style=${{ flex: `${part.value} 0 0`, background: `var(${part.colour})` }}></i>`)}</span></span>`;
+    ${parts.map((part) => html`<i key=${part.name} style=${{ flex: `${share(part)} 0 0`, background: `var(${part.colour})` }}></i>`)}</span></span>`;
 }
 
 export const PhaseLegend = () => html`<ul class="legend">${PHASES.map(([name, colour]) => html`<li key=${name}><i style=${{ background: `var(${colour})` }}></i>${name}</li>`)}</ul>`;
