@@ -97,7 +97,11 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page.get_by_role("group", name="Body").get_by_text("the products that cost more than forty").wait_for()
     page.get_by_role("heading", name="Answer").wait_for()
     page = window.open("/cache?tab=misses")
-    page.get_by_role("cell", name="first time").first.wait_for()
+    reason = page.get_by_role("cell", name="first time").first
+    reason.wait_for()
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert reason.evaluate("cell => cell.getBoundingClientRect().height") < 120, "a sentence, not a column of words"
+    page.set_viewport_size({"width": 1440, "height": 900})
     page = window.open("/cache")
     row = page.get_by_role("row").filter(has_text="pirate").first
     row.get_by_role("button", name="Text").click()

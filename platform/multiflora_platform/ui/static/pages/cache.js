@@ -43,7 +43,7 @@ function Misses() {
   return html`<${Card} title="Last misses" about="The last 200 at most, the newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
     ? html`<table><thead><tr><th>When</th><th>Model</th><th class="number">Cached</th><th class="number">Prompt</th><th>Why</th><th>What that means</th></tr></thead>
       <tbody>${items.map((miss) => html`<tr key=${miss.request_id}><td><a href=${href(`/requests/${miss.request_id}`)}><${Time} at=${miss.at} /></a></td><td>${miss.model}</td>
-        <td class="number">${count(miss.cached_tokens)}</td><td class="number">${count(miss.prompt_tokens)}</td><td><${Badge}>${REASONS[miss.reason] ?? miss.reason}<//></td><td class="break">${miss.detail}</td></tr>`)}</tbody></table>`
+        <td class="number">${count(miss.cached_tokens)}</td><td class="number">${count(miss.prompt_tokens)}</td><td><${Badge}>${REASONS[miss.reason] ?? miss.reason}<//></td><td class="break sentence">${miss.detail}</td></tr>`)}</tbody></table>`
     : html`<${Empty} title="No misses" icon="check">Every prompt since the start was found, or none has come yet.<//>`)}<//><//>`;
 }
 

@@ -37,6 +37,6 @@ function Events({ name }) {
   const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST}&adapter=${encodeURIComponent(name)}`, { signal }), [name], { every: 10 });
   return html`<${Card} title="Events" about=${`The last ${MOST} at most`} flush><${Loaded} resource=${audit}>${({ items }) => (items.length
     ? html`<table><thead><tr><th>When</th><th>What</th><th>Details</th><th>By</th></tr></thead><tbody>${items.map((row) => html`<tr key=${row.id}>
-        <td class="muted"><${Time} at=${row.at} /></td><td>${row.action.replace(".", " ").replaceAll("_", " ")}</td><td class="break">${WORDS(row.detail)}</td><td class="muted break">${row.actor}</td></tr>`)}</tbody></table>`
+        <td class="muted"><${Time} at=${row.at} /></td><td>${row.action.replace(".", " ").replaceAll("_", " ")}</td><td class="break sentence">${WORDS(row.detail)}</td><td class="muted break">${row.actor}</td></tr>`)}</tbody></table>`
     : html`<${Empty} title="Nothing has happened yet" />`)}<//><//>`;
 }
