@@ -126,11 +126,16 @@ def _tag(before: str, key: str, tool: Tool, after: str) -> Format:
 
 HERMES = ToolFormat("hermes", ("<tool_call>", "</tool_call>"), _hermes, _optional_hermes)
 LLAMA = ToolFormat("llama3_json", ("<|python_tag|>",), _llama, _optional_llama)
-MISTRAL = ToolFormat("mistral", ("[TOOL_CALLS]",), _mistral, _optional_mistral)
+# The reader knows both forms: without its marker, a call's id would run into the function's name.
+_MISTRAL_MARKERS = ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")
+MISTRAL = ToolFormat("mistral", _MISTRAL_MARKERS, _mistral, _optional_mistral)
 # Since version 11 of its tokenizer; what reads one reads both.
-MISTRAL_NAMES = ToolFormat("mistral", ("[TOOL_CALLS]", "[ARGS]"), _mistral_names, _optional_mistral_names)
-PYTHONIC = ToolFormat("pythonic", ("<|python_start|>", "<|python_end|>"), _pythonic, _optional_pythonic)
-QWEN_CODER = ToolFormat("qwen3_coder", ("<tool_call>", "</tool_call>"), _xml, _optional_xml)
+MISTRAL_NAMES = ToolFormat("mistral", _MISTRAL_MARKERS, _mistral_names, _optional_mistral_names)
+PYTHONIC = ToolFormat(
+    "pythonic", ("<|python_start|>", "<|python_tag|>", "<|python_end|>"), _pythonic, _optional_pythonic
+)
+_XML_MARKERS = ("<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>")
+QWEN_CODER = ToolFormat("qwen3_coder", _XML_MARKERS, _xml, _optional_xml)
 # Names as vLLM's --tool-call-parser has them; Qwen 2.5 and 3 write as Hermes does.
 TOOL_FORMATS = {
     "hermes": HERMES,

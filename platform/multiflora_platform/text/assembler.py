@@ -5,6 +5,8 @@ Knows one sequence of one request; neither where the deltas come from nor who re
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from multiflora_engine.protocol.requests import FinishReason, GenerateRequest, PositionLogprobs, TokenDelta
@@ -31,9 +33,14 @@ class TextDelta(msgspec.Struct, gc=False):
 
 
 class TextAssembler:
-    """Answer `index` of a request. After the delta with a finish_reason it takes no more."""
+    """Answer `index` of a request. After the delta with a finish_reason it takes no more.
 
-    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, index: int) -> None:
+    kept_ids: of special tokens that who reads the text looks for; they stay where the others are skipped.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, request: GenerateRequest, index: int, kept_ids: Collection[int] = ()
+    ) -> None:
         params = request.params
         self.is_finished = False
         self._index = index
@@ -42,6 +49,7 @@ class TextAssembler:
             tokenizer,
             request.prompt_token_ids,
             skip_special_tokens=params.skip_special_tokens,
+            kept_ids=kept_ids,
             spaces_between_special_tokens=params.spaces_between_special_tokens,
         )
         self._stop = StopStrings(params.stop, params.include_stop_str_in_output)

@@ -6,7 +6,7 @@ Knows one sequence; not stop strings (stop_strings.py) and not why a sequence en
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -27,10 +27,12 @@ def make_detokenizer(
     prompt_token_ids: Sequence[int] = (),
     *,
     skip_special_tokens: bool = True,
+    kept_ids: Collection[int] = (),
     spaces_between_special_tokens: bool = True,
 ) -> Detokenizer:
-    """For a sequence that continues the prompt: a leading space stays unless the text really begins here."""
-    skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+    """For a sequence that continues the prompt: a leading space stays unless the text really begins here. kept_ids: of
+    special tokens that stay where the others are skipped."""
+    skipped = tokenizer.special_ids.difference(kept_ids) if skip_special_tokens else frozenset()
     if tokenizer.token_bytes.is_exact:
         return _ByteDetokenizer(tokenizer, prompt_token_ids, skipped)
     return _WindowDetokenizer(tokenizer, prompt_token_ids, skipped, not spaces_between_special_tokens)

@@ -6,7 +6,7 @@ Knows files and vocabulary; not models, requests or streams (detokenizer.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,10 @@ class Tokenizer:
     @property
     def special_ids_by_text(self) -> dict[str, int]:
         return {self.added[token_id]: token_id for token_id in self.special_ids}
+
+    def special_ids_of(self, texts: Collection[str]) -> frozenset[int]:
+        """Of those texts that are special tokens."""
+        return frozenset(token_id for token_id in self.special_ids if self.added[token_id] in texts)
 
     def _least_tokens(self, text: str) -> int:
         longest = self._longest_token

@@ -153,7 +153,8 @@ class FakeClient:
             if self.failure is not None and count > self.fail_after:
                 stream.fail(self.failure)
                 return
-            reason = "stop" if token_id == self.tokenizer.eos_token_id else "length" if count == len(ids) else None
+            ends = token_id == self.tokenizer.eos_token_id and not params.ignore_eos
+            reason = "stop" if ends else "length" if count == len(ids) else None
             stream.push(
                 TokenDelta(
                     request_id=request.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
     ("pythonic", '[f(a=true, b=null, c="\\u00e9", d=NaN, e=what)]', None,
      [("f", '{"a": true, "b": null, "c": "\\u00e9", "d": "NaN", "e": "what"}')]),
     ("pythonic", '{"name": "f", "parameters": {"a": 1}}', None, [("f", '{"a": 1}')]),
+    ("pythonic", "<|python_tag|>[f(a=1)]", None, [("f", '{"a": 1}')]),
     ("pythonic", "[f(a=1)] and more", "and more", [("f", '{"a": 1}')]),
     ("pythonic", "[1, 2] is a list", "[1, 2] is a list", []),
     ("pythonic", "[other(a=1)]", "[other(a=1)]", []),
@@ -117,6 +119,15 @@ def test_calls_and_content(kind: str, text: str, content: str | None, calls: lis
     assert form(kind).read(text) == expected
     for size in (1, 2, 3, 7, 50):
         assert in_pieces(text, size, form(kind)) == expected
+
+
+def test_a_form_lists_all_markers_that_its_reader_knows() -> None:
+    """The detokenizer skips every other special token."""
+    marker = re.compile(r"<\|\w+\|>|</?tool_call>|<(?:function|parameter)=|</(?:function|parameter)>|\[[A-Z_]{4,}\]")
+    for kind, form in {**TOOL_FORMATS, "mistral with names": MISTRAL_NAMES}.items():
+        texts = [text for of, text, _, calls in CASES if calls and of in (kind, form.kind)]
+        assert texts
+        assert {found for text in texts for found in marker.findall(text)} <= set(form.markers), kind
 
 
 @pytest.mark.parametrize("kind", ["hermes", "llama3_json", "mistral"])

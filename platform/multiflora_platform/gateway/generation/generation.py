@@ -29,6 +29,8 @@ class Generation:
     """A beam search's answers all come at the end."""
     tokenizer: Tokenizer
     observers: Sequence[Observer]
+    marker_ids: frozenset[int] = frozenset()
+    """Special tokens that stay in the text for its reader; `prepare_chat` finds them."""
 
     # Of the prompt; the engine sends them with the first delta.
     has_started: bool = field(default=False, init=False)
@@ -80,7 +82,7 @@ class Generation:
             raise self._failure
         self._note_prompt(delta)
         if delta.index not in self._assemblers:
-            self._assemblers[delta.index] = TextAssembler(self.tokenizer, self.request, delta.index)
+            self._assemblers[delta.index] = TextAssembler(self.tokenizer, self.request, delta.index, self.marker_ids)
         assembler = self._assemblers[delta.index]
         if assembler.is_finished:
             return None  # the engine had computed it before it heard of the stop string

@@ -63,13 +63,15 @@ def start(
     beams: BeamParams | None = None,
     pooling: Pooling | None = None,
     grammar: str | None = None,
+    marker_ids: frozenset[int] = frozenset(),
 ) -> list[Generation]:
-    """Sends each prompt to the engine. beams, pooling, grammar: for all of them. Raises ApiError."""
+    """Sends each prompt to the engine. beams, pooling, grammar: for all of them. marker_ids: special tokens that stay
+    in the answers' text. Raises ApiError."""
     try:
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
         raise rate_limited(reached) from None
-    return [_start_one(parts, admission, ids, params, beams, pooling, grammar) for ids, params in prompts]
+    return [_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids) for ids, params in prompts]
 
 
 def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = None) -> CacheScope:
@@ -90,6 +92,7 @@ def _start_one(
     beams: BeamParams | None,
     pooling: Pooling | None,
     grammar: str | None,
+    marker_ids: frozenset[int],
 ) -> Generation:
     resolved = admission.resolved
     if beams is not None:
@@ -109,7 +112,7 @@ def _start_one(
     stream = _send(parts.engine, request, beams)
     observers = _observers(parts, admission, request)
     admission.state.is_listed = True
-    generation = Generation(request, resolved.adapter, stream, parts.model.tokenizer, observers)
+    generation = Generation(request, resolved.adapter, stream, parts.model.tokenizer, observers, marker_ids)
     parts.active.add(generation)
     admission.held.callback(parts.active.discard, generation)
     if admission.deadline is not None:

@@ -40,8 +40,8 @@ class AnswerFormat:
     """How to read the answer."""
     structure: tuple[str, Structure] | None
     """(the parameter that asks for it, what the answer must follow)."""
-    shows_special_tokens: bool
-    """The markers are special tokens, which have to stay in the text to be found."""
+    marker_ids: frozenset[int]
+    """The markers that are special tokens; these have to stay in the text to be found, and no others."""
 
 
 def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:
@@ -54,8 +54,8 @@ def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], 
     markers = {*(use.form.markers if use else ())}
     if reasoning is not None:
         markers |= {reasoning[0].begin, reasoning[0].end}
-    shows = not markers.isdisjoint(model.tokenizer.special_ids_by_text)
-    return AnswerFormat(MessageFormat(reasoning, use.reader if use else None), structure, shows)
+    marker_ids = model.tokenizer.special_ids_of(markers)
+    return AnswerFormat(MessageFormat(reasoning, use.reader if use else None), structure, marker_ids)
 
 
 def _with_tools(asked: tuple[str, Structure] | None, use: ToolUse | None) -> tuple[str, Structure] | None:

@@ -30,6 +30,8 @@ class ChatPrompt:
     beams: BeamParams | None
     grammar: str | None
     format: MessageFormat
+    marker_ids: frozenset[int]
+    """Special tokens that the format's reader needs in the text."""
 
 
 async def prepare_chat(
@@ -53,11 +55,9 @@ async def prepare_chat(
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,
     )
-    if form.shows_special_tokens:
-        params = replace(params, skip_special_tokens=False)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
-    return ChatPrompt(ids, params, beams, grammar, form.message)
+    return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)
 
 
 async def count_chat(body: ChatRequest, model: ServedModel) -> int:

@@ -32,7 +32,10 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     try:
         model, limit = services.model, services.max_model_len
         chat = await prepare_chat(body, model, limit, services.grammars, num_top)
-        generations = start(services, admission, [(chat.ids, chat.params)], beams=chat.beams, grammar=chat.grammar)
+        prompts = [(chat.ids, chat.params)]
+        generations = start(
+            services, admission, prompts, beams=chat.beams, grammar=chat.grammar, marker_ids=chat.marker_ids
+        )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
         writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)
         return await respond(request, admission, generations, writer, bool(body.stream))

@@ -63,7 +63,8 @@ async def _answer(request: Request, principal: Principal, body: MessagesRequest,
     try:
         model = services.model
         prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None)
-        generations = start(services, admission, [(prompt.ids, prompt.params)], grammar=prompt.grammar)
+        prompts = [(prompt.ids, prompt.params)]
+        generations = start(services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids)
         shows_thinking = body.thinking is not None and body.thinking.is_shown
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)

@@ -41,8 +41,9 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     admission = await admit(services, request, principal, chat)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top)
+        prompts = [(prompt.ids, prompt.params)]
         generations = start(
-            services, admission, [(prompt.ids, prompt.params)], beams=prompt.beams, grammar=prompt.grammar
+            services, admission, prompts, beams=prompt.beams, grammar=prompt.grammar, marker_ids=prompt.marker_ids
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
         return await respond(request, admission, generations, writer, bool(body.stream), writer)
