@@ -1,15 +1,17 @@
 """The comparison's other side: transformers + PEFT, one static batch of mixed adapters, in-process, no HTTP.
 
-    python benchmarks/peft_baseline.py INPUTS WORKLOAD REPETITIONS
+    python benchmarks/peft_baseline.py INPUTS WORKLOAD REPETITIONS [--one-at-a-time]
 
 A strong offline baseline: all requests are known up front and equally long, which no server is ever told.
-Prints one JSON line per repetition: wall seconds, tokens_per_second, ttft seconds.
+With --one-at-a-time, a loop of batches of one instead, as a script without an engine runs them.
+Prints one JSON line per repetition: wall seconds, tokens_per_second, ttft seconds, peak_bytes of the process.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -70,15 +72,33 @@ def run(model: Any, requests: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def run_in_turn(model: Any, requests: list[dict[str, Any]]) -> dict[str, float]:
+    """ttft: the mean, each from its own start."""
+    runs = [run(model, [request]) for request in requests]
+    wall = sum(one["wall"] for one in runs)
+    return {
+        "wall": wall,
+        "tokens_per_second": sum(r["max_tokens"] for r in requests) / wall,
+        "ttft": sum(one["ttft"] for one in runs) / len(runs),
+    }
+
+
 def main() -> None:
-    inputs, workload, repetitions = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("inputs", type=Path)
+    parser.add_argument("workload", type=Path)
+    parser.add_argument("repetitions", type=int)
+    parser.add_argument("--one-at-a-time", action="store_true")
+    arguments = parser.parse_args()
     logging.set_verbosity_error()
     torch.set_num_threads(2)
-    requests = json.loads(workload.read_text(encoding="utf-8"))
-    model = load(inputs, sorted({r["adapter"] for r in requests if r["adapter"]}))
+    requests = json.loads(arguments.workload.read_text(encoding="utf-8"))
+    model = load(arguments.inputs, sorted({r["adapter"] for r in requests if r["adapter"]}))
+    measure = run_in_turn if arguments.one_at_a_time else run
     with torch.inference_mode():
-        for _ in range(repetitions):
-            print(json.dumps(run(model, requests)), flush=True)
+        for _ in range(arguments.repetitions):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            print(json.dumps({**measure(model, requests), "peak_bytes": peak}), flush=True)
 
 
 if __name__ == "__main__":

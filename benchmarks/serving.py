@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,15 @@ TARGETS = {"w1-0": 1.2, "w1-1": 1.6, "w1-8": 2.0, "w1-32": 2.5, "w2-0": 10.0, "w
 CACHED_TTFT_TARGET = 20.0
 
 
+@dataclass(frozen=True)
+class RunningServer:
+    url: str
+    pid: int
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """`multiflora serve` on the benchmark's model with its 32 adapters; yields the URL."""
+def server(folder: Path) -> Iterator[RunningServer]:
+    """`multiflora serve` on the benchmark's model with its 32 adapters."""
     modules = [f"a{number:02d}={folder / 'adapters' / f'a{number:02d}'}" for number in range(inputs.ADAPTERS)]
     with tempfile.TemporaryDirectory() as data:
         command = [
@@ -42,7 +49,7 @@ def server(folder: Path) -> Iterator[str]:
         ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
-                yield _url(process)
+                yield RunningServer(_url(process), process.pid)
             finally:
                 process.terminate()
 
@@ -88,7 +95,8 @@ def cached_ttft(url: str, repetitions: int) -> dict[str, Any]:
 
 def compare(folder: Path, names: list[str], repetitions: int) -> dict[str, Any]:
     rows = []
-    with server(folder) as url:
+    with server(folder) as running:
+        url = running.url
         for name in names:
             workload = folder / "workloads" / f"{name}.json"
             here = ours(url, workload, repetitions)
