@@ -39,7 +39,8 @@ def one_at_a_time(folder: Path, repetitions: int) -> dict[str, float]:
 
 def document(url: str, repetitions: int) -> dict[str, float]:
     """Seconds to the first token of a document and a question: never seen, and with another question before."""
-    cold, again = [], []
+    cold: list[float] = []
+    again: list[float] = []
     for repetition in range(repetitions):
         text = [inputs.FIRST_PLAIN_TOKEN + (11 * repetition + 17 * i) % 4000 for i in range(DOCUMENT)]
         for question, seconds in ((1, cold), (2, again)):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from multiflora.engine.arg_utils import AsyncEngineArgs, EngineArgs
     from multiflora.engine.async_llm_engine import AsyncLLMEngine
     from multiflora.engine.background import EngineDeadError
+    from multiflora.engine.llm_engine import LLMEngine
     from multiflora.llm import LLM
     from multiflora.lora_request import LoRARequest
     from multiflora.offline.beam_search import BeamSearchParams
@@ -28,6 +29,7 @@ __all__ = [
     "CompletionOutput",
     "EngineArgs",
     "EngineDeadError",
+    "LLMEngine",
     "LoRARequest",
     "Logprob",
     "RequestOutput",
@@ -42,6 +44,7 @@ _MODULES = {
     "AsyncLLMEngine": "multiflora.engine.async_llm_engine",
     "EngineArgs": "multiflora.engine.arg_utils",
     "EngineDeadError": "multiflora.engine.background",
+    "LLMEngine": "multiflora.engine.llm_engine",
     "LoRARequest": "multiflora.lora_request",
     "BeamSearchParams": "multiflora.offline.beam_search",
     "CompletionOutput": "multiflora.outputs",

@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiflora.lora_request import LoRARequest
 from multiflora.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
-from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.protocol.sampling_params import RequestOutputKind, SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.text.assembler import TextAssembler
 from multiflora_platform.text.best_answers import Answer, best_answers
@@ -89,6 +89,25 @@ class Collector:
         """What has come since the last call, if anything has."""
         new, self._new = self._new, {}
         return self._wrap([self._output(new[i], self._whole[i]) for i in sorted(new)]) if new else None
+
+    def require_pieces(self) -> None:
+        """Raises ValueError where pieces are asked for of what is only known at the end."""
+        if self._asked.output_kind is RequestOutputKind.DELTA and self._chooses:
+            raise ValueError("best_of needs output_kind CUMULATIVE or FINAL_ONLY: the best are known at the end")
+
+    def shown(self) -> RequestOutput | None:
+        """What a reader of the whole run gets now, by the request's output_kind; None: nothing."""
+        kind = self._asked.output_kind
+        if kind is RequestOutputKind.DELTA:
+            return self.news()
+        if self.finished or not (self._chooses or kind is RequestOutputKind.FINAL_ONLY):
+            return self.output()
+        return None
+
+    @property
+    def _chooses(self) -> bool:
+        """Which candidates are the best is known at the end."""
+        return self.request.params.num_sequences > self.num_returned
 
     def _note_time(self, delta: TokenDelta) -> None:
         now, seen = time.time(), self._metrics

@@ -24,6 +24,7 @@ from multiflora.offline.pooling import (
     scoring_output,
 )
 from multiflora.offline.runs import EmbeddingRun
+from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
 from multiflora.request_maker import Prompt
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -50,7 +51,8 @@ class LLM(OfflineEngine):
         the folder is not needed afterwards. options: of the engine, under vLLM's names or ours
         (max_model_len, max_loras, seed, ...); what has no effect here is logged. Raises TypeError for an unknown
         option, ValueError for one that cannot be; ModelError, AdapterRejected, and TokenizerError."""
-        super().__init__(model, adapters, **options)
+        chosen = program_options("LLM", model, options)
+        super().__init__(chosen.files, chosen.engine, adapters)
 
     @overload
     def generate(

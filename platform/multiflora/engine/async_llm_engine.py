@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_engine.protocol.requests import TokenDelta
-from multiflora_engine.protocol.sampling_params import RequestOutputKind, SamplingParams
+from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine_requests import copy_request
 from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -108,13 +108,13 @@ class AsyncLLMEngine:
             await self._engine.ready_again()
             # An id of its own: what is still on its way for an aborted request must not meet its successor.
             running.stream = self._engine.generate(copy_request(collector.request))
-            shown = _shown(collector)
+            collector.require_pieces()
             while not collector.finished:
                 await _take(running.stream, collector)
                 if collector.finished:
                     # Before the last output: many programs leave the iterator there, and use the id again.
                     self._end(request_id, running)
-                if (output := shown()) is not None:
+                if (output := collector.shown()) is not None:
                     yield output
         finally:
             self._end(request_id, running)
@@ -233,19 +233,6 @@ class AsyncLLMEngine:
 
     async def __aexit__(self, *exception: object) -> None:
         await asyncio.to_thread(self.shutdown)
-
-
-def _shown(collector: Collector) -> Callable[[], RequestOutput | None]:
-    """What to yield after some deltas, None: nothing. Raises ValueError for pieces of what is only known at the end."""
-    kind = collector.request.params.output_kind
-    # Which candidates are the best is known at the end.
-    chooses = collector.request.params.num_sequences > collector.num_returned
-    if kind is RequestOutputKind.DELTA:
-        if chooses:
-            raise ValueError("best_of needs output_kind CUMULATIVE or FINAL_ONLY: the best are known at the end")
-        return collector.news
-    only_last = chooses or kind is RequestOutputKind.FINAL_ONLY
-    return lambda: collector.output() if collector.finished or not only_last else None
 
 
 @dataclass

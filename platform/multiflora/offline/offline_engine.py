@@ -24,12 +24,12 @@ from multiflora.offline.offline_loop import OfflineLoop
 from multiflora.offline.runs import OfflineRun, make_run, run_all
 from multiflora.one_thread import OneThread
 from multiflora.opened_model import OpenedModel
-from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
 from multiflora.progress import GenerationBar
 from multiflora.request_maker import RequestMaker
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -42,19 +42,20 @@ _log = logging.getLogger(__name__)
 class OfflineEngine:
     """One thread at a time: while a call or a stream of one runs, those of another raise RuntimeError."""
 
-    def __init__(self, model: str | Path, adapters: Mapping[str, str | Path] | None = None, **options: Any) -> None:
-        """As LLM."""
+    def __init__(
+        self, files: ModelFiles, options: Mapping[str, Any], adapters: Mapping[str, str | Path] | None = None
+    ) -> None:
+        """options: fields of EngineConfig. adapters: name -> PEFT folder. Raises as LLM."""
         # Heavy: `import multiflora` must work, and quickly, where no model is ever made.
         from multiflora_engine.build import build_engine
 
-        chosen = program_options("LLM", model, options)
-        self._model = OpenedModel.open(chosen.files)
+        self._model = OpenedModel.open(files)
         self.tokenizer = self._model.tokenizer
         artifacts = Path(tempfile.mkdtemp(prefix="multiflora-"))
         self._cleanup = weakref.finalize(self, shutil.rmtree, artifacts, ignore_errors=True)
         # Everything that is asked for is queued at once: it waits for as long as the rest takes.
         patient = {"max_waiting": 1 << 40, "adapter_timeout": math.inf}
-        config = self._model.engine_config(artifacts, **{**patient, **chosen.engine})
+        config = self._model.engine_config(artifacts, **{**patient, **options})
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
         masks = self._built.grammars

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from multiflora_platform.cli.http import add_server_flags, request
-from multiflora_platform.cli.output import add_output_flag, emit_one
+from multiflora_platform.cli.terminal.output import add_output_flag, emit_one
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 # A command: takes the parsed line, returns the exit code.

@@ -14,10 +14,10 @@ from typing import Any
 
 from multiflora_platform.cli import jobs, residency, rollouts
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
-from multiflora_platform.cli.details import add_lineage_flags, evals, lineage
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.output import emit, emit_one, tell
-from multiflora_platform.cli.progress import uploading
+from multiflora_platform.cli.terminal.details import add_lineage_flags, evals, lineage
+from multiflora_platform.cli.terminal.output import emit, emit_one, tell
+from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")

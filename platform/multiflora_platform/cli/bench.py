@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
-from multiflora_platform.cli.output import add_output_flag, emit
+from multiflora_platform.cli.terminal.output import add_output_flag, emit
 from multiflora_platform.exit_codes import CommandError
 
 

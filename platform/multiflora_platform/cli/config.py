@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, configuration_from
-from multiflora_platform.cli.output import add_output_flag, emit
+from multiflora_platform.cli.terminal.output import add_output_flag, emit
 from multiflora_platform.settings import (
     ENV_PREFIX,
     Settings,

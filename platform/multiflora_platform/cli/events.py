@@ -9,7 +9,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import request, server_events
-from multiflora_platform.cli.output import emit
+from multiflora_platform.cli.terminal.output import emit
 
 EVENTS = ("id", "at", "type", "adapter", "payload")
 AUDIT = ("id", "at", "actor", "action", "target", "detail")

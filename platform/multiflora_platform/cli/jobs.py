@@ -12,8 +12,8 @@ from multiflora_platform.cli.http import (
     request,
     server_events,
 )
-from multiflora_platform.cli.output import emit, emit_one
-from multiflora_platform.cli.progress import watching
+from multiflora_platform.cli.terminal.output import emit, emit_one
+from multiflora_platform.cli.terminal.progress import watching
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 COLUMNS = ("id", "kind", "adapter", "version", "state", "source", "attempts", "error", "created_at")

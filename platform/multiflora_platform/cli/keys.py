@@ -8,9 +8,9 @@ from typing import Any
 
 from multiflora_platform.auth.scopes import SCOPES
 from multiflora_platform.cli.actions import Actions, show_answer
-from multiflora_platform.cli.durations import seconds
 from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit, tell
+from multiflora_platform.cli.terminal.durations import seconds
+from multiflora_platform.cli.terminal.output import emit, tell
 
 COLUMNS = ("id", "name", "role", "tenant", "prefix", "scopes", "created_at", "last_used_at", "expires_at", "revoked_at")
 

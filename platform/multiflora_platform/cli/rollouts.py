@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Run, patch, server_command, show_answer
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.output import emit
+from multiflora_platform.cli.terminal.output import emit
 
 COLUMNS = ("id", "stable", "candidate", "percent", "shadow_percent", "state", "reason", "created_at", "ended_at")
 FIELDS = ("percent", "shadow_percent", "max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")

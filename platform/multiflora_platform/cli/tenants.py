@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions, patch, show_answer
 from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit
+from multiflora_platform.cli.terminal.output import emit
 
 COLUMNS = (
     "name",

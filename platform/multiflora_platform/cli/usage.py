@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import every
-from multiflora_platform.cli.output import emit
+from multiflora_platform.cli.terminal.output import emit
 
 GROUPS = ("day", "tenant", "adapter")
 COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "device_ms")

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
-from multiflora_platform.cli.details import add_lineage_flags, lineage
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.output import emit, emit_one, tell
+from multiflora_platform.cli.terminal.details import add_lineage_flags, lineage
+from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 
 COLUMNS = ("adapter", "version", "state", "digest", "tags", "description", "created_by", "created_at")
 STATES = ("pending", "fetching", "validating", "ready", "rejected", "archived")

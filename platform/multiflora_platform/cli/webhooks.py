@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import quoted, request
-from multiflora_platform.cli.output import emit, emit_one, tell
+from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.exit_codes import ExitCode
 
 COLUMNS = ("id", "url", "events", "disabled", "description")

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from rich.progress import Progress
 
-from multiflora_platform.cli import durations
 from multiflora_platform.cli.main import main
-from multiflora_platform.cli.progress import uploading
+from multiflora_platform.cli.terminal import durations
+from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.server.base_model import only_server_of
 from multiflora_platform.settings import ConfigurationError, Settings
 

@@ -1,0 +1,1 @@
+"""What commands show: tables and JSON, details, progress, lengths of time."""
