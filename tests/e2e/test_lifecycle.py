@@ -87,6 +87,19 @@ def test_vllms_own_calls_load_and_unload(serve: Callable[..., Any]) -> None:
         assert http.post("/v1/unload_lora_adapter", json={"lora_name": "mine"}).status_code == 404
 
 
+def test_a_folder_s_adapters_are_served_at_their_first_use(serve: Callable[..., Any], tmp_path: Path) -> None:
+    shutil.copytree(DEMO / "adapters" / ADAPTER["name"], tmp_path / "mine")
+    server = serve("--adapter-resolver", f"dir:{tmp_path}")
+    with ThreadPoolExecutor(16) as pool:
+        answers = set(pool.map(lambda _: complete(server, "mine"), range(16)))
+    assert answers == {complete(server, ADAPTER["name"])}
+    with server.http() as http:
+        assert len(http.get("/api/v1/adapters/mine/versions").json()["items"]) == 1
+        assert "mine" in [card["id"] for card in http.get("/v1/models").json()["data"]]
+    with pytest.raises(openai.NotFoundError):
+        complete(server, "../mine")
+
+
 def test_more_adapters_than_slots_wait_their_turn(serve: Callable[..., Any]) -> None:
     rank = max(
         json.loads((folder / FILES[0]).read_text(encoding="utf-8"))["r"] for folder in (DEMO / "adapters").iterdir()

@@ -70,6 +70,14 @@ def test_a_missing_adapter_folder_is_a_configuration_error(tmp_path: Path, capsy
     assert "/no/where" in error
 
 
+def test_a_resolver_s_missing_folder_is_a_configuration_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["serve", "--data-dir", str(tmp_path), "--port", "0", "--adapter-resolver", "dir:/no/where"]
+    assert main(arguments) == 3
+    assert "--adapter-resolver dir:/no/where: there is no such folder" in capsys.readouterr().err
+
+
 def test_sigterm_before_the_server_listens_ends_well(tmp_path: Path) -> None:
     """The model's folder is a pipe, in which the start waits for a configuration that never comes."""
     (tmp_path / "model").mkdir()

@@ -26,6 +26,9 @@ def test_what_clients_may_call_the_base(settings: dict[str, Any], names: tuple[s
     assert (served.names, served.path) == (names, path)
     assert served.known_as(names[-1]) == names[0]
     assert served.known_as("another") == "another"
+    assert served.known_as(f"{names[-1]}:sql@2") == "sql@2"
+    assert served.known_as("another:sql") == "another:sql"
+    assert served.known_as(f"{names[0]}:") == f"{names[0]}:"
 
 
 def test_a_relative_folder_without_a_slash_is_no_second_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,10 @@ def require_complete(folder: Path) -> None:
 
 def _copy_file(source: Path, target: Path, limit: int) -> int:
     """Regular files only, at most `limit` bytes; O_NONBLOCK so that a named pipe cannot hang the server."""
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceIncomplete(f"{source.name} cannot be read by this server: {error.strerror}.") from error
     with open(descriptor, "rb") as reader, target.open("xb") as writer:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from tests.platform.registry.fake_hub import FakeHub
@@ -10,7 +11,7 @@ from tests.platform.registry.house import adapter_files, rejected_files, write_f
 
 from multiflora_platform.auth.policies import Policy
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.registry.errors import SourceRefused, SourceUnreachable, VersionRejected
+from multiflora_platform.registry.errors import SourceIncomplete, SourceRefused, SourceUnreachable, VersionRejected
 from multiflora_platform.registry.sources.adapter_resolvers import FolderResolver
 
 ADMIN = Principal("admin", None, "k")
@@ -85,6 +86,16 @@ async def test_a_file_that_leads_out_is_refused(resolving, root):
         (root / "sql" / name).symlink_to(root.parent / "outside" / name)
     with pytest.raises(SourceRefused):
         await bring(resolving, "sql")
+    assert resolving.registry.snapshot.adapters == {}
+
+
+async def test_a_file_that_cannot_be_opened_is_told(resolving, root, monkeypatch):
+    write_folder(root / "sql", {"adapter_config.json": b"{}"})
+    monkeypatch.chdir(root / "sql")  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind("adapter_model.safetensors")
+        with pytest.raises(SourceIncomplete, match=r"adapter_model\.safetensors cannot be read"):
+            await bring(resolving, "sql")
     assert resolving.registry.snapshot.adapters == {}
 
 
