@@ -526,6 +526,20 @@ def test_what_other_tools_write_is_read_as_peft_reads_it(base, broken):
     assert "number" in refusal(broken(config={"rank_pattern": {"q_proj": 4.5}}), base).message.replace("int", "number")
 
 
+@pytest.mark.parametrize("key", ["layers_pattern", "layers_to_transform", "exclude_modules", "base_model_name_or_path"])
+@pytest.mark.parametrize("empty", ["", [], None], ids=repr)
+def test_what_peft_takes_as_none_is_none_here(key, empty, base, broken, load_model):
+    from peft import PeftModel
+
+    folder = broken(config={key: empty})
+    refused = (key, empty) in (("layers_to_transform", ""), ("base_model_name_or_path", []))
+    report = validate_adapter(folder, base, 64)
+    assert report.ok is not refused, report.rows
+    if not refused:
+        assert not [row.message for row in report.rows if row.severity == "warning"]
+        PeftModel.from_pretrained(load_model(), folder)
+
+
 @pytest.mark.parametrize(("kind", "words"), [("LOHA", "peft_type LOHA"), (None, "no peft_type")])
 def test_another_kind_of_adapter_is_told_by_name(kind, words, base, broken):
     assert words in refusal(broken(config={"peft_type": kind}), base).message

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -235,6 +236,17 @@ async def test_warming_a_prompt(house: House) -> None:
     long = await house.http.post("/api/v1/cache:warm", json={"model": "base", "prompt": "x" * 5000})
     assert long.status_code == 400
     assert "tokens" in long.json()["detail"]
+
+
+@pytest.mark.parametrize("param", ["prompt", "messages"])
+async def test_a_warmed_text_whose_token_the_model_lacks_is_blamed_on_the_text(house: House, param: str) -> None:
+    model = house.services.model
+    house.services.model = replace(model, vocab_size=model.vocab_size - 1)
+    text = {"prompt": "a<|assistant|>b", "messages": [{"role": "assistant", "content": "Hi"}]}[param]
+    answer = await house.http.post("/api/v1/cache:warm", json={"model": "base", param: text})
+    assert answer.status_code == 400, answer.text
+    assert f"{param} holds '<|assistant|>', token {model.vocab_size - 1} of the tokenizer" in answer.json()["detail"]
+    assert not house.engine.requests
 
 
 async def test_what_is_shared_has_all_its_names_and_a_request_its_own(house: House) -> None:

@@ -447,6 +447,9 @@ def test_structured_output_with_tokens_that_only_other_files_name_and_the_model_
     path.write_text(json.dumps({**json.loads(path.read_text()), **extra}))
     with LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm:
         assert llm.tokenizer.vocab_size == VOCAB + 40
+        told = rf"prompt holds '<\|extra_0\|>', token {VOCAB} of the tokenizer.* the model has {VOCAB} rows"
+        with pytest.raises(ValueError, match=told):
+            llm.generate("a<|extra_0|>b", progress=False)
         params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(regex="[a-c]{4}"))
         (completion,) = llm.generate("x", params, progress=False)[0].outputs
         assert re.fullmatch("[a-c]{4}", completion.text)

@@ -40,6 +40,7 @@ async def test_what_the_cache_had_and_got_is_summed_over_prompts_and_told_once_f
 BEYOND: dict[str, tuple[str, dict[str, Any], str]] = {
     "a prompt": (PATH, {"prompt": ["x", "a<|assistant|>b"]}, "prompt"),
     "a conversation": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "messages"),
+    "a response": ("/v1/responses", {"input": "x"}, "input"),
     "an input": ("/v1/embeddings", {"input": "<|assistant|>"}, "input"),
     "a text to compare": ("/v1/score", {"text_1": "x", "text_2": "<|assistant|>"}, "text_2"),
 }
