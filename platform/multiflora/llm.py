@@ -163,8 +163,9 @@ class LLM(OfflineEngine):
             )
             for each in conversations
         ]
+        prompts: Any = [{"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, False)} for text in texts]
         return self.generate(
-            [self.tokenizer.encode(text, False) for text in texts],
+            prompts,
             sampling_params,
             use_tqdm,
             lora_request,

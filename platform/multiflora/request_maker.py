@@ -100,11 +100,13 @@ class RequestMaker:
     def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         """The prompt's text, if it has one, and its ids."""
         text, ids = _text_or_ids(prompt)
-        token_ids = self._model.tokenizer.encode(text or "") if ids is None else ids
-        vocab_size = self._model.config.vocab_size
-        if ids is None and (reason := self._model.tokenizer.beyond(token_ids, vocab_size)) is not None:
-            raise ValueError(f"prompt {reason}")
+        tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
+        token_ids = tokenizer.encode(text or "") if ids is None else ids
         if not all(0 <= token < vocab_size for token in token_ids):
+            # A conversation comes with its ids, too, and is no less a text.
+            of_text = ids is None or (text is not None and all(0 <= token < tokenizer.vocab_size for token in ids))
+            if of_text and (reason := tokenizer.beyond(token_ids, vocab_size)) is not None:
+                raise ValueError(f"prompt {reason}")
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
         return text, token_ids
 

@@ -450,6 +450,11 @@ def test_structured_output_with_tokens_that_only_other_files_name_and_the_model_
         told = rf"prompt holds '<\|extra_0\|>', token {VOCAB} of the tokenizer.* the model has {VOCAB} rows"
         with pytest.raises(ValueError, match=told):
             llm.generate("a<|extra_0|>b", progress=False)
+        with pytest.raises(ValueError, match=told):
+            llm.chat([{"role": "user", "content": "<|extra_0|>"}], progress=False)
+        for wrong in (1 << 40, -1):
+            with pytest.raises(ValueError, match=f"prompt token ids must be from 0 to {VOCAB - 1}"):
+                llm.generate({"prompt": "x", "prompt_token_ids": [wrong]}, progress=False)
         params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(regex="[a-c]{4}"))
         (completion,) = llm.generate("x", params, progress=False)[0].outputs
         assert re.fullmatch("[a-c]{4}", completion.text)
