@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import httpx
 import openai
 import pytest
 
+ROOT = Path(__file__).parents[2]
 KEY = "e2e-admin-key"
 START_SECONDS = 120
 
@@ -105,6 +106,18 @@ def serving(data_dir: Path, *arguments: str, entry: Sequence[str] = ("multiflora
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled demo, shared by all tests that leave it as they found it."""
     with serving(tmp_path_factory.mktemp("demo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def three_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server that docs/migrating.md starts, in the repository's folder; shared by tests that put back what they
+    change."""
+    modules = [f"{name}=examples/demo/adapters/{name}" for name in ("sql", "pirate", "tools")]
+    start = ["examples/demo/base", "--allow-source-root", "examples/demo/adapters", "--lora-modules", *modules]
+    with ExitStack() as stack:
+        with chdir(ROOT):
+            server = stack.enter_context(serving(tmp_path_factory.mktemp("three"), *start, "--num-threads", "1"))
         yield server
 
 

@@ -1,14 +1,10 @@
-"""Every row of docs/migrating.md happens as it says: flags, variables, calls and Python, there and here."""
+"""Flags, variables and calls of docs/migrating.md do what their rows say; test_migrating_python.py has the others."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 import pytest
@@ -19,53 +15,8 @@ from multiflora_platform.configuration import Configuration, configure
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.vllm_options.accept import OPTIONS
 
-from .conftest import KEY, Server, serving
-
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
-ADAPTERS = ("sql", "pirate", "tools")
-UNCHANGED, NOTHING = "the same", "leave it out"
-CALL = re.compile(r"(GET|POST|PUT|DELETE) (/\S*)(?: (\{.*\}))?(?: -H '(\w[\w-]*): (.*)')?")
-VARIABLE = re.compile(r"([A-Z_]+)=(.+)")
-
-
-class Row(NamedTuple):
-    """written: there. outcome: of that, here. instead: what is to be written here, code, UNCHANGED or NOTHING."""
-
-    chapter: str
-    written: str
-    outcome: str
-    instead: str
-
-    @property
-    def kind(self) -> str:
-        if self.chapter == "PEFT":
-            return "peft"
-        if self.written.startswith("--"):
-            return "flag"
-        if CALL.fullmatch(self.written):
-            return "call"
-        return "variable" if VARIABLE.fullmatch(self.written) else "python"
-
-
-def rows() -> list[Row]:
-    found, chapter = [], ""
-    for line in PAGE.splitlines():
-        if line.startswith("## "):
-            chapter = line[3:]
-        elif line.startswith("| `"):
-            written, outcome, instead, _ = (cell.strip() for cell in line.strip("|").split(" | "))
-            found.append(Row(chapter, _code(written), outcome, _code(instead)))
-    return found
-
-
-def _code(cell: str) -> str:
-    return cell.strip("`")
-
-
-def of_kind(*kinds: str) -> pytest.MarkDecorator:
-    chosen = [row for row in rows() if row.kind in kinds]
-    return pytest.mark.parametrize("row", chosen, ids=[f"{row.chapter}: {row.written[:60]}" for row in chosen])
+from .conftest import KEY, Server
+from .migrating_page import ADAPTERS, CALL, NOTHING, PAGE, ROOT, UNCHANGED, Row, of_kind, rows
 
 
 def test_every_line_of_every_table_is_a_row_with_a_check() -> None:
@@ -75,10 +26,12 @@ def test_every_line_of_every_table_is_a_row_with_a_check() -> None:
         "flag": {"accepted", "no effect", "refused", "unknown"},
         "variable": {"not read"},
         "call": {"200", "400", "401", "404"},
+        "python": {"runs", "ValueError", "TypeError"},
+        "peft": {"same text"},
     }
     for row in rows():
         assert row.outcome in checked[row.kind], row
-        assert (row.instead == UNCHANGED) == (row.outcome in ("accepted", "200")), row
+        assert (row.instead == UNCHANGED) == (row.outcome in ("accepted", "200", "runs")), row
 
 
 # ---- flags and variables
@@ -126,24 +79,10 @@ def test_a_variable_does_here_what_its_row_says(row: Row) -> None:
 # ---- calls
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = ROOT / "examples" / "demo"
-    modules = [f"{name}={folder / 'adapters' / name}" for name in ADAPTERS]
-    start = [str(folder / "base"), "--allow-source-root", str(folder / "adapters"), "--lora-modules", *modules]
-    before = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        with serving(tmp_path_factory.mktemp("migrating"), *start, "--num-threads", "1") as started:
-            yield started
-    finally:
-        os.chdir(before)
-
-
 @pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
+def http(three_adapters: Server) -> Iterator[httpx.Client]:
     """The server's adapters are those that the page starts it with, and an empty `mine` where a call adds to it."""
-    with server.http() as client:
+    with three_adapters.http() as client:
         yield client
         client.delete("/api/v1/adapters/mine")
         for name in ADAPTERS[:2]:
