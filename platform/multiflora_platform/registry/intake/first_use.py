@@ -111,7 +111,8 @@ class FirstUse:
             task.result()
         failure = self._failures.get(place)
         if failure is not None and failure.problem is not None:
-            raise failure.problem
+            # The same object for every request: without this, each would leave its frames in it.
+            raise failure.problem.with_traceback(None)
         if failure is None and not self._is_known(place[1]):
             raise TimeoutError  # another process is at it
         return failure is None

@@ -119,6 +119,16 @@ async def test_a_broken_adapter_is_validated_once_and_again_when_its_folder_chan
     assert len(validated) == 2
 
 
+async def test_a_remembered_failure_keeps_no_frames_of_those_who_met_it(resolving, root):
+    write_folder(root / "sql", rejected_files())
+    frames = []
+    for _ in range(4):
+        with pytest.raises(VersionRejected) as raised:
+            await bring(resolving, "sql")
+        frames.append(len(raised.traceback))
+    assert len(set(frames)) == 1
+
+
 async def test_only_listed_tenants_cause_it_and_only_for_what_they_may_use(resolving, root, looks):
     write_folder(root / "sql", adapter_files(1))
     assert await bring(resolving, "sql", Principal("tenant", "other", "k", 2)) is None
