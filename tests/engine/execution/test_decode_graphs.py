@@ -158,6 +158,8 @@ def test_adapters_with_matrices_of_their_own_leave_the_graphs_and_those_with_bia
         oracles[store.add(tmp_path / kind).digest] = oracle
     _, own, rows, biased = oracles
     built = start_engine(folder, max_num_seqs=4, max_loras=4)
+    # From here on all are on the device, so that the sequences of a batch step together.
+    ask(built, [[5, 6]] * 3, [own, biased, rows], max_tokens=1)
     for adapters, is_graphed in (([own, None, biased, rows], False), ([biased, None], True), ([rows], False)):
         capture.replays.clear()
         prompts = [[5, 6, 7], [120, 9], [10, 11, 12, 13], [100, 103]][: len(adapters)]

@@ -77,6 +77,7 @@ ADMINS = {
     ("GET", "/requests"),
     ("GET", "/requests/{id}"),
     ("GET", "/cache"),
+    ("GET", "/activity"),
     ("GET", "/cache/misses"),
     ("GET", "/cache/{hash}/text"),
     ("POST", "/cache:warm"),

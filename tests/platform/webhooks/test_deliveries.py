@@ -34,8 +34,10 @@ async def log(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
 async def settled(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
     async with asyncio.timeout(10):
         while True:
+            # Before the log is read: what ends meanwhile is not in it yet.
+            is_idle = not house.webhooks.dispatcher._running
             items = await log(house, webhook)
-            if items and all(item["attempts"] and not house.webhooks.dispatcher._running for item in items):
+            if is_idle and items and all(item["attempts"] for item in items):
                 return items
             await asyncio.sleep(0.01)
 
