@@ -8,8 +8,7 @@ from typing import Any
 
 from multiflora_platform.cli.flags import is_switch
 from multiflora_platform.vllm_options.accept import OPTIONS
-
-_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+from multiflora_platform.vllm_options.rules import OFF_WORDS, ON_WORDS
 
 
 def as_we_write_it(argv: Sequence[str]) -> list[str]:
@@ -34,7 +33,7 @@ def as_we_write_it(argv: Sequence[str]) -> list[str]:
         if dot and _is_option(option):
             _put(objects.setdefault(option, {}), key, value if equals else words.pop(0) if words else "")
         elif is_switch(name.removeprefix("--").replace("-", "_")):
-            said = value if equals else words.pop(0) if words and words[0].lower() in _TRUE | _FALSE else "true"
+            said = value if equals else words.pop(0) if words and words[0].lower() in ON_WORDS | OFF_WORDS else "true"
             written.append(_switch(name, said, word))
         else:
             written.append(name + equals + value)
@@ -48,9 +47,9 @@ def _is_option(written: str) -> bool:
 
 
 def _switch(name: str, said: str, word: str) -> str:
-    if said.lower() in _TRUE:
+    if said.lower() in ON_WORDS:
         return name
-    return "--no-" + name.removeprefix("--") if said.lower() in _FALSE else word
+    return "--no-" + name.removeprefix("--") if said.lower() in OFF_WORDS else word
 
 
 def _put(content: dict[str, Any], path: str, text: str) -> None:

@@ -111,6 +111,11 @@ class VersionRejected(Problem):
         self.version = version
 
     @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The rows for which it was rejected."""
+        return [row for row in self.rows if row.get("severity") == "error"]
+
+    @property
     def extra(self) -> dict[str, Any]:
         return {"adapter": self.adapter, "version": self.version, "state": "rejected", "rows": self.rows}
 

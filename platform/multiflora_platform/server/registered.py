@@ -61,5 +61,5 @@ async def seed(registry: Registry, settings: Settings, demo: Sequence[DemoAdapte
 
 
 def _first_error(error: VersionRejected) -> str:
-    row = next((row for row in error.rows if row["severity"] == "error"), None)
+    row = next(iter(error.errors), None)
     return error.detail if row is None else " ".join(part for part in (row["message"], row["hint"]) if part)

@@ -16,7 +16,8 @@ from multiflora_platform.settings import ConfigurationError
 Shape = Literal["switch", "optional", "value", "values"]
 """On the command line: alone or as --no-NAME, with a value or without, with one, with several."""
 
-_OFF = frozenset({"false", "0", "no", "off"})
+ON_WORDS = frozenset({"true", "1", "yes", "on"})
+OFF_WORDS = frozenset({"false", "0", "no", "off"})
 _ABSENT = frozenset({"", "none", "null", "{}", "[]", "()"})
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmgtKMGT]?)")
 _SCALE = {"": 1, **{letter: 1000**power for power, letter in enumerate("kmgt", 1)}}
@@ -65,7 +66,7 @@ class Option:
 
     def _is_merely_off(self, text: str) -> bool:
         """A switch whose off is what happens anyway."""
-        return text in _OFF and self.setting is None and not self.same
+        return text in OFF_WORDS and self.setting is None and not self.same
 
 
 def as_text(value: object) -> str:
@@ -119,8 +120,8 @@ def truth(value: object) -> bool:
     if isinstance(value, bool):
         return value
     text = as_text(value)
-    if text in _OFF or text in {"true", "1", "yes", "on"}:
-        return text not in _OFF
+    if text in ON_WORDS | OFF_WORDS:
+        return text in ON_WORDS
     raise ValueError("give true or false")
 
 

@@ -84,8 +84,7 @@ async def _bring(first_use: FirstUse, name: str, principal: Principal, seconds: 
     except TimeoutError:
         raise unavailable(f"The adapter {shown!r} is being registered; try again.", "adapter_loading") from None
     except VersionRejected as error:
-        reasons = [str(row["message"]) for row in error.rows if row.get("severity") == "error"]
-        listed = " ".join(reasons[:_REASONS_SHOWN]) or error.detail
+        listed = " ".join(str(row["message"]) for row in error.errors[:_REASONS_SHOWN]) or error.detail
         raise invalid("model", f"The adapter {shown!r} was rejected: {listed}", "adapter_rejected") from None
     except SourceRefused:
         # Its text names folders of this server.

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.gateway.schemas.decoding import place_of, wrong_value
 from multiflora_platform.gateway.schemas.messages_requests import (
     Block,
     TextBlock,
@@ -16,7 +17,7 @@ from multiflora_platform.gateway.schemas.messages_requests import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from multiflora_platform.web.openai_errors import ApiError, invalid, unsupported
+from multiflora_platform.web.openai_errors import invalid, unsupported
 
 _MAY_HOLD: dict[str, tuple[str, ...]] = {
     "user": ("text", "tool_result"),
@@ -25,7 +26,6 @@ _MAY_HOLD: dict[str, tuple[str, ...]] = {
 }
 # A coding agent's note to its provider, another one with each request: it would lose the whole cached prompt behind it.
 _BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.M)
-_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
 Message = dict[str, Any]
 
 
@@ -97,17 +97,11 @@ def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
     try:
         read: Block = msgspec.convert(block, Block)
     except msgspec.ValidationError as error:
-        raise _misread(place, str(error)) from None
+        inner, reason = place_of(str(error))
+        raise wrong_value(f"{place}.{inner}" if inner else place, reason) from None
     if isinstance(read, TextBlock) and not read.text:
         raise invalid(f"{place}.text", f"{place}.text is empty; leave the block out.")
     return read
-
-
-def _misread(place: str, reason: str) -> ApiError:
-    found = _PLACE.search(reason)
-    if found is not None:
-        place, reason = f"{place}.{found[1].partition('[...]')[0]}", reason[: found.start()]
-    return invalid(place, f"{place}: {reason[:1].lower()}{reason[1:].replace('`', '')}.")
 
 
 def _listed(kinds: tuple[str, ...]) -> str:

@@ -68,9 +68,8 @@ def _translated(error: Problem) -> ApiError:
         return _missing(error.detail)
     detail = error.detail
     if isinstance(error, VersionRejected):
-        reasons = [str(row["message"]) for row in error.rows if row.get("severity") == "error"]
-        reasons = [reason for reason in dict.fromkeys(reasons) if reason not in detail]
-        detail = " ".join([detail, *reasons])
+        reasons = dict.fromkeys(str(row["message"]) for row in error.errors)
+        detail = " ".join([detail, *(reason for reason in reasons if reason not in detail)])
     return _bad(detail)
 
 

@@ -68,11 +68,22 @@ def component_schemas() -> dict[str, Any]:
     return msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")[1]
 
 
-def _wrong_type(message: str) -> ApiError:
+def wrong_value(path: str, reason: str) -> ApiError:
+    """path: "" for the whole body. reason: msgspec's, without its place."""
+    return invalid(path or None, f"{path or 'The body'}: {reason[:1].lower()}{reason[1:].replace('`', '')}.")
+
+
+def place_of(message: str) -> tuple[str, str]:
+    """The place that msgspec names at the end of a complaint, "" for none, and the complaint without it."""
     place = _PLACE.search(message)
-    path = place[1].partition("[...]")[0] if place else ""  # msgspec does not tell which key of an object
-    reason = message[: place.start()] if place else message
+    if place is None:
+        return "", message
+    return place[1].partition("[...]")[0], message[: place.start()]  # msgspec does not tell which key of an object
+
+
+def _wrong_type(message: str) -> ApiError:
+    path, reason = place_of(message)
     if missing := _MISSING.match(reason):
         path = f"{path}.{missing[1]}" if path else missing[1]
         return invalid(path, f"{path} is required.")
-    return invalid(path or None, f"{path or 'The body'}: {reason[:1].lower()}{reason[1:].replace('`', '')}.")
+    return wrong_value(path, reason)
