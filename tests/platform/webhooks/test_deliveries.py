@@ -32,12 +32,13 @@ async def log(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def settled(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]:
+    """The log, once every delivery in it has the outcome of an attempt, and none is under way."""
     async with asyncio.timeout(10):
         while True:
             # Before the log is read: what ends meanwhile is not in it yet.
             is_idle = not house.webhooks.dispatcher._running
             items = await log(house, webhook)
-            if is_idle and items and all(item["attempts"] for item in items):
+            if is_idle and items and all(item["last_status"] or item["last_error"] for item in items):
                 return items
             await asyncio.sleep(0.01)
 
