@@ -6,32 +6,28 @@ Decides as transformers does when it loads the same files; knows nothing of the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import BinaryIO
 
 import torch
 
-from multiflora_engine.models.checkpoint import StoredTensor
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
-
-TORCH_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+from multiflora_engine.models.quantisation.dense_source import DenseSource
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_PIECE_ELEMENTS = 4 << 20
 _log = logging.getLogger(__name__)
 
 
 def untangle_head(
-    stored: Mapping[str, StoredTensor], config: ModelConfig, dtype: torch.dtype
-) -> tuple[dict[str, StoredTensor], ModelConfig]:
+    sources: Mapping[str, DenseSource], config: ModelConfig, dtype: torch.dtype
+) -> tuple[dict[str, DenseSource], ModelConfig]:
     """The tensors to load and the config to load them with, of a model whose config.json ties its head.
 
     dtype: of the served weights; a head that equals the embedding in it is a copy. Raises ModelError for a file that
     ends too early.
     """
-    tensors = dict(stored)
+    tensors = dict(sources)
     head = tensors.pop(_HEAD, None)
     if head is None:
         return tensors, config
@@ -42,27 +38,27 @@ def untangle_head(
         "config.json says tie_word_embeddings, but the checkpoint's lm_head.weight differs from its embedding: both "
         "are served as they are. Set tie_word_embeddings to false, or remove lm_head.weight if the head is a leftover."
     )
-    return dict(stored), replace(config, tie_word_embeddings=False)
+    return dict(sources), replace(config, tie_word_embeddings=False)
 
 
-def _are_equal(one: StoredTensor, other: StoredTensor, dtype: torch.dtype) -> bool:
-    if one.shape != other.shape or not {one.dtype, other.dtype} <= TORCH_TYPES.keys():
-        return False  # the loader's own checks say what is wrong
-    total = one.num_bytes // TORCH_TYPES[one.dtype].itemsize
-    with one.file.open("rb") as first, other.file.open("rb") as second:
-        return all(
-            torch.equal(
-                _read(first, one, begin, min(_PIECE_ELEMENTS, total - begin)).to(dtype),
-                _read(second, other, begin, min(_PIECE_ELEMENTS, total - begin)).to(dtype),
-            )
-            for begin in range(0, total, _PIECE_ELEMENTS)
-        )
+def _are_equal(one: DenseSource, other: DenseSource, dtype: torch.dtype) -> bool:
+    if one.shape != other.shape or len(one.shape) != 2 or 0 in one.shape:
+        return False  # the loader's own checks say what is wrong, here and below
+    try:
+        one.check()
+        other.check()
+    except ModelError:
+        return False
+    return all(torch.equal(first.to(dtype), second.to(dtype)) for first, second in _side_by_side(one, other))
 
 
-def _read(file: BinaryIO, source: StoredTensor, begin: int, count: int) -> torch.Tensor:
-    dtype = TORCH_TYPES[source.dtype]
-    file.seek(source.begin + begin * dtype.itemsize)
-    content = bytearray(file.read(count * dtype.itemsize))
-    if len(content) != count * dtype.itemsize:
-        raise ModelError(f"{source.file} ended while it was read. Download or save the model again.")
-    return torch.frombuffer(content, dtype=dtype)
+def _side_by_side(one: DenseSource, other: DenseSource) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same rows of both: sources in different forms come in pieces of different sizes."""
+    second = torch.empty(0, one.shape[-1])
+    others = other.pieces()
+    for first in one.pieces():
+        while len(first):
+            second = second if len(second) else next(others)
+            rows = min(len(first), len(second))
+            yield first[:rows], second[:rows]
+            first, second = first[rows:], second[rows:]

@@ -84,7 +84,7 @@ def test_types_are_converted_while_reading(saved: Any, tmp_path: Path, stored: A
 
 def test_tensors_larger_than_the_buffer_are_read_in_pieces(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, folder = saved
-    monkeypatch.setattr("multiflora_engine.models.loader._PIECE_BYTES", 1000)
+    monkeypatch.setattr("multiflora_engine.models.quantisation.plain._PIECE_BYTES", 1000)
     assert torch.equal(load(folder).base_weight("lm_head"), model.lm_head.weight)
 
 
@@ -99,6 +99,28 @@ def test_tied_embeddings_are_one_tensor(tiny_config: Any, save_model: Any) -> No
     rewrite(folder, lambda tensors: tensors.pop("model.embed_tokens.weight"))
     assert load(folder).is_head_tied
     assert torch.equal(load(folder).embed_tokens, embedding)
+
+
+def test_a_copy_of_a_tied_head_in_another_type_is_compared_piece_by_piece(
+    tiny_config: Any, save_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece of the float32 embedding has other rows than one of the bfloat16 head."""
+    model, folder = save_model(tiny_config(LlamaConfig, tie_word_embeddings=True))
+    monkeypatch.setattr("multiflora_engine.models.quantisation.plain._PIECE_BYTES", 7 * 64 * 4)
+    head = model.model.embed_tokens.weight.detach().to(torch.bfloat16)
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    assert (load(folder, torch.bfloat16).is_head_tied, load(folder).is_head_tied) == (True, False)
+    head[-1, -1] += 1
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": head}))
+    assert not load(folder, torch.bfloat16).is_head_tied
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (300, 0), (300 * 64,)])
+def test_a_tied_head_of_no_matrix_is_refused(shape: tuple[int, ...], tiny_config: Any, save_model: Any) -> None:
+    _, folder = save_model(tiny_config(LlamaConfig, tie_word_embeddings=True))
+    odd = {name: torch.zeros(shape) for name in ("lm_head.weight", "model.embed_tokens.weight")}
+    rewrite(folder, lambda tensors: tensors.update(odd))
+    assert "has the shape" in refusal(folder)
 
 
 def test_a_tied_head_that_differs_is_served_as_it_is(
