@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from multiflora.llm import LLM
     from multiflora.lora_request import LoRARequest
     from multiflora.offline.beam_search import BeamSearchParams
+    from multiflora.offline.pooling import (
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        PoolingOutput,
+        PoolingRequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+    )
     from multiflora.outputs import CompletionOutput, Logprob, RequestOutput
+    from multiflora.pooling_params import PoolingParams
+    from multiflora.request_maker import TextPrompt, TokensPrompt
     from multiflora_engine.protocol.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 __all__ = [
@@ -27,15 +37,24 @@ __all__ = [
     "AsyncLLMEngine",
     "BeamSearchParams",
     "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "EngineArgs",
     "EngineDeadError",
     "LLMEngine",
     "LoRARequest",
     "Logprob",
+    "PoolingOutput",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "StructuredOutputsParams",
+    "TextPrompt",
+    "TokensPrompt",
 ]
 _MODULES = {
     "LLM": "multiflora.llm",
@@ -53,6 +72,15 @@ _MODULES = {
     "RequestOutputKind": "multiflora_engine.protocol.sampling_params",
     "SamplingParams": "multiflora_engine.protocol.sampling_params",
     "StructuredOutputsParams": "multiflora_engine.protocol.sampling_params",
+    "EmbeddingOutput": "multiflora.offline.pooling",
+    "EmbeddingRequestOutput": "multiflora.offline.pooling",
+    "PoolingOutput": "multiflora.offline.pooling",
+    "PoolingParams": "multiflora.pooling_params",
+    "PoolingRequestOutput": "multiflora.offline.pooling",
+    "ScoringOutput": "multiflora.offline.pooling",
+    "ScoringRequestOutput": "multiflora.offline.pooling",
+    "TextPrompt": "multiflora.request_maker",
+    "TokensPrompt": "multiflora.request_maker",
 }
 
 

@@ -26,6 +26,7 @@ from multiflora.offline.pooling import (
 from multiflora.offline.runs import EmbeddingRun
 from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
+from multiflora.pooling_params import PoolingParams
 from multiflora.request_maker import Prompt
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
@@ -57,11 +58,12 @@ class LLM(OfflineEngine):
     @overload
     def generate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool | None = None,
         lora_request: Adapters | None = None,
         *,
+        prompt_token_ids: Prompts | None = None,
         priority: int | Sequence[int] | None = None,
         params: Params | None = None,
         adapter: Adapters | None = None,
@@ -72,11 +74,12 @@ class LLM(OfflineEngine):
     @overload
     def generate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool | None = None,
         lora_request: Adapters | None = None,
         *,
+        prompt_token_ids: Prompts | None = None,
         priority: int | Sequence[int] | None = None,
         params: Params | None = None,
         adapter: Adapters | None = None,
@@ -86,11 +89,12 @@ class LLM(OfflineEngine):
 
     def generate(
         self,
-        prompts: Prompts,
+        prompts: Prompts | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool | None = None,
         lora_request: Adapters | None = None,
         *,
+        prompt_token_ids: Prompts | None = None,
         priority: int | Sequence[int] | None = None,
         params: Params | None = None,
         adapter: Adapters | None = None,
@@ -99,14 +103,15 @@ class LLM(OfflineEngine):
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """All prompts in one batch, in their order; requests of different adapters run together.
 
-        prompts: a text or its token ids, either perhaps under its key, or a list of these. stream: yields what is new,
-        as it comes, instead; the requests begin when the first output is asked for, and leaving the iterator aborts
-        them. Raises ValueError for prompts and parameters out of range, and for unknown adapters, before anything
-        runs; TypeError for what is no prompt; RuntimeError after `close`, and while another thread uses this LLM.
+        prompts: a text or its token ids, either perhaps under its key, or a list of these; vLLM's older name for ids
+        is prompt_token_ids. stream: yields what is new, as it comes, instead; the requests begin when the first output
+        is asked for, and leaving the iterator aborts them. Raises ValueError for prompts and parameters out of range,
+        and for unknown adapters, before anything runs; TypeError for what is no prompt; RuntimeError after `close`,
+        and while another thread uses this LLM.
         """
         with self._in_use():
             collectors = self._collect(
-                prompts,
+                either("prompts", prompts, "prompt_token_ids", prompt_token_ids),
                 either("sampling_params", sampling_params, "params", params),
                 either("lora_request", lora_request, "adapter", adapter),
                 priority,
@@ -197,28 +202,31 @@ class LLM(OfflineEngine):
         prompts: Prompts,
         *,
         use_tqdm: bool | None = None,
+        pooling_params: PoolingParams | None = None,
         lora_request: Adapters | None = None,
         adapter: Adapters | None = None,
         pooling: Literal["last", "mean"] = "last",
         normalize: bool = True,
     ) -> list[EmbeddingRequestOutput]:
         """Each prompt's hidden state after the final norm, of its last token or the mean of all, of length one unless
-        `normalize` is False. Raises as `generate`, and RuntimeError where the engine fails."""
+        `normalize` or pooling_params say otherwise. Raises as `generate`, and RuntimeError where the engine fails."""
         pooled = self._pool(prompts, either("lora_request", lora_request, "adapter", adapter), pooling, use_tqdm)
-        return [embedding_output(each, normalize) for each in pooled]
+        is_unit = normalize and (pooling_params is None or pooling_params.is_unit)
+        return [embedding_output(each, is_unit) for each in pooled]
 
     def encode(
         self,
         prompts: Prompts,
+        pooling_params: PoolingParams | None = None,
         *,
         pooling_task: str = "embed",
         use_tqdm: bool | None = None,
         lora_request: Adapters | None = None,
     ) -> list[PoolingRequestOutput]:
         """`embed` with arrays as vectors. Raises ValueError for other tasks, for which a causal model has no head."""
-        if pooling_task != "embed":
-            raise ValueError(f"pooling_task {pooling_task!r} needs a model with a head for it; there is 'embed'")
-        return [pooling_output(each) for each in self._pool(prompts, lora_request, "last", use_tqdm)]
+        PoolingParams(task=pooling_task)
+        is_unit = pooling_params is None or pooling_params.is_unit
+        return [pooling_output(each, is_unit) for each in self._pool(prompts, lora_request, "last", use_tqdm)]
 
     def score(
         self,

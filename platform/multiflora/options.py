@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 # The engine's tokenizer is what the front end has made of the files.
 _OF_ENGINE = ((set(EngineConfig.__struct_fields__) & set(Settings.model_fields)) | {"num_threads"}) - {"tokenizer"}
 _OF_FILES = {field.name for field in fields(ModelFiles)} - {"model"}
-_NAMES = _OF_ENGINE | _OF_FILES | {*MODEL, *ENGINE, "disable_log_stats"}
+_OF_LOGS = {"disable_log_stats", "disable_log_requests", "enable_log_requests"}
+NAMES = (_OF_ENGINE | _OF_FILES | {*MODEL, *ENGINE} | _OF_LOGS) - {"model", "lora_modules"}
+"""Of every option but the model; adapters come with requests."""
 _WITHOUT_ADAPTERS = {"max_loras": 1, "max_cpu_loras": 1}
 """The least that an engine takes."""
 
@@ -40,14 +42,16 @@ class ProgramOptions:
     """Fields of EngineConfig, of those that were given."""
 
 
-def program_options(owner: str, model: str | Path, options: Mapping[str, object]) -> ProgramOptions:
+def program_options(owner: str, model: str | Path | None, options: Mapping[str, object]) -> ProgramOptions:
     """owner: whose options they are, for messages. An option that has no effect is logged.
 
     Raises TypeError for a name that is none, with the nearest; ValueError for what cannot be.
     """
+    if model is None:
+        raise TypeError(f"{owner} needs a model: a folder, or a Hugging Face id")
     for name in options:
-        if name not in _NAMES:
-            near = difflib.get_close_matches(name, sorted(_NAMES), n=1)
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, sorted(NAMES), n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{owner} has no option {name!r}{meant}")
     given = dict(options)

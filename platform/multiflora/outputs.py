@@ -5,7 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multiflora.lora_request import LoRARequest
+from multiflora.offline.pooling import (
+    EmbeddingOutput,
+    EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    ScoringOutput,
+    ScoringRequestOutput,
+)
 from multiflora_engine.protocol.requests import FinishReason
+
+__all__ = [
+    "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
+    "Logprob",
+    "PoolingOutput",
+    "PoolingRequestOutput",
+    "RequestMetrics",
+    "RequestOutput",
+    "ScoringOutput",
+    "ScoringRequestOutput",
+]
 
 
 @dataclass(frozen=True)

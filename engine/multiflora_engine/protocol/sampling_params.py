@@ -33,6 +33,15 @@ NEUTRAL_TO_BEAMS: dict[str, tuple[object, ...]] = {
 """A search keeps what is likeliest as the model says it; what changes the likelihoods would be ignored."""
 
 
+_NO_CODE = "code of a caller is never run; use logit_bias, allowed_token_ids or structured_outputs"
+_ONLY_VLLMS = {
+    "logits_processors": _NO_CODE,
+    "extra_args": _NO_CODE,
+    "truncate_prompt_tokens": "a prompt is computed whole; give the token ids that shall be kept",
+}
+"""Of vLLM's parameters, those that cannot be here; None, their default, is taken."""
+
+
 class StructuredOutputsParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an answer must look like; field names and meaning are vLLM's. Exactly one of the first six is given.
 
@@ -61,9 +70,16 @@ class RequestOutputKind(Enum):
 
 
 class _NamesTheNearest(msgspec.StructMeta):
-    """A keyword that is no field is told with the field that was perhaps meant."""
+    """A keyword that is no field is told with the field that was perhaps meant. vLLM's older name of one is taken."""
 
     def __call__(cls, *args: Any, **given: Any) -> Any:
+        if (guided := given.pop("guided_decoding", None)) is not None:
+            if given.get("structured_outputs") is not None:
+                raise TypeError("guided_decoding is the older name of structured_outputs; give one of them")
+            given["structured_outputs"] = guided
+        for name in _ONLY_VLLMS.keys() & given.keys():
+            if given.pop(name) is not None:
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}: {_ONLY_VLLMS[name]}")
         try:
             return super().__call__(*args, **given)
         except TypeError:

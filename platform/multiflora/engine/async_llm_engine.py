@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
@@ -22,6 +22,7 @@ from multiflora.engine.arg_utils import EngineArgs
 from multiflora.engine.background import BackgroundEngine, EngineDeadError
 from multiflora.grammars import LocalGrammars
 from multiflora.lora_request import LoRARequest
+from multiflora.missing import missing
 from multiflora.opened_model import OpenedModel
 from multiflora.outputs import RequestOutput
 from multiflora.request_maker import Prompt, RequestMaker
@@ -227,6 +228,11 @@ class AsyncLLMEngine:
     def shutdown_background_loop(self) -> None:
         """As `shutdown`."""
         self.shutdown()
+
+    if not TYPE_CHECKING:  # which would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     async def __aenter__(self) -> AsyncLLMEngine:
         return self

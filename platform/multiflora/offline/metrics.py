@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
+from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats
 
 
@@ -23,7 +25,26 @@ class Gauge:
     value: float
 
 
-Metric = Counter | Gauge
+@dataclass(frozen=True)
+class HistogramMetric:
+    """Only grows. buckets: how many of `count` observations are at most so large, by that bound as text; `sum` of all
+    of them."""
+
+    name: str
+    count: int
+    sum: int
+    buckets: dict[str, int]
+
+
+@dataclass(frozen=True)
+class VectorMetric:
+    """For programs that tell metrics apart by their class; there is none of it."""
+
+    name: str
+    values: list[int]
+
+
+Metric = Counter | Gauge | HistogramMetric | VectorMetric
 
 
 def metrics_of(stats: EngineStats) -> list[Metric]:
@@ -37,7 +58,15 @@ def metrics_of(stats: EngineStats) -> list[Metric]:
         Counter("vllm:prompt_tokens", stats.prompt_tokens),
         Counter("vllm:generation_tokens", stats.generation_tokens),
         Counter("vllm:num_preemptions", stats.preemptions),
+        _histogram("vllm:iteration_tokens_total", stats.step_tokens),
+        _histogram("vllm:request_num_preemptions", stats.sequence_preemptions),
         Counter("multiflora_engine_steps", stats.steps),
         Counter("multiflora_adapter_loads", stats.adapter_loads),
         Counter("multiflora_adapter_evictions", stats.adapter_evictions),
     ]
+
+
+def _histogram(name: str, seen: Distribution) -> HistogramMetric:
+    limits = [*map(str, map(float, seen.bounds)), "+Inf"]
+    counts = list(itertools.accumulate(seen.counts or (0,)))
+    return HistogramMetric(name, counts[-1], seen.total, dict(zip(limits, counts, strict=True)))

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.grammars import LocalGrammars
+from multiflora.missing import missing
 from multiflora.offline.metrics import Metric, metrics_of
 from multiflora.offline.offline_loop import OfflineLoop
+from multiflora.offline.one_thread import OneThread
+from multiflora.offline.progress import GenerationBar
 from multiflora.offline.runs import OfflineRun, make_run, run_all
-from multiflora.one_thread import OneThread
 from multiflora.opened_model import OpenedModel
 from multiflora.outputs import RequestOutput
-from multiflora.progress import GenerationBar
 from multiflora.request_maker import RequestMaker
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -98,8 +99,9 @@ class OfflineEngine:
         with self._one_thread.held():
             return metrics_of(self._built.engine.stats())
 
-    def reset_prefix_cache(self) -> bool:
-        """No later prompt finds what was computed before; what runs goes on. True: it is always done."""
+    def reset_prefix_cache(self, reset_running_requests: bool = False) -> bool:
+        """No later prompt finds what was computed before; what runs goes on, and ends as it would have in any case.
+        True: it is always done."""
         with self._open():
             ask = self._loop.ask_cache
             # A report shows the longest runs only, and what lies behind a dropped one goes with it.
@@ -145,6 +147,11 @@ class OfflineEngine:
         with self._one_thread.held():
             self._built.close()
             self._cleanup()
+
+    if not TYPE_CHECKING:  # which would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name)
 
     def __enter__(self) -> Self:
         return self

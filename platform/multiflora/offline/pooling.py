@@ -25,7 +25,7 @@ class EmbeddingOutput:
 
 @dataclass(frozen=True)
 class PoolingOutput:
-    """data: [H] float32, the hidden state after the final norm, of length one."""
+    """data: [H] float32, the hidden state after the final norm, of length one unless it was asked for as it is."""
 
     data: npt.NDArray[np.float32]
 
@@ -76,8 +76,9 @@ def embedding_output(pooled: Pooled, normalize: bool) -> EmbeddingRequestOutput:
     return EmbeddingRequestOutput(*_about(pooled), EmbeddingOutput(vector.tolist()))
 
 
-def pooling_output(pooled: Pooled) -> PoolingRequestOutput:
-    return PoolingRequestOutput(*_about(pooled), PoolingOutput(_unit(pooled)))
+def pooling_output(pooled: Pooled, normalize: bool) -> PoolingRequestOutput:
+    vector = _unit(pooled) if normalize else _vector(pooled)
+    return PoolingRequestOutput(*_about(pooled), PoolingOutput(vector))
 
 
 def scoring_output(first: Pooled, second: Pooled) -> ScoringRequestOutput:

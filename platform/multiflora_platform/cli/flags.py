@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,21 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", dest="model_flag", default=argparse.SUPPRESS, metavar="MODEL", help="as MODEL")
     for name in Settings.model_fields:
         if name != "model":
-            _add_setting(parser, name)
+            short, form = _setting_form(name)
+            parser.add_argument(*short, flag(name), **form)
     for name in _OF_VLLM:
-        _add_option(parser, name, OPTIONS[name])
+        short, form = _option_form(OPTIONS[name])
+        parser.add_argument(*short, flag(name), **form)
+
+
+def add_program_flags(parser: argparse._ActionsContainer, names: Iterable[str]) -> None:
+    """Flags of a Python program of a user's: --model and these options, numbers as such; None is one not given."""
+    parser.add_argument("--model", metavar="MODEL", help=_help("model"))
+    for name in names:
+        short, form = _setting_form(name) if name in Settings.model_fields else _option_form(OPTIONS[name])
+        if _takes_number(name):
+            form["type"] = _number
+        parser.add_argument(*short, flag(name), **{**form, "default": None})
 
 
 def configuration_from(arguments: argparse.Namespace) -> Configuration:
@@ -65,9 +78,9 @@ def is_switch(name: str) -> bool:
     return name in OPTIONS and OPTIONS[name].shape == "switch"
 
 
-def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
+def _setting_form(name: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Short flags, and what the parser is told of the long one."""
     form: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(name)}
-    short = OPTIONS[name].short if name in OPTIONS else ()
     if is_switch(name):
         # --no-no-auth would say nothing twice.
         form["action"] = "store_true" if name.startswith(("no_", "disable_")) else argparse.BooleanOptionalAction
@@ -79,10 +92,10 @@ def _add_setting(parser: argparse.ArgumentParser, name: str) -> None:
         form |= {"action": "append", "metavar": _metavar(name)}
     else:
         form["metavar"] = _metavar(name)
-    parser.add_argument(*short, flag(name), **form)
+    return OPTIONS[name].short if name in OPTIONS else (), form
 
 
-def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> None:
+def _option_form(option: Option) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Not in the help, which would be as long again with flags that do nothing."""
     shapes: dict[str, dict[str, Any]] = {
         "switch": {"action": argparse.BooleanOptionalAction},
@@ -90,8 +103,23 @@ def _add_option(parser: argparse.ArgumentParser, name: str, option: Option) -> N
         "value": {},
         "values": {"nargs": "+", "action": "extend"},
     }
-    form = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS, **shapes[option.shape]}
-    parser.add_argument(*option.short, flag(name), **form)
+    return option.short, {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS, **shapes[option.shape]}
+
+
+def _takes_number(name: str) -> bool:
+    """Whether a program may reckon with its value."""
+    if name in Settings.model_fields:
+        annotation = Settings.model_fields[name].annotation
+        return bool({int, float} & {annotation, *typing.get_args(annotation)})
+    return OPTIONS[name].shape == "value"
+
+
+def _number(text: str) -> int | float | str:
+    """What is no number (32k, auto) stays as it is."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _help(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Module paths of vLLM's programs that name its engine's version."""

@@ -1,0 +1,1 @@
+"""Numbers of an offline engine by those paths."""
