@@ -239,9 +239,11 @@ def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
 def check_vocabulary(params: SamplingParams, vocab_size: int) -> None:
     """Raises InvalidParameter for token ids that the vocabulary lacks."""
     for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
-        for token in getattr(params, name) or ():
-            if not 0 <= token < vocab_size:
-                raise InvalidParameter(name, f"made of token ids from 0 to {vocab_size - 1}", token)
+        token_ids = getattr(params, name) or ()
+        # None is below 0: their own check says so.
+        if max(token_ids, default=0) >= vocab_size:
+            token = next(token for token in token_ids if token >= vocab_size)
+            raise InvalidParameter(name, f"made of token ids from 0 to {vocab_size - 1}", token)
 
 
 def bad_word_token_ids(bad_words: Iterable[str], encode: Callable[[str], list[int]]) -> list[list[int]]:

@@ -10,6 +10,10 @@ MAX_LOGPROBS = 20
 MAX_SEQUENCES = 128
 MAX_LOGIT_BIAS = 1024
 MAX_BAD_WORDS = 1024
+MAX_BAD_WORD_CHARACTERS = 1 << 14
+"""Of all together: each is tokenised twice, for every request."""
+MAX_STOP_CHARACTERS = 1 << 16
+MAX_STOP_TOKEN_IDS = 1024
 MAX_LENGTH_PENALTY = 10.0
 
 
@@ -55,9 +59,15 @@ def _boolean(name: str, value: Any) -> None:
         raise InvalidParameter(name, "true or false", value)
 
 
-def _strings(name: str, texts: Iterable[Any]) -> None:
+def _strings(name: str, texts: tuple[Any, ...]) -> None:
     if not all(isinstance(text, str) and text for text in texts):
         raise InvalidParameter(name, "a list of non-empty strings", list(texts))
+    _characters(name, texts, MAX_STOP_CHARACTERS)
+
+
+def _characters(name: str, texts: Iterable[str], most: int) -> None:
+    if (count := sum(map(len, texts))) > most:
+        raise InvalidParameter(name, f"at most {most} characters, all strings together", f"{count} characters")
 
 
 def _bad_words(name: str, words: tuple[Any, ...]) -> None:
@@ -65,12 +75,21 @@ def _bad_words(name: str, words: tuple[Any, ...]) -> None:
         raise InvalidParameter(name, f"a list of at most {MAX_BAD_WORDS} strings", f"{len(words)} strings")
     if not all(isinstance(text, str) and text.strip() for text in words):
         raise InvalidParameter(name, "a list of non-empty strings", list(words))
+    _characters(name, words, MAX_BAD_WORD_CHARACTERS)
 
 
 def _token_ids(name: str, token_ids: Iterable[Any]) -> None:
+    if {*map(type, token_ids)} <= {int} and min(token_ids, default=0) >= 0:
+        return  # without a step of Python for each of perhaps a whole vocabulary
     for token in token_ids:
         if not isinstance(token, int) or isinstance(token, bool) or token < 0:
             raise InvalidParameter(name, "made of token ids, integers from 0", token)
+
+
+def _stop_token_ids(name: str, token_ids: tuple[Any, ...]) -> None:
+    if len(token_ids) > MAX_STOP_TOKEN_IDS:
+        raise InvalidParameter(name, f"a list of at most {MAX_STOP_TOKEN_IDS} token ids", f"{len(token_ids)} ids")
+    _token_ids(name, token_ids)
 
 
 def _allowed_token_ids(name: str, token_ids: tuple[Any, ...]) -> None:
@@ -105,7 +124,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "repetition_penalty": _between(1e-3, 1e3),
     "seed": _integer(-(2**63)),
     "stop": _strings,
-    "stop_token_ids": _token_ids,
+    "stop_token_ids": _stop_token_ids,
     "include_stop_str_in_output": _boolean,
     "ignore_eos": _boolean,
     "min_tokens": _integer(0),

@@ -6,6 +6,7 @@ Owns the order of start and end. Each part's own work is elsewhere.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -147,6 +148,8 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     key = await services.keys.bootstrap()
                     services.seeding = False
                     app.state.batches.runner.start()
+                    gc.collect()
+                    gc.freeze()  # what is loaded lives as long as the server; a collection of it stalls every stream
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     await _watch(engine, serving)
             except EngineFailed as error:

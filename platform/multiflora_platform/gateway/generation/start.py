@@ -38,6 +38,7 @@ from multiflora_platform.web.refusals import LimitReached
 
 # The engine enforces deadlines itself; this is for an engine that has stopped answering.
 _DEADLINE_GRACE = 0.25
+_AT_ONCE = 16
 
 
 class StartParts(Protocol):
@@ -55,7 +56,7 @@ class StartParts(Protocol):
     shadows: Shadows
 
 
-def start(
+async def start(
     parts: StartParts,
     admission: Admission,
     prompts: Sequence[tuple[list[int], SamplingParams]],
@@ -65,13 +66,18 @@ def start(
     grammar: str | None = None,
     marker_ids: frozenset[int] = frozenset(),
 ) -> list[Generation]:
-    """Sends each prompt to the engine. beams, pooling, grammar: for all of them. marker_ids: special tokens that stay
-    in the answers' text. Raises ApiError."""
+    """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar: for all of
+    them. marker_ids: special tokens that stay in the answers' text. Raises ApiError."""
     try:
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
         raise rate_limited(reached) from None
-    return [_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids) for ids, params in prompts]
+    generations: list[Generation] = []
+    for ids, params in prompts:
+        generations.append(_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids))
+        if len(generations) % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return generations
 
 
 def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = None) -> CacheScope:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
-from multiflora_platform.gateway.prompting.answer_format import answer_format, compile_structure
+from multiflora_platform.gateway.prompting.answer_format import AnswerFormat, answer_format, compile_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
@@ -18,7 +19,11 @@ from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.services import ServedModel
 from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid
+
+# Tools and formats are read faster than text is tokenised.
+_BYTES_PER_UNIT = 8
 
 
 @dataclass(frozen=True)
@@ -35,35 +40,41 @@ class ChatPrompt:
 
 
 async def prepare_chat(
-    body: ChatRequest, model: ServedModel, limit: int, grammars: GrammarCompiler, num_top: int | None
+    body: ChatRequest, model: ServedModel, limit: int, grammars: GrammarCompiler, num_top: int | None, size: int
 ) -> ChatPrompt:
-    """limit: tokens of prompt and answer together. num_top: of `num_top_logprobs`. Raises ApiError."""
+    """limit: tokens of prompt and answer together. num_top: of `num_top_logprobs`. size: of the request, in bytes.
+    Raises ApiError."""
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
-    body, use = _offered(body, model)
-    room = None if body.truncate_prompt_tokens else PromptRoom(limit, asked)
+    size //= _BYTES_PER_UNIT
+    body, use = await off_loop(size, partial(_offered, body, model))
+    room = PromptRoom(limit, asked, is_cut=bool(body.truncate_prompt_tokens))
     ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
-    form = answer_format(body, model, ids, use)
-    params = sampling_params(
-        body,
-        model.generation_defaults,
-        max_tokens=output_length(len(ids), asked, model.default_max_tokens, limit, (name, "messages")),
-        logprobs=0 if num_top is None and body.best_of is not None else num_top,
-        prompt_logprobs=body.prompt_logprobs,
-        vocab_size=model.vocab_size,
-    )
+
+    def answer() -> tuple[AnswerFormat, SamplingParams]:
+        return answer_format(body, model, ids, use), sampling_params(
+            body,
+            model.generation_defaults,
+            max_tokens=output_length(len(ids), asked, model.default_max_tokens, limit, (name, "messages")),
+            logprobs=0 if num_top is None and body.best_of is not None else num_top,
+            prompt_logprobs=body.prompt_logprobs,
+            vocab_size=model.vocab_size,
+        )
+
+    form, params = await off_loop(size, answer)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)
 
 
-async def count_chat(body: ChatRequest, model: ServedModel) -> int:
+async def count_chat(body: ChatRequest, model: ServedModel, size: int) -> int:
     """The tokens of the prompt that `prepare_chat` makes, whether they fit or not. Raises ApiError."""
-    body, _ = _offered(body, model)
-    return len(await chat_prompt(body, model.tokenizer, model.vocab_size, None))
+    body, _ = await off_loop(size // _BYTES_PER_UNIT, partial(_offered, body, model))
+    room = PromptRoom(model.max_model_len, None, is_cut=True)
+    return len(await chat_prompt(body, model.tokenizer, model.vocab_size, room))
 
 
 def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
@@ -11,6 +12,7 @@ from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRe
 from multiflora_platform.text.chat_template import Template
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -20,10 +22,10 @@ _RAW = "raw_arguments"
 
 
 async def chat_prompt(
-    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, vocab_size: int | None, room: PromptRoom | None
+    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, vocab_size: int | None, room: PromptRoom
 ) -> list[int]:
-    """The conversation through the model's template, as token ids. vocab_size, room: None where no model is to read
-    them, and for any length. Raises ApiError."""
+    """The conversation through the model's template, as token ids. vocab_size: None where no model is to read
+    them. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
     template = None
     if not tokenizer.templates.is_empty:
@@ -31,9 +33,8 @@ async def chat_prompt(
             template = tokenizer.templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
-    return await encode_conversation(
-        request, template_messages(request.messages, template), tokenizer, vocab_size, room
-    )
+    checked = partial(template_messages, request.messages, template)
+    return await encode_conversation(request, checked, tokenizer, vocab_size, room)
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:
@@ -115,6 +116,8 @@ def call_arguments(given: Any) -> dict[str, Any]:
         return {}
     if isinstance(given, dict):
         return given
+    if isinstance(given, str) and len(given) > SMALL and too_much(given.encode("utf-8", "replace")):
+        return {_RAW: given}  # json would make objects of it without letting other requests run
     try:
         arguments = json.loads(given)
         json.dumps(arguments, ensure_ascii=False).encode()  # escapes of half characters are no text

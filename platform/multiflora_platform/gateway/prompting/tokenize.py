@@ -15,33 +15,42 @@ from multiflora_platform.web.openai_errors import ApiError, invalid
 
 MAX_PROMPTS = 1024
 MAX_SEQUENCES = 4096
+MOST_CUT = 1 << 18
+"""Tokens of a prompt that need not fit: a list of more, made of a text at once, would hold up other requests."""
+_MESSAGE = 64
+"""What the template's work on a message with nothing in it is like, in characters."""
+_PLAIN_FIELDS = 2
 Result = TypeVar("Result")
 Prompt = str | list[str | int | list[int]]
 
 
 @dataclass(frozen=True)
 class PromptRoom:
-    """What a prompt may have of the model's length; a prompt that is cut afterwards has no such limit."""
+    """What a prompt may have of the model's length."""
 
     limit: int
     """Tokens of prompt and answer together."""
     asked: int | None
     """Tokens of the answer as the request asks for them; 0: none, so that the prompt may fill the model's length."""
-
-    def error(self, param: str, error: TooManyTokens) -> ApiError:
-        count = f"{error.count}" if error.is_exact else f"at least {error.count}"
-        return prompt_too_long(param, count, self.limit, self.asked)
+    is_cut: bool = False
+    """Only its last tokens are read afterwards, or it is only counted: it may be longer than the model takes."""
 
     @property
     def most(self) -> int:
-        return self.limit - (self.asked != 0)
+        return max(MOST_CUT, 2 * self.limit) if self.is_cut else self.limit - (self.asked != 0)
+
+    def error(self, param: str, error: TooManyTokens) -> ApiError:
+        count = f"{error.count}" if error.is_exact else f"at least {error.count}"
+        if self.is_cut:
+            return invalid(param, f"{param} has {count} tokens; at most {self.most} are taken at once.")
+        return prompt_too_long(param, count, self.limit, self.asked)
 
 
 async def completion_prompts(
     request: CompletionRequest, tokenizer: Tokenizer, vocab_size: int, limit: int
 ) -> list[list[int]]:
     """One list of ids for each prompt. limit: tokens of prompt and answer together. Raises ApiError."""
-    room = None if request.truncate_prompt_tokens else PromptRoom(limit, request.max_tokens)
+    room = PromptRoom(limit, request.max_tokens, is_cut=bool(request.truncate_prompt_tokens))
     special = request.add_special_tokens is not False
     ids = await text_prompts("prompt", request.prompt, special, tokenizer, vocab_size, room)
     if len(ids) * max(request.n or 1, request.best_of or 1) > MAX_SEQUENCES:
@@ -51,22 +60,13 @@ async def completion_prompts(
 
 
 async def text_prompts(
-    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int, room: PromptRoom | None
+    param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int, room: PromptRoom
 ) -> list[list[int]]:
     """One list of ids for each text or list of ids in `prompt`, the request's `param`. Raises ApiError."""
-    prompts = _split(param, prompt)
-    if len(prompts) > MAX_PROMPTS:
-        raise invalid(param, f"{param} holds {len(prompts)} prompts; at most {MAX_PROMPTS} are taken at once.")
-    size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+    size = sum(map(_length, prompt)) if isinstance(prompt, list) else len(prompt)
 
     def encode() -> list[list[int]]:
-        most = None if room is None else room.most
-        return [
-            _check_text(param, tokenizer.encode(p, add_special, most=most), tokenizer, vocab_size)
-            if isinstance(p, str)
-            else check_ids(param, p, vocab_size)
-            for p in prompts
-        ]
+        return [_ids(param, p, add_special, tokenizer, vocab_size, room) for p in _split(param, prompt)]
 
     ids = await _encoded(param, size, encode, room)
     if not all(ids):
@@ -76,12 +76,13 @@ async def text_prompts(
 
 async def encode_conversation(
     request: ChatRequest | TokenizeRequest,
-    messages: list[dict[str, Any]],
+    checked: Callable[[], list[dict[str, Any]]],
     tokenizer: Tokenizer,
     vocab_size: int | None,
-    room: PromptRoom | None,
+    room: PromptRoom,
 ) -> list[int]:
-    """messages: the request's, checked. vocab_size: None where no model is to read the tokens. Raises ApiError."""
+    """checked: the request's messages, as the template reads them. vocab_size: None where no model is to read the
+    tokens. Raises ApiError."""
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
@@ -89,19 +90,19 @@ async def encode_conversation(
 
     def encode() -> list[int]:
         text = tokenizer.apply_chat_template(
-            messages,
+            checked(),
             tools=tools,
             documents=request.documents,
             add_generation_prompt=generation_prompt,
             continue_final_message=continues,
             chat_template_kwargs=request.chat_template_kwargs,
         )
-        ids = tokenizer.encode(text, bool(request.add_special_tokens), most=None if room is None else room.most)
+        ids = tokenizer.encode(text, bool(request.add_special_tokens), most=room.most)
         return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
 
-    size = sum(len(content) if isinstance(content := m.get("content"), str) else INLINE for m in messages)
+    size = sum(map(_message_size, request.messages or ())) + 1024 * len(request.tools or ())
     try:
-        ids = await _encoded("messages", size + 1024 * len(request.tools or ()), encode, room)
+        ids = await _encoded("messages", size, encode, room)
     except ChatTemplateError as error:
         raise invalid("messages", str(error)) from None
     if not ids:
@@ -109,12 +110,11 @@ async def encode_conversation(
     return ids
 
 
-async def _encoded(param: str, size: int, encode: Callable[[], Result], room: PromptRoom | None) -> Result:
+async def _encoded(param: str, size: int, encode: Callable[[], Result], room: PromptRoom) -> Result:
     """Raises ApiError for a text that leaves the room."""
     try:
         return await off_loop(size, encode)
     except TooManyTokens as error:
-        assert room is not None, "only a room has a limit"
         raise room.error(param, error) from None
 
 
@@ -143,6 +143,27 @@ def _check_text(param: str, ids: list[int], tokenizer: Tokenizer, vocab_size: in
     return ids
 
 
+def _length(prompt: str | int | list[int]) -> int:
+    return 1 if isinstance(prompt, int) else len(prompt)
+
+
+def _message_size(message: dict[str, Any]) -> int:
+    """Of one whose parts or calls may hold any amount of text: as much as goes to a thread."""
+    content = message.get("content")
+    return _MESSAGE + len(content) if isinstance(content, str) and len(message) == _PLAIN_FIELDS else INLINE + 1
+
+
+def _ids(
+    param: str, prompt: str | list[int], special: bool, tokenizer: Tokenizer, vocab_size: int, room: PromptRoom
+) -> list[int]:
+    """Of one prompt. What cannot fit is refused before it is looked at. Raises ApiError, TooManyTokens."""
+    if isinstance(prompt, str):
+        return _check_text(param, tokenizer.encode(prompt, special, most=room.most), tokenizer, vocab_size)
+    if len(prompt) > room.most:
+        raise TooManyTokens(len(prompt), is_exact=True)
+    return check_ids(param, prompt, vocab_size)
+
+
 def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
@@ -151,6 +172,8 @@ def _split(param: str, prompt: Prompt) -> list[str | list[int]]:
     kinds = {type(item) for item in prompt}
     if kinds == {int}:
         return [prompt]  # type: ignore[list-item]  # one prompt as ids
+    if len(prompt) > MAX_PROMPTS:
+        raise invalid(param, f"{param} holds {len(prompt)} prompts; at most {MAX_PROMPTS} are taken at once.")
     if kinds <= {str} or kinds <= {list}:
         return prompt  # type: ignore[return-value]
     raise invalid(param, f"{param} must be a string, token ids, or a list of only strings or only lists of token ids.")

@@ -54,8 +54,6 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
     form: the model's own; a model without one that must call is made to write as most do.
     """
     tools = [_tool(f"tools[{index}]", tool) for index, tool in enumerate(body.tools or ())]
-    if len(tools) > MAX_TOOLS:
-        raise invalid("tools", f"tools holds {len(tools)} tools; at most {MAX_TOOLS} are taken.")
     choice = _choice(body.tool_choice)
     if choice.must_call and not tools:
         raise invalid("tool_choice", "tool_choice asks for a call, but tools offers none.")
@@ -70,7 +68,9 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
 
 
 def offered_tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """As templates and grammars read them: a field that is null is left out, no tools are None."""
+    """As templates and grammars read them: a field that is null is left out, no tools are None. Raises ApiError."""
+    if len(tools or ()) > MAX_TOOLS:
+        raise invalid("tools", f"tools holds {len(tools or ())} tools; at most {MAX_TOOLS} are taken.")
     return [_without_nulls(tool) for tool in tools] if tools else None
 
 

@@ -12,7 +12,7 @@ from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.writing.chat import ChatWriter
 from multiflora_platform.services import Services
@@ -31,9 +31,9 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     admission = await admit(services, request, principal, body)
     try:
         model, limit = services.model, services.max_model_len
-        chat = await prepare_chat(body, model, limit, services.grammars, num_top)
+        chat = await prepare_chat(body, model, limit, services.grammars, num_top, await body_size(request))
         prompts = [(chat.ids, chat.params)]
-        generations = start(
+        generations = await start(
             services, admission, prompts, beams=chat.beams, grammar=chat.grammar, marker_ids=chat.marker_ids
         )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)

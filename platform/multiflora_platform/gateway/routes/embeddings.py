@@ -65,13 +65,13 @@ async def start_embeddings(
     model, limit = services.model, services.max_model_len
     prompts = []
     special = body.add_special_tokens is not False
-    room = None if body.truncate_prompt_tokens else PromptRoom(limit, 0)
+    room = PromptRoom(limit, 0, is_cut=bool(body.truncate_prompt_tokens))
     for param, texts in inputs:
         for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size, room):
             ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
             output_length(len(ids), 0, None, limit, (param, param))
             prompts.append((ids, SamplingParams(max_tokens=0)))
-    return start(services, admission, prompts, pooling=body.pooling or "last")
+    return await start(services, admission, prompts, pooling=body.pooling or "last")
 
 
 def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:

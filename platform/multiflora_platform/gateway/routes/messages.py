@@ -20,10 +20,11 @@ from multiflora_platform.gateway.messages_api.writer import MessageWriter
 from multiflora_platform.gateway.prompting.chat import count_chat, prepare_chat
 from multiflora_platform.gateway.prompting.tool_choice import new_call_id
 from multiflora_platform.gateway.schemas.checks import refuse_unsupported
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.services import Services
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["inference"])
@@ -33,7 +34,7 @@ router = APIRouter(tags=["inference"])
 async def create_message(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Answer a conversation; Anthropic's call. Nothing is stored: send the whole conversation each time."""
     body = await read_body(request, MessagesRequest)
-    chat = chat_request(body)
+    chat = await off_loop(await body_size(request), partial(chat_request, body))
     try:
         return await _answer(request, principal, body, chat)
     except ApiError as error:
@@ -47,10 +48,11 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     body = await read_body(request, CountTokensRequest)
     base = services.model
     resolve_model(services.registry, base.name, principal, base.known_as(body.model), body.user)
-    chat = chat_request(body)
+    size = await body_size(request)
+    chat = await off_loop(size, partial(chat_request, body))
     try:
         refuse_unsupported(chat)
-        count = await count_chat(chat, base)
+        count = await count_chat(chat, base, size)
     except ApiError as error:
         raise renamed(error) from None
     return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")
@@ -62,9 +64,10 @@ async def _answer(request: Request, principal: Principal, body: MessagesRequest,
     admission = await admit(services, request, principal, chat)
     try:
         model = services.model
-        prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None)
+        size = await body_size(request)
+        prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None, size)
         prompts = [(prompt.ids, prompt.params)]
-        generations = start(services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids)
+        generations = await start(services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids)
         shows_thinking = body.thinking is not None and body.thinking.is_shown
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)

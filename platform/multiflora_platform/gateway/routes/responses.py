@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -14,9 +16,10 @@ from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.responses_api.writer import ResponseWriter
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.services import Services
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
 
 router = APIRouter(tags=["inference"])
@@ -33,16 +36,17 @@ async def create_response(request: Request, principal: Principal = Depends(requi
 
 
 async def _answer(request: Request, principal: Principal, body: ResponseRequest) -> Response:
-    chat = chat_request(body)
+    size = await body_size(request)
+    chat = await off_loop(size, partial(chat_request, body))
     refuse_unsupported(chat)
     check_streaming(chat)
     num_top = num_top_logprobs(chat)
     services: Services = request.app.state.services
     admission = await admit(services, request, principal, chat)
     try:
-        prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top)
+        prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
-        generations = start(
+        generations = await start(
             services, admission, prompts, beams=prompt.beams, grammar=prompt.grammar, marker_ids=prompt.marker_ids
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.prompting.messages import chat_prompt
-from multiflora_platform.gateway.prompting.tokenize import check_ids
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, check_ids
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
@@ -22,8 +22,6 @@ from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import invalid
 
-# A list of more would hold up other requests while it is made.
-_MOST_TOKENS = 1 << 20
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
 
 
@@ -41,10 +39,14 @@ async def tokenize(request: Request) -> Response:
     refuse_chat_template(body.chat_template)
     if body.model is not None:
         _require_model(request, services, body.model)
-    ids = await _ids(services.model.tokenizer, services.max_model_len, body)
-    tokenizer = services.model.tokenizer
-    strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
-    return _json({"count": len(ids), "max_model_len": services.max_model_len, "tokens": ids, "token_strs": strings})
+    tokenizer, length = services.model.tokenizer, services.max_model_len
+    ids = await _ids(tokenizer, length, body)
+
+    def answer() -> Response:
+        strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
+        return _json({"count": len(ids), "max_model_len": length, "tokens": ids, "token_strs": strings})
+
+    return await off_loop(len(ids), answer)
 
 
 @router.post("/detokenize", openapi_extra=body_schema(DetokenizeRequest))
@@ -54,9 +56,12 @@ async def detokenize(request: Request) -> Response:
     body = await read_body(request, DetokenizeRequest)
     if body.model is not None:
         _require_model(request, services, body.model)
-    ids = check_ids("tokens", body.tokens, services.model.vocab_size)
-    text = await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))
-    return _json({"prompt": text})
+    model = services.model
+
+    def answer() -> Response:
+        return _json({"prompt": model.tokenizer.decode(check_ids("tokens", body.tokens, model.vocab_size))})
+
+    return await off_loop(len(body.tokens), answer)
 
 
 @router.get("/tokenizer_info")
@@ -78,15 +83,15 @@ async def tokenizer_info(request: Request) -> Response:
 async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest) -> list[int]:
     if (body.prompt is None) == (body.messages is None):
         raise invalid("prompt", "Send either prompt or messages.")
+    room = PromptRoom(length, None, is_cut=True)
     if body.messages is not None:
         offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
-        return await chat_prompt(offered, tokenizer, None, None)
+        return await chat_prompt(offered, tokenizer, None, room)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
-    most = max(length, _MOST_TOKENS)
     try:
-        return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=most))
+        return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=room.most))
     except TooManyTokens as error:
-        raise invalid("prompt", f"{error}; at most {most} are given at once.".capitalize()) from None
+        raise room.error("prompt", error) from None
 
 
 def _json(content: dict[str, Any]) -> Response:

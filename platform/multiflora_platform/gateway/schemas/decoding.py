@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,24 +11,39 @@ from starlette.requests import Request
 
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
+from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_much
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 _BODIES = (*BODIES, ResponseRequest, MessagesRequest, CountTokensRequest)
 _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {body: msgspec.json.Decoder(body) for body in _BODIES}
-# A text of megabytes is read in milliseconds; it is objects without number that stall every other request meanwhile.
-_LARGE = 1 << 20
-_MOST_CONTAINERS = 150_000
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    """Raises ApiError."""
+    """A large body is read off the loop, and only where it does not hold up others there. Raises ApiError."""
     content = await request.body()
-    if len(content) > _LARGE and content.count(b"{") + content.count(b"[") > _MOST_CONTAINERS:
-        most = f"{_MOST_CONTAINERS:,}"
-        raise invalid(None, f"The body holds more than {most} objects and lists; send less at once.", "invalid_json")
+    if len(content) <= SMALL:
+        return _read(content, kind)
+    # Token ids of the longest prompt fit, with as much beside them.
+    most_values = max(MOST_VALUES, 2 * request.app.state.services.max_model_len)
+    return await off_loop(len(content), partial(_read_large, content, kind, most_values))
+
+
+async def body_size(request: Request) -> int:
+    """In bytes: what later work on the body takes grows with it."""
+    return len(await request.body())
+
+
+def _read_large(content: bytes, kind: type[Body], most_values: int) -> Body:
+    if (reason := too_much(content, most_values)) is not None:
+        raise invalid(None, f"The body holds {reason}.", "invalid_json")
+    return _read(content, kind)
+
+
+def _read(content: bytes, kind: type[Body]) -> Body:
     try:
         return _decode(content, kind)
     except msgspec.ValidationError as error:
