@@ -54,8 +54,7 @@ class RequestMaker:
         for unknown adapters, AdapterRejected for the folder of a LoRARequest."""
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling parameters are SamplingParams, not {type(params).__name__}: {str(params)[:80]}")
-        if not isinstance(priority, int) or not -(2**63) <= priority < 2**63:
-            raise ValueError(f"priority must be an integer of 64 bits, got {priority!r}")
+        _check_priority(priority)
         tokenizer = self._model.tokenizer
         text, token_ids = self._tokens(prompt)
         # A copy: the caller may change the parameters while the request runs.
@@ -84,9 +83,10 @@ class RequestMaker:
         )
 
     def make_embedding(
-        self, id: str, prompt: Prompt, adapter: str | LoRARequest | None, pooling: Pooling
+        self, id: str, prompt: Prompt, adapter: str | LoRARequest | None, pooling: Pooling, *, priority: int = 0
     ) -> GenerateRequest:
         """For the prompt's hidden states and no text. Raises as `make`."""
+        _check_priority(priority)
         _, token_ids = self._tokens(prompt)
         return make_request(
             token_ids,
@@ -94,6 +94,7 @@ class RequestMaker:
             adapter_digest=self._adapters.resolve(adapter)[1],
             cache=PRIVATE_ENGINE,
             id=id,
+            priority=priority,
             pooling=pooling,
         )
 
@@ -110,10 +111,15 @@ class RequestMaker:
             raise ValueError(f"prompt token ids must be from 0 to {vocab_size - 1}")
         return text, token_ids
 
-    def takes_long(self, params: SamplingParams, adapter: str | LoRARequest | None) -> bool:
+    def takes_long(self, params: SamplingParams | None, adapter: str | LoRARequest | None) -> bool:
         """Whether `make` will read a folder or compile a grammar, for which an event loop should not wait."""
         asks_for_form = isinstance(params, SamplingParams) and params.structured_outputs is not None
         return asks_for_form or self._adapters.needs_reading(adapter)
+
+
+def _check_priority(priority: int) -> None:
+    if not isinstance(priority, int) or not -(2**63) <= priority < 2**63:
+        raise ValueError(f"priority must be an integer of 64 bits, got {priority!r}")
 
 
 def _engine_params(asked: SamplingParams, room: int) -> SamplingParams:

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,20 +20,22 @@ from multiflora.adapters import AdapterNames
 from multiflora.collector import Collector
 from multiflora.engine.arg_utils import EngineArgs
 from multiflora.engine.background import BackgroundEngine, EngineDeadError
+from multiflora.engine.running import RunningRequest, raise_failure, take
 from multiflora.grammars import LocalGrammars
 from multiflora.lora_request import LoRARequest
 from multiflora.missing import missing
+from multiflora.offline.pooling import PoolingRequestOutput, pooling_output
+from multiflora.offline.program_tokenizer import ProgramTokenizer
 from multiflora.opened_model import OpenedModel
 from multiflora.outputs import RequestOutput
+from multiflora.pooling_params import PoolingParams
 from multiflora.request_maker import Prompt, RequestMaker
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import AdapterResult
-from multiflora_engine.protocol.requests import TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine_requests import copy_request
+from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.text.off_loop import INLINE, off_loop
-from multiflora_platform.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
 
@@ -73,7 +75,7 @@ class AsyncLLMEngine:
             raise
         self._model = model
         self._maker = RequestMaker(model, self._adapters, grammars, ready.max_model_len)
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningRequest] = {}
         self._lora_requests: dict[int, LoRARequest] = {}
 
     @classmethod
@@ -104,14 +106,16 @@ class AsyncLLMEngine:
         try:
             params = self._model.default_params() if sampling_params is None else sampling_params
             collector = await self._collect(request_id, prompt, params, lora_request, priority)
-            if collector.beams is not None:
-                raise ValueError("use_beam_search is for LLM and the server; leave it out here")
+            collector.require_pieces()
             await self._engine.ready_again()
             # An id of its own: what is still on its way for an aborted request must not meet its successor.
-            running.stream = self._engine.generate(copy_request(collector.request))
-            collector.require_pieces()
+            request = copy_request(collector.request)
+            if collector.beams is None:
+                running.stream = self._engine.generate(request)
+            else:
+                running.stream = BeamStream(self._engine, request, collector.beams)
             while not collector.finished:
-                await _take(running.stream, collector)
+                await take(running.stream, collector)
                 if collector.finished:
                     # Before the last output: many programs leave the iterator there, and use the id again.
                     self._end(request_id, running)
@@ -120,14 +124,39 @@ class AsyncLLMEngine:
         finally:
             self._end(request_id, running)
 
-    def _begin(self, request_id: str) -> _Running:
+    async def encode(
+        self,
+        prompt: Prompt,
+        pooling_params: PoolingParams | None = None,
+        request_id: str | None = None,
+        lora_request: LoRARequest | None = None,
+        *,
+        priority: int = 0,
+    ) -> AsyncGenerator[PoolingRequestOutput, None]:
+        """Yields one output: the prompt's hidden state after the final norm, of its last token. Leaving the iterator
+        aborts the request. Raises as `generate`, and RuntimeError for one that was aborted or whose adapter failed."""
+        request_id = uuid.uuid4().hex if request_id is None else request_id
+        running = self._begin(request_id)
+        try:
+            make = partial(self._maker.make_embedding, request_id, prompt, lora_request, "last", priority=priority)
+            request = await off_loop(self._size(prompt, None, lora_request), make)
+            await self._engine.ready_again()
+            running.stream = self._engine.generate(copy_request(request))
+            (delta,) = await running.stream.arrived()
+            raise_failure(delta)
+            self._end(request_id, running)
+            yield pooling_output((request, delta), pooling_params is None or pooling_params.is_unit)
+        finally:
+            self._end(request_id, running)
+
+    def _begin(self, request_id: str) -> RunningRequest:
         other = self._running.get(request_id)
         if other is not None and not other.loop.is_closed():
             raise ValueError(f"request_id {request_id!r} is in use by a request that runs; give each one its own")
-        self._running[request_id] = running = _Running(asyncio.get_running_loop())
+        self._running[request_id] = running = RunningRequest(asyncio.get_running_loop())
         return running
 
-    def _end(self, request_id: str, running: _Running) -> None:
+    def _end(self, request_id: str, running: RunningRequest) -> None:
         """Idempotent."""
         running.end()
         if self._running.get(request_id) is running:
@@ -136,10 +165,13 @@ class AsyncLLMEngine:
     async def _collect(
         self, id: str, prompt: Prompt, params: SamplingParams, adapter: LoRARequest | None, priority: int
     ) -> Collector:
+        make = partial(self._maker.make, id, prompt, params, adapter, priority=priority)
+        return await off_loop(self._size(prompt, params, adapter), make)
+
+    def _size(self, prompt: Prompt, params: SamplingParams | None, adapter: LoRARequest | None) -> int:
+        """Of the work of making a request, as `off_loop` takes it."""
         size = len(prompt) if isinstance(prompt, str) else 0
-        if self._maker.takes_long(params, adapter):
-            size = max(size, INLINE + 1)
-        return await off_loop(size, lambda: self._maker.make(id, prompt, params, adapter, priority=priority))
+        return max(size, INLINE + 1) if self._maker.takes_long(params, adapter) else size
 
     async def abort(self, request_id: str | Iterable[str]) -> None:
         """Ends running requests: their iterators yield a last output with finish_reason "abort". Others are ignored."""
@@ -218,8 +250,8 @@ class AsyncLLMEngine:
         """Asks the engine's process. Raises EngineDeadError unless it answers."""
         await self._engine.ask(lambda engine: engine.status())
 
-    async def get_tokenizer(self) -> Tokenizer:
-        return self.tokenizer
+    async def get_tokenizer(self) -> ProgramTokenizer:
+        return ProgramTokenizer(self.tokenizer)
 
     def shutdown(self) -> None:
         """Ends the process and waits for that; requests that run end with EngineDeadError. Idempotent."""
@@ -239,44 +271,6 @@ class AsyncLLMEngine:
 
     async def __aexit__(self, *exception: object) -> None:
         await asyncio.to_thread(self.shutdown)
-
-
-@dataclass
-class _Running:
-    """One request, from its first await to its end."""
-
-    loop: asyncio.AbstractEventLoop
-    # None while its prompt is made ready.
-    stream: TokenStream | None = None
-
-    def cut(self) -> None:
-        """From any thread."""
-        if self.stream is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.stream.cut)
-
-    def end(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
-
-
-async def _take(stream: TokenStream, collector: Collector) -> None:
-    """What has come, at least one delta. Raises ValueError and EngineDeadError for those failures."""
-    deltas = await stream.arrived()
-    assert deltas, "a stream ends with each sequence's finish_reason"
-    for delta in deltas:
-        _raise_failure(delta)
-        if collector.push(delta):
-            stream.end(delta.index)
-
-
-def _raise_failure(delta: TokenDelta) -> None:
-    """Of the request or of the whole engine; an adapter's stands in the output, as LLM has it."""
-    if delta.failure is None:
-        return
-    if delta.failure.code == "invalid_request":
-        raise ValueError(delta.failure.message)
-    if delta.failure.code in ("engine_dead", "engine_unavailable"):
-        raise EngineDeadError(delta.failure.message)
 
 
 def _stop(engine: BackgroundEngine, artifacts: Path) -> None:

@@ -23,6 +23,7 @@ from multiflora.missing import missing
 from multiflora.offline.metrics import Metric, metrics_of
 from multiflora.offline.offline_loop import OfflineLoop
 from multiflora.offline.one_thread import OneThread
+from multiflora.offline.program_tokenizer import ProgramTokenizer
 from multiflora.offline.progress import GenerationBar
 from multiflora.offline.runs import OfflineRun, make_run, run_all
 from multiflora.opened_model import OpenedModel
@@ -31,7 +32,6 @@ from multiflora.request_maker import RequestMaker
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.model_files import ModelFiles
-from multiflora_platform.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from multiflora_engine.build import BuiltEngine
@@ -87,8 +87,9 @@ class OfflineEngine:
         """As `adapters`."""
         return self.adapters
 
-    def get_tokenizer(self) -> Tokenizer:
-        return self.tokenizer
+    def get_tokenizer(self) -> ProgramTokenizer:
+        """By the names of transformers' calls; `tokenizer` is what this engine itself uses."""
+        return ProgramTokenizer(self.tokenizer)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What the model's generation_config.json advises; the caller's to change."""

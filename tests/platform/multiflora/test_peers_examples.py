@@ -138,6 +138,16 @@ def test_vectors_as_they_are_or_of_length_one(llm: LLM) -> None:
     assert encoded.outputs.data.tolist() == raw.outputs.embedding
 
 
+def test_a_prompt_rendered_by_the_program_is_the_one_of_chat(llm: LLM) -> None:
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    tokenizer = llm.get_tokenizer()
+    text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    assert isinstance(text, str)
+    (chat,) = llm.chat(conversation, GREEDY, use_tqdm=False)
+    assert chat.prompt == text
+    assert chat.prompt_token_ids == tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
+
+
 def test_metrics_are_told_apart_by_class(llm: LLM) -> None:
     llm.generate("Hello", GREEDY, use_tqdm=False)
     metrics = {metric.name: metric for metric in llm.get_metrics()}

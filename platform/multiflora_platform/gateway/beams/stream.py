@@ -7,7 +7,7 @@ from typing import Protocol
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
-from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
+from multiflora_engine.protocol.requests import EngineFailure, FinishReason, GenerateRequest, TokenDelta
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.steps import BeamSteps, StepFailed
 
@@ -28,21 +28,39 @@ class BeamStream:
         self._engine = engine
         self._request_id = request.id
         self._steps = BeamSteps(request, beams)
+        self._answers = range(request.params.n)
         self._deltas: deque[TokenDelta] | None = None
+        self._is_cut = False
         self._asked = self._ask()
 
     def __aiter__(self) -> BeamStream:
         return self
 
     async def __anext__(self) -> TokenDelta:
+        deltas = await self._found()
+        if not deltas:
+            raise StopAsyncIteration
+        return deltas.popleft()
+
+    async def arrived(self) -> list[TokenDelta]:
+        """All of them; none after that."""
+        deltas = await self._found()
+        arrived = list(deltas)
+        deltas.clear()
+        return arrived
+
+    async def _found(self) -> deque[TokenDelta]:
         if self._deltas is None:
             try:
                 self._deltas = deque(await self._run())
             finally:
                 self.close()
-        if not self._deltas:
-            raise StopAsyncIteration
-        return self._deltas.popleft()
+        return self._deltas
+
+    def cut(self) -> None:
+        """Another one than the reader ends the search: its answers end with finish_reason "abort"."""
+        self._is_cut = True
+        self.close()
 
     def close(self) -> None:
         """Idempotent; aborts what the engine still computes, and ends the iteration of its reader."""
@@ -59,16 +77,21 @@ class BeamStream:
                 if not self._steps.is_done:
                     self._asked = self._ask()
         except StepFailed as failed:
-            return [self._failed(failed.failure)]
+            return self._failed(None if self._is_cut else failed.failure)
         except EngineUnavailable as error:
-            return [self._failed(EngineFailure(error.code, error.message))]
+            return self._failed(EngineFailure(error.code, error.message))
         return self._steps.answers()
 
     def _ask(self) -> list[TokenStream]:
         return [self._engine.generate(request) for request in self._steps.requests()]
 
-    def _failed(self, failure: EngineFailure) -> TokenDelta:
-        return TokenDelta(request_id=self._request_id, finish_reason="error", failure=failure)
+    def _failed(self, failure: EngineFailure | None) -> list[TokenDelta]:
+        """failure: None for a search that was cut off."""
+        reason: FinishReason = "abort" if failure is None else "error"
+        return [
+            TokenDelta(request_id=self._request_id, index=index, finish_reason=reason, failure=failure)
+            for index in self._answers
+        ]
 
 
 async def _only_delta(stream: TokenStream) -> TokenDelta:
