@@ -40,6 +40,7 @@ FLOORS = {
         "models": 3,
         "residency": 3,
         "sampling": 3,
+        "speculation": 3,
         "execution": 4,
         "scheduling": 4,
         "engine": 5,

@@ -32,6 +32,7 @@ from multiflora_engine.sampling.grammar_masks import GrammarMasks, load_grammar_
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
+from multiflora_engine.speculation.prompt_lookup import PromptLookup
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): "weights" in bytes, "kv_cache" in steps and "warmup" in graphs."""
@@ -130,6 +131,10 @@ def assemble_engine(
         base.digest,
         grammars=grammars,
         may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
+        # A device that runs ahead is given the next step before the host knows what a draft could be looked up with.
+        drafts=None
+        if runner.runs_ahead
+        else PromptLookup(config.prompt_lookup, lambda s: not sampler.needs_last_token(s)),
     )
     progress("warmup", 0, 1)
     warm_up(

@@ -31,6 +31,7 @@ from multiflora_engine.core.step import (
     StepOutput,
 )
 from multiflora_engine.engine import Engine
+from multiflora_engine.execution.runner import verified
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import (
     EngineFailure,
@@ -226,7 +227,7 @@ class FakeDevice:
 
     def _token_ids(self, entry: Scheduled) -> list[int]:
         """Up to the entry's last; one that the host does not know is what the device itself sampled there."""
-        token_ids = entry.sequence.token_ids[: entry.start + entry.num_tokens]
+        token_ids = [*entry.sequence.token_ids[: entry.start + entry.num_tokens], *entry.drafts]
         if entry.start == entry.sequence.num_tokens:
             self.steps_ahead += 1
             position, token_id = self.sampled[entry.sequence]
@@ -238,8 +239,8 @@ class FakeDevice:
         assert [self.kv[self._slot(sequence, position)] for position in range(stop)] == context[:stop]
 
     def _output(self, entry: Scheduled) -> StepOutput:
-        sequence, end = entry.sequence, entry.start + entry.num_tokens
-        token_ids = self._token_ids(entry)
+        sequence, end = entry.sequence, entry.num_known
+        token_ids = self._token_ids(entry)[:end]
         assert entry.samples == (end == max(len(token_ids), sequence.num_tokens))
         assert entry.num_output_tokens == end - sequence.num_prompt_tokens
         logprobs = None
@@ -249,10 +250,37 @@ class FakeDevice:
                 prompt_logprob(sequence.adapter_digest, sequence.token_ids[: position + 1])
                 for position in range(entry.start + 1, last + 1)
             ]
-        token_id = next_token(sequence.adapter_digest, token_ids, sequence.index)
-        if entry.samples:
-            self.sampled[sequence] = (end, token_id)
-        return StepOutput([SampledToken(token_id)] if entry.samples else [], logprobs)
+        if not entry.samples:
+            return StepOutput([], logprobs)
+        behind = [[*token_ids, *entry.drafts[:count]] for count in range(entry.num_rows)]
+        tokens = [next_token(sequence.adapter_digest, text, sequence.index) for text in behind]
+        self.sampled[sequence] = (end, tokens[0])
+        return StepOutput(verified([SampledToken(token_id) for token_id in tokens], entry.drafts), logprobs)
+
+
+class FakeDrafts:
+    """A DraftSource that knows what comes next, and says so up to some point that depends on the text."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self._device = device
+        self.is_on = False
+        self.drafted = self.accepted = 0
+
+    def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
+        chance = random.Random(repr(sequence.token_ids))
+        if not self.is_on or self._device.runs_ahead or chance.random() < 0.25:
+            return []
+        text = list(sequence.token_ids)
+        for _ in range(min(limit, chance.randrange(1, 7))):
+            text.append(next_token(sequence.adapter_digest, text, sequence.index))
+        drafts = text[sequence.num_tokens :]
+        wrong = chance.randrange(2 * len(drafts))
+        return [(token + (place == wrong)) % VOCABULARY for place, token in enumerate(drafts)]
+
+    def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        assert 0 <= num_accepted <= num_drafted
+        self.drafted += num_drafted
+        self.accepted += num_accepted
 
 
 class Clock:
@@ -274,6 +302,7 @@ class Machine:
         broken: frozenset[str] = frozenset(),
         load_polls: int = 2,
         runs_ahead: bool = False,
+        drafts: bool = False,
         **config: Any,
     ) -> None:
         sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
@@ -288,12 +317,15 @@ class Machine:
         self.device = FakeDevice(num_blocks, block_size, self.adapters)
         self.device.runs_ahead = runs_ahead
         self.clock = Clock()
+        self.drafts = FakeDrafts(self.device)
+        self.drafts.is_on = drafts
         self.scheduler = Scheduler(
             self.config,
             self.adapters,
             "base",
             self.clock,
             lambda sequence: self.device.runs_ahead and not sequence.params.presence_penalty,
+            drafts=self.drafts,
         )
         self.engine = Engine(self.device, self.scheduler, self.adapters)
         self.requests: dict[str, GenerateRequest] = {}
@@ -484,6 +516,71 @@ def test_a_device_that_runs_ahead_is_given_the_next_step_before_it_says_what_it_
     assert machine.num_steps == 9, "one step for the last outputs: nothing was scheduled beyond max_tokens"
     assert machine.device.steps_ahead == 2 * (5 + 7), "each decode, when it was given its token and when it sampled"
     assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+
+
+def test_drafts_save_steps_and_change_no_answer() -> None:
+    num_steps = []
+    for drafts in (False, True):
+        machine = Machine(num_blocks=64, drafts=drafts)
+        ids = [
+            machine.add([1, 2, 3] * count, adapter=adapter, n=n, ignore_eos=True, max_tokens=20)
+            for count, adapter, n in ((1, None, 1), (3, "a", 2), (4, "b", 1))
+        ]
+        machine.run()
+        for request_id in ids:
+            for index in range(machine.requests[request_id].params.num_sequences):
+                assert machine.output(request_id, index) == machine.alone(request_id, index)
+                assert len(machine.deltas[request_id, index]) == 20, "a token is a delta, as without drafts"
+        machine.check_idle()
+        num_steps.append(machine.num_steps)
+    assert num_steps[1] <= 0.7 * num_steps[0]
+    stats = machine.engine.stats()
+    assert (stats.draft_tokens, stats.accepted_tokens) == (machine.drafts.drafted, machine.drafts.accepted)
+    assert 0 < stats.accepted_tokens < stats.draft_tokens
+    assert stats.generation_tokens == 4 * 20
+
+
+def test_an_answer_that_ends_inside_its_draft_has_nothing_behind_its_end() -> None:
+    """EOS, a stop token and max_tokens."""
+    ends = []
+    for start in range(40):
+        for params in ({}, {"stop_token_ids": [5]}, {"ignore_eos": True, "max_tokens": 1 + start % 9}):
+            machine = Machine(num_blocks=64, drafts=True)
+            request_id = machine.add([1 + start % 10, 1 + start // 10], **{"max_tokens": 25, **params})
+            machine.run()
+            expected = machine.alone(request_id)
+            if 5 in expected and "stop_token_ids" in params:
+                expected = expected[: expected.index(5) + 1]
+            assert machine.output(request_id) == expected
+            ends.append((machine.last(request_id).finish_reason, machine.engine.stats().accepted_tokens > 0))
+            machine.check_idle()
+    assert {("stop", True), ("length", True)} <= set(ends)
+
+
+def test_drafts_take_neither_blocks_nor_budget_from_other_sequences() -> None:
+    """Only what all running sequences leave over: nothing is preempted that would not be without drafts."""
+    found = []
+    for drafts in (False, True):
+        machine = Machine(num_blocks=12, max_num_batched_tokens=4, max_num_seqs=4, drafts=drafts)
+        ids = [machine.add([tag] * 3, max_tokens=9, ignore_eos=True) for tag in (1, 2, 3, 4)]
+        machine.run()
+        assert machine.device.largest_batch <= 4
+        assert [machine.output(request_id) for request_id in ids] == [machine.alone(request_id) for request_id in ids]
+        found.append(machine.engine.stats().preemptions)
+    assert found == [0, 0]
+
+
+def test_what_was_drafted_wrongly_is_found_in_no_cache() -> None:
+    machine = Machine(num_blocks=64, drafts=True)
+    first = machine.add([1, 2, 3, 4, 5], max_tokens=25, ignore_eos=True)
+    machine.run()
+    assert machine.engine.stats().draft_tokens > machine.engine.stats().accepted_tokens
+    text = [1, 2, 3, 4, 5, *machine.output(first)]
+    again = machine.add(text, max_tokens=5, ignore_eos=True)
+    machine.run()
+    # The last token of an answer is never computed.
+    assert machine.deltas[again, 0][0].cached_tokens == (len(text) - 1) // 4 * 4
+    assert machine.output(again) == machine.alone(again)
 
 
 def test_what_needs_its_last_token_is_not_run_ahead() -> None:
@@ -771,12 +868,14 @@ class EngineMachine(RuleBasedStateMachine):
         admin._rows_at_once, admin._blocks_at_once, admin._thread = 5, 2, Inline()
         self.aborted: set[str] = set()
         self.ended: set[tuple[str, int]] = set()
+        self.has_pinned = False
         self.machine.device.during = self.run_pending_abort
         self.pending_abort: str | None = None
 
-    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans())
-    def choose_device(self, runs_ahead: bool, fails_late: bool) -> None:
+    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans(), drafts=st.booleans())
+    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool) -> None:
         self.machine.device.runs_ahead, self.machine.device.fails_late = runs_ahead, fails_late
+        self.machine.drafts.is_on = drafts
 
     def live(self) -> list[str]:
         return sorted(self.machine.scheduler._requests)
@@ -881,6 +980,7 @@ class EngineMachine(RuleBasedStateMachine):
         if nodes:
             node = data.draw(st.sampled_from(sorted(nodes, key=lambda node: (node.tokens, node.hash))))
             self.machine.engine.cache_admin.submit(CacheRequest(2, action, node.hash))
+            self.has_pinned |= action == "pin"
 
     @rule(data=st.data(), action=st.sampled_from(["pin", "unpin", "drop", "tokens"]))
     def steer_cache(self, data: st.DataObject, action: str) -> None:
@@ -890,6 +990,7 @@ class EngineMachine(RuleBasedStateMachine):
         if nodes:
             node = data.draw(st.sampled_from(sorted(nodes, key=lambda node: (node.tokens, node.hash))))
             reply = self.ask(action, node.hash)
+            self.has_pinned |= action == "pin"
             assert reply.error is None or action == "pin"
             assert len(reply.token_ids) == (node.tokens if action == "tokens" else 0)
 
@@ -944,7 +1045,8 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             failure = deltas[-1].failure
             assert failure is not None
-            assert failure.code in ("deadline_exceeded", "internal_error", "adapter_unavailable")
+            assert failure.code in ("deadline_exceeded", "internal_error", "adapter_unavailable", "kv_cache_pinned")
+            assert (failure.code == "kv_cache_pinned") <= self.has_pinned
             assert (failure.code == "internal_error") <= (request.id in self.machine.device.poisonous)
 
     def check_prompt_logprobs(self, request: GenerateRequest, index: int, deltas: list[TokenDelta]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ class Scheduled(NamedTuple):
     """Compute tokens [start, start + num_tokens) of one sequence in this step; decode is num_tokens == 1.
 
     samples: the last of them is the sequence's last token, so its logits yield the next one. Never for pooling.
+    drafts: tokens that perhaps follow the sequence's last one (speculation). They are the last of num_tokens, and each
+    yields a further token where all before it turn out to be right.
     epoch: the sequence's epoch when this was scheduled.
 
     A decode may be scheduled while the step that samples its token is in flight: `start` then is the sequence's
@@ -31,6 +34,7 @@ class Scheduled(NamedTuple):
     num_tokens: int
     samples: bool
     epoch: int
+    drafts: Items[int] = ()
 
     @property
     def is_live(self) -> bool:
@@ -39,8 +43,19 @@ class Scheduled(NamedTuple):
 
     @property
     def num_output_tokens(self) -> int:
-        """Length of the output that a token sampled here is appended to; also when the host does not know all of it."""
-        return self.start + self.num_tokens - self.sequence.num_prompt_tokens
+        """Length of the output that the first token sampled here is appended to; also when the host does not know all
+        of it."""
+        return self.num_known - self.sequence.num_prompt_tokens
+
+    @property
+    def num_known(self) -> int:
+        """Length of the text without drafts, once this is computed."""
+        return self.start + self.num_tokens - len(self.drafts)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of logits that tokens are sampled from."""
+        return 1 + len(self.drafts) if self.samples else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +89,8 @@ class SampledToken:
 class StepOutput:
     """What the runner returns for one entry, in the entries' order."""
 
-    # The sequence's next tokens, in order; empty exactly when `entry.samples` is not set.
+    # The sequence's next tokens, in order: the drafts that the model chose as well, then one more of its own; empty
+    # exactly when `entry.samples` is not set.
     sampled: list[SampledToken] = field(default_factory=list)
     # When `sequence.needs_prompt_logprobs`: one item for each prompt token that the logits of this chunk predict, at
     # positions start + 1 ... min(start + num_tokens, num_prompt_tokens - 1).

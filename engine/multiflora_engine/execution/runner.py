@@ -5,11 +5,13 @@ Knows nothing of queues or text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 
 import torch
 
-from multiflora_engine.core.step import DeviceLost, ScheduledBatch, StepOutput
+from multiflora_engine.core.step import DeviceLost, SampledToken, ScheduledBatch, StepOutput
 from multiflora_engine.core.transfers import Readback
 from multiflora_engine.execution.executor import StepExecutor
 from multiflora_engine.execution.step_plan import StepPlan, StepPlanner
@@ -42,9 +44,28 @@ class PendingStep:
             vectors = [vector.wait()[0].numpy() for vector in self.pooled]
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
-        sampled = {place: [token] for place, token in zip(plan.sampling_places, tokens, strict=True)}
+        rows = iter(tokens)
+        sampled = {
+            place: verified(list(islice(rows, entry.num_rows)), entry.drafts)
+            for place, entry in zip(plan.sampling_places, plan.sampling, strict=True)
+        }
         pooled = dict(zip(plan.pooled_places, vectors, strict=True))
         return [StepOutput(sampled.get(i, []), prompts.get(i), pooled.get(i)) for i in range(plan.num_entries)]
+
+
+def verified(tokens: list[SampledToken], drafts: Items[int]) -> list[SampledToken]:
+    """The leading tokens that stand: each was sampled behind drafts which are what was sampled there.
+
+    tokens: one more than drafts; tokens[i] is the model's choice behind the first i of them.
+    """
+    kept: list[SampledToken] = []
+    for token, draft in zip_longest(tokens, drafts):
+        if token.failure is not None and kept:
+            break  # the text may end before; if not, the next step fails by itself
+        kept.append(token)
+        if token.failure is not None or token.token_id != draft:
+            break
+    return kept
 
 
 class DeviceRunner:
@@ -67,8 +88,12 @@ class DeviceRunner:
             results = self.executor.execute(plan.arrays)
             samples: SampledStep | None = None
             if results.logits is not None:
-                lengths = [entry.num_output_tokens for entry in plan.sampling]
-                samples = self._sampler.launch(results.logits, sequences, lengths)
+                rows = [(entry, row) for entry in plan.sampling for row in range(entry.num_rows)]
+                samples = self._sampler.launch(
+                    results.logits,
+                    [entry.sequence for entry, _ in rows],
+                    [entry.num_output_tokens + row for entry, row in rows],
+                )
                 if self.runs_ahead:
                     self.executor.feedback.keep(samples.tokens)
                     self._planner.keep(plan)

@@ -35,7 +35,7 @@ class StepPlan:
     num_entries: int
     """Of the scheduled batch; places below count within them."""
     sampling: list[Scheduled]
-    """The entries that sample, one for each of the R rows."""
+    """The entries that sample; they have `num_rows` of the R rows each."""
     sampling_places: list[int]
     """The place of each of them."""
     prompt_places: list[int]
@@ -53,7 +53,7 @@ class WantedRows:
     logit_counts: list[int] = field(default_factory=list)
     """For each entry, how many of its last tokens want hidden states or logits; their rows are counted below."""
     sample_rows: list[int] = field(default_factory=list)
-    """The row that each sampling entry's next token is sampled from."""
+    """The rows that each sampling entry's next tokens are sampled from."""
     prompt_slices: list[PromptSlice] = field(default_factory=list)
     """As in `StepArrays`."""
     pooled_rows: list[tuple[int, int]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class StepPlanner:
         self._kept_rows: dict[Sequence, int] = {}
 
     def keep(self, plan: StepPlan) -> None:
-        """The device kept the tokens that the plan sampled; the next plan may refer to them by row."""
+        """The device kept the tokens that the plan sampled, one an entry; the next plan may refer to them by row."""
         self._kept_rows = {entry.sequence: row for row, entry in enumerate(plan.sampling)}
 
     def plan(self, entries: Items[Scheduled]) -> StepPlan:
@@ -83,7 +83,7 @@ class StepPlanner:
         sampling, sampling_places = list[Scheduled](), list[int]()
         prompt_places, scored_places, pooled_places = list[int](), list[int](), list[int]()
         for place, entry in zip(places, entries, strict=True):
-            sequence, count = entry.sequence, int(entry.samples)
+            sequence, count = entry.sequence, entry.num_rows
             if sequence.params.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 slices = self._prompt_slices(entry, end)
                 # The last prompt token predicts no prompt token: a chunk of it alone wants logits for sampling only.
@@ -101,7 +101,7 @@ class StepPlanner:
             if entry.samples:
                 sampling.append(entry)
                 sampling_places.append(place)
-                wanted.sample_rows.append(end - 1)
+                wanted.sample_rows += range(end - entry.num_rows, end)
         arrays = step_arrays(entries, wanted, self._block_size, self._kept_rows)
         return StepPlan(arrays, len(entries), sampling, sampling_places, prompt_places, scored_places, pooled_places)
 
@@ -133,6 +133,7 @@ def step_arrays(
         slots.append(sequence.adapter_slot)
         # No token there: the step in flight samples it, and the device fills it in (`_token_sources`).
         token_ids += sequence.token_ids[start : start + count] or (0,)
+        token_ids += entry.drafts
     lengths, firsts = np.array(counts, dtype=np.int64), np.array(starts, dtype=np.int64)
     query_starts = np.zeros(len(entries) + 1, dtype=np.int64)
     np.cumsum(lengths, out=query_starts[1:])
@@ -167,7 +168,7 @@ def step_arrays(
         sample_runs=logit_runs if samples_all else _sample_runs(entries),
         prompt_slices=wanted.prompt_slices,
         pooled_rows=wanted.pooled_rows,
-        is_decode=len(sample_rows) == len(token_ids) and not wanted.is_scored,
+        is_decode=len(sample_rows) == len(entries) == len(token_ids) and not wanted.is_scored,
     )
 
 
@@ -199,8 +200,8 @@ def slot_order(entries: Items[Scheduled]) -> list[int]:
 
 
 def _sample_runs(entries: Items[Scheduled]) -> AdapterRuns:
-    slots = [entry.sequence.adapter_slot for entry in entries if entry.samples]
-    return adapter_runs(slots, [1] * len(slots))
+    sampling = [entry for entry in entries if entry.samples]
+    return adapter_runs([entry.sequence.adapter_slot for entry in sampling], [entry.num_rows for entry in sampling])
 
 
 def _block_tables(entries: Items[Scheduled], width: int) -> npt.NDArray[np.int32]:

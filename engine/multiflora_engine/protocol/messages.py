@@ -184,6 +184,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     preemptions: int = 0
     # Cached blocks that were given away.
     evictions: int = 0
+    # Speculation: drafts that were verified, their tokens, and those of them that the model chose as well.
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
     # The host's time in those steps.
     step_seconds: float = 0.0
     # Adapters that came to slots, and that were driven from them.

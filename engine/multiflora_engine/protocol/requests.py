@@ -46,6 +46,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling | None = None
     # What every output must follow, as sampling/grammars.py reads it.
     grammar: str | None = None
+    # Whether tokens are drafted by prompt lookup; None: as the engine is configured.
+    speculation: bool | None = None
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

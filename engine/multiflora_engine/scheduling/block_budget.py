@@ -46,5 +46,9 @@ class BlockBudget:
             return None
         return next(other for other in reversed(running) if other.cache_owner == sequence.cache_owner)
 
+    def is_spare(self, sequence: Sequence, running: Items[Sequence]) -> bool:
+        """Whether the sequence may have one more block for what it may not need: each that runs could still grow."""
+        return self._pool.num_free > len(running) and self.victim_for(sequence, running) is None
+
     def _needed(self, sequence: Sequence, hits: list[int]) -> int:
         return self._config.blocks_for(sequence.num_tokens) - len(hits) + self._pool.num_unreferenced(hits)

@@ -30,6 +30,7 @@ from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.core.draft_source import DraftSource
 from multiflora_engine.core.grammar_source import GrammarSource
 from multiflora_engine.core.sequence import (
     Sequence,
@@ -72,6 +73,10 @@ class _Counts:
     cache_queries: int = 0
     cache_hits: int = 0
     preemptions: int = 0
+    # Speculation: drafts that were verified, their tokens, and those of them that the model chose as well.
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
     # Of each sequence that has ended: how often it was preempted.
     sequence_preemptions: Histogram = field(default_factory=lambda: Histogram(PREEMPTIONS))
 
@@ -84,7 +89,7 @@ class Scheduler:
     """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
 
     may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
-    grammars: None refuses requests that have one.
+    grammars: None refuses requests that have one. drafts: None where nothing is speculated.
     """
 
     def __init__(
@@ -95,8 +100,10 @@ class Scheduler:
         clock: Callable[[], float] = time.time,
         may_run_ahead: Callable[[Sequence], bool] = _never,
         grammars: GrammarSource | None = None,
+        drafts: DraftSource | None = None,
     ) -> None:
         self.config = config
+        self._drafts = drafts
         self._may_run_ahead = may_run_ahead
         index = CacheIndex(config.num_blocks, config.block_size, clock)
         self.pool = BlockPool(config.num_blocks, on_evict=index.on_evict)
@@ -178,16 +185,15 @@ class Scheduler:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
                 deltas += self._fail_request(sequence.request_id, failure)
                 continue
-            self._note_computed(sequence, entry.start + entry.num_tokens)
+            self._note_computed(sequence, entry.num_known)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
             if sequence.pooling is not None:
                 deltas += self._pool(sequence, output)
             assert bool(output.sampled) == entry.samples, "the runner samples where entry.samples says so"
-            for sampled in output.sampled:
-                deltas.append(self._append(sequence, sampled))
-                if sequence.status is SequenceStatus.FINISHED:
-                    break  # what was sampled behind its end is nothing of its answer
+            deltas += self._append_all(entry, output.sampled)
+            if entry.drafts:
+                self._settle(entry, len(output.sampled) - 1)
         return deltas
 
     def fail(self, batch: ScheduledBatch, failure: EngineFailure) -> list[TokenDelta]:
@@ -221,6 +227,9 @@ class Scheduler:
             cache_hits=self._counts.cache_hits,
             preemptions=self._counts.preemptions,
             evictions=self.pool.evictions,
+            drafts=self._counts.drafts,
+            draft_tokens=self._counts.draft_tokens,
+            accepted_tokens=self._counts.accepted_tokens,
             sequence_preemptions=self._counts.sequence_preemptions.read(),
         )
 
@@ -229,6 +238,8 @@ class Scheduler:
         budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
         # Decodes first: one token each, and clients see the gap between two of them. Prefills share what is left.
         prefilling = []
+        # What drafts may take: every running sequence comes to its one token first.
+        spare = budget - len(self._running)
         # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
             if sequence.in_flight and not self._goes_on(sequence):
@@ -240,13 +251,37 @@ class Scheduler:
             if end - start > 1:
                 prefilling.append(sequence)
             else:
-                sequence.num_scheduled_tokens = start + 1
-                entries.append(Scheduled(sequence, start, 1, sequence.pooling is None, sequence.epoch))
-                budget -= 1
+                drafts = self._draft(sequence, spare) if self._drafts is not None and spare > 0 else []
+                spare -= len(drafts)
+                num_tokens = 1 + len(drafts)
+                sequence.num_scheduled_tokens = start + num_tokens
+                samples = sequence.pooling is None
+                entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch, drafts))
+                budget -= num_tokens
         for sequence in prefilling:
             if budget:
                 budget -= self._schedule_chunk(sequence, budget, entries)
         return budget
+
+    def _draft(self, sequence: Sequence, limit: int) -> list[int]:
+        """Tokens to be verified behind the sequence's last one; no other sequence makes room for them."""
+        assert self._drafts is not None, "the caller knows"
+        num_output, max_tokens = len(sequence.output_token_ids), sequence.params.max_tokens
+        if not num_output or sequence.num_pending_tokens:
+            return []
+        # The model adds a token of its own to those that it confirms.
+        limit = min(limit, self.config.max_model_len - sequence.num_tokens - 1)
+        if max_tokens is not None:
+            limit = min(limit, max_tokens - num_output - 1)
+        if limit < 1:
+            return []
+        drafts = self._drafts.draft(sequence, limit, len(self._running))
+        end = sequence.num_tokens + len(drafts)
+        while len(sequence.block_table) < self.config.blocks_for(end):
+            if not self._budget.is_spare(sequence, self._running):
+                return drafts[: len(sequence.block_table) * self.config.block_size - sequence.num_tokens]
+            self._add_block(sequence)
+        return drafts
 
     def _goes_on(self, sequence: Sequence) -> bool:
         """Whether a sequence in flight can be given its next tokens now: certainly wanted, and nothing to wait for."""
@@ -321,8 +356,11 @@ class Scheduler:
                 self._preempt(victim)
                 if victim is sequence:
                     return False
-            sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._budget.limit(sequence)))
+            self._add_block(sequence)
         return True
+
+    def _add_block(self, sequence: Sequence) -> None:
+        sequence.block_table.extend(self.pool.allocate(1, sequence.cache_owner, self._budget.limit(sequence)))
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop_running(sequence)
@@ -350,6 +388,28 @@ class Scheduler:
             published = self._cache.publish(sequence, first, stop)
             num_whole = sequence.num_prompt_tokens // self.config.block_size
             sequence.written_blocks.update(number for number in published if number < num_whole)
+
+    def _append_all(self, entry: Scheduled, sampled: list[SampledToken]) -> list[TokenDelta]:
+        """A delta for each token, as far as the sequence goes on."""
+        sequence, deltas = entry.sequence, list[TokenDelta]()
+        for token in sampled:
+            if deltas and entry.drafts:
+                # The token before was a draft: its KV is computed already.
+                self._note_computed(sequence, sequence.num_tokens)
+            deltas.append(self._append(sequence, token))
+            if sequence.status is SequenceStatus.FINISHED:
+                break  # what was sampled behind its end is nothing of its answer
+        return deltas
+
+    def _settle(self, entry: Scheduled, num_accepted: int) -> None:
+        """Counts a verified draft; what was computed for tokens that were not accepted will be written again."""
+        assert self._drafts is not None, "it made the draft"
+        self._counts.drafts += 1
+        self._counts.draft_tokens += len(entry.drafts)
+        self._counts.accepted_tokens += num_accepted
+        self._drafts.learn(entry.sequence, len(entry.drafts), num_accepted)
+        if entry.is_live:
+            entry.sequence.num_scheduled_tokens = entry.sequence.num_computed_tokens
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> TokenDelta:
         """The sequence's next delta; ends the sequence when a finish condition holds."""

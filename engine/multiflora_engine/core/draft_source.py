@@ -1,0 +1,22 @@
+"""What the scheduler asks of speculation: tokens that may come next. Its implementation is prompt_lookup.py."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from multiflora_engine.core.sequence import Sequence
+
+
+class DraftSource(Protocol):
+    """Guesses tokens, which the model verifies: a wrong one costs time and changes no answer."""
+
+    def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
+        """Up to `limit` tokens that may follow the sequence's; none where verifying them would cost more than it saves.
+
+        num_running: the sequences that the step is shared with, this one included.
+        """
+        ...
+
+    def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        """How many of the last draft the model would have chosen itself."""
+        ...

@@ -1,0 +1,103 @@
+"""Drafts by prompt lookup: where a sequence's last tokens stood before, what followed there may follow here.
+
+Owns one index per sequence and the judgement whether drafts pay; all of it can be rebuilt from the sequence. Knows
+neither logits nor batches. After Prompt Lookup Decoding (Saxena, 2023), and LLMA (Yang et al., arXiv:2304.04487).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from multiflora_engine.core.sequence import Sequence
+from multiflora_engine.protocol.config import PromptLookupConfig
+from multiflora_engine.speculation.ngram_index import NgramIndex
+
+_FIRST_RATE = 0.5
+_NEWEST_SHARE = 0.5
+"""Weight of the newest draft in the rate of accepted tokens."""
+
+_ROW_COST = 0.1
+"""What a drafted token costs as a part of a step for one sequence: measured on CPUs, with models of 30 M to 500 M
+parameters, it is 0.02 to 0.1."""
+
+_SHORTEST_PAUSE = 8
+_LONGEST_PAUSE = 256
+"""Output tokens without drafts after drafts that did not pay; doubled each time."""
+
+
+@dataclass(slots=True)
+class _Lookup:
+    """What is known of one sequence. Filled by `PromptLookup`."""
+
+    index: NgramIndex
+    size: int = 1
+    """Tokens of the next draft, unless a long match promises more."""
+    rate: float = _FIRST_RATE
+    """Of the tokens drafted lately, the part that was accepted."""
+    worth: float = 0.0
+    """The rate below which drafts cost more than they save, as of the last draft."""
+    num_pauses: int = 0
+    """Since a draft was last accepted."""
+    paused_until: int = 0
+    """Length of the text from which on short matches count again."""
+
+
+class PromptLookup:
+    """The engine's DraftSource. may_draft: whether the sampler can choose a sequence's next tokens from their logits
+    alone, so that several can be verified at once."""
+
+    def __init__(self, config: PromptLookupConfig, may_draft: Callable[[Sequence], bool]) -> None:
+        self._config = config
+        self._may_draft = may_draft
+        # Matches are measured further than they are asked for: a long one is worth a long draft.
+        self._longest = config.prompt_lookup_max + config.num_speculative_tokens
+        # Weak keys: a sequence that ends or is aborted takes its index along, without a call.
+        self._lookups: WeakKeyDictionary[Sequence, _Lookup] = WeakKeyDictionary()
+
+    def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
+        """See `DraftSource.draft`."""
+        if num_running > self._config.disable_by_batch_size or not self._is_wanted(sequence):
+            return []
+        lookup = self._lookup(sequence)
+        match = lookup.index.longest_match()
+        if match is None:
+            return []
+        size = lookup.size
+        if sequence.num_tokens < lookup.paused_until:
+            # What repeats itself for so long is a copy after all.
+            if match.length < 2 * self._config.prompt_lookup_max:
+                return []
+        else:
+            size = max(size, match.length - self._config.prompt_lookup_max + 1)
+        lookup.worth = min(0.8, _ROW_COST * num_running)
+        return lookup.index.following(match.follows, min(size, limit, self._config.num_speculative_tokens))
+
+    def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        """See `DraftSource.learn`."""
+        lookup = self._lookups[sequence]
+        lookup.rate += _NEWEST_SHARE * (num_accepted / num_drafted - lookup.rate)
+        is_whole = num_accepted == num_drafted
+        lookup.size = min(2 * num_drafted, self._config.num_speculative_tokens) if is_whole else max(1, num_accepted)
+        if num_accepted:
+            lookup.num_pauses = 0
+        if lookup.rate < lookup.worth:
+            pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE << lookup.num_pauses)
+            lookup.num_pauses += 1
+            lookup.paused_until = sequence.num_tokens + pause
+            # One draft decides anew.
+            lookup.size, lookup.rate = 1, _FIRST_RATE
+
+    def _is_wanted(self, sequence: Sequence) -> bool:
+        wanted = self._config.enabled if sequence.speculation is None else sequence.speculation
+        return wanted and self._may_draft(sequence)
+
+    def _lookup(self, sequence: Sequence) -> _Lookup:
+        lookup = self._lookups.get(sequence)
+        if lookup is None:
+            index = NgramIndex(sequence.token_ids, self._config.prompt_lookup_min, self._longest)
+            lookup = self._lookups[sequence] = _Lookup(index)
+        elif lookup.index.num_tokens < sequence.num_tokens:
+            lookup.index.extend(sequence.token_ids[lookup.index.num_tokens :])
+        return lookup

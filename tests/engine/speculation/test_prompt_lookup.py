@@ -1,0 +1,111 @@
+"""When tokens are drafted: for texts that repeat themselves, as long as it pays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_engine.protocol.config import PromptLookupConfig
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.speculation.prompt_lookup import PromptLookup
+
+
+def sequence_of(prompt: list[int], **fields: Any) -> Sequence:
+    request = GenerateRequest(id="r", prompt_token_ids=prompt, params=SamplingParams(), **fields)
+    return make_sequences(request, 0, b"")[0]
+
+
+def lookup(**config: Any) -> PromptLookup:
+    return PromptLookup(PromptLookupConfig(**{"enabled": True, **config}), lambda sequence: True)
+
+
+def test_it_drafts_what_followed_before_and_more_where_the_match_is_longer() -> None:
+    document = list(range(100, 140))
+    for copied, drafted in ((1, 0), (2, 1), (4, 1), (6, 3), (20, 8)):
+        drafts = lookup().draft(sequence_of([*document, 7, *document[:copied]]), 100, 1)
+        assert drafts == document[copied : copied + drafted]
+    assert lookup().draft(sequence_of([*document, 7, *document[:20]]), 5, 1) == document[20:25]
+
+
+def test_a_copy_is_drafted_in_ever_longer_pieces() -> None:
+    source, document = lookup(), list(range(100, 200))
+    sequence = sequence_of([*document, 7, *document[:2]])
+    sizes, place = [], 2
+    while place < 60:
+        drafts = source.draft(sequence, 100, 1)
+        assert drafts == document[place : place + len(drafts)]
+        source.learn(sequence, len(drafts), len(drafts))
+        sizes.append(len(drafts))
+        for token_id in document[place : place + len(drafts) + 1]:
+            sequence.append_token(token_id)
+        place += len(drafts) + 1
+    assert sizes[:5] == [1, 2, 4, 8, 8]
+
+
+def drafted_without_success(source: PromptLookup, num_running: int, tokens: int) -> int:
+    """Tokens drafted for an answer whose bigrams stood in the prompt before, each with another token behind it."""
+    prompt = [token for number in range(tokens) for token in (1000 + number, 2000 + number, 5)]
+    sequence, drafted = sequence_of(prompt), 0
+    for number in range(tokens // 2):
+        sequence.append_token(1000 + number)
+        sequence.append_token(2000 + number)
+        drafts = source.draft(sequence, 100, num_running)
+        if drafts:
+            drafted += len(drafts)
+            source.learn(sequence, len(drafts), 0)
+    return drafted
+
+
+def test_a_text_that_seems_to_repeat_and_does_not_is_left_alone() -> None:
+    """Ever longer pauses; a draft has to pay more where more sequences share the step."""
+    assert drafted_without_success(lookup(), 1, 400) <= 20
+    assert drafted_without_success(lookup(), 4, 400) <= 6
+
+
+def test_a_long_match_ends_a_pause() -> None:
+    source, document = lookup(prompt_lookup_max=3), list(range(100, 140))
+    sequence = sequence_of([*document, 1, 2, 3, 1, 2])
+    assert source.draft(sequence, 9, 4) == [3]
+    source.learn(sequence, 1, 0)
+    for token_id in document[:5]:
+        sequence.append_token(token_id)
+        assert source.draft(sequence, 9, 4) == []
+    sequence.append_token(document[5])
+    assert source.draft(sequence, 9, 4) == [document[6]], "one token, to see whether it is a copy"
+    source.learn(sequence, 1, 1)
+    sequence.append_token(document[6])
+    sequence.append_token(document[7])
+    assert source.draft(sequence, 9, 4) == document[8:14]
+
+
+def test_full_batches_are_not_drafted_for() -> None:
+    text = [1, 2, 3, 4, 5, 1, 2, 3]
+    assert lookup().draft(sequence_of(text), 9, 8)
+    assert not lookup().draft(sequence_of(text), 9, 9)
+    assert lookup(disable_by_batch_size=20).draft(sequence_of(text), 9, 20)
+
+
+@pytest.mark.parametrize(("enabled", "wish", "expected"), [
+    (True, None, True), (True, False, False), (False, None, False), (False, True, True),
+])  # fmt: skip
+def test_the_request_has_the_last_word(enabled: bool, wish: bool | None, expected: bool) -> None:
+    sequence = sequence_of([1, 2, 3, 4, 5, 1, 2, 3], speculation=wish)
+    assert bool(lookup(enabled=enabled).draft(sequence, 9, 1)) == expected
+
+
+def test_what_the_sampler_must_take_one_by_one_is_never_drafted_for() -> None:
+    source = PromptLookup(PromptLookupConfig(enabled=True), lambda sequence: False)
+    assert not source.draft(sequence_of([1, 2, 3, 4, 5, 1, 2, 3]), 9, 1)
+
+
+@pytest.mark.parametrize(("config", "named"), [
+    ({"num_speculative_tokens": 0}, "num_speculative_tokens must be from 1 to 1024, got 0"),
+    ({"prompt_lookup_max": 5000}, "prompt_lookup_max"),
+    ({"prompt_lookup_min": 5}, r"prompt_lookup_min must be at most prompt_lookup_max \(4\), got 5"),
+])  # fmt: skip
+def test_sizes_that_mean_nothing_are_refused(config: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        PromptLookupConfig(**config)
