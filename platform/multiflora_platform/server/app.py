@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
@@ -39,11 +41,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.batches = make_batch_service(app, services)
-    inference = (chat, completions, response_calls, messages, embeddings, scores, models, tokenization)
-    gateway = (*inference, files, batch_calls, lora_calls)
-    pages = () if services.settings.disable_fastapi_docs else (docs_page,)
-    for router in (*(module.router for module in (*gateway, health, *pages)), registry_router, ui_router):
-        app.include_router(router)
+    app.router.routes.extend(_routes(with_docs=not services.settings.disable_fastapi_docs))
     error_responses.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, services=services)
@@ -53,6 +51,18 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(CORSMiddleware, **_cross_origin(services.settings))
     _describe_bodies(app)
     return app
+
+
+@cache
+def _routes(*, with_docs: bool) -> list[BaseRoute]:
+    """FastAPI reads every route's signature for each application that includes it; a process does so once."""
+    reader = FastAPI(openapi_url=None, generate_unique_id_function=operation_id)
+    inference = (chat, completions, response_calls, messages, embeddings, scores, models, tokenization)
+    gateway = (*inference, files, batch_calls, lora_calls)
+    pages = (docs_page,) if with_docs else ()
+    for router in (*(module.router for module in (*gateway, health, *pages)), registry_router, ui_router):
+        reader.include_router(router)
+    return reader.router.routes
 
 
 def _cross_origin(settings: Settings) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
@@ -46,12 +48,20 @@ class Attempt:
         return self.status is not None and 200 <= self.status < 300
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Which authorities receivers' certificates may be of. Reading them all takes longer than opening a registry."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Sender:
     """Follows no redirects, uses no proxies, and reads nothing but the status."""
 
     def __init__(self, destinations: Destinations) -> None:
         self._destinations = destinations
-        self._http = httpx.AsyncClient(timeout=ATTEMPT_SECONDS, follow_redirects=False, trust_env=False)
+        self._http = httpx.AsyncClient(
+            timeout=ATTEMPT_SECONDS, follow_redirects=False, trust_env=False, verify=_certificates()
+        )
 
     async def send(self, message: SignedMessage) -> Attempt:
         """Never raises."""

@@ -39,6 +39,9 @@ ADMIN = "mf-admin-for-tests"
 SITE = "model.layers.0.self_attn.q_proj"
 Files = dict[str, bytes]
 _SCHEMA: list[bytes] = []
+# FastAPI reads the signatures of routes anew for each application that includes their router; all houses share these.
+_ROUTES = FastAPI(openapi_url=None)
+_ROUTES.include_router(router)
 
 
 def base_model(digest: str = "b" * 64) -> BaseModel:
@@ -143,7 +146,7 @@ class House:
             setting_sources={},
             state=engine.state,
         )
-        self.app.include_router(router)
+        self.app.router.routes.extend(_ROUTES.router.routes)
         error_responses.install(self.app)
         self.admin = self.client(ADMIN)
         return self
