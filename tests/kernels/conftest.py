@@ -8,8 +8,20 @@ import pytest
 import torch
 
 from multiflora_kernels.runtime import native as native_library
+from multiflora_kernels.runtime.triton import INTERPRETED
 
 Near = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter() -> Iterator[None]:
+    if INTERPRETED:
+        from tests.kernels.interpreter import quick_interpreter
+
+        with quick_interpreter():
+            yield
+    else:
+        yield
 
 
 @pytest.fixture(autouse=True)

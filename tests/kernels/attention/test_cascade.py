@@ -61,8 +61,9 @@ def tables_of(*rows: list[int]) -> np.ndarray:
     return np.array([row + [0] * (width - len(row)) for row in rows], dtype=np.int32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize(
+    ("dtype", "softcap"), [(torch.float32, None), (torch.float32, 2.0), (torch.bfloat16, None), (torch.float16, 2.0)]
+)
 def test_groups_and_loners(kernel_device, dtype, softcap):
     """Two groups, a sequence between them, one after them; lengths that end in the first block of their own."""
     case = share(make([100, 81, 250, 33, 97, 130, 7], [1] * 7, dtype=dtype), [(0, 3, 5), (4, 6, 6)])

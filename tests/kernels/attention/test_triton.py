@@ -15,8 +15,18 @@ QUERIES = [1, 1, 0, 3, 33, 40, 1]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("window", "softcap"), [(None, None), (20, None), (None, 2.0), (1, 2.0)])
+@pytest.mark.parametrize(
+    ("dtype", "window", "softcap"),
+    [
+        (torch.float32, None, None),
+        (torch.float32, 20, None),
+        (torch.float32, None, 2.0),
+        (torch.float32, 1, 2.0),
+        (torch.bfloat16, None, None),
+        (torch.bfloat16, 20, 2.0),
+        (torch.float16, None, 2.0),
+    ],
+)
 def test_mixed_prefill_and_decode(kernel_device, dtype, window, softcap):
     case = make(LENGTHS, QUERIES, dtype=dtype).to(kernel_device)
     check(attend(case, window, softcap), loop(case, window, softcap))
