@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not torch.cuda.is_available():
@@ -17,10 +17,11 @@ if not torch.cuda.is_available():
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+# No example fails for the machine's pace.
+settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # A change must not fail in CI for an example that it has nothing to do with; everywhere else new ones are tried.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.register_profile("ci", settings.get_profile("any pace"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "any pace")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
