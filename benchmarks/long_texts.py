@@ -22,6 +22,8 @@ import aiohttp
 KEY = "mf-benchmark-of-long-texts"
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 SIZE = 8_000_000 - 1_000
+# As many as a body may hold.
+VALUES, CONTAINERS = (1 << 18) - 100, (1 << 15) - 100
 CURL = ("curl", "-s", "-o", "/dev/null")
 
 
@@ -29,6 +31,8 @@ def bodies() -> dict[str, tuple[str, bytes]]:
     """(path, body) by name, each about as long as a body may be."""
     text = "The quick brown fox 12345 jumps over. " * (SIZE // 38)
     message = {"role": "user", "content": "a"}
+    function = {"name": "f", "arguments": "[" + "1," * (SIZE // 2 - 200) + "1]"}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "type": "function", "function": function}]}
     return {
         "completion": ("/v1/completions", json.dumps({"model": "base", "prompt": text}).encode()),
         "completion, cut": (
@@ -44,6 +48,17 @@ def bodies() -> dict[str, tuple[str, bytes]]:
             json.dumps({"model": "base", "messages": [message] * (SIZE // 40)}).encode(),
         ),
         "token ids": ("/v1/completions", b'{"model":"base","prompt":[' + b",".join([b"1"] * (SIZE // 2 - 50)) + b"]}"),
+        "most values": ("/v1/completions", json.dumps({"model": "base", "prompt": [10_000] * VALUES}).encode()),
+        "most objects": (
+            "/v1/messages",
+            json.dumps({"model": "base", "max_tokens": 1, "messages": [message] * CONTAINERS}).encode(),
+        ),
+        "many prompts": (
+            "/v1/embeddings",
+            json.dumps({"model": "base", "input": [[10] * 200] * 1000}).encode(),
+        ),
+        "bad words": ("/v1/completions", json.dumps({"model": "base", "prompt": "a", "bad_words": [text]}).encode()),
+        "arguments": ("/v1/chat/completions", json.dumps({"model": "base", "messages": [message, call]}).encode()),
         "tokenize": ("/tokenize", json.dumps({"prompt": text}).encode()),
         "detokenize": ("/detokenize", b'{"tokens":[' + b",".join([b"99"] * (SIZE // 3 - 50)) + b"]}"),
         "embeddings": ("/v1/embeddings", json.dumps({"model": "base", "input": text}).encode()),

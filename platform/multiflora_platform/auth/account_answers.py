@@ -60,7 +60,8 @@ class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base.
 
-    cached_tokens are part of prompt_tokens. device_ms: the requests' part of the engine's steps.
+    cached_tokens are part of prompt_tokens; cache_write_tokens is what they added to the prefix cache. device_ms: the
+    requests' part of the engine's steps.
     """
 
     day: str | msgspec.UnsetType = msgspec.UNSET
@@ -69,6 +70,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests: int
     prompt_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     completion_tokens: int
     device_ms: float
 

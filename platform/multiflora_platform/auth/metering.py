@@ -27,6 +27,7 @@ class Meter(Observer):
         row = self._ledger.row(self._tenant, self._adapter)
         row.prompt_tokens += self._num_prompt
         row.cached_tokens += start.cached_tokens
+        row.cache_write_tokens += start.cache_write_tokens
 
     def tokens(self, new: NewTokens) -> None:
         count = len(new.token_ids)

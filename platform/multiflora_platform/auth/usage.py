@@ -38,6 +38,8 @@ class Counts:
     prompt_tokens: int = 0
     # Part of prompt_tokens.
     cached_tokens: int = 0
+    # What prompts added to the prefix cache.
+    cache_write_tokens: int = 0
     completion_tokens: int = 0
     # Microseconds: the requests' part of the engine's steps.
     device_us: int = 0

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.web.body_work import SMALL, too_much
+
 MAX_LINES = 50_000
 _MAX_ERRORS = 20
 
@@ -44,14 +46,17 @@ def read_lines(path: Path) -> Iterator[BatchLine]:
                 yield msgspec.json.decode(text, type=BatchLine)
 
 
-def check_lines(path: Path, endpoint: str) -> tuple[int, list[LineError]]:
-    """(how many requests, what is wrong with the file)."""
+def check_lines(path: Path, endpoint: str, most_bytes: int) -> tuple[int, list[LineError]]:
+    """(how many requests, what is wrong with the file). most_bytes: of a line, as of a request's body."""
     seen: set[str] = set()
     errors: list[LineError] = []
     with path.open("rb") as file:
-        for number, text in enumerate(file, 1):
+        for number, text in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
             if not text.strip():
                 continue
+            if len(text) > most_bytes:
+                errors.append(LineError("line_too_long", f"Line {number} is larger than {most_bytes} bytes.", number))
+                break
             error = _check(text, number, endpoint, seen)
             if error is not None:
                 errors.append(error)
@@ -83,6 +88,8 @@ def done_ids(path: Path) -> set[str]:
 
 
 def _check(text: bytes, number: int, endpoint: str, seen: set[str]) -> LineError | None:
+    if len(text) > SMALL and (reason := too_much(text)) is not None:
+        return LineError("invalid_json_line", f"Line {number} holds {reason}.", number)
     try:
         line = msgspec.json.decode(text, type=BatchLine)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -42,7 +42,7 @@ FindPrincipal = Callable[[str | None], Principal | None]
 class BatchRunner:
     """answer: one request through the gateway. principal_of: who a tenant's batch runs as; None when it may no more.
 
-    width: how many requests run at once, asked before each batch.
+    width: how many requests run at once, asked before each batch. most_line_bytes: of a file's line.
     """
 
     def __init__(
@@ -52,12 +52,14 @@ class BatchRunner:
         answer: Answer,
         principal_of: FindPrincipal,
         width: Callable[[], int],
+        most_line_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._files = files
         self._answer = answer
         self._principal_of = principal_of
         self._width = width
+        self._most_line_bytes = most_line_bytes
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._results: dict[str, Results] = {}
@@ -131,7 +133,8 @@ class BatchRunner:
             del self._results[batch_id], self._cancelled[batch_id]
 
     async def _validate(self, batch: BatchRow) -> bool:
-        total, errors = await asyncio.to_thread(check_lines, self._files.path(batch.input_file_id), batch.endpoint)
+        file = self._files.path(batch.input_file_id)
+        total, errors = await asyncio.to_thread(check_lines, file, batch.endpoint, self._most_line_bytes)
         if errors:
             shown = [msgspec.to_builtins(error) for error in errors]
             await self._ledger.amend(_ACTOR, batch.id, {"status": "failed", "failed_at": ..., "errors": shown})
@@ -181,6 +184,7 @@ class BatchRunner:
 
         async with asyncio.TaskGroup() as group:
             for line in read_lines(self._files.path(batch.input_file_id)):
+                await asyncio.sleep(0)  # of a batch that goes on, thousands may be done
                 if line.custom_id not in results.done:
                     await width.acquire()
                     group.create_task(one(line))
@@ -211,7 +215,8 @@ class BatchRunner:
         await self._ledger.amend(_ACTOR, batch.id, {"status": "finalizing", "finalizing_at": ...}, ("in_progress",))
         if state == "expired":
             lines = read_lines(self._files.path(batch.input_file_id))
-            results.expire(line.custom_id for line in lines if line.custom_id not in results.done)
+            expired = (line.custom_id for line in lines if line.custom_id not in results.done)
+            await asyncio.to_thread(results.expire, expired)
         await asyncio.to_thread(results.sync)
         made: dict[str, str] = {}
         for kind, path in (("output", results.output), ("error", results.errors)):

@@ -41,4 +41,6 @@ def make_batch_service(app: FastAPI, services: Services) -> BatchService:
         ready = services.engine.ready
         return 1 if ready is None else max(1, ready.max_num_seqs // 2)
 
-    return BatchService(files, ledger, BatchRunner(ledger, files, answer_one, services.keys.principal_of, width))
+    most = services.settings.max_request_bytes
+    runner = BatchRunner(ledger, files, answer_one, services.keys.principal_of, width, most)
+    return BatchService(files, ledger, runner)

@@ -17,6 +17,7 @@ from tests.platform.batches.conftest import open_batches
 from tests.platform.gateway.house import OTHER, READY, TENANT, House
 
 from multiflora_platform.batches import runner
+from multiflora_platform.web.body_work import MOST_CONTAINERS, SMALL
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 END = ("completed", "failed", "cancelled", "expired")
@@ -159,6 +160,8 @@ async def test_the_window_ends(house: House) -> None:
         ([line("a", method="GET")], "invalid_method"),
         ([line("a", CHAT)], "mismatched_url"),
         ([line("a", stream=True)], "invalid_body"),
+        ([line("a", prompt="a" * (8 << 20))], "line_too_long"),
+        ([line("a", filler=" " * SMALL, prompt=[[]] * MOST_CONTAINERS)], "invalid_json_line"),
         ([""], "empty_file"),
     ],
 )

@@ -78,6 +78,8 @@ class DailyUsageRow(Base):
     prompt_tokens: Mapped[int] = mapped_column(BigInteger)
     # Part of prompt_tokens.
     cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    # What prompts added to the prefix cache; 0 before releases that count it.
+    cache_write_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     # Microseconds: the requests' part of the engine's steps.
     device_us: Mapped[int] = mapped_column(BigInteger)

@@ -85,4 +85,5 @@ async def test_usage_is_what_the_answers_say(house: House, stream: bool) -> None
     counted = house.services.usage.counted
     assert set(counted) == {("acme", "sql"), ("acme", None), (None, "sql")}
     for counts in counted.values():
-        assert (counts.requests, counts.prompt_tokens, counts.cached_tokens, counts.completion_tokens) == (1, 3, 1, 6)
+        assert (counts.requests, counts.prompt_tokens, counts.completion_tokens) == (1, 3, 6)
+        assert (counts.cached_tokens, counts.cache_write_tokens) == (1, 1)

@@ -32,6 +32,7 @@ function Form({ onClose, onDone }) {
     }
   };
   return html`<${Dialog} title="Warm a prefix" onClose=${onClose}><form class="stack" onSubmit=${warm}>
+    <p>Computes a completion's beginning once and keeps its whole blocks. Admins' requests find them. For a tenant's, and for a chat, which goes through the template, send <code>tenant</code> and <code>messages</code> to <code>POST /api/v1/cache:warm</code>.</p>
     <${TextField} label="Model" hint="A prefix serves the model it was computed for" spellcheck="false" value=${model} onInput=${setModel} />
     <${TextArea} label="Text" rows="8" value=${prompt} onInput=${setPrompt} problem=${problem} />
     <footer><button type="button" class="button" onClick=${onClose}>Cancel</button><button class="button primary" disabled=${busy || !prompt}>${busy ? "Computing…" : "Warm"}</button></footer>
