@@ -16,9 +16,10 @@ class Site:
     name: str  # as in the checkpoint: model.layers.0.self_attn.q_proj
     in_features: int  # of an embedding: the vocabulary's size
     out_features: int  # of an embedding: the hidden size
-    layer: int | None = None  # None: embed_tokens or lm_head
-    kind: SiteKind = "linear"  # "embedding" is model.embed_tokens
+    layer: int | None = None  # None: the embedding or the head
+    kind: SiteKind = "linear"  # "embedding" is that of the tokens
     has_bias: bool = False  # whether the base adds one, which an adapter may have trained
+    row_order: tuple[int, ...] | None = None  # output i as served is row row_order[i] of the checkpoint; None: it is i
 
 
 @dataclass(frozen=True)
@@ -30,4 +31,6 @@ class BaseModel:
     digest: str  # SHA-256 hex of config.json and the weight files' own digests
     num_layers: int
     sites: Mapping[str, Site]  # by name
+    embedding: str = "model.embed_tokens"  # the token embedding's site
+    head: str = "lm_head"  # the head's site
     is_head_tied: bool = False  # the head's weight is the embedding

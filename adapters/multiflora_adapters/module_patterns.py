@@ -61,7 +61,7 @@ class ModuleMatcher:
 
     def _is_target_by_expression(self, expression: str, site: Site) -> bool:
         if expression.lower() == "all-linear":
-            return site.kind == "linear" and site.name.rpartition(".")[2] != "lm_head"
+            return site.kind == "linear" and site.layer is not None
         return self._fullmatch(expression, site.name) is not None
 
     def _is_excluded(self, module: str) -> bool:

@@ -145,13 +145,13 @@ def _prepare(
 ) -> SiteWeights:
     site = planned.site
     a = torch.empty(0, site.in_features) if planned.a is None else content.take(planned.a)
-    b = torch.empty(site.out_features, 0) if planned.b is None else content.take(planned.b)
+    b = torch.empty(site.out_features, 0) if planned.b is None else _as_served(content.take(planned.b), site)
     scaled = b.to(torch.float32).t() * planned.scaling
     magnitude = None
     if planned.magnitude is not None:
         norm = _column_norm if site.kind == "embedding" else _row_norm
         norms = norm(base_weight(site.name), a.to(torch.float32), scaled)
-        magnitude = content.take(planned.magnitude).to(torch.float32) / norms
+        magnitude = _as_served(content.take(planned.magnitude), site).to(torch.float32) / norms
     shift = _shift(planned, content, base_bias)
     oriented = _oriented(a, site).to(dtype).contiguous()
     weights = SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
@@ -163,13 +163,18 @@ def _shift(planned: SiteTensors, content: TensorBytes, base_bias: BaseWeight | N
     """PEFT scales the bias beside B as B itself; the trained bias of the base stands in its place, beside DoRA, too."""
     shift = None
     if planned.lora_bias is not None:
-        shift = content.take(planned.lora_bias).to(torch.float32) * planned.scaling
+        shift = _as_served(content.take(planned.lora_bias), planned.site).to(torch.float32) * planned.scaling
     if planned.bias is not None:
         assert base_bias is not None, "who loads adapters with trained biases brings the base's"
-        trained = content.take(planned.bias).to(torch.float32)
+        trained = _as_served(content.take(planned.bias), planned.site).to(torch.float32)
         replaced = trained - base_bias(planned.site.name).to(device="cpu", dtype=torch.float32)
         shift = replaced if shift is None else shift + replaced
     return shift
+
+
+def _as_served(outputs: torch.Tensor, site: Site) -> torch.Tensor:
+    """outputs: [out_features, ...] in the checkpoint's order. Returns them in the order of the base's rows here."""
+    return outputs if site.row_order is None else outputs[torch.tensor(site.row_order)]
 
 
 def _oriented(a: torch.Tensor, site: Site) -> torch.Tensor:

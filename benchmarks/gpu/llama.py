@@ -52,11 +52,11 @@ def model_config(shape: dict[str, Any]) -> ModelConfig:
 def random_weights(model: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
     weights = allocate_weights(model, dtype, device)
     generator = torch.Generator(device).manual_seed(1)
-    for name, tensor in weights.targets().items():
+    for name, target in weights.targets().items():
         if "norm" in name:
-            tensor.fill_(1.0)
+            target.tensor.fill_(1.0)
         else:
-            tensor.normal_(0.0, _DEVIATION, generator=generator)
+            target.tensor.normal_(0.0, _DEVIATION, generator=generator)
     return weights
 
 

@@ -71,7 +71,7 @@ class BuiltEngine:
             return None
         if self.device_side.graphs is not None:
             self.device_side.graphs.forget()
-        return SleepingWeights(self.weights.targets().values())
+        return SleepingWeights(target.tensor for target in self.weights.targets().values())
 
     def close(self) -> None:
         """Ends the threads of the adapter reader and of the grammars."""

@@ -1,4 +1,4 @@
-"""Gated activations of the MLP. Knows nothing of the projections around them."""
+"""Activations of the MLP, gated or not. Knows nothing of the projections around them."""
 
 from __future__ import annotations
 
@@ -228,3 +228,12 @@ def gelu_and_mul(
     native = approximate == "tanh" and x.device.type == "cpu"
     fast = _gate_cpu(x, "multiflora_gelu_tanh_and_mul") if native else None
     return gelu_and_mul_reference(x, approximate) if fast is None else fast
+
+
+def activate(x: torch.Tensor, kind: Literal["silu", "gelu", "gelu_tanh", "relu"]) -> torch.Tensor:
+    """x: [T, I], of an MLP without a gate. Returns [T, I]."""
+    if kind == "relu":
+        return F.relu(x)
+    if kind == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")

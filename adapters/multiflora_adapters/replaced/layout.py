@@ -14,7 +14,6 @@ from multiflora_adapters.report import ValidationRow, error, shown, some_of
 from multiflora_adapters.tensor_file import FLOAT_BYTES, WEIGHTS_NAME, TensorEntry
 from multiflora_adapters.tensor_names import PREFIX, TOKEN_ROWS
 
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 MEMORY_SETTING = "The device's memory for such rows is the setting --adapter-matrix-memory."
 
 
@@ -47,11 +46,11 @@ def plan_replaced(
 def _whole_matrices(
     config: AdapterConfig, tensors: Container[str], base: BaseModel
 ) -> tuple[list[ReplacedTensor], list[ValidationRow]]:
-    named = dict.fromkeys(_replaceable(name) or name for name in config.modules_to_save or ())
-    others = [name for name in named if name not in (EMBEDDING, HEAD)]
-    whole = {name for name in named if name in (EMBEDDING, HEAD)}
+    named = dict.fromkeys(_replaceable(name, base) or name for name in config.modules_to_save or ())
+    others = [name for name in named if name not in _ends(base)]
+    whole = {name for name in named if name in _ends(base)}
     if whole and config.ensure_weight_tying and base.is_head_tied:
-        whole = {EMBEDDING, HEAD}  # PEFT saves both, equal
+        whole = {*_ends(base)}  # PEFT saves both, equal
     rows = []
     if others:
         rows.append(
@@ -59,7 +58,7 @@ def _whole_matrices(
                 "config",
                 f"modules_to_save replaces modules of the base that all adapters share: {some_of(others)}.",
                 observed=some_of(others),
-                expected="embed_tokens, lm_head",
+                expected=", ".join(_short_names(base)),
                 hint="Train these modules with LoRA instead: list them in target_modules.",
             )
         )
@@ -73,23 +72,24 @@ def _token_rows(
     indices = config.trainable_token_indices
     if indices is None:
         return
-    named = indices if isinstance(indices, dict) else {EMBEDDING: indices}
-    by_site = {_replaceable(name) or name: token_ids for name, token_ids in named.items()}
-    others = [name for name in by_site if name not in (EMBEDDING, HEAD)]
+    named = indices if isinstance(indices, dict) else {base.embedding: indices}
+    by_site = {_replaceable(name, base) or name: token_ids for name, token_ids in named.items()}
+    others = [name for name in by_site if name not in _ends(base)]
     if others or len(by_site) < len(named):
-        message = f"trainable_token_indices names other modules than embed_tokens and lm_head: {some_of(named)}."
+        served = " and ".join(_short_names(base))
+        message = f"trainable_token_indices names other modules than {served}: {some_of(named)}."
         rows.append(error("config", message, observed=some_of(named), hint="Train rows of these two only."))
         return
     wrong = [row for name, token_ids in by_site.items() if (row := _check_token_ids(name, token_ids, base))]
     rows.extend(wrong)
     if wrong:
         return
-    embedded = by_site.get(EMBEDDING)
+    embedded = by_site.get(base.embedding)
     is_tied = base.is_head_tied and embedded is not None
-    is_shared = is_tied and (not isinstance(indices, dict) or by_site.get(HEAD) == embedded)
+    is_shared = is_tied and (not isinstance(indices, dict) or by_site.get(base.head) == embedded)
     for name, token_ids in by_site.items():
-        if not (is_shared and name == HEAD):
-            sites = (EMBEDDING, HEAD) if is_shared else (name,)
+        if not (is_shared and name == base.head):
+            sites = _ends(base) if is_shared else (name,)
             yield ReplacedTensor(_in_file(f"{name}.{TOKEN_ROWS}", tensors), sites, token_ids)
 
 
@@ -145,7 +145,16 @@ def _vocabulary(site: Site) -> int:
     return site.in_features if site.kind == "embedding" else site.out_features
 
 
-def _replaceable(name: str) -> str | None:
+def _replaceable(name: str, base: BaseModel) -> str | None:
     """Which of the two a name means, as PEFT matches it: the whole path or its end."""
     path = name.removeprefix(PREFIX)
-    return next((site for site in (EMBEDDING, HEAD) if f".{site}".endswith(f".{path}")), None)
+    return next((site for site in _ends(base) if f".{site}".endswith(f".{path}")), None)
+
+
+def _ends(base: BaseModel) -> tuple[str, str]:
+    return base.embedding, base.head
+
+
+def _short_names(base: BaseModel) -> list[str]:
+    """As configurations of PEFT name them: embed_tokens, lm_head."""
+    return [name.rpartition(".")[2] for name in _ends(base)]

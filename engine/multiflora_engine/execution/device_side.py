@@ -18,7 +18,7 @@ from multiflora_engine.execution.step_plan import StepPlanner
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
-from multiflora_engine.models.rotary import rotary_tables
+from multiflora_engine.models.rotary import model_tables
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
@@ -60,7 +60,7 @@ def build_device_side(
     spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
     size = size_kv_cache(config, model, dtype, device, spare)
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
-    decoder = Decoder(model, weights, rotary_tables(model.rope, size.max_model_len, device), pool.site)
+    decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool.site)
     staging = Staging(device)
     feedback = TokenFeedback(config.max_num_seqs, device)
     graphs = None

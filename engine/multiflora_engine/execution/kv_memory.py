@@ -54,9 +54,9 @@ def size_kv_cache(
     the model's own length is taken, or as much of it as fits.
     """
     wanted = config.max_model_len or model.max_position_embeddings
-    if wanted > model.rope.longest:
+    if wanted > model.ropes[0].longest:
         raise ModelError(
-            f"--max-model-len {wanted} is more than the model's {model.rope.longest} tokens. "
+            f"--max-model-len {wanted} is more than the model's {model.ropes[0].longest} tokens. "
             "Choose less, or extend the model with a RoPE scaling in its config.json."
         )
     block_bytes = bytes_per_block(model, config.block_size, dtype)

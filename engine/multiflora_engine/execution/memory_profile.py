@@ -8,7 +8,7 @@ from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
-from multiflora_engine.models.rotary import rotary_tables
+from multiflora_engine.models.rotary import model_tables
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 
@@ -30,7 +30,7 @@ def step_bytes(config: EngineConfig, model: ModelConfig, weights: ModelWeights) 
 
 def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, sequences: int, tokens: int) -> int:
     device, dtype = weights.device, weights.dtype
-    decoder = Decoder(model, weights, rotary_tables(model.rope, tokens, device))
+    decoder = Decoder(model, weights, model_tables(model, tokens, device))
     batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
     cache = allocate_kv_cache(model, blocks, config.block_size, dtype, device)
     torch.cuda.synchronize(device)

@@ -5,30 +5,35 @@ Knows neither weights nor devices; gateway and engine read the same object.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, Site
-from multiflora_engine.models.architectures import COMMON_DEFAULTS, Family, find_family
 from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.catalogue import find_family
+from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
+from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.rope_config import RopeConfig, parse_rope
 
 __all__ = ["ModelConfig", "ModelError", "load_model_config"]
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 _ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
 }
 _QUANTISATION_KEYS = ("quantization_config", "compression_config")
 
@@ -41,20 +46,17 @@ class ModelConfig:
     architecture: str  # by the name that transformers gives it: "LlamaForCausalLM"
     vocab_size: int  # rows of embedding and head, padding of the vocabulary included
     hidden_size: int  # H
-    intermediate_size: int  # I, of gate and of up
+    intermediate_size: int  # I, of the MLP's inside
     num_layers: int
     num_heads: int  # Hq
     num_kv_heads: int  # Hk; Hq / Hk query heads share one
     head_dim: int  # D, which need not be H / Hq
-    rms_norm_eps: float
-    activation: Activation  # of the gate
-    rope: RopeConfig
+    norm_eps: float
+    activation: Activation  # of the gate, or of all of an MLP that has none
+    form: Form  # what the family's layers compute, and what the checkpoint calls their modules
+    ropes: tuple[RopeConfig, ...]  # the rotations that its layers use; the first one says how long the model is
+    rope_of_layer: tuple[int, ...]  # per layer, which of `ropes`
     sliding_windows: tuple[int | None, ...]  # per layer, how many tokens (itself included) a token sees; None: all
-    has_fused_projections: bool  # checkpoint and adapters name qkv_proj and gate_up_proj instead of their parts
-    has_qk_norm: bool  # each query and key head is normed before the rotation
-    qkv_bias: bool
-    o_bias: bool
-    mlp_bias: bool  # of gate, up and down
     tie_word_embeddings: bool  # the head's weight is the embedding's
     dtype: str | None  # the checkpoint's: "float32", "bfloat16", "float16"; None: config.json does not say
     bos_token_id: int | None
@@ -70,7 +72,7 @@ class ModelConfig:
     @property
     def max_position_embeddings(self) -> int:
         """The model's own length in tokens, which max_model_len defaults to."""
-        return self.rope.max_position_embeddings
+        return self.ropes[0].max_position_embeddings
 
     @property
     def q_size(self) -> int:
@@ -80,33 +82,52 @@ class ModelConfig:
     def kv_size(self) -> int:
         return self.num_kv_heads * self.head_dim
 
+    def module(self, layer: int, name: str) -> str:
+        """The path of a module of one layer, in the checkpoint and for adapters."""
+        return f"{self.form.modules.layers}.{layer}.{name}"
+
+    def qkv_sites(self, layer: int) -> tuple[Site, ...]:
+        """The linears of q, k and v; stacked in this order, each in its `row_order`, they are what attention reads."""
+        names, sizes = self.form.modules.qkv, [self.q_size, self.kv_size, self.kv_size]
+        sizes = sizes if len(names) == 3 else [sum(sizes)]
+        order = self._qkv_order()
+        sites, first = [], 0
+        for name, size in zip(names, sizes, strict=True):
+            rows = None if order is None else _own_rows(order, first, first + size)
+            sites.append(self._site(layer, name, self.hidden_size, size, self.form.qkv_bias, rows))
+            first += size
+        return tuple(sites)
+
+    def o_site(self, layer: int) -> Site:
+        return self._site(layer, self.form.modules.o, self.q_size, self.hidden_size, self.form.o_bias)
+
+    def up_sites(self, layer: int) -> tuple[Site, ...]:
+        """The linears whose stacked result the MLP's activation reads: gate, then up."""
+        names = self.form.modules.up
+        size = (2 if self.form.is_gated else 1) * self.intermediate_size // len(names)
+        return tuple(self._site(layer, name, self.hidden_size, size, self.form.up_bias) for name in names)
+
+    def down_site(self, layer: int) -> Site:
+        return self._site(layer, self.form.modules.down, self.intermediate_size, self.hidden_size, self.form.down_bias)
+
+    @property
+    def head_site(self) -> Site:
+        return Site(self.form.modules.head, self.hidden_size, self.vocab_size, has_bias=self.form.head_bias)
+
     def layer_sites(self, layer: int) -> tuple[Site, ...]:
-        """The linears of one layer, named as in the checkpoint; parts of a stacked weight stand in its row order."""
-        hidden, inner = self.hidden_size, self.intermediate_size
-        if self.has_fused_projections:
-            inputs = [("self_attn.qkv_proj", self.q_size + 2 * self.kv_size), ("mlp.gate_up_proj", 2 * inner)]
-        else:
-            inputs = [
-                ("self_attn.q_proj", self.q_size),
-                ("self_attn.k_proj", self.kv_size),
-                ("self_attn.v_proj", self.kv_size),
-                ("mlp.gate_proj", inner),
-                ("mlp.up_proj", inner),
-            ]
-        shapes = [(name, hidden, size) for name, size in inputs]
-        shapes += [("self_attn.o_proj", self.q_size, hidden), ("mlp.down_proj", inner, hidden)]
-        biased = {"o_proj": self.o_bias, "gate_proj": self.mlp_bias, "up_proj": self.mlp_bias}
-        biased |= {"gate_up_proj": self.mlp_bias, "down_proj": self.mlp_bias}
-        return tuple(
-            Site(
-                f"model.layers.{layer}.{name}",
-                k,
-                n,
-                layer,
-                has_bias=biased.get(name.rpartition(".")[2], self.qkv_bias),
-            )
-            for name, k, n in shapes
-        )
+        """All linears of one layer."""
+        return (*self.qkv_sites(layer), self.o_site(layer), *self.up_sites(layer), self.down_site(layer))
+
+    def _site(
+        self, layer: int, name: str, k: int, n: int, has_bias: bool, row_order: tuple[int, ...] | None = None
+    ) -> Site:
+        return Site(self.module(layer, name), k, n, layer, has_bias=has_bias, row_order=row_order)
+
+    def _qkv_order(self) -> tuple[int, ...] | None:
+        if not (self.form.qkv_is_grouped or self.form.rotates_neighbours):
+            return None
+        turned = self.ropes[0].rotary_dim if self.form.rotates_neighbours else 0
+        return _qkv_order(self.num_heads, self.num_kv_heads, self.head_dim, turned, self.form.qkv_is_grouped)
 
     def base_model(self, name: str, digest: str | None = None) -> BaseModel:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
@@ -118,32 +139,62 @@ class ModelConfig:
             digest or model_digest(self.folder),
             self.num_layers,
             sites,
+            embedding=self.form.modules.embedding,
+            head=self.form.modules.head,
             is_head_tied=self.tie_word_embeddings,
         )
 
     def _sites(self) -> Iterator[Site]:
-        yield Site("model.embed_tokens", self.vocab_size, self.hidden_size, kind="embedding")
+        yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")
         for layer in range(self.num_layers):
             yield from self.layer_sites(layer)
-        yield Site("lm_head", self.hidden_size, self.vocab_size)
+        yield self.head_site
+
+
+@functools.cache
+def _qkv_order(num_heads: int, num_kv_heads: int, head_dim: int, turned: int, is_grouped: bool) -> tuple[int, ...]:
+    """Row i of q, k and v as the engine stacks them is row order[i] of the checkpoint's linears, stacked.
+
+    turned: how many leading dimensions of a head turn as neighbours: the engine turns i with i + turned / 2.
+    """
+    places = [*range(0, turned, 2), *range(1, turned, 2), *range(turned, head_dim)]
+    share = num_heads // num_kv_heads
+    if is_grouped:
+        groups = range(num_kv_heads)
+        heads = [group * (share + 2) + i for group in groups for i in range(share)]
+        heads += [group * (share + 2) + share for group in groups]
+        values = [group * (share + 2) + share + 1 for group in groups]
+    else:
+        heads = list(range(num_heads + num_kv_heads))
+        values = [num_heads + num_kv_heads + group for group in range(num_kv_heads)]
+    rotated = [head * head_dim + place for head in heads for place in places]
+    return (*rotated, *(head * head_dim + place for head in values for place in range(head_dim)))
+
+
+@functools.cache
+def _own_rows(order: tuple[int, ...], first: int, end: int) -> tuple[int, ...]:
+    """The part of an order that one of several stacked linears has, counted within it."""
+    return tuple(row - first for row in order[first:end])
 
 
 def load_model_config(folder: Path) -> ModelConfig:
     """Read the two configuration files. Raises ModelError for what is missing, damaged or unsupported."""
-    raw = read_json_object(folder / "config.json")
-    family = find_family(raw)
-    _refuse_quantised(raw)
+    given = read_json_object(folder / "config.json")
+    family = find_family(given)
+    _refuse_quantised(given)
+    raw = _in_llamas_words(given, family)
     defaults = {**COMMON_DEFAULTS, **family.defaults}
-    fields = ConfigFields(raw, defaults)
+    fields = ConfigFields(raw, defaults, aliases=family.aliases)
+    form = family.form(fields)
     num_heads, num_layers = fields.integer("num_attention_heads"), fields.integer("num_hidden_layers")
     # A null means one key-value head per head, unlike a key that is absent (then the family's default holds).
-    is_multi_head = "num_key_value_heads" in raw and raw["num_key_value_heads"] is None
+    is_multi_head = form.is_multi_head or ("num_key_value_heads" in raw and raw["num_key_value_heads"] is None)
     num_kv_heads = num_heads if is_multi_head else fields.integer("num_key_value_heads", num_heads)
     if num_heads % num_kv_heads:
         raise ModelError(f"config.json: {num_heads} attention heads cannot share {num_kv_heads} key-value heads.")
     hidden_size = fields.integer("hidden_size")
     head_dim = fields.integer("head_dim", max(1, hidden_size // num_heads))
-    attention_bias = family.reads_attention_bias and fields.flag("attention_bias")
+    rope = parse_rope(raw, defaults, head_dim, family, form)
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
     advice, ignored = generation_defaults(generation)
     return ModelConfig(
@@ -156,22 +207,26 @@ def load_model_config(folder: Path) -> ModelConfig:
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        rms_norm_eps=fields.number("rms_norm_eps"),
-        activation=_activation(fields.text("hidden_act")),
-        rope=parse_rope(raw, defaults, head_dim, family),
-        sliding_windows=_sliding_windows(raw, family, fields, num_layers),
-        has_fused_projections=family.has_fused_projections,
-        has_qk_norm=family.has_qk_norm,
-        qkv_bias=family.qkv_bias or attention_bias,
-        o_bias=attention_bias,
-        mlp_bias=family.reads_mlp_bias and fields.flag("mlp_bias"),
+        norm_eps=fields.number("rms_norm_eps"),
+        activation=_activation(fields, form),
+        form=form,
+        ropes=(rope,),
+        rope_of_layer=(0,) * num_layers,
+        sliding_windows=_sliding_windows(raw, family, form, fields, num_layers),
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         dtype=_dtype(raw),
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=advice,
-        warnings=(*check_keys(raw, family), *ignored),
+        warnings=(*check_keys(given, family), *ignored),
     )
+
+
+def _in_llamas_words(given: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """config.json with Llama's words for the keys that the family calls otherwise."""
+    known = {key: value for key, value in given.items() if key not in family.aliases}
+    renamed = {key: given[name] for key, name in family.aliases.items() if name in given}
+    return known | renamed | family.derive(given)
 
 
 def _refuse_quantised(raw: Mapping[str, Any]) -> None:
@@ -184,20 +239,22 @@ def _refuse_quantised(raw: Mapping[str, Any]) -> None:
             )
 
 
-def _activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
-        raise ModelError(f"The activation {name!r} is not supported. Supported are {', '.join(_ACTIVATIONS)}.")
+def _activation(fields: ConfigFields, form: Form) -> Activation:
+    name = fields.text("hidden_act")
+    served = [name for name, kind in _ACTIVATIONS.items() if not (form.is_gated and kind == "relu")]
+    if name not in served:
+        raise ModelError(f"The activation {name!r} is not supported. Supported are {', '.join(served)}.")
     return _ACTIVATIONS[name]
 
 
 def _sliding_windows(
-    raw: Mapping[str, Any], family: Family, fields: ConfigFields, num_layers: int
+    raw: Mapping[str, Any], family: Family, form: Form, fields: ConfigFields, num_layers: int
 ) -> tuple[int | None, ...]:
     # A null means no window, unlike a key that is absent (then the family's default holds).
-    is_off = family.sliding == "never" or ("sliding_window" in raw and raw["sliding_window"] is None)
+    is_off = form.sliding == "never" or ("sliding_window" in raw and raw["sliding_window"] is None)
     window = None if is_off or "sliding_window" not in {**family.defaults, **raw} else fields.integer("sliding_window")
     first = 0
-    if family.sliding == "if_switched_on":
+    if form.sliding == "if_switched_on":
         window = window if fields.flag("use_sliding_window") else None
         first = fields.integer("max_window_layers", minimum=0)
     by_default = tuple(window if layer >= first else None for layer in range(num_layers))
@@ -210,7 +267,7 @@ def _sliding_windows(
     if window is None and known[0] in kinds:
         raise ModelError("config.json: layer_types names sliding_attention, but no sliding_window is in force.")
     windows = tuple(window if kind == known[0] else None for kind in kinds)
-    if windows != by_default and not family.reads_layer_types:
+    if windows != by_default and not form.reads_layer_types:
         raise ModelError(f"config.json: {family.name} with these layer_types is not served.")
     return windows
 

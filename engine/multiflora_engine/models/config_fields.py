@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from multiflora_engine.models.errors import ModelError
@@ -28,11 +29,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 class ConfigFields:
-    """The values of one JSON object; a null counts as missing. source: how errors call the object."""
+    """The values of one JSON object; a null counts as missing. source: how errors call the object; aliases: how they
+    call a key that the file has another word for."""
 
-    def __init__(self, raw: Mapping[str, Any], defaults: Mapping[str, Any], source: str = "config.json") -> None:
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        source: str = "config.json",
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._raw = {**defaults, **{key: value for key, value in raw.items() if value is not None}}
         self._source = source
+        self._aliases = aliases
 
     def integer(self, key: str, fallback: int | None = None, minimum: Literal[0, 1] = 1) -> int:
         """An integer of at least `minimum`; without a fallback the key is required."""
@@ -72,4 +81,5 @@ class ConfigFields:
 
     def _wrong(self, key: str, expected: str, value: object) -> ModelError:
         found = "is missing" if value is None else f"is {str(value)[:80]!r}"
-        return ModelError(f"{self._source}: {key} {found}; it has to be {expected}. Download or save the model again.")
+        name = self._aliases.get(key, key)
+        return ModelError(f"{self._source}: {name} {found}; it has to be {expected}. Download or save the model again.")

@@ -1,7 +1,7 @@
 """Every key that a served family's config.json may hold: read, refused, or without effect. Torch-free.
 
-Knows keys, not what the read ones mean: config.py and rope_config.py do. The lists were compared with the configuration
-classes and the models of transformers; tests compare them again.
+Knows keys, not what the read ones mean: config.py, rope_config.py and the families do. The lists were compared with the
+configuration classes and the models of transformers; tests compare them again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from multiflora_engine.models.architectures import Family
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.family import Family
 
 _READ = {
     "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -21,13 +21,7 @@ _READ = {
 }  # fmt: skip
 
 # What some families read, and others ignore in transformers as they do here.
-_READ_BY: Mapping[str, str] = {
-    "attention_bias": "reads_attention_bias",
-    "mlp_bias": "reads_mlp_bias",
-    "sliding_window": "sliding",
-    "use_sliding_window": "sliding",
-    "max_window_layers": "sliding",
-}
+_READ_BY_SOME = {"attention_bias", "mlp_bias", "sliding_window", "use_sliding_window", "max_window_layers"}
 
 # Training, files, other heads than the language model's, how transformers runs a model and what it returns.
 _WITHOUT_EFFECT = {
@@ -70,10 +64,11 @@ def check_keys(raw: Mapping[str, Any], family: Family) -> tuple[str, ...]:
     given = {key for key, value in raw.items() if value is not None}
     warnings = [
         f"config.json: {key} has no effect, {family.name} does not read it."
-        for key in sorted(given & _READ_BY.keys())
-        if raw[key] and getattr(family, _READ_BY[key]) in (False, "never")
+        for key in sorted(given & _READ_BY_SOME - family.reads)
+        if raw[key]
     ]
-    known = _READ | _READ_BY.keys() | _WITHOUT_EFFECT | _GENERATION
+    known = _READ | _READ_BY_SOME | _WITHOUT_EFFECT | _GENERATION
+    known = known - family.aliases.keys() | {*family.aliases.values(), *family.reads, *family.ignores}
     unknown = sorted(given - known - {"is_causal", "per_layer_config", "attention_chunk_size"})
     for key in ("rope_scaling", "rope_parameters"):
         if isinstance(raw.get(key), dict):

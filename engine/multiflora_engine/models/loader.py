@@ -13,8 +13,10 @@ import torch
 from multiflora_engine.models.checkpoint import stored_tensors
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.plain import PlainTensor
+from multiflora_engine.models.targets import Target
 from multiflora_engine.models.tied_head import untangle_head
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
 
@@ -39,12 +41,13 @@ def load_weights(
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
     """
-    sources: dict[str, DenseSource] = {n: PlainTensor(n, stored) for n, stored in stored_tensors(folder).items()}
+    plain = {name: PlainTensor(name, stored) for name, stored in stored_tensors(folder).items()}
+    sources = _by_module(plain, config.form.modules)
     if config.tie_word_embeddings:
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.
     planned = allocate_weights(config, dtype, torch.device("meta"))
-    _check(sources, planned.targets())
+    _check(sources, planned.targets(), config.form.modules)
     if available is not None and planned.num_bytes > available:
         raise ModelError(_too_large(planned.num_bytes, available, dtype))
     weights = _allocate(config, dtype, device)
@@ -76,35 +79,46 @@ def _allocate(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> 
         ) from error
 
 
-def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, torch.Tensor]) -> None:
+def _by_module(sources: Mapping[str, DenseSource], modules: ModuleNames) -> dict[str, DenseSource]:
+    """By the names of the modules. A decoder that was saved without its head leaves out their common beginning."""
+    root = "" if any(name.startswith(modules.root) for name in sources) else modules.root
+    heads = tuple(f"{head}." for head in (modules.head, modules.stored_head) if head is not None)
+    named = {}
+    for name, source in sources.items():
+        is_head = name.startswith(heads)
+        named[f"{modules.head}.{name.rpartition('.')[2]}" if is_head else root + name] = source
+    return named
+
+
+def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], modules: ModuleNames) -> None:
     """A model that would be served only in part, or with weights left over, is refused."""
     missing = [name for name in targets if name not in sources]
     if missing:
         raise ModelError(f"The checkpoint lacks {_some(missing)}. Download or save the model again.")
-    surplus = [name for name in sources if name not in targets and not _may_be_left(name)]
+    surplus = [name for name in sources if name not in targets and not _may_be_left(name, modules)]
     if surplus:
         raise ModelError(
             f"The checkpoint has tensors that config.json does not account for: {_some(surplus)}. "
             "Do config.json and the weights belong together?"
         )
     for name, target in targets.items():
-        if sources[name].shape != tuple(target.shape):
+        if sources[name].shape != target.stored_shape:
             raise ModelError(
-                f"{name} has the shape {list(sources[name].shape)}; config.json says {list(target.shape)}. "
+                f"{name} has the shape {list(sources[name].shape)}; config.json says {list(target.stored_shape)}. "
                 "Do config.json and the weights belong together?"
             )
         sources[name].check()
 
 
-def _may_be_left(name: str) -> bool:
-    return name.endswith(_DERIVED) or not name.startswith(("model.", "lm_head."))
+def _may_be_left(name: str, modules: ModuleNames) -> bool:
+    return name.endswith((*_DERIVED, *modules.derived)) or not name.startswith((modules.root, f"{modules.head}."))
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _fill(targets: Mapping[str, torch.Tensor], sources: Mapping[str, DenseSource], progress: Progress) -> None:
+def _fill(targets: Mapping[str, Target], sources: Mapping[str, DenseSource], progress: Progress) -> None:
     """In the order of `sources`: that of their bytes in the files."""
     total = sum(source.num_bytes for source in sources.values())
     done = 0
@@ -114,8 +128,11 @@ def _fill(targets: Mapping[str, torch.Tensor], sources: Mapping[str, DenseSource
         progress(done, total)
 
 
-def _fill_one(target: torch.Tensor, source: DenseSource) -> None:
-    rows = target.view(-1, target.shape[-1])
+def _fill_one(target: Target, source: DenseSource) -> None:
+    if not target.is_plain:
+        target.fill(torch.cat([piece.clone() for piece in source.pieces()]).view(source.shape))
+        return
+    rows = target.tensor.view(-1, target.tensor.shape[-1])
     first = 0
     for piece in source.pieces():
         rows[first : first + piece.shape[0]].copy_(piece)

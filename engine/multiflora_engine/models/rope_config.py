@@ -9,16 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from multiflora_engine.models.architectures import Family
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.families.form import Form
 
-RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
+RopeKind = Literal["none", "default", "linear", "dynamic", "yarn", "longrope", "llama3"]
+
+_SCALINGS = tuple(kind for kind in get_args(RopeKind) if kind != "none")
 
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Filled by `parse_rope`. What belongs to single kinds has the names and defaults of transformers."""
+    """Filled by `parse_rope`; of kind "none" where nothing turns.
+
+    What belongs to single kinds has the names and defaults of transformers.
+    """
 
     kind: RopeKind
     theta: float  # the base of the frequencies
@@ -47,24 +53,30 @@ class RopeConfig:
         return self.max_position_embeddings
 
 
-def parse_rope(raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, family: Family) -> RopeConfig:
+def parse_rope(
+    raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, family: Family, form: Form
+) -> RopeConfig:
     """raw: config.json, with `rope_scaling` + `rope_theta` (transformers 4) or `rope_parameters` (5)."""
+    top = ConfigFields(raw, defaults, aliases=family.aliases)
+    length = top.integer("max_position_embeddings")
+    if not form.rotates:
+        return RopeConfig("none", 1.0, 2, length, length)
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     if not isinstance(scaling, dict) or any(isinstance(value, dict) for value in scaling.values()):
         raise ModelError("config.json: one rotary embedding for all layers is supported, this model has several.")
-    top = ConfigFields(raw, defaults)
     fields = ConfigFields(scaling, {}, "config.json: rope_scaling")
     kind = _kind(scaling, is_phi3=family.model_type == "phi3")
-    length = top.integer("max_position_embeddings")
     original = fields.integer("original_max_position_embeddings", length)
     if kind in ("yarn", "longrope", "llama3"):
         # As in transformers, a value beside the scaling wins over one inside it.
         original = top.integer("original_max_position_embeddings", original)
     partial = fields.number("partial_rotary_factor", top.number("partial_rotary_factor", 1.0))
     rotary_dim = int(head_dim * partial)
+    if "rotary_dim" in family.reads:
+        rotary_dim = top.integer("rotary_dim", rotary_dim)
     if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise ModelError(f"config.json: {rotary_dim} of {head_dim} head dimensions turn; an even number has to.")
-    if rotary_dim != head_dim and not family.rotates_part_of_a_head:
+    if rotary_dim != head_dim and not form.rotates_part_of_a_head:
         raise ModelError(f"config.json: partial_rotary_factor is {partial:g}, but {family.name} turns whole heads.")
     theta = fields.number("rope_theta", top.number("rope_theta", 10000.0))
     rest = _scaling(kind, fields, rotary_dim, length / original)
@@ -76,8 +88,8 @@ def _kind(scaling: Mapping[str, Any], is_phi3: bool) -> RopeKind:
     # Early Phi-3 files say "su" or "yarn" and mean what is called longrope today.
     if name == "su" or (is_phi3 and name == "yarn"):
         name = "longrope"
-    if name not in get_args(RopeKind):
-        raise ModelError(f"RoPE scaling {name!r} is not supported. Supported are {', '.join(get_args(RopeKind))}.")
+    if name not in _SCALINGS:
+        raise ModelError(f"RoPE scaling {name!r} is not supported. Supported are {', '.join(_SCALINGS)}.")
     return cast("RopeKind", name)
 
 

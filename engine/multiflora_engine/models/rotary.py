@@ -13,7 +13,15 @@ import math
 
 import torch
 
+from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.rope_config import RopeConfig
+
+
+def model_tables(
+    config: ModelConfig, max_model_len: int, device: torch.device
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The tables of each of the model's rotations."""
+    return [rotary_tables(rope, max_model_len, device) for rope in config.ropes]
 
 
 def rotary_tables(
@@ -27,6 +35,8 @@ def rotary_tables(
 
 def inverse_frequencies(rope: RopeConfig, max_model_len: int) -> tuple[torch.Tensor, float]:
     """(float32 [rotary_dim / 2], attention factor); formulas as in transformers' modeling_rope_utils."""
+    if rope.kind == "none":
+        return torch.zeros(rope.rotary_dim // 2), 1.0
     if rope.kind == "linear":
         return _plain(rope.theta, rope) / rope.factor, 1.0
     if rope.kind == "dynamic":

@@ -15,7 +15,6 @@ from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _log = logging.getLogger(__name__)
 
 
@@ -27,16 +26,20 @@ def untangle_head(
     dtype: of the served weights; a head that equals the embedding in it is a copy. Raises ModelError for a file that
     ends too early.
     """
+    modules = config.form.modules
+    name = f"{modules.head}.weight"
     tensors = dict(sources)
-    head = tensors.pop(_HEAD, None)
+    head = tensors.pop(name, None)
     if head is None:
         return tensors, config
-    embedding = tensors.setdefault(_EMBEDDING, head)
+    embedding = tensors.setdefault(f"{modules.embedding}.weight", head)
     if embedding is head or _are_equal(embedding, head, dtype):
         return tensors, config
     _log.warning(
-        "config.json says tie_word_embeddings, but the checkpoint's lm_head.weight differs from its embedding: both "
-        "are served as they are. Set tie_word_embeddings to false, or remove lm_head.weight if the head is a leftover."
+        "config.json says tie_word_embeddings, but the checkpoint's %s differs from its embedding: both are served as "
+        "they are. Set tie_word_embeddings to false, or remove %s if the head is a leftover.",
+        name,
+        name,
     )
     return dict(sources), replace(config, tie_word_embeddings=False)
 

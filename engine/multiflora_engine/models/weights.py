@@ -5,12 +5,14 @@ Knows neither files nor how the weights are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from multiflora_adapters.base_model import Site
 from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.targets import Target
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.weight import LinearWeight
 
@@ -21,31 +23,74 @@ class Projection:
 
     weight: LinearWeight  # [N, K]
     bias: torch.Tensor | None  # [N]
-    sites: tuple[tuple[str, int, int], ...]  # the linears by their names in the checkpoint: (name, first, end column)
+    sites: tuple[tuple[Site, int, int], ...]  # the checkpoint's linears: (site, first, end column)
+    is_transposed: bool = False  # the checkpoint stores [K, N]
+
+    def targets(self) -> Iterator[tuple[str, Target]]:
+        """Checkpoint tensor name -> the part that it fills."""
+        for site, first, end in self.sites:
+            for ending, tensor in self.weight.stored_rows(first, end).items():
+                yield f"{site.name}.{ending}", Target(tensor, site.row_order, self.is_transposed)
+            if self.bias is not None:
+                yield f"{site.name}.bias", Target(self.bias[first:end], site.row_order)
+
+
+@dataclass(frozen=True)
+class NormWeights:
+    """One norm of the checkpoint."""
+
+    name: str  # its module there
+    weight: torch.Tensor  # what the normed values are multiplied by
+    bias: torch.Tensor | None  # what is added then; None in families without
+    adds_one: bool  # the checkpoint holds weight - 1
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        yield self.weight
+        if self.bias is not None:
+            yield self.bias
+
+    def targets(self) -> Iterator[tuple[str, Target]]:
+        yield f"{self.name}.weight", Target(self.weight, offset=1.0 if self.adds_one else 0.0)
+        if self.bias is not None:
+            yield f"{self.name}.bias", Target(self.bias)
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer, in the order of use. `allocate_weights` makes it, the loader fills it."""
+    """One layer, in the order of use; norms are [H] but for those of heads, and None in families without.
+    `allocate_weights` makes it, the loader fills it."""
 
-    input_norm: torch.Tensor  # [H], of the attention's input
+    input_norm: NormWeights | None  # of the attention's input
     qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
-    q_norm: torch.Tensor | None  # [D], of each query head before the rotation; None in families without
-    k_norm: torch.Tensor | None  # [D], the same of key heads
+    q_norm: NormWeights | None  # [D], of each query head before the rotation
+    k_norm: NormWeights | None  # [D], the same of key heads
     o: Projection  # [H, Hq * D]
-    post_norm: torch.Tensor  # [H], of the MLP's input
-    gate_up: Projection  # gate and up stacked: [2 I, H]
+    attention_output_norm: NormWeights | None  # of the attention's output
+    mlp_norm: NormWeights | None  # of the MLP's input
+    up: Projection  # gate and up stacked: [2 I, H]; without a gate [I, H]
     down: Projection  # [H, I]
-    sliding_window: int | None  # tokens that a token of this layer sees, itself included; None: all before it
+    mlp_output_norm: NormWeights | None  # of the MLP's output
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        return (self.qkv, self.o, self.up, self.down)
+
+    def norms(self) -> Iterator[NormWeights]:
+        own = (self.input_norm, self.q_norm, self.k_norm, self.attention_output_norm, self.mlp_norm)
+        yield from (norm for norm in (*own, self.mlp_output_norm) if norm is not None)
 
 
 @dataclass(frozen=True)
 class ModelWeights:
     """One model. `allocate_weights` makes it, the loader fills it; afterwards nothing changes it."""
 
+    embedding_site: str  # the token embedding's name in the checkpoint
     embed_tokens: torch.Tensor  # [V, H]
+    position_site: str | None  # the name of the learned positions; None in families without
+    embed_positions: torch.Tensor | None  # [positions, H]
+    embedding_norm: NormWeights | None  # [H], before the first layer
     layers: tuple[LayerWeights, ...]
-    norm: torch.Tensor  # [H], after the last layer
+    norm: NormWeights  # [H], after the last layer
     lm_head: Projection  # [V, H]
     is_head_tied: bool  # the head's weight is embed_tokens itself: stored and counted once
 
@@ -61,12 +106,12 @@ class ModelWeights:
     def num_bytes(self) -> int:
         """Bytes of all weights; tied ones count once."""
         products = sum(projection.weight.nbytes for projection in self._own_projections())
-        return products + sum(tensor.nbytes for tensor in self._vectors()) + self.embed_tokens.nbytes
+        return products + sum(tensor.nbytes for tensor in self._other_tensors()) + self.embed_tokens.nbytes
 
     def base_weight(self, site: str) -> torch.Tensor:
-        """The [out, in] weight (of `model.embed_tokens`: [V, H]) that an adapter's site modifies: of dense weights a
-        view. Raises KeyError for a name that is no site."""
-        if site == "model.embed_tokens":
+        """The [out, in] weight (of the token embedding [V, H]) that an adapter's site modifies, its rows as they are
+        served: of dense weights a view. Raises KeyError for a name that is no site."""
+        if site == self.embedding_site:
             return self.embed_tokens
         projection, first, end = self._place(site)
         return projection.weight.dequantised_rows(first, end)
@@ -78,48 +123,50 @@ class ModelWeights:
             raise KeyError(site)
         return projection.bias[first:end]
 
-    def targets(self) -> dict[str, torch.Tensor]:
-        """Checkpoint tensor name -> the (contiguous) view that it fills."""
-        targets = {"model.embed_tokens.weight": self.embed_tokens, "model.norm.weight": self.norm}
-        for index, layer in enumerate(self.layers):
-            norms = {
-                "input_layernorm": layer.input_norm,
-                "post_attention_layernorm": layer.post_norm,
-                "self_attn.q_norm": layer.q_norm,
-                "self_attn.k_norm": layer.k_norm,
-            }
-            targets |= {f"model.layers.{index}.{name}.weight": t for name, t in norms.items() if t is not None}
+    def targets(self) -> dict[str, Target]:
+        """Checkpoint tensor name -> what it fills."""
+        targets = {f"{self.embedding_site}.weight": Target(self.embed_tokens)}
+        if self.embed_positions is not None:
+            targets[f"{self.position_site}.weight"] = Target(self.embed_positions)
+        for norm in self._norms():
+            targets |= norm.targets()
         for projection in self._own_projections():
-            for name, first, end in projection.sites:
-                stored = projection.weight.stored_rows(first, end)
-                targets |= {f"{name}.{ending}": tensor for ending, tensor in stored.items()}
-                if projection.bias is not None:
-                    targets[f"{name}.bias"] = projection.bias[first:end]
+            targets |= projection.targets()
+        if self.is_head_tied and self.lm_head.bias is not None:
+            targets[f"{self.lm_head.sites[0][0].name}.bias"] = Target(self.lm_head.bias)
         return targets
 
     def _place(self, site: str) -> tuple[Projection, int, int]:
         """A linear's projection, and its rows there."""
         for projection in self._projections():
-            for name, first, end in projection.sites:
-                if name == site:
+            for place, first, end in projection.sites:
+                if place.name == site:
                     return projection, first, end
         raise KeyError(site)
 
     def _projections(self) -> Iterator[Projection]:
         for layer in self.layers:
-            yield from (layer.qkv, layer.o, layer.gate_up, layer.down)
+            yield from layer.projections
         yield self.lm_head
 
     def _own_projections(self) -> Iterator[Projection]:
         """Those that have a weight of their own."""
         return (p for p in self._projections() if not (self.is_head_tied and p is self.lm_head))
 
-    def _vectors(self) -> Iterator[torch.Tensor]:
-        """Norms and biases."""
-        yield self.norm
+    def _norms(self) -> Iterator[NormWeights]:
+        if self.embedding_norm is not None:
+            yield self.embedding_norm
         for layer in self.layers:
-            yield from (t for t in (layer.input_norm, layer.post_norm, layer.q_norm, layer.k_norm) if t is not None)
+            yield from layer.norms()
+        yield self.norm
+
+    def _other_tensors(self) -> Iterator[torch.Tensor]:
+        """Norms, biases and positions."""
+        for norm in self._norms():
+            yield from norm.tensors()
         yield from (p.bias for p in self._projections() if p.bias is not None)
+        if self.embed_positions is not None:
+            yield self.embed_positions
 
 
 def allocate_weights(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
@@ -130,44 +177,67 @@ def allocate_weights(config: ModelConfig, dtype: torch.dtype, device: torch.devi
 class _Allocator:
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self._config = config
+        self._form = config.form
+        self._names = config.form.modules
         self._dtype = dtype
         self._device = device
 
     def model(self) -> ModelWeights:
-        config = self._config
+        config, names = self._config, self._names
         embed_tokens = self._empty(config.vocab_size, config.hidden_size)
         head = embed_tokens if config.tie_word_embeddings else self._empty(config.vocab_size, config.hidden_size)
+        head_bias = self._empty(config.vocab_size) if self._form.head_bias else None
+        positions = None
+        if names.position_embedding is not None:
+            positions = self._empty(config.max_position_embeddings + self._form.position_offset, config.hidden_size)
+        norm = self._norm(names.norm, config.hidden_size)
+        assert norm is not None, "every model has a last norm"
         return ModelWeights(
+            embedding_site=names.embedding,
             embed_tokens=embed_tokens,
+            position_site=names.position_embedding,
+            embed_positions=positions,
+            embedding_norm=self._norm(names.embedding_norm, config.hidden_size),
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
-            norm=self._empty(config.hidden_size),
-            lm_head=Projection(DenseWeight(head), None, (("lm_head", 0, config.vocab_size),)),
+            norm=norm,
+            lm_head=Projection(DenseWeight(head), head_bias, ((config.head_site, 0, config.vocab_size),)),
             is_head_tied=config.tie_word_embeddings,
         )
 
     def _layer(self, index: int) -> LayerWeights:
-        config = self._config
-        head_norms = [self._empty(config.head_dim) if config.has_qk_norm else None for _ in range(2)]
+        config, form, names = self._config, self._form, self._names
+        hidden, head = config.hidden_size, config.head_dim
+
+        def norm(name: str | None, size: int) -> NormWeights | None:
+            return self._norm(None if name is None else config.module(index, name), size)
+
         return LayerWeights(
-            input_norm=self._empty(config.hidden_size),
-            qkv=self._projection(index, ("qkv_proj", "q_proj", "k_proj", "v_proj"), config.qkv_bias),
-            q_norm=head_norms[0],
-            k_norm=head_norms[1],
-            o=self._projection(index, ("o_proj",), config.o_bias),
-            post_norm=self._empty(config.hidden_size),
-            gate_up=self._projection(index, ("gate_up_proj", "gate_proj", "up_proj"), config.mlp_bias),
-            down=self._projection(index, ("down_proj",), config.mlp_bias),
-            sliding_window=config.sliding_windows[index],
+            input_norm=norm(names.input_norm, hidden),
+            qkv=self._projection(config.qkv_sites(index), form.qkv_bias),
+            q_norm=norm(names.q_norm, head),
+            k_norm=norm(names.k_norm, head),
+            o=self._projection([config.o_site(index)], form.o_bias),
+            attention_output_norm=norm(names.attention_output_norm, hidden),
+            mlp_norm=norm(names.mlp_norm, hidden),
+            up=self._projection(config.up_sites(index), form.up_bias),
+            down=self._projection([config.down_site(index)], form.down_bias),
+            mlp_output_norm=norm(names.mlp_output_norm, hidden),
         )
 
-    def _projection(self, layer: int, parts: tuple[str, ...], has_bias: bool) -> Projection:
-        sites = [site for site in self._config.layer_sites(layer) if site.name.rpartition(".")[2] in parts]
+    def _norm(self, name: str | None, size: int) -> NormWeights | None:
+        if name is None:
+            return None
+        bias = self._empty(size) if self._form.norm_has_bias else None
+        return NormWeights(name, self._empty(size), bias, self._form.norm_adds_one)
+
+    def _projection(self, sites: Sequence[Site], has_bias: bool) -> Projection:
         ranges, rows = [], 0
         for site in sites:
-            ranges.append((site.name, rows, rows + site.out_features))
+            ranges.append((site, rows, rows + site.out_features))
             rows += site.out_features
         bias = self._empty(rows) if has_bias else None
-        return Projection(DenseWeight(self._empty(rows, sites[0].in_features)), bias, tuple(ranges))
+        weight = DenseWeight(self._empty(rows, sites[0].in_features))
+        return Projection(weight, bias, tuple(ranges), self._form.is_transposed)
 
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self._dtype, device=self._device)

@@ -69,6 +69,12 @@ class FullDelta:
     site: LoraSite
     tiles: LoraTiles
 
+    def added_to(self, y: torch.Tensor) -> torch.Tensor:
+        """y + delta, for a consumer that has no kernel which adds it on the way."""
+        slots = self.tiles.row_slots[: len(y)]
+        has_rank = (slots >= 0) & (self.site.ranks[slots.clamp(min=0).long()] > 0)
+        return torch.where(has_rank[:, None], (y + self.values).to(y.dtype), y)
+
 
 def linear_with_lora(
     x: torch.Tensor,

@@ -63,7 +63,7 @@ def open_model(settings: Settings) -> ServedBase:
             created=int(time.time()),
             generation_defaults=config.generation_defaults,
             eos_token_ids=frozenset(config.eos_token_ids),
-            length_sets_rope=config.rope.kind in ("dynamic", "longrope"),
+            length_sets_rope=any(rope.kind in ("dynamic", "longrope") for rope in config.ropes),
             tool_format=_tool_format(settings.tool_call_parser, tokenizer),
             reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
         )

@@ -9,6 +9,7 @@ import torch
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.rope_config import RopeConfig
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
 from multiflora_kernels.attention.plan import QueryBounds
@@ -26,15 +27,12 @@ CONFIG = ModelConfig(
     num_heads=4,
     num_kv_heads=2,
     head_dim=32,
-    rms_norm_eps=1e-5,
+    norm_eps=1e-5,
     activation="silu",
-    rope=RopeConfig("default", 10000.0, 32, 64, 64),
+    form=Form(qkv_bias=True),
+    ropes=(RopeConfig("default", 10000.0, 32, 64, 64),),
+    rope_of_layer=(0, 0),
     sliding_windows=(None, None),
-    has_fused_projections=False,
-    has_qk_norm=False,
-    qkv_bias=True,
-    o_bias=False,
-    mlp_bias=False,
     tie_word_embeddings=False,
     dtype="float32",
     bos_token_id=None,
@@ -44,11 +42,11 @@ CONFIG = ModelConfig(
 )
 
 
-def random_weights() -> ModelWeights:
+def random_weights(config: ModelConfig = CONFIG) -> ModelWeights:
     torch.manual_seed(3)
-    weights = allocate_weights(CONFIG, torch.float32, CPU)
-    for tensor in weights.targets().values():
-        tensor.normal_(0, 0.3)
+    weights = allocate_weights(config, torch.float32, CPU)
+    for target in weights.targets().values():
+        target.tensor.normal_(0, 0.3)
     return weights
 
 

@@ -64,23 +64,19 @@ def test_sites_are_the_modules_of_transformers(
     expected = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            expected[name] = (module.in_features, module.out_features)
+            expected[name] = (module.in_features, module.out_features, module.bias is not None)
         elif isinstance(module, torch.nn.Embedding):
-            expected[name] = (module.num_embeddings, module.embedding_dim)
+            expected[name] = (module.num_embeddings, module.embedding_dim, False)
     sites = loaded.base_model("x").sites
-    assert {name: (site.in_features, site.out_features) for name, site in sites.items()} == expected
+    assert {name: (site.in_features, site.out_features, site.has_bias) for name, site in sites.items()} == expected
     assert sites["model.embed_tokens"].kind == "embedding"
     assert [site.layer for site in sites.values() if "layers.1." in site.name] == [1] * ((len(sites) - 2) // 2)
-    attention = model.model.layers[0].self_attn
-    first = attention.qkv_proj if loaded.has_fused_projections else attention.q_proj
-    assert loaded.qkv_bias == (first.bias is not None)
-    assert loaded.o_bias == (attention.o_proj.bias is not None)
 
 
 def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
     config = load(tmp_path, num_key_value_heads=None, max_position_embeddings=..., architectures=...)
     assert (config.architecture, config.num_kv_heads, config.head_dim) == ("LlamaForCausalLM", 4, 16)
-    assert (config.max_position_embeddings, config.rms_norm_eps, config.rope.theta) == (2048, 1e-6, 10000.0)
+    assert (config.max_position_embeddings, config.norm_eps, config.ropes[0].theta) == (2048, 1e-6, 10000.0)
     assert config.sliding_windows == (None, None)
     assert (config.dtype, load(tmp_path, torch_dtype=..., dtype="float16").dtype) == ("bfloat16", "float16")
 
@@ -88,22 +84,27 @@ def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
 def test_both_spellings_of_rope_mean_the_same(tmp_path: Path) -> None:
     old = load(tmp_path, rope_theta=5e5, rope_scaling={"type": "linear", "factor": 4})
     new = load(tmp_path, rope_parameters={"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0})
-    assert old.rope == new.rope
-    assert (old.rope.kind, old.rope.theta, old.rope.factor, old.rope.longest) == ("linear", 5e5, 4.0, 2048)
+    assert old.ropes == new.ropes
+    assert (old.ropes[0].kind, old.ropes[0].theta, old.ropes[0].factor, old.ropes[0].longest) == (
+        "linear",
+        5e5,
+        4.0,
+        2048,
+    )
 
 
 def test_early_phi3_spellings_of_longrope(tmp_path: Path) -> None:
     factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
     for name in ("su", "yarn", "longrope"):
-        rope = load(tmp_path, architectures=["Phi3ForCausalLM"], rope_scaling={"type": name, **factors}).rope
+        rope = load(tmp_path, architectures=["Phi3ForCausalLM"], rope_scaling={"type": name, **factors}).ropes[0]
         assert (rope.kind, rope.long_factor) == ("longrope", (2.0,) * 8)
         assert rope.original_max_position_embeddings == 4096
 
 
 def test_the_engines_length_chooses_frequencies(tmp_path: Path) -> None:
     """Never the request's, or shared KV would be wrong."""
-    rope = load(tmp_path, rope_scaling={"type": "dynamic", "factor": 2.0}).rope
-    plain = load(tmp_path).rope
+    rope = load(tmp_path, rope_scaling={"type": "dynamic", "factor": 2.0}).ropes[0]
+    plain = load(tmp_path).ropes[0]
     assert torch.equal(inverse_frequencies(rope, 512)[0], inverse_frequencies(plain, 512)[0])
     assert not torch.equal(inverse_frequencies(rope, 513)[0], inverse_frequencies(plain, 513)[0])
 

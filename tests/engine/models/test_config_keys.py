@@ -106,7 +106,7 @@ def test_part_of_a_head_turns_only_where_the_family_does_so(saved: Any) -> None:
     config_class, _, folder = saved
     rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     if config_class is Phi3Config:
-        assert change(folder, rope_parameters=rope).rope.rotary_dim == 16
+        assert change(folder, rope_parameters=rope).ropes[0].rotary_dim == 16
     else:
         with pytest.raises(ModelError, match="turns whole heads"):
             change(folder, rope_parameters=rope)

@@ -1,45 +1,22 @@
-"""A decoder of another kind of layer, one with parallel residuals, against plain torch without cache or batching."""
+"""A decoder whose layers have parallel residuals, against plain torch without cache or batching."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from tests.engine.models.cases import CONFIG, batch_of, empty_cache, random_weights
 
-from multiflora_engine.models.blocks.block import Block, ForwardStep, LayerCache
-from multiflora_engine.models.blocks.linear import Linear, Sites
-from multiflora_engine.models.blocks.sublayers import GatedMlp, SelfAttention
-from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
+from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.rotary import rotary_tables
-from multiflora_engine.models.weights import LayerWeights, ModelWeights
-from multiflora_kernels.rms_norm import add_rms_norm
+from multiflora_engine.models.weights import ModelWeights
 
-
-class ParallelBlock:
-    """Semantics, for x = norm(residual): residual' = residual + o(attention(x)) + mlp(x)."""
-
-    def __init__(self, weights: LayerWeights, next_norm: torch.Tensor, sites: Sites | None) -> None:
-        self.attention, self.o = SelfAttention(CONFIG, weights, sites), Linear(weights.o, sites)
-        self.mlp, self.next_norm = GatedMlp(CONFIG.activation, weights, sites), next_norm
-
-    def __call__(
-        self, x: torch.Tensor, residual: torch.Tensor, step: ForwardStep, cache: LayerCache
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        attended = self.attention(x, step, cache)
-        if step.kept_rows is not None:
-            attended, x, residual = (rows[step.kept_rows] for rows in (attended, x, residual))
-        y, delta = self.mlp(x, step.kept_lora)
-        total = y + self.o(attended, step.kept_lora)
-        return add_rms_norm(total, residual, self.next_norm, CONFIG.rms_norm_eps, delta)
-
-
-def parallel_blocks(config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> list[Block]:
-    first, second = weights.layers
-    return [ParallelBlock(first, second.input_norm, sites), ParallelBlock(second, weights.norm, sites)]
+PARALLEL = replace(CONFIG, form=replace(CONFIG.form, is_parallel=True, modules=ModuleNames(mlp_norm=None)))
 
 
 def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return x * (x.square().mean(-1, keepdim=True) + CONFIG.rms_norm_eps).rsqrt() * weight.double()
+    return x * (x.square().mean(-1, keepdim=True) + CONFIG.norm_eps).rsqrt() * weight.double()
 
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -50,9 +27,9 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 def expected_hidden(weights: ModelWeights, tokens: list[int]) -> torch.Tensor:
     """[T, H] float64, all positions of one sequence at once."""
-    targets = {name: tensor.double() for name, tensor in weights.targets().items()}
+    targets = {name: target.tensor.double() for name, target in weights.targets().items()}
     residual = targets["model.embed_tokens.weight"][tokens]
-    cos, sin = (table[: len(tokens)].double() for table in rotary_tables(CONFIG.rope, 64))
+    cos, sin = (table[: len(tokens)].double() for table in rotary_tables(CONFIG.ropes[0], 64))
     mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()
     for layer in range(CONFIG.num_layers):
         prefix = f"model.layers.{layer}."
@@ -69,14 +46,14 @@ def expected_hidden(weights: ModelWeights, tokens: list[int]) -> torch.Tensor:
         gate, up = x @ w["mlp.gate_proj.weight"].T, x @ w["mlp.up_proj.weight"].T
         mlp = (gate.sigmoid() * gate * up) @ w["mlp.down_proj.weight"].T
         residual = residual + attended.transpose(0, 1).flatten(1) @ w["self_attn.o_proj.weight"].T + mlp
-    return norm(residual, weights.norm)
+    return norm(residual, weights.norm.weight)
 
 
 @torch.inference_mode()
-def test_a_family_with_parallel_residuals_is_a_class() -> None:
+def test_a_family_with_parallel_residuals() -> None:
     """Two sequences in chunks, the second beside a decoded token; only the last rows go on after the last attention."""
-    weights, cache = random_weights(), empty_cache()
-    decoder = Decoder(CONFIG, weights, rotary_tables(CONFIG.rope, 64), make_blocks=parallel_blocks)
+    weights, cache = random_weights(PARALLEL), empty_cache()
+    decoder = Decoder(PARALLEL, weights, [rotary_tables(CONFIG.ropes[0], 64)])
     a, b = [7, 3, 9, 12, 41, 5, 8], [11, 30, 2, 44, 6]
     layers = []
     decoder.between_layers = lambda: layers.append(None)

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, Phi3Config, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.store import ArtifactStore
@@ -49,18 +58,33 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 TIED_KINDS = ["embeddings", "all_linear", "own_embedding", "own_head", "own_both", "own_tied"]
 TIED_KINDS += ["token_rows", "token_rows_of_each"]
+GPT2 = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}
 BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "llama": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}, list(KINDS)),
     "llama_tied": (LlamaConfig, {"tie_word_embeddings": True}, TIED_KINDS),
     "qwen2": (Qwen2Config, {}, ["all_linear", "dora", "lora_bias", "bias_of_targets"]),
     "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
     "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused", "fused_bias"]),
+    "gpt2": (GPT2Config, GPT2, ["gpt2", "gpt2_biases", "gpt2_ends"]),
+    "gptj": (GPTJConfig, {**GPT2, "rotary_dim": 16}, ["gptj", "gptj_rows"]),
+    "gpt_neox": (GPTNeoXConfig, {}, ["gpt_neox", "gpt_neox_biases", "gpt_neox_ends"]),
 }
 FUSED_KINDS: dict[str, dict[str, Any]] = {
     "fused": {"r": 8, "target_modules": FUSED},
     "fused_bias": {"r": 4, "target_modules": FUSED, "lora_bias": True},
     "fused_dora": {"r": 4, "target_modules": FUSED, "use_dora": True},
     "embeddings_fused": {"r": 4, "target_modules": ["embed_tokens", "lm_head", "qkv_proj"]},
+}
+# Rows of q and k lie in another order here than in the files: A alone would not show it.
+OTHER_KINDS: dict[str, dict[str, Any]] = {
+    "gpt2": {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "use_dora": True},
+    "gpt2_biases": {"r": 4, "target_modules": ["c_attn", "mlp.c_proj"], "bias": "lora_only", "use_rslora": True},
+    "gpt2_ends": {"r": 4, "target_modules": ["wte", "attn.c_proj"]},
+    "gptj": {"r": 4, "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"], "use_dora": True},
+    "gptj_rows": {"r": 4, "target_modules": ["k_proj"], "lora_bias": True, "trainable_token_indices": {"wte": [5, 9]}},
+    "gpt_neox": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "gpt_neox_biases": {"r": 4, "target_modules": ["query_key_value", "dense"], "bias": "lora_only"},
+    "gpt_neox_ends": {"r": 4, "target_modules": ["query_key_value"], "modules_to_save": ["embed_in", "lm_head"]},
 }
 
 
@@ -92,7 +116,7 @@ def served(request: Any, tmp_path: Path, tiny_config: Any, save_model: Any) -> t
     store = ArtifactStore(tmp_path / "artifacts")
     oracles = {}
     for name in names:
-        oracle = save_adapter(folder, tmp_path / name, (KINDS | FUSED_KINDS)[name])
+        oracle = save_adapter(folder, tmp_path / name, (KINDS | FUSED_KINDS | OTHER_KINDS)[name])
         oracles[store.add(tmp_path / name).digest] = oracle
     return folder, base, oracles
 

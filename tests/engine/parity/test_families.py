@@ -6,7 +6,16 @@ import json
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (
+    GPT2Config,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
@@ -62,6 +71,10 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         Phi3Config,
         {"rope_scaling": HALF, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 256},
     ),
+    "gpt2": (GPT2Config, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}),
+    "gptj": (GPTJConfig, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512, "rotary_dim": 16}),
+    "gpt_neox": (GPTNeoXConfig, {"tie_word_embeddings": False}),
+    "gpt_neox_sequential": (GPTNeoXConfig, {"use_parallel_residual": False, "attention_bias": False}),
 }
 
 

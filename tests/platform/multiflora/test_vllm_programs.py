@@ -385,7 +385,9 @@ def test_a_sleeping_model_generates_nothing_until_it_wakes(
         llm.sleep(level=2)
     # As on a GPU: the weights are gone meanwhile, and are the same afterwards.
     monkeypatch.setattr(
-        type(llm._built), "put_to_sleep", lambda built: SleepingWeights(built.weights.targets().values())
+        type(llm._built),
+        "put_to_sleep",
+        lambda built: SleepingWeights(t.tensor for t in built.weights.targets().values()),
     )
     llm.reset_prefix_cache()
     llm.sleep()

@@ -23,7 +23,7 @@ LayerCache = tuple[torch.Tensor, torch.Tensor]
 class ForwardStep:
     """One step as layers see it: T tokens, of which some may end in the last layer. The decoder makes it."""
 
-    rope: RopeStep
+    ropes: tuple[RopeStep, ...]  # in the order of the configuration's
     attention: Mapping[int | None, AttentionStep]  # by sliding window; None: the layers that see all
     lora: LoraSegments | None  # adapters of the T tokens; None when all are the base's
     kept_rows: torch.Tensor | None  # [L] int64: tokens that go on after attention; only the last layer has any to drop

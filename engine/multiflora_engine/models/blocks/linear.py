@@ -59,7 +59,7 @@ class Linear:
         """sites: gives the adapters' pool site of a checkpoint's linear; None: the base is served alone."""
         self._weight = projection.weight
         self._bias = projection.bias
-        self._sites = [] if sites is None else [sites(name) for name, _, _ in projection.sites]
+        self._sites = [] if sites is None else [sites(site.name) for site, _, _ in projection.sites]
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:

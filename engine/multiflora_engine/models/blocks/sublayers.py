@@ -1,4 +1,4 @@
-"""The two halves of a layer: self-attention up to its output projection, and the gated MLP.
+"""The two halves of a layer: self-attention up to its output projection, and the MLP.
 
 Know neither the norms between them nor residuals: how halves are joined, blocks say.
 """
@@ -6,6 +6,7 @@ Know neither the norms between them nor residuals: how halves are joined, blocks
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -13,7 +14,7 @@ from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.config import Activation, ModelConfig
 from multiflora_engine.models.weights import LayerWeights
-from multiflora_kernels.activation import gelu_and_mul, silu_and_mul
+from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta
@@ -24,25 +25,35 @@ from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_k
 class SelfAttention:
     """Projection to q, k and v, rotation, the write to the cache, and attention over it."""
 
-    def __init__(self, config: ModelConfig, weights: LayerWeights, sites: Sites | None) -> None:
+    def __init__(self, config: ModelConfig, layer: int, weights: LayerWeights, sites: Sites | None) -> None:
         self._qkv = Linear(weights.qkv, sites)
         self._head_dim = config.head_dim
         self._parts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-        self._window = weights.sliding_window
+        self._window = config.sliding_windows[layer]
+        self._rope = config.rope_of_layer[layer]
         self._norms: QKNorm | None = None
         if weights.q_norm is not None and weights.k_norm is not None:
-            self._norms = QKNorm(weights.q_norm, weights.k_norm, config.rms_norm_eps)
+            self._norms = QKNorm(weights.q_norm.weight, weights.k_norm.weight, config.norm_eps)
 
     def __call__(self, x: torch.Tensor, step: ForwardStep, cache: LayerCache) -> torch.Tensor:
         """x: [T, H] -> [T, Hq * D]."""
+        rope = step.ropes[self._rope]
         y, delta = self._qkv.with_shrunk_delta(x, step.lora)
         if delta is not None:
-            delta = fold_into_rope(y, delta, self._head_dim, step.rope.rotary)
+            delta = fold_into_rope(y, delta, self._head_dim, rope.rotary)
         qkv = y.view(-1, sum(self._parts), self._head_dim)
         q, k, v = qkv.split_with_sizes(self._parts, dim=1)
         # Keys and values first: sequences of one step that share a prefix read what the other one has just written.
-        q = rope_and_write_kv(q, k, v, *cache, step.rope, self._norms, delta)
+        q = rope_and_write_kv(q, k, v, *cache, rope, self._norms, delta)
         return paged_attention(q, *cache, step.attention[self._window]).view(len(y), -1)
+
+
+class Mlp(Protocol):
+    """The second half of a layer."""
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
+        """x: [T, H]. Returns y [T, H], and what of the adapters' delta the consumer of y must still add."""
+        ...
 
 
 def _gelu(x: torch.Tensor, delta: ShrunkDelta | None) -> torch.Tensor:
@@ -53,7 +64,7 @@ def _gelu_tanh(x: torch.Tensor, delta: ShrunkDelta | None) -> torch.Tensor:
     return gelu_and_mul(x, "tanh", delta)
 
 
-_ACTIVATIONS: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tensor]] = {
+_GATES: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tensor]] = {
     "silu": silu_and_mul,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
@@ -64,11 +75,29 @@ class GatedMlp:
     """Semantics: y = down(activation(gate(x)) * up(x)), each linear with its adapters."""
 
     def __init__(self, activation: Activation, weights: LayerWeights, sites: Sites | None) -> None:
-        self._activation = _ACTIVATIONS[activation]
-        self._gate_up = Linear(weights.gate_up, sites)
+        self._activation = _GATES[activation]
+        self._gate_up = Linear(weights.up, sites)
         self._down = Linear(weights.down, sites)
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
-        """x: [T, H]. Returns y [T, H], and what of the adapters' delta the consumer of y must still add."""
+        """See `Mlp`."""
         y, delta = self._gate_up.with_shrunk_delta(x, lora)
         return self._down.with_full_delta(self._activation(y, delta), lora)
+
+
+class PlainMlp:
+    """Semantics: y = down(activation(up(x))), each linear with its adapters."""
+
+    def __init__(self, activation: Activation, weights: LayerWeights, sites: Sites | None) -> None:
+        self._activation = activation
+        self._up = Linear(weights.up, sites)
+        self._down = Linear(weights.down, sites)
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
+        """See `Mlp`."""
+        return self._down.with_full_delta(activate(self._up(x, lora), self._activation), lora)
+
+
+def make_mlp(config: ModelConfig, weights: LayerWeights, sites: Sites | None) -> Mlp:
+    kind = GatedMlp if config.form.is_gated else PlainMlp
+    return kind(config.activation, weights, sites)

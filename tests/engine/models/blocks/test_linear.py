@@ -11,6 +11,7 @@ from tests.engine.models.cases import CONFIG, CPU, batch_of, empty_cache, random
 from tests.kernels.linear.cases import Int8Weight
 from tests.kernels.lora.cases import Site, loop, stacked
 
+from multiflora_adapters.base_model import Site as Module
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights, _row_norm
 from multiflora_engine.models.blocks.linear import Linear
@@ -34,7 +35,7 @@ def test_adapters_on_a_quantised_linear(dora: bool) -> None:
     sites, columns = stacked(40, [24, 16], dora=dora)
     names = {"q": LiveSite(**vars(sites[0])), "k": LiveSite(**vars(sites[1]))}
     weight, bias, x = Int8Weight(torch.randn(40, 40)), torch.randn(40), torch.randn(9, 40)
-    spans = tuple((name, *span) for name, span in zip(names, columns, strict=True))
+    spans = tuple((Module(name, 40, 1), *span) for name, span in zip(names, columns, strict=True))
     segments = LoraSegments.build([2, 5, 6, 9], [2, 5, 3])
     y = Linear(Projection(weight, bias, spans), names.__getitem__)(x, segments)
     base = x.double() @ weight.dequantised_rows(0, 40).double().T + bias.double()
@@ -46,7 +47,7 @@ def quantised(weights: ModelWeights) -> tuple[ModelWeights, ModelWeights]:
 
     def with_kind(kind: object) -> ModelWeights:
         layers = [
-            replace(w, **{name: kind(getattr(w, name)) for name in ("qkv", "o", "gate_up", "down")})  # type: ignore[operator]
+            replace(w, **{name: kind(getattr(w, name)) for name in ("qkv", "o", "up", "down")})  # type: ignore[operator]
             for w in weights.layers
         ]
         return replace(weights, layers=tuple(layers))
@@ -83,7 +84,7 @@ def test_a_decoder_of_quantised_layers_serves_dora() -> None:
         pool = SlotPool(CONFIG.base_model("tiny", "0" * 64), 2, 8, torch.float32, CPU)
         slot = pool.put(dora_adapter(weights))
         assert slot is not None
-        decoder = Decoder(CONFIG, weights, rotary_tables(CONFIG.rope, 64), pool.site)
+        decoder = Decoder(CONFIG, weights, [rotary_tables(CONFIG.ropes[0], 64)], pool.site)
         lora = LoraSegments.build([3, 8], [slot])
         hidden = decoder.forward(batch_of([[4, 9, 2], [4, 9, 2, 8, 1]], [0, 0], lora, logit_lora=lora), empty_cache())
         results.append(decoder.logits(hidden, lora))

@@ -1,0 +1,95 @@
+"""Decoder layers: how attention, MLP, norms and the residual are joined. Which one a family has, its form says."""
+
+from __future__ import annotations
+
+import torch
+
+from multiflora_engine.models.blocks.block import Block, ForwardStep, LayerCache
+from multiflora_engine.models.blocks.linear import Linear, Sites
+from multiflora_engine.models.blocks.norms import Norm, make_norm, optional_norm
+from multiflora_engine.models.blocks.sublayers import SelfAttention, make_mlp
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.weights import LayerWeights, ModelWeights
+from multiflora_kernels.lora.fused_linear import FullDelta
+
+
+class SequentialBlock:
+    """A `Block`: attention, then MLP, each before its sum with the residual. Semantics, for x = norm(residual):
+
+    residual' = residual + f(o(attention(x))); residual'' = residual' + g(mlp(mlp_norm(residual')));
+    returns (next_norm(residual''), residual''). f and g are the norms of outputs where the family has them, and the
+    factor of what joins the residual.
+    """
+
+    def __init__(
+        self, config: ModelConfig, layer: int, weights: LayerWeights, next_norm: Norm, sites: Sites | None
+    ) -> None:
+        """next_norm: the input norm of the next layer, or the model's last norm."""
+        self._attention = SelfAttention(config, layer, weights, sites)
+        self._o = Linear(weights.o, sites)
+        self._attention_output_norm = optional_norm(config, weights.attention_output_norm)
+        self._mlp_norm = make_norm(config, weights.mlp_norm)
+        self._mlp = make_mlp(config, weights, sites)
+        self._mlp_output_norm = optional_norm(config, weights.mlp_output_norm)
+        self._next_norm = next_norm
+        self._scale = config.form.scales.residual
+
+    def __call__(
+        self, x: torch.Tensor, residual: torch.Tensor, step: ForwardStep, cache: LayerCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Block`."""
+        x = self._attention(x, step, cache)
+        if step.kept_rows is not None:
+            # From here on each token is on its own: rows whose results the step does not use are not computed.
+            x, residual = x[step.kept_rows], residual[step.kept_rows]
+        output = self._finished(*self._o.with_full_delta(x, step.kept_lora), self._attention_output_norm)
+        x, residual = self._mlp_norm.add(output[0], residual, delta=output[1])
+        output = self._finished(*self._mlp(x, step.kept_lora), self._mlp_output_norm)
+        return self._next_norm.add(output[0], residual, delta=output[1])
+
+    def _finished(
+        self, y: torch.Tensor, delta: FullDelta | None, norm: Norm | None
+    ) -> tuple[torch.Tensor, FullDelta | None]:
+        """What joins the residual, and what of it is still to be added."""
+        if norm is None and self._scale == 1.0:
+            return y, delta
+        y = y if delta is None else delta.added_to(y)
+        y = y if norm is None else norm.apply(y)
+        return (y if self._scale == 1.0 else y * self._scale), None
+
+
+class ParallelBlock:
+    """A `Block`: attention and MLP side by side. Semantics, for x = norm(residual):
+
+    residual' = residual + o(attention(x)) + mlp(z), where z is mlp_norm(residual), or x where the family has one norm;
+    returns (next_norm(residual'), residual').
+    """
+
+    def __init__(
+        self, config: ModelConfig, layer: int, weights: LayerWeights, next_norm: Norm, sites: Sites | None
+    ) -> None:
+        """next_norm: the input norm of the next layer, or the model's last norm."""
+        self._attention = SelfAttention(config, layer, weights, sites)
+        self._o = Linear(weights.o, sites)
+        self._mlp_norm = optional_norm(config, weights.mlp_norm)
+        self._mlp = make_mlp(config, weights, sites)
+        self._next_norm = next_norm
+
+    def __call__(
+        self, x: torch.Tensor, residual: torch.Tensor, step: ForwardStep, cache: LayerCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Block`."""
+        attended = self._attention(x, step, cache)
+        if step.kept_rows is not None:
+            attended, x, residual = attended[step.kept_rows], x[step.kept_rows], residual[step.kept_rows]
+        y = self._o(attended, step.kept_lora)
+        z, delta = self._mlp(x if self._mlp_norm is None else self._mlp_norm.apply(residual), step.kept_lora)
+        return self._next_norm.add(y + z, residual, delta=delta)
+
+
+def make_blocks(config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> list[Block]:
+    """All layers of a model, in order."""
+    kind = ParallelBlock if config.form.is_parallel else SequentialBlock
+    next_norms = [make_norm(config, norm) for norm in (*(w.input_norm for w in weights.layers[1:]), weights.norm)]
+    layers = enumerate(zip(weights.layers, next_norms, strict=True))
+    return [kind(config, index, layer, next_norm, sites) for index, (layer, next_norm) in layers]

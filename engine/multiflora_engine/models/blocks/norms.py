@@ -1,0 +1,62 @@
+"""The norms of layers as one kind of object, whatever their formula. Know neither names nor files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.weights import NormWeights
+from multiflora_kernels.layer_norm import add_layer_norm, layer_norm
+from multiflora_kernels.lora.fused_linear import FullDelta
+from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
+
+
+class Apply(Protocol):
+    def __call__(self, x: torch.Tensor, /) -> torch.Tensor:
+        """x: [T, H] -> [T, H]."""
+        ...
+
+
+class Add(Protocol):
+    def __call__(
+        self, x: torch.Tensor, residual: torch.Tensor, /, *, delta: FullDelta | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm over the last dimension, alone and after the residual sum before it."""
+
+    apply: Apply
+    add: Add
+
+
+def _sum_alone(
+    x: torch.Tensor, residual: torch.Tensor, *, delta: FullDelta | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    total = (x if delta is None else delta.added_to(x)) + residual
+    return total, total
+
+
+NO_NORM = Norm(apply=lambda x: x, add=_sum_alone)
+"""Where a layer reads the residual itself."""
+
+
+def optional_norm(config: ModelConfig, weights: NormWeights | None) -> Norm | None:
+    if weights is None:
+        return None
+    if config.form.norm == "layer":
+        values: dict[str, Any] = {"weight": weights.weight, "bias": weights.bias, "eps": config.norm_eps}
+        return Norm(partial(layer_norm, **values), partial(add_layer_norm, **values))
+    scaled: dict[str, Any] = {"weight": weights.weight, "eps": config.norm_eps}
+    return Norm(partial(rms_norm, **scaled), partial(add_rms_norm, **scaled))
+
+
+def make_norm(config: ModelConfig, weights: NormWeights | None) -> Norm:
+    return optional_norm(config, weights) or NO_NORM

@@ -1,0 +1,33 @@
+"""All families that are served, and the one that a config.json means. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.families.gpt2 import GPT2
+from multiflora_engine.models.families.gpt_neox import GPT_NEOX
+from multiflora_engine.models.families.gptj import GPTJ
+from multiflora_engine.models.families.llama import LLAMA
+from multiflora_engine.models.families.mistral import MISTRAL
+from multiflora_engine.models.families.phi3 import PHI3
+from multiflora_engine.models.families.qwen2 import QWEN2
+from multiflora_engine.models.families.qwen3 import QWEN3
+
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, GPT2, GPTJ, GPT_NEOX)
+
+
+def find_family(raw: Mapping[str, Any]) -> Family:
+    """The family of a config.json. Raises ModelError naming what was found and what is supported."""
+    named = raw.get("architectures")
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    if not names:
+        names = [family.name for family in FAMILIES if family.model_type == raw.get("model_type")]
+    for family in FAMILIES:
+        if family.name in names:
+            return family
+    found = ", ".join(names) or str(raw.get("model_type") or "none is named")
+    supported = ", ".join(family.name for family in FAMILIES)
+    raise ModelError(f"The architecture is not supported: {found}. Serve one of these: {supported}.")

@@ -1,0 +1,76 @@
+"""What a family's decoder computes and how its checkpoints call the modules: data, which the decoder reads. Torch-free.
+
+Sizes are the configuration's. Every default is Llama's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SlidingWindows = Literal["never", "every_layer", "if_switched_on"]
+
+
+@dataclass(frozen=True)
+class ModuleNames:
+    """Modules by their paths in transformers (or in the hub's code where that is all there is), which PEFT's files and
+    the checkpoint use. Those of a layer stand below `layers`.N; None: the family has no such module."""
+
+    embedding: str = "model.embed_tokens"
+    position_embedding: str | None = None  # a learned vector for each position
+    embedding_norm: str | None = None  # over what the first layer gets
+    layers: str = "model.layers"
+    input_norm: str | None = "input_layernorm"  # over what attention reads
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    q_norm: str | None = None  # over each query head before the rotation
+    k_norm: str | None = None  # over each key head
+    o: str = "self_attn.o_proj"
+    attention_output_norm: str | None = None  # over the attention's output, before it joins the residual
+    mlp_norm: str | None = "post_attention_layernorm"  # over what the MLP reads; None beside attention: the same input
+    up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")  # gate first; one that holds both, or an ungated MLP's only
+    down: str = "mlp.down_proj"
+    mlp_output_norm: str | None = None  # over the MLP's output, before it joins the residual
+    norm: str = "model.norm"
+    head: str = "lm_head"
+    root: str = "model."  # what checkpoints of the decoder without its head leave out of every name
+    stored_head: str | None = None  # what files call the head where that is another name
+    derived: tuple[str, ...] = ()  # ends of buffers in older files that follow from the configuration
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Factors and caps that most families do without."""
+
+    embedding: float = 1.0  # of token embeddings
+    attention: float | None = None  # of the products of queries and keys; None: 1 / sqrt(head size)
+    attention_softcap: float | None = None  # caps those products, scaled
+    residual: float = 1.0  # of what attention and MLP add to the residual
+    logits: float = 1.0
+    logit_softcap: float | None = None  # caps the logits, scaled
+
+
+@dataclass(frozen=True)
+class Form:
+    """One family's decoder, as far as its config.json has decided; a family's `form` makes it."""
+
+    modules: ModuleNames = ModuleNames()
+    norm: Literal["rms", "layer"] = "rms"
+    norm_has_bias: bool = False
+    norm_adds_one: bool = False  # the checkpoint holds w of norms that multiply by 1 + w
+    is_parallel: bool = False  # attention and MLP read the layer's input and join the residual at once
+    is_gated: bool = True  # the MLP's first product has a gate
+    is_multi_head: bool = False  # each head has keys and values of its own, whatever config.json says
+    qkv_bias: bool = False
+    o_bias: bool = False
+    up_bias: bool = False  # of gate, too
+    down_bias: bool = False
+    head_bias: bool = False
+    qkv_is_grouped: bool = False  # one linear whose rows are, for each key head, its queries, its key, its value
+    rotates_neighbours: bool = False  # dimensions 2i and 2i + 1 of a head turn together, not i and i + half
+    rotates: bool = True  # positions turn queries and keys
+    rotates_part_of_a_head: bool = False  # a partial_rotary_factor is read
+    position_offset: int = 0  # the row of the learned position 0
+    is_transposed: bool = False  # layers' linears are stored [in, out]
+    sliding: SlidingWindows = "never"  # which layers have a window where `layer_types` does not say
+    reads_layer_types: bool = False  # layers without a window may stand between others
+    scales: Scales = Scales()
