@@ -35,7 +35,7 @@ def _nothing() -> None:
     pass
 
 
-class Embedding:
+class InputEmbedding:
     """Token embeddings with the adapters' part, scaled, and what some families add: positions, a norm."""
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
@@ -109,7 +109,7 @@ class Decoder:
         self._softcap = config.form.scales.attention_softcap
         self._windows = frozenset(config.sliding_windows)
         self._ropes = tuple(ropes)
-        self._embedding = Embedding(config, weights, sites)
+        self._embedding = InputEmbedding(config, weights, sites)
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
         self._blocks = make_blocks(config, weights, sites)
         self._head = Head(config, weights, sites)
