@@ -6,7 +6,7 @@ Knows neither the engine nor other requests; how tokens become text is the assem
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from multiflora.lora_request import LoRARequest
@@ -32,9 +32,10 @@ class Collector:
         *,
         lora_request: LoRARequest | None = None,
         beams: BeamParams | None = None,
+        kept_ids: Collection[int] = (),
     ) -> None:
         """asked: the caller's parameters; those of the request may add logprobs, which best_of needs. beams: of the
-        search that finds the answers, if one is asked for."""
+        search that finds the answers, if one is asked for. kept_ids: of special tokens that stay in the text."""
         self.request = request
         self.beams = beams
         self._asked = asked
@@ -46,7 +47,7 @@ class Collector:
         self._prompt_logprobs: list[PositionLogprobs | None] | None = None
         self._metrics = RequestMetrics(request.arrival_time)
         count = range(request.params.num_sequences)
-        self._assemblers = [TextAssembler(tokenizer, request, index) for index in count]
+        self._assemblers = [TextAssembler(tokenizer, request, index, kept_ids) for index in count]
         self._whole = [Answer(index) for index in count]
         # What came since `news` was last asked for, by answer.
         self._new: dict[int, Answer] = {}

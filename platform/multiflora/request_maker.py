@@ -5,7 +5,7 @@ Knows no engine: LLM and AsyncLLMEngine make their requests here and send them t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import index
 from typing import Any, TypedDict
 
@@ -48,10 +48,18 @@ class RequestMaker:
         self._end_ids = frozenset(model.config.eos_token_ids)
 
     def make(
-        self, id: str, prompt: Prompt, params: SamplingParams, adapter: str | LoRARequest | None, *, priority: int = 0
+        self,
+        id: str,
+        prompt: Prompt,
+        params: SamplingParams,
+        adapter: str | LoRARequest | None,
+        *,
+        priority: int = 0,
+        kept_ids: Collection[int] = (),
     ) -> Collector:
-        """priority: smaller runs first. Raises TypeError for what is no prompt, ValueError for values out of range and
-        for unknown adapters, AdapterRejected for the folder of a LoRARequest."""
+        """priority: smaller runs first. kept_ids: of special tokens that stay in the text. Raises TypeError for what is
+        no prompt, ValueError for values out of range and for unknown adapters, AdapterRejected for the folder of a
+        LoRARequest."""
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling parameters are SamplingParams, not {type(params).__name__}: {str(params)[:80]}")
         _check_priority(priority)
@@ -80,6 +88,7 @@ class RequestMaker:
             tokenizer,
             lora_request=adapter if isinstance(adapter, LoRARequest) else None,
             beams=search_params(engine_params, self._end_ids) if asked.use_beam_search else None,
+            kept_ids=kept_ids,
         )
 
     def make_embedding(

@@ -11,13 +11,12 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiflora.adapters import AdapterNames
-from multiflora.collector import Collector
 from multiflora.engine.arg_utils import EngineArgs
 from multiflora.engine.background import BackgroundEngine, EngineDeadError
 from multiflora.engine.running import RunningRequest, raise_failure, take
@@ -93,19 +92,23 @@ class AsyncLLMEngine:
         lora_request: LoRARequest | None = None,
         *,
         priority: int = 0,
+        kept_ids: Collection[int] = (),
     ) -> AsyncGenerator[RequestOutput, None]:
         """Yields everything so far, each time that there is more; the last output is `finished`. With output_kind DELTA
         an output holds what is new, with FINAL_ONLY there is only the last.
 
-        sampling_params: by default the model's own. priority: smaller runs first. Leaving the iterator aborts the
-        request. Raises TypeError for what is no prompt; ValueError for an id that is running, and for prompts and
-        parameters out of range; AdapterRejected; EngineDeadError.
+        sampling_params: by default the model's own. priority: smaller runs first. kept_ids: of special tokens that stay
+        in the text where the others are skipped. Leaving the iterator aborts the request. Raises TypeError for what is
+        no prompt; ValueError for an id that is running, and for prompts and parameters out of range; AdapterRejected;
+        EngineDeadError.
         """
         request_id = uuid.uuid4().hex if request_id is None else request_id
         running = self._begin(request_id)
         try:
             params = self._model.default_params() if sampling_params is None else sampling_params
-            collector = await self._collect(request_id, prompt, params, lora_request, priority)
+            make = partial(self._maker.make, priority=priority, kept_ids=kept_ids)
+            size = self._size(prompt, params, lora_request)
+            collector = await off_loop(size, lambda: make(request_id, prompt, params, lora_request))
             collector.require_pieces()
             await self._engine.ready_again()
             # An id of its own: what is still on its way for an aborted request must not meet its successor.
@@ -161,12 +164,6 @@ class AsyncLLMEngine:
         running.end()
         if self._running.get(request_id) is running:
             del self._running[request_id]
-
-    async def _collect(
-        self, id: str, prompt: Prompt, params: SamplingParams, adapter: LoRARequest | None, priority: int
-    ) -> Collector:
-        make = partial(self._maker.make, id, prompt, params, adapter, priority=priority)
-        return await off_loop(self._size(prompt, params, adapter), make)
 
     def _size(self, prompt: Prompt, params: SamplingParams | None, adapter: LoRARequest | None) -> int:
         """Of the work of making a request, as `off_loop` takes it."""

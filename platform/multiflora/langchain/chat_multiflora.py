@@ -41,6 +41,8 @@ class _Asked:
     format: MessageFormat
     # Sampling parameters that follow from the tools.
     params: dict[str, Any]
+    # Of the special tokens that mark calls, which the reader looks for; no others stay in the text.
+    kept_ids: frozenset[int]
 
 
 class ChatMultiflora(EngineFields, BaseChatModel):
@@ -80,7 +82,9 @@ class ChatMultiflora(EngineFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         asked, call = self._ask(messages, kwargs)
-        return self._result(self._engine.run(self._answer(asked.prompt, *self._asked(stop, call))), asked)
+        return self._result(
+            self._engine.run(self._answer(asked.prompt, *self._asked(stop, call), asked.kept_ids)), asked
+        )
 
     async def _agenerate(
         self,
@@ -90,7 +94,7 @@ class ChatMultiflora(EngineFields, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         asked, call = self._ask(messages, kwargs)
-        return self._result(await self._answer(asked.prompt, *self._asked(stop, call)), asked)
+        return self._result(await self._answer(asked.prompt, *self._asked(stop, call), asked.kept_ids), asked)
 
     def _stream(
         self,
@@ -101,7 +105,8 @@ class ChatMultiflora(EngineFields, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         asked, call = self._ask(messages, kwargs)
         reader = asked.format.reader()
-        for text, output in self._run_pieces(asked.prompt, *self._asked(stop, {**call, "n": 1, "best_of": None})):
+        wanted = self._asked(stop, {**call, "n": 1, "best_of": None})
+        for text, output in self._run_pieces(asked.prompt, *wanted, asked.kept_ids):
             for chunk in _chunks(reader, text, output):
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -116,7 +121,8 @@ class ChatMultiflora(EngineFields, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         asked, call = self._ask(messages, kwargs)
         reader = asked.format.reader()
-        async for text, output in self._pieces(asked.prompt, *self._asked(stop, {**call, "n": 1, "best_of": None})):
+        wanted = self._asked(stop, {**call, "n": 1, "best_of": None})
+        async for text, output in self._pieces(asked.prompt, *wanted, asked.kept_ids):
             for chunk in _chunks(reader, text, output):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -138,7 +144,12 @@ class ChatMultiflora(EngineFields, BaseChatModel):
             text = tokenizer.apply_chat_template(template_messages(written, template), tools=tools)
         except ApiError as error:
             raise ValueError(str(error)) from None
-        asked = _Asked(tokenizer.encode(text, False), MessageFormat(tools=use.reader if use else None), _of_tools(use))
+        asked = _Asked(
+            prompt=tokenizer.encode(text, False),
+            format=MessageFormat(tools=use.reader if use else None),
+            params=_of_tools(use),
+            kept_ids=tokenizer.special_ids_of(use.form.markers if use else ()),
+        )
         return asked, {**asked.params, **call}
 
     def _result(self, output: RequestOutput, asked: _Asked) -> ChatResult:
@@ -163,11 +174,10 @@ def _choice(given: str | bool | dict[str, Any] | None) -> str | dict[str, Any] |
 
 
 def _of_tools(use: ToolUse | None) -> dict[str, Any]:
-    """A call that must be one is a matter of the grammar; special tokens that mark calls must stay in the text."""
-    if use is None:
+    """A call that must be one is a matter of the grammar."""
+    if use is None or not use.must_call:
         return {}
-    must: dict[str, Any] = {"structured_outputs": StructuredOutputsParams(structural_tag={"format": use.calls()})}
-    return {"skip_special_tokens": not use.form.markers, **(must if use.must_call else {})}
+    return {"structured_outputs": StructuredOutputsParams(structural_tag={"format": use.calls()})}
 
 
 def _message(answer: CompletionOutput, output: RequestOutput, format: MessageFormat) -> AIMessage:

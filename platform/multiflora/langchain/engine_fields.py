@@ -6,7 +6,7 @@ Knows neither prompts' texts nor messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -102,28 +102,31 @@ class EngineFields(BaseModel):
             for task in tasks:
                 task.cancel()
 
-    async def _answer(self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None) -> RequestOutput:
-        async for output in self._engine.generate(prompt, params, lora_request=lora):
+    async def _answer(
+        self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None, kept_ids: Collection[int] = ()
+    ) -> RequestOutput:
+        async for output in self._engine.generate(prompt, params, lora_request=lora, kept_ids=kept_ids):
             if output.finished:
                 return output
         raise AssertionError("the last output is finished")
 
     async def _pieces(
-        self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None
+        self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None, kept_ids: Collection[int] = ()
     ) -> AsyncGenerator[tuple[str, RequestOutput], None]:
         """What each output of the first answer adds to its text."""
         length = 0
-        async with aclosing(self._engine.generate(prompt, params, lora_request=lora)) as outputs:
+        generation = self._engine.generate(prompt, params, lora_request=lora, kept_ids=kept_ids)
+        async with aclosing(generation) as outputs:
             async for output in outputs:
                 text = output.outputs[0].text
                 yield text[length:], output
                 length = len(text)
 
     def _run_pieces(
-        self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None
+        self, prompt: Prompt, params: SamplingParams, lora: LoRARequest | None, kept_ids: Collection[int] = ()
     ) -> Iterator[tuple[str, RequestOutput]]:
         """The same, read by a program without an event loop."""
-        return self._engine.iterate(self._pieces(prompt, params, lora))
+        return self._engine.iterate(self._pieces(prompt, params, lora, kept_ids))
 
 
 def usage(outputs: Sequence[RequestOutput]) -> dict[str, int]:

@@ -333,6 +333,13 @@ async def test_vectors_are_refused_with_the_reason(engine: AsyncLLMEngine, tmp_p
     assert not engine._running
 
 
+async def test_special_tokens_that_a_caller_keeps_stay_in_the_text(engine: AsyncLLMEngine) -> None:
+    system, user = (engine.tokenizer.token_id(text) for text in ("<|system|>", "<|user|>"))
+    for forced, text in ((system, "<|system|>" * 3), (user, "")):
+        params = SamplingParams(temperature=0.0, max_tokens=3, logit_bias={forced: 100.0})
+        assert await answer(engine, "x", "kept", params, kept_ids=[system]) == text
+
+
 async def test_a_lower_priority_number_runs_first() -> None:
     async with make_engine(max_num_seqs=1) as engine:
         ended: list[str] = []

@@ -193,6 +193,17 @@ def test_a_call_may_be_demanded(chat: Any) -> None:
         chat.bind_tools([weather], tool_choice="moon").invoke("Hello")
 
 
+def test_special_tokens_that_mark_no_call_stay_out_of_the_content(chat: Any) -> None:
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        return city
+
+    role = chat.client.tokenizer.token_id("<|assistant|>")
+    calling = chat.bind_tools([weather], logit_bias={role: 100.0}, max_tokens=4)
+    assert calling.invoke("Hello").content == ""
+    assert "".join(chunk.content for chunk in calling.stream("Hello")) == ""
+
+
 def test_what_cannot_be_is_refused(llm: Any, chat: Any) -> None:
     from multiflora.langchain import Multiflora
 
