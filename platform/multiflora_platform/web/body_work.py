@@ -14,6 +14,8 @@ SMALL = 1 << 18
 MOST_VALUES = 1 << 18
 MOST_CONTAINERS = 1 << 15
 MOST_ESCAPES = 1 << 19
+MOST_DEPTH = 128
+"""Objects and lists inside each other; readers of schemas and tools call themselves for each."""
 
 
 def too_much(content: bytes, most_values: int = MOST_VALUES) -> str | None:
@@ -21,8 +23,7 @@ def too_much(content: bytes, most_values: int = MOST_VALUES) -> str | None:
 
     content: supposed to be JSON; of anything else some number comes out. most_values: numbers, texts, keys.
     """
-    characters = np.frombuffer(content, np.uint8)
-    backslashes = np.flatnonzero(characters == ord("\\"))
+    characters, backslashes = _read(content)
     if backslashes.size > MOST_ESCAPES:
         return f"more than {MOST_ESCAPES:,} escaped characters; send text as UTF-8, or less of it"
     outside = ~_inside_texts(characters, backslashes)
@@ -31,6 +32,23 @@ def too_much(content: bytes, most_values: int = MOST_VALUES) -> str | None:
         return f"more than {MOST_CONTAINERS:,} objects and lists; send less at once"
     values = np.count_nonzero(((characters == ord(",")) | (characters == ord(":"))) & outside) + containers
     return f"more than {most_values:,} values; send less at once" if values > most_values else None
+
+
+def too_deep(content: bytes) -> bool:
+    """Whether objects and lists stand inside more than MOST_DEPTH others."""
+    if content.count(b"[") + content.count(b"{") <= MOST_DEPTH:
+        return False
+    characters, backslashes = _read(content)
+    brackets = np.isin(characters, np.frombuffer(b"[]{}", np.uint8)) & ~_inside_texts(characters, backslashes)
+    opens = np.isin(characters[brackets], np.frombuffer(b"[{", np.uint8))
+    depths = np.cumsum(np.where(opens, 1, -1))
+    return bool(depths.size) and int(depths.max()) > MOST_DEPTH
+
+
+def _read(content: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+    """The characters, and where the backslashes are."""
+    characters = np.frombuffer(content, np.uint8)
+    return characters, np.flatnonzero(characters == ord("\\"))
 
 
 def _inside_texts(characters: npt.NDArray[np.uint8], backslashes: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
+from multiflora_platform.web.body_work import too_deep
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ async def read_json(request: Request, body_type: type[B]) -> B:
         data += chunk
         if len(data) > MAX_JSON_BYTES:
             raise _too_large()
+    if too_deep(bytes(data)):
+        raise InvalidRequest("The body is nested too deeply.", pointer="")
     try:
         return msgspec.json.decode(bytes(data), type=body_type)
     except msgspec.ValidationError as error:

@@ -137,3 +137,34 @@ async def test_many_prompts_leave_turns_to_other_requests(house: House, monkeypa
     await counting
     assert len(response.json()["data"]) == len(seen) == 100
     assert len(set(seen)) == 7
+
+
+def nested(levels: int, opening: str = '{"properties":{"a":', closing: str = "}}") -> str:
+    return opening * levels + "{}" + closing * levels
+
+
+@pytest.mark.parametrize("levels", [70, 300])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/tokenize"])
+async def test_tools_and_schemas_nested_too_deeply_are_refused(house: House, path: str, levels: int) -> None:
+    schema = json.loads(nested(levels))
+    function = {"name": "f", "parameters": schema}
+    tool = {
+        "/v1/responses": {"type": "function", **function},
+        "/v1/messages": {"name": "f", "input_schema": schema},
+    }.get(path, {"type": "function", "function": function})
+    error = (await house.http.post(path, json={"model": "base", **ROUTES[path], "tools": [tool]})).json()["error"]
+    assert error["message"] == "The body is nested too deeply."
+
+
+async def test_a_schema_written_as_text_is_refused_where_it_is_nested_too_deeply(house: House) -> None:
+    form = {"json": nested(400), "disable_additional_properties": True}
+    body = {"model": "base", "prompt": "a", "structured_outputs": form}
+    response = await house.http.post("/v1/completions", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "structured_outputs")
+    assert "nested too deeply" in response.json()["error"]["message"]
+
+
+async def test_an_item_whose_type_is_null_is_a_message(house: House) -> None:
+    item = {"type": None, **MESSAGE}
+    response = await house.http.post("/v1/responses", json={"model": "base", "input": [item]})
+    assert response.status_code == 200, response.text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiflora_platform.web import body_work
-from multiflora_platform.web.body_work import MOST_ESCAPES, too_much
+from multiflora_platform.web.body_work import MOST_ESCAPES, too_deep, too_much
 
 JSON = st.recursive(
     st.none() | st.integers() | st.text(),
@@ -51,3 +51,16 @@ def test_escaped_characters_count_by_themselves() -> None:
 @pytest.mark.parametrize("content", [b'{"a": "', b'"\\', b"\\", b"\xff[[", b'"\\\\\\"[,'])
 def test_what_is_no_json_is_counted_all_the_same(content: bytes) -> None:
     assert too_much(content) is None
+
+
+@given(JSON, st.integers(0, 5))
+def test_depth_is_that_of_objects_and_lists_outside_of_texts(value: Any, most: int) -> None:
+    content = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_work, "MOST_DEPTH", most)
+        assert too_deep(content) == (depth(value) > most)
+
+
+def depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -16,6 +16,8 @@ from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal
 Event = tuple[int, TextDelta]
 """(which prompt, what its answer gains)."""
 Result = TypeVar("Result")
+_AT_ONCE = 16
+"""Prompts of one request that are begun, or left, before other requests get their turn."""
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -47,8 +49,9 @@ async def collect_all(generations: Sequence[Generation]) -> list[list[Answer]]:
     """All prompts of one request; the first failure ends the others."""
     if len(generations) == 1:
         return [await collect(generations[0])]
-    tasks = [asyncio.ensure_future(collect(generation)) for generation in generations]
+    tasks: list[asyncio.Task[list[Answer]]] = []
     try:
+        await _begin(tasks, map(collect, generations))
         return await asyncio.gather(*tasks)
     finally:
         await _cancel(tasks)
@@ -70,8 +73,9 @@ async def merge(generations: Sequence[Generation]) -> AsyncGenerator[Event, None
         except Exception as error:
             queue.put_nowait(error if isinstance(error, ApiError) else internal_error())
 
-    tasks = [asyncio.ensure_future(feed(number, generation)) for number, generation in enumerate(generations)]
+    tasks: list[asyncio.Task[None]] = []
     try:
+        await _begin(tasks, (feed(number, generation) for number, generation in enumerate(generations)))
         ended = 0
         while ended < len(tasks):
             item = await queue.get()
@@ -108,7 +112,16 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _begin(tasks: list[asyncio.Task[Result]], work: Iterable[Coroutine[Any, Any, Result]]) -> None:
+    for one in work:
+        tasks.append(asyncio.create_task(one))
+        if len(tasks) % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for first in range(0, len(tasks), _AT_ONCE):
+        few = tasks[first : first + _AT_ONCE]
+        for task in few:
+            task.cancel()
+        await asyncio.gather(*few, return_exceptions=True)

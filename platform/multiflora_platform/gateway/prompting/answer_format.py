@@ -92,6 +92,8 @@ def requested_structure(body: GenerationRequest) -> tuple[str, Structure] | None
     except FormatError as error:
         param = f"{asked[0]}.{error.parameter}" if error.parameter and asked[0] == "structured_outputs" else asked[0]
         raise invalid(param, f"{asked[0]} cannot be used: {error}.") from None
+    except RecursionError:  # a schema written as text may be nested as deeply as it likes
+        raise invalid(asked[0], f"{asked[0]} cannot be used: it is nested too deeply.") from None
 
 
 async def compile_structure(compiler: GrammarCompiler, param: str, structure: Structure) -> str:

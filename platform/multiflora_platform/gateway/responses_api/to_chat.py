@@ -85,7 +85,7 @@ def _messages(body: ResponseRequest) -> list[dict[str, Any]]:
 
 def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) -> None:
     """Calls of one turn are one message, as chat templates expect."""
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     if kind == "message":
         messages.append({"role": item.get("role"), "content": item.get("content")})
     elif kind == "function_call":

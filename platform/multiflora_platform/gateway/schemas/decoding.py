@@ -12,7 +12,7 @@ from starlette.requests import Request
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
-from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_much
+from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_deep, too_much
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -44,6 +44,8 @@ def _read_large(content: bytes, kind: type[Body], most_values: int) -> Body:
 
 
 def _read(content: bytes, kind: type[Body]) -> Body:
+    if too_deep(content):
+        raise _too_deep()
     try:
         return _decode(content, kind)
     except msgspec.ValidationError as error:
@@ -51,7 +53,11 @@ def _read(content: bytes, kind: type[Body]) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(None, f"The body is not valid JSON: {error}.", "invalid_json") from None
     except RecursionError:
-        raise invalid(None, "The body is nested too deeply.", "invalid_json") from None
+        raise _too_deep() from None
+
+
+def _too_deep() -> ApiError:
+    return invalid(None, "The body is nested too deeply.", "invalid_json")
 
 
 def _decode(content: bytes, kind: type[Body]) -> Body:
