@@ -16,6 +16,7 @@ from multiflora_engine.models.config_fields import read_json_object
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.generation_config import SAMPLING_NAMES, generation_defaults
 from multiflora_engine.models.hub import resolve_model
+from multiflora_engine.models.quantisation.settings import method_name
 from multiflora_platform.text.chat_template import ChatOptions
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -37,7 +38,7 @@ class ModelFiles:
     """None: Hugging Face's cache."""
     hf_token: str | None = None
     quantization: str | None = None
-    """How the checkpoint must be quantised."""
+    """How the checkpoint must be quantised; None: as it says itself."""
     generation_config: str = "auto"
     """auto: the model's own sampling defaults; vllm: none of them; else a folder with a generation_config.json."""
     override_generation_config: Mapping[str, Any] = field(default_factory=dict)
@@ -53,11 +54,7 @@ class ModelFiles:
         config = load_model_config(folder)
         for warning in config.warnings:
             _log.warning("%s", warning)
-        if self.quantization is not None:
-            raise ModelError(
-                f"quantization is {self.quantization}, but the checkpoint is not quantised. "
-                "Leave it out, or give the checkpoint that was quantised so."
-            )
+        self._check_quantization(config)
         config = replace(config, generation_defaults=self._generation_defaults(config))
         tokenizer = Tokenizer.load(self._tokenizer_folder(folder), self._chat_options())
         if self.tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
@@ -66,6 +63,21 @@ class ModelFiles:
                 "Give the tokenizer that the model was trained with."
             )
         return config.with_ends(tokenizer.end_ids), tokenizer
+
+    def _check_quantization(self, config: ModelConfig) -> None:
+        if self.quantization is None:
+            return
+        if config.quantisation is None:
+            raise ModelError(
+                f"quantization is {self.quantization}, but the checkpoint is not quantised. "
+                "Leave it out, or give the checkpoint that was quantised so."
+            )
+        method = config.quantisation.method
+        if method_name(self.quantization) != method:
+            raise ModelError(
+                f"quantization is {self.quantization}, but the checkpoint is quantised by {method}. Leave it out: what "
+                "the checkpoint says is followed."
+            )
 
     def _tokenizer_folder(self, model_folder: Path) -> Path:
         if self.tokenizer is None and self.tokenizer_revision in (None, self.revision):

@@ -105,6 +105,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model: Path, tmp
 def test_quantisation_must_agree_with_the_checkpoint(model: Path) -> None:
     with pytest.raises(ModelError, match=r"awq, but the checkpoint is not quantised\. Leave it out"):
         ModelFiles(model=model, quantization="awq").open()
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for agreeing in (None, "gptq", "GPTQ_Marlin"):
+        read, _ = ModelFiles(model=model, quantization=agreeing).open()
+        assert read.quantisation is not None
+        assert read.quantisation.method == "gptq"
+        assert "memory of the unquantised model" in read.warnings[-1]
+    with pytest.raises(ModelError, match=r"awq, but the checkpoint is quantised by gptq\. Leave it out"):
+        ModelFiles(model=model, quantization="awq").open()
 
 
 def test_sampling_defaults_are_the_models_the_operators_or_none(model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.generation_config import generation_defaults
+from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
+from multiflora_engine.models.quantisation.settings import Quantisation
 from multiflora_engine.models.rope_config import RopeConfig, parse_rope
 
 __all__ = ["ModelConfig", "ModelError", "load_model_config"]
@@ -35,7 +37,6 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-_QUANTISATION_KEYS = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class ModelConfig:
     rope_of_layer: tuple[int, ...]  # per layer, which of `ropes`
     sliding_windows: tuple[int | None, ...]  # per layer, how many tokens (itself included) a token sees; None: all
     tie_word_embeddings: bool  # the head's weight is the embedding's
+    quantisation: Quantisation | None  # of the checkpoint; what is served is dense
     dtype: str | None  # the checkpoint's: "float32", "bfloat16", "float16"; None: config.json does not say
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
@@ -181,7 +183,6 @@ def load_model_config(folder: Path) -> ModelConfig:
     """Read the two configuration files. Raises ModelError for what is missing, damaged or unsupported."""
     given = read_json_object(folder / "config.json")
     family = find_family(given)
-    _refuse_quantised(given)
     raw = _in_llamas_words(given, family)
     defaults = {**COMMON_DEFAULTS, **family.defaults}
     fields = ConfigFields(raw, defaults, aliases=family.aliases)
@@ -197,6 +198,7 @@ def load_model_config(folder: Path) -> ModelConfig:
     rope = parse_rope(raw, defaults, head_dim, family, form)
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
     advice, ignored = generation_defaults(generation)
+    quantisation = read_quantisation(raw, folder)
     return ModelConfig(
         folder=folder,
         architecture=family.name,
@@ -214,11 +216,12 @@ def load_model_config(folder: Path) -> ModelConfig:
         rope_of_layer=(0,) * num_layers,
         sliding_windows=_sliding_windows(raw, family, form, fields, num_layers),
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
+        quantisation=quantisation,
         dtype=_dtype(raw),
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=advice,
-        warnings=(*check_keys(given, family), *ignored),
+        warnings=(*check_keys(given, family), *ignored, *(quantisation.warnings() if quantisation else ())),
     )
 
 
@@ -227,16 +230,6 @@ def _in_llamas_words(given: Mapping[str, Any], family: Family) -> dict[str, Any]
     known = {key: value for key, value in given.items() if key not in family.aliases}
     renamed = {key: given[name] for key, name in family.aliases.items() if name in given}
     return known | renamed | family.derive(given)
-
-
-def _refuse_quantised(raw: Mapping[str, Any]) -> None:
-    for key in _QUANTISATION_KEYS:
-        if raw.get(key):
-            method = raw[key].get("quant_method", "unknown method") if isinstance(raw[key], dict) else "unknown method"
-            raise ModelError(
-                f"The checkpoint is quantised ({method}); adapters are served on float32, bfloat16 or float16 weights. "
-                "Give the unquantised model."
-            )
 
 
 def _activation(fields: ConfigFields, form: Form) -> Activation:

@@ -15,7 +15,7 @@ from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.quantisation.dense_source import DenseSource
-from multiflora_engine.models.quantisation.plain import PlainTensor
+from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.targets import Target
 from multiflora_engine.models.tied_head import untangle_head
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
@@ -41,8 +41,7 @@ def load_weights(
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
     """
-    plain = {name: PlainTensor(name, stored) for name, stored in stored_tensors(folder).items()}
-    sources = _by_module(plain, config.form.modules)
+    sources = _by_module(dense_sources(stored_tensors(folder), config.quantisation), config.form.modules)
     if config.tie_word_embeddings:
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.
@@ -95,7 +94,7 @@ def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], mo
     missing = [name for name in targets if name not in sources]
     if missing:
         raise ModelError(f"The checkpoint lacks {_some(missing)}. Download or save the model again.")
-    surplus = [name for name in sources if name not in targets and not _may_be_left(name, modules)]
+    surplus = [name for name in sources if name not in targets and not _may_be_left(name, sources[name], modules)]
     if surplus:
         raise ModelError(
             f"The checkpoint has tensors that config.json does not account for: {_some(surplus)}. "
@@ -110,8 +109,14 @@ def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], mo
         sources[name].check()
 
 
-def _may_be_left(name: str, modules: ModuleNames) -> bool:
-    return name.endswith((*_DERIVED, *modules.derived)) or not name.startswith((modules.root, f"{modules.head}."))
+def _may_be_left(name: str, source: DenseSource, modules: ModuleNames) -> bool:
+    if name.endswith((*_DERIVED, *modules.derived)) or not name.startswith((modules.root, f"{modules.head}.")):
+        return True
+    # Tools of GPTQ wrote one for each linear of models that have none.
+    if not name.endswith(".bias") or len(source.shape) != 1:
+        return False
+    source.check()
+    return not any(piece.any() for piece in source.pieces())
 
 
 def _some(names: list[str]) -> str:

@@ -59,7 +59,9 @@ MODEL: Mapping[str, Option] = {
     "ignore_patterns": harmless(_DOWNLOADS, shape="values"),
     "use_tqdm_on_load": harmless("progress is shown on terminals alone", "true", shape="switch"),
     "pt_load_map_location": harmless("no PyTorch files are read", "cpu"),
-    "qlora_adapter_name_or_path": refused("quantised adapters are not served; register a LoRA with --lora-modules"),
+    "qlora_adapter_name_or_path": refused(
+        "an adapter of QLoRA is a LoRA as any other; register it with --lora-modules"
+    ),
     "dtype": acts("dtype", dtype_name),
     "quantization": acts("quantization", lambda value: str(value).lower(), short=("-q",)),
     "max_model_len": acts("max_model_len", count, "auto", "-1"),

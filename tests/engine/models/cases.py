@@ -34,6 +34,7 @@ CONFIG = ModelConfig(
     rope_of_layer=(0, 0),
     sliding_windows=(None, None),
     tie_word_embeddings=False,
+    quantisation=None,
     dtype="float32",
     bos_token_id=None,
     eos_token_ids=(),

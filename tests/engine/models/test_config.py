@@ -175,7 +175,7 @@ def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
     [
         ({"architectures": ["GemmaForCausalLM"]}, ["GemmaForCausalLM", "LlamaForCausalLM", "Phi3ForCausalLM"]),
         ({"architectures": ..., "model_type": "mamba"}, ["mamba", "Qwen3ForCausalLM"]),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["quantised (gptq)", "unquantised"]),
+        ({"quantization_config": {"quant_method": "quip"}}, ["quantised (quip)", "unquantised"]),
         ({"hidden_size": ...}, ["hidden_size is missing"]),
         ({"num_hidden_layers": "two"}, ["num_hidden_layers is 'two'", "positive integer"]),
         ({"num_hidden_layers": True}, ["num_hidden_layers is 'True'"]),

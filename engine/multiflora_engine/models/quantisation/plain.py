@@ -11,7 +11,19 @@ import torch
 from multiflora_engine.models.checkpoint import StoredTensor
 from multiflora_engine.models.errors import ModelError
 
-TORCH_TYPES: Mapping[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SERVED_TYPES = ("F32", "F16", "BF16")
+STORED_TYPES: Mapping[str, torch.dtype] = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""Those that weights and what belongs to them are stored in, by safetensors' names."""
 
 _PIECE_BYTES = 16 << 20
 
@@ -32,22 +44,31 @@ class PlainTensor:
         return self.stored.num_bytes
 
     def check(self) -> None:
-        if self.stored.dtype not in TORCH_TYPES:
+        if self.stored.dtype not in _SERVED_TYPES:
             raise ModelError(f"{self.name} is {self.stored.dtype}; float32, bfloat16 and float16 weights are served.")
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """Through one buffer: plain reads, because a mapped file that shrinks kills the process."""
-        dtype = TORCH_TYPES[self.stored.dtype]
-        columns = self.shape[-1] if self.shape else 1
-        row_bytes = columns * dtype.itemsize
-        rows = max(1, _PIECE_BYTES // row_bytes)
-        total = math.prod(self.shape) // columns
-        buffer = torch.empty(min(rows, total) * row_bytes, dtype=torch.uint8)
-        memory = memoryview(buffer.numpy())  # type: ignore[arg-type]
-        with self.stored.file.open("rb") as file:
-            file.seek(self.stored.begin)
-            for first in range(0, total, rows):
-                size = min(rows, total - first) * row_bytes
-                if file.readinto(memory[:size]) != size:
-                    raise ModelError(f"{self.stored.file} ended while it was read. Download or save the model again.")
-                yield buffer[:size].view(dtype).view(-1, columns)
+        return read_rows(self.stored)
+
+
+def read_rows(stored: StoredTensor) -> Iterator[torch.Tensor]:
+    """A stored tensor of any known type as `DenseSource.pieces` promises it, in its own type. Raises ModelError.
+
+    Through one buffer: plain reads, because a mapped file that shrinks kills the process.
+    """
+    dtype = STORED_TYPES[stored.dtype]
+    columns = stored.shape[-1] if stored.shape else 1
+    if 0 in stored.shape:
+        return
+    row_bytes = columns * dtype.itemsize
+    rows = max(1, _PIECE_BYTES // row_bytes)
+    total = math.prod(stored.shape) // columns
+    buffer = torch.empty(min(rows, total) * row_bytes, dtype=torch.uint8)
+    memory = memoryview(buffer.numpy())  # type: ignore[arg-type]
+    with stored.file.open("rb") as file:
+        file.seek(stored.begin)
+        for first in range(0, total, rows):
+            size = min(rows, total - first) * row_bytes
+            if file.readinto(memory[:size]) != size:
+                raise ModelError(f"{stored.file} ended while it was read. Download or save the model again.")
+            yield buffer[:size].view(dtype).view(-1, columns)

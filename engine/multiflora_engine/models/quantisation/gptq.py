@@ -1,0 +1,65 @@
+"""GPTQ: integers packed along the inputs, with a scale and a zero point for each group of inputs and each output.
+
+Source of the format: AutoGPTQ and GPTQModel, which call its two versions gptq and gptq_v2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.models.quantisation.packing import unpack_words, words_for
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.settings import GptqSettings
+
+
+@dataclass(frozen=True)
+class GptqTensor(QuantisedTensor):
+    """`.qweight`: int32 [K * bits / 32, N], packed along K. `.qzeros`: int32 [G, N * bits / 32], packed along N.
+    `.scales`: [G, N]. `.g_idx`: int32 [K], each input's group; without it groups follow one another.
+
+    Semantics: W[n, k] = (q[k, n] - zero[g(k), n]) * scale[g(k), n]; version 1 stores zero - 1.
+    """
+
+    settings: GptqSettings
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        words, outputs = self.matrix_shape(".qweight")
+        return outputs, words * 32 // self.settings.bits
+
+    def check(self) -> None:
+        bits = self.settings.bits
+        outputs, inputs = self.shape
+        groups = self.num_groups(".qweight", inputs, self.settings.group_size)
+        self.expect(".qweight", ("I32",), (words_for(inputs, bits), outputs))
+        self.expect(".scales", FLOATS, (groups, outputs))
+        self.expect(".qzeros", ("I32",), (groups, words_for(outputs, bits)))
+        if ".g_idx" in self.parts or self.settings.desc_act:
+            self.expect(".g_idx", ("I32",), (inputs,))
+            indices = self.read(".g_idx")
+            if indices.min() < 0 or indices.max() >= groups:
+                raise self.damaged(
+                    ".g_idx", f"names groups from {indices.min()} to {indices.max()}; there are {groups}"
+                )
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        bits, (outputs, inputs) = self.settings.bits, self.shape
+        packed, scales, groups = self.read(".qweight"), self.read(".scales").float(), self._groups()
+        zeros = unpack_words(self.read(".qzeros").T, bits, outputs).T
+        if not self.settings.is_v2:
+            # 16 is no four-bit zero point: what wraps around stood for 0.
+            zeros = (zeros + 1) & ((1 << bits) - 1)
+        for first, end in self.row_ranges():
+            values = unpack_words(packed[:, first:end], bits, inputs).float()
+            values -= zeros[groups, first:end]
+            values *= scales[groups, first:end]
+            yield values.T
+
+    def _groups(self) -> torch.Tensor:
+        """Each input's group: int64 [K]."""
+        if ".g_idx" in self.parts:
+            return self.read(".g_idx").long()
+        return torch.arange(self.shape[1]) // (self.settings.group_size or self.shape[1])

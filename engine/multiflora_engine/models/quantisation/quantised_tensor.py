@@ -1,0 +1,89 @@
+"""What all quantised forms share: one dense tensor that is put together from several stored ones, its parts."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.models.checkpoint import StoredTensor
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.quantisation.plain import read_rows
+
+FLOATS = ("F32", "F16", "BF16")
+
+_PIECE_ELEMENTS = 4 << 20
+
+
+@dataclass(frozen=True)
+class QuantisedTensor(ABC):
+    """A `DenseSource` of a quantised linear. A form says which parts it needs, in which shapes, and what they mean."""
+
+    module: str  # the linear's name: "model.layers.0.mlp.down_proj"
+    parts: Mapping[str, StoredTensor]  # by the end of their names: ".qweight"
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(part.num_bytes for part in self.parts.values())
+
+    @abstractmethod
+    def check(self) -> None: ...
+
+    @abstractmethod
+    def pieces(self) -> Iterator[torch.Tensor]: ...
+
+    def part(self, ending: str) -> StoredTensor:
+        """Raises ModelError when the checkpoint lacks it."""
+        if ending not in self.parts:
+            others = ", ".join(self.module + other for other in sorted(self.parts)[:4])
+            raise ModelError(f"The checkpoint lacks {self.module}{ending}, but has {others}. {_AGAIN}")
+        return self.parts[ending]
+
+    def read(self, ending: str) -> torch.Tensor:
+        """The whole part, in its own type."""
+        part = self.part(ending)
+        pieces = [piece.clone() for piece in read_rows(part)]
+        return torch.cat(pieces).view(part.shape) if pieces else torch.empty(0)
+
+    def expect(self, ending: str, dtypes: tuple[str, ...], *shapes: tuple[int, ...]) -> None:
+        """Raises ModelError unless the part has one of the types and shapes."""
+        part = self.part(ending)
+        if part.dtype not in dtypes:
+            raise self.damaged(ending, f"is {part.dtype}; it has to be {' or '.join(dtypes)}")
+        if part.shape not in shapes:
+            wanted = " or ".join(str(list(shape)) for shape in shapes)
+            raise self.damaged(ending, f"has the shape {list(part.shape)}; {wanted} belongs to the other tensors")
+
+    def damaged(self, ending: str, reason: str) -> ModelError:
+        return ModelError(f"{self.module}{ending} {reason}. Do config.json and the weights belong together?")
+
+    def matrix_shape(self, ending: str) -> tuple[int, int]:
+        """Of a part that has to be a matrix; raises ModelError."""
+        shape = self.part(ending).shape
+        if len(shape) != 2 or 0 in shape:
+            raise self.damaged(ending, f"has the shape {list(shape)}; it has to be a matrix")
+        return shape[0], shape[1]
+
+    def num_groups(self, ending: str, inputs: int, group_size: int | None) -> int:
+        """Groups of an output's inputs, of which the part says something for each; raises ModelError."""
+        size = group_size or inputs
+        if inputs % size:
+            raise self.damaged(ending, f"has no groups of {size}, which do not divide its {inputs} inputs")
+        return inputs // size
+
+    def row_ranges(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
+        """(first, end) of the rows of each piece, all but the last a multiple of `multiple` of them."""
+        rows = math.prod(self.shape[:-1])
+        step = max(1, _PIECE_ELEMENTS // self.shape[-1] // multiple) * multiple
+        for first in range(0, rows, step):
+            yield first, min(rows, first + step)
+
+
+_AGAIN = "Download or save the model again."

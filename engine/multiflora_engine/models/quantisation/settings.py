@@ -1,0 +1,57 @@
+"""What a checkpoint's quantisation settings say, method by method, and of which linears they say it. Torch-free.
+
+Knows no tensors: the file of each form does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GptqSettings:
+    bits: int
+    group_size: int | None  # inputs that share a scale; None: all of an output's
+    desc_act: bool  # inputs were quantised out of order, and .g_idx says which group each belongs to
+    is_v2: bool  # .qzeros holds zero points as they are; version 1 holds them less one
+
+
+@dataclass(frozen=True)
+class AwqSettings:
+    group_size: int | None  # as of GPTQ
+
+
+Settings = GptqSettings | AwqSettings
+
+# vLLM's names of kernels, which its --quantization takes beside the methods' own.
+_KERNELS = {"awq-marlin": "awq", "gptq-marlin": "gptq", "gptq-bitblas": "gptq"}
+
+
+def method_name(text: str) -> str:
+    """The method that a value of vLLM's --quantization, or of quant_method, means."""
+    name = text.lower().replace("_", "-")
+    return _KERNELS.get(name, name)
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How the linears of one checkpoint are quantised. `read_quantisation` makes it."""
+
+    method: str  # by vLLM's name for --quantization
+    default: Settings | None  # of linears that no rule names; None: those are not quantised
+    rules: tuple[tuple[re.Pattern[str], Settings | None], ...] = ()  # the first that matches decides
+
+    def of(self, module: str) -> Settings | None:
+        """What config.json says of a linear; None: that it is not quantised."""
+        for pattern, settings in self.rules:
+            if pattern.match(module):
+                return settings
+        return self.default
+
+    def warnings(self) -> tuple[str, ...]:
+        """For the operator, who may have chosen the checkpoint for its size."""
+        return (
+            f"The checkpoint is quantised ({self.method}). Its weights are served dequantised, in --dtype: they take "
+            "the memory of the unquantised model.",
+        )
