@@ -32,7 +32,7 @@ from multiflora_engine.sampling.grammar_masks import GrammarMasks, load_grammar_
 from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
-from multiflora_engine.speculation.prompt_lookup import PromptLookup
+from multiflora_engine.speculation.prompt_lookup import PromptLookup, PromptLookupConfig
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): "weights" in bytes, "kv_cache" in steps and "warmup" in graphs."""
@@ -132,9 +132,7 @@ def assemble_engine(
         grammars=grammars,
         may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
         # A device that runs ahead is given the next step before the host knows what a draft could be looked up with.
-        drafts=None
-        if runner.runs_ahead
-        else PromptLookup(config.prompt_lookup, lambda s: not sampler.needs_last_token(s)),
+        drafts=None if runner.runs_ahead else _prompt_lookup(config, sampler),
     )
     progress("warmup", 0, 1)
     warm_up(
@@ -157,6 +155,17 @@ def assemble_engine(
         ready=ready_report(config, weights, pool, device_side),
         grammars=grammars,
     )
+
+
+def _prompt_lookup(config: EngineConfig, sampler: Sampler) -> PromptLookup:
+    wanted = PromptLookupConfig(
+        is_default=config.enable_prompt_lookup,
+        num_speculative_tokens=config.num_speculative_tokens,
+        prompt_lookup_max=config.prompt_lookup_max,
+        prompt_lookup_min=config.prompt_lookup_min,
+        disable_by_batch_size=config.speculative_disable_by_batch_size,
+    )
+    return PromptLookup(wanted, lambda sequence: not sampler.needs_last_token(sequence))
 
 
 def _scheduler_config(config: EngineConfig, model: ModelConfig, device_side: DeviceSide) -> SchedulerConfig:

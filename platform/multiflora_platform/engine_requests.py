@@ -46,6 +46,7 @@ def make_request(
     arrival_time: float | None = None,
     pooling: Pooling | None = None,
     grammar: str | None = None,
+    speculation: bool | None = None,
 ) -> GenerateRequest:
     """params: checked, with max_tokens set. tokenizer: for bad_words. id, arrival_time: by default new, and now."""
     return GenerateRequest(
@@ -62,6 +63,7 @@ def make_request(
         arrival_time=time.time() if arrival_time is None else arrival_time,
         pooling=pooling,
         grammar=grammar,
+        speculation=speculation,
     )
 
 

@@ -103,6 +103,15 @@ class Settings(BaseModel):
         300.0, gt=0, allow_inf_nan=False, description="seconds that a request may wait for its adapter before 503"
     )
     seed: int = Field(0, ge=0, description="for requests that bring none")
+    enable_prompt_lookup: bool = Field(
+        False, description="draft tokens that a text repeats and verify them in one step; answers stay the same"
+    )
+    num_speculative_tokens: int = Field(8, ge=1, le=1024, description="tokens of the longest draft")
+    prompt_lookup_max: int = Field(4, ge=1, le=1024, description="tokens that are looked up in the text, at most")
+    prompt_lookup_min: int = Field(2, ge=1, le=1024, description="tokens that are looked up in the text, at least")
+    speculative_disable_by_batch_size: int = Field(
+        8, ge=1, description="running requests beyond which nothing is drafted"
+    )
     tool_call_parser: Literal[
         "auto",
         "none",
@@ -197,6 +206,15 @@ class Settings(BaseModel):
             raise ValueError("lora_modules needs enable_lora; drop --no-enable-lora or --lora-modules")
         if self.adapter_resolver and not self.enable_lora:
             raise ValueError("adapter_resolver needs enable_lora; drop --no-enable-lora or --adapter-resolver")
+        return self
+
+    @model_validator(mode="after")
+    def _shortest_and_longest_lookup(self) -> Settings:
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ValueError(
+                f"prompt_lookup_min ({self.prompt_lookup_min}) is above prompt_lookup_max ({self.prompt_lookup_max}); "
+                "give both"
+            )
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,11 @@ def test_every_setting_is_documented(name: str) -> None:
     assert f"| {description} |" in page
 
 
+def test_the_shortest_lookup_is_no_longer_than_the_longest() -> None:
+    with pytest.raises(ValueError, match=r"prompt_lookup_min \(5\) is above prompt_lookup_max \(4\); give both"):
+        Settings(prompt_lookup_min=5)
+
+
 def test_no_secret_is_shown() -> None:
     url = "postgresql://me:p@ss:word@host:5432/db"
     assert shown("database_url", url) == "postgresql://me:***@host:5432/db"

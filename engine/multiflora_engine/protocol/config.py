@@ -15,35 +15,11 @@ _COUNTS = (
     "max_lora_rank",
     "max_cpu_loras",
     "num_threads",
+    "num_speculative_tokens",
+    "prompt_lookup_max",
+    "prompt_lookup_min",
+    "speculative_disable_by_batch_size",
 )
-_MOST_SPECULATED = 1024
-
-
-class PromptLookupConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Speculation by prompt lookup: tokens are drafted from the text so far, and one step verifies them; answers stay
-    the same. Field names and meaning are vLLM's."""
-
-    # For requests that do not say themselves.
-    enabled: bool = False
-    # Tokens of the longest draft.
-    num_speculative_tokens: int = 8
-    # Tokens of the n-grams that are looked up, at most and at least.
-    prompt_lookup_max: int = 4
-    prompt_lookup_min: int = 2
-    # Running sequences beyond which none is drafted for: full batches leave no part of a step unused.
-    disable_by_batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for sizes that mean nothing."""
-        for name in ("num_speculative_tokens", "prompt_lookup_max", "prompt_lookup_min", "disable_by_batch_size"):
-            value = getattr(self, name)
-            if not 1 <= value <= _MOST_SPECULATED:
-                raise ValueError(f"{name} must be from 1 to {_MOST_SPECULATED}, got {value}")
-        if self.prompt_lookup_min > self.prompt_lookup_max:
-            raise ValueError(
-                f"prompt_lookup_min must be at most prompt_lookup_max ({self.prompt_lookup_max}), "
-                f"got {self.prompt_lookup_min}"
-            )
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +67,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: str | None = None
     # What ends an answer beside the model's own end tokens, from the front end's tokenizer.
     eos_token_ids: tuple[int, ...] = ()
-    # On a device that runs ahead (a GPU) nothing is drafted.
-    prompt_lookup: PromptLookupConfig = PromptLookupConfig()
+    # Speculation by prompt lookup, for requests that do not say themselves; on a GPU nothing is drafted.
+    enable_prompt_lookup: bool = False
+    # Tokens of the longest draft.
+    num_speculative_tokens: int = 8
+    # Tokens of the n-grams that are looked up, at most and at least.
+    prompt_lookup_max: int = 4
+    prompt_lookup_min: int = 2
+    # Running sequences beyond which none is drafted for: full batches leave no part of a step unused.
+    speculative_disable_by_batch_size: int = 8
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes with which nothing could ever run."""
@@ -100,6 +83,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            most = f"prompt_lookup_max ({self.prompt_lookup_max})"
+            raise ValueError(f"prompt_lookup_min must be at most {most}, got {self.prompt_lookup_min}")
         if self.adapter_matrix_memory < 0:
             raise ValueError(f"adapter_matrix_memory must be at least 0, got {self.adapter_matrix_memory}")
         if not self.adapter_timeout > 0:

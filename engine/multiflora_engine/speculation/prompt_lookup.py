@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from multiflora_engine.core.sequence import Sequence
-from multiflora_engine.protocol.config import PromptLookupConfig
 from multiflora_engine.speculation.ngram_index import NgramIndex
 
 _FIRST_RATE = 0.5
@@ -22,9 +21,28 @@ _ROW_COST = 0.1
 """What a drafted token costs as a part of a step for one sequence: measured on CPUs, with models of 30 M to 500 M
 parameters, it is 0.02 to 0.1."""
 
+_MOST_WORTH = 0.8
+"""However many share the step: copies are accepted nearly whole."""
+
+_MOST_DRAFTED = 24
+"""Tokens drafted for all sequences of a step together: beyond, each further row of a step takes as long as the first
+row of a small one."""
+
 _SHORTEST_PAUSE = 8
 _LONGEST_PAUSE = 256
 """Output tokens without drafts after drafts that did not pay; doubled each time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLookupConfig:
+    """When and how much is drafted. Filled from the EngineConfig's fields of these names."""
+
+    is_default: bool
+    """Whether requests that do not say themselves are drafted for."""
+    num_speculative_tokens: int = 8
+    prompt_lookup_max: int = 4
+    prompt_lookup_min: int = 2
+    disable_by_batch_size: int = 8
 
 
 @dataclass(slots=True)
@@ -71,8 +89,9 @@ class PromptLookup:
                 return []
         else:
             size = max(size, match.length - self._config.prompt_lookup_max + 1)
-        lookup.worth = min(0.8, _ROW_COST * num_running)
-        return lookup.index.following(match.follows, min(size, limit, self._config.num_speculative_tokens))
+        lookup.worth = min(_MOST_WORTH, _ROW_COST * num_running)
+        size = min(size, limit, self._config.num_speculative_tokens, max(1, _MOST_DRAFTED // num_running))
+        return lookup.index.following(match.follows, size)
 
     def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         """See `DraftSource.learn`."""
@@ -90,7 +109,7 @@ class PromptLookup:
             lookup.size, lookup.rate = 1, _FIRST_RATE
 
     def _is_wanted(self, sequence: Sequence) -> bool:
-        wanted = self._config.enabled if sequence.speculation is None else sequence.speculation
+        wanted = self._config.is_default if sequence.speculation is None else sequence.speculation
         return wanted and self._may_draft(sequence)
 
     def _lookup(self, sequence: Sequence) -> _Lookup:

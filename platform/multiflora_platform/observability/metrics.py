@@ -234,6 +234,9 @@ class _Snapshot(Collector):
         yield self._counter("vllm:prefix_cache_queries", "Tokens looked up in the prefix cache", stats.cache_queries)
         yield self._counter("vllm:prefix_cache_hits", "Tokens found in the prefix cache", stats.cache_hits)
         yield self._counter("vllm:num_preemptions", "Preempted sequences", stats.preemptions)
+        yield self._counter("vllm:spec_decode_num_drafts", "Drafts that were verified", stats.drafts)
+        yield self._counter("vllm:spec_decode_num_draft_tokens", "Tokens drafted by prompt lookup", stats.draft_tokens)
+        yield self._counter("vllm:spec_decode_num_accepted_tokens", "Drafted tokens accepted", stats.accepted_tokens)
         yield self._histogram("vllm:iteration_tokens_total", "Tokens computed in an engine step", stats.step_tokens)
         yield self._histogram(
             "vllm:request_num_preemptions", "Preemptions of an answer that ended", stats.sequence_preemptions

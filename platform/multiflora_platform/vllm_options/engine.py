@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from multiflora_platform.vllm_options.drafts import is_prompt_lookup, speculation
 from multiflora_platform.vllm_options.rules import (
     Option,
     acts,
@@ -22,8 +23,8 @@ _NO_WORKERS = "the engine is one process, which needs no workers"
 _NO_SPLIT = "a model is never split over devices"
 _NO_COMPILE = "nothing is compiled by torch.compile; --enforce-eager does without CUDA graphs"
 _GRAPHS = "decode graphs cover sequences of every length"
-_NO_DRAFT = "nothing is speculated; leave it out, the answers are the same"
-_NO_DRAFT_HARMLESS = "nothing is speculated"
+_EXACT = "a draft is accepted where the model chooses the same"
+_NO_DRAFT_MODEL = "drafts are looked up in the text, which needs no model"
 _NO_PROMPT_ADAPTER = "adapters are LoRA; leave it out"
 _CHUNKS = "prompts are always computed in chunks that fit --max-num-batched-tokens"
 _OVERLAP = "a step is always prepared while the one before it runs"
@@ -104,7 +105,7 @@ _SCHEDULING: Mapping[str, Option] = {
     "async_scheduling": harmless(_OVERLAP, "true", shape="switch"),
     "disable_async_output_proc": harmless(_OVERLAP, shape="switch"),
     "stream_interval": harmless("each step's tokens are sent at once", "1"),
-    "num_lookahead_slots": harmless(_NO_DRAFT_HARMLESS, "0"),
+    "num_lookahead_slots": harmless("drafts take the blocks that are free", "0"),
 }
 
 _ADAPTERS: Mapping[str, Option] = {
@@ -123,20 +124,20 @@ _ADAPTERS: Mapping[str, Option] = {
 }
 
 _SPECULATION: Mapping[str, Option] = {
-    "speculative_config": refused(_NO_DRAFT),
-    "speculative_model": refused(_NO_DRAFT),
-    "num_speculative_tokens": harmless(_NO_DRAFT_HARMLESS, "0"),
-    "speculative_model_quantization": harmless(_NO_DRAFT_HARMLESS),
-    "speculative_draft_tensor_parallel_size": harmless(_NO_DRAFT_HARMLESS, short=("-spec-draft-tp",)),
-    "speculative_max_model_len": harmless(_NO_DRAFT_HARMLESS),
-    "speculative_disable_by_batch_size": harmless(_NO_DRAFT_HARMLESS),
-    "speculative_disable_mqa_scorer": harmless(_NO_DRAFT_HARMLESS, shape="switch"),
-    "ngram_prompt_lookup_max": harmless(_NO_DRAFT_HARMLESS),
-    "ngram_prompt_lookup_min": harmless(_NO_DRAFT_HARMLESS),
-    "spec_decoding_acceptance_method": harmless(_NO_DRAFT_HARMLESS),
-    "typical_acceptance_sampler_posterior_threshold": harmless(_NO_DRAFT_HARMLESS),
-    "typical_acceptance_sampler_posterior_alpha": harmless(_NO_DRAFT_HARMLESS),
-    "disable_logprobs_during_spec_decoding": harmless(_NO_DRAFT_HARMLESS, shape="switch"),
+    "speculative_config": Option(setting="enable_prompt_lookup", convert=speculation, unfolds=True, short=("-sc",)),
+    "speculative_model": acts("enable_prompt_lookup", is_prompt_lookup),
+    "num_speculative_tokens": acts("num_speculative_tokens", count, "0"),
+    "speculative_model_quantization": harmless(_NO_DRAFT_MODEL),
+    "speculative_draft_tensor_parallel_size": harmless(_NO_DRAFT_MODEL, short=("-spec-draft-tp",)),
+    "speculative_max_model_len": harmless("drafts have the length of the text"),
+    "speculative_disable_by_batch_size": acts("speculative_disable_by_batch_size", count),
+    "speculative_disable_mqa_scorer": harmless("a draft is verified in one step", shape="switch"),
+    "ngram_prompt_lookup_max": acts("prompt_lookup_max", count),
+    "ngram_prompt_lookup_min": acts("prompt_lookup_min", count),
+    "spec_decoding_acceptance_method": harmless(_EXACT),
+    "typical_acceptance_sampler_posterior_threshold": harmless(_EXACT),
+    "typical_acceptance_sampler_posterior_alpha": harmless(_EXACT),
+    "disable_logprobs_during_spec_decoding": harmless("log-probabilities come with every token", shape="switch"),
 }
 
 _COMPILATION: Mapping[str, Option] = {

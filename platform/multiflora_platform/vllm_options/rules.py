@@ -46,6 +46,8 @@ class Option:
     setting: str | None = None
     convert: Callable[[object], object] = lambda value: value
     """From what was given to the setting's value. Raises ValueError."""
+    unfolds: bool = False
+    """Whether convert gives several settings by name, `setting` among them."""
     short: tuple[str, ...] = ()
     """Further flags, as -tp."""
 
@@ -56,7 +58,8 @@ class Option:
             return Verdict({}, None)
         if self.setting is not None:
             try:
-                return Verdict({self.setting: self.convert(value)}, None)
+                converted = self.convert(value)
+                return Verdict(mapping(converted) if self.unfolds else {self.setting: converted}, None)
             except ValueError as error:
                 raise ConfigurationError(f"{spelled}: {error} (got {str(value)[:_SHOWN]!r})") from None
         if self.refused and text not in self.noted:
@@ -172,7 +175,7 @@ def _parsed(text: str) -> object:
         raise ValueError("it is not valid JSON") from None
 
 
-def mapping(value: object) -> object:
+def mapping(value: object) -> dict[str, object]:
     """A JSON object, or what is one already."""
     content = _parsed(value) if isinstance(value, str) else value
     if not isinstance(content, dict):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from multiflora_engine.core.sequence import Sequence, make_sequences
-from multiflora_engine.protocol.config import PromptLookupConfig
+from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
-from multiflora_engine.speculation.prompt_lookup import PromptLookup
+from multiflora_engine.speculation.prompt_lookup import PromptLookup, PromptLookupConfig
 
 
 def sequence_of(prompt: list[int], **fields: Any) -> Sequence:
@@ -19,7 +19,7 @@ def sequence_of(prompt: list[int], **fields: Any) -> Sequence:
 
 
 def lookup(**config: Any) -> PromptLookup:
-    return PromptLookup(PromptLookupConfig(**{"enabled": True, **config}), lambda sequence: True)
+    return PromptLookup(PromptLookupConfig(**{"is_default": True, **config}), lambda sequence: True)
 
 
 def test_it_drafts_what_followed_before_and_more_where_the_match_is_longer() -> None:
@@ -93,19 +93,19 @@ def test_full_batches_are_not_drafted_for() -> None:
 ])  # fmt: skip
 def test_the_request_has_the_last_word(enabled: bool, wish: bool | None, expected: bool) -> None:
     sequence = sequence_of([1, 2, 3, 4, 5, 1, 2, 3], speculation=wish)
-    assert bool(lookup(enabled=enabled).draft(sequence, 9, 1)) == expected
+    assert bool(lookup(is_default=enabled).draft(sequence, 9, 1)) == expected
 
 
 def test_what_the_sampler_must_take_one_by_one_is_never_drafted_for() -> None:
-    source = PromptLookup(PromptLookupConfig(enabled=True), lambda sequence: False)
+    source = PromptLookup(PromptLookupConfig(is_default=True), lambda sequence: False)
     assert not source.draft(sequence_of([1, 2, 3, 4, 5, 1, 2, 3]), 9, 1)
 
 
 @pytest.mark.parametrize(("config", "named"), [
-    ({"num_speculative_tokens": 0}, "num_speculative_tokens must be from 1 to 1024, got 0"),
-    ({"prompt_lookup_max": 5000}, "prompt_lookup_max"),
+    ({"num_speculative_tokens": 0}, "num_speculative_tokens must be at least 1, got 0"),
+    ({"speculative_disable_by_batch_size": -1}, "speculative_disable_by_batch_size"),
     ({"prompt_lookup_min": 5}, r"prompt_lookup_min must be at most prompt_lookup_max \(4\), got 5"),
 ])  # fmt: skip
 def test_sizes_that_mean_nothing_are_refused(config: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        PromptLookupConfig(**config)
+        EngineConfig(model_path="m", artifact_root="a", **config)  # type: ignore[arg-type]

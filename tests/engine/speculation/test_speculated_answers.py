@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
-from multiflora_engine.protocol.config import PromptLookupConfig
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 TOLERANCE = 2e-3
 BLOCK_BYTES = 2 * 2 * 32 * 4
-EAGER = PromptLookupConfig(enabled=True, prompt_lookup_min=1, disable_by_batch_size=64)
+EAGER: dict[str, Any] = {"enable_prompt_lookup": True, "prompt_lookup_min": 1, "speculative_disable_by_batch_size": 64}
 FEW = (7, 8, 9, 10, 11, 2)
 """Answers of so few different tokens repeat themselves, which this tiny model does not do by itself."""
 
@@ -106,7 +105,7 @@ def test_every_kind_of_request_gets_what_it_gets_without(
     expected = [ask_all(plain, [request])[0] for request in requests]
     assert plain.engine.stats().drafts == 0
     for name, sizes in SIZES.items():
-        built = start_engine(folder, max_model_len=160, prompt_lookup=EAGER, **sizes)
+        built = start_engine(folder, max_model_len=160, **EAGER, **sizes)
         for turn in ("cold", "warm"):
             for request, found, wanted in zip(requests, ask_all(built, requests), expected, strict=True):
                 assert found.reasons.keys() == wanted.reasons.keys(), (name, turn, request.id)
@@ -119,7 +118,7 @@ def test_every_kind_of_request_gets_what_it_gets_without(
 
 def test_random_texts_that_repeat_themselves(folder: Path, start_engine: Any) -> None:
     plain = start_engine(folder, max_model_len=96, enable_prefix_caching=False)
-    built = start_engine(folder, max_model_len=96, prompt_lookup=EAGER, max_num_batched_tokens=20, block_size=4)
+    built = start_engine(folder, max_model_len=96, **EAGER, max_num_batched_tokens=20, block_size=4)
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
@@ -144,7 +143,7 @@ def test_random_texts_that_repeat_themselves(folder: Path, start_engine: Any) ->
 
 
 def test_an_abort_amid_drafts_leaves_nothing_behind(folder: Path, start_engine: Any) -> None:
-    built = start_engine(folder, prompt_lookup=EAGER)
+    built = start_engine(folder, **EAGER)
     params = SamplingParams(temperature=0.0, max_tokens=100, ignore_eos=True, allowed_token_ids=(7, 8))
     for id in ("a", "b"):
         built.engine.add_request(GenerateRequest(id=id, prompt_token_ids=[7, 8] * 10, params=params))
@@ -166,6 +165,6 @@ def test_the_request_says_whether_it_is_drafted_for(folder: Path, start_engine: 
         (False, None, False),
         (False, True, True),
     ):
-        built = start_engine(folder, prompt_lookup=PromptLookupConfig(enabled=enabled))
+        built = start_engine(folder, enable_prompt_lookup=enabled)
         ask_all(built, [GenerateRequest(id="r", prompt_token_ids=[7, 8] * 9, params=params, speculation=wish)])
         assert (built.engine.stats().drafts > 0) == expected

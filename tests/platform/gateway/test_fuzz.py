@@ -40,7 +40,9 @@ SHARED: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("n", "best_of"), st.integers(-1, 4)),
     **dict.fromkeys(("max_tokens", "seed", "top_k", "min_tokens", "priority", "truncate_prompt_tokens"), INTEGERS),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty"), NUMBERS),
-    **dict.fromkeys(("ignore_eos", "stream", "echo", "return_token_ids", "skip_special_tokens"), st.booleans()),
+    **dict.fromkeys(
+        ("ignore_eos", "stream", "echo", "speculation", "return_token_ids", "skip_special_tokens"), st.booleans()
+    ),
     **dict.fromkeys(("stop_token_ids", "allowed_token_ids"), st.lists(INTEGERS, max_size=3)),
     "logit_bias": st.dictionaries(INTEGERS.map(str), NUMBERS, max_size=2),
     "stop": TEXTS | st.lists(TEXTS, max_size=3),

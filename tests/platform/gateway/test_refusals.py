@@ -194,6 +194,15 @@ async def test_tenants_never_share_a_salt(house: House) -> None:
     assert house.engine.requests[-1].cache_salt == house.engine.requests[4].cache_salt
 
 
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+async def test_a_request_says_whether_tokens_are_drafted_for_it(house: House, path: str) -> None:
+    for wish in (None, True, False):
+        await house.post(path, request_for(path, {"speculation": wish, "max_tokens": 1}))
+        assert house.engine.requests[-1].speculation is wish
+    response = await house.post(path, request_for(path, {"speculation": "yes"}))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "speculation")
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "1e9"])
 async def test_a_deadline_is_a_sane_number_of_seconds(house: House, seconds: str) -> None:
     response = await house.post(COMPLETIONS, request_for(COMPLETIONS, {}), **{"x-request-timeout": seconds})

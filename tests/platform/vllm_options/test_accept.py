@@ -38,6 +38,28 @@ from multiflora_platform.vllm_options.rules import Option
         ({"override_generation_config": '{"top_k": 3}'}, {"override_generation_config": {"top_k": 3}}),
         ({"served_model_name": ["a", "b"]}, {"served_model_name": ["a", "b"]}),
         (
+            {
+                "speculative_config": '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4,'
+                ' "prompt_lookup_min": 2, "disable_by_batch_size": 6}'
+            },
+            {
+                "enable_prompt_lookup": True,
+                "num_speculative_tokens": 5,
+                "prompt_lookup_max": 4,
+                "prompt_lookup_min": 2,
+                "speculative_disable_by_batch_size": 6,
+            },
+        ),
+        (
+            {"speculative_config": {"model": "[ngram]", "prompt_lookup_max": 3}},
+            {"enable_prompt_lookup": True, "prompt_lookup_max": 3, "prompt_lookup_min": 3},
+        ),
+        (
+            {"speculative_model": "[ngram]", "num_speculative_tokens": "5", "ngram_prompt_lookup_max": 4},
+            {"enable_prompt_lookup": True, "num_speculative_tokens": 5, "prompt_lookup_max": 4},
+        ),
+        ({"speculative_config": "{}", "speculative_model": None, "num_speculative_tokens": 0}, {}),
+        (
             {"lora_modules": ["a=/a", '{"name": "b", "path": "/b", "base_model_name": "m"}']},
             {"lora_modules": ["a=/a", "b=/b"]},
         ),
@@ -102,7 +124,13 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"load_format": "dummy"}, ("load_format dummy", "safetensors")),
         ({"kv_cache_dtype": "fp8"}, ("kv_cache_dtype fp8", "leave it at auto")),
         ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json")),
-        ({"speculative_model": "[ngram]"}, ("speculative_model [ngram]", "leave it out")),
+        ({"speculative_model": "facebook/opt-125m"}, ("speculative_model", "prompt lookup alone", "opt-125m")),
+        ({"speculative_config": '{"method": "eagle", "model": "m"}'}, ("speculative_config", "'eagle'", "give ngram")),
+        ({"speculative_config": '{"num_speculative_tokens": 3}'}, ("speculative_config", "no method")),
+        ({"speculative_config": '{"method": "ngram", "depth": 3}'}, ("'depth'", "prompt_lookup_max")),
+        ({"speculative_config": '["ngram"]'}, ("speculative_config", "JSON object")),
+        ({"speculative_config": "{"}, ("speculative_config", "not valid JSON")),
+        ({"speculative_config": '{"method": ["ngram"]}'}, ("speculative_config", "give ngram")),
         ({"cpu_offload_gb": 4}, ("cpu_offload_gb 4", "smaller dtype")),
         ({"max_logprobs": 50}, ("max_logprobs 50", "up to 20")),
         ({"enable_sleep_mode": True}, ("enable_sleep_mode:", "stop the server")),

@@ -114,6 +114,7 @@ def _start_one(
         arrival_time=admission.arrival,
         pooling=pooling,
         grammar=grammar,
+        speculation=admission.body.speculation,
     )
     stream = _send(parts.engine, request, beams)
     observers = _observers(parts, admission, request)

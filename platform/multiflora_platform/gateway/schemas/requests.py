@@ -48,7 +48,8 @@ class AdapterWeight(msgspec.Struct, frozen=True):
 class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     """What every request to the engine says. adapters: several, combined on top of the base model: their weighted sum,
     or what PEFT's combination_type makes of them. density: the share of values that it keeps, where it prunes.
-    combination_seed: for what DARE keeps; without it, the request's seed.
+    combination_seed: for what DARE keeps; without it, the request's seed. speculation: whether tokens are drafted by
+    prompt lookup, which changes no answer.
 
     Fields typed Any are how other servers name an adapter: refused, because the base model would answer instead.
     """
@@ -59,6 +60,7 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     density: float | None = None
     combination_seed: int | None = None
     user: str | None = None
+    speculation: bool | None = None
     priority: int | None = None
     cache_salt: str | None = None
     truncate_prompt_tokens: int | None = None

@@ -115,6 +115,9 @@ async def test_metrics(house: House) -> None:
         free_blocks=48,
         cache_queries=10,
         cache_hits=4,
+        drafts=3,
+        draft_tokens=9,
+        accepted_tokens=7,
         step_tokens=Distribution((1, 8), (4, 2, 1), 40),
     )
     await house.post("/v1/completions", {"model": "sql", "prompt": "Say", "max_tokens": 4})
@@ -137,6 +140,9 @@ async def test_metrics(house: House) -> None:
         'vllm:kv_cache_usage_perc{model_name="base"} 0.25',
         'vllm:prefix_cache_queries_total{model_name="base"} 10.0',
         'vllm:prefix_cache_hits_total{model_name="base"} 4.0',
+        'vllm:spec_decode_num_drafts_total{model_name="base"} 3.0',
+        'vllm:spec_decode_num_draft_tokens_total{model_name="base"} 9.0',
+        'vllm:spec_decode_num_accepted_tokens_total{model_name="base"} 7.0',
         'vllm:prompt_tokens_total{model_name="base"} 3.0',
         'vllm:prompt_tokens_cached_total{model_name="base"} 1.0',
         'multiflora_prompt_tokens_cache_written_total{model_name="base"} 1.0',
