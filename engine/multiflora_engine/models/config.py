@@ -22,7 +22,7 @@ from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
-from multiflora_engine.models.rope_config import RopeConfig, parse_rope
+from multiflora_engine.models.rope_config import RopeConfig, parse_ropes
 
 __all__ = ["ModelConfig", "ModelError", "load_model_config"]
 
@@ -195,7 +195,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         raise ModelError(f"config.json: {num_heads} attention heads cannot share {num_kv_heads} key-value heads.")
     hidden_size = fields.integer("hidden_size")
     head_dim = fields.integer("head_dim", max(1, hidden_size // num_heads))
-    rope = parse_rope(raw, defaults, head_dim, family, form)
+    ropes, rope_of_layer = parse_ropes(raw, defaults, head_dim, num_layers, family, form)
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
     advice, ignored = generation_defaults(generation)
     quantisation = read_quantisation(raw, folder)
@@ -212,8 +212,8 @@ def load_model_config(folder: Path) -> ModelConfig:
         norm_eps=fields.number("rms_norm_eps"),
         activation=_activation(fields, form),
         form=form,
-        ropes=(rope,),
-        rope_of_layer=(0,) * num_layers,
+        ropes=ropes,
+        rope_of_layer=rope_of_layer,
         sliding_windows=_sliding_windows(raw, family, form, fields, num_layers),
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         quantisation=quantisation,
@@ -250,7 +250,8 @@ def _sliding_windows(
     if form.sliding == "if_switched_on":
         window = window if fields.flag("use_sliding_window") else None
         first = fields.integer("max_window_layers", minimum=0)
-    by_default = tuple(window if layer >= first else None for layer in range(num_layers))
+    windowed = range(first, num_layers) if form.windowed_layers is None else form.windowed_layers
+    by_default = tuple(window if layer in windowed else None for layer in range(num_layers))
     kinds = raw.get("layer_types")
     if kinds is None:
         return by_default

@@ -67,6 +67,13 @@ class ConfigFields:
             raise self._wrong(key, "a list of positive numbers", value)
         return tuple(float(item) for item in value)
 
+    def integers(self, key: str, fallback: tuple[int, ...]) -> tuple[int, ...]:
+        """A list of integers from 0 on."""
+        value = self._raw.get(key, fallback)
+        if not isinstance(value, list | tuple) or not all(type(item) is int and item >= 0 for item in value):
+            raise self._wrong(key, "a list of integers from 0 on", value)
+        return tuple(value)
+
     def flag(self, key: str, fallback: bool | None = None) -> bool:
         value = self._raw.get(key, fallback)
         if not isinstance(value, bool):

@@ -6,7 +6,7 @@ Knows no tensors: rotary.py turns this into tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from multiflora_engine.models.config_fields import ConfigFields
@@ -21,7 +21,7 @@ _SCALINGS = tuple(kind for kind in get_args(RopeKind) if kind != "none")
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """Filled by `parse_rope`; of kind "none" where nothing turns.
+    """Filled by `parse_ropes`; of kind "none" where nothing turns.
 
     What belongs to single kinds has the names and defaults of transformers.
     """
@@ -53,7 +53,18 @@ class RopeConfig:
         return self.max_position_embeddings
 
 
-def parse_rope(
+def parse_ropes(
+    raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, num_layers: int, family: Family, form: Form
+) -> tuple[tuple[RopeConfig, ...], tuple[int, ...]]:
+    """The rotations of a model, and which of them each layer uses. See `_parse_rope`."""
+    rope = _parse_rope(raw, defaults, head_dim, family, form)
+    if not form.unrotated_layers:
+        return (rope,), (0,) * num_layers
+    still = replace(rope, kind="none", rotary_dim=2)
+    return (rope, still), tuple(int(layer in form.unrotated_layers) for layer in range(num_layers))
+
+
+def _parse_rope(
     raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, family: Family, form: Form
 ) -> RopeConfig:
     """raw: config.json, with `rope_scaling` + `rope_theta` (transformers 4) or `rope_parameters` (5)."""

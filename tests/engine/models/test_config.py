@@ -11,7 +11,17 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
-from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
@@ -32,6 +42,8 @@ LLAMA: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
+FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
+FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config]
 
 
 def load(folder: Path, **changes: Any) -> ModelConfig:
@@ -47,13 +59,13 @@ def refusal(folder: Path, **changes: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("config_class", [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config])
+@pytest.mark.parametrize("config_class", FAMILIES)
 @pytest.mark.parametrize("values", [{}, {"head_dim": 48}, {"attention_bias": True}])
 def test_sites_are_the_modules_of_transformers(
     config_class: Any, values: Any, tiny_config: Any, tmp_path: Path
 ) -> None:
     """Names, sizes and biases of every linear and embedding."""
-    values = {} if config_class is Phi3Config else values
+    values = {} if config_class in (Phi3Config, StableLmConfig) else values
     config = tiny_config(config_class, **values)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -71,6 +83,30 @@ def test_sites_are_the_modules_of_transformers(
     assert {name: (site.in_features, site.out_features, site.has_bias) for name, site in sites.items()} == expected
     assert sites["model.embed_tokens"].kind == "embedding"
     assert [site.layer for site in sites.values() if "layers.1." in site.name] == [1] * ((len(sites) - 2) // 2)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "named"),
+    [
+        ("StableLmForCausalLM", {"qk_layernorm": True}, "qk_layernorm"),
+        ("SmolLM3ForCausalLM", {"no_rope_layers": [1]}, "no_rope_layers"),
+        ("SmolLM3ForCausalLM", {"no_rope_layers": "1, 0"}, "no_rope_layers"),
+        ("SmolLM3ForCausalLM", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
+        ("GraniteForCausalLM", {"logits_scaling": 0}, "logits_scaling"),
+        ("GraniteForCausalLM", {"residual_multiplier": "1"}, "residual_multiplier"),
+    ],
+)
+def test_what_a_family_cannot_do_is_refused_by_name(
+    architecture: str, changes: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    assert named in refusal(tmp_path, architectures=[architecture], **changes)
+
+
+def test_smollm3_turns_three_of_four_layers(tmp_path: Path) -> None:
+    config = load(tmp_path, architectures=["SmolLM3ForCausalLM"], num_hidden_layers=8)
+    assert config.rope_of_layer == (0, 0, 0, 1, 0, 0, 0, 1)
+    assert [rope.kind for rope in config.ropes] == ["default", "none"]
+    assert config.ropes[0].theta == 2e6
 
 
 def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:

@@ -9,12 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, MistralConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
 
-FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
+FAMILIES = [
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Phi3Config,
+    Starcoder2Config,
+    StableLmConfig,
+    GraniteConfig,
+    SmolLM3Config,
+]
 # Listed as without effect: values that would be seen if they had one.
 WITHOUT_EFFECT: dict[str, Any] = {
     "attention_dropout": 0.9, "initializer_range": 0.9, "chunk_size_feed_forward": 2, "pretraining_tp": 2,
@@ -30,6 +50,10 @@ IGNORED_BY_SOME = {
     Qwen2Config: {"attention_bias": True, "mlp_bias": True},
     Qwen3Config: {"mlp_bias": True},
     Phi3Config: {"attention_bias": True, "mlp_bias": True, "embd_pdrop": 0.9, "resid_pdrop": 0.9},
+    Starcoder2Config: {"attention_bias": True, "mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
+    StableLmConfig: {"attention_bias": True, "sliding_window": 8},
+    GraniteConfig: {"sliding_window": 8},
+    SmolLM3Config: {"max_window_layers": 1},
 }
 
 
@@ -105,7 +129,7 @@ def test_what_changes_the_mathematics_is_refused(changes: dict[str, Any], saved:
 def test_part_of_a_head_turns_only_where_the_family_does_so(saved: Any) -> None:
     config_class, _, folder = saved
     rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-    if config_class is Phi3Config:
+    if config_class in (Phi3Config, StableLmConfig):
         assert change(folder, rope_parameters=rope).ropes[0].rotary_dim == 16
     else:
         with pytest.raises(ModelError, match="turns whole heads"):

@@ -12,11 +12,15 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     Phi3Config,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -68,6 +72,10 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "gpt2": (GPT2Config, GPT2, ["gpt2", "gpt2_biases", "gpt2_ends"]),
     "gptj": (GPTJConfig, {**GPT2, "rotary_dim": 16}, ["gptj", "gptj_rows"]),
     "gpt_neox": (GPTNeoXConfig, {}, ["gpt_neox", "gpt_neox_biases", "gpt_neox_ends"]),
+    "starcoder2": (Starcoder2Config, {}, ["starcoder2"]),
+    "stablelm": (StableLmConfig, {"use_parallel_residual": True}, ["dora"]),
+    "granite": (GraniteConfig, {"embedding_multiplier": 3.0, "residual_multiplier": 0.7}, ["dora", "embeddings"]),
+    "smollm3": (SmolLM3Config, {"no_rope_layers": [0, 1], "tie_word_embeddings": False}, ["dora"]),
 }
 FUSED_KINDS: dict[str, dict[str, Any]] = {
     "fused": {"r": 8, "target_modules": FUSED},
@@ -83,6 +91,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
     "gptj": {"r": 4, "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"], "use_dora": True},
     "gptj_rows": {"r": 4, "target_modules": ["k_proj"], "lora_bias": True, "trainable_token_indices": {"wte": [5, 9]}},
     "gpt_neox": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "starcoder2": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "gpt_neox_biases": {"r": 4, "target_modules": ["query_key_value", "dense"], "bias": "lora_only"},
     "gpt_neox_ends": {"r": 4, "target_modules": ["query_key_value"], "modules_to_save": ["embed_in", "lm_head"]},
 }

@@ -10,11 +10,15 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -33,6 +37,13 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 HALF = {**LONG, "short_factor": LONG["short_factor"][:12], "long_factor": LONG["long_factor"][:12]}
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.1,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 1.5,
+    "attention_bias": True,
+}
 
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
@@ -75,6 +86,16 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "gptj": (GPTJConfig, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512, "rotary_dim": 16}),
     "gpt_neox": (GPTNeoXConfig, {"tie_word_embeddings": False}),
     "gpt_neox_sequential": (GPTNeoXConfig, {"use_parallel_residual": False, "attention_bias": False}),
+    "starcoder2": (Starcoder2Config, {"sliding_window": 20}),
+    "starcoder2_plain": (Starcoder2Config, {"use_bias": False, "tie_word_embeddings": False, "norm_epsilon": 1e-2}),
+    "stablelm": (StableLmConfig, {"use_qkv_bias": True}),
+    "stablelm_parallel": (StableLmConfig, {"use_parallel_residual": True}),
+    "granite": (GraniteConfig, MULTIPLIERS),
+    "smollm3": (SmolLM3Config, {"no_rope_layers": [0, 1], "attention_bias": True, "rope_scaling": YARN}),
+    "smollm3_window": (
+        SmolLM3Config,
+        {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 16, "mlp_bias": True},
+    ),
 }
 
 

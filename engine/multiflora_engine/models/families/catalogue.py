@@ -10,13 +10,30 @@ from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.gpt2 import GPT2
 from multiflora_engine.models.families.gpt_neox import GPT_NEOX
 from multiflora_engine.models.families.gptj import GPTJ
+from multiflora_engine.models.families.granite import GRANITE
 from multiflora_engine.models.families.llama import LLAMA
 from multiflora_engine.models.families.mistral import MISTRAL
 from multiflora_engine.models.families.phi3 import PHI3
 from multiflora_engine.models.families.qwen2 import QWEN2
 from multiflora_engine.models.families.qwen3 import QWEN3
+from multiflora_engine.models.families.smollm3 import SMOLLM3
+from multiflora_engine.models.families.stablelm import STABLELM
+from multiflora_engine.models.families.starcoder2 import STARCODER2
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, PHI3, GPT2, GPTJ, GPT_NEOX)
+FAMILIES = (
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN3,
+    PHI3,
+    GPT2,
+    GPTJ,
+    GPT_NEOX,
+    STARCODER2,
+    STABLELM,
+    GRANITE,
+    SMOLLM3,
+)
 
 
 def find_family(raw: Mapping[str, Any]) -> Family:

@@ -68,9 +68,11 @@ class Form:
     qkv_is_grouped: bool = False  # one linear whose rows are, for each key head, its queries, its key, its value
     rotates_neighbours: bool = False  # dimensions 2i and 2i + 1 of a head turn together, not i and i + half
     rotates: bool = True  # positions turn queries and keys
+    unrotated_layers: frozenset[int] = frozenset()  # where they do not, though they do in the others
     rotates_part_of_a_head: bool = False  # a partial_rotary_factor is read
     position_offset: int = 0  # the row of the learned position 0
     is_transposed: bool = False  # layers' linears are stored [in, out]
     sliding: SlidingWindows = "never"  # which layers have a window where `layer_types` does not say
+    windowed_layers: frozenset[int] | None = None  # the layers that `sliding` means; None: all from a first one on
     reads_layer_types: bool = False  # layers without a window may stand between others
     scales: Scales = Scales()

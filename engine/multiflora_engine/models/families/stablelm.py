@@ -1,0 +1,40 @@
+"""StableLM 2 and StableLM 3B: layer norms, a quarter of each head turns. Source: transformers, models/stablelm."""
+
+from __future__ import annotations
+
+from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.families.form import Form, ModuleNames
+
+_SIDE_BY_SIDE = ModuleNames(mlp_norm=None)
+
+
+def _form(fields: ConfigFields) -> Form:
+    if fields.flag("qk_layernorm", False):
+        raise ModelError("config.json: qk_layernorm is true, which is not served.")
+    is_parallel = fields.flag("use_parallel_residual", False)
+    return Form(
+        _SIDE_BY_SIDE if is_parallel else ModuleNames(),
+        norm="layer",
+        norm_has_bias=True,
+        is_parallel=is_parallel,
+        qkv_bias=fields.flag("use_qkv_bias", False),
+        rotates_part_of_a_head=True,
+    )
+
+
+STABLELM = Family(
+    "StableLmForCausalLM",
+    "stablelm",
+    _form,
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "num_key_value_heads": 32,
+        "max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.25,
+    },
+    aliases={"rms_norm_eps": "layer_norm_eps"},
+    reads=frozenset({"qk_layernorm", "use_parallel_residual", "use_qkv_bias"}),
+    ignores=frozenset({"hidden_dropout"}),
+)
