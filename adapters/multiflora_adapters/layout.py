@@ -258,7 +258,10 @@ def _check_targets(
             )
         )
     surplus = sorted(modules - targets)
-    if surplus:
+    if surplus and not targets:
+        message = "target_modules, exclude_modules and layers_to_transform together name no module of the base."
+        rows.append(error("modules", message, hint="PEFT does not load it either. Name the modules that were trained."))
+    elif surplus:
         rows.append(
             warning(
                 "modules",

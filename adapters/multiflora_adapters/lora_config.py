@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from multiflora_adapters.peft_rules import check_initialisation, check_peft_rules
 from multiflora_adapters.report import (
     AdapterError,
     ValidationRow,
@@ -95,13 +96,9 @@ _REFUSED = {
     "monteclora_config": ("MonteCLoRA is not served.", "Train a plain LoRA."),
 }
 
-_PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "true", "false"})
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga")
-_CONVERSION = (
-    "Convert it to a plain LoRA: set peft_config['default'].init_lora_weights = True and save_pretrained('initial') "
-    "before training, save_pretrained('out', path_initial_model_for_weight_conversion='initial') after it."
-)
-_LOFTQ = "It belongs to the base that LoftQ quantised: serve that one, and set init_lora_weights to true."
+# PEFT asks of these only whether they hold something.
+_NONE_WHEN_EMPTY = {"modules_to_save", "exclude_modules", "layers_pattern"}
+_SWITCHES = {"use_dora", "use_rslora", "lora_bias", "ensure_weight_tying"}
 
 KNOWN_SETTINGS = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
 """What `check_raw_config` does not warn of: read, refused when set, or without effect on a trained adapter."""
@@ -127,11 +124,18 @@ def read_raw_config(path: Path) -> dict[str, Any]:
 def parse_config(raw: dict[str, Any]) -> AdapterConfig:
     """The normalised configuration. Raises AdapterError naming the field of a wrong type or value."""
     fields = {key: value for key, value in raw.items() if value is not None or key in ("r", "lora_alpha")}
+    for key in _NONE_WHEN_EMPTY & fields.keys():
+        fields[key] = fields[key] or None
+    for key in _SWITCHES & fields.keys():
+        fields[key] = bool(fields[key]) if fields[key] in (0, 1, "", [], {}) else fields[key]
     for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
         if isinstance(fields.get(key), kind) and not isinstance(fields[key], bool):
-            fields[key] = [fields[key]] if fields[key] != "" else []
+            fields[key] = [fields[key]]
+    if isinstance(fields.get("layers_to_transform"), list):
+        fields["layers_to_transform"] = [_integer(layer) for layer in fields["layers_to_transform"]]
     if isinstance(fields.get("rank_pattern"), dict):
         fields["rank_pattern"] = {key: _integer(value) for key, value in fields["rank_pattern"].items()}
+    fields = {key: value for key, value in fields.items() if value is not None or key in ("r", "lora_alpha")}
     try:
         config = msgspec.convert({**fields, "r": _integer(fields["r"])} if "r" in fields else fields, AdapterConfig)
     except (msgspec.ValidationError, RecursionError) as problem:
@@ -147,10 +151,7 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
 
 def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
     """Rows for everything in the configuration that cannot be served or is not known."""
-    rows = [*_check_kind(raw), *_check_initialisation(raw.get("init_lora_weights"))]
-    if raw.get("lora_bias") and raw.get("use_dora"):
-        message = "lora_bias and use_dora stand together, which PEFT's LoraConfig does not allow."
-        rows.append(error("config", message, observed="both", hint="Train with one of them."))
+    rows = [*_check_kind(raw), *check_initialisation(raw.get("init_lora_weights", True)), *check_peft_rules(raw)]
     for key, (reason, hint) in _REFUSED.items():
         if _is_set(key, raw.get(key)):
             rows.append(error("config", f"{key}: {reason}", observed=shown(raw[key]), hint=hint))
@@ -194,23 +195,6 @@ def _check_kind(raw: dict[str, Any]) -> list[ValidationRow]:
     ]
 
 
-def _check_initialisation(value: object) -> list[ValidationRow]:
-    name = str(value).lower()
-    if value is None or name in _PLAIN_INITS:
-        return []
-    if name.startswith(_BASE_CHANGING_INITS) or name == "loftq":
-        reason = f"init_lora_weights={shown(value)} changed the base weights that the adapter was trained on."
-        return [error("config", reason, observed=shown(value), hint=_LOFTQ if name == "loftq" else _CONVERSION)]
-    return [
-        error(
-            "config",
-            "init_lora_weights has an unknown value, so the base weights may have been changed.",
-            observed=shown(value),
-            hint="Set it to true if the base weights were left as they are.",
-        )
-    ]
-
-
 def _check_values(config: AdapterConfig) -> None:
     for name in (
         "rank_pattern",
@@ -229,9 +213,6 @@ def _check_values(config: AdapterConfig) -> None:
     ranks = [config.r, *config.rank_pattern.values()]
     if min(ranks) <= 0:
         raise AdapterError(error("rank", "The rank must be positive.", observed=str(min(ranks)), expected=">= 1"))
-    if isinstance(config.target_modules, str) and (config.layers_to_transform or config.layers_pattern):
-        message = "layers_to_transform and layers_pattern need target_modules to be a list."
-        raise AdapterError(error("config", message, hint="This is a rule of PEFT's LoraConfig."))
 
 
 # An empty list of invocation tokens or of indices still turns the feature on in PEFT; elsewhere empty means off.

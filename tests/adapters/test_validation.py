@@ -124,7 +124,8 @@ def test_endless_lists(key, base, broken):
         if key == "rank_pattern"
         else [i if "to" in key else f"p{i}" for i in range(5000)]
     )
-    assert "too many entries" in refusal(broken(config={key: value}), base).message
+    config = {key: value} | ({"layers_to_transform": [0]} if key == "layers_pattern" else {})
+    assert "too many entries" in refusal(broken(config=config), base).message
 
 
 def test_many_slow_expressions_share_one_limit(monkeypatch, base, broken):
@@ -538,6 +539,43 @@ def test_what_peft_takes_as_none_is_none_here(key, empty, base, broken, load_mod
     if not refused:
         assert not [row.message for row in report.rows if row.severity == "warning"]
         PeftModel.from_pretrained(load_model(), folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"task_type": "x"},
+        {"task_type": ""},
+        {"eva_config": False},
+        {"corda_config": []},
+        {"lora_ga_config": "x"},
+        {"velora_config": 0},
+        {"bias": None},
+        {"alpha_pattern": None},
+        {"rank_pattern": None},
+        {"lora_dropout": None},
+        {"lora_dropout": "x"},
+        {"lora_dropout": 2.0},
+        {"layers_pattern": "layers"},
+        {"target_modules": ".*q_proj", "layers_to_transform": []},
+        {"target_modules": ".*q_proj", "layers_pattern": ""},
+        {"layers_to_transform": -1},
+        {"target_modules": "x"},
+        {"target_modules": []},
+        {"exclude_modules": ".*"},
+        {"init_lora_weights": "true"},
+        {"lora_bias": True, "use_dora": True},
+        {"lora_bias": True, "init_lora_weights": "gaussian"},
+    ],
+    ids=repr,
+)
+def test_what_peft_does_not_load_is_refused(config, base, broken, load_model):
+    from peft import PeftModel
+
+    folder = broken(config=config)
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        PeftModel.from_pretrained(load_model(), folder)
+    assert refusal(folder, base).hint
 
 
 @pytest.mark.parametrize(("kind", "words"), [("LOHA", "peft_type LOHA"), (None, "no peft_type")])

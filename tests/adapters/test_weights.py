@@ -33,6 +33,31 @@ def test_logits_equal_peft(load, kind, base, load_model, weights, peft_adapter):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        *(("plain", {"modules_to_save": value}) for value in ("", {}, [], 0)),
+        *(
+            ("excluded", {"exclude_modules": r".*layers\.0\.self_attn\.q_proj", name: None})
+            for name in ("use_dora", "lora_bias")
+        ),
+        *(("plain", {"exclude_modules": value, "layers_pattern": value}) for value in ("", {}, False)),
+        *(("rslora", {"use_rslora": value, "use_dora": ""}) for value in (0, 1, None)),
+        *(("plain", {"init_lora_weights": value, "fan_in_fan_out": None}) for value in ("", 0, None, "Gaussian")),
+        ("plain", {"layers_to_transform": [], "ensure_weight_tying": None}),
+        ("some_layers", {"layers_to_transform": [1.0], "lora_alpha": 4.0}),
+        ("expression", {"target_modules": r".*\.(q|up)_proj"}),
+    ],
+    ids=repr,
+)
+def test_what_other_writers_leave_empty_is_read_as_peft_reads_it(kind, config, load, base, load_model, weights, broken):
+    folder = broken(kind, config)
+    assert validate_adapter(folder, base, 64).ok
+    host = load(folder)
+    found = folded_logits(load_model(), weights, host.sites, host.replaced)
+    torch.testing.assert_close(found, peft_logits(load_model(), folder), atol=2e-5, rtol=2e-5)
+
+
 def test_several_adapters_share_the_pool(load, kinds, base, load_model, weights, peft_adapter):
     pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu", replaced_bytes=1 << 20)
     slots = {}
