@@ -24,6 +24,7 @@ from multiflora_adapters.tensor_names import PREFIX, split_tensor_name
 
 _ANOTHER_BASE = "Was it trained on another base model?"
 _INCOMPLETE = "The file is incomplete, or was trained on another base model; save the adapter again."
+_LORA_ONLY = "Train with bias='lora_only'."
 _WHOLE_WEIGHTS = "Train without modules_to_save and resized vocabulary (save_embedding_layers=False)."
 
 Shape = tuple[int, ...]
@@ -105,13 +106,16 @@ def _group_by_module(
     unknown: list[str] = []
     weights: list[str] = []
     unserved: list[str] = []
+    norm_biases: list[str] = []
+    linears = {site.rpartition(".")[2] for site in base.sites}
     repeated: list[str] = []
     for name, entry in tensors.items():
         module, kind = split_tensor_name(name) or (None, "")
         if module is None:
             (weights if name.endswith(".weight") else unknown).append(name)
         elif module not in base.sites:
-            unserved.append(name)
+            is_norm = kind == "bias" and module.rpartition(".")[2] not in linears
+            (norm_biases if is_norm else unserved).append(name)
         elif kind in modules.get(module, {}):
             repeated.append(name)
         else:
@@ -128,6 +132,7 @@ def _group_by_module(
             ),
             (weights, "are whole weights of the base model, which all adapters share", _WHOLE_WEIGHTS),
             (unserved, f"are for modules that {shown(base.name)} does not have", _ANOTHER_BASE),
+            (norm_biases, "are biases of norms, which all adapters share", _LORA_ONLY),
             (repeated, "are a second one for the same place", "Save one adapter per file."),
         )
         if names

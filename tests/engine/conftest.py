@@ -65,7 +65,7 @@ def save_model(tmp_path: Path) -> SaveModel:
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name.endswith("bias") or "norm" in name:
+                if name.endswith("bias") or "norm" in name or "ln_" in name:
                     parameter.add_(torch.randn_like(parameter) * 0.2)
         folder = tmp_path / f"model-{config.model_type}"
         model.save_pretrained(folder)

@@ -224,6 +224,14 @@ def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, ["one rotary embedding"]),
         ({"partial_rotary_factor": 0.95}, ["even number"]),
         ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": ["odd"]}, ["layer_types"]),
+        ({"architectures": ["PhiForCausalLM"], "qk_layernorm": True}, ["qk_layernorm is true"]),
+        ({"architectures": ["OPTForCausalLM"], "do_layer_norm_before": False}, ["do_layer_norm_before is false"]),
+        ({"architectures": ["OPTForCausalLM"], "_remove_final_layer_norm": True}, ["_remove_final_layer_norm is true"]),
+        ({"architectures": ["OPTForCausalLM"], "word_embed_proj_dim": 32}, ["word_embed_proj_dim"]),
+        (
+            {"architectures": ["FalconForCausalLM"], "parallel_attn": False, "new_decoder_architecture": True},
+            ["parallel_attn is false"],
+        ),
     ],
 )
 def test_refusals_name_the_cause(changes: dict[str, Any], words: list[str], tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    FalconConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     Phi3Config,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
@@ -35,6 +38,7 @@ FAMILIES = [
     GraniteConfig,
     SmolLM3Config,
 ]
+OWN_KEYS = {PhiConfig: "PhiForCausalLM", OPTConfig: "OPTForCausalLM", FalconConfig: "FalconForCausalLM"}
 # Listed as without effect: values that would be seen if they had one.
 WITHOUT_EFFECT: dict[str, Any] = {
     "attention_dropout": 0.9, "initializer_range": 0.9, "chunk_size_feed_forward": 2, "pretraining_tp": 2,
@@ -76,6 +80,17 @@ def test_every_key_of_the_class_is_known(saved: Any) -> None:
     unknown = {name: raw.get(name, config_class().to_dict().get(name)) for name in names}
     unknown = {name: value for name, value in unknown.items() if name not in ("layer_types", "dtype")}
     assert change(folder, **unknown).warnings == ()
+
+
+@pytest.mark.parametrize("config_class", OWN_KEYS, ids=lambda family: family.__name__)
+def test_every_key_of_a_family_with_words_of_its_own_is_known(
+    config_class: Any, tiny_config: Any, tmp_path: Path
+) -> None:
+    values = tiny_config(config_class).to_dict()
+    raw = {name: value for name, value in values.items() if not isinstance(value, dict) or name == "rope_parameters"}
+    raw = {name: value for name, value in raw.items() if name in {field.name for field in fields(config_class)}}
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "architectures": [OWN_KEYS[config_class]]}))
+    assert load_model_config(tmp_path).warnings == ()
 
 
 def test_what_is_listed_as_without_effect_has_none_in_transformers(saved: Any) -> None:

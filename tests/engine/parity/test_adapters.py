@@ -9,12 +9,15 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    FalconConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    OPTConfig,
     Phi3Config,
+    PhiConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
@@ -76,6 +79,10 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "stablelm": (StableLmConfig, {"use_parallel_residual": True}, ["dora"]),
     "granite": (GraniteConfig, {"embedding_multiplier": 3.0, "residual_multiplier": 0.7}, ["dora", "embeddings"]),
     "smollm3": (SmolLM3Config, {"no_rope_layers": [0, 1], "tie_word_embeddings": False}, ["dora"]),
+    "phi": (PhiConfig, {}, ["phi", "phi_head"]),
+    "opt": (OPTConfig, {"ffn_dim": 96}, ["opt"]),
+    "falcon": (FalconConfig, {"multi_query": True}, ["falcon"]),
+    "falcon_40b": (FalconConfig, {"new_decoder_architecture": True, "num_attention_heads": 4}, ["falcon"]),
 }
 FUSED_KINDS: dict[str, dict[str, Any]] = {
     "fused": {"r": 8, "target_modules": FUSED},
@@ -94,6 +101,10 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
     "starcoder2": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "gpt_neox_biases": {"r": 4, "target_modules": ["query_key_value", "dense"], "bias": "lora_only"},
     "gpt_neox_ends": {"r": 4, "target_modules": ["query_key_value"], "modules_to_save": ["embed_in", "lm_head"]},
+    "phi": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "phi_head": {"r": 4, "target_modules": ["q_proj", "lm_head"], "bias": "lora_only"},
+    "opt": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "falcon": {"r": 4, "target_modules": "all-linear", "use_dora": True},
 }
 
 

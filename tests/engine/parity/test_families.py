@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from transformers import (
+    FalconConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     Phi3Config,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
     SmolLM3Config,
@@ -96,6 +99,16 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         SmolLM3Config,
         {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 16, "mlp_bias": True},
     ),
+    "phi": (PhiConfig, {}),
+    "opt": (OPTConfig, {"ffn_dim": 96, "num_attention_heads": 2}),
+    "opt_without_biases": (OPTConfig, {"enable_bias": False, "tie_word_embeddings": False}),
+    "falcon_7b": (FalconConfig, {"multi_query": True}),
+    "falcon_40b": (FalconConfig, {"new_decoder_architecture": True, "num_attention_heads": 4, "num_kv_heads": 2}),
+    "falcon_11b": (
+        FalconConfig,
+        {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "num_kv_heads": 1, "ffn_hidden_size": 96},
+    ),
+    "falcon_sequential": (FalconConfig, {"multi_query": False, "parallel_attn": False, "bias": True}),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.falcon import FALCON
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.gpt2 import GPT2
 from multiflora_engine.models.families.gpt_neox import GPT_NEOX
@@ -13,6 +14,8 @@ from multiflora_engine.models.families.gptj import GPTJ
 from multiflora_engine.models.families.granite import GRANITE
 from multiflora_engine.models.families.llama import LLAMA
 from multiflora_engine.models.families.mistral import MISTRAL
+from multiflora_engine.models.families.opt import OPT
+from multiflora_engine.models.families.phi import PHI
 from multiflora_engine.models.families.phi3 import PHI3
 from multiflora_engine.models.families.qwen2 import QWEN2
 from multiflora_engine.models.families.qwen3 import QWEN3
@@ -29,6 +32,9 @@ FAMILIES = (
     GPT2,
     GPTJ,
     GPT_NEOX,
+    PHI,
+    OPT,
+    FALCON,
     STARCODER2,
     STABLELM,
     GRANITE,
