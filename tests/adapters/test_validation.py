@@ -131,9 +131,9 @@ def test_endless_lists(key, base, broken):
 def test_many_slow_expressions_share_one_limit(monkeypatch, base, broken):
     monkeypatch.setattr("multiflora_adapters.module_patterns._MATCHING_SECONDS", 0.05)
     slow = {rf"((.?){{9}}){{{i}}}[!?]": 4 for i in range(2, 200)}
-    started = time.perf_counter()
+    started = time.process_time()
     assert "too long to match" in refusal(broken(config={"rank_pattern": slow}), base).message
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 def test_deeply_nested_settings(base, broken):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from multiflora_engine.process.liveness import WorkMeter
@@ -31,6 +32,8 @@ def _process(code: str) -> Iterator[int]:
 
 def test_a_sleeping_process_was_last_at_work_when_it_was_first_seen() -> None:
     with _process("import time; print(flush=True); time.sleep(60)") as pid:
+        while psutil.Process(pid).status() != psutil.STATUS_SLEEPING:
+            time.sleep(0.01)
         meter = WorkMeter(pid)
         first = meter.worked_at
         time.sleep(0.3)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -53,7 +54,7 @@ async def _collect(client: EngineClient, request: GenerateRequest) -> list[Token
     return [delta async for delta in client.generate(request)]
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], limit: float = 5.0) -> None:
+async def _until(condition: Callable[[], Awaitable[bool]], limit: float = 60.0) -> None:
     deadline = time.monotonic() + limit
     while not await condition():
         assert time.monotonic() < deadline, "it never came true"
@@ -81,7 +82,8 @@ async def test_it_serves_streams_side_by_side_and_reports_its_loading() -> None:
 
 
 async def test_a_killed_engine_fails_its_streams_at_once_and_comes_back_with_its_pins() -> None:
-    async with _supervised() as supervisor:
+    """Its silence would be noticed after ten minutes."""
+    async with _supervised(patience=replace(QUICK, silence=600.0)) as supervisor:
         await supervisor.wait_ready()
         assert (await supervisor.client.adapter("pin", "digest")).error is None
         stream = supervisor.client.generate(_request("long", max_tokens=100_000, n=2))
@@ -89,9 +91,8 @@ async def test_a_killed_engine_fails_its_streams_at_once_and_comes_back_with_its
         pid = supervisor.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
-        rest = [delta async for delta in stream]
-        assert time.monotonic() - killed < 1.0
+        async with asyncio.timeout(60):
+            rest = [delta async for delta in stream]
         last = {delta.index: delta for delta in rest}
         assert {delta.failure.code for delta in last.values() if delta.failure} == {"engine_dead"}
         assert [last[index].finish_reason for index in (0, 1)] == ["error", "error"]
@@ -171,9 +172,9 @@ def test_by_default_a_stopped_engine_is_noticed_within_ten_seconds() -> None:
 
 
 async def test_an_idle_engine_is_not_mistaken_for_a_silent_one() -> None:
-    async with _supervised(patience=Patience(silence=1.6)) as supervisor:
+    async with _supervised(patience=Patience(silence=4.0)) as supervisor:
         await supervisor.wait_ready()
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(5.5)
         assert (supervisor.restarts, supervisor.state) == (0, "ready")
 
 

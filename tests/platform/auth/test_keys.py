@@ -187,10 +187,10 @@ async def test_authenticating_is_fast(house):
     header = bearer((await make(house)).key)
 
     def once():
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(500):
             house.keys.authenticate(header)
-        return (time.perf_counter() - start) / 500
+        return (time.thread_time() - start) / 500
 
     assert min(once() for _ in range(5)) < 100e-6
 

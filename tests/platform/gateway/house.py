@@ -64,7 +64,7 @@ class FakeClient:
     """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
 
     replies: of answer 0, answer 1, and so on, in place of `reply`. pace: seconds before each delta. failure: sent after
-    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta.
+    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta. told: how many deltas came.
     """
 
     tokenizer: Tokenizer
@@ -75,6 +75,7 @@ class FakeClient:
     fail_after: int = 0
     hangs: bool = False
     device_seconds: float = 0.0
+    told: int = 0
     miss_reason: str = ""
     ready: Ready | None = None
     stats: EngineStats = field(default_factory=EngineStats)
@@ -155,6 +156,7 @@ class FakeClient:
                 return
             ends = token_id == self.tokenizer.eos_token_id and not params.ignore_eos
             reason = "stop" if ends else "length" if count == len(ids) else None
+            self.told += 1
             stream.push(
                 TokenDelta(
                     request_id=request.id,
@@ -353,7 +355,7 @@ class House:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Raises TimeoutError when the condition does not become true."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.001)
 

@@ -146,5 +146,5 @@ async def test_closing_a_stream_aborts(client: Any, house: House) -> None:
     house.engine.pace = 0.01
     async with client.messages.stream(**{**ASKED, "max_tokens": 200}, extra_body={"ignore_eos": True}) as stream:
         await anext(aiter(stream))
-    await asyncio.wait_for(house.until(lambda: house.engine.aborted), 1)
+    await house.until(lambda: house.engine.aborted)
     await house.until(lambda: not house.registry.leased)

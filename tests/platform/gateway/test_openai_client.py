@@ -76,7 +76,7 @@ async def test_closing_a_stream_aborts(client: openai.AsyncOpenAI, house: House)
     )
     await anext(aiter(stream))
     await stream.close()
-    await asyncio.wait_for(house.until(lambda: house.engine.aborted), 1)
+    await house.until(lambda: house.engine.aborted)
     await house.until(lambda: not house.registry.leased)
 
 

@@ -119,7 +119,7 @@ async def test_a_clients_own_deadline_is_no_error_of_the_server(house: House) ->
     following = asyncio.create_task(anext(insight.points()))
     await asyncio.sleep(0)
     insight.start()
-    point = await asyncio.wait_for(following, 10)
+    point = await asyncio.wait_for(following, 30)
     await insight.close()
     assert (point.requests, point.errors) == (1, 0)
 
@@ -168,7 +168,7 @@ async def test_the_series_counts_what_goes_by_and_is_followed_live(house: House)
     following = asyncio.create_task(anext(insight.points()))
     await asyncio.sleep(0)
     insight.start()
-    point = await asyncio.wait_for(following, 10)
+    point = await asyncio.wait_for(following, 30)
     await insight.close()
     assert point.by_model == {"sql": 4.0}
     assert (point.requests, point.errors) == (1, 0)
@@ -186,7 +186,7 @@ async def test_followers_end_when_the_server_does(house: House) -> None:
     await asyncio.sleep(0)
     await house.services.drain(0.1)
     with pytest.raises(StopAsyncIteration):
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 30)
 
 
 async def test_the_cache_as_a_tree_with_names(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -184,6 +185,21 @@ class House:
 
     async def etag(self, name: str, alias: str) -> str:
         return (await self.admin.get(f"/adapters/{name}/aliases/{alias}")).headers["etag"]
+
+
+def when_told(house: House, adapter: str) -> asyncio.Event:
+    """Set once the feed has read an event about this adapter: whoever follows gets it, even if the feed ends then."""
+    feed, told = house.registry.feed, asyncio.Event()
+    read = feed.page
+
+    async def page(cursor: int, limit: int) -> list[dict[str, Any]]:
+        events = await read(cursor, limit)
+        if any(event["adapter"] == adapter for event in events):
+            told.set()
+        return events
+
+    feed.page = page  # type: ignore[method-assign]
+    return told
 
 
 OpenHouse = Callable[..., Awaitable[House]]

@@ -46,7 +46,7 @@ async def test_a_locked_database(open_house, monkeypatch):
     house = await open_house()
     await house.adapter("a", 1)
     with locked(house):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answers = await changes(house, 5)
         for answer in answers:
             assert answer.status_code == 503, answer.text
@@ -79,9 +79,9 @@ async def test_a_stopped_server(tmp_path):
             for each in (house, other):
                 assert each.registry.resolve("a", None).version == 1
                 assert each.keys.authenticate(f"Bearer {key}")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.2)
             server.start()
             assert (await house.upload("a", adapter_files(2), params={"promote": "true"})).status_code == 201
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while other.registry.resolve("a", None).version != 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)

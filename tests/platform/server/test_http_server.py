@@ -22,6 +22,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def slow_app(scope: Scope, receive: Receive, send: Send) -> None:
     """Reads the body, thinks for longer than a client may, and answers with the body's length."""
+    patience = http_server.CLIENT_PATIENCE
     length, more = 0, True
     while more:
         message = await receive()
@@ -29,7 +30,7 @@ async def slow_app(scope: Scope, receive: Receive, send: Send) -> None:
             return
         length += len(message["body"])
         more = message["more_body"]
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.2 * patience)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
     await send({"type": "http.response.body", "body": b"%d" % length, "more_body": False})
 
@@ -56,10 +57,10 @@ async def connect(port: int, *pieces: bytes) -> Connection:
 
 
 async def rest(connection: Connection) -> bytes:
-    """What comes until the other side closes, which must be soon."""
+    """What comes until the other side closes."""
     reader, writer = connection
     try:
-        return await asyncio.wait_for(reader.read(), 3)
+        return await asyncio.wait_for(reader.read(), 30)
     except ConnectionResetError:
         return b""
     finally:
@@ -102,14 +103,15 @@ async def test_a_head_that_drips_is_let_go(port: int) -> None:
 
 
 async def test_a_client_that_sends_its_body_slowly_but_steadily_and_waits_for_a_slow_answer_is_served(
-    port: int,
+    port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(http_server, "CLIENT_PATIENCE", 2.0)
     connection = await connect(port, POST)
     for _ in range(4):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.6)
         connection[1].write(b"1\r\n \r\n")
     connection[1].write(b"0\r\n\r\n")
-    assert (await asyncio.wait_for(connection[0].readuntil(b"\r\n\r\n6"), 3)).startswith(b"HTTP/1.1 200 OK")
+    assert (await asyncio.wait_for(connection[0].readuntil(b"\r\n\r\n6"), 30)).startswith(b"HTTP/1.1 200 OK")
     await end(connection[1])
 
 

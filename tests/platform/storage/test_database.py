@@ -88,7 +88,7 @@ async def test_a_cancelled_caller_does_not_tear_a_write_apart(database):
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    await asyncio.wait_for(committed.wait(), 5)
+    await asyncio.wait_for(committed.wait(), 30)
     assert await events(database) == ["x.y"]
 
 

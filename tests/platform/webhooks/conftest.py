@@ -38,7 +38,7 @@ class Receiver:
         return [json.loads(body) for _, body in self.received]
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.received) < count:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.005)
 

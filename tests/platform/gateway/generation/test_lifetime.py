@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"model": "sql", "prompt": "Say", "max_tokens": 64, **fields}
 
 
-async def leave(house: House, request: dict[str, Any], after: int) -> float:
-    """Calls the application as a server does and disconnects after so many messages; returns how long it then took."""
+async def leave(house: House, request: dict[str, Any], after: int) -> None:
+    """Calls the application as a server does and disconnects after so many messages."""
     content = json.dumps(request).encode()
     gone, sent, asked = asyncio.Event(), [], False
 
@@ -40,10 +39,8 @@ async def leave(house: House, request: dict[str, Any], after: int) -> float:
     }  # fmt: skip
     task = asyncio.create_task(house.app(scope, receive, send))
     await house.until(lambda: len(sent) >= after and house.engine.requests)
-    start = time.perf_counter()
     gone.set()
-    await task
-    return time.perf_counter() - start
+    await asyncio.wait_for(task, 30)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,7 @@ async def leave(house: House, request: dict[str, Any], after: int) -> float:
 )
 async def test_leaving_is_the_abort(house: House, fields: dict[str, Any], hangs: bool, after: int) -> None:
     house.engine.hangs, house.engine.pace = hangs, 0.01
-    assert await leave(house, body(**fields), after) < 0.2
+    await leave(house, body(**fields), after)
     assert sorted(house.engine.aborted) == sorted(request.id for request in house.engine.requests)
     assert (house.registry.leased, house.services.active, house.services.in_flight) == ([], set(), 0)
 
@@ -66,10 +63,9 @@ async def test_leaving_is_the_abort(house: House, fields: dict[str, Any], hangs:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_deadline_holds_even_when_the_engine_is_silent(house: House, stream: bool) -> None:
     house.engine.hangs = True
-    start = time.time()
-    response = await house.post(PATH, body(stream=stream), **{"x-request-timeout": "0.05"})
+    async with asyncio.timeout(30):
+        response = await house.post(PATH, body(stream=stream), **{"x-request-timeout": "0.05"})
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert time.time() - start < 2
     [request] = house.engine.requests
     assert request.deadline == pytest.approx(request.arrival_time + 0.05)
     assert house.engine.aborted == [request.id]
@@ -77,7 +73,8 @@ async def test_a_deadline_holds_even_when_the_engine_is_silent(house: House, str
 
 async def test_a_deadline_within_a_stream_is_an_error_frame(house: House) -> None:
     house.engine.pace = 0.05
-    response = await house.post(PATH, body(stream=True), **{"x-request-timeout": "0.1"})
+    endless = body(stream=True, max_tokens=400, ignore_eos=True)
+    response = await house.post(PATH, endless, **{"x-request-timeout": "1.5"})
     assert response.status_code == 200
     assert '"code":"deadline_exceeded"' in response.text
     assert "[DONE]" not in response.text
@@ -113,7 +110,7 @@ async def test_draining_lets_streams_end_and_refuses_new_requests(house: House) 
     house.engine.pace = 0.01
     running = asyncio.create_task(house.events(PATH, body()))
     await house.until(lambda: house.engine.requests)
-    drain = asyncio.create_task(house.services.drain(5.0))
+    drain = asyncio.create_task(house.services.drain(60.0))
     await asyncio.sleep(0)
     refused = await house.post(PATH, body())
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
@@ -122,19 +119,17 @@ async def test_draining_lets_streams_end_and_refuses_new_requests(house: House) 
     assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
     assert (await house.http.get("/health/live")).status_code == 200
     assert (await running)[-1] == "[DONE]"
-    await asyncio.wait_for(drain, 1)
+    await asyncio.wait_for(drain, 30)
     assert house.registry.stopped
 
 
 async def test_past_the_drain_timeout_the_rest_get_the_error_frame(house: House) -> None:
     house.engine.pace = 0.02
-    stream = asyncio.create_task(house.events(PATH, body(max_tokens=200, ignore_eos=True)))
-    whole = asyncio.create_task(house.post(PATH, body(max_tokens=200, ignore_eos=True)))
-    await house.until(lambda: len(house.engine.requests) == 2)
-    await asyncio.sleep(0.1)
-    start = time.perf_counter()
-    await house.services.drain(0.05)
-    assert time.perf_counter() - start < 1
+    stream = asyncio.create_task(house.events(PATH, body(max_tokens=4000, ignore_eos=True)))
+    whole = asyncio.create_task(house.post(PATH, body(max_tokens=4000, ignore_eos=True)))
+    await house.until(lambda: len(house.engine.requests) == 2 and house.engine.told > 4)
+    async with asyncio.timeout(30):
+        await house.services.drain(0.05)
     assert (await stream)[-1]["error"]["code"] == "engine_unavailable"
     assert (await whole).status_code == 503
     assert house.services.in_flight == 0

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.platform.registry.house import ADMIN, House, adapter_files, rejected_files
+from tests.platform.registry.house import ADMIN, House, adapter_files, rejected_files, when_told
 
 from multiflora import client as client_package
 from multiflora.client import (
@@ -163,8 +163,9 @@ async def test_following_events_continues_where_it_was_left(client: AsyncClient,
     async def follow() -> list[str | None]:
         return [event.adapter async for event in client.follow_events(after=first.id)]
 
+    told = when_told(house, "b")
     following = asyncio.create_task(follow())
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(told.wait(), 30)
     house.registry.stop_feeds()  # the transport in memory answers when the feed has ended
     assert await following == ["b"]
 

@@ -384,10 +384,9 @@ async def test_a_killed_engine_fails_what_runs_and_comes_back_with_its_adapters(
         async for _ in stream:
             pass
     assert async_llm_engine.AsyncEngineDeadError is EngineDeadError
-    for _ in range(100):
-        if not engine.is_running:
-            break
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while engine.is_running:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
     assert engine.errored
     assert "SIGKILL" in str(engine.dead_error)
     with pytest.raises(EngineDeadError):
@@ -464,7 +463,7 @@ def test_a_program_that_ends_without_shutdown_leaves_no_process(how: str) -> Non
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stderr) == (-signal.SIGKILL if how == "kill" else 0, "")
     pid, folder = ran.stdout.split()[:2]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(pid)

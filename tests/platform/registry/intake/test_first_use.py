@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 from tests.platform.registry.fake_hub import FakeHub
@@ -100,6 +101,9 @@ async def test_a_file_that_cannot_be_opened_is_told(resolving, root, monkeypatch
 
 
 async def test_a_broken_adapter_is_validated_once_and_again_when_its_folder_changes(resolving, root, monkeypatch):
+    first_use = resolving.registry.first_use
+    (resolver,) = first_use._resolvers
+    monkeypatch.setattr(first_use, "_resolvers", [replace(resolver, recheck_seconds=600.0)])
     validated = []
     register = resolving.registry.first_use._paths.register
     monkeypatch.setattr(
@@ -109,12 +113,11 @@ async def test_a_broken_adapter_is_validated_once_and_again_when_its_folder_chan
     outcomes = await asyncio.gather(*(bring(resolving, "sql") for _ in range(20)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {VersionRejected}
     assert any(row["severity"] == "error" for row in outcomes[0].rows)
-    await asyncio.sleep(FolderResolver.recheck_seconds)
+    monkeypatch.setattr(first_use, "_resolvers", [replace(resolver, recheck_seconds=0.0)])
     with pytest.raises(VersionRejected):  # looked at again, and as it was
         await bring(resolving, "sql")
     assert validated == ["sql"]
     write_folder(root / "sql", adapter_files(1))
-    await asyncio.sleep(FolderResolver.recheck_seconds)
     assert (await bring(resolving, "sql")).version == 1
     assert len(validated) == 2
 

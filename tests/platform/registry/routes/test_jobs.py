@@ -68,7 +68,7 @@ async def test_a_cancelled_job_leaves_a_rejected_version(gated):
     await gate.reached.wait()
     (job,) = (await house.admin.get("/jobs", params={"state": "running"})).json()["items"]
     assert (await house.admin.post(f"/jobs/{job['id']}:cancel")).json()["state"] == "cancelled"
-    assert (await asyncio.wait_for(waiting, 5)).json()["type"].endswith("job-cancelled")
+    assert (await asyncio.wait_for(waiting, 30)).json()["type"].endswith("job-cancelled")
     assert (await house.admin.post(f"/jobs/{job['id']}:cancel")).status_code == 409
     assert (await house.admin.get("/adapters/a/versions/1")).json()["state"] == "rejected"
     gate.opened.set()

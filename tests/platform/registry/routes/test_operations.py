@@ -7,7 +7,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from tests.platform.registry.house import adapter_files, rejected_files
+from tests.platform.registry.house import adapter_files, rejected_files, when_told
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import (
@@ -116,10 +116,11 @@ async def test_the_feed_follows_and_resumes(house):
     await house.adapter("a", 1)
     last = (await house.admin.get("/events")).json()["next_cursor"]
     headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last - 1)}
+    told = [when_told(house, name) for name in "ab"]
     following = asyncio.create_task(house.admin.get("/events", headers=headers))
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(told[0].wait(), 30)
     await house.adapter("b")
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(told[1].wait(), 30)
     house.registry.stop_feeds()
     response = await following
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -133,12 +134,12 @@ async def test_the_feed_wakes_up_at_once_and_says_when_it_is_alive(house, monkey
     monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 0.02)
     feed = house.registry.feed.follow(0)
     assert (await anext(feed)).startswith(b":")
-    assert await asyncio.wait_for(anext(feed), 1) == b": keep-alive\n\n"
+    assert await asyncio.wait_for(anext(feed), 30) == b": keep-alive\n\n"
     monkeypatch.setattr(events, "KEEPALIVE_SECONDS", 60)
     waiting = asyncio.create_task(anext(feed))
     await asyncio.sleep(0)
     await house.adapter("a")
-    assert b"adapter.created" in await asyncio.wait_for(waiting, 1)
+    assert b"adapter.created" in await asyncio.wait_for(waiting, 30)
     await feed.aclose()
 
 
@@ -157,7 +158,7 @@ async def test_a_follower_that_leaves_while_it_reads_does_not_tear_the_read_apar
     waiting = asyncio.create_task(anext(follower))
     await reading.wait()
     waiting.cancel()
-    await asyncio.wait_for(done.wait(), 1)
+    await asyncio.wait_for(done.wait(), 30)
 
 
 async def test_a_bad_last_event_id_is_a_400(house):

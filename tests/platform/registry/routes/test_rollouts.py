@@ -36,11 +36,10 @@ def entry(house):
 
 
 async def until_it_ends(house):
-    for _ in range(200):
-        if (await house.admin.get(PATH)).json()["state"] != "running":
-            return (await house.admin.get(PATH)).json()
-        await asyncio.sleep(0.005)
-    raise AssertionError("the rollout goes on")
+    async with asyncio.timeout(30):
+        while (await house.admin.get(PATH)).json()["state"] == "running":  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return (await house.admin.get(PATH)).json()
 
 
 async def test_a_rollout_from_its_first_share_to_everybody(house):
