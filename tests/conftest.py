@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -27,6 +28,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "any pace")
 def pytest_itemcollected(item: pytest.Item) -> None:
     if "kernel_device" in getattr(item, "fixturenames", ()):
         item.add_marker("kernel")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: no later collection of garbage need look through it."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -73,7 +73,7 @@ async def test_a_deadline_holds_even_when_the_engine_is_silent(house: House, str
 
 async def test_a_deadline_within_a_stream_is_an_error_frame(house: House) -> None:
     house.engine.pace = 0.05
-    endless = body(stream=True, max_tokens=400, ignore_eos=True)
+    endless = body(stream=True, max_tokens=200, ignore_eos=True)
     response = await house.post(PATH, endless, **{"x-request-timeout": "1.5"})
     assert response.status_code == 200
     assert '"code":"deadline_exceeded"' in response.text
@@ -124,9 +124,9 @@ async def test_draining_lets_streams_end_and_refuses_new_requests(house: House) 
 
 
 async def test_past_the_drain_timeout_the_rest_get_the_error_frame(house: House) -> None:
-    house.engine.pace = 0.02
-    stream = asyncio.create_task(house.events(PATH, body(max_tokens=4000, ignore_eos=True)))
-    whole = asyncio.create_task(house.post(PATH, body(max_tokens=4000, ignore_eos=True)))
+    house.engine.pace = 0.05
+    stream = asyncio.create_task(house.events(PATH, body(max_tokens=250, ignore_eos=True)))
+    whole = asyncio.create_task(house.post(PATH, body(max_tokens=250, ignore_eos=True)))
     await house.until(lambda: len(house.engine.requests) == 2 and house.engine.told > 4)
     async with asyncio.timeout(30):
         await house.services.drain(0.05)
