@@ -10,6 +10,10 @@ from multiflora_engine.core.sequence import Sequence
 class DraftSource(Protocol):
     """Guesses tokens, which the model verifies: a wrong one costs time and changes no answer."""
 
+    def wants(self, speculation: bool | None) -> bool:
+        """Whether a request is drafted for that says so, or leaves it to the configuration (None)."""
+        ...
+
     def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
         """Up to `limit` tokens that may follow the sequence's; none where verifying them would cost more than it saves.
 

@@ -60,8 +60,8 @@ class Sequence:
     grammar: str | None = None
     # What is wanted instead of tokens: hidden states of the prompt.
     pooling: Pooling | None = None
-    # Whether tokens are drafted for it; None: as the engine is configured.
-    speculation: bool | None = None
+    # Whether tokens are drafted for it; the scheduler sets it.
+    is_drafted: bool = False
     # The parent of its first block's hash: base model, adapter and salt.
     root_hash: bytes = b""
     # When it began to wait, Unix seconds.
@@ -174,7 +174,6 @@ def make_sequences(
             root_hash=root_hash,
             queued_at=queued_at,
             pooling=request.pooling,
-            speculation=request.speculation,
             written_blocks=written,
         )
         for index in range(request.params.num_sequences)

@@ -143,7 +143,9 @@ class Scheduler:
         root = self._cache.root_hash(request.adapter_digest, request.cache_salt)
         sequences = make_sequences(request, self._waiting.next_serial, root, self._clock())
         hashes = self._cache.new_hashes(sequences[0])
+        is_drafted = self._drafts is not None and self._drafts.wants(request.speculation)
         for sequence in sequences:
+            sequence.is_drafted = is_drafted
             sequence.block_hashes = list(hashes)
             if self._grammars is not None and sequence.grammar is not None:
                 self._grammars.begin(sequence)
@@ -251,7 +253,7 @@ class Scheduler:
             if end - start > 1:
                 prefilling.append(sequence)
             else:
-                drafts = self._draft(sequence, spare) if self._drafts is not None and spare > 0 else []
+                drafts = self._draft(sequence, spare) if sequence.is_drafted and spare > 0 else []
                 spare -= len(drafts)
                 num_tokens = 1 + len(drafts)
                 sequence.num_scheduled_tokens = start + num_tokens

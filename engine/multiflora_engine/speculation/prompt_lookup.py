@@ -74,9 +74,13 @@ class PromptLookup:
         # Weak keys: a sequence that ends or is aborted takes its index along, without a call.
         self._lookups: WeakKeyDictionary[Sequence, _Lookup] = WeakKeyDictionary()
 
+    def wants(self, speculation: bool | None) -> bool:
+        """See `DraftSource.wants`."""
+        return self._config.is_default if speculation is None else speculation
+
     def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
         """See `DraftSource.draft`."""
-        if num_running > self._config.disable_by_batch_size or not self._is_wanted(sequence):
+        if num_running > self._config.disable_by_batch_size or not self._may_draft(sequence):
             return []
         lookup = self._lookup(sequence)
         match = lookup.index.longest_match()
@@ -107,10 +111,6 @@ class PromptLookup:
             lookup.paused_until = sequence.num_tokens + pause
             # One draft decides anew.
             lookup.size, lookup.rate = 1, _FIRST_RATE
-
-    def _is_wanted(self, sequence: Sequence) -> bool:
-        wanted = self._config.is_default if sequence.speculation is None else sequence.speculation
-        return wanted and self._may_draft(sequence)
 
     def _lookup(self, sequence: Sequence) -> _Lookup:
         lookup = self._lookups.get(sequence)

@@ -13,8 +13,8 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_engine.speculation.prompt_lookup import PromptLookup, PromptLookupConfig
 
 
-def sequence_of(prompt: list[int], **fields: Any) -> Sequence:
-    request = GenerateRequest(id="r", prompt_token_ids=prompt, params=SamplingParams(), **fields)
+def sequence_of(prompt: list[int]) -> Sequence:
+    request = GenerateRequest(id="r", prompt_token_ids=prompt, params=SamplingParams())
     return make_sequences(request, 0, b"")[0]
 
 
@@ -92,8 +92,7 @@ def test_full_batches_are_not_drafted_for() -> None:
     (True, None, True), (True, False, False), (False, None, False), (False, True, True),
 ])  # fmt: skip
 def test_the_request_has_the_last_word(enabled: bool, wish: bool | None, expected: bool) -> None:
-    sequence = sequence_of([1, 2, 3, 4, 5, 1, 2, 3], speculation=wish)
-    assert bool(lookup(is_default=enabled).draft(sequence, 9, 1)) == expected
+    assert lookup(is_default=enabled).wants(wish) == expected
 
 
 def test_what_the_sampler_must_take_one_by_one_is_never_drafted_for() -> None:
