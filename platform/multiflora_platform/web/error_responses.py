@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from multiflora_platform.web import anthropic_errors, problem_documents
+from multiflora_platform.web.foreign_routes import no_route
 from multiflora_platform.web.openai_errors import (
     ApiError,
     ClientGone,
@@ -34,7 +35,7 @@ def render_error(scope: Scope, error: Exception) -> Response:
     if isinstance(error, ClientGone):
         return Response(status_code=_CLIENT_GONE)
     if isinstance(error, HTTPException) and error.detail == _NO_ROUTE:
-        error = HTTPException(404, f"There is no {path[:200]}; GET /docs lists every call.")
+        error = HTTPException(404, no_route(path))
     if path.startswith("/api"):
         return _problem(error)
     if anthropic_errors.speaks_anthropic(scope):

@@ -17,7 +17,13 @@ from starlette.requests import Request
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve, system_fingerprint
+from multiflora_platform.gateway.generation.model_resolution import (
+    ADAPTERS_ARE_OFF,
+    ResolvedModel,
+    resolve,
+    resolve_model,
+    system_fingerprint,
+)
 from multiflora_platform.gateway.schemas.requests import EngineRequest
 from multiflora_platform.registry.errors import SourceRefused, VersionRejected
 from multiflora_platform.registry.intake.first_use import FirstUse
@@ -63,18 +69,31 @@ class AdmissionParts(Protocol):
 
 async def admit(parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> Admission:
     """A request's claim; adapters that a resolver has are registered first. Raises ApiError."""
-    first_use = parts.registry.first_use
-    if first_use is not None:
-        names = [parts.model.known_as(body.model), *(part.name for part in body.adapters or ())]
-        unknown = [name for name in names if name not in parts.model.names and not parts.registry.resolve(name, None)]
-        if unknown:
-            now = time.time()
-            deadline = _deadline(request.headers.get("x-request-timeout"), now)
-            patience = parts.settings.adapter_timeout
-            until = now + patience if deadline is None else min(deadline, now + patience)
-            for name in unknown:
-                await _bring(first_use, name, principal, until - time.time())
+    await _bring_unknown(parts, request, principal, [body.model, *(part.name for part in body.adapters or ())])
     return Admission(parts, request, principal, body)
+
+
+async def find_model(parts: AdmissionParts, request: Request, model: str, user: str | None = None) -> ResolvedModel:
+    """What a request's model means where nothing is generated; also this is the first use of one that a resolver has.
+    Raises ApiError."""
+    principal: Principal = request.state.principal
+    await _bring_unknown(parts, request, principal, [model])
+    return resolve_model(parts.registry, parts.model.name, principal, parts.model.known_as(model), user)
+
+
+async def _bring_unknown(parts: AdmissionParts, request: Request, principal: Principal, models: list[str]) -> None:
+    first_use = parts.registry.first_use
+    if first_use is None:
+        return
+    names = [parts.model.known_as(model) for model in models]
+    unknown = [name for name in names if name not in parts.model.names and not parts.registry.resolve(name, None)]
+    if unknown:
+        now = time.time()
+        deadline = _deadline(request.headers.get("x-request-timeout"), now)
+        patience = parts.settings.adapter_timeout
+        until = now + patience if deadline is None else min(deadline, now + patience)
+        for name in unknown:
+            await _bring(first_use, name, principal, until - time.time())
 
 
 async def _bring(first_use: FirstUse, name: str, principal: Principal, seconds: float) -> None:

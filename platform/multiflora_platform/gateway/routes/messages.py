@@ -10,8 +10,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import admit
-from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.admission import admit, find_model
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.messages_api.content import MessageContent
@@ -46,13 +45,12 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     """The tokens that /v1/messages would read of this conversation; nothing is generated."""
     services: Services = request.app.state.services
     body = await read_body(request, CountTokensRequest)
-    base = services.model
-    resolve_model(services.registry, base.name, principal, base.known_as(body.model), body.user)
+    await find_model(services, request, body.model, body.user)
     size = await body_size(request)
     chat = await off_loop(size, partial(chat_request, body))
     try:
         refuse_unsupported(chat)
-        count = await count_chat(chat, base, size)
+        count = await count_chat(chat, services.model, size)
     except ApiError as error:
         raise renamed(error) from None
     return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
+from multiflora_platform.gateway.generation.admission import find_model
+from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF
 from multiflora_platform.gateway.messages_api.model_cards import model_info, model_page
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, ServedAdapter
 from multiflora_platform.services import ServedModel, Services
@@ -40,8 +41,7 @@ async def list_models(request: Request) -> Response:
 async def show_model(request: Request, model: str) -> Response:
     """model: any that requests may name, `name@alias` and `name@3` too."""
     services: Services = request.app.state.services
-    base: ServedModel = services.model
-    resolved = resolve_model(services.registry, base.name, request.state.principal, base.known_as(model), None)
+    resolved = await find_model(services, request, model)
     card = _resolved_card(services, request.state.principal, model, resolved.adapter)
     return _json(model_info(card) if speaks_anthropic(request.scope) else card)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
-from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.admission import find_model
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, check_ids
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
@@ -25,12 +25,6 @@ from multiflora_platform.web.openai_errors import invalid
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
 
 
-def _require_model(request: Request, services: Services, model: str) -> None:
-    """Raises ApiError for one that this principal cannot use."""
-    base = services.model
-    resolve_model(services.registry, base.name, request.state.principal, base.known_as(model), None)
-
-
 @router.post("/tokenize", openapi_extra=body_schema(TokenizeRequest))
 async def tokenize(request: Request) -> Response:
     """The ids of a prompt, or of a conversation as the chat template renders it."""
@@ -38,7 +32,7 @@ async def tokenize(request: Request) -> Response:
     body = await read_body(request, TokenizeRequest)
     refuse_chat_template(body.chat_template)
     if body.model is not None:
-        _require_model(request, services, body.model)
+        await find_model(services, request, body.model)
     tokenizer, length = services.model.tokenizer, services.max_model_len
     ids = await _ids(tokenizer, length, body)
 
@@ -55,7 +49,7 @@ async def detokenize(request: Request) -> Response:
     services: Services = request.app.state.services
     body = await read_body(request, DetokenizeRequest)
     if body.model is not None:
-        _require_model(request, services, body.model)
+        await find_model(services, request, body.model)
     model = services.model
 
     def answer() -> Response:

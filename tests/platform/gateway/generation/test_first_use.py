@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.platform.gateway.house import FakeRegistry, House
@@ -54,6 +55,31 @@ async def test_the_first_request_is_answered_by_what_it_brings(house: House, pat
     await house.post(path, {"model": "base", **body})
     assert len(first_use.asked) == 1
     assert "new" in [card["id"] for card in (await house.http.get("/v1/models")).json()["data"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"prompt": "a"}),
+        ("/detokenize", {"tokens": [5]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/models/new", None),
+    ],
+)
+async def test_a_request_that_generates_nothing_is_a_first_use_too(house: House, path: str, body: dict | None) -> None:
+    async def ask() -> Any:
+        return await (house.http.get(path) if body is None else house.post(path, {"model": "new", **body}))
+
+    first_use = resolving(house)
+    assert (await ask()).status_code == 404
+    resolving(house, error=VersionRejected("Rejected.", ROWS, "new", 1))
+    refused = await ask()
+    assert refused.status_code == 400
+    assert "rank 99 is too large" in refused.text
+    first_use = resolving(house, "new")
+    assert (await ask()).status_code == 200
+    assert (await ask()).status_code == 200
+    assert [name for name, _ in first_use.asked] == ["new"]
 
 
 async def test_parts_of_a_mix_and_the_form_with_the_base(house: House) -> None:
