@@ -224,6 +224,12 @@ def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
         ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, ["one rotary embedding"]),
         ({"partial_rotary_factor": 0.95}, ["even number"]),
         ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "layer_types": ["odd"]}, ["layer_types"]),
+        ({"architectures": ["ChatGLMModel"], "position_encoding_2d": True}, ["ChatGLM-6B is not served"]),
+        ({"architectures": ["ChatGLMModel"]}, ["multi_query_attention is false"]),
+        (
+            {"architectures": ["ChatGLMForConditionalGeneration"], "multi_query_attention": True, "pre_seq_len": 128},
+            ["pre_seq_len is not 0"],
+        ),
         ({"architectures": ["PhiForCausalLM"], "qk_layernorm": True}, ["qk_layernorm is true"]),
         ({"architectures": ["OPTForCausalLM"], "do_layer_norm_before": False}, ["do_layer_norm_before is false"]),
         ({"architectures": ["OPTForCausalLM"], "_remove_final_layer_norm": True}, ["_remove_final_layer_norm is true"]),

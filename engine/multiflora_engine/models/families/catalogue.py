@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
 from multiflora_engine.models.families.falcon import FALCON
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.gpt2 import GPT2
@@ -17,6 +18,7 @@ from multiflora_engine.models.families.mistral import MISTRAL
 from multiflora_engine.models.families.opt import OPT
 from multiflora_engine.models.families.phi import PHI
 from multiflora_engine.models.families.phi3 import PHI3
+from multiflora_engine.models.families.qwen import QWEN
 from multiflora_engine.models.families.qwen2 import QWEN2
 from multiflora_engine.models.families.qwen3 import QWEN3
 from multiflora_engine.models.families.smollm3 import SMOLLM3
@@ -35,6 +37,9 @@ FAMILIES = (
     PHI,
     OPT,
     FALCON,
+    QWEN,
+    CHATGLM,
+    CHATGLM_FOR_GENERATION,
     STARCODER2,
     STABLELM,
     GRANITE,

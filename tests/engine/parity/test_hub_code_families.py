@@ -1,0 +1,148 @@
+"""Families whose code stands on the hub only say what the same layers of transformers say under other names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import GlmConfig, PreTrainedModel, Qwen2Config
+
+from multiflora_adapters.store import ArtifactStore
+from multiflora_engine.models.config import load_model_config
+
+Tensors = dict[str, torch.Tensor]
+
+
+def _as_qwen(tensors: Tensors) -> Tensors:
+    names = {
+        "self_attn.o_proj": "attn.c_proj", "mlp.gate_proj": "mlp.w2", "mlp.up_proj": "mlp.w1",
+        "mlp.down_proj": "mlp.c_proj", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2",
+        "model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f", "model.layers": "transformer.h",
+    }  # fmt: skip
+    return _renamed(_stacked(tensors, "attn.c_attn"), names)
+
+
+def _as_chatglm(tensors: Tensors) -> Tensors:
+    names = {
+        "self_attn.o_proj": "self_attention.dense", "mlp.gate_up_proj": "mlp.dense_h_to_4h",
+        "mlp.down_proj": "mlp.dense_4h_to_h", "model.embed_tokens": "transformer.embedding.word_embeddings",
+        "model.norm": "transformer.encoder.final_layernorm", "model.layers": "transformer.encoder.layers",
+        "lm_head": "transformer.output_layer",
+    }  # fmt: skip
+    return _renamed(_stacked(tensors, "self_attention.query_key_value"), names)
+
+
+def _stacked(tensors: Tensors, name: str) -> Tensors:
+    """q, k and v as one linear."""
+    stacked = {key: tensor for key, tensor in tensors.items() if not any(f"{part}_proj." in key for part in "qkv")}
+    for key in tensors:
+        if "self_attn.q_proj." in key:
+            parts = [tensors[key.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            stacked[key.replace("self_attn.q_proj", name)] = torch.cat(parts)
+    return stacked
+
+
+def _renamed(tensors: Tensors, names: dict[str, str]) -> Tensors:
+    renamed = {}
+    for key, tensor in tensors.items():
+        for old, new in names.items():
+            key = key.replace(old, new)
+        renamed[key] = tensor.contiguous()
+    return renamed
+
+
+@dataclass
+class HubFamily:
+    """A family of the hub, and the class of transformers that computes the same."""
+
+    config_class: Any
+    values: dict[str, Any]  # of that class
+    renamed: Callable[[Tensors], Tensors]
+    config: dict[str, Any]  # config.json as the hub's files have it
+    linear: str  # a linear that adapters may touch
+    widths: tuple[int, int]  # (in, out) of that linear
+
+
+QWEN = {
+    "architectures": ["QWenLMHeadModel"], "model_type": "qwen", "attn_dropout_prob": 0.0, "bf16": True, "fp16": False,
+    "hidden_size": 64, "intermediate_size": 192, "kv_channels": 32, "layer_norm_epsilon": 1e-6, "no_bias": True,
+    "max_position_embeddings": 8192, "num_attention_heads": 2, "num_hidden_layers": 2, "rotary_emb_base": 10000,
+    "rotary_pct": 1.0, "scale_attn_weights": True, "seq_length": 512, "tie_word_embeddings": False,
+    "use_dynamic_ntk": True, "use_logn_attn": True, "use_flash_attn": "auto", "vocab_size": 300,
+}  # fmt: skip
+CHATGLM = {
+    "architectures": ["ChatGLMModel"], "model_type": "chatglm", "add_bias_linear": False, "add_qkv_bias": True,
+    "apply_query_key_layer_scaling": True, "apply_residual_connection_post_layernorm": False, "ffn_hidden_size": 96,
+    "hidden_size": 64, "kv_channels": 32, "layernorm_epsilon": 1e-5, "multi_query_attention": True,
+    "multi_query_group_num": 1, "num_attention_heads": 2, "num_layers": 2, "original_rope": True,
+    "padded_vocab_size": 300, "post_layer_norm": True, "quantization_bit": 0, "rmsnorm": True, "rope_ratio": 50,
+    "seq_length": 512, "tie_word_embeddings": False, "pre_seq_len": None, "eos_token_id": [2],
+}  # fmt: skip
+GLM = {"head_dim": 32, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}
+FAMILIES = {
+    "qwen": HubFamily(
+        Qwen2Config, {"num_key_value_heads": 2, "rms_norm_eps": 1e-6}, _as_qwen, QWEN, "attn.c_attn", (64, 192)
+    ),
+    "chatglm": HubFamily(GlmConfig, GLM, _as_chatglm, CHATGLM, "self_attention.query_key_value", (64, 128)),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def saved(request: Any, tmp_path: Path, tiny_config: Any, save_model: Any) -> tuple[HubFamily, PreTrainedModel, Path]:
+    family = FAMILIES[request.param]
+    model, _ = save_model(tiny_config(family.config_class, **family.values))
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    save_file(family.renamed(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(family.config))
+    return family, model, folder
+
+
+def test_the_same_answers(saved: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any) -> None:
+    """Mixed lengths in chunks of 48 tokens; a second round is served from the prefix cache."""
+    _, model, folder = saved
+    config = load_model_config(folder)
+    assert (config.warnings, config.max_position_embeddings) == ((), 512)
+    engine = start_engine(folder, max_model_len=256)
+    for prompt, answer in zip(prompts, ask(engine, prompts, prompt_logprobs=0), strict=True):
+        check_answer(model, prompt, answer)
+    cached = ask(engine, prompts)
+    assert [answer.cached_tokens for answer in cached] == [(len(prompt) - 1) // 16 * 16 for prompt in prompts]
+    for prompt, answer in zip(prompts, cached, strict=True):
+        check_answer(model, prompt, answer)
+
+
+def test_an_adapter_is_the_weights_that_it_adds(
+    saved: Any, tmp_path: Path, start_engine: Any, ask: Any, prompts: Any
+) -> None:
+    """Of the stacked q, k and v, whose rows lie in another order where neighbours turn."""
+    family, _, folder = saved
+    width, out = family.widths
+    generator = torch.Generator().manual_seed(5)
+    layers = next(key for key in load_model_config(folder).base_model("x", "0" * 64).sites if family.linear in key)
+    name = layers.removesuffix(family.linear)
+    a, b = torch.randn(4, width, generator=generator) * 0.2, torch.randn(out, 4, generator=generator) * 0.2
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    prefix = f"base_model.model.{name}{family.linear}"
+    save_file({f"{prefix}.lora_A.weight": a, f"{prefix}.lora_B.weight": b}, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "target_modules": [family.linear], "layers_to_transform": 0}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    digest = ArtifactStore(tmp_path / "artifacts").add(adapter).digest
+    (found,) = ask(start_engine(folder, max_model_len=256), [prompts[4]], [digest], prompt_logprobs=0)
+    tensors = family.renamed(_state(saved))
+    tensors[f"{name}{family.linear}.weight"] += b @ a
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    (expected,) = ask(start_engine(folder, max_model_len=256), [prompts[4]], prompt_logprobs=0)
+    assert found.tokens == expected.tokens
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=2e-3)
+
+
+def _state(saved: tuple[HubFamily, PreTrainedModel, Path]) -> Tensors:
+    return {name: tensor.clone() for name, tensor in saved[1].state_dict().items()}
