@@ -34,3 +34,9 @@ class BaseModel:
     embedding: str = "model.embed_tokens"  # the token embedding's site
     head: str = "lm_head"  # the head's site
     is_head_tied: bool = False  # the head's weight is the embedding
+    mixtures: frozenset[str] = frozenset()  # routers and experts, by every name they have: no adapter may touch them
+
+    def is_in_mixture(self, module: str) -> bool:
+        """Whether it is a router, all experts of a layer, or a part of them."""
+        parts = module.split(".")
+        return any(".".join(parts[:end]) in self.mixtures for end in range(1, len(parts) + 1))

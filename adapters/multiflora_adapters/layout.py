@@ -25,6 +25,7 @@ from multiflora_adapters.tensor_names import PREFIX, split_tensor_name
 _ANOTHER_BASE = "Was it trained on another base model?"
 _INCOMPLETE = "The file is incomplete, or was trained on another base model; save the adapter again."
 _LORA_ONLY = "Train with bias='lora_only'."
+_NOT_EXPERTS = "Train attention and shared experts alone: list their linears in target_modules."
 _WHOLE_WEIGHTS = "Train without modules_to_save and resized vocabulary (save_embedding_layers=False)."
 
 Shape = tuple[int, ...]
@@ -108,6 +109,7 @@ def _group_by_module(
     unserved: list[str] = []
     norm_biases: list[str] = []
     linears = {site.rpartition(".")[2] for site in base.sites}
+    of_mixtures: list[str] = []
     repeated: list[str] = []
     for name, entry in tensors.items():
         module, kind = split_tensor_name(name) or (None, "")
@@ -115,7 +117,7 @@ def _group_by_module(
             (weights if name.endswith(".weight") else unknown).append(name)
         elif module not in base.sites:
             is_norm = kind == "bias" and module.rpartition(".")[2] not in linears
-            (norm_biases if is_norm else unserved).append(name)
+            (of_mixtures if base.is_in_mixture(module) else norm_biases if is_norm else unserved).append(name)
         elif kind in modules.get(module, {}):
             repeated.append(name)
         else:
@@ -133,6 +135,7 @@ def _group_by_module(
             (weights, "are whole weights of the base model, which all adapters share", _WHOLE_WEIGHTS),
             (unserved, f"are for modules that {shown(base.name)} does not have", _ANOTHER_BASE),
             (norm_biases, "are biases of norms, which all adapters share", _LORA_ONLY),
+            (of_mixtures, "are for routers or experts of a mixture, on which LoRA is not served", _NOT_EXPERTS),
             (repeated, "are a second one for the same place", "Save one adapter per file."),
         )
         if names

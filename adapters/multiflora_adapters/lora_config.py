@@ -82,8 +82,8 @@ _REFUSED = {
     ),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
     "target_parameters": (
-        "target_parameters puts LoRA on bare parameters (experts), which is not served.",
-        "Train with target_modules.",
+        "target_parameters puts LoRA on bare parameters (routers and experts of a mixture), which is not served.",
+        "Train attention and shared experts alone: PEFT takes a router's or an expert's linear for a parameter, too.",
     ),
     "alora_invocation_tokens": (
         "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
@@ -115,6 +117,9 @@ def assemble_engine(
     progress: Progress = _silent,
 ) -> BuiltEngine:
     """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own."""
+    if model.form.mixture is not None:
+        # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others.
+        config = msgspec.structs.replace(config, enforce_eager=True)
     device = weights.device
     use_device(device)
     slots, rows = pool_size(config.max_loras, config.max_lora_rank)

@@ -19,6 +19,7 @@ from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
+from multiflora_engine.models.families.mixture import Mixture, MixtureNames
 from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
@@ -37,6 +38,14 @@ _ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
+
+
+@dataclass(frozen=True)
+class MlpSites:
+    """The linears of one MLP; `ModelConfig` makes it."""
+
+    up: tuple[Site, ...]  # whose stacked result the activation reads: gate, then up
+    down: Site
 
 
 @dataclass(frozen=True)
@@ -103,22 +112,57 @@ class ModelConfig:
     def o_site(self, layer: int) -> Site:
         return self._site(layer, self.form.modules.o, self.q_size, self.hidden_size, self.form.o_bias)
 
-    def up_sites(self, layer: int) -> tuple[Site, ...]:
-        """The linears whose stacked result the MLP's activation reads: gate, then up."""
-        names = self.form.modules.up
-        size = (2 if self.form.is_gated else 1) * self.intermediate_size // len(names)
-        return tuple(self._site(layer, name, self.hidden_size, size, self.form.up_bias) for name in names)
+    def mixture(self, layer: int) -> Mixture | None:
+        """What the layer has in place of an MLP; None: it is dense."""
+        mixture = self.form.mixture
+        return mixture if mixture is not None and mixture.is_sparse(layer) else None
 
-    def down_site(self, layer: int) -> Site:
-        return self._site(layer, self.form.modules.down, self.intermediate_size, self.hidden_size, self.form.down_bias)
+    def mlp_sites(self, layer: int) -> MlpSites | None:
+        """Of what every token goes through: a dense layer's MLP, a sparse one's shared expert, which not all have."""
+        mixture = self.mixture(layer)
+        if mixture is None:
+            return self._mlp_sites(layer, self.form.modules.up, self.form.modules.down, self.intermediate_size)
+        if mixture.shared_size is None:
+            return None
+        return self._expert_sites(layer, mixture.names, mixture.names.shared, mixture.shared_size)
+
+    def expert_sites(self, layer: int, mixture: Mixture) -> tuple[MlpSites, ...]:
+        """Of each expert of a sparse layer; adapters may not touch them."""
+        names, size = mixture.names, mixture.expert_size
+        return tuple(
+            self._expert_sites(layer, names, f"{names.experts}.{expert}", size) for expert in range(mixture.num_experts)
+        )
+
+    def router_site(self, layer: int, mixture: Mixture) -> Site:
+        """Of a sparse layer; adapters may not touch it."""
+        return self._site(layer, mixture.names.router, self.hidden_size, mixture.num_experts, has_bias=False)
+
+    def shared_gate_site(self, layer: int, mixture: Mixture) -> Site:
+        """Of a sparse layer with a shared expert."""
+        return self._site(layer, mixture.names.shared_gate, self.hidden_size, 1, has_bias=False)
 
     @property
     def head_site(self) -> Site:
         return Site(self.form.modules.head, self.hidden_size, self.vocab_size, has_bias=self.form.head_bias)
 
     def layer_sites(self, layer: int) -> tuple[Site, ...]:
-        """All linears of one layer."""
-        return (*self.qkv_sites(layer), self.o_site(layer), *self.up_sites(layer), self.down_site(layer))
+        """All linears of one layer that adapters may touch."""
+        sites = (*self.qkv_sites(layer), self.o_site(layer))
+        mlp, mixture = self.mlp_sites(layer), self.mixture(layer)
+        if mlp is None:
+            return sites
+        gate = () if mixture is None else (self.shared_gate_site(layer, mixture),)
+        return (*sites, *mlp.up, mlp.down, *gate)
+
+    def _expert_sites(self, layer: int, names: MixtureNames, expert: str, size: int) -> MlpSites:
+        return self._mlp_sites(layer, tuple(f"{expert}.{up}" for up in names.up), f"{expert}.{names.down}", size)
+
+    def _mlp_sites(self, layer: int, up: tuple[str, ...], down: str, size: int) -> MlpSites:
+        rows = (2 if self.form.is_gated else 1) * size // len(up)
+        return MlpSites(
+            tuple(self._site(layer, name, self.hidden_size, rows, self.form.up_bias) for name in up),
+            self._site(layer, down, size, self.hidden_size, self.form.down_bias),
+        )
 
     def _site(
         self, layer: int, name: str, k: int, n: int, has_bias: bool, row_order: tuple[int, ...] | None = None
@@ -144,7 +188,13 @@ class ModelConfig:
             embedding=self.form.modules.embedding,
             head=self.form.modules.head,
             is_head_tied=self.tie_word_embeddings,
+            mixtures=frozenset(self._mixtures()),
         )
+
+    def _mixtures(self) -> Iterator[str]:
+        for layer in range(self.num_layers):
+            if (mixture := self.mixture(layer)) is not None:
+                yield from (self.module(layer, name) for name in mixture.names.untouched)
 
     def _sites(self) -> Iterator[Site]:
         yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_adapters.base_model import Site
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.config import MlpSites, ModelConfig
+from multiflora_engine.models.families.mixture import Mixture
 from multiflora_engine.models.targets import Target
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.weight import LinearWeight
@@ -56,6 +57,35 @@ class NormWeights:
 
 
 @dataclass(frozen=True)
+class MlpWeights:
+    """One MLP: a layer's, or an expert's."""
+
+    up: Projection  # gate and up stacked: [2 I, H]; without a gate [I, H]
+    down: Projection  # [H, I]
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        return self.up, self.down
+
+
+@dataclass(frozen=True)
+class MixtureWeights:
+    """What a sparse layer has in place of an MLP."""
+
+    mixture: Mixture
+    router: Projection  # [E, H]
+    experts: tuple[MlpWeights, ...]  # views of two tensors: [E, 2 I, H] and [E, H, I]
+    shared: MlpWeights | None  # sees every token; None in families without
+    shared_gate: Projection | None  # [1, H]; None likewise
+
+    @property
+    def projections(self) -> tuple[Projection, ...]:
+        experts = (projection for expert in self.experts for projection in expert.projections)
+        shared = () if self.shared is None else self.shared.projections
+        return (self.router, *experts, *shared, *(() if self.shared_gate is None else (self.shared_gate,)))
+
+
+@dataclass(frozen=True)
 class LayerWeights:
     """One layer, in the order of use; norms are [H] but for those of heads, and None in families without.
     `allocate_weights` makes it, the loader fills it."""
@@ -67,13 +97,12 @@ class LayerWeights:
     o: Projection  # [H, Hq * D]
     attention_output_norm: NormWeights | None  # of the attention's output
     mlp_norm: NormWeights | None  # of the MLP's input
-    up: Projection  # gate and up stacked: [2 I, H]; without a gate [I, H]
-    down: Projection  # [H, I]
+    mlp: MlpWeights | MixtureWeights
     mlp_output_norm: NormWeights | None  # of the MLP's output
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        return (self.qkv, self.o, self.up, self.down)
+        return (self.qkv, self.o, *self.mlp.projections)
 
     def norms(self) -> Iterator[NormWeights]:
         own = (self.input_norm, self.q_norm, self.k_norm, self.attention_output_norm, self.mlp_norm)
@@ -219,9 +248,36 @@ class _Allocator:
             o=self._projection([config.o_site(index)], form.o_bias),
             attention_output_norm=norm(names.attention_output_norm, hidden),
             mlp_norm=norm(names.mlp_norm, hidden),
-            up=self._projection(config.up_sites(index), form.up_bias),
-            down=self._projection([config.down_site(index)], form.down_bias),
+            mlp=self._mlp(index),
             mlp_output_norm=norm(names.mlp_output_norm, hidden),
+        )
+
+    def _mlp(self, index: int) -> MlpWeights | MixtureWeights:
+        mixture, sites = self._config.mixture(index), self._config.mlp_sites(index)
+        own = None if sites is None else self._dense_mlp(sites)
+        if mixture is None:
+            assert own is not None, "a dense layer has an MLP"
+            return own
+        router = self._projection([self._config.router_site(index, mixture)], has_bias=False)
+        gate = (
+            None if own is None else self._projection([self._config.shared_gate_site(index, mixture)], has_bias=False)
+        )
+        return MixtureWeights(mixture, router, self._experts(index, mixture), own, gate)
+
+    def _dense_mlp(self, sites: MlpSites) -> MlpWeights:
+        form = self._form
+        return MlpWeights(self._projection(sites.up, form.up_bias), self._projection([sites.down], form.down_bias))
+
+    def _experts(self, index: int, mixture: Mixture) -> tuple[MlpWeights, ...]:
+        hidden, size = self._config.hidden_size, mixture.expert_size
+        ups = self._empty(mixture.num_experts, 2 * size, hidden)
+        downs = self._empty(mixture.num_experts, hidden, size)
+        return tuple(
+            MlpWeights(
+                self._projection(sites.up, has_bias=False, values=up),
+                self._projection([sites.down], has_bias=False, values=down),
+            )
+            for sites, up, down in zip(self._config.expert_sites(index, mixture), ups, downs, strict=True)
         )
 
     def _norm(self, name: str | None, size: int) -> NormWeights | None:
@@ -230,13 +286,14 @@ class _Allocator:
         bias = self._empty(size) if self._form.norm_has_bias else None
         return NormWeights(name, self._empty(size), bias, self._form.norm_adds_one)
 
-    def _projection(self, sites: Sequence[Site], has_bias: bool) -> Projection:
+    def _projection(self, sites: Sequence[Site], has_bias: bool, values: torch.Tensor | None = None) -> Projection:
+        """values: where the weight lies; None: in memory of its own."""
         ranges, rows = [], 0
         for site in sites:
             ranges.append((site, rows, rows + site.out_features))
             rows += site.out_features
         bias = self._empty(rows) if has_bias else None
-        weight = DenseWeight(self._empty(rows, sites[0].in_features))
+        weight = DenseWeight(self._empty(rows, sites[0].in_features) if values is None else values)
         return Projection(weight, bias, tuple(ranges), self._form.is_transposed)
 
     def _empty(self, *shape: int) -> torch.Tensor:

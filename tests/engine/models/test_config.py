@@ -15,9 +15,12 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Phi3Config,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -44,6 +47,7 @@ LLAMA: dict[str, Any] = {
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
 FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
 FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config]
+FAMILIES += [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig]
 
 
 def load(folder: Path, **changes: Any) -> ModelConfig:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, Phi3Config, Qwen2Config
+from transformers import LlamaConfig, MixtralConfig, Phi3Config, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine import build
@@ -47,7 +47,7 @@ def rewrite(folder: Path, change: Any) -> None:
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, Phi3Config])
+@pytest.mark.parametrize("config_class", [LlamaConfig, Qwen2Config, Phi3Config, MixtralConfig])
 def test_every_weight_lands_where_its_site_says(config_class: Any, tiny_config: Any, save_model: Any) -> None:
     model, folder = save_model(tiny_config(config_class))
     weights = load(folder)

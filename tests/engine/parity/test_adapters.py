@@ -15,11 +15,13 @@ from transformers import (
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
+    MixtralConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     SmolLM3Config,
     StableLmConfig,
@@ -65,6 +67,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 TIED_KINDS = ["embeddings", "all_linear", "own_embedding", "own_head", "own_both", "own_tied"]
 TIED_KINDS += ["token_rows", "token_rows_of_each"]
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 GPT2 = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}
 BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "llama": (LlamaConfig, {"attention_bias": True, "mlp_bias": True}, list(KINDS)),
@@ -72,6 +75,12 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "qwen2": (Qwen2Config, {}, ["all_linear", "dora", "lora_bias", "bias_of_targets"]),
     "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
     "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused", "fused_bias"]),
+    "mixtral": (MixtralConfig, {"num_local_experts": 4}, ["attention", "attention_dora"]),
+    "qwen2_moe": (
+        Qwen2MoeConfig,
+        {**EXPERTS, "shared_expert_intermediate_size": 56, "mlp_only_layers": [1]},
+        ["all_linear", "shared_experts"],
+    ),
     "gpt2": (GPT2Config, GPT2, ["gpt2", "gpt2_biases", "gpt2_ends"]),
     "gptj": (GPTJConfig, {**GPT2, "rotary_dim": 16}, ["gptj", "gptj_rows"]),
     "gpt_neox": (GPTNeoXConfig, {}, ["gpt_neox", "gpt_neox_biases", "gpt_neox_ends"]),
@@ -92,6 +101,10 @@ FUSED_KINDS: dict[str, dict[str, Any]] = {
 }
 # Rows of q and k lie in another order here than in the files: A alone would not show it.
 OTHER_KINDS: dict[str, dict[str, Any]] = {
+    "attention": {"r": 8, "target_modules": LINEAR[:4], "use_rslora": True},
+    "attention_dora": {"r": 4, "target_modules": [*LINEAR[:4], "lm_head"], "use_dora": True},
+    # PEFT finds gate, shared experts and dense layers under the same names; routers and experts are no linears.
+    "shared_experts": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "gpt2": {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "use_dora": True},
     "gpt2_biases": {"r": 4, "target_modules": ["c_attn", "mlp.c_proj"], "bias": "lora_only", "use_rslora": True},
     "gpt2_ends": {"r": 4, "target_modules": ["wte", "attn.c_proj"]},

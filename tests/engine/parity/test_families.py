@@ -14,11 +14,14 @@ from transformers import (
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     OPTConfig,
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
     StableLmConfig,
     Starcoder2Config,
@@ -47,6 +50,7 @@ MULTIPLIERS = {
     "logits_scaling": 1.5,
     "attention_bias": True,
 }
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
@@ -84,6 +88,27 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "phi3_partial": (
         Phi3Config,
         {"rope_scaling": HALF, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 256},
+    ),
+    "mixtral": (MixtralConfig, {"num_local_experts": 4}),
+    "mixtral_window": (MixtralConfig, {"num_local_experts": 3, "num_experts_per_tok": 1, "sliding_window": 20}),
+    "qwen2_moe": (Qwen2MoeConfig, {**EXPERTS, "shared_expert_intermediate_size": 56}),
+    "qwen2_moe_mixed_window": (
+        Qwen2MoeConfig,
+        {
+            **EXPERTS,
+            "shared_expert_intermediate_size": 24,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [0],
+            "use_sliding_window": True,
+            "sliding_window": 24,
+            "max_window_layers": 2,
+            "num_hidden_layers": 3,
+        },
+    ),
+    "qwen3_moe": (Qwen3MoeConfig, {**EXPERTS, "norm_topk_prob": True, "head_dim": 64, "tie_word_embeddings": True}),
+    "qwen3_moe_mixed_window": (
+        Qwen3MoeConfig,
+        {**EXPERTS, "decoder_sparse_step": 2, "use_sliding_window": True, "sliding_window": 20, "attention_bias": True},
     ),
     "gpt2": (GPT2Config, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}),
     "gptj": (GPTJConfig, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512, "rotary_dim": 16}),

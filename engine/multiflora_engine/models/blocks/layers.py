@@ -29,7 +29,7 @@ class SequentialBlock:
         self._o = Linear(weights.o, sites)
         self._attention_output_norm = optional_norm(config, weights.attention_output_norm)
         self._mlp_norm = make_norm(config, weights.mlp_norm)
-        self._mlp = make_mlp(config, weights, sites)
+        self._mlp = make_mlp(config, weights.mlp, sites)
         self._mlp_output_norm = optional_norm(config, weights.mlp_output_norm)
         self._next_norm = next_norm
         self._scale = config.form.scales.residual
@@ -72,7 +72,7 @@ class ParallelBlock:
         self._attention = SelfAttention(config, layer, weights, sites)
         self._o = Linear(weights.o, sites)
         self._mlp_norm = optional_norm(config, weights.mlp_norm)
-        self._mlp = make_mlp(config, weights, sites)
+        self._mlp = make_mlp(config, weights.mlp, sites)
         self._next_norm = next_norm
 
     def __call__(

@@ -6,6 +6,7 @@ Know neither the norms between them nor residuals: how halves are joined, blocks
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,11 +14,13 @@ import torch
 from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.config import Activation, ModelConfig
-from multiflora_engine.models.weights import LayerWeights
+from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights
 from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta
+from multiflora_kernels.moe.experts import mix_experts
+from multiflora_kernels.moe.routing import route
 from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
 
@@ -74,7 +77,7 @@ _GATES: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tens
 class GatedMlp:
     """Semantics: y = down(activation(gate(x)) * up(x)), each linear with its adapters."""
 
-    def __init__(self, activation: Activation, weights: LayerWeights, sites: Sites | None) -> None:
+    def __init__(self, activation: Activation, weights: MlpWeights, sites: Sites | None) -> None:
         self._activation = _GATES[activation]
         self._gate_up = Linear(weights.up, sites)
         self._down = Linear(weights.down, sites)
@@ -88,7 +91,7 @@ class GatedMlp:
 class PlainMlp:
     """Semantics: y = down(activation(up(x))), each linear with its adapters."""
 
-    def __init__(self, activation: Activation, weights: LayerWeights, sites: Sites | None) -> None:
+    def __init__(self, activation: Activation, weights: MlpWeights, sites: Sites | None) -> None:
         self._activation = activation
         self._up = Linear(weights.up, sites)
         self._down = Linear(weights.down, sites)
@@ -98,6 +101,34 @@ class PlainMlp:
         return self._down.with_full_delta(activate(self._up(x, lora), self._activation), lora)
 
 
-def make_mlp(config: ModelConfig, weights: LayerWeights, sites: Sites | None) -> Mlp:
+class MixtureMlp:
+    """Semantics: y = sum of w_e * expert_e(x) over the top k experts, + sigmoid(shared_gate(x)) * shared(x) where there
+    is a shared expert, whose linears have their adapters."""
+
+    def __init__(self, activation: Activation, weights: MixtureWeights, sites: Sites | None) -> None:
+        self._mixture = weights.mixture
+        self._router = Linear(weights.router, None)
+        self._experts = [partial(_without_adapters, GatedMlp(activation, expert, None)) for expert in weights.experts]
+        self._shared = None if weights.shared is None else GatedMlp(activation, weights.shared, sites)
+        self._shared_gate = None if weights.shared_gate is None else Linear(weights.shared_gate, sites)
+
+    def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
+        """See `Mlp`."""
+        routing = route(self._router(x, None), self._mixture.top_k, is_normalised=self._mixture.is_normalised)
+        y = mix_experts(x, routing, self._experts)
+        if self._shared is None or self._shared_gate is None:
+            return y, None
+        shared, delta = self._shared(x, lora)
+        shared = shared if delta is None else delta.added_to(shared)
+        return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
+
+
+def _without_adapters(mlp: Mlp, x: torch.Tensor) -> torch.Tensor:
+    return mlp(x, None)[0]
+
+
+def make_mlp(config: ModelConfig, weights: MlpWeights | MixtureWeights, sites: Sites | None) -> Mlp:
+    if isinstance(weights, MixtureWeights):
+        return MixtureMlp(config.activation, weights, sites)
     kind = GatedMlp if config.form.is_gated else PlainMlp
     return kind(config.activation, weights, sites)

@@ -15,12 +15,15 @@ from multiflora_engine.models.families.gptj import GPTJ
 from multiflora_engine.models.families.granite import GRANITE
 from multiflora_engine.models.families.llama import LLAMA
 from multiflora_engine.models.families.mistral import MISTRAL
+from multiflora_engine.models.families.mixtral import MIXTRAL
 from multiflora_engine.models.families.opt import OPT
 from multiflora_engine.models.families.phi import PHI
 from multiflora_engine.models.families.phi3 import PHI3
 from multiflora_engine.models.families.qwen import QWEN
 from multiflora_engine.models.families.qwen2 import QWEN2
+from multiflora_engine.models.families.qwen2_moe import QWEN2_MOE
 from multiflora_engine.models.families.qwen3 import QWEN3
+from multiflora_engine.models.families.qwen3_moe import QWEN3_MOE
 from multiflora_engine.models.families.smollm3 import SMOLLM3
 from multiflora_engine.models.families.stablelm import STABLELM
 from multiflora_engine.models.families.starcoder2 import STARCODER2
@@ -28,8 +31,11 @@ from multiflora_engine.models.families.starcoder2 import STARCODER2
 FAMILIES = (
     LLAMA,
     MISTRAL,
+    MIXTRAL,
     QWEN2,
+    QWEN2_MOE,
     QWEN3,
+    QWEN3_MOE,
     PHI3,
     GPT2,
     GPTJ,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from multiflora_engine.models.families.mixture import Mixture
+
 SlidingWindows = Literal["never", "every_layer", "if_switched_on"]
 
 
@@ -76,3 +78,4 @@ class Form:
     windowed_layers: frozenset[int] | None = None  # the layers that `sliding` means; None: all from a first one on
     reads_layer_types: bool = False  # layers without a window may stand between others
     scales: Scales = Scales()
+    mixture: Mixture | None = None  # what stands for the MLP of some layers; None: all are dense

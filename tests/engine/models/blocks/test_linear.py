@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights, 
 from multiflora_engine.models.blocks.linear import Linear
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.rotary import rotary_tables
-from multiflora_engine.models.weights import ModelWeights, Projection
+from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights, ModelWeights, Projection
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments
 
@@ -45,10 +46,12 @@ def test_adapters_on_a_quantised_linear(dora: bool) -> None:
 def quantised(weights: ModelWeights) -> tuple[ModelWeights, ModelWeights]:
     """(the layers' products in int8, the same dequantised to dense weights)."""
 
-    def with_kind(kind: object) -> ModelWeights:
+    def with_kind(kind: Callable[[Projection], Projection]) -> ModelWeights:
+        def kinds(weights: LayerWeights | MlpWeights | MixtureWeights, *names: str) -> dict[str, Any]:
+            return {name: kind(getattr(weights, name)) for name in names}
+
         layers = [
-            replace(w, **{name: kind(getattr(w, name)) for name in ("qkv", "o", "up", "down")})  # type: ignore[operator]
-            for w in weights.layers
+            replace(w, **kinds(w, "qkv", "o"), mlp=replace(w.mlp, **kinds(w.mlp, "up", "down"))) for w in weights.layers
         ]
         return replace(weights, layers=tuple(layers))
 

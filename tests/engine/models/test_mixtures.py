@@ -1,0 +1,212 @@
+"""Mixtures of experts: what config.json may say, checkpoints that lack an expert, adapters on experts, no graphs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from multiflora_adapters.validation import ValidationRow, validate_adapter
+from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.weights import MixtureWeights, ModelWeights
+
+BASE: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+SIZES = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+
+
+def load(folder: Path, **changes: Any) -> ModelConfig:
+    """A config with changes; a value of ... removes the key."""
+    values = {key: value for key, value in {**BASE, **changes}.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(values))
+    return load_model_config(folder)
+
+
+def refusal(folder: Path, **changes: Any) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(folder, **changes)
+    return str(caught.value)
+
+
+QWEN2_MOE = {"architectures": ["Qwen2MoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2}
+QWEN3_MOE = {**QWEN2_MOE, "architectures": ["Qwen3MoeForCausalLM"]}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sparse"),
+    [
+        (QWEN3_MOE, {0, 1, 2, 3}),
+        ({**QWEN3_MOE, "decoder_sparse_step": 2}, {1, 3}),
+        ({**QWEN2_MOE, "mlp_only_layers": [1, 2]}, {0, 3}),
+        ({**QWEN2_MOE, "num_experts": 0}, set()),
+        (MIXTRAL, {0, 1, 2, 3}),
+    ],
+)
+def test_sparse_layers(changes: dict[str, Any], sparse: set[int], tmp_path: Path) -> None:
+    config = load(tmp_path, **changes, num_hidden_layers=4)
+    assert {layer for layer in range(4) if config.mixture(layer) is not None} == sparse
+
+
+def test_both_words_for_the_number_of_experts(tmp_path: Path) -> None:
+    for family in (QWEN3_MOE, MIXTRAL):
+        for word in ("num_experts", "num_local_experts"):
+            mixture = load(tmp_path, **{**family, "num_experts": ..., word: 5}).mixture(0)
+            assert mixture is not None
+            assert mixture.num_experts == 5
+
+
+def test_windows_of_qwen2_moe_are_not_those_of_qwen2(tmp_path: Path) -> None:
+    window = {"use_sliding_window": True, "sliding_window": 32, "num_hidden_layers": 4, "max_window_layers": 3}
+    assert load(tmp_path, **QWEN2_MOE, **window).sliding_windows == (32, None, 32, None)
+    assert load(tmp_path, **QWEN3_MOE, **window).sliding_windows == (32, 32, 32, 32)
+    assert load(tmp_path, **QWEN2_MOE, sliding_window=0).sliding_windows == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({**QWEN3_MOE, "num_experts_per_tok": 5}, "num_experts_per_tok is 5, but there are 4 experts"),
+        ({**MIXTRAL, "num_experts_per_tok": 0}, "num_experts_per_tok is '0'; it has to be a positive integer"),
+        ({**QWEN2_MOE, "mlp_only_layers": [True]}, "mlp_only_layers .* a list of integers"),
+        ({**QWEN2_MOE, "mlp_only_layers": 3}, "mlp_only_layers .* a list of integers"),
+        ({**QWEN2_MOE, "decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({**QWEN2_MOE, "norm_topk_prob": 1}, "norm_topk_prob .* true or false"),
+        ({**QWEN2_MOE, "num_experts": "many"}, "num_experts is 'many'"),
+        ({**MIXTRAL, "hidden_act": "relu"}, "relu"),
+    ],
+)
+def test_impossible_mixtures(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    assert re.search(words, refusal(tmp_path, **changes))
+
+
+def weights_of(folder: Path) -> ModelWeights:
+    return load_weights(folder, load_model_config(folder), torch.float32, torch.device("cpu"))
+
+
+def change_tensors(folder: Path, change: Any) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(("config_class", "up"), [(MixtralConfig, "w3"), (Qwen3MoeConfig, "up_proj")])
+def test_every_expert_lands_in_its_place(config_class: Any, up: str, tiny_config: Any, save_model: Any) -> None:
+    values = {} if config_class is MixtralConfig else SIZES
+    model, folder = save_model(tiny_config(config_class, **values))
+    weights = weights_of(folder)
+    for layer, stored in zip(weights.layers, model.model.layers, strict=True):
+        assert isinstance(layer.mlp, MixtureWeights)
+        for index, expert in enumerate(layer.mlp.experts):
+            assert torch.equal(expert.up.weight.dequantised_rows(0, 2 * 96), stored.mlp.experts.gate_up_proj[index])
+            assert torch.equal(expert.down.weight.dequantised_rows(0, 64), stored.mlp.experts.down_proj[index])
+    names = load_file(folder / "model.safetensors")
+    site = next(name for name in names if name.endswith(f".2.{up}.weight")).removesuffix(".weight")
+    assert torch.equal(weights.base_weight(site), names[f"{site}.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("model.layers.1.mlp.experts.2.down_proj.weight"), "lacks model.layers.1.mlp.experts.2.down"),
+        (lambda t: t.pop("model.layers.0.mlp.gate.weight"), "lacks model.layers.0.mlp.gate.weight"),
+        (lambda t: t.pop("model.layers.0.mlp.shared_expert_gate.weight"), "lacks .*shared_expert_gate"),
+        (
+            lambda t: t.update({"model.layers.1.mlp.experts.3.up_proj.weight": torch.ones(40, 64)}),
+            "does not account for: model.layers.1.mlp.experts.3",
+        ),
+        (
+            lambda t: t.update({"model.layers.1.mlp.experts.0.up_proj.weight": torch.ones(41, 64)}),
+            r"experts.0.up_proj.weight has the shape \[41, 64\]; config.json says \[40, 64\]",
+        ),
+    ],
+)
+def test_a_mixture_with_parts_missing_is_refused(change: Any, words: str, tiny_config: Any, save_model: Any) -> None:
+    _, folder = save_model(tiny_config(Qwen2MoeConfig, **SIZES, shared_expert_intermediate_size=24))
+    change_tensors(folder, change)
+    with pytest.raises(ModelError, match=words):
+        weights_of(folder)
+
+
+def errors_of(folder: Path, adapter: Path) -> list[ValidationRow]:
+    report = validate_adapter(adapter, load_model_config(folder).base_model("base", digest="0" * 64), 16)
+    return list(report.errors)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"target_modules": ["q_proj", "w1", "w2", "w3"]},
+        {"target_modules": ["q_proj", "gate"]},
+        {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]},
+        {"target_modules": "all-linear"},
+    ],
+    ids=str,
+)
+def test_what_peft_trains_of_experts_and_routers_is_refused(
+    values: dict[str, Any], tiny_config: Any, save_model: Any, tmp_path: Path
+) -> None:
+    """Whether adapter_config.json says so or only the tensors show it."""
+    _, folder = save_model(tiny_config(MixtralConfig, num_local_experts=3))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, **values))
+    adapter = tmp_path / "adapter"
+    model.save_pretrained(adapter)
+    (row,) = errors_of(folder, adapter)
+    assert "target_parameters" in row.message
+    assert "routers and experts" in row.message
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": None}))
+    (row,) = errors_of(folder, adapter)
+    assert row.check == "tensors"
+    assert re.search(r"routers or experts of a mixture, on which LoRA is not served: .*layers\.0\.mlp\.", row.message)
+
+
+@pytest.mark.parametrize("module", ["experts.1.w2", "gate"])
+def test_modules_of_experts_in_older_adapters_are_refused(
+    module: str, tiny_config: Any, save_model: Any, tmp_path: Path
+) -> None:
+    _, folder = save_model(tiny_config(MixtralConfig, num_local_experts=3))
+    places = {"self_attn.q_proj": (64, 64), f"block_sparse_moe.{module}": (96, 64) if "w2" in module else (64, 3)}
+    tensors = {}
+    for place, (k, n) in places.items():
+        prefix = f"base_model.model.model.layers.1.{place}.lora_"
+        tensors |= {f"{prefix}A.weight": torch.ones(4, k), f"{prefix}B.weight": torch.ones(n, 4)}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", module], "layers_to_transform": [1]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (row,) = errors_of(folder, adapter)
+    assert f"layers.1.block_sparse_moe.{module}.lora_A.weight" in row.message
+    assert "LoRA is not served" in row.message
+    assert "q_proj" not in row.message
+
+
+def test_a_mixture_runs_without_graphs(
+    tiny_config: Any, save_model: Any, start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        "multiflora_engine.build.choose_capture", lambda device, enforce_eager: asked.append(enforce_eager)
+    )
+    for values in ({**SIZES, "decoder_sparse_step": 2}, {**SIZES, "num_experts": 0}):
+        _, folder = save_model(tiny_config(Qwen3MoeConfig, **values))
+        start_engine(folder)
+    assert asked == [True, False]
