@@ -5,6 +5,7 @@ Used by the engine process and by the offline `LLM`; knows the parts' constructo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,8 @@ from multiflora_engine.sampling.sampler import Sampler
 from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.scheduler import Scheduler
 from multiflora_engine.speculation.prompt_lookup import PromptLookup, PromptLookupConfig
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total): "weights" in bytes, "kv_cache" in steps and "warmup" in graphs."""
@@ -136,8 +139,7 @@ def assemble_engine(
         base.digest,
         grammars=grammars,
         may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
-        # A device that runs ahead is given the next step before the host knows what a draft could be looked up with.
-        drafts=None if runner.runs_ahead else _prompt_lookup(config, sampler),
+        drafts=_prompt_lookup(config, sampler, runner.runs_ahead),
     )
     progress("warmup", 0, 1)
     warm_up(
@@ -162,7 +164,12 @@ def assemble_engine(
     )
 
 
-def _prompt_lookup(config: EngineConfig, sampler: Sampler) -> PromptLookup:
+def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> PromptLookup | None:
+    """None on a device that runs ahead: it is given the next step before the host knows what could be looked up."""
+    if runs_ahead:
+        if config.enable_prompt_lookup:
+            _log.warning("Nothing is drafted by prompt lookup on this device; answers are the same.")
+        return None
     wanted = PromptLookupConfig(
         is_default=config.enable_prompt_lookup,
         num_speculative_tokens=config.num_speculative_tokens,
