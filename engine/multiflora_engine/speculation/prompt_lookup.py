@@ -14,19 +14,22 @@ from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.speculation.ngram_index import NgramIndex
 
 _FIRST_RATE = 0.5
-_NEWEST_SHARE = 0.5
+_NEWEST_SHARE = 0.25
 """Weight of the newest draft in the rate of accepted tokens."""
 
-_ROW_COST = 0.1
-"""What a drafted token costs as a part of a step for one sequence: measured on CPUs, with models of 30 M to 500 M
-parameters, it is 0.02 to 0.1."""
+_ROW_COST = 0.12
+"""What a drafted token costs as a part of a step for one sequence, as measured on a CPU with a model of 30 million
+parameters; of larger ones it is less."""
 
-_MOST_WORTH = 0.8
+_LEAST_WORTH, _MOST_WORTH = 0.2, 0.7
 """However many share the step: copies are accepted nearly whole."""
 
 _MOST_DRAFTED = 24
 """Tokens drafted for all sequences of a step together: beyond, each further row of a step takes as long as the first
 row of a small one."""
+
+_SURELY_COPIED = 3
+"""Tokens of a draft that is no chance hit."""
 
 _SHORTEST_PAUSE = 8
 _LONGEST_PAUSE = 256
@@ -57,7 +60,7 @@ class _Lookup:
     worth: float = 0.0
     """The rate below which drafts cost more than they save, as of the last draft."""
     num_pauses: int = 0
-    """Since a draft was last accepted."""
+    """Since a draft of some length was last accepted as a whole."""
     paused_until: int = 0
     """Length of the text from which on short matches count again."""
 
@@ -93,7 +96,7 @@ class PromptLookup:
                 return []
         else:
             size = max(size, match.length - self._config.prompt_lookup_max + 1)
-        lookup.worth = min(_MOST_WORTH, _ROW_COST * num_running)
+        lookup.worth = min(_MOST_WORTH, max(_LEAST_WORTH, _ROW_COST * num_running))
         size = min(size, limit, self._config.num_speculative_tokens, max(1, _MOST_DRAFTED // num_running))
         return lookup.index.following(match.follows, size)
 
@@ -103,9 +106,9 @@ class PromptLookup:
         lookup.rate += _NEWEST_SHARE * (num_accepted / num_drafted - lookup.rate)
         is_whole = num_accepted == num_drafted
         lookup.size = min(2 * num_drafted, self._config.num_speculative_tokens) if is_whole else max(1, num_accepted)
-        if num_accepted:
+        if is_whole and num_drafted >= _SURELY_COPIED:
             lookup.num_pauses = 0
-        if lookup.rate < lookup.worth:
+        if not is_whole and lookup.rate < lookup.worth:
             pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE << lookup.num_pauses)
             lookup.num_pauses += 1
             lookup.paused_until = sequence.num_tokens + pause

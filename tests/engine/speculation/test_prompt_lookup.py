@@ -61,7 +61,7 @@ def drafted_without_success(source: PromptLookup, num_running: int, tokens: int)
 
 def test_a_text_that_seems_to_repeat_and_does_not_is_left_alone() -> None:
     """Ever longer pauses; a draft has to pay more where more sequences share the step."""
-    assert drafted_without_success(lookup(), 1, 400) <= 20
+    assert drafted_without_success(lookup(), 1, 400) <= 28
     assert drafted_without_success(lookup(), 4, 400) <= 6
 
 
