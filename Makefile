@@ -18,6 +18,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 export MULTIFLORA_DATA_DIR ?= $(CURDIR)/.multiflora
+# The tests start dozens of Python processes, each of which would compile all of our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # These install nothing by themselves and need no network. WHEELS=folder unpacks wheels of what GPU_PYTHON lacks.
 GPU_PYTHON ?= python3

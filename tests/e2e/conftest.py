@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KEY = "e2e-admin-key"
 START_SECONDS = 120
+# Other servers and tests share the cores; on few of them a second thread makes an answer cost a quarter more.
+ONE_THREAD = ("--num-threads", "1")
 
 
 @dataclass
@@ -105,7 +107,7 @@ def serving(data_dir: Path, *arguments: str, entry: Sequence[str] = ("multiflora
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled demo, shared by all tests that leave it as they found it."""
-    with serving(tmp_path_factory.mktemp("demo")) as server:
+    with serving(tmp_path_factory.mktemp("demo"), *ONE_THREAD) as server:
         yield server
 
 
@@ -117,7 +119,7 @@ def three_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     start = ["examples/demo/base", "--allow-source-root", "examples/demo/adapters", "--lora-modules", *modules]
     with ExitStack() as stack:
         with chdir(ROOT):
-            server = stack.enter_context(serving(tmp_path_factory.mktemp("three"), *start, "--num-threads", "1"))
+            server = stack.enter_context(serving(tmp_path_factory.mktemp("three"), *start, *ONE_THREAD))
         yield server
 
 
@@ -125,4 +127,4 @@ def three_adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts further servers: serve("--max-loras", "1"). They share one data folder within a test."""
     with ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(serving(tmp_path / "data", *arguments))
+        yield lambda *arguments: stack.enter_context(serving(tmp_path / "data", *ONE_THREAD, *arguments))

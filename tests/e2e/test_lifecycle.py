@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tests.e2e.conftest import ONE_THREAD, Server, serving
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 BASE = "multiflora-demo"
@@ -70,8 +71,21 @@ def test_a_broken_adapter_is_refused_with_its_rows(demo: Any, tmp_path: Path) ->
         assert http.delete("/api/v1/adapters/broken").is_success
 
 
-def test_vllms_own_calls_load_and_unload(serve: Callable[..., Any]) -> None:
-    server = serve("--allow-source-root", str(DEMO))
+@pytest.fixture(scope="module")
+def open_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whatever is in it, `server` serves at its first use."""
+    return tmp_path_factory.mktemp("open")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, open_folder: Path) -> Iterator[Server]:
+    """For tests that leave it running, with names of their own."""
+    options = ("--allow-source-root", str(DEMO), "--adapter-resolver", f"dir:{open_folder}")
+    with serving(tmp_path_factory.mktemp("data"), *options, *ONE_THREAD) as server:
+        yield server
+
+
+def test_vllms_own_calls_load_and_unload(server: Server) -> None:
     folder = str(DEMO / "adapters" / ADAPTER["name"])
     with server.http() as http:
         loaded = http.post("/v1/load_lora_adapter", json={"lora_name": "mine", "lora_path": folder})
@@ -85,15 +99,14 @@ def test_vllms_own_calls_load_and_unload(serve: Callable[..., Any]) -> None:
         assert http.post("/v1/unload_lora_adapter", json={"lora_name": "mine"}).status_code == 404
 
 
-def test_a_folder_s_adapters_are_served_at_their_first_use(serve: Callable[..., Any], tmp_path: Path) -> None:
-    shutil.copytree(DEMO / "adapters" / ADAPTER["name"], tmp_path / "mine")
-    server = serve("--adapter-resolver", f"dir:{tmp_path}")
+def test_a_folder_s_adapters_are_served_at_their_first_use(server: Server, open_folder: Path) -> None:
+    shutil.copytree(DEMO / "adapters" / ADAPTER["name"], open_folder / "brought")
     with ThreadPoolExecutor(16) as pool:
-        answers = set(pool.map(lambda _: complete(server, "mine"), range(16)))
+        answers = set(pool.map(lambda _: complete(server, "brought"), range(16)))
     assert answers == {complete(server, ADAPTER["name"])}
     with server.http() as http:
-        assert len(http.get("/api/v1/adapters/mine/versions").json()["items"]) == 1
-        assert "mine" in [card["id"] for card in http.get("/v1/models").json()["data"]]
+        assert len(http.get("/api/v1/adapters/brought/versions").json()["items"]) == 1
+        assert "brought" in [card["id"] for card in http.get("/v1/models").json()["data"]]
     with pytest.raises(openai.NotFoundError):
         complete(server, "../mine")
 
@@ -110,8 +123,7 @@ def test_more_adapters_than_slots_wait_their_turn(serve: Callable[..., Any]) -> 
     assert all(expected[name] == text for name, text in results)
 
 
-def test_a_killed_engine_fails_its_streams_and_comes_back(serve: Callable[..., Any]) -> None:
-    server = serve()
+def test_a_killed_engine_fails_its_streams_and_comes_back(server: Server) -> None:
     before = complete(server, ADAPTER["name"])
     with server.http() as http:
         pid = http.get("/api/v1/replicas").json()["items"][0]["pid"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from tests.e2e.browser.window import Window
-from tests.e2e.conftest import Server, serving
+from tests.e2e.conftest import ONE_THREAD, Server, serving
 
 FLAGS = [
     "--no-sandbox",
@@ -38,7 +38,8 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The bundled demo for the browser's tests, which may change it: each test uses names of its own."""
-    with serving(tmp_path_factory.mktemp("shop"), "--max-num-batched-tokens", "512", "--log-bodies") as server:
+    options = ("--max-num-batched-tokens", "512", "--log-bodies", *ONE_THREAD)
+    with serving(tmp_path_factory.mktemp("shop"), *options) as server:
         yield server
 
 
