@@ -27,7 +27,7 @@ from multiflora.offline.runs import EmbeddingRun
 from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
 from multiflora.pooling_params import PoolingParams
-from multiflora.request_maker import Prompt
+from multiflora.request_maker import Prompt, PromptTooLong
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 Message = Mapping[str, Any]
@@ -168,7 +168,7 @@ class LLM(OfflineEngine):
             )
             for each in conversations
         ]
-        prompts: Any = [{"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, False)} for text in texts]
+        prompts: Any = [{"prompt": text, "prompt_token_ids": self._maker.encode(text, False)} for text in texts]
         return self.generate(
             prompts,
             sampling_params,
@@ -258,16 +258,19 @@ class LLM(OfflineEngine):
     ) -> list[Collector]:
         texts = as_list(prompts)
         given = self._model.default_params() if params is None else params
-        collectors = [
-            self._maker.make(str(next(self._ids)), prompt, text_params, name, priority=rank or 0)
-            for prompt, text_params, name, rank in zip(
-                texts,
-                require_params(for_each(given, len(texts), "params")),
-                for_each(adapter, len(texts), "adapter"),
-                for_each(priority, len(texts), "priority"),
-                strict=True,
-            )
-        ]
+        collectors: list[Collector] = []
+        for prompt, text_params, name, rank in zip(
+            texts,
+            require_params(for_each(given, len(texts), "params")),
+            for_each(adapter, len(texts), "adapter"),
+            for_each(priority, len(texts), "priority"),
+            strict=True,
+        ):
+            try:
+                made = self._maker.make(str(next(self._ids)), prompt, text_params, name, priority=rank or 0)
+            except PromptTooLong as error:
+                raise PromptTooLong(f"prompt {len(collectors)}: {error}") from None
+            collectors.append(made)
         if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
             raise ValueError("best_of cannot be streamed: which candidates are the best is known at the end.")
         return collectors

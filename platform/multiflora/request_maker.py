@@ -20,6 +20,7 @@ from multiflora_engine.protocol.requests import GenerateRequest, Pooling
 from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 from multiflora_platform.gateway.beams.search import search_params
+from multiflora_platform.text.errors import TooManyTokens
 
 
 class TextPrompt(TypedDict):
@@ -35,6 +36,10 @@ class TokensPrompt(TypedDict):
 
 
 Prompt = str | Sequence[int] | TextPrompt | TokensPrompt
+
+
+class PromptTooLong(ValueError):
+    """The message says how long it may be."""
 
 
 class RequestMaker:
@@ -107,11 +112,19 @@ class RequestMaker:
             pooling=pooling,
         )
 
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Raises PromptTooLong as soon as that is known."""
+        try:
+            return self._model.tokenizer.encode(text, add_special_tokens, most=self._max_model_len)
+        except TooManyTokens as error:
+            count = f"{'' if error.is_exact else 'at least '}{error.count}"
+            raise PromptTooLong(f"the prompt has {count} tokens; the model's length is {self._max_model_len}") from None
+
     def _tokens(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         """The prompt's text, if it has one, and its ids."""
         text, ids = _text_or_ids(prompt)
         tokenizer, vocab_size = self._model.tokenizer, self._model.config.vocab_size
-        token_ids = tokenizer.encode(text or "") if ids is None else ids
+        token_ids = self.encode(text or "") if ids is None else ids
         if not all(0 <= token < vocab_size for token in token_ids):
             # A conversation comes with its ids, too, and is no less a text.
             of_text = ids is None or (text is not None and all(0 <= token < tokenizer.vocab_size for token in ids))

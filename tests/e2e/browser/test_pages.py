@@ -36,6 +36,15 @@ PAGES = {
 }
 
 
+# How far below the first cell's text the label of the row's first button stands, in pixels.
+LINES = """row => {
+    const bottom = node => {
+        const text = document.createRange();
+        text.selectNodeContents(node);
+        return text.getBoundingClientRect().bottom;
+    };
+    return Math.abs(bottom(row.querySelector("td > button")) - bottom(row.querySelector("td")));
+}"""
 # Of a bar, the part that its phases take.
 FILLED = """bar => [...bar.children].reduce((sum, phase) => sum + phase.getBoundingClientRect().width, 0)
     / bar.getBoundingClientRect().width"""
@@ -89,7 +98,9 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
 def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     """The traffic above: in the requests, in its slot, in the cache, and why it missed."""
     page = window.open("/slots")
-    page.get_by_role("row", name="pirate").get_by_role("button", name="Pin").wait_for()
+    row = page.get_by_role("row", name="pirate")
+    row.get_by_role("button", name="Pin").wait_for()
+    assert row.evaluate(LINES) < 1, "a button's label stands on the line of the row's text"
     page = window.open("/requests?q=pirate")
     assert page.locator(".phases > span").first.evaluate(FILLED) > 0.99, "a request of less than a second, too"
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()

@@ -148,6 +148,23 @@ def test_a_prompt_rendered_by_the_program_is_the_one_of_chat(llm: LLM) -> None:
     assert chat.prompt_token_ids == tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
 
 
+def test_a_huge_text_is_refused_before_it_is_tokenized(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untouched:
+        def encode_batch_fast(self, *args: Any, **options: Any) -> Any:
+            raise AssertionError("it was tokenized")
+
+    llm.generate("a", GREEDY, use_tqdm=False)  # the longest token is known from now on
+    monkeypatch.setattr(llm.tokenizer, "_rust", Untouched())
+    huge = "a" * 1_000_000
+    for ask in (
+        lambda: llm.generate(huge),
+        lambda: llm.embed({"prompt": huge}),
+        lambda: llm.chat([{"role": "user", "content": huge}]),
+    ):
+        with pytest.raises(ValueError, match=r"the prompt has at least .* tokens; the model's length is 256"):
+            ask()
+
+
 def test_metrics_are_told_apart_by_class(llm: LLM) -> None:
     llm.generate("Hello", GREEDY, use_tqdm=False)
     metrics = {metric.name: metric for metric in llm.get_metrics()}
