@@ -7,7 +7,7 @@ Iteration-level scheduling after Orca (Yu et al., OSDI 2022), paging and recompu
 A step: running decodes first, then running prefills, then waiting sequences, each by priority, the turns of owners and
 of their adapters, and arrival, until the token budget is spent. A sequence gets blocks for all its known tokens when it
 starts, so that only decoding can run out of blocks; then the last in order is preempted: it loses its blocks (published
-ones stay cached) and starts over.
+ones stay cached) and starts over. So does one of a flood that has all seats, for an adapter that has none.
 
 `schedule` may be called again before the previous batch is committed. Sequences of that batch that may run ahead then
 go on with a token that only the device knows yet; the others are left out. Tokens computed behind a sequence's end are
@@ -55,6 +55,7 @@ from multiflora_engine.scheduling.admission_policy import (
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.seats import flow_of, leaves_for
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
 from multiflora_engine.scheduling.waiting_queue import WaitingQueue
@@ -165,6 +166,8 @@ class Scheduler:
         failures = self._expire() if self._clock() >= self._waiting.deadlines.earliest else []
         if self._waiting.length or self._slots.refusals or self._adapters.pending_placements():
             self._slots.begin_step(self._running)
+        if self._waiting.length and len(self._running) >= self.config.max_num_seqs:
+            self._seat_the_unserved(failures)
         entries: list[Scheduled] = []
         self._is_scarce = False
         budget = self._schedule_running(entries)
@@ -302,6 +305,21 @@ class Scheduler:
         samples = num_tokens == remaining and sequence.pooling is None
         entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))
         return num_tokens
+
+    def _seat_the_unserved(self, failures: list[TokenDelta]) -> None:
+        """All seats are taken: a sequence whose owner has nothing running of its adapter gets one of a flood's."""
+        sequence = self._waiting.first_besides(set(map(flow_of, self._running)))
+        leaving = None if sequence is None else leaves_for(sequence, self._running)
+        if sequence is None or leaving is None:
+            return
+        try:
+            found = self._admission.admit(sequence, self._requests[sequence.request_id], self._running, self._step)
+        except CannotStart as error:
+            failures += self._fail_request(sequence.request_id, error.failure)
+            return
+        if not isinstance(found, Blocked):
+            self._start(sequence, found)
+            self._preempt(leaving)
 
     def _start_waiting(self, entries: list[Scheduled], budget: int, failures: list[TokenDelta]) -> None:
         """Starts waiting sequences in order, each that the admission policy lets through."""

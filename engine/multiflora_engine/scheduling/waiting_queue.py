@@ -17,6 +17,7 @@ from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.scheduling.config import QueueFull
 from multiflora_engine.scheduling.deadlines import Deadlines
 from multiflora_engine.scheduling.fair_queue import FairQueue, interleave
+from multiflora_engine.scheduling.seats import Flow, flow_of
 
 _ORDER = attrgetter("order")
 
@@ -100,6 +101,17 @@ class WaitingQueue:
             del self._new[owner]
             self._turns.cancel(owner)
 
+    def first_besides(self, served: Collection[Flow]) -> Sequence | None:
+        """Of the flows that are not served, and have not been preempted, the one whose turn comes first. Sets its
+        `order`."""
+        found: Sequence | None = None
+        for owner, adapters in self._new.items():
+            for sequence in adapters.heads():
+                order = (sequence.priority, self._turns.turn(owner), sequence.serial)
+                if flow_of(sequence) not in served and (found is None or order < found.order):
+                    sequence.order, found = order, sequence
+        return found
+
     def _new_in_order(self) -> Iterator[Sequence]:
         priorities: dict[int, list[tuple[int, _AdaptersInTurn]]] = {}
         for owner, adapters in self._new.items():
@@ -141,6 +153,10 @@ class _AdaptersInTurn:
         if not queue:
             del self._queues[sequence.adapter_digest]
             self._turns.cancel(sequence.adapter_digest)
+
+    def heads(self) -> Iterator[Sequence]:
+        """The first of each adapter."""
+        return map(next, map(iter, self._queues.values()))
 
     def in_turn(self) -> Iterator[Sequence]:
         flows = [(self._turns.turn(adapter), tuple(queue)) for adapter, queue in self._queues.items()]

@@ -652,6 +652,68 @@ def test_several_tokens_a_step_have_blocks_to_go_to(tokens: int) -> None:
     assert harness.scheduler.pool.num_free == 64
 
 
+def flooded(**fields: Any) -> Harness:
+    """Four seats, all taken by one owner's adapter, of which more waits."""
+    harness = Harness(max_num_seqs=4)
+    for number in range(6):
+        fields = {"adapter_digest": "x", "cache_owner": "team", "max_tokens": 20, **fields}
+        harness.add(f"flood{number}", 3, tag=100 + number, **fields)
+    harness.step()
+    return harness
+
+
+def test_an_adapter_of_which_nothing_runs_gets_a_seat_of_a_flood() -> None:
+    harness = flooded()
+    harness.add("quiet", 3, adapter_digest="y", cache_owner="team", max_tokens=3)
+    assert ("quiet", 0) in harness.step()
+    assert (harness.preemptions(), harness.scheduler.stats().running) == (1, 4)
+    harness.add("second", 3, adapter_digest="y", cache_owner="team", max_tokens=3)
+    assert ("second", 0) not in harness.step()
+    while harness.scheduler.has_work:
+        harness.step()
+    # Two of the flood had left, once each, and lost no token by it.
+    assert (harness.preemptions(), harness.scheduler.stats().generation_tokens) == (2, 6 * 20 + 2 * 3)
+    assert harness.scheduler.pool.num_free == 64
+
+
+@pytest.mark.parametrize(
+    ("flood", "quiet"),
+    [
+        ({}, {"adapter_digest": "x", "cache_owner": "team"}),
+        ({"priority": -1}, {"adapter_digest": "y", "cache_owner": "team"}),
+        ({"max_tokens": 1}, {"adapter_digest": "missing", "cache_owner": "team"}),
+    ],
+)
+def test_a_seat_is_not_left_for_the_same_adapter_the_less_urgent_or_one_that_is_not_there(
+    flood: dict[str, Any], quiet: dict[str, Any]
+) -> None:
+    harness = flooded(**flood)
+    harness.adapters.missing.add("missing")
+    harness.add("quiet", 3, **quiet)
+    harness.step()
+    assert harness.preemptions() == 0
+
+
+def test_flows_with_one_seat_each_keep_it() -> None:
+    harness = Harness(max_num_seqs=3)
+    for number in range(5):
+        harness.add(f"a{number}", 3, tag=100 + number, adapter_digest=f"a{number}", cache_owner="team")
+    for _ in range(5):
+        harness.step()
+    assert harness.preemptions() == 0
+
+
+def test_who_had_to_leave_often_leaves_last() -> None:
+    harness = flooded()
+    for number in range(3):
+        harness.add(f"quiet{number}", 3, tag=50 + number, adapter_digest=f"y{number}", cache_owner="team", max_tokens=1)
+        harness.step()
+        harness.step()
+    epochs = [sequence.epoch for request in harness.scheduler._requests.values() for sequence in request]
+    assert max(epochs) == 1
+    assert harness.preemptions() == 3
+
+
 def test_a_quiet_adapter_finishes_within_a_quarter_of_its_owners_flood() -> None:
     harness = Harness(max_num_seqs=4)
     for number in range(200):
