@@ -21,12 +21,12 @@ from multiflora_kernels.runtime.triton import (
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x: [..., H] any float dtype, weight: [H]. Returns [..., H] of x's dtype (arXiv:1910.07467).
 
-    Semantics: y = weight * x / sqrt(mean(x^2) + eps); statistics in float32, rounded to x's dtype before the weight
-    is applied, as the models were trained.
+    Semantics: y = weight * x / sqrt(mean(x^2) + eps); statistics in float32, rounded to the weight's dtype before it is
+    applied, as the models were trained: to x's dtype (Llama), or not at all where the weight is float32 (Gemma).
     """
     wide = x.float() if x.dtype != torch.float64 else x
     normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return weight * normed.to(x.dtype)
+    return (weight * normed.to(weight.dtype)).to(x.dtype)
 
 
 def add_rms_norm_reference(
@@ -38,10 +38,10 @@ def add_rms_norm_reference(
 
 
 @jit
-def _normed(x: tl.tensor, weight: tl.tensor, eps: tl.tensor, SIZE: tl.constexpr, ROUNDED: tl.constexpr) -> tl.tensor:
-    """x: [ROWS, BLOCK] float32, zero beyond SIZE; weight: [1, BLOCK]. Rounds to the dtype ROUNDED before the weight."""
+def _normed(x: tl.tensor, weight: tl.tensor, eps: tl.tensor, SIZE: tl.constexpr) -> tl.tensor:
+    """x: [ROWS, BLOCK] float32, zero beyond SIZE; weight: [1, BLOCK]. Rounds to the weight's dtype before it."""
     scale = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / SIZE + eps)
-    return (x * scale).to(ROUNDED).to(tl.float32) * weight.to(tl.float32)
+    return (x * scale).to(weight.dtype).to(tl.float32) * weight.to(tl.float32)
 
 
 @jit_with_varying("rows")
@@ -64,7 +64,7 @@ def _rms_norm_kernel(
     inside = (row < rows) & (column < SIZE)
     scales = tl.load(weight + column, mask=column < SIZE, other=0.0)
     values = tl.load(x + row // groups * x_row + row % groups * x_group + column, mask=inside, other=0.0)
-    normed = _normed(values.to(tl.float32), scales, eps, SIZE, x.dtype.element_ty)
+    normed = _normed(values.to(tl.float32), scales, eps, SIZE)
     tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
@@ -93,7 +93,7 @@ def _add_rms_norm_kernel(
     # The sum is normalised as it is stored: the next layer reads the rounded one.
     rounded = values.to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
-    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
+    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE)
     tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
@@ -116,7 +116,7 @@ def _add_rms_norm_lora_kernel(
     # x + delta is rounded as a product's result would be, before the residual is added.
     rounded = (values.to(x.dtype.element_ty).to(tl.float32) + before).to(total.dtype.element_ty)
     tl.store(total + row * SIZE + column, rounded, mask=inside)
-    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE, total.dtype.element_ty)
+    normed = _normed(rounded.to(tl.float32), scales, eps, SIZE)
     tl.store(out + row * SIZE + column, normed.to(out.dtype.element_ty), mask=inside)
 
 
@@ -129,7 +129,7 @@ def _shape(size: int) -> dict[str, int]:
 
 def rms_norm_triton(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """As `rms_norm`, for x of any float dtype but float64."""
-    out = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, weight.dtype), device=x.device)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     shape = _shape(x.shape[-1])
     groups, x_group = (x.shape[1], x.stride(1)) if x.dim() == 3 else (1, 0)
     rows = x.shape[0] * groups
@@ -146,7 +146,7 @@ def add_rms_norm_triton(
     """As `add_rms_norm`, for x of any float dtype but float64."""
     rows, size = x.shape
     total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
-    out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
+    out = torch.empty_like(total)
     shape = _shape(size)
     assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
     if rows:
@@ -161,7 +161,7 @@ def add_rms_norm_lora_triton(
     """As `add_rms_norm_triton` of x with `delta` added."""
     rows, size = x.shape
     total = torch.empty((rows, size), dtype=torch.promote_types(x.dtype, residual.dtype), device=x.device)
-    out = torch.empty((rows, size), dtype=torch.promote_types(total.dtype, weight.dtype), device=x.device)
+    out = torch.empty_like(total)
     shape = _shape(size)
     assert x.stride(1) == residual.stride(1) == 1, "rows are contiguous"
     if rows:

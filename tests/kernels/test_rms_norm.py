@@ -64,6 +64,23 @@ def test_half_precision_rounds_twice(path, dtype):
     torch.testing.assert_close(y.double(), loop(x, weight), rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
+def gemma(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """As transformers' GemmaRMSNorm says it, for w in x's dtype."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS) * (1.0 + w.float())).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_float32_weight_multiplies_before_the_result_is_rounded(path, dtype):
+    x, residual, w = torch.randn(9, 64).to(dtype), torch.randn(9, 64).to(dtype), torch.randn(64).to(dtype)
+    weight = 1.0 + w.float()
+    assert torch.equal(rms_norm(x, weight, EPS), gemma(x, w))
+    normed, total = add_rms_norm(x, residual, weight, EPS)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(normed, gemma(total, w))
+    assert not torch.equal(gemma(x, w), rms_norm(x, weight.to(dtype), EPS)), "the two ways differ"
+
+
 def test_one_bad_row_stays_alone(path):
     x = torch.randn(4, 64)
     x[2, 5] = float("nan")
@@ -112,6 +129,22 @@ def test_triton_kernels_keep_a_bad_row_alone_and_take_no_rows(kernel_device):
         assert torch.isfinite(y[[0, 1, 3]]).all()
     assert rms_norm_triton(x[:0], weight, EPS).shape == (0, 64)
     assert add_rms_norm_triton(x[:0], x[:0], weight, EPS)[0].shape == (0, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_triton_kernels_multiply_by_a_float32_weight_before_they_round(kernel_device, dtype):
+    x, residual, w = torch.randn(5, 80).to(dtype), torch.randn(5, 80).to(dtype), torch.randn(80).to(dtype)
+    weight = (1.0 + w.float()).to(kernel_device)
+    one_rounding = {"rtol": torch.finfo(dtype).eps, "atol": 0.0}
+    found = rms_norm_triton(x.to(kernel_device), weight, EPS)
+    torch.testing.assert_close(found.cpu(), gemma(x, w), **one_rounding)
+    # Of 400 values a few may round the other way; with a rounding more, every third one would differ. Triton's
+    # interpreter cuts bfloat16 off instead.
+    if dtype == torch.float16 or kernel_device.type == "cuda":
+        assert (found.cpu() != gemma(x, w)).float().mean() < 0.02
+    normed, total = add_rms_norm_triton(x.to(kernel_device), residual.to(kernel_device), weight, EPS)
+    assert total.dtype == normed.dtype == dtype
+    torch.testing.assert_close(normed.cpu(), gemma(total.cpu(), w), **one_rounding)
 
 
 @pytest.mark.gpu

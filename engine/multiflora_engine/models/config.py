@@ -245,7 +245,8 @@ def load_model_config(folder: Path) -> ModelConfig:
         raise ModelError(f"config.json: {num_heads} attention heads cannot share {num_kv_heads} key-value heads.")
     hidden_size = fields.integer("hidden_size")
     head_dim = fields.integer("head_dim", max(1, hidden_size // num_heads))
-    ropes, rope_of_layer = parse_ropes(raw, defaults, head_dim, num_layers, family, form)
+    windows = _sliding_windows(raw, family, form, fields, num_layers)
+    ropes, rope_of_layer = parse_ropes(raw, defaults, head_dim, windows, family, form)
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
     advice, ignored = generation_defaults(generation)
     quantisation = read_quantisation(raw, folder)
@@ -264,7 +265,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         form=form,
         ropes=ropes,
         rope_of_layer=rope_of_layer,
-        sliding_windows=_sliding_windows(raw, family, form, fields, num_layers),
+        sliding_windows=windows,
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         quantisation=quantisation,
         dtype=_dtype(raw),

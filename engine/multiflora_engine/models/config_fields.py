@@ -40,6 +40,7 @@ class ConfigFields:
         aliases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._raw = {**defaults, **{key: value for key, value in raw.items() if value is not None}}
+        self._nulls = {key for key, value in raw.items() if value is None}
         self._source = source
         self._aliases = aliases
 
@@ -57,8 +58,11 @@ class ConfigFields:
             raise self._wrong(key, "a positive number", value)
         return float(value)
 
-    def optional_number(self, key: str) -> float | None:
-        return self.number(key) if key in self._raw else None
+    def optional_number(self, key: str, fallback: float | None = None) -> float | None:
+        """A positive number; None where the file says null, or nothing and there is no fallback."""
+        if key in self._nulls or (fallback is None and key not in self._raw):
+            return None
+        return self.number(key, fallback)
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of positive numbers."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.rope_config import LAYER_KINDS
 
 _READ = {
     "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -72,10 +73,16 @@ def check_keys(raw: Mapping[str, Any], family: Family) -> tuple[str, ...]:
     unknown = sorted(given - known - {"is_causal", "per_layer_config", "attention_chunk_size"})
     for key in ("rope_scaling", "rope_parameters"):
         if isinstance(raw.get(key), dict):
-            unknown += sorted(f"{key}.{name}" for name in raw[key].keys() - _ROPE_KEYS)
+            unknown += sorted(f"{key}.{name}" for name in _rope_keys(raw[key]) - _ROPE_KEYS)
     if unknown:
         warnings.append(
             f"config.json: {', '.join(name[:80] for name in unknown[:20])}{' ...' * (len(unknown) > 20)}: unknown, and "
             "ignored. If the model needs this, its answers are wrong: compare them with those of transformers."
         )
     return tuple(warnings)
+
+
+def _rope_keys(values: Mapping[str, Any]) -> set[str]:
+    """Those of all layers, and those of each kind of layers."""
+    nested = [values[kind] for kind in LAYER_KINDS if isinstance(values.get(kind), dict)]
+    return (values.keys() - LAYER_KINDS).union(*nested)

@@ -16,6 +16,9 @@ from multiflora_engine.models.families.form import Form
 
 RopeKind = Literal["none", "default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 
+LAYER_KINDS = ("full_attention", "sliding_attention")
+"""As `rope_parameters` calls the layers whose rotations it gives apart."""
+
 _SCALINGS = tuple(kind for kind in get_args(RopeKind) if kind != "none")
 
 
@@ -54,14 +57,37 @@ class RopeConfig:
 
 
 def parse_ropes(
-    raw: Mapping[str, Any], defaults: Mapping[str, Any], head_dim: int, num_layers: int, family: Family, form: Form
+    raw: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    head_dim: int,
+    windows: tuple[int | None, ...],
+    family: Family,
+    form: Form,
 ) -> tuple[tuple[RopeConfig, ...], tuple[int, ...]]:
-    """The rotations of a model, and which of them each layer uses. See `_parse_rope`."""
+    """The rotations of a model, and which of them each layer uses. windows: of its layers. See `_parse_rope`."""
+    num_layers = len(windows)
+    if form.has_local_rope:
+        both = tuple(_parse_rope(part, defaults, head_dim, family, form) for part in _whole_and_local(raw))
+        return both, tuple(int(window is not None) for window in windows)
     rope = _parse_rope(raw, defaults, head_dim, family, form)
     if not form.unrotated_layers:
         return (rope,), (0,) * num_layers
     still = replace(rope, kind="none", rotary_dim=2)
     return (rope, still), tuple(int(layer in form.unrotated_layers) for layer in range(num_layers))
+
+
+def _whole_and_local(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json as it would be were all layers without a window, or all with one: transformers 4 scales the
+    first alone and has a key for the other's theta, transformers 5 has parameters for each."""
+    kinds = raw.get("rope_parameters") or {}
+    whole, local = ((kinds.get(kind) if isinstance(kinds, dict) else kinds) or {} for kind in LAYER_KINDS)
+    scaling = raw.get("rope_scaling") or {}
+    if not all(isinstance(values, dict) for values in (whole, local, scaling)):
+        raise ModelError("config.json: rope_scaling or rope_parameters is damaged. Download or save the model again.")
+    rest = {key: value for key, value in raw.items() if key not in ("rope_scaling", "rope_parameters")}
+    theta = raw.get("rope_local_base_freq")
+    local = {"rope_theta": 1e4 if theta is None else theta, **local}
+    return {**rest, "rope_parameters": {**whole, **scaling}}, {**rest, "rope_parameters": local}
 
 
 def _parse_rope(

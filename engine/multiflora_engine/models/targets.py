@@ -31,4 +31,5 @@ class Target:
         rows = stored.t() if self.is_transposed else stored
         if self.row_order is not None:
             rows = rows[torch.tensor(self.row_order)]
-        self.tensor.copy_(rows + self.offset if self.offset else rows)
+        # Added in the target's dtype: w + 1 of a small bfloat16 w would be 1.
+        self.tensor.copy_(rows.to(self.tensor.dtype) + self.offset if self.offset else rows)

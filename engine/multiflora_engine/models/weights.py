@@ -92,7 +92,7 @@ class LayerWeights:
 
     input_norm: NormWeights | None  # of the attention's input
     qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
-    q_norm: NormWeights | None  # [D], of each query head before the rotation
+    q_norm: NormWeights | None  # [D], of each query head before the rotation; [Hq * D] where it spans all heads
     k_norm: NormWeights | None  # [D], the same of key heads
     o: Projection  # [H, Hq * D]
     attention_output_norm: NormWeights | None  # of the attention's output
@@ -243,8 +243,8 @@ class _Allocator:
         return LayerWeights(
             input_norm=norm(names.input_norm, hidden),
             qkv=self._projection(config.qkv_sites(index), form.qkv_bias),
-            q_norm=norm(names.q_norm, head),
-            k_norm=norm(names.k_norm, head),
+            q_norm=norm(names.q_norm, config.q_size if form.qk_norm_spans_heads else head),
+            k_norm=norm(names.k_norm, config.kv_size if form.qk_norm_spans_heads else head),
             o=self._projection([config.o_site(index)], form.o_bias),
             attention_output_norm=norm(names.attention_output_norm, hidden),
             mlp_norm=norm(names.mlp_norm, hidden),
@@ -284,7 +284,8 @@ class _Allocator:
         if name is None:
             return None
         bias = self._empty(size) if self._form.norm_has_bias else None
-        return NormWeights(name, self._empty(size), bias, self._form.norm_adds_one)
+        weight = self._empty(size, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)
+        return NormWeights(name, weight, bias, self._form.norm_adds_one)
 
     def _projection(self, sites: Sequence[Site], has_bias: bool, values: torch.Tensor | None = None) -> Projection:
         """values: where the weight lies; None: in memory of its own."""
@@ -296,5 +297,5 @@ class _Allocator:
         weight = DenseWeight(self._empty(rows, sites[0].in_features) if values is None else values)
         return Projection(weight, bias, tuple(ranges), self._form.is_transposed)
 
-    def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
+    def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)

@@ -56,8 +56,9 @@ def _rotate_and_store(
         scale = tl.rsqrt(tl.sum(first * first + second * second, axis=1) / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair).to(tl.float32)
-        first = tl.where(rotates, rounded(rounded(first * scale, DTYPE) * first_norm, DTYPE), first)
-        second = tl.where(rotates, rounded(rounded(second * scale, DTYPE) * second_norm, DTYPE), second)
+        inner: tl.constexpr = norm.dtype.element_ty
+        first = tl.where(rotates, rounded(rounded(first * scale, inner) * first_norm, DTYPE), first)
+        second = tl.where(rotates, rounded(rounded(second * scale, inner) * second_norm, DTYPE), second)
     c = tl.load(cos + pair, mask=rotates & written, other=0.0)
     s = tl.load(sin + pair, mask=rotates & written, other=0.0)
     rotated = tl.where(rotates, first * c - second * s, first)

@@ -8,7 +8,7 @@ import torch
 
 
 class QKNorm(NamedTuple):
-    """RMS norms of every query and key head before the rotation (Qwen3). q, k: [D] weights."""
+    """RMS norms of every query and key head before the rotation (Qwen3, Gemma 3). q, k: [D] weights."""
 
     q: torch.Tensor
     k: torch.Tensor

@@ -60,11 +60,12 @@ def _rotate(
         scale = tl.rsqrt(squares / SIZE + eps)[:, None]
         first_norm = tl.load(norm + pair, mask=pair < HALF, other=0.0).to(tl.float32)
         second_norm = tl.load(norm + HALF + pair, mask=pair < HALF, other=0.0).to(tl.float32)
-        # Rounded where a norm of its own would have stored the heads, so that both ways give the same values.
-        first = rounded(rounded(first * scale, dtype) * first_norm, dtype)
-        second = rounded(rounded(second * scale, dtype) * second_norm, dtype)
+        # Rounded where a norm of its own would have rounded the heads, so that both ways give the same values.
+        inner: tl.constexpr = norm.dtype.element_ty
+        first = rounded(rounded(first * scale, inner) * first_norm, dtype)
+        second = rounded(rounded(second * scale, inner) * second_norm, dtype)
         if REST > 0:
-            rest = rounded(rest * scale, dtype) * rest_norm
+            rest = rounded(rest * scale, inner) * rest_norm
     tl.store(out + pair, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
     tl.store(out + HALF + pair, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
     if REST > 0:

@@ -12,10 +12,17 @@ import pytest
 import torch
 from huggingface_hub import errors
 from transformers import (
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GlmConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     Phi3Config,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -46,8 +53,9 @@ LLAMA: dict[str, Any] = {
 }
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
 FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
-FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config]
 FAMILIES += [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig]
+FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config, Olmo2Config, CohereConfig]
+FAMILIES += [GlmConfig, Glm4Config, GemmaConfig, Gemma2Config, Gemma3TextConfig]
 
 
 def load(folder: Path, **changes: Any) -> ModelConfig:
@@ -97,6 +105,13 @@ def test_sites_are_the_modules_of_transformers(
         ("SmolLM3ForCausalLM", {"no_rope_layers": "1, 0"}, "no_rope_layers"),
         ("SmolLM3ForCausalLM", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
         ("GraniteForCausalLM", {"logits_scaling": 0}, "logits_scaling"),
+        ("CohereForCausalLM", {"use_qk_norm": True}, "use_qk_norm"),
+        ("GemmaForCausalLM", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("Gemma2ForCausalLM", {"attn_logit_softcapping": 0}, "attn_logit_softcapping"),
+        ("Gemma2ForCausalLM", {"query_pre_attn_scalar": "256"}, "query_pre_attn_scalar"),
+        ("Gemma3ForCausalLM", {"rope_parameters": {"sliding_attention": 5}}, "rope_parameters"),
+        ("Gemma3ForCausalLM", {"rope_scaling": [8.0]}, "rope_scaling"),
+        ("Gemma3ForCausalLM", {"sliding_window_pattern": 0}, "sliding_window_pattern"),
         ("GraniteForCausalLM", {"residual_multiplier": "1"}, "residual_multiplier"),
     ],
 )
@@ -111,6 +126,31 @@ def test_smollm3_turns_three_of_four_layers(tmp_path: Path) -> None:
     assert config.rope_of_layer == (0, 0, 0, 1, 0, 0, 0, 1)
     assert [rope.kind for rope in config.ropes] == ["default", "none"]
     assert config.ropes[0].theta == 2e6
+
+
+def test_gemma_3_has_a_rotation_for_each_kind_of_layers(tmp_path: Path) -> None:
+    """In the spelling of transformers 4, and in that of transformers 5."""
+    gemma = {"architectures": ["Gemma3ForCausalLM"], "num_hidden_layers": 3, "sliding_window_pattern": 3}
+    scaling = {"rope_type": "linear", "factor": 8.0}
+    old = load(tmp_path, **gemma, rope_theta=1e5, rope_local_base_freq=5e3, rope_scaling=scaling)
+    parameters = {"full_attention": {**scaling, "rope_theta": 1e5}, "sliding_attention": {"rope_theta": 5e3}}
+    new = load(tmp_path, **gemma, rope_parameters=parameters)
+    assert old.ropes == new.ropes
+    assert [(rope.kind, rope.theta, rope.factor) for rope in new.ropes] == [("linear", 1e5, 8.0), ("default", 5e3, 1.0)]
+    assert old.rope_of_layer == new.rope_of_layer == (1, 1, 0)
+    assert new.warnings == ()
+    sparse = load(tmp_path, **gemma)
+    assert [rope.theta for rope in sparse.ropes] == [1e6, 1e4]
+
+
+def test_a_null_softcap_is_none_and_an_absent_one_the_familys(tmp_path: Path) -> None:
+    config = load(tmp_path, architectures=["Gemma2ForCausalLM"], final_logit_softcapping=None)
+    assert (config.form.scales.logit_softcap, config.form.scales.attention_softcap) == (None, 50.0)
+    assert config.sliding_windows == (4096, None)
+
+
+def test_the_first_gemma_files_say_gelu_and_mean_tanh(tmp_path: Path) -> None:
+    assert load(tmp_path, architectures=["GemmaForCausalLM"], hidden_act="gelu").activation == "gelu_tanh"
 
 
 def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
@@ -213,7 +253,7 @@ def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architectures": ["GemmaForCausalLM"]}, ["GemmaForCausalLM", "LlamaForCausalLM", "Phi3ForCausalLM"]),
+        ({"architectures": ["Gemma3ForConditionalGeneration"]}, ["ForConditional", "LlamaForCausalLM", "Phi3For"]),
         ({"architectures": ..., "model_type": "mamba"}, ["mamba", "Qwen3ForCausalLM"]),
         ({"quantization_config": {"quant_method": "quip"}}, ["quantised (quip)", "unquantised"]),
         ({"hidden_size": ...}, ["hidden_size is missing"]),

@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    CohereConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GlmConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -43,6 +50,13 @@ FAMILIES = [
     MixtralConfig,
     Qwen2MoeConfig,
     Qwen3MoeConfig,
+    Olmo2Config,
+    CohereConfig,
+    GlmConfig,
+    Glm4Config,
+    GemmaConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
 ]
 OWN_KEYS = {PhiConfig: "PhiForCausalLM", OPTConfig: "OPTForCausalLM", FalconConfig: "FalconForCausalLM"}
 # Listed as without effect: values that would be seen if they had one.
@@ -67,6 +81,13 @@ IGNORED_BY_SOME = {
     StableLmConfig: {"attention_bias": True, "sliding_window": 8},
     GraniteConfig: {"sliding_window": 8},
     SmolLM3Config: {"max_window_layers": 1},
+    Olmo2Config: {"mlp_bias": True, "sliding_window": 8},
+    CohereConfig: {"mlp_bias": True, "sliding_window": 8},
+    GlmConfig: {"mlp_bias": True, "sliding_window": 8},
+    Glm4Config: {"mlp_bias": True, "sliding_window": 8},
+    GemmaConfig: {"mlp_bias": True, "sliding_window": 8},
+    Gemma2Config: {"mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
+    Gemma3TextConfig: {"mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
 }
 
 
@@ -120,10 +141,8 @@ def test_what_is_listed_as_without_effect_has_none_in_transformers(saved: Any) -
 
 def test_an_unknown_key_is_a_warning_with_its_name(saved: Any) -> None:
     _, _, folder = saved
-    (warning,) = change(
-        folder, final_logit_softcapping=30.0, rope_scaling={"rope_type": "default", "alpha": 9}
-    ).warnings
-    assert "final_logit_softcapping" in warning
+    (warning,) = change(folder, altup_num_inputs=4, rope_scaling={"rope_type": "default", "alpha": 9}).warnings
+    assert "altup_num_inputs" in warning
     assert "rope_scaling.alpha" in warning
     assert "ignored" in warning
 
@@ -143,7 +162,7 @@ def test_an_unknown_key_is_a_warning_with_its_name(saved: Any) -> None:
 )
 def test_what_changes_the_mathematics_is_refused(changes: dict[str, Any], saved: Any) -> None:
     config_class, _, folder = saved
-    if config_class is MistralConfig and "use_sliding_window" in changes:
+    if config_class in (MistralConfig, Gemma2Config, Gemma3TextConfig) and "use_sliding_window" in changes:
         assert change(folder, **changes).sliding_windows == (8, None)
         return
     with pytest.raises(ModelError, match=next(key for key in changes if key != "use_sliding_window")):
@@ -153,11 +172,13 @@ def test_what_changes_the_mathematics_is_refused(changes: dict[str, Any], saved:
 def test_part_of_a_head_turns_only_where_the_family_does_so(saved: Any) -> None:
     config_class, _, folder = saved
     rope = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-    if config_class in (Phi3Config, StableLmConfig):
-        assert change(folder, rope_parameters=rope).ropes[0].rotary_dim == 16
+    if config_class in (Phi3Config, StableLmConfig, GlmConfig, Glm4Config):
+        found = change(folder, rope_parameters=rope)
+        assert found.ropes[0].rotary_dim == found.head_dim // 2
     else:
+        parameters = {"sliding_attention": rope} if config_class is Gemma3TextConfig else rope
         with pytest.raises(ModelError, match="turns whole heads"):
-            change(folder, rope_parameters=rope)
+            change(folder, rope_parameters=parameters)
 
 
 def test_a_null_for_the_key_value_heads_means_as_many_as_heads(saved: Any) -> None:

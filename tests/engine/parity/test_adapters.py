@@ -9,13 +9,18 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    CohereConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    Glm4Config,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
     GraniteConfig,
     LlamaConfig,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -92,6 +97,11 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "opt": (OPTConfig, {"ffn_dim": 96}, ["opt"]),
     "falcon": (FalconConfig, {"multi_query": True}, ["falcon"]),
     "falcon_40b": (FalconConfig, {"new_decoder_architecture": True, "num_attention_heads": 4}, ["falcon"]),
+    "olmo2": (Olmo2Config, {}, ["dora"]),
+    "cohere": (CohereConfig, {"logit_scale": 0.5}, ["dora", "lora_bias"]),
+    "glm4": (Glm4Config, {"head_dim": 32}, ["glm"]),
+    "gemma2": (Gemma2Config, {"head_dim": 32, "sliding_window": 20}, ["dora"]),
+    "gemma3": (Gemma3TextConfig, {"head_dim": 32, "tie_word_embeddings": False}, ["dora", "embeddings", "token_rows"]),
 }
 FUSED_KINDS: dict[str, dict[str, Any]] = {
     "fused": {"r": 8, "target_modules": FUSED},
@@ -111,6 +121,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
     "gptj": {"r": 4, "target_modules": ["q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_out"], "use_dora": True},
     "gptj_rows": {"r": 4, "target_modules": ["k_proj"], "lora_bias": True, "trainable_token_indices": {"wte": [5, 9]}},
     "gpt_neox": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "glm": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "starcoder2": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "gpt_neox_biases": {"r": 4, "target_modules": ["query_key_value", "dense"], "bias": "lora_only"},
     "gpt_neox_ends": {"r": 4, "target_modules": ["query_key_value"], "modules_to_save": ["embed_in", "lm_head"]},

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from transformers import (
+    CohereConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    Glm4Config,
+    GlmConfig,
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
@@ -15,6 +21,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -51,6 +58,18 @@ MULTIPLIERS = {
     "attention_bias": True,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+# Caps near the scores, so that they bend them.
+GEMMA2 = {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 48,
+    "sliding_window": 20,
+    "attn_logit_softcapping": 4.0,
+    "final_logit_softcapping": 6.0,
+}
+BOTH = {
+    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+}
 
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
@@ -134,6 +153,15 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "num_kv_heads": 1, "ffn_hidden_size": 96},
     ),
     "falcon_sequential": (FalconConfig, {"multi_query": False, "parallel_attn": False, "bias": True}),
+    "olmo2": (Olmo2Config, {"attention_bias": True}),
+    "cohere": (CohereConfig, {"logit_scale": 0.5, "attention_bias": True}),
+    "glm": (GlmConfig, {"head_dim": 32}),
+    "glm4": (Glm4Config, {"head_dim": 32, "attention_bias": False}),
+    "gemma": (GemmaConfig, {"head_dim": 32}),
+    "gemma2": (Gemma2Config, GEMMA2),
+    "gemma2_uncapped": (Gemma2Config, {**GEMMA2, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "gemma3": (Gemma3TextConfig, {**GEMMA2, "layer_types": ["full_attention", "sliding_attention"]}),
+    "gemma3_scaled": (Gemma3TextConfig, {**GEMMA2, "rope_parameters": BOTH, "sliding_window_pattern": 2}),
 }
 
 

@@ -13,6 +13,7 @@ import torch
 
 from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
+from multiflora_engine.models.blocks.norms import Norm, make_norm
 from multiflora_engine.models.config import Activation, ModelConfig
 from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights
 from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
@@ -35,17 +36,25 @@ class SelfAttention:
         self._window = config.sliding_windows[layer]
         self._rope = config.rope_of_layer[layer]
         self._norms: QKNorm | None = None
-        if weights.q_norm is not None and weights.k_norm is not None:
+        self._wide_norms: tuple[Norm, Norm] | None = None
+        if config.form.qk_norm_spans_heads:
+            self._wide_norms = make_norm(config, weights.q_norm), make_norm(config, weights.k_norm)
+        elif weights.q_norm is not None and weights.k_norm is not None:
             self._norms = QKNorm(weights.q_norm.weight, weights.k_norm.weight, config.norm_eps)
 
     def __call__(self, x: torch.Tensor, step: ForwardStep, cache: LayerCache) -> torch.Tensor:
         """x: [T, H] -> [T, Hq * D]."""
         rope = step.ropes[self._rope]
         y, delta = self._qkv.with_shrunk_delta(x, step.lora)
-        if delta is not None:
+        if delta is not None and self._wide_norms is not None:
+            delta.add_to_(y)
+            delta = None
+        elif delta is not None:
             delta = fold_into_rope(y, delta, self._head_dim, rope.rotary)
         qkv = y.view(-1, sum(self._parts), self._head_dim)
         q, k, v = qkv.split_with_sizes(self._parts, dim=1)
+        if self._wide_norms is not None:
+            q, k = (norm.apply(x.flatten(1)).view(x.shape) for norm, x in zip(self._wide_norms, (q, k), strict=True))
         # Keys and values first: sequences of one step that share a prefix read what the other one has just written.
         q = rope_and_write_kv(q, k, v, *cache, rope, self._norms, delta)
         return paged_attention(q, *cache, step.attention[self._window]).view(len(y), -1)

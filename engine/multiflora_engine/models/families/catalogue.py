@@ -7,8 +7,11 @@ from typing import Any
 
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
+from multiflora_engine.models.families.cohere import COHERE
 from multiflora_engine.models.families.falcon import FALCON
 from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.families.gemma import GEMMA, GEMMA2, GEMMA3
+from multiflora_engine.models.families.glm import GLM, GLM4
 from multiflora_engine.models.families.gpt2 import GPT2
 from multiflora_engine.models.families.gpt_neox import GPT_NEOX
 from multiflora_engine.models.families.gptj import GPTJ
@@ -16,6 +19,7 @@ from multiflora_engine.models.families.granite import GRANITE
 from multiflora_engine.models.families.llama import LLAMA
 from multiflora_engine.models.families.mistral import MISTRAL
 from multiflora_engine.models.families.mixtral import MIXTRAL
+from multiflora_engine.models.families.olmo2 import OLMO2
 from multiflora_engine.models.families.opt import OPT
 from multiflora_engine.models.families.phi import PHI
 from multiflora_engine.models.families.phi3 import PHI3
@@ -50,6 +54,13 @@ FAMILIES = (
     STABLELM,
     GRANITE,
     SMOLLM3,
+    OLMO2,
+    COHERE,
+    GLM,
+    GLM4,
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
 )
 
 

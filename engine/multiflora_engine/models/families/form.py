@@ -24,8 +24,8 @@ class ModuleNames:
     layers: str = "model.layers"
     input_norm: str | None = "input_layernorm"  # over what attention reads
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    q_norm: str | None = None  # over each query head before the rotation
-    k_norm: str | None = None  # over each key head
+    q_norm: str | None = None  # over each query head before the rotation, or over all at once
+    k_norm: str | None = None  # over key heads
     o: str = "self_attn.o_proj"
     attention_output_norm: str | None = None  # over the attention's output, before it joins the residual
     mlp_norm: str | None = "post_attention_layernorm"  # over what the MLP reads; None beside attention: the same input
@@ -59,6 +59,8 @@ class Form:
     norm: Literal["rms", "layer"] = "rms"
     norm_has_bias: bool = False
     norm_adds_one: bool = False  # the checkpoint holds w of norms that multiply by 1 + w
+    norm_in_float32: bool = False  # weights of norms stay float32, and multiply before the result is rounded
+    qk_norm_spans_heads: bool = False  # the norm of queries goes over all heads of a token, that of keys too
     is_parallel: bool = False  # attention and MLP read the layer's input and join the residual at once
     is_gated: bool = True  # the MLP's first product has a gate
     is_multi_head: bool = False  # each head has keys and values of its own, whatever config.json says
@@ -71,6 +73,7 @@ class Form:
     rotates_neighbours: bool = False  # dimensions 2i and 2i + 1 of a head turn together, not i and i + half
     rotates: bool = True  # positions turn queries and keys
     unrotated_layers: frozenset[int] = frozenset()  # where they do not, though they do in the others
+    has_local_rope: bool = False  # layers with a window have a rotation of their own
     rotates_part_of_a_head: bool = False  # a partial_rotary_factor is read
     position_offset: int = 0  # the row of the learned position 0
     is_transposed: bool = False  # layers' linears are stored [in, out]
