@@ -101,12 +101,12 @@ def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], mo
             "Do config.json and the weights belong together?"
         )
     for name, target in targets.items():
+        sources[name].check()  # first: it names the very tensor that is damaged
         if sources[name].shape != target.stored_shape:
             raise ModelError(
                 f"{name} has the shape {list(sources[name].shape)}; config.json says {list(target.stored_shape)}. "
                 "Do config.json and the weights belong together?"
             )
-        sources[name].check()
 
 
 def _may_be_left(name: str, source: DenseSource, modules: ModuleNames) -> bool:

@@ -7,18 +7,34 @@ from collections.abc import Mapping
 from multiflora_engine.models.checkpoint import StoredTensor
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.awq import AwqTensor
+from multiflora_engine.models.quantisation.bitsandbytes import FourBitTensor
+from multiflora_engine.models.quantisation.compressed import Nvfp4Tensor, PackedTensor
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.gptq import GptqTensor
+from multiflora_engine.models.quantisation.mxfp4 import Mxfp4Tensor
 from multiflora_engine.models.quantisation.plain import PlainTensor
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
-from multiflora_engine.models.quantisation.settings import AwqSettings, GptqSettings, Quantisation, Settings
+from multiflora_engine.models.quantisation.scaled import ScaledTensor
+from multiflora_engine.models.quantisation.settings import (
+    AwqSettings,
+    BitsAndBytesSettings,
+    GptqSettings,
+    Mxfp4Settings,
+    Nvfp4Settings,
+    PackedSettings,
+    Quantisation,
+    ScaledSettings,
+    Settings,
+)
 
 Parts = Mapping[str, StoredTensor]
 
 # The ends of names that only a quantised linear has.
-_MARKS = {".qweight", ".qzeros", ".scales", ".g_idx"}
+_MARKS = {".qweight", ".qzeros", ".scales", ".g_idx", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".SCB"}
+_MARKS |= {".weight.absmax", ".weight.quant_map", "_blocks", "_scales"}
+_QUANTISED_TYPES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
 # Scales of activations and of the KV cache, which are not quantised here.
-_UNUSED = {".input_scale", ".output_scale", ".k_scale", ".v_scale"}
+_UNUSED = {".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".input_zero_point"}
 
 
 def dense_sources(stored: Parts, quantisation: Quantisation | None) -> dict[str, DenseSource]:
@@ -28,23 +44,24 @@ def dense_sources(stored: Parts, quantisation: Quantisation | None) -> dict[str,
     for name, tensor in stored.items():
         module, ending = _split(name)
         modules.setdefault(module, {})[ending] = tensor
-    quantised = [module for module, parts in modules.items() if _MARKS & parts.keys()]
     if quantisation is None:
-        if quantised:
+        if named := [module for module, parts in modules.items() if _MARKS & parts.keys()]:
             raise ModelError(
-                f"{quantised[0]} is quantised, but config.json has no quantization_config. Download the model again."
+                f"{named[0]} is quantised, but config.json has no quantization_config. Download the model again."
             )
         return {name: PlainTensor(name, tensor) for name, tensor in stored.items()}
+    quantised = [module for module, parts in modules.items() if _is_quantised(parts)]
     _check_agreement(modules, quantised, quantisation)
     sources: dict[str, DenseSource] = {}
     for module, parts in modules.items():
         settings = quantisation.of(module) if module in quantised else None
         if settings is not None:
-            sources[f"{module}.weight"] = _quantised(module, parts, settings)
+            source = _quantised(module, parts, settings)
+            sources[source.name] = source
             parts = {".bias": parts[".bias"]} if ".bias" in parts else {}
-        for ending, tensor in parts.items():
+        for ending, plain in parts.items():
             if ending not in _UNUSED:
-                sources[module + ending] = PlainTensor(module + ending, tensor)
+                sources[module + ending] = PlainTensor(module + ending, plain)
     return sources
 
 
@@ -53,8 +70,15 @@ def _split(name: str) -> tuple[str, str]:
     module, inside, rest = name.partition(".weight.")
     if inside:
         return module, inside + rest
+    for ending in ("_blocks", "_scales"):
+        if name.endswith(ending):
+            return name.removesuffix(ending), ending
     module, dot, ending = name.rpartition(".")
     return module, dot + ending
+
+
+def _is_quantised(parts: Parts) -> bool:
+    return bool(_MARKS & parts.keys()) or (".weight" in parts and parts[".weight"].dtype in _QUANTISED_TYPES)
 
 
 def _check_agreement(modules: Mapping[str, Parts], quantised: list[str], quantisation: Quantisation) -> None:
@@ -81,6 +105,16 @@ def _quantised(module: str, parts: Parts, settings: Settings) -> QuantisedTensor
             return GptqTensor(module, parts, settings)
         case AwqSettings():
             return AwqTensor(module, parts, settings)
+        case PackedSettings():
+            return PackedTensor(module, parts, settings)
+        case Nvfp4Settings():
+            return Nvfp4Tensor(module, parts, settings)
+        case ScaledSettings():
+            return ScaledTensor(module, parts, settings)
+        case BitsAndBytesSettings():
+            return FourBitTensor(module, parts, settings)
+        case Mxfp4Settings():
+            return Mxfp4Tensor(module, parts, settings)
 
 
 _TOGETHER = "Do config.json and the weights belong together?"

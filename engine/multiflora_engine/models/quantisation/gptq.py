@@ -39,15 +39,12 @@ class GptqTensor(QuantisedTensor):
         self.expect(".qzeros", ("I32",), (groups, words_for(outputs, bits)))
         if ".g_idx" in self.parts or self.settings.desc_act:
             self.expect(".g_idx", ("I32",), (inputs,))
-            indices = self.read(".g_idx")
-            if indices.min() < 0 or indices.max() >= groups:
-                raise self.damaged(
-                    ".g_idx", f"names groups from {indices.min()} to {indices.max()}; there are {groups}"
-                )
+            self.check_groups(".g_idx", groups)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         bits, (outputs, inputs) = self.settings.bits, self.shape
-        packed, scales, groups = self.read(".qweight"), self.read(".scales").float(), self._groups()
+        packed, scales = self.read(".qweight"), self.read(".scales").float()
+        groups = self.groups_of_inputs(".g_idx", self.settings.group_size)
         zeros = unpack_words(self.read(".qzeros").T, bits, outputs).T
         if not self.settings.is_v2:
             # 16 is no four-bit zero point: what wraps around stood for 0.
@@ -57,9 +54,3 @@ class GptqTensor(QuantisedTensor):
             values -= zeros[groups, first:end]
             values *= scales[groups, first:end]
             yield values.T
-
-    def _groups(self) -> torch.Tensor:
-        """Each input's group: int64 [K]."""
-        if ".g_idx" in self.parts:
-            return self.read(".g_idx").long()
-        return torch.arange(self.shape[1]) // (self.settings.group_size or self.shape[1])

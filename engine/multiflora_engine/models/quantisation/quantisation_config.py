@@ -13,19 +13,29 @@ from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.quantisation.compressed_config import read_compressed_tensors
+from multiflora_engine.models.quantisation.config_values import (
+    SOURCE,
+    Rules,
+    block_size,
+    compiled,
+    group_size,
+    one_of,
+    skip_rules,
+)
 from multiflora_engine.models.quantisation.settings import (
     AwqSettings,
+    BitsAndBytesSettings,
     GptqSettings,
+    Mxfp4Settings,
     Quantisation,
+    ScaledSettings,
     Settings,
     method_name,
 )
 
-_SOURCE = "config.json: quantization_config"
 # Where tools wrote the same before config.json held it, and what they were then.
 _OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
-
-_Rules = tuple[tuple[re.Pattern[str], Settings | None], ...]
 
 
 def read_quantisation(raw: Mapping[str, Any], folder: Path) -> Quantisation | None:
@@ -34,8 +44,8 @@ def read_quantisation(raw: Mapping[str, Any], folder: Path) -> Quantisation | No
     if not found:
         return None
     if not isinstance(found, dict):
-        raise ModelError(f"{_SOURCE} is no JSON object. Download or save the model again.")
-    fields = ConfigFields(found, {"quant_method": _guess(found)}, _SOURCE)
+        raise ModelError(f"{SOURCE} is no JSON object. Download or save the model again.")
+    fields = ConfigFields(found, {"quant_method": _guess(found)}, SOURCE)
     method = method_name(fields.text("quant_method"))
     if method == "squeezellm":
         raise ModelError(
@@ -68,40 +78,40 @@ def _guess(found: Mapping[str, Any]) -> str | None:
 def _gptq(fields: ConfigFields, found: Mapping[str, Any]) -> Quantisation:
     version = found.get("checkpoint_format") or "gptq"
     if version not in ("gptq", "gptq_v2"):
-        raise ModelError(f"{_SOURCE}: checkpoint_format {str(version)[:80]!r} is not served; gptq and gptq_v2 are.")
+        raise ModelError(f"{SOURCE}: checkpoint_format {str(version)[:80]!r} is not served; gptq and gptq_v2 are.")
     default = GptqSettings(
-        bits=_one_of(fields.integer("bits"), "bits", (2, 3, 4, 8)),
-        group_size=_group_size(found, "group_size"),
+        bits=one_of(fields.integer("bits"), "bits", (2, 3, 4, 8)),
+        group_size=group_size(found, "group_size"),
         desc_act=fields.flag("desc_act", False),
         is_v2=version == "gptq_v2",
     )
     return Quantisation("gptq", default, (*_dynamic_rules(found, default), *_rules_of_blocks(found)))
 
 
-def _dynamic_rules(found: Mapping[str, Any], default: GptqSettings) -> _Rules:
+def _dynamic_rules(found: Mapping[str, Any], default: GptqSettings) -> Rules:
     """GPTQModel: settings of single modules, by patterns; `-:` before one leaves its modules as they are."""
     dynamic = found.get("dynamic") or {}
     if not isinstance(dynamic, dict) or not all(isinstance(value, dict) for value in dynamic.values()):
-        raise ModelError(f"{_SOURCE}: dynamic has to map patterns to settings.")
+        raise ModelError(f"{SOURCE}: dynamic has to map patterns to settings.")
     rules: list[tuple[re.Pattern[str], Settings | None]] = []
     for key, value in dynamic.items():
-        own = ConfigFields(value, {}, f"{_SOURCE}: dynamic")
+        own = ConfigFields(value, {}, f"{SOURCE}: dynamic")
         changed = replace(
             default,
-            bits=_one_of(own.integer("bits", default.bits), "dynamic bits", (2, 3, 4, 8)),
-            group_size=_group_size(value, "group_size") if "group_size" in value else default.group_size,
+            bits=one_of(own.integer("bits", default.bits), "dynamic bits", (2, 3, 4, 8)),
+            group_size=group_size(value, "group_size") if "group_size" in value else default.group_size,
             desc_act=own.flag("desc_act", default.desc_act),
         )
         rules.append((compiled(key.removeprefix("+:").removeprefix("-:")), None if key.startswith("-:") else changed))
     return tuple(rules)
 
 
-def _rules_of_blocks(found: Mapping[str, Any]) -> _Rules:
+def _rules_of_blocks(found: Mapping[str, Any]) -> Rules:
     """Where only some linears of a layer are quantised, GPTQ's tools list those."""
     listed = found.get("modules_in_block_to_quantize") or []
     names = [name for part in listed for name in (part if isinstance(part, list) else [part])]
     if not all(isinstance(name, str) for name in names):
-        raise ModelError(f"{_SOURCE}: modules_in_block_to_quantize has to be a list of names.")
+        raise ModelError(f"{SOURCE}: modules_in_block_to_quantize has to be a list of names.")
     if not names:
         return ()
     ends = "|".join(re.escape(name) for name in [*names, *(["lm_head"] if found.get("lm_head") else [])])
@@ -111,44 +121,35 @@ def _rules_of_blocks(found: Mapping[str, Any]) -> _Rules:
 def _awq(fields: ConfigFields, found: Mapping[str, Any]) -> Quantisation:
     version = str(found.get("version") or "gemm").lower()
     if version != "gemm":
-        raise ModelError(f"{_SOURCE}: AWQ's layout {version[:80]!r} is not served; gemm is.")
-    _one_of(fields.integer("w_bit" if "w_bit" in found else "bits"), "bits", (4,))
-    group_size = _group_size(found, "q_group_size" if "q_group_size" in found else "group_size")
-    return Quantisation("awq", AwqSettings(group_size), skip_rules(found, "modules_to_not_convert"))
+        raise ModelError(f"{SOURCE}: AWQ's layout {version[:80]!r} is not served; gemm is.")
+    one_of(fields.integer("w_bit" if "w_bit" in found else "bits"), "bits", (4,))
+    size = group_size(found, "q_group_size" if "q_group_size" in found else "group_size")
+    return Quantisation("awq", AwqSettings(size), skip_rules(found, "modules_to_not_convert"))
 
 
-def skip_rules(found: Mapping[str, Any], *keys: str) -> _Rules:
-    """Lists of modules that are not quantised, read as transformers reads them: the start of a name up to a dot, as a
-    pattern, or its end."""
-    rules: list[tuple[re.Pattern[str], Settings | None]] = []
-    for key in keys:
-        names = found.get(key) or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ModelError(f"{_SOURCE}: {key} has to be a list of names.")
-        rules += [(compiled(rf"(?:{name})(?:(?<=\.)|(?=\.|$))|.*{re.escape(name)}$"), None) for name in names]
-    return tuple(rules)
+def _fp8(fields: ConfigFields, found: Mapping[str, Any]) -> Quantisation:
+    block = found.get("weight_block_size")
+    default = ScaledSettings(("F8_E4M3", "F8_E5M2"), block=None if block is None else block_size(block))
+    return Quantisation("fp8", default, skip_rules(found, "modules_to_not_convert", "ignored_layers"))
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ModelError(f"{_SOURCE}: {pattern[:80]!r} is no pattern ({error}).") from None
+def _bitsandbytes(fields: ConfigFields, found: Mapping[str, Any]) -> Quantisation:
+    is_four_bit = fields.flag("load_in_4bit", False)
+    if is_four_bit == fields.flag("load_in_8bit", False):
+        raise ModelError(f"{SOURCE}: either load_in_4bit or load_in_8bit has to be true.")
+    default = BitsAndBytesSettings() if is_four_bit else ScaledSettings(("I8",))
+    return Quantisation("bitsandbytes", default, skip_rules(found, "llm_int8_skip_modules"))
 
 
-def _one_of(value: int, name: str, known: tuple[int, ...]) -> int:
-    if value not in known:
-        served = ", ".join(map(str, known))
-        raise ModelError(f"{_SOURCE}: {name} is {value}; served are {served}.")
-    return value
+def _mxfp4(fields: ConfigFields, found: Mapping[str, Any]) -> Quantisation:
+    return Quantisation("mxfp4", Mxfp4Settings(), skip_rules(found, "modules_to_not_convert"))
 
 
-def _group_size(found: Mapping[str, Any], key: str) -> int | None:
-    """None: one group, which tools write as -1."""
-    value = found.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != -1):
-        raise ModelError(f"{_SOURCE}: {key} is {str(value)[:80]!r}; it has to be -1 or a positive integer.")
-    return None if value == -1 else value
-
-
-_METHODS: Mapping[str, Callable[[ConfigFields, Mapping[str, Any]], Quantisation]] = {"awq": _awq, "gptq": _gptq}
+_METHODS: Mapping[str, Callable[[ConfigFields, Mapping[str, Any]], Quantisation]] = {
+    "awq": _awq,
+    "bitsandbytes": _bitsandbytes,
+    "compressed-tensors": read_compressed_tensors,
+    "fp8": _fp8,
+    "gptq": _gptq,
+    "mxfp4": _mxfp4,
+}

@@ -26,6 +26,11 @@ class QuantisedTensor(ABC):
     parts: Mapping[str, StoredTensor]  # by the end of their names: ".qweight"
 
     @property
+    def name(self) -> str:
+        """Of the dense tensor."""
+        return f"{self.module}.weight"
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]: ...
 
@@ -77,6 +82,19 @@ class QuantisedTensor(ABC):
         if inputs % size:
             raise self.damaged(ending, f"has no groups of {size}, which do not divide its {inputs} inputs")
         return inputs // size
+
+    def check_groups(self, ending: str, groups: int) -> None:
+        """Raises ModelError when the part, each input's group, names others than there are."""
+        indices = self.read(ending)
+        if indices.min() < 0 or indices.max() >= groups:
+            raise self.damaged(ending, f"names groups from {indices.min()} to {indices.max()}; there are {groups}")
+
+    def groups_of_inputs(self, ending: str, group_size: int | None) -> torch.Tensor:
+        """Each input's group, int64 [K]: as the part says, or one group after the other."""
+        if ending in self.parts:
+            return self.read(ending).long()
+        inputs = self.shape[-1]
+        return torch.arange(inputs) // (group_size or inputs)
 
     def row_ranges(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
         """(first, end) of the rows of each piece, all but the last a multiple of `multiple` of them."""

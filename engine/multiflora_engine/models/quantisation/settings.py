@@ -22,7 +22,40 @@ class AwqSettings:
     group_size: int | None  # as of GPTQ
 
 
-Settings = GptqSettings | AwqSettings
+@dataclass(frozen=True)
+class PackedSettings:
+    """Integers of compressed-tensors in 32-bit words."""
+
+    bits: int
+    group_size: int | None  # as of GPTQ
+    is_symmetric: bool  # there are no zero points
+
+
+@dataclass(frozen=True)
+class Nvfp4Settings:
+    """Nothing is left to say."""
+
+
+@dataclass(frozen=True)
+class ScaledSettings:
+    dtypes: tuple[str, ...]  # that the weight may have, by safetensors' names
+    block: tuple[int, int] | None = None  # outputs and inputs that share a scale
+    group_size: int | None = None  # inputs of an output that share a scale; neither: an output's, or all
+
+
+@dataclass(frozen=True)
+class BitsAndBytesSettings:
+    """Four bits; each tensor has its own settings beside it."""
+
+
+@dataclass(frozen=True)
+class Mxfp4Settings:
+    """Nothing is left to say."""
+
+
+Settings = (
+    GptqSettings | AwqSettings | PackedSettings | Nvfp4Settings | ScaledSettings | BitsAndBytesSettings | Mxfp4Settings
+)
 
 # vLLM's names of kernels, which its --quantization takes beside the methods' own.
 _KERNELS = {"awq-marlin": "awq", "gptq-marlin": "gptq", "gptq-bitblas": "gptq"}

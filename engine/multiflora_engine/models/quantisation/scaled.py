@@ -1,0 +1,76 @@
+"""Eight-bit integers and floats with scales: compressed-tensors' int8 and FP8, DeepSeek's FP8, bitsandbytes' int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_engine.models.quantisation.plain import read_rows
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.settings import ScaledSettings
+
+# bitsandbytes stores the largest value of a row, which stands for 127.
+_SCALES = {".weight_scale": 1.0, ".weight_scale_inv": 1.0, ".SCB": 1 / 127}
+
+
+@dataclass(frozen=True)
+class ScaledTensor(QuantisedTensor):
+    """`.weight`: [N, K] of eight bits. `.weight_scale`, `.weight_scale_inv` or `.SCB`: one scale, one for each output
+    ([N] or [N, 1]), for each group of an output's inputs ([N, G]), or for each block ([N / rows, K / columns]).
+
+    Semantics: W[n, k] = (q[n, k] - zero) * scale; `.weight_zero_point`, if any, has the scale's shape.
+    """
+
+    settings: ScaledSettings
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix_shape(".weight")
+
+    def check(self) -> None:
+        outputs, inputs = self.shape
+        self.expect(".weight", self.settings.dtypes, self.part(".weight").shape)
+        if self.settings.block is not None:
+            rows, columns = self.settings.block
+            shapes: list[tuple[int, ...]] = [(-(-outputs // rows), -(-inputs // columns))]
+        elif self.settings.group_size is not None:
+            shapes = [(outputs, self.num_groups(".weight", inputs, self.settings.group_size))]
+        else:
+            shapes = [(outputs, 1), (outputs,), (1,), (1, 1), ()]
+        self.expect(self._scale_name, FLOATS, *shapes)
+        if ".weight_zero_point" in self.parts:
+            self.expect(".weight_zero_point", ("I8",), self.part(self._scale_name).shape)
+        if ".weight_format" in self.parts and self.read(".weight_format").any():
+            raise self.damaged(".weight_format", "is not 0: the weight's rows are out of order, as for some GPUs")
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        scales = self._matrix(self._scale_name) * _SCALES[self._scale_name]
+        zeros = self._matrix(".weight_zero_point") if ".weight_zero_point" in self.parts else None
+        rows, columns = self._block(scales)
+        groups = torch.arange(self.shape[1]) // columns
+        first = 0
+        for stored in read_rows(self.part(".weight")):
+            of_rows = torch.arange(first, first + len(stored)) // rows
+            values = stored.float()
+            if zeros is not None:
+                values -= zeros[of_rows][:, groups]
+            values *= scales[of_rows][:, groups]
+            yield values
+            first += len(stored)
+
+    @property
+    def _scale_name(self) -> str:
+        return next((name for name in _SCALES if name in self.parts), ".weight_scale")
+
+    def _matrix(self, ending: str) -> torch.Tensor:
+        values = self.read(ending).float()
+        return values if values.dim() == 2 else values.reshape(-1, 1)
+
+    def _block(self, scales: torch.Tensor) -> tuple[int, int]:
+        """Outputs and inputs that share a scale."""
+        if self.settings.block is not None:
+            return self.settings.block
+        outputs, inputs = self.shape
+        return (outputs if len(scales) == 1 else 1), -(-inputs // scales.shape[1])
