@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import msgspec
 
 from multiflora_engine.models.errors import ModelError
 
 _WORKERS = 4
+_PIECE = 4 << 20
 _MAX_REMEMBERED = 4096
 
 
@@ -32,8 +34,7 @@ def file_digests(files: Sequence[Path]) -> list[str]:
     try:
         keys = [_key(path) for path in files]
         unknown = [(key, path) for key, path in zip(keys, files, strict=True) if key not in remembered]
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            computed = dict(zip((key for key, _ in unknown), pool.map(_hash, (p for _, p in unknown)), strict=True))
+        computed = dict(zip((key for key, _ in unknown), _hash_all([path for _, path in unknown]), strict=True))
     except OSError as error:
         raise ModelError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
     if computed:
@@ -47,9 +48,22 @@ def _key(path: Path) -> str:
     return f"{resolved}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hash_all(paths: Sequence[Path]) -> list[str]:
+    """Stops at once where a signal ends the process: a server must not have to read a model before it may end."""
+    is_over = Event()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        try:
+            return list(pool.map(lambda path: _hash(path, is_over), paths))
+        finally:
+            is_over.set()
+
+
+def _hash(path: Path, is_over: Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while not is_over.is_set() and (piece := file.read(_PIECE)):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _cache_path() -> Path:
