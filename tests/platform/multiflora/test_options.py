@@ -17,6 +17,15 @@ def test_options_become_the_engines_under_either_name() -> None:
     assert EngineArgs(model="m", kv_cache_memory=5).engine_options == {"kv_cache_memory": 5}
 
 
+def test_prompt_lookup_has_vllms_object_and_names_of_its_own() -> None:
+    given = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
+    sizes = {"num_speculative_tokens": 4, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
+    assert EngineArgs("m", speculative_config=given).engine_options == {"enable_prompt_lookup": True, **sizes}
+    assert EngineArgs("m", enable_prompt_lookup=True).engine_options == {"enable_prompt_lookup": True}
+    with pytest.raises(ValueError, match=r"speculative_config: method 'eagle': .* give ngram"):
+        EngineArgs("m", speculative_config={"method": "eagle", "model": "x"})
+
+
 def test_what_the_guides_give_is_taken_and_what_has_no_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         args = EngineArgs(
