@@ -28,10 +28,10 @@ def paged_attention_reference(
 
     Semantics: token t of sequence s (query_starts[s] <= t < query_starts[s+1]) stands at position
     p = context_lens[s] - (query_starts[s+1] - t) and sees the keys j with p - window < j <= p:
-    y[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, g])) v[j, g] with kv head g = h // (Hq / Hk) and
-    cap(s) = softcap * tanh(s / softcap), or s without softcap.
+    y[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, g]) + slopes[h] * (j - p)) v[j, g] with kv head
+    g = h // (Hq / Hk), cap(s) = softcap * tanh(s / softcap), or s without softcap, and 0 for slopes that are None.
     Cache entries at or beyond context_lens are never read. Float32 inside; returns [T, Hq, D] of q's dtype.
-    Paging: PagedAttention (arXiv:2309.06180); soft cap: Gemma 2 (arXiv:2408.00118).
+    Paging: PagedAttention (arXiv:2309.06180); soft cap: Gemma 2 (arXiv:2408.00118); slopes: ALiBi (arXiv:2108.12409).
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     starts, lengths = step.query_starts.tolist(), step.context_lens.tolist()
@@ -41,8 +41,8 @@ def paged_attention_reference(
             continue
         keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
         mask = _visible(end - begin, length, step.window, q.device)
-        query = q[begin:end].transpose(0, 1)
-        out[begin:end] = _attend(query, keys, values, mask, step.scale, step.softcap).transpose(0, 1)
+        query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
+        out[begin:end] = _attend(query, keys, values, mask, step.scale, step.softcap, bias).transpose(0, 1)
     return out
 
 
@@ -61,14 +61,30 @@ def _visible(queries: int, length: int, window: int | None, device: torch.device
     return seen if window is None else seen & (key > position - window)
 
 
+def _bias(slopes: torch.Tensor | None, queries: int, length: int) -> torch.Tensor | None:
+    """[Hq, queries, length]: what slopes add to the scores of a sequence's last queries."""
+    if slopes is None:
+        return None
+    position = torch.arange(length - queries, length, device=slopes.device).unsqueeze(1)
+    return slopes[:, None, None] * (torch.arange(length, device=slopes.device) - position)
+
+
 def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float, softcap: float | None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor,
+    scale: float,
+    softcap: float | None,
+    bias: torch.Tensor | None,
 ) -> torch.Tensor:
-    """q: [..., T, D], k, v: [..., L, D], mask: [..., T, L]. Returns [..., T, D] of q's dtype."""
+    """q: [..., T, D], k, v: [..., L, D], mask, bias: [..., T, L]. Returns [..., T, D] of q's dtype."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
     return (weights @ v.to(wide)).to(q.dtype)
 
@@ -87,11 +103,11 @@ def _paged_attention_torch(
         begin, end, length = int(starts[s]), int(starts[s + 1]), int(step.context_lens[s])
         keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
         mask = _visible(end - begin, length, step.window, q.device)
-        query = q[begin:end].transpose(0, 1)
+        query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
         result = (
             F.scaled_dot_product_attention(query[None], keys[None], values[None], mask, scale=step.scale)[0]
-            if step.softcap is None
-            else _attend(query, keys, values, mask, step.scale, step.softcap)
+            if step.softcap is None and bias is None
+            else _attend(query, keys, values, mask, step.scale, step.softcap, bias)
         )
         out[begin:end] = result.transpose(0, 1)
     return out
@@ -115,10 +131,13 @@ def _decode_torch(
     if step.window is not None:
         seen = seen & (key >= lengths.unsqueeze(1) - step.window)
     mask, rows = seen[:, None, None, :], q.view(len(q), heads, -1, size)
-    return _attend(rows, keys, values, mask, step.scale, step.softcap).view(q.shape)
+    bias = None
+    if step.slopes is not None:
+        bias = step.slopes.view(1, heads, -1, 1) * (key - (lengths[:, None, None, None] - 1))
+    return _attend(rows, keys, values, mask, step.scale, step.softcap, bias).view(q.shape)
 
 
-_ARGUMENTS = struct.Struct("7q 9q 2f")
+_ARGUMENTS = struct.Struct("8q 9q 2f")
 """AttentionArgs of native/attention.cpp."""
 
 
@@ -135,6 +154,8 @@ def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) 
 def _paged_attention_cuda(
     q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
 ) -> torch.Tensor:
+    if step.slopes is not None:
+        return paged_attention_reference(q, k_cache, v_cache, step)  # the kernels know no slopes
     if step.plan is None:
         heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
         step = replace(step, plan=plan_attention(step.query_starts, step.context_lens, q.shape[0], heads, step.window))
@@ -156,13 +177,13 @@ def paged_attention(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tenso
     native = native_function("multiflora_paged_attention", "p")
     if native is None or not _native_fits(q, k_cache, v_cache):
         return _paged_attention_torch(q, k_cache, v_cache, step)
-    starts, lengths, tables = step.query_starts, step.context_lens, step.block_tables
+    starts, lengths, tables, slopes = step.query_starts, step.context_lens, step.block_tables, step.slopes
     assert starts.dtype == lengths.dtype == tables.dtype == torch.int32, "the kernel reads int32"
     tokens, q_heads, size = q.shape
     out = torch.empty((tokens, q_heads, size))
     arguments = _ARGUMENTS.pack(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-        starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(),
+        starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
         lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
         q.stride(0), q.stride(1), tables.stride(0), step.window or 0, step.scale, step.softcap or 0.0,
     )  # fmt: skip

@@ -21,3 +21,4 @@ class AttentionStep:
     window: int | None = None  # keys that a query sees, its own among them; None: all before it
     softcap: float | None = None  # scores s become softcap * tanh(s / softcap); None: they stay
     plan: AttentionPlan | CascadePlan | None = None  # from `plan_attention` or `plan_cascade`, of this step and window
+    slopes: torch.Tensor | None = None  # [Hq] float32, ALiBi: a score gains slope * (key position - query position)

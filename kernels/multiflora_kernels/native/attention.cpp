@@ -18,6 +18,7 @@ struct AttentionArgs {
     float* out;
     const float *q, *k_cache, *v_cache;
     const int32_t *query_starts, *context_lens, *block_tables;
+    const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
     int64_t sequences, q_heads, k_heads, n, block_size, q_token, q_head, table_stride, window;
     float scale, softcap;
 };
@@ -80,14 +81,26 @@ static void decode_values(float* out, const float* alphas, const float* const* v
         for (int j = 0; j < VECS; ++j) store(out + h * N + j * LANES, total[h][j]);
 }
 
+static inline Vec lane_numbers() {
+    Vec numbers;
+    for (int i = 0; i < LANES; ++i) numbers[i] = static_cast<float>(i);
+    return numbers;
+}
+
 // Online softmax of one head over one chunk; scores become weights. Returns the factor of what was summed before.
-static float decode_softmax(float* scores, int count, float softcap, float* maximum_score, float* total) {
+// distance: of the chunk's first key from the query, negative before it.
+static float decode_softmax(float* scores, int count, float softcap, float slope, float distance, float* maximum_score,
+                            float* total) {
     for (int t = count; t % LANES; ++t) scores[t] = MINUS_INFINITY;
     Vec best = splat(*maximum_score);
     for (int t = 0; t < count; t += LANES) {
         Vec s = load(scores + t);
         if (softcap > 0) {
             s = select(s == MINUS_INFINITY, s, softcap * tanh_vector(s / softcap));
+            store(scores + t, s);
+        }
+        if (slope != 0) {
+            s += slope * (lane_numbers() + (distance + static_cast<float>(t)));
             store(scores + t, s);
         }
         best = maximum(s, best);
@@ -147,16 +160,20 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
         const int count = static_cast<int>(std::min<int64_t>(DECODE_CHUNK, end - start));
         chunk_rows(a, item, start + DECODE_CHUNK, end, rows[turn ^ 1]);
         const auto &now = rows[turn], &ahead = rows[turn ^ 1];
+        const float* slopes = a.slopes ? a.slopes + item.head * group : nullptr;
+        const float distance = static_cast<float>(start - position);
+        const auto weigh = [&](float* own, int64_t h) {
+            return decode_softmax(own, count, a.softcap, slopes ? slopes[h] : 0.0f, distance, peaks + h, totals + h);
+        };
         int64_t h = 0;
         for (; h + HEADS <= group; h += HEADS) {
             decode_scores<VECS, HEADS>(q + h * N, now[0], ahead[0], count, scores);
-            for (int g = 0; g < HEADS; ++g)
-                alphas[g] = decode_softmax(scores + g * DECODE_CHUNK, count, a.softcap, peaks + h + g, totals + h + g);
+            for (int g = 0; g < HEADS; ++g) alphas[g] = weigh(scores + g * DECODE_CHUNK, h + g);
             decode_values<VECS, HEADS>(out + h * N, alphas, now[1], ahead[1], count, scores);
         }
         for (; h < group; ++h) {
             decode_scores<VECS, 1>(q + h * N, now[0], ahead[0], count, scores);
-            alphas[0] = decode_softmax(scores, count, a.softcap, peaks + h, totals + h);
+            alphas[0] = weigh(scores, h);
             decode_values<VECS, 1>(out + h * N, alphas, now[1], ahead[1], count, scores);
         }
     }
@@ -209,6 +226,7 @@ static void tile_values(float* out, const Vec* alpha, const float* const* values
 struct TileState {
     Vec peak[TILE_VECS], total[TILE_VECS];
     VecInt position[TILE_VECS];
+    Vec place[TILE_VECS], slope[TILE_VECS];  // the same positions as floats, and each row's slope; only with slopes
     int64_t lowest, highest;  // first and last query position of the tile
 };
 
@@ -222,6 +240,14 @@ static void tile_mask(const AttentionArgs& a, const TileState& state, float* sco
             if (a.window > 0) visible &= state.position[j] - static_cast<int32_t>(a.window) < key;
             float* s = scores + t * ROWS + j * LANES;
             store(s, select(visible, load(s), splat(MINUS_INFINITY)));
+        }
+}
+
+static void tile_slopes(const TileState& state, float* scores, int64_t start, int count) {
+    for (int t = 0; t < count; ++t)
+        for (int j = 0; j < TILE_VECS; ++j) {
+            float* s = scores + t * ROWS + j * LANES;
+            store(s, load(s) + state.slope[j] * (splat(static_cast<float>(start + t)) - state.place[j]));
         }
 }
 
@@ -258,6 +284,7 @@ static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& stat
     if (a.softcap > 0)
         for (int i = 0; i < count * ROWS; i += LANES)
             store(scores + i, a.softcap * tanh_vector(load(scores + i) / a.softcap));
+    if (a.slopes) tile_slopes(state, scores, start, count);
     tile_mask(a, state, scores, start, count);
     Vec alpha[TILE_VECS];
     tile_softmax(state, scores, count, alpha);
@@ -279,6 +306,8 @@ static void prefill_tile(const AttentionArgs& a, const Item& item, float* scratc
     for (int64_t i = 0; i < ROWS; ++i) {
         const int64_t row = item.row + std::min(i, rows - 1);
         state.position[i / LANES][i % LANES] = static_cast<int32_t>(before + row / group);
+        state.place[i / LANES][i % LANES] = static_cast<float>(before + row / group);
+        state.slope[i / LANES][i % LANES] = a.slopes ? a.slopes[item.head * group + row % group] : 0.0f;
         if (i >= rows) continue;
         const float* source = a.q + (first + row / group) * a.q_token + (item.head * group + row % group) * a.q_head;
         for (int64_t d = 0; d < a.n; ++d) q[d * ROWS + i] = source[d] * a.scale;

@@ -30,9 +30,10 @@ class Case:
         window: int | None = None,
         softcap: float | None = None,
         plan: AttentionPlan | CascadePlan | None = None,
+        slopes: torch.Tensor | None = None,
     ) -> AttentionStep:
         starts, lengths, tables = self.arguments[2:]
-        return AttentionStep(starts, lengths, tables, self.scale, window, softcap, plan)
+        return AttentionStep(starts, lengths, tables, self.scale, window, softcap, plan, slopes)
 
     def to(self, device: torch.device) -> Case:
         """The same with what kernels take on `device`."""
@@ -61,7 +62,9 @@ def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=to
     return Case(q, keys, values, (k_cache, v_cache, starts, torch.tensor(lengths).int(), tables), size**-0.5)
 
 
-def loop(case: Case, window: int | None = None, softcap: float | None = None) -> torch.Tensor:
+def loop(
+    case: Case, window: int | None = None, softcap: float | None = None, slopes: torch.Tensor | None = None
+) -> torch.Tensor:
     """[T, Hq, D] float64, one query and one head after another."""
     out = torch.full(case.q.shape, math.nan, dtype=torch.float64)
     q = case.q.cpu().double()
@@ -76,6 +79,8 @@ def loop(case: Case, window: int | None = None, softcap: float | None = None) ->
                 scores = key @ q[t, h] * case.scale
                 if softcap is not None:
                     scores = softcap * torch.tanh(scores / softcap)
+                if slopes is not None:
+                    scores = scores + slopes[h].double() * (torch.arange(first, position + 1) - position)
                 out[t, h] = torch.softmax(scores, 0) @ case.values[s][first : position + 1, h // group].double()
     return out
 

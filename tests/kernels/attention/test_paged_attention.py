@@ -40,6 +40,19 @@ def test_masks(path, near, block_size, window, softcap):
     check(near, make(LENGTHS, QUERIES, block_size=block_size), window, softcap)
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (3, 1)])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 7])
+def test_slopes(path, near, heads, kv_heads, softcap, window):
+    """ALiBi, alone and with what else changes scores; each head has another slope."""
+    case = make([*LENGTHS, 300], [*QUERIES, 1], heads, kv_heads)
+    slopes = 2.0 ** -torch.arange(1, heads + 1).float()
+    step = case.step(window, softcap, slopes=slopes)
+    expected = loop(case, window, softcap, slopes)
+    near(paged_attention_reference(case.q, *case.caches, step), expected)
+    near(paged_attention(case.q, *case.caches, step), expected)
+
+
 @pytest.mark.parametrize("size", [24, 96, 256])
 def test_other_head_sizes(path, near, size):
     check(near, make([33, 18], [1, 17], 3, 1, size))
