@@ -129,7 +129,9 @@ def assemble_engine(
     pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    device_side = build_device_side(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
+    # Attention with slopes has no GPU kernel yet, and what serves it instead cannot be captured.
+    capture = choose_capture(device, config.enforce_eager or bool(model.form.slopes))
+    device_side = build_device_side(config, model, weights, pool, sampler, capture)
     runner = device_side.runner
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)

@@ -58,6 +58,10 @@ class ConfigFields:
             raise self._wrong(key, "a positive number", value)
         return float(value)
 
+    def given(self, key: str) -> bool:
+        """Whether the file says anything but null, or there is a default."""
+        return key in self._raw
+
     def optional_number(self, key: str, fallback: float | None = None) -> float | None:
         """A positive number; None where the file says null, or nothing and there is no fallback."""
         if key in self._nulls or (fallback is None and key not in self._raw):

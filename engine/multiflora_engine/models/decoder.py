@@ -107,6 +107,8 @@ class Decoder:
         scale = config.form.scales.attention
         self._scale = config.head_dim**-0.5 if scale is None else scale
         self._softcap = config.form.scales.attention_softcap
+        slopes = config.form.slopes
+        self._slopes = torch.tensor(slopes, dtype=torch.float32, device=weights.device) if slopes else None
         self._windows = frozenset(config.sliding_windows)
         self._ropes = tuple(ropes)
         self._embedding = InputEmbedding(config, weights, sites)
@@ -141,7 +143,7 @@ class Decoder:
         """What all layers share: made once, so that none of them asks the batch again."""
         places = batch.query_starts, batch.context_lens, batch.block_tables
         attention = {
-            window: AttentionStep(*places, self._scale, window, self._softcap, self._plan(batch, window))
+            window: AttentionStep(*places, self._scale, window, self._softcap, self._plan(batch, window), self._slopes)
             for window in self._windows
         }
         ropes = tuple(RopeStep(cos, sin, batch.positions, batch.kv_slots) for cos, sin in self._ropes)
@@ -149,6 +151,8 @@ class Decoder:
 
     def _plan(self, batch: ForwardBatch, window: int | None) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
+        if self._slopes is not None:
+            return None  # the kernels know no slopes
         lengths = batch.query_starts, batch.context_lens
         if window is None and batch.groups is not None:
             return plan_cascade(*lengths, batch.groups, self.heads)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    BloomConfig,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -21,6 +22,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    MptConfig,
     Olmo2Config,
     OPTConfig,
     Phi3Config,
@@ -58,7 +60,13 @@ FAMILIES = [
     Gemma2Config,
     Gemma3TextConfig,
 ]
-OWN_KEYS = {PhiConfig: "PhiForCausalLM", OPTConfig: "OPTForCausalLM", FalconConfig: "FalconForCausalLM"}
+OWN_KEYS = {
+    PhiConfig: "PhiForCausalLM",
+    OPTConfig: "OPTForCausalLM",
+    FalconConfig: "FalconForCausalLM",
+    BloomConfig: "BloomForCausalLM",
+    MptConfig: "MPTForCausalLM",
+}
 # Listed as without effect: values that would be seen if they had one.
 WITHOUT_EFFECT: dict[str, Any] = {
     "attention_dropout": 0.9, "initializer_range": 0.9, "chunk_size_feed_forward": 2, "pretraining_tp": 2,
@@ -117,7 +125,11 @@ def test_every_key_of_a_family_with_words_of_its_own_is_known(
     config_class: Any, tiny_config: Any, tmp_path: Path
 ) -> None:
     values = tiny_config(config_class).to_dict()
-    raw = {name: value for name, value in values.items() if not isinstance(value, dict) or name == "rope_parameters"}
+    raw = {
+        name: value
+        for name, value in values.items()
+        if not isinstance(value, dict) or name in ("rope_parameters", "attn_config")
+    }
     raw = {name: value for name, value in raw.items() if name in {field.name for field in fields(config_class)}}
     (tmp_path / "config.json").write_text(json.dumps({**raw, "architectures": [OWN_KEYS[config_class]]}))
     assert load_model_config(tmp_path).warnings == ()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    BloomConfig,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -96,6 +97,7 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "phi": (PhiConfig, {}, ["phi", "phi_head"]),
     "opt": (OPTConfig, {"ffn_dim": 96}, ["opt"]),
     "falcon": (FalconConfig, {"multi_query": True}, ["falcon"]),
+    "bloom": (BloomConfig, {"n_head": 2, "n_layer": 2}, ["bloom"]),
     "falcon_40b": (FalconConfig, {"new_decoder_architecture": True, "num_attention_heads": 4}, ["falcon"]),
     "olmo2": (Olmo2Config, {}, ["dora"]),
     "cohere": (CohereConfig, {"logit_scale": 0.5}, ["dora", "lora_bias"]),
@@ -128,6 +130,7 @@ OTHER_KINDS: dict[str, dict[str, Any]] = {
     "phi": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "phi_head": {"r": 4, "target_modules": ["q_proj", "lm_head"], "bias": "lora_only"},
     "opt": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "bloom": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "falcon": {"r": 4, "target_modules": "all-linear", "use_dora": True},
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from transformers import (
+    BloomConfig,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -21,6 +22,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    MptConfig,
     Olmo2Config,
     OPTConfig,
     Phi3Config,
@@ -151,6 +153,14 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "falcon_11b": (
         FalconConfig,
         {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1, "num_kv_heads": 1, "ffn_hidden_size": 96},
+    ),
+    "falcon_rw": (FalconConfig, {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "bloom": (BloomConfig, {"n_head": 2, "n_layer": 2}),
+    "bloom_three_heads": (BloomConfig, {"n_head": 3, "n_layer": 2, "hidden_size": 72, "tie_word_embeddings": False}),
+    "mpt": (MptConfig, {"d_model": 64, "n_heads": 2, "n_layers": 2, "max_seq_len": 512}),
+    "mpt_three_heads": (
+        MptConfig,
+        {"d_model": 96, "n_heads": 3, "n_layers": 2, "max_seq_len": 512, "attn_config": {"softmax_scale": 0.3}},
     ),
     "falcon_sequential": (FalconConfig, {"multi_query": False, "parallel_attn": False, "bias": True}),
     "olmo2": (Olmo2Config, {"attention_bias": True}),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import GlmConfig, PreTrainedModel, Qwen2Config
+from transformers import GlmConfig, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.models.config import load_model_config
@@ -36,6 +36,30 @@ def _as_chatglm(tensors: Tensors) -> Tensors:
         "lm_head": "transformer.output_layer",
     }  # fmt: skip
     return _renamed(_stacked(tensors, "self_attention.query_key_value"), names)
+
+
+def _as_baichuan(tensors: Tensors) -> Tensors:
+    return _stacked(tensors, "self_attn.W_pack")
+
+
+def _with_slopes(model: PreTrainedModel) -> PreTrainedModel:
+    """Llama that turns nothing and adds slope * position of the key, which for softmax is ALiBi."""
+    slopes = torch.tensor([2.0**-4, 2.0**-8, 2.0**-2])  # of the paper, for three heads: those of two, then one of four
+    forward, turn = model.forward, model.model.rotary_emb.forward
+
+    def turned_by_nothing(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cos, sin = turn(x, position_ids)
+        return torch.ones_like(cos), torch.zeros_like(sin)
+
+    def biased(tokens: torch.Tensor) -> Any:
+        length = tokens.shape[1]
+        mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)
+        mask = mask + slopes[:, None, None] * torch.arange(length)
+        return forward(tokens, attention_mask=mask.clamp(min=torch.finfo(torch.float32).min)[None])
+
+    model.model.rotary_emb.forward = turned_by_nothing
+    model.forward = biased
+    return model
 
 
 def _stacked(tensors: Tensors, name: str) -> Tensors:
@@ -67,6 +91,7 @@ class HubFamily:
     config: dict[str, Any]  # config.json as the hub's files have it
     linear: str  # a linear that adapters may touch
     widths: tuple[int, int]  # (in, out) of that linear
+    changed: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model  # what that class does not compute
 
 
 QWEN = {
@@ -84,12 +109,25 @@ CHATGLM = {
     "padded_vocab_size": 300, "post_layer_norm": True, "quantization_bit": 0, "rmsnorm": True, "rope_ratio": 50,
     "seq_length": 512, "tie_word_embeddings": False, "pre_seq_len": None, "eos_token_id": [2],
 }  # fmt: skip
+BAICHUAN = {
+    "architectures": ["BaiChuanForCausalLM"], "model_type": "baichuan", "hidden_act": "silu", "hidden_size": 64,
+    "intermediate_size": 96, "max_position_embeddings": 512, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "vocab_size": 300, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+BAICHUAN_13B = {
+    **BAICHUAN, "architectures": ["BaichuanForCausalLM"], "_from_model_config": True, "hidden_size": 96,
+    "num_attention_heads": 3, "max_position_embeddings": None, "model_max_length": 512,
+}  # fmt: skip
+MULTI_HEAD = {"num_key_value_heads": 2, "rms_norm_eps": 1e-6}
+THREE_HEADS = {**MULTI_HEAD, "num_key_value_heads": 3, "num_attention_heads": 3, "hidden_size": 96}
 GLM = {"head_dim": 32, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}
 FAMILIES = {
-    "qwen": HubFamily(
-        Qwen2Config, {"num_key_value_heads": 2, "rms_norm_eps": 1e-6}, _as_qwen, QWEN, "attn.c_attn", (64, 192)
-    ),
+    "qwen": HubFamily(Qwen2Config, MULTI_HEAD, _as_qwen, QWEN, "attn.c_attn", (64, 192)),
     "chatglm": HubFamily(GlmConfig, GLM, _as_chatglm, CHATGLM, "self_attention.query_key_value", (64, 128)),
+    "baichuan": HubFamily(LlamaConfig, MULTI_HEAD, _as_baichuan, BAICHUAN, "self_attn.W_pack", (64, 192)),
+    "baichuan_13b": HubFamily(
+        LlamaConfig, THREE_HEADS, _as_baichuan, BAICHUAN_13B, "self_attn.W_pack", (96, 288), _with_slopes
+    ),
 }
 
 
@@ -101,7 +139,7 @@ def saved(request: Any, tmp_path: Path, tiny_config: Any, save_model: Any) -> tu
     folder.mkdir()
     save_file(family.renamed(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(family.config))
-    return family, model, folder
+    return family, family.changed(model), folder
 
 
 def test_the_same_answers(saved: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.baichuan import BAICHUAN, BAICHUAN_7B
+from multiflora_engine.models.families.bloom import BLOOM
 from multiflora_engine.models.families.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
 from multiflora_engine.models.families.cohere import COHERE
 from multiflora_engine.models.families.falcon import FALCON
@@ -19,6 +21,7 @@ from multiflora_engine.models.families.granite import GRANITE
 from multiflora_engine.models.families.llama import LLAMA
 from multiflora_engine.models.families.mistral import MISTRAL
 from multiflora_engine.models.families.mixtral import MIXTRAL
+from multiflora_engine.models.families.mpt import MPT, MPT_IN_TRANSFORMERS
 from multiflora_engine.models.families.olmo2 import OLMO2
 from multiflora_engine.models.families.opt import OPT
 from multiflora_engine.models.families.phi import PHI
@@ -50,6 +53,11 @@ FAMILIES = (
     QWEN,
     CHATGLM,
     CHATGLM_FOR_GENERATION,
+    BAICHUAN,
+    BAICHUAN_7B,
+    BLOOM,
+    MPT,
+    MPT_IN_TRANSFORMERS,
     STARCODER2,
     STABLELM,
     GRANITE,

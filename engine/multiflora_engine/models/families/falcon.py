@@ -1,4 +1,4 @@
-"""Falcon with rotary positions: few key heads, each stored with its queries. Source: transformers, models/falcon."""
+"""Falcon, with RoPE or ALiBi: few key heads, each stored with its queries. Source: transformers, models/falcon."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.alibi import alibi_slopes
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
 
@@ -25,12 +26,10 @@ _MODULES = ModuleNames(
 
 
 def _form(fields: ConfigFields) -> Form:
-    if fields.flag("alibi", False):
-        raise ModelError("config.json: alibi is true, which is not served.")
     is_new, is_parallel = fields.flag("new_decoder_architecture", False), fields.flag("parallel_attn", True)
     if is_new and not is_parallel:
         raise ModelError("config.json: parallel_attn is false beside new_decoder_architecture, which is not served.")
-    has_bias = fields.flag("bias", False)
+    has_bias, has_slopes = fields.flag("bias", False), fields.flag("alibi", False)
     return Form(
         _names(is_parallel, norms=fields.integer("num_ln_in_parallel_attn", 2) if is_new else 1),
         norm="layer",
@@ -43,7 +42,16 @@ def _form(fields: ConfigFields) -> Form:
         up_bias=has_bias,
         down_bias=has_bias,
         qkv_is_grouped=True,
+        rotates=not has_slopes,
+        slopes=_slopes(fields) if has_slopes else (),
     )
+
+
+def _slopes(fields: ConfigFields) -> tuple[float, ...]:
+    """Falcon scales them with the products. (Its own code rounds the bias to bfloat16; here it is exact.)"""
+    heads = fields.integer("num_attention_heads")
+    scale = (fields.integer("hidden_size") // heads) ** -0.5
+    return tuple(slope * scale for slope in alibi_slopes(heads))
 
 
 def _names(is_parallel: bool, norms: int) -> ModuleNames:

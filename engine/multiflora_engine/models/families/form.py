@@ -82,3 +82,4 @@ class Form:
     reads_layer_types: bool = False  # layers without a window may stand between others
     scales: Scales = Scales()
     mixture: Mixture | None = None  # what stands for the MLP of some layers; None: all are dense
+    slopes: tuple[float, ...] = ()  # ALiBi's, one for each query head; without: scores do not depend on the distance

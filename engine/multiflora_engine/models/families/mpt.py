@@ -1,0 +1,105 @@
+"""MPT: ALiBi, no biases at all. Source: transformers, models/mpt; alibi_bias_max as in the models' own code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from multiflora_engine.models.config_fields import ConfigFields
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.families.alibi import interleaved_slopes
+from multiflora_engine.models.families.family import Family
+from multiflora_engine.models.families.form import Form, ModuleNames, Scales
+
+_MODULES = ModuleNames(
+    embedding="transformer.wte",
+    layers="transformer.blocks",
+    input_norm="norm_1",
+    qkv=("attn.Wqkv",),
+    o="attn.out_proj",
+    mlp_norm="norm_2",
+    up=("ffn.up_proj",),
+    down="ffn.down_proj",
+    norm="transformer.norm_f",
+    root="transformer.",
+)
+_SERVED = {
+    "no_bias": True,
+    "attn_config.alibi": True,
+    "attn_config.prefix_lm": False,
+    "attn_config.qk_ln": False,
+    "attn_config.attn_uses_sequence_id": False,
+}
+_UNSERVED = ("logit_scale", "attn_config.clip_qkv")
+
+
+def _form(fields: ConfigFields) -> Form:
+    for key, value in _SERVED.items():
+        if fields.flag(key) != value:
+            raise ModelError(f"config.json: {key} is {str(not value).lower()}, which is not served.")
+    if fields.text("attn_config.attn_type") != "multihead_attention":
+        raise ModelError("config.json: attn_config.attn_type other than multihead_attention is not served.")
+    if "layernorm" not in fields.text("norm_type"):
+        raise ModelError("config.json: norm_type other than layernorm is not served.")
+    for key in _UNSERVED:
+        if fields.given(key):
+            raise ModelError(f"config.json: {key} is set, which is not served.")
+    largest = fields.integer("attn_config.alibi_bias_max")
+    return Form(
+        _MODULES,
+        norm="layer",
+        is_gated=False,
+        is_multi_head=True,
+        rotates=False,
+        scales=Scales(attention=fields.optional_number("attn_config.softmax_scale")),
+        slopes=interleaved_slopes(fields.integer("num_attention_heads"), largest),
+    )
+
+
+def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What attn_config holds stands beside it here, under names that say where it was."""
+    attention, hidden, ratio = raw.get("attn_config") or {}, raw.get("d_model"), raw.get("expansion_ratio", 4)
+    if not isinstance(attention, dict):
+        raise ModelError("config.json: attn_config has to be an object. Download or save the model again.")
+    derived = {f"attn_config.{key}": value for key, value in attention.items()}
+    if isinstance(hidden, int) and isinstance(ratio, int):
+        derived["intermediate_size"] = hidden * ratio
+    return derived
+
+
+MPT = Family(
+    "MPTForCausalLM",
+    "mpt",
+    _form,
+    defaults={
+        **_SERVED,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "gelu",
+        "tie_word_embeddings": True,
+        "norm_type": "low_precision_layernorm",
+        "attn_config.attn_type": "multihead_attention",
+        "attn_config.alibi_bias_max": 8,
+    },
+    aliases={
+        "hidden_size": "d_model",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+        "max_position_embeddings": "max_seq_len",
+        "rms_norm_eps": "layer_norm_epsilon",
+    },
+    derive=_derive,
+    reads=frozenset({"attn_config", "expansion_ratio", "logit_scale", "no_bias", "norm_type"}),
+    ignores=frozenset(
+        {
+            "emb_pdrop",
+            "embedding_fraction",
+            "init_config",
+            "init_device",
+            "learned_pos_emb",
+            "tokenizer_name",
+            "verbose",
+        }
+    ),
+)
+MPT_IN_TRANSFORMERS = replace(MPT, name="MptForCausalLM")
