@@ -26,7 +26,6 @@ _INSTEAD = {
     "/encode": "POST /v1/embeddings",
     "/classify": "POST /v1/embeddings or /v1/score: a causal model has no head for classes",
     "/pooling": "POST /v1/embeddings",
-    "/score": "POST /v1/score",
     "/rerank": "POST /v1/score",
     "/v1/rerank": "POST /v1/score",
     "/v2/rerank": "POST /v1/score",

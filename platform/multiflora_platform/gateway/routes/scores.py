@@ -1,4 +1,4 @@
-"""POST /v1/score (vLLM's call): how near texts are to each other, as the cosine of their embeddings."""
+"""POST /v1/score and /score (vLLM's calls): how near texts are to each other, as the cosine of their embeddings."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from multiflora_platform.web.openai_errors import invalid
 router = APIRouter(tags=["inference"])
 
 
+@router.post("/score", include_in_schema=False)
 @router.post("/v1/score", openapi_extra=body_schema(ScoreRequest))
 async def score(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """One text beside several, or two lists of equal length pair by pair."""

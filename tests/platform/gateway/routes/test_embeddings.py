@@ -81,6 +81,8 @@ async def test_scores_are_cosines_of_pairs(house: House) -> None:
     assert answer["usage"]["prompt_tokens"] == 6
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 1}
     assert len(house.engine.requests) == 3
+    short = (await house.post("/score", body)).json()  # vLLM's other path
+    assert [entry["score"] for entry in short["data"]] == [entry["score"] for entry in answer["data"]]
     pairs = (await house.post("/v1/score", {**body, "text_1": ["a", "b"]})).json()
     assert len(pairs["data"]) == 2
 
