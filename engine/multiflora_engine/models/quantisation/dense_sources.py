@@ -33,8 +33,12 @@ Parts = Mapping[str, StoredTensor]
 _MARKS = {".qweight", ".qzeros", ".scales", ".g_idx", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".SCB"}
 _MARKS |= {".weight.absmax", ".weight.quant_map", "_blocks", "_scales"}
 _QUANTISED_TYPES = ("I8", "U8", "F8_E4M3", "F8_E5M2")
+_PARTS = _MARKS | {".weight", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".weight_global_scale"}
+_PARTS |= {".weight_format", ".weight.nested_absmax", ".weight.nested_quant_map"}
+_PARTS |= {f".weight.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4")}
 # Scales of activations and of the KV cache, which are not quantised here.
 _UNUSED = {".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".input_zero_point"}
+_UNUSED |= {".input_global_scale"}
 
 
 def dense_sources(stored: Parts, quantisation: Quantisation | None) -> dict[str, DenseSource]:
@@ -58,7 +62,8 @@ def dense_sources(stored: Parts, quantisation: Quantisation | None) -> dict[str,
         if settings is not None:
             source = _quantised(module, parts, settings)
             sources[source.name] = source
-            parts = {".bias": parts[".bias"]} if ".bias" in parts else {}
+            # What no form knows might change what the linear computes: the loader refuses it by name.
+            parts = {ending: part for ending, part in parts.items() if ending not in _PARTS}
         for ending, plain in parts.items():
             if ending not in _UNUSED:
                 sources[module + ending] = PlainTensor(module + ending, plain)

@@ -25,6 +25,14 @@ def test_groups_out_of_order_are_those_that_weight_g_idx_says(tmp_path: Path) ->
     assert torch.equal(found, load(FIXTURES / "ct-w4a16").base_weight(Q))
 
 
+def test_tensors_that_no_form_knows_are_not_passed_over(tmp_path: Path) -> None:
+    """Scales of activations are left; something that the weight's inputs might be multiplied by is not."""
+    known = changed("ct-w4a16", tmp_path, lambda t: t.update({f"{Q}.input_global_scale": torch.ones(1)}))
+    assert torch.equal(load(known).base_weight(Q), load(FIXTURES / "ct-w4a16").base_weight(Q))
+    unknown = changed("ct-w4a16", tmp_path, lambda t: t.update({f"{Q}.pre_quant_scale": torch.ones(64)}))
+    assert f"does not account for: {Q}.pre_quant_scale" in refusal(unknown)
+
+
 def test_groups_of_settings_by_patterns(tmp_path: Path) -> None:
     """The first group that names a linear holds for it; one that none names must be plain."""
     groups = json.loads((FIXTURES / "ct-w4a16" / "config.json").read_text())["quantization_config"]["config_groups"]
