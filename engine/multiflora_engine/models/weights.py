@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -167,11 +168,12 @@ class ModelWeights:
 
     def _place(self, site: str) -> tuple[Projection, int, int]:
         """A linear's projection, and its rows there."""
-        for projection in self._projections():
-            for place, first, end in projection.sites:
-                if place.name == site:
-                    return projection, first, end
-        raise KeyError(site)
+        return self._places[site]
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Projection, int, int]]:
+        """By site: a mixture has thousands, and a DoRA adapter asks for hundreds."""
+        return {site.name: (p, first, end) for p in self._projections() for site, first, end in p.sites}
 
     def _projections(self) -> Iterator[Projection]:
         for layer in self.layers:

@@ -72,6 +72,15 @@ def test_both_words_for_the_number_of_experts(tmp_path: Path) -> None:
             assert mixture.num_experts == 5
 
 
+def test_files_of_the_hub_cause_no_warnings(tmp_path: Path) -> None:
+    """Keys of Qwen3-30B-A3B and Mixtral-8x7B, where they are not those of every model."""
+    routing = {"output_router_logits": False, "router_aux_loss_coef": 0.001, "tie_word_embeddings": False}
+    windows = {"max_window_layers": 48, "sliding_window": None, "use_sliding_window": False}
+    hub = {**routing, **windows, "decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+    assert load(tmp_path, **QWEN3_MOE, **hub, moe_intermediate_size=40, attention_bias=False).warnings == ()
+    assert load(tmp_path, **MIXTRAL, **routing, num_local_experts=8, sliding_window=None).warnings == ()
+
+
 def test_windows_of_qwen2_moe_are_not_those_of_qwen2(tmp_path: Path) -> None:
     window = {"use_sliding_window": True, "sliding_window": 32, "num_hidden_layers": 4, "max_window_layers": 3}
     assert load(tmp_path, **QWEN2_MOE, **window).sliding_windows == (32, None, 32, None)

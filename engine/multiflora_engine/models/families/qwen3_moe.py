@@ -48,6 +48,7 @@ QWEN3_MOE = Family(
             "attention_bias",
             "sliding_window",
             "use_sliding_window",
+            "max_window_layers",
             "num_experts",
             "num_local_experts",
             "num_experts_per_tok",
@@ -57,5 +58,5 @@ QWEN3_MOE = Family(
             "mlp_only_layers",
         }
     ),
-    ignores=frozenset({"router_aux_loss_coef", "max_window_layers"}),
+    ignores=frozenset({"router_aux_loss_coef"}),
 )
