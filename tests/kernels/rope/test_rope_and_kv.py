@@ -148,6 +148,21 @@ def test_triton_kernel(kernel_device, dtype, is_normed, heads, kv_heads, size, r
     check_caches(close, [cache.cpu() for cache in caches], slots, expected_k, v)
 
 
+@pytest.mark.parametrize("rotary", [32, 24])
+def test_triton_kernel_multiplies_by_float32_norms_before_it_rounds(kernel_device, rotary):
+    """Equal but for what float32 itself rounds: with a rounding more, every third value would differ."""
+    qkv, norms = torch.randn(6, 8, 32).half(), QKNorm(torch.randn(32), torch.randn(32), 1e-6)
+    still = torch.zeros(POSITIONS, rotary // 2)
+    rope = RopeStep(*(x.to(kernel_device) for x in (still + 1, still, torch.arange(6), torch.arange(6))))
+    caches = [torch.zeros(1, 2, 16, 32, dtype=torch.float16, device=kernel_device) for _ in range(2)]
+    on_device = QKNorm(norms.q.to(kernel_device), norms.k.to(kernel_device), norms.eps)
+    found = rope_and_write_kv_triton(*split(qkv.clone().to(kernel_device), 4, 2), *caches, rope, on_device)
+    q, k, _ = split(qkv, 4, 2)
+    for actual, x, weight in ((found, q, norms.q), (caches[0][0, :, :6].transpose(0, 1), k, norms.k)):
+        expected = normed(x, weight, norms.eps).half()
+        assert (actual.cpu() != expected).float().mean() < 0.02
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("tokens", "form"), [(1, (32, 8, 128, 128)), (4097, (32, 8, 128, 128)), (300, (24, 8, 96, 72))]
