@@ -161,6 +161,13 @@ def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
     assert (config.dtype, load(tmp_path, torch_dtype=..., dtype="float16").dtype) == ("bfloat16", "float16")
 
 
+def test_a_null_of_falcon_is_its_default(tmp_path: Path) -> None:
+    config = load(tmp_path, architectures=["FalconForCausalLM"], multi_query=None)
+    assert (config.num_kv_heads, config.intermediate_size) == (1, 256)
+    narrow = load(tmp_path, architectures=["FalconForCausalLM"], alibi=True, hidden_size=2)
+    assert len(narrow.form.slopes) == 4
+
+
 def test_both_spellings_of_rope_mean_the_same(tmp_path: Path) -> None:
     old = load(tmp_path, rope_theta=5e5, rope_scaling={"type": "linear", "factor": 4})
     new = load(tmp_path, rope_parameters={"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0})

@@ -50,7 +50,7 @@ def _form(fields: ConfigFields) -> Form:
 def _slopes(fields: ConfigFields) -> tuple[float, ...]:
     """Falcon scales them with the products. (Its own code rounds the bias to bfloat16; here it is exact.)"""
     heads = fields.integer("num_attention_heads")
-    scale = (fields.integer("hidden_size") // heads) ** -0.5
+    scale = max(1, fields.integer("hidden_size") // heads) ** -0.5
     return tuple(slope * scale for slope in alibi_slopes(heads))
 
 
@@ -65,7 +65,7 @@ def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     hidden = raw.get("hidden_size")
     if raw.get("ffn_hidden_size") is None and isinstance(hidden, int):
         derived["intermediate_size"] = 4 * hidden
-    if not raw.get("new_decoder_architecture") and raw.get("multi_query", True):
+    if not raw.get("new_decoder_architecture") and raw.get("multi_query") is not False:
         derived["num_key_value_heads"] = 1
     return derived
 
