@@ -194,6 +194,9 @@ _WRITERS = {
 }
 
 
+_LARK_START = re.compile(r"^\s*\??start\s*:(?!:)", re.MULTILINE)
+
+
 def _foreign(form: Format) -> str:
     """A grammar that stands alone: Lark, GBNF, or llguidance's own JSON."""
     text = _text(form, "grammar")
@@ -203,7 +206,8 @@ def _foreign(form: Format) -> str:
 def _lark(text: str) -> str:
     """From Lark, or from the EBNF of llama.cpp and XGrammar (`root ::= …`)."""
     try:
-        return str(grammar_from("grammar", text))
+        # llguidance's guess takes what begins with `?start:` or spaces for EBNF.
+        return str(grammar_from("lark" if _LARK_START.search(text) else "grammar", text))
     except (ValueError, RecursionError) as error:
         raise FormatError(str(error)) from None
 

@@ -65,6 +65,7 @@ def test_choices_expressions_and_grammars() -> None:
     assert reads(params(regex=r"^[a-z]+/\d{2}$"), "ab/12") == "all"
     assert reads(params(regex=r"[a-z]+"), "ab/") == "no"
     assert reads(params(grammar='start: "a" /[0-9]+/'), "a12") == "all"
+    assert reads(params(grammar='\n    ?start: word\n\n    ?word: "a" /[0-9]+/\n'), "a12") == "all"
     assert reads(params(grammar='root ::= "a" [0-9]+'), "a12") == "all"
     assert reads(params(grammar='root ::= "a" [0-9]+'), "b") == "no"
 
