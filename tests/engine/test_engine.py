@@ -266,6 +266,9 @@ class FakeDrafts:
         self.is_on = False
         self.drafted = self.accepted = 0
 
+    def wants(self, speculation: bool | None) -> bool:
+        return speculation is not False
+
     def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
         chance = random.Random(repr(sequence.token_ids))
         if not self.is_on or self._device.runs_ahead or chance.random() < 0.25:
