@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.test_imports import FLOORS, SOURCES, modules
 
+from multiflora_engine.models.families.catalogue import FAMILIES
+
 ROOT = Path(__file__).parent.parent
 _PLACES = ("docs/**/*.md", "*.md", "benchmarks/README.md", "examples/demo/README.md")
 PAGES = [page for place in _PLACES for page in sorted(ROOT.glob(place))]
@@ -141,3 +143,10 @@ def test_make_help_has_every_target_and_pages_name_only_those() -> None:
         for target in re.findall(r"(?:`|^ {4})make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert named <= explained
+
+
+def test_the_page_of_models_names_every_architecture_that_is_served() -> None:
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    named = {word for word in re.findall(r"\w+", page) if word.endswith(("ForCausalLM", "LMHeadModel"))}
+    named |= {word for word in re.findall(r"ChatGLM\w+", page) if word.endswith(("Model", "Generation"))}
+    assert named == {family.name for family in FAMILIES}
