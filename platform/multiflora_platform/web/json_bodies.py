@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
-from multiflora_platform.web.body_work import too_deep
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -48,6 +47,9 @@ def is_json(request: Request) -> bool:
 
 async def read_json(request: Request, body_type: type[B]) -> B:
     """Raises UnsupportedMedia, PayloadTooLarge (by Content-Length, before reading), InvalidRequest with a pointer."""
+    # Clients import `Body`, too, and need no numpy for it.
+    from multiflora_platform.web.body_work import too_deep
+
     if not is_json(request):
         raise UnsupportedMedia("Send JSON, with Content-Type: application/json.", pointer="Content-Type")
     length = request.headers.get("content-length", "")

@@ -391,7 +391,7 @@ def test_a_sleeping_model_generates_nothing_until_it_wakes(
     )
     llm.reset_prefix_cache()
     llm.sleep()
-    assert llm._built.weights.norm.untyped_storage().nbytes() == 0
+    assert llm._built.weights.norm.weight.untyped_storage().nbytes() == 0
     llm.wake_up()
     assert texts(llm.generate("Hello", GREEDY, use_tqdm=False)) == expected
 

@@ -17,6 +17,9 @@ from multiflora_platform.text.assembler import TextAssembler, TextDelta
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import ApiError, from_failure, internal_error
 
+# What writing an answer without tokens takes, in tokens.
+_ANSWER = 16
+
 
 @dataclass(eq=False)
 class Generation:
@@ -47,6 +50,10 @@ class Generation:
     _finished: int = field(default=0, init=False)
     _failure: ApiError | None = field(default=None, init=False)
     _is_told: bool = field(default=False, init=False)
+
+    def answer_size(self) -> int:
+        """Of its answers as they are written, in tokens."""
+        return _ANSWER + self.completion_tokens + len(self.prompt_logprobs or ())
 
     async def events(self) -> AsyncGenerator[TextDelta, None]:
         """Until each answer has ended. Raises ApiError."""

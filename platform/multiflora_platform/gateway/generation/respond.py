@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -24,9 +25,6 @@ from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.schemas.answers import encode
 from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.text.off_loop import off_loop
-
-# What writing an answer without tokens takes, in tokens.
-_ANSWER = 16
 
 
 class Writer(Protocol):
@@ -57,7 +55,9 @@ async def respond(
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
-            content = await off_loop(_size(generations), lambda: encode(writer.complete(generations, answers)))
+            size = sum(map(Generation.answer_size, generations))
+            answer = await off_loop(size, partial(writer.complete, generations, answers))
+            content = await off_loop(size, partial(encode, answer))
             return Response(content, media_type="application/json", headers=spoke)
         finally:
             admission.close()
@@ -66,13 +66,6 @@ async def respond(
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
     sent.headers.update(spoke)
     return sent
-
-
-def _size(generations: Sequence[Generation]) -> int:
-    """Of what is to be written, in tokens."""
-    return sum(
-        _ANSWER + generation.completion_tokens + len(generation.prompt_logprobs or ()) for generation in generations
-    )
 
 
 def version_headers(admission: Admission) -> dict[str, str]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
-from multiflora_platform.gateway.prompting.answer_format import AnswerFormat, answer_format, compile_structure
+from multiflora_platform.gateway.prompting.answer_format import answer_format, compile_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
@@ -54,17 +54,17 @@ async def prepare_chat(
     ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
 
-    def answer() -> tuple[AnswerFormat, SamplingParams]:
-        return answer_format(body, model, ids, use), sampling_params(
-            body,
-            model.generation_defaults,
-            max_tokens=output_length(len(ids), asked, model.default_max_tokens, limit, (name, "messages")),
-            logprobs=0 if num_top is None and body.best_of is not None else num_top,
-            prompt_logprobs=body.prompt_logprobs,
-            vocab_size=model.vocab_size,
-        )
-
-    form, params = await off_loop(size, answer)
+    form = await off_loop(size, partial(answer_format, body, model, ids, use))
+    made = partial(
+        sampling_params,
+        body,
+        model.generation_defaults,
+        max_tokens=output_length(len(ids), asked, model.default_max_tokens, limit, (name, "messages")),
+        logprobs=0 if num_top is None and body.best_of is not None else num_top,
+        prompt_logprobs=body.prompt_logprobs,
+        vocab_size=model.vocab_size,
+    )
+    params = await off_loop(size, made)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)

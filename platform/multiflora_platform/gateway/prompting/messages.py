@@ -11,6 +11,7 @@ from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_co
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
 from multiflora_platform.text.chat_template import Template
 from multiflora_platform.text.errors import ChatTemplateError
+from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported
@@ -19,6 +20,11 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 # The name under which templates see the arguments of a call that are no JSON object.
 _RAW = "raw_arguments"
+_MESSAGE = 64
+"""What the template's work on a message with nothing in it is like, in characters."""
+_TOOL = 1024
+"""The same of a tool."""
+_PLAIN_FIELDS = 2
 
 
 async def chat_prompt(
@@ -33,8 +39,16 @@ async def chat_prompt(
             template = tokenizer.templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
-    checked = partial(template_messages, request.messages, template)
-    return await encode_conversation(request, checked, tokenizer, vocab_size, room)
+    size = sum(map(_size, request.messages)) + _TOOL * len(request.tools or ())
+    messages = await off_loop(size, partial(template_messages, request.messages, template))
+    return await encode_conversation(request, messages, size, tokenizer, vocab_size, room)
+
+
+def _size(message: dict[str, Any]) -> int:
+    """In characters of text that is tokenised. Of one whose parts or calls may hold any amount of text: as much as goes
+    to a thread."""
+    content = message.get("content")
+    return _MESSAGE + len(content) if isinstance(content, str) and len(message) == _PLAIN_FIELDS else INLINE + 1
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:

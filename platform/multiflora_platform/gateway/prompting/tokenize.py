@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
-from multiflora_platform.text.off_loop import INLINE, off_loop
+from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
@@ -17,9 +17,6 @@ MAX_PROMPTS = 1024
 MAX_SEQUENCES = 4096
 MOST_CUT = 1 << 18
 """Tokens of a prompt that need not fit: a list of more, made of a text at once, would hold up other requests."""
-_MESSAGE = 64
-"""What the template's work on a message with nothing in it is like, in characters."""
-_PLAIN_FIELDS = 2
 Result = TypeVar("Result")
 Prompt = str | list[str | int | list[int]]
 
@@ -76,13 +73,14 @@ async def text_prompts(
 
 async def encode_conversation(
     request: ChatRequest | TokenizeRequest,
-    checked: Callable[[], list[dict[str, Any]]],
+    messages: list[dict[str, Any]],
+    size: int,
     tokenizer: Tokenizer,
     vocab_size: int | None,
     room: PromptRoom,
 ) -> list[int]:
-    """checked: the request's messages, as the template reads them. vocab_size: None where no model is to read the
-    tokens. Raises ApiError."""
+    """messages: the request's, as the template reads them. size: of them, in characters. vocab_size: None where no
+    model is to read the tokens. Raises ApiError."""
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
@@ -90,7 +88,7 @@ async def encode_conversation(
 
     def encode() -> list[int]:
         text = tokenizer.apply_chat_template(
-            checked(),
+            messages,
             tools=tools,
             documents=request.documents,
             add_generation_prompt=generation_prompt,
@@ -100,7 +98,6 @@ async def encode_conversation(
         ids = tokenizer.encode(text, bool(request.add_special_tokens), most=room.most)
         return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
 
-    size = sum(map(_message_size, request.messages or ())) + 1024 * len(request.tools or ())
     try:
         ids = await _encoded("messages", size, encode, room)
     except ChatTemplateError as error:
@@ -145,12 +142,6 @@ def _check_text(param: str, ids: list[int], tokenizer: Tokenizer, vocab_size: in
 
 def _length(prompt: str | int | list[int]) -> int:
     return 1 if isinstance(prompt, int) else len(prompt)
-
-
-def _message_size(message: dict[str, Any]) -> int:
-    """Of one whose parts or calls may hold any amount of text: as much as goes to a thread."""
-    content = message.get("content")
-    return _MESSAGE + len(content) if isinstance(content, str) and len(message) == _PLAIN_FIELDS else INLINE + 1
 
 
 def _ids(

@@ -24,6 +24,7 @@ router = APIRouter(tags=["inference"])
 async def chat_completions(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Answer a conversation through the model's chat template; OpenAI's call with vLLM's additional parameters."""
     body = await read_body(request, ChatRequest)
+    size = await body_size(request)
     refuse_unsupported(body)
     check_streaming(body)
     num_top = num_top_logprobs(body)
@@ -31,7 +32,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     admission = await admit(services, request, principal, body)
     try:
         model, limit = services.model, services.max_model_len
-        chat = await prepare_chat(body, model, limit, services.grammars, num_top, await body_size(request))
+        chat = await prepare_chat(body, model, limit, services.grammars, num_top, size)
         prompts = [(chat.ids, chat.params)]
         generations = await start(
             services, admission, prompts, beams=chat.beams, grammar=chat.grammar, marker_ids=chat.marker_ids

@@ -36,12 +36,13 @@ _PARAMS = 128
 async def completions(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Continue one prompt or several; OpenAI's call with vLLM's additional parameters."""
     body = await read_body(request, CompletionRequest)
+    size = await body_size(request)
     refuse_unsupported(body)
     check_streaming(body)
     services: Services = request.app.state.services
     admission = await admit(services, request, principal, body)
     try:
-        generations = await _start(services, admission, body, await body_size(request))
+        generations = await _start(services, admission, body, size)
         id, created = f"cmpl-{admission.id}", int(admission.arrival)
         writer = CompletionWriter(body, services.model.tokenizer, id, created, admission.fingerprint)
         return await respond(request, admission, generations, writer, bool(body.stream))
