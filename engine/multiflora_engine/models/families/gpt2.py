@@ -10,6 +10,17 @@ from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames, Scales
 
+WORDS = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "max_position_embeddings": "n_positions",
+    "hidden_act": "activation_function",
+    "rms_norm_eps": "layer_norm_epsilon",
+}
+"""Llama's words for keys -> those of GPT-2, which GPT-J has, too."""
+
 _MODULES = ModuleNames(
     embedding="transformer.wte",
     position_embedding="transformer.wpe",
@@ -45,7 +56,8 @@ def _form(fields: ConfigFields) -> Form:
     )
 
 
-def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
+def inner_size(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """n_inner may be left out."""
     inner, hidden = raw.get("n_inner"), raw.get("n_embd")
     return {"intermediate_size": 4 * hidden} if inner is None and isinstance(hidden, int) else {}
 
@@ -60,16 +72,8 @@ GPT2 = Family(
         "tie_word_embeddings": True,
         "max_position_embeddings": 1024,
     },
-    aliases={
-        "hidden_size": "n_embd",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "intermediate_size": "n_inner",
-        "max_position_embeddings": "n_positions",
-        "hidden_act": "activation_function",
-        "rms_norm_eps": "layer_norm_epsilon",
-    },
-    derive=_derive,
+    aliases=WORDS,
+    derive=inner_size,
     reads=frozenset({"scale_attn_by_inverse_layer_idx", "scale_attn_weights"}),
     ignores=frozenset(
         {

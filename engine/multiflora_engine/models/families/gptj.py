@@ -5,12 +5,10 @@ Source: transformers, models/gptj.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
+from multiflora_engine.models.families.gpt2 import WORDS, inner_size
 
 _MODULES = ModuleNames(
     embedding="transformer.wte",
@@ -43,26 +41,13 @@ def _form(fields: ConfigFields) -> Form:
     )
 
 
-def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
-    hidden = raw.get("n_embd")
-    return {"intermediate_size": 4 * hidden} if raw.get("n_inner") is None and isinstance(hidden, int) else {}
-
-
 GPTJ = Family(
     "GPTJForCausalLM",
     "gptj",
     _form,
     defaults={"rms_norm_eps": 1e-5, "hidden_act": "gelu_new", "rotary_dim": 64},
-    aliases={
-        "hidden_size": "n_embd",
-        "num_hidden_layers": "n_layer",
-        "num_attention_heads": "n_head",
-        "intermediate_size": "n_inner",
-        "max_position_embeddings": "n_positions",
-        "hidden_act": "activation_function",
-        "rms_norm_eps": "layer_norm_epsilon",
-    },
-    derive=_derive,
+    aliases=WORDS,
+    derive=inner_size,
     reads=frozenset({"rotary_dim"}),
     ignores=frozenset({"attn_pdrop", "rotary"}),
 )
