@@ -32,10 +32,9 @@ gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.p
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
 
-# Without the reorder: files of few tests, which are the longest, would come last and leave one worker idle.
 test: lint types
 	tests/install_system_packages.sh
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 check: lint types
 	$(BIN)/python -m tests.changed
