@@ -6,34 +6,34 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.models.families.baichuan import BAICHUAN, BAICHUAN_7B
-from multiflora_engine.models.families.bloom import BLOOM
-from multiflora_engine.models.families.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
-from multiflora_engine.models.families.cohere import COHERE
-from multiflora_engine.models.families.falcon import FALCON
 from multiflora_engine.models.families.family import Family
-from multiflora_engine.models.families.gemma import GEMMA, GEMMA2, GEMMA3
-from multiflora_engine.models.families.glm import GLM, GLM4
-from multiflora_engine.models.families.gpt2 import GPT2
-from multiflora_engine.models.families.gpt_neox import GPT_NEOX
-from multiflora_engine.models.families.gptj import GPTJ
-from multiflora_engine.models.families.granite import GRANITE
-from multiflora_engine.models.families.llama import LLAMA
-from multiflora_engine.models.families.mistral import MISTRAL
-from multiflora_engine.models.families.mixtral import MIXTRAL
-from multiflora_engine.models.families.mpt import MPT, MPT_IN_TRANSFORMERS
-from multiflora_engine.models.families.olmo2 import OLMO2
-from multiflora_engine.models.families.opt import OPT
-from multiflora_engine.models.families.phi import PHI
-from multiflora_engine.models.families.phi3 import PHI3
-from multiflora_engine.models.families.qwen import QWEN
-from multiflora_engine.models.families.qwen2 import QWEN2
-from multiflora_engine.models.families.qwen2_moe import QWEN2_MOE
-from multiflora_engine.models.families.qwen3 import QWEN3
-from multiflora_engine.models.families.qwen3_moe import QWEN3_MOE
-from multiflora_engine.models.families.smollm3 import SMOLLM3
-from multiflora_engine.models.families.stablelm import STABLELM
-from multiflora_engine.models.families.starcoder2 import STARCODER2
+from multiflora_engine.models.families.gpt_like.bloom import BLOOM
+from multiflora_engine.models.families.gpt_like.falcon import FALCON
+from multiflora_engine.models.families.gpt_like.gpt2 import GPT2
+from multiflora_engine.models.families.gpt_like.gpt_neox import GPT_NEOX
+from multiflora_engine.models.families.gpt_like.gptj import GPTJ
+from multiflora_engine.models.families.gpt_like.mpt import MPT, MPT_IN_TRANSFORMERS
+from multiflora_engine.models.families.gpt_like.opt import OPT
+from multiflora_engine.models.families.gpt_like.phi import PHI
+from multiflora_engine.models.families.gpt_like.starcoder2 import STARCODER2
+from multiflora_engine.models.families.hub_code.baichuan import BAICHUAN, BAICHUAN_7B
+from multiflora_engine.models.families.hub_code.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
+from multiflora_engine.models.families.hub_code.qwen import QWEN
+from multiflora_engine.models.families.llama_like.cohere import COHERE
+from multiflora_engine.models.families.llama_like.gemma import GEMMA, GEMMA2, GEMMA3
+from multiflora_engine.models.families.llama_like.glm import GLM, GLM4
+from multiflora_engine.models.families.llama_like.granite import GRANITE
+from multiflora_engine.models.families.llama_like.llama import LLAMA
+from multiflora_engine.models.families.llama_like.mistral import MISTRAL
+from multiflora_engine.models.families.llama_like.olmo2 import OLMO2
+from multiflora_engine.models.families.llama_like.phi3 import PHI3
+from multiflora_engine.models.families.llama_like.qwen2 import QWEN2
+from multiflora_engine.models.families.llama_like.qwen3 import QWEN3
+from multiflora_engine.models.families.llama_like.smollm3 import SMOLLM3
+from multiflora_engine.models.families.llama_like.stablelm import STABLELM
+from multiflora_engine.models.families.sparse.mixtral import MIXTRAL
+from multiflora_engine.models.families.sparse.qwen2_moe import QWEN2_MOE
+from multiflora_engine.models.families.sparse.qwen3_moe import QWEN3_MOE
 
 FAMILIES = (
     LLAMA,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
-from multiflora_engine.models.families.gpt2 import WORDS, inner_size
+from multiflora_engine.models.families.gpt_like.gpt2 import WORDS, inner_size
 
 _MODULES = ModuleNames(
     embedding="transformer.wte",

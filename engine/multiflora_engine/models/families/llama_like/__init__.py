@@ -1,0 +1,1 @@
+"""Families of the Llama kind: rotary positions, a gated MLP."""
