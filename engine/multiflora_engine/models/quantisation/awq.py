@@ -40,9 +40,9 @@ class AwqTensor(QuantisedTensor):
         self.expect(".qzeros", ("I32",), (groups, outputs // 8))
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        outputs, inputs = self.shape
+        outputs, _ = self.shape
         packed, scales = self.read(".qweight"), self.read(".scales").float().T
-        groups = torch.arange(inputs) // (self.settings.group_size or inputs)
+        groups = self.groups_of_inputs(self.settings.group_size)
         zeros = unpack_words(self.read(".qzeros").T, 4, outputs, _ORDER)
         for first, end in self.row_ranges(multiple=8):
             values = unpack_words(packed[:, first // 8 : end // 8].T, 4, end - first, _ORDER).float()

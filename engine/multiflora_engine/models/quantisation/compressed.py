@@ -53,7 +53,7 @@ class PackedTensor(QuantisedTensor):
         zeros = torch.full_like(scales, 1 << (bits - 1))
         if not self.settings.is_symmetric:
             zeros = unpack_words(self.read(".weight_zero_point"), bits, outputs).float()
-        groups = self.groups_of_inputs(".weight_g_idx", self.settings.group_size)
+        groups = self.groups_of_inputs(self.settings.group_size, ".weight_g_idx")
         for first, end in self.row_ranges():
             values = unpack_words(packed[first:end].T, bits, inputs).T.float()
             values -= zeros[first:end, groups]

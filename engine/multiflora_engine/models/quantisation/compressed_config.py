@@ -8,7 +8,14 @@ from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.models.quantisation.config_values import SOURCE, block_size, compiled, group_size, one_of
+from multiflora_engine.models.quantisation.config_values import (
+    SOURCE,
+    block_size,
+    compiled,
+    group_size,
+    names_of,
+    one_of,
+)
 from multiflora_engine.models.quantisation.settings import (
     Nvfp4Settings,
     PackedSettings,
@@ -30,19 +37,12 @@ def read_compressed_tensors(fields: ConfigFields, found: Mapping[str, Any]) -> Q
     groups = found.get("config_groups")
     if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
         raise ModelError(f"{SOURCE}: config_groups has to be an object of groups.")
-    rules = [(_pattern(name), None) for name in _names(found, "ignore")]
+    rules = [(_pattern(name), None) for name in names_of(found, "ignore")]
     named: list[tuple[re.Pattern[str], Settings | None]] = []
     for group in groups.values():
         settings = _settings(group, group.get("format") or found.get("format"))
-        named += [(_pattern(name), settings) for name in _names(group, "targets")]
+        named += [(_pattern(name), settings) for name in names_of(group, "targets")]
     return Quantisation("compressed-tensors", None, (*rules, *named))
-
-
-def _names(found: Mapping[str, Any], key: str) -> list[str]:
-    names = found.get(key) or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelError(f"{SOURCE}: {key} has to be a list of names.")
-    return names
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -14,14 +14,20 @@ SOURCE = "config.json: quantization_config"
 Rules = tuple[tuple[re.Pattern[str], Settings | None], ...]
 
 
+def names_of(found: Mapping[str, Any], key: str) -> list[str]:
+    """A list of modules; none where the key is absent."""
+    names = found.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{SOURCE}: {key} has to be a list of names.")
+    return names
+
+
 def skip_rules(found: Mapping[str, Any], *keys: str) -> Rules:
     """Lists of modules that are not quantised, read as transformers reads them: the start of a name up to a dot, as a
     pattern, or its end."""
     rules: list[tuple[re.Pattern[str], Settings | None]] = []
     for key in keys:
-        names = found.get(key) or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ModelError(f"{SOURCE}: {key} has to be a list of names.")
+        names = names_of(found, key)
         rules += [(compiled(rf"(?:{name})(?:(?<=\.)|(?=\.|$))|.*{re.escape(name)}$"), None) for name in names]
     return tuple(rules)
 

@@ -54,7 +54,7 @@ def dense_sources(stored: Parts, quantisation: Quantisation | None) -> dict[str,
                 f"{named[0]} is quantised, but config.json has no quantization_config. Download the model again."
             )
         return {name: PlainTensor(name, tensor) for name, tensor in stored.items()}
-    quantised = [module for module, parts in modules.items() if _is_quantised(parts)]
+    quantised = {module: parts for module, parts in modules.items() if _is_quantised(parts)}
     _check_agreement(modules, quantised, quantisation)
     sources: dict[str, DenseSource] = {}
     for module, parts in modules.items():
@@ -86,7 +86,7 @@ def _is_quantised(parts: Parts) -> bool:
     return bool(_MARKS & parts.keys()) or (".weight" in parts and parts[".weight"].dtype in _QUANTISED_TYPES)
 
 
-def _check_agreement(modules: Mapping[str, Parts], quantised: list[str], quantisation: Quantisation) -> None:
+def _check_agreement(modules: Mapping[str, Parts], quantised: Mapping[str, Parts], quantisation: Quantisation) -> None:
     if not quantised:
         raise ModelError(
             f"config.json says that the checkpoint is quantised ({quantisation.method}), but none of its tensors is. "
@@ -96,7 +96,7 @@ def _check_agreement(modules: Mapping[str, Parts], quantised: list[str], quantis
         if quantisation.of(module) is None:
             raise ModelError(f"{module} is quantised, but config.json's quantization_config leaves it out. {_TOGETHER}")
     kinds = {module.rpartition(".")[2] for module in quantised}
-    for module in modules.keys() - set(quantised):
+    for module in modules.keys() - quantised.keys():
         if module.rpartition(".")[2] in kinds and ".weight" in modules[module] and quantisation.of(module) is not None:
             raise ModelError(
                 f"{module}.weight is not quantised, and config.json's quantization_config does not leave it out. "

@@ -44,7 +44,7 @@ class GptqTensor(QuantisedTensor):
     def pieces(self) -> Iterator[torch.Tensor]:
         bits, (outputs, inputs) = self.settings.bits, self.shape
         packed, scales = self.read(".qweight"), self.read(".scales").float()
-        groups = self.groups_of_inputs(".g_idx", self.settings.group_size)
+        groups = self.groups_of_inputs(self.settings.group_size, ".g_idx")
         zeros = unpack_words(self.read(".qzeros").T, bits, outputs).T
         if not self.settings.is_v2:
             # 16 is no four-bit zero point: what wraps around stood for 0.

@@ -89,9 +89,9 @@ class QuantisedTensor(ABC):
         if indices.min() < 0 or indices.max() >= groups:
             raise self.damaged(ending, f"names groups from {indices.min()} to {indices.max()}; there are {groups}")
 
-    def groups_of_inputs(self, ending: str, group_size: int | None) -> torch.Tensor:
-        """Each input's group, int64 [K]: as the part says, or one group after the other."""
-        if ending in self.parts:
+    def groups_of_inputs(self, group_size: int | None, ending: str | None = None) -> torch.Tensor:
+        """Each input's group, int64 [K]: as the part says, if there may be one, or one group after the other."""
+        if ending is not None and ending in self.parts:
             return self.read(ending).long()
         inputs = self.shape[-1]
         return torch.arange(inputs) // (group_size or inputs)
