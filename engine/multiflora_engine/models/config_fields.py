@@ -88,6 +88,11 @@ class ConfigFields:
             raise self._wrong(key, "true or false", value)
         return value
 
+    def require(self, key: str, *, served: bool, fallback: bool | None = None) -> None:
+        """Raises ModelError for a switch that stands otherwise than is served. fallback: where the file is silent."""
+        if self.flag(key, fallback) != served:
+            raise ModelError(f"{self._source}: {key} is {str(not served).lower()}, which is not served.")
+
     def text(self, key: str) -> str:
         value = self._raw.get(key)
         if not isinstance(value, str):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.alibi import alibi_slopes
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
@@ -27,9 +26,7 @@ _NAMES = {"hidden_size": "n_embed", "num_hidden_layers": "n_layer", "num_attenti
 
 
 def _form(fields: ConfigFields) -> Form:
-    key = "apply_residual_connection_post_layernorm"
-    if fields.flag(key, False):
-        raise ModelError(f"config.json: {key} is true, which is not served.")
+    fields.require("apply_residual_connection_post_layernorm", served=False, fallback=False)
     return Form(
         _MODULES,
         norm="layer",

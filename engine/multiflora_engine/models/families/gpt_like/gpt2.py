@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames, Scales
 
@@ -38,8 +37,7 @@ _MODULES = ModuleNames(
 
 
 def _form(fields: ConfigFields) -> Form:
-    if fields.flag("scale_attn_by_inverse_layer_idx", False):
-        raise ModelError("config.json: scale_attn_by_inverse_layer_idx is true, which is not served.")
+    fields.require("scale_attn_by_inverse_layer_idx", served=False, fallback=False)
     return Form(
         _MODULES,
         norm="layer",

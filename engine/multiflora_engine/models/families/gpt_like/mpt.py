@@ -36,8 +36,7 @@ _UNSERVED = ("logit_scale", "attn_config.clip_qkv")
 
 def _form(fields: ConfigFields) -> Form:
     for key, value in _SERVED.items():
-        if fields.flag(key) != value:
-            raise ModelError(f"config.json: {key} is {str(not value).lower()}, which is not served.")
+        fields.require(key, served=value)
     if fields.text("attn_config.attn_type") != "multihead_attention":
         raise ModelError("config.json: attn_config.attn_type other than multihead_attention is not served.")
     if "layernorm" not in fields.text("norm_type"):

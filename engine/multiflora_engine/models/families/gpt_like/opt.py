@@ -24,8 +24,7 @@ _SERVED = {"do_layer_norm_before": True, "layer_norm_elementwise_affine": True, 
 
 def _form(fields: ConfigFields) -> Form:
     for key, value in _SERVED.items():
-        if fields.flag(key, value) != value:
-            raise ModelError(f"config.json: {key} is {str(not value).lower()}, which is not served.")
+        fields.require(key, served=value, fallback=value)
     hidden = fields.integer("hidden_size")
     if fields.integer("word_embed_proj_dim", hidden) != hidden:
         raise ModelError("config.json: a word_embed_proj_dim other than hidden_size is not served.")

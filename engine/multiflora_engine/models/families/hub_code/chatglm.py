@@ -40,8 +40,7 @@ def _form(fields: ConfigFields) -> Form:
     if fields.flag("position_encoding_2d", False):
         raise ModelError("config.json: position_encoding_2d is true: ChatGLM-6B is not served. Give ChatGLM2 or 3.")
     for key, value in _SERVED.items():
-        if fields.flag(key, _DEFAULTS[key]) != value:
-            raise ModelError(f"config.json: {key} is {str(not value).lower()}, which is not served.")
+        fields.require(key, served=value, fallback=_DEFAULTS[key])
     for key in ("pre_seq_len", "quantization_bit"):
         if fields.integer(key, 0, minimum=0):
             raise ModelError(f"config.json: {key} is not 0, which is not served. Give the unquantised model itself.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from multiflora_engine.models.config_fields import ConfigFields
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
 
@@ -11,8 +10,7 @@ _SIDE_BY_SIDE = ModuleNames(mlp_norm=None)
 
 
 def _form(fields: ConfigFields) -> Form:
-    if fields.flag("qk_layernorm", False):
-        raise ModelError("config.json: qk_layernorm is true, which is not served.")
+    fields.require("qk_layernorm", served=False, fallback=False)
     is_parallel = fields.flag("use_parallel_residual", False)
     return Form(
         _SIDE_BY_SIDE if is_parallel else ModuleNames(),
