@@ -120,8 +120,9 @@ def assemble_engine(
     progress: Progress = _silent,
 ) -> BuiltEngine:
     """An engine on weights that are there already. load_adapter: by digest, called on a thread of its own."""
-    if model.form.mixture is not None:
-        # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others.
+    if model.form.mixture is not None or model.form.slopes:
+        # How many tokens an expert gets, its products ask the host: a graph could not be replayed with others. And
+        # attention with slopes has no GPU kernel yet; what serves it instead cannot be captured.
         config = msgspec.structs.replace(config, enforce_eager=True)
     device = weights.device
     use_device(device)
@@ -129,9 +130,7 @@ def assemble_engine(
     pool = SlotPool(base, slots, rows, weights.dtype, device, config.max_lora_rank, config.adapter_matrix_memory)
     sampler = Sampler(model.vocab_size, model.eos_token_ids, config.seed, grammars)
     progress("kv_cache", 0, 1)
-    # Attention with slopes has no GPU kernel yet, and what serves it instead cannot be captured.
-    capture = choose_capture(device, config.enforce_eager or bool(model.form.slopes))
-    device_side = build_device_side(config, model, weights, pool, sampler, capture)
+    device_side = build_device_side(config, model, weights, pool, sampler, choose_capture(device, config.enforce_eager))
     runner = device_side.runner
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from multiflora_kernels.lora.fused_linear import FullDelta
+from multiflora_kernels.lora.fused_linear import FullDelta, completed
 
 
 def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
@@ -25,5 +25,5 @@ def add_layer_norm(
     delta: FullDelta | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual); no input changes."""
-    total = (x if delta is None else delta.added_to(x)) + residual
+    total = completed(x, delta) + residual
     return layer_norm(total, weight, bias, eps), total

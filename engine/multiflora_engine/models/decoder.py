@@ -41,7 +41,8 @@ class InputEmbedding:
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
         self.site: LivePoolSite | None = None if sites is None else sites(weights.embedding_site)
         self._tokens = weights.embed_tokens
-        self._scale = config.form.scales.embedding
+        # Rounded as the models round it when they are trained.
+        self._scale = torch.tensor(config.form.scales.embedding, dtype=weights.dtype).item()
         self._positions = weights.embed_positions
         self._position_offset = config.form.position_offset
         self._norm = optional_norm(config, weights.embedding_norm)
@@ -50,8 +51,7 @@ class InputEmbedding:
         """[T, H]."""
         hidden = self._embed(batch)
         if self._scale != 1.0:
-            # Rounded as the models round it when they are trained.
-            hidden = hidden * torch.tensor(self._scale, dtype=hidden.dtype)
+            hidden = hidden * self._scale
         if self._positions is not None:
             hidden = hidden + F.embedding(batch.positions + self._position_offset, self._positions)
         return hidden if self._norm is None else self._norm.apply(hidden)

@@ -76,6 +76,11 @@ class FullDelta:
         return torch.where(has_rank[:, None], (y + self.values).to(y.dtype), y)
 
 
+def completed(y: torch.Tensor, delta: FullDelta | None) -> torch.Tensor:
+    """y with what is still to be added to it."""
+    return y if delta is None else delta.added_to(y)
+
+
 def linear_with_lora(
     x: torch.Tensor,
     weight: LinearWeight,

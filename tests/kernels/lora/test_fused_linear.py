@@ -16,11 +16,13 @@ from multiflora_kernels.activation import (
     silu_and_mul,
     silu_and_mul_reference,
 )
+from multiflora_kernels.layer_norm import add_layer_norm, layer_norm
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import (
     FullDelta,
     ShrunkDelta,
+    completed,
     linear_with_full_delta,
     linear_with_lora,
 )
@@ -116,6 +118,23 @@ def test_residual_norm(kernel_device, dtype, size):
     expected = add_rms_norm_reference(product.expected, residual.cpu().double(), weight.cpu().double(), 1e-5)
     assert_near(total, expected[1])
     assert_near(normed, expected[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_consumer_without_a_kernel_completes_the_product_first(kernel_device, dtype):
+    product = Product(kernel_device, dtype, 40, [72])
+    y, delta = product.delta(static_segments(kernel_device))
+    assert delta is not None
+    unwritten = [*range(STARTS[0]), 4, *range(STARTS[-1], ROWS)]
+    delta.values[unwritten] = torch.nan
+    complete = completed(y, delta)
+    assert_near(complete, product.expected)
+    assert torch.equal(complete[unwritten], y[unwritten])
+    residual, weight, bias = (torch.randn_like(y), *torch.randn(2, 72).to(y))
+    normed, total = add_layer_norm(y, residual, weight, bias, 1e-5, delta)
+    assert torch.equal(total, complete + residual)
+    assert torch.equal(normed, layer_norm(total, weight, bias, 1e-5))
+    assert completed(y, None) is y
 
 
 def test_what_scales_all_of_the_product_is_done_at_once(kernel_device):

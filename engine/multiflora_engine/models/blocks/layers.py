@@ -10,7 +10,7 @@ from multiflora_engine.models.blocks.norms import Norm, make_norm, optional_norm
 from multiflora_engine.models.blocks.sublayers import SelfAttention, make_mlp
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import LayerWeights, ModelWeights
-from multiflora_kernels.lora.fused_linear import FullDelta
+from multiflora_kernels.lora.fused_linear import FullDelta, completed
 
 
 class SequentialBlock:
@@ -53,7 +53,7 @@ class SequentialBlock:
         """What joins the residual, and what of it is still to be added."""
         if norm is None and self._scale == 1.0:
             return y, delta
-        y = y if delta is None else delta.added_to(y)
+        y = completed(y, delta)
         y = y if norm is None else norm.apply(y)
         return (y if self._scale == 1.0 else y * self._scale), None
 

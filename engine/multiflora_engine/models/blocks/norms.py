@@ -11,7 +11,7 @@ import torch
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import NormWeights
 from multiflora_kernels.layer_norm import add_layer_norm, layer_norm
-from multiflora_kernels.lora.fused_linear import FullDelta
+from multiflora_kernels.lora.fused_linear import FullDelta, completed
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
 
 
@@ -40,7 +40,7 @@ class Norm:
 def _sum_alone(
     x: torch.Tensor, residual: torch.Tensor, *, delta: FullDelta | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    total = (x if delta is None else delta.added_to(x)) + residual
+    total = completed(x, delta) + residual
     return total, total
 
 

@@ -19,7 +19,7 @@ from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWe
 from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.lora.batched_lora import LoraSegments
-from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta
+from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta, completed
 from multiflora_kernels.moe.experts import mix_experts
 from multiflora_kernels.moe.routing import route
 from multiflora_kernels.rope.qk_norm import QKNorm
@@ -127,8 +127,7 @@ class MixtureMlp:
         y = mix_experts(x, routing, self._experts)
         if self._shared is None or self._shared_gate is None:
             return y, None
-        shared, delta = self._shared(x, lora)
-        shared = shared if delta is None else delta.added_to(shared)
+        shared = completed(*self._shared(x, lora))
         return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
 
 
