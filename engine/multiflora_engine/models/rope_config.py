@@ -102,15 +102,13 @@ def _parse_rope(
     if not isinstance(scaling, dict) or any(isinstance(value, dict) for value in scaling.values()):
         raise ModelError("config.json: one rotary embedding for all layers is supported, this model has several.")
     fields = ConfigFields(scaling, {}, "config.json: rope_scaling")
-    kind = _kind(scaling, is_phi3=family.model_type == "phi3")
+    kind = _kind(scaling)
     original = fields.integer("original_max_position_embeddings", length)
     if kind in ("yarn", "longrope", "llama3"):
         # As in transformers, a value beside the scaling wins over one inside it.
         original = top.integer("original_max_position_embeddings", original)
     partial = fields.number("partial_rotary_factor", top.number("partial_rotary_factor", 1.0))
-    rotary_dim = int(head_dim * partial)
-    if "rotary_dim" in family.reads:
-        rotary_dim = top.integer("rotary_dim", rotary_dim)
+    rotary_dim = form.rotary_dim or int(head_dim * partial)
     if rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise ModelError(f"config.json: {rotary_dim} of {head_dim} head dimensions turn; an even number has to.")
     if rotary_dim != head_dim and not form.rotates_part_of_a_head:
@@ -120,11 +118,9 @@ def _parse_rope(
     return RopeConfig(kind, theta, rotary_dim, length, original, **rest)
 
 
-def _kind(scaling: Mapping[str, Any], is_phi3: bool) -> RopeKind:
+def _kind(scaling: Mapping[str, Any]) -> RopeKind:
     name = scaling.get("rope_type") or scaling.get("type") or "default"
-    # Early Phi-3 files say "su" or "yarn" and mean what is called longrope today.
-    if name == "su" or (is_phi3 and name == "yarn"):
-        name = "longrope"
+    name = "longrope" if name == "su" else name  # as it was called at first
     if name not in _SCALINGS:
         raise ModelError(f"RoPE scaling {name!r} is not supported. Supported are {', '.join(_SCALINGS)}.")
     return cast("RopeKind", name)

@@ -38,6 +38,7 @@ def _form(fields: ConfigFields) -> Form:
         head_bias=True,
         rotates_neighbours=True,
         rotates_part_of_a_head=True,
+        rotary_dim=fields.integer("rotary_dim"),
     )
 
 

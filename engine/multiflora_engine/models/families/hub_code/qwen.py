@@ -57,9 +57,7 @@ QWEN = Family(
     defaults={"rms_norm_eps": 1e-6},
     aliases={"head_dim": "kv_channels", "rms_norm_eps": "layer_norm_epsilon"},
     derive=_derive,
-    reads=frozenset(
-        {"no_bias", "scale_attn_weights", "rotary_emb_base", "rotary_pct", "seq_length", "max_position_embeddings"}
-    ),
+    reads=frozenset({"no_bias", "scale_attn_weights", "rotary_emb_base", "rotary_pct", "seq_length"}),
     ignores=frozenset(
         {
             "attn_dropout_prob",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
@@ -13,6 +16,16 @@ def _form(fields: ConfigFields) -> Form:
     return Form(_MODULES, sliding="every_layer", rotates_part_of_a_head=True)
 
 
+def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Early files say "yarn" and mean what is called longrope today."""
+    scaled = {key: raw[key] for key in ("rope_scaling", "rope_parameters") if isinstance(raw.get(key), dict)}
+    return {
+        key: {**values, "rope_type": "longrope"}
+        for key, values in scaled.items()
+        if (values.get("rope_type") or values.get("type")) == "yarn"
+    }
+
+
 PHI3 = Family(
     "Phi3ForCausalLM",
     "phi3",
@@ -22,5 +35,6 @@ PHI3 = Family(
         "max_position_embeddings": 4096,
         "original_max_position_embeddings": 4096,
     },
+    derive=_derive,
     reads=frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}),
 )
