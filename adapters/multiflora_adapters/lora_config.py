@@ -121,11 +121,13 @@ def read_raw_config(path: Path) -> dict[str, Any]:
         ) from problem
 
 
+def _is_absent(key: str, value: Any) -> bool:
+    return value is None or (key in _NONE_WHEN_EMPTY and not value)
+
+
 def parse_config(raw: dict[str, Any]) -> AdapterConfig:
     """The normalised configuration. Raises AdapterError naming the field of a wrong type or value."""
-    fields = {key: value for key, value in raw.items() if value is not None or key in ("r", "lora_alpha")}
-    for key in _NONE_WHEN_EMPTY & fields.keys():
-        fields[key] = fields[key] or None
+    fields = {key: value for key, value in raw.items() if key in ("r", "lora_alpha") or not _is_absent(key, value)}
     for key in _SWITCHES & fields.keys():
         fields[key] = bool(fields[key]) if fields[key] in (0, 1, "", [], {}) else fields[key]
     for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
@@ -135,7 +137,6 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
         fields["layers_to_transform"] = [_integer(layer) for layer in fields["layers_to_transform"]]
     if isinstance(fields.get("rank_pattern"), dict):
         fields["rank_pattern"] = {key: _integer(value) for key, value in fields["rank_pattern"].items()}
-    fields = {key: value for key, value in fields.items() if value is not None or key in ("r", "lora_alpha")}
     try:
         config = msgspec.convert({**fields, "r": _integer(fields["r"])} if "r" in fields else fields, AdapterConfig)
     except (msgspec.ValidationError, RecursionError) as problem:

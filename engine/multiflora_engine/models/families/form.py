@@ -75,9 +75,7 @@ class Form:
     unrotated_layers: frozenset[int] = frozenset()  # where they do not, though they do in the others
     has_local_rope: bool = False  # layers with a window have a rotation of their own
     rotates_part_of_a_head: bool = False  # a partial_rotary_factor is read
-    rotary_dim: int | None = (
-        None  # of a head, how many turn; None: as partial_rotary_factor says, or all
-    )
+    rotary_dim: int | None = None  # of a head, how many turn; None: as partial_rotary_factor says, or all
     position_offset: int = 0  # the row of the learned position 0
     is_transposed: bool = False  # layers' linears are stored [in, out]
     sliding: SlidingWindows = "never"  # which layers have a window where `layer_types` does not say

@@ -16,7 +16,7 @@ from multiflora_platform.web.openai_errors import ApiError, ClientGone, internal
 Event = tuple[int, TextDelta]
 """(which prompt, what its answer gains)."""
 Result = TypeVar("Result")
-_AT_ONCE = 16
+AT_ONCE = 16
 """Prompts of one request that are begun, or left, before other requests get their turn."""
 
 
@@ -115,13 +115,13 @@ async def _disconnected(receive: Receive) -> None:
 async def _begin(tasks: list[asyncio.Task[Result]], work: Iterable[Coroutine[Any, Any, Result]]) -> None:
     for one in work:
         tasks.append(asyncio.create_task(one))
-        if len(tasks) % _AT_ONCE == 0:
+        if len(tasks) % AT_ONCE == 0:
             await asyncio.sleep(0)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for first in range(0, len(tasks), _AT_ONCE):
-        few = tasks[first : first + _AT_ONCE]
+    for first in range(0, len(tasks), AT_ONCE):
+        few = tasks[first : first + AT_ONCE]
         for task in few:
             task.cancel()
         await asyncio.gather(*few, return_exceptions=True)

@@ -23,6 +23,7 @@ from multiflora_platform.engine_requests import CacheScope, make_request
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.gateway.generation.admission import Admission
+from multiflora_platform.gateway.generation.collect import AT_ONCE
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
 from multiflora_platform.insight.insight import Insight
@@ -38,7 +39,6 @@ from multiflora_platform.web.refusals import LimitReached
 
 # The engine enforces deadlines itself; this is for an engine that has stopped answering.
 _DEADLINE_GRACE = 0.25
-_AT_ONCE = 16
 
 
 class StartParts(Protocol):
@@ -75,7 +75,7 @@ async def start(
     generations: list[Generation] = []
     for ids, params in prompts:
         generations.append(_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids))
-        if len(generations) % _AT_ONCE == 0:
+        if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
     return generations
 

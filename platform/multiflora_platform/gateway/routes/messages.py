@@ -33,9 +33,10 @@ router = APIRouter(tags=["inference"])
 async def create_message(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Answer a conversation; Anthropic's call. Nothing is stored: send the whole conversation each time."""
     body = await read_body(request, MessagesRequest)
-    chat = await off_loop(await body_size(request), partial(chat_request, body))
+    size = await body_size(request)
+    chat = await off_loop(size, partial(chat_request, body))
     try:
-        return await _answer(request, principal, body, chat)
+        return await _answer(request, principal, body, chat, size)
     except ApiError as error:
         raise renamed(error) from None
 
@@ -56,13 +57,15 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")
 
 
-async def _answer(request: Request, principal: Principal, body: MessagesRequest, chat: ChatRequest) -> Response:
+async def _answer(
+    request: Request, principal: Principal, body: MessagesRequest, chat: ChatRequest, size: int
+) -> Response:
+    """size: of the request, in bytes."""
     refuse_unsupported(chat)
     services: Services = request.app.state.services
     admission = await admit(services, request, principal, chat)
     try:
         model = services.model
-        size = await body_size(request)
         prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None, size)
         prompts = [(prompt.ids, prompt.params)]
         generations = await start(services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids)
