@@ -1,14 +1,18 @@
-"""A tiny two-layer model with random weights, a batch for it, and an empty cache."""
+"""A tiny two-layer model with random weights, a batch for it, and an empty cache; what a config.json becomes."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
 from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.rope_config import RopeConfig
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
@@ -41,6 +45,19 @@ CONFIG = ModelConfig(
     generation_defaults={},
     warnings=(),
 )
+
+
+def config_of(folder: Path, values: Mapping[str, Any]) -> ModelConfig:
+    """Of a folder with this config.json, without the keys whose value is ...."""
+    given = {key: value for key, value in values.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(given))
+    return load_model_config(folder)
+
+
+def refusal_of(folder: Path, values: Mapping[str, Any]) -> str:
+    with pytest.raises(ModelError) as caught:
+        config_of(folder, values)
+    return str(caught.value)
 
 
 def random_weights(config: ModelConfig = CONFIG) -> ModelWeights:

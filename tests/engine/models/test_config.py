@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
+from tests.engine.models.cases import config_of, refusal_of
 from transformers import (
     CohereConfig,
     Gemma2Config,
@@ -60,15 +61,11 @@ FAMILIES += [GlmConfig, Glm4Config, GemmaConfig, Gemma2Config, Gemma3TextConfig]
 
 def load(folder: Path, **changes: Any) -> ModelConfig:
     """Llama's config with changes; a value of ... removes the key."""
-    values = {key: value for key, value in {**LLAMA, **changes}.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(values))
-    return load_model_config(folder)
+    return config_of(folder, {**LLAMA, **changes})
 
 
 def refusal(folder: Path, **changes: Any) -> str:
-    with pytest.raises(ModelError) as caught:
-        load(folder, **changes)
-    return str(caught.value)
+    return refusal_of(folder, {**LLAMA, **changes})
 
 
 @pytest.mark.parametrize("config_class", FAMILIES)

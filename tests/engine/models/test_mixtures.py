@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from tests.engine.models.cases import config_of, refusal_of
 from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -33,15 +34,11 @@ SIZES = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40
 
 def load(folder: Path, **changes: Any) -> ModelConfig:
     """A config with changes; a value of ... removes the key."""
-    values = {key: value for key, value in {**BASE, **changes}.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(values))
-    return load_model_config(folder)
+    return config_of(folder, {**BASE, **changes})
 
 
 def refusal(folder: Path, **changes: Any) -> str:
-    with pytest.raises(ModelError) as caught:
-        load(folder, **changes)
-    return str(caught.value)
+    return refusal_of(folder, {**BASE, **changes})
 
 
 QWEN2_MOE = {"architectures": ["Qwen2MoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2}
