@@ -31,8 +31,8 @@ multiflora adapters add "$name" "$candidate" --about "trained again"
 echo "== a fifth of the users get version 2, until it leaves its bounds: ${bounds[*]}"
 multiflora adapters rollout start "$name" default 2 --percent 20 --min-samples 5 "${bounds[@]}" >/dev/null
 
-echo "== traffic of 40 users; each stays on the version that its name has drawn"
-for user in $(seq 40); do
+echo "== traffic of 80 users; each stays on the version that its name has drawn"
+for user in $(seq 80); do
   curl -sf "$url/v1/chat/completions" -H "Authorization: Bearer $MULTIFLORA_API_KEY" \
     -H 'Content-Type: application/json' -o /dev/null -d "{\"model\": \"$name\", \"user\": \"user-$user\",
       \"temperature\": 0, \"max_tokens\": 24, \"messages\": [{\"role\": \"user\", \"content\": \"Show the name of all products.\"}]}"
