@@ -19,7 +19,7 @@ from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
-from multiflora_engine.models.families.mixture import Mixture, MixtureNames
+from multiflora_engine.models.families.mixture import EXPERTS, ROUTER, Mixture, MixtureNames
 from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
@@ -136,6 +136,14 @@ class ModelConfig:
     def router_site(self, layer: int, mixture: Mixture) -> Site:
         """Of a sparse layer; adapters may not touch it."""
         return self._site(layer, mixture.names.router, self.hidden_size, mixture.num_experts, has_bias=False)
+
+    def router_in_transformers(self, layer: int) -> str:
+        """What transformers 5 calls the router of a sparse layer, whatever the checkpoint does."""
+        return self.module(layer, ROUTER)
+
+    def experts_in_transformers(self, layer: int) -> str:
+        """The same of the module that holds the experts."""
+        return self.module(layer, EXPERTS)
 
     def shared_gate_site(self, layer: int, mixture: Mixture) -> Site:
         """Of a sparse layer with a shared expert."""

@@ -14,6 +14,7 @@ from multiflora_engine.models.checkpoint import stored_tensors
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.form import ModuleNames
+from multiflora_engine.models.families.fused_experts import unfused
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.targets import Target
@@ -41,7 +42,8 @@ def load_weights(
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
     """
-    sources = _by_module(dense_sources(stored_tensors(folder), config.quantisation), config.form.modules)
+    stored = unfused(stored_tensors(folder), config)
+    sources = _by_module(dense_sources(stored, config.quantisation), config.form.modules)
     if config.tie_word_embeddings:
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,80 @@ def test_every_expert_lands_in_its_place(config_class: Any, up: str, tiny_config
 )
 def test_a_mixture_with_parts_missing_is_refused(change: Any, words: str, tiny_config: Any, save_model: Any) -> None:
     _, folder = save_model(tiny_config(Qwen2MoeConfig, **SIZES, shared_expert_intermediate_size=24))
+    change_tensors(folder, change)
+    with pytest.raises(ModelError, match=words):
+        weights_of(folder)
+
+
+def save_fused(model: Any, folder: Path) -> Path:
+    """As transformers 5 has the tensors in memory, all experts of a layer in one."""
+    model.save_pretrained(folder, save_original_format=False)
+    assert "model.layers.1.mlp.experts.gate_up_proj" in load_file(folder / "model.safetensors")
+    return folder
+
+
+FUSED = [
+    (MixtralConfig, {"num_local_experts": 3}),
+    (Qwen2MoeConfig, {**SIZES, "shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}),
+    (Qwen3MoeConfig, SIZES),
+]
+
+
+@pytest.mark.parametrize(("config_class", "values"), FUSED)
+def test_fused_experts_are_those_of_files_with_a_tensor_for_each(
+    config_class: Any, values: dict[str, Any], tiny_config: Any, save_model: Any, tmp_path: Path
+) -> None:
+    model, folder = save_model(tiny_config(config_class, **values))
+    expected = weights_of(folder).targets()
+    fused = save_fused(model, tmp_path / "fused")
+    for found in (fused, without_head(fused)):
+        targets = weights_of(found).targets()
+        assert targets.keys() == expected.keys()
+        assert all(torch.equal(targets[name].tensor, expected[name].tensor) for name in targets)
+
+
+def without_head(folder: Path) -> Path:
+    """The decoder alone, as base models are saved: no name begins with "model."."""
+
+    def shorten(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [*tensors]:
+            tensors[name.removeprefix("model.")] = tensors.pop(name)
+
+    found = folder.with_name("decoder")
+    shutil.copytree(folder, found)
+    change_tensors(found, shorten)
+    return found
+
+
+GATE_UP = "model.layers.1.mlp.experts.gate_up_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop(GATE_UP), r"lacks model.layers.1.block_sparse_moe.experts.0.w1"),
+        (
+            lambda t: t.update({GATE_UP: torch.ones(3, 191, 64)}),
+            r"experts.gate_up_proj has the shape \[3, 191, 64\]; config.json says \[3, 192, 64\]",
+        ),
+        (lambda t: t.update({GATE_UP: t[GATE_UP].mT.contiguous()}), r"has the shape \[3, 64, 192\]"),
+        (lambda t: t.update({GATE_UP: t[GATE_UP].to(torch.int8)}), r"experts.0.w1.weight is I8"),
+        (
+            lambda t: t.update({"model.layers.1.block_sparse_moe.experts.2.w3.weight": torch.ones(96, 64)}),
+            r"block_sparse_moe.experts.2.w3.weight, and model.layers.1.mlp.experts.gate_up_proj, which is the same",
+        ),
+        (
+            lambda t: t.update({"model.layers.1.block_sparse_moe.gate.weight": torch.ones(3, 64)}),
+            r"block_sparse_moe.gate.weight, and model.layers.1.mlp.gate.weight, which is the same",
+        ),
+        (lambda t: t.update({"model.layers.2.mlp.experts.down_proj": torch.ones(3, 64, 96)}), r"does not account for"),
+    ],
+)
+def test_fused_experts_that_do_not_fit_are_refused(
+    change: Any, words: str, tiny_config: Any, save_model: Any, tmp_path: Path
+) -> None:
+    model, _ = save_model(tiny_config(MixtralConfig, num_local_experts=3))
+    folder = save_fused(model, tmp_path / "fused")
     change_tensors(folder, change)
     with pytest.raises(ModelError, match=words):
         weights_of(folder)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 
+ROUTER, EXPERTS = "mlp.gate", "mlp.experts"
+"""What transformers 5 calls them in every family, and so do checkpoints and adapters that it saves."""
+
 
 @dataclass(frozen=True)
 class MixtureNames:
     """Modules of a sparse layer, below `layers`.N of `ModuleNames`. Every default is Qwen's."""
 
-    router: str = "mlp.gate"
-    experts: str = "mlp.experts"  # each expert stands below it by its number
+    router: str = ROUTER
+    experts: str = EXPERTS  # each expert stands below it by its number
     up: tuple[str, ...] = ("gate_proj", "up_proj")  # of an expert, the shared one too; gate first
     down: str = "down_proj"
     shared: str = "mlp.shared_expert"
