@@ -22,16 +22,22 @@ NATIVE_HEAD_SIZES = frozenset({32, 64, 80, 96, 128, 256})
 
 
 def paged_attention_reference(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    step: AttentionStep,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D].
+    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D]; sinks: [Hq].
 
     Semantics: token t of sequence s (query_starts[s] <= t < query_starts[s+1]) stands at position
     p = context_lens[s] - (query_starts[s+1] - t) and sees the keys j with p - window < j <= p:
     y[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, g]) + slopes[h] * (j - p)) v[j, g] with kv head
-    g = h // (Hq / Hk), cap(s) = softcap * tanh(s / softcap), or s without softcap, and 0 for slopes that are None.
+    g = h // (Hq / Hk), cap(s) = softcap * tanh(s / softcap), or s without softcap, and 0 for slopes that are None. With
+    sinks, each softmax goes over one score more, sinks[h], whose value is 0.
     Cache entries at or beyond context_lens are never read. Float32 inside; returns [T, Hq, D] of q's dtype.
-    Paging: PagedAttention (arXiv:2309.06180); soft cap: Gemma 2 (arXiv:2408.00118); slopes: ALiBi (arXiv:2108.12409).
+    Paging: PagedAttention (arXiv:2309.06180); soft cap: Gemma 2 (arXiv:2408.00118); slopes: ALiBi (arXiv:2108.12409);
+    sinks: gpt-oss (arXiv:2508.10925).
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     starts, lengths = step.query_starts.tolist(), step.context_lens.tolist()
@@ -42,7 +48,7 @@ def paged_attention_reference(
         keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
         mask = _visible(end - begin, length, step.window, q.device)
         query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
-        out[begin:end] = _attend(query, keys, values, mask, step.scale, step.softcap, bias).transpose(0, 1)
+        out[begin:end] = _attend(query, keys, values, mask, step, bias, _column(sinks)).transpose(0, 1)
     return out
 
 
@@ -69,28 +75,41 @@ def _bias(slopes: torch.Tensor | None, queries: int, length: int) -> torch.Tenso
     return slopes[:, None, None] * (torch.arange(length, device=slopes.device) - position)
 
 
+def _column(sinks: torch.Tensor | None) -> torch.Tensor | None:
+    """[Hq, 1, 1]: each head's sink, beside its scores."""
+    return None if sinks is None else sinks[:, None, None]
+
+
 def _attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     mask: torch.Tensor,
-    scale: float,
-    softcap: float | None,
+    step: AttentionStep,
     bias: torch.Tensor | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """q: [..., T, D], k, v: [..., L, D], mask, bias: [..., T, L]. Returns [..., T, D] of q's dtype."""
+    """q: [..., T, D], k, v: [..., L, D], mask, bias: [..., T, L], sinks: [..., T or 1, 1]. Returns [..., T, D] of q's
+    dtype."""
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+    scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * step.scale
+    if step.softcap is not None:
+        scores = step.softcap * torch.tanh(scores / step.softcap)
     if bias is not None:
         scores = scores + bias
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.to(wide).expand(*scores.shape[:-1], 1)], -1)
+    weights = scores.softmax(-1)[..., : k.shape[-2]]
     return (weights @ v.to(wide)).to(q.dtype)
 
 
 def _paged_attention_torch(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    step: AttentionStep,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """CPU without the native library: all decode rows in one padded batch, longer queries one by one."""
     out = torch.empty(q.shape, dtype=q.dtype)
@@ -98,7 +117,7 @@ def _paged_attention_torch(
     counts = starts[1:] - starts[:-1]
     decode = (counts == 1).nonzero().squeeze(1)
     if decode.numel():
-        out[starts[decode]] = _decode_torch(q[starts[decode]], k_cache, v_cache, step, decode)
+        out[starts[decode]] = _decode_torch(q[starts[decode]], k_cache, v_cache, step, decode, sinks)
     for s in (counts > 1).nonzero().squeeze(1).tolist():
         begin, end, length = int(starts[s]), int(starts[s + 1]), int(step.context_lens[s])
         keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
@@ -106,15 +125,20 @@ def _paged_attention_torch(
         query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
         result = (
             F.scaled_dot_product_attention(query[None], keys[None], values[None], mask, scale=step.scale)[0]
-            if step.softcap is None and bias is None
-            else _attend(query, keys, values, mask, step.scale, step.softcap, bias)
+            if step.softcap is None and bias is None and sinks is None
+            else _attend(query, keys, values, mask, step, bias, _column(sinks))
         )
         out[begin:end] = result.transpose(0, 1)
     return out
 
 
 def _decode_torch(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep, sequences: torch.Tensor
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    step: AttentionStep,
+    sequences: torch.Tensor,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
     """q: [D, Hq, size], one row for each of `sequences` [D]. Query heads of a kv head are its rows, so that K and V are
     not repeated."""
@@ -134,10 +158,12 @@ def _decode_torch(
     bias = None
     if step.slopes is not None:
         bias = step.slopes.view(1, heads, -1, 1) * (key - (lengths[:, None, None, None] - 1))
-    return _attend(rows, keys, values, mask, step.scale, step.softcap, bias).view(q.shape)
+    # A kv head's query heads are rows here, and so are their sinks.
+    column = None if sinks is None else sinks.view(1, heads, -1, 1)
+    return _attend(rows, keys, values, mask, step, bias, column).view(q.shape)
 
 
-_ARGUMENTS = struct.Struct("8q 9q 2f")
+_ARGUMENTS = struct.Struct("9q 9q 2f")
 """AttentionArgs of native/attention.cpp."""
 
 
@@ -152,10 +178,10 @@ def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) 
 
 
 def _paged_attention_cuda(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
+    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep, sinks: torch.Tensor | None
 ) -> torch.Tensor:
-    if step.slopes is not None:
-        return paged_attention_reference(q, k_cache, v_cache, step)  # the kernels know no slopes
+    if step.slopes is not None or sinks is not None:
+        return paged_attention_reference(q, k_cache, v_cache, step, sinks)  # the kernels know neither
     if step.plan is None:
         heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
         step = replace(step, plan=plan_attention(step.query_starts, step.context_lens, q.shape[0], heads, step.window))
@@ -166,24 +192,32 @@ def _paged_attention_cuda(
     return paged_attention_triton(q, k_cache, v_cache, step)
 
 
-def paged_attention(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep) -> torch.Tensor:
-    """q: [T, Hq, D], may be a view of a qkv tensor; caches: [blocks, Hk, block_size, D]; step: on q's device. Returns
-    contiguous [T, Hq, D]. See `paged_attention_reference`.
+def paged_attention(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    step: AttentionStep,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """q: [T, Hq, D], may be a view of a qkv tensor; caches: [blocks, Hk, block_size, D]; step: on q's device; sinks:
+    [Hq] float32, the layer's. Returns contiguous [T, Hq, D]. See `paged_attention_reference`.
 
     Without a plan in the step, a GPU makes one anew at each call.
     """
     if q.device.type != "cpu":
-        return _paged_attention_cuda(q, k_cache, v_cache, step)
+        return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
     native = native_function("multiflora_paged_attention", "p")
     if native is None or not _native_fits(q, k_cache, v_cache):
-        return _paged_attention_torch(q, k_cache, v_cache, step)
+        return _paged_attention_torch(q, k_cache, v_cache, step, sinks)
     starts, lengths, tables, slopes = step.query_starts, step.context_lens, step.block_tables, step.slopes
     assert starts.dtype == lengths.dtype == tables.dtype == torch.int32, "the kernel reads int32"
+    assert sinks is None or sinks.dtype == torch.float32, "the kernel reads float32"
     tokens, q_heads, size = q.shape
     out = torch.empty((tokens, q_heads, size))
     arguments = _ARGUMENTS.pack(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
         starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
+        0 if sinks is None else sinks.data_ptr(),
         lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
         q.stride(0), q.stride(1), tables.stride(0), step.window or 0, step.scale, step.softcap or 0.0,
     )  # fmt: skip

@@ -19,6 +19,7 @@ struct AttentionArgs {
     const float *q, *k_cache, *v_cache;
     const int32_t *query_starts, *context_lens, *block_tables;
     const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
+    const float* sinks;  // [q heads]: a score whose value is 0, beside those of the keys; null: none
     int64_t sequences, q_heads, k_heads, n, block_size, q_token, q_head, table_stride, window;
     float scale, softcap;
 };
@@ -148,8 +149,8 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
     for (int64_t h = 0; h < group; ++h) {
         const float* source = a.q + query * a.q_token + (item.head * group + h) * a.q_head;
         for (int i = 0; i < N; ++i) q[h * N + i] = source[i] * a.scale;
-        peaks[h] = LOWEST;
-        totals[h] = 0.0f;
+        peaks[h] = a.sinks ? a.sinks[item.head * group + h] : LOWEST;
+        totals[h] = a.sinks ? 1.0f : 0.0f;
     }
     std::memset(out, 0, group * N * sizeof(float));
     const float *rows[2][2][DECODE_CHUNK];  // [this chunk or the next][keys or values][token]
@@ -301,13 +302,14 @@ static void prefill_tile(const AttentionArgs& a, const Item& item, float* scratc
     TileState state;
     for (int j = 0; j < TILE_VECS; ++j) {
         state.peak[j] = splat(LOWEST);
-        state.total[j] = Vec{};
+        state.total[j] = splat(a.sinks ? 1.0f : 0.0f);
     }
     for (int64_t i = 0; i < ROWS; ++i) {
         const int64_t row = item.row + std::min(i, rows - 1);
         state.position[i / LANES][i % LANES] = static_cast<int32_t>(before + row / group);
         state.place[i / LANES][i % LANES] = static_cast<float>(before + row / group);
         state.slope[i / LANES][i % LANES] = a.slopes ? a.slopes[item.head * group + row % group] : 0.0f;
+        if (a.sinks) state.peak[i / LANES][i % LANES] = a.sinks[item.head * group + row % group];
         if (i >= rows) continue;
         const float* source = a.q + (first + row / group) * a.q_token + (item.head * group + row % group) * a.q_head;
         for (int64_t d = 0; d < a.n; ++d) q[d * ROWS + i] = source[d] * a.scale;

@@ -63,7 +63,11 @@ def make(lengths, queries, heads=4, kv_heads=2, size=32, block_size=16, dtype=to
 
 
 def loop(
-    case: Case, window: int | None = None, softcap: float | None = None, slopes: torch.Tensor | None = None
+    case: Case,
+    window: int | None = None,
+    softcap: float | None = None,
+    slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """[T, Hq, D] float64, one query and one head after another."""
     out = torch.full(case.q.shape, math.nan, dtype=torch.float64)
@@ -81,7 +85,10 @@ def loop(
                     scores = softcap * torch.tanh(scores / softcap)
                 if slopes is not None:
                     scores = scores + slopes[h].double() * (torch.arange(first, position + 1) - position)
-                out[t, h] = torch.softmax(scores, 0) @ case.values[s][first : position + 1, h // group].double()
+                if sinks is not None:
+                    scores = torch.cat([scores, sinks[h : h + 1].double()])
+                weights = torch.softmax(scores, 0)[: len(key)]
+                out[t, h] = weights @ case.values[s][first : position + 1, h // group].double()
     return out
 
 

@@ -53,6 +53,17 @@ def test_slopes(path, near, heads, kv_heads, softcap, window):
     near(paged_attention(case.q, *case.caches, step), expected)
 
 
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (6, 2), (3, 1)])
+@pytest.mark.parametrize("window", [None, 7])
+def test_sinks(path, near, heads, kv_heads, window):
+    """Below, among and far above the scores of keys; each head has another."""
+    case = make([*LENGTHS, 300], [*QUERIES, 1], heads, kv_heads)
+    sinks = torch.linspace(-20, 12, heads)
+    expected = loop(case, window, sinks=sinks)
+    near(paged_attention_reference(case.q, *case.caches, case.step(window), sinks), expected)
+    near(paged_attention(case.q, *case.caches, case.step(window), sinks), expected)
+
+
 @pytest.mark.parametrize("size", [24, 96, 256])
 def test_other_head_sizes(path, near, size):
     check(near, make([33, 18], [1, 17], 3, 1, size))
