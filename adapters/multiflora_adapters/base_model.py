@@ -32,7 +32,7 @@ class BaseModel:
     num_layers: int
     sites: Mapping[str, Site]  # by name
     embedding: str = "model.embed_tokens"  # the token embedding's site
-    head: str = "lm_head"  # the head's site
+    head: str | None = "lm_head"  # the head's site; None: no adapter may touch the head
     is_head_tied: bool = False  # the head's weight is the embedding
     mixtures: frozenset[str] = frozenset()  # routers and experts, by every name they have: no adapter may touch them
 

@@ -1,4 +1,4 @@
-"""Layer norm, alone and after the residual sum before it. Knows nothing of layers."""
+"""Layer norm, alone, after the residual sum before it, and of heads. Knows nothing of layers."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def add_layer_norm(
     """x, residual: [T, H]; delta: what is still to be added to x. Returns (normed, x + residual); no input changes."""
     total = completed(x, delta) + residual
     return layer_norm(total, weight, bias, eps), total
+
+
+def layer_norm_of_heads(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """x: [T, heads, D]; weight, bias: [heads, D], or [D] for all heads. Returns [T, heads, D] of x's dtype, contiguous.
+
+    Semantics: y[t, h] = layer_norm(x[t, h]) with the head's weights (Command R+, StableLM 2); float32 inside, rounded
+    once.
+    """
+    y = F.layer_norm(x.float(), x.shape[-1:], None, None, eps) * weight
+    return (y if bias is None else y + bias).to(x.dtype)

@@ -86,7 +86,7 @@ def _token_rows(
         return
     embedded = by_site.get(base.embedding)
     is_tied = base.is_head_tied and embedded is not None
-    is_shared = is_tied and (not isinstance(indices, dict) or by_site.get(base.head) == embedded)
+    is_shared = is_tied and (not isinstance(indices, dict) or by_site.get(base.head or "") == embedded)
     for name, token_ids in by_site.items():
         if not (is_shared and name == base.head):
             sites = _ends(base) if is_shared else (name,)
@@ -151,8 +151,8 @@ def _replaceable(name: str, base: BaseModel) -> str | None:
     return next((site for site in _ends(base) if f".{site}".endswith(f".{path}")), None)
 
 
-def _ends(base: BaseModel) -> tuple[str, str]:
-    return base.embedding, base.head
+def _ends(base: BaseModel) -> tuple[str, ...]:
+    return (base.embedding,) if base.head is None else (base.embedding, base.head)
 
 
 def _short_names(base: BaseModel) -> list[str]:

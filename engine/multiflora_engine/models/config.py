@@ -177,11 +177,17 @@ class ModelConfig:
     ) -> Site:
         return Site(self.module(layer, name), k, n, layer, has_bias=has_bias, row_order=row_order)
 
+    @property
+    def head_order(self) -> tuple[int, ...] | None:
+        """Dimension i of a query or key head as served is dimension head_order[i] of the checkpoint's; None: it is i.
+        Where neighbours turn together there, the engine turns i with i + half."""
+        return _head_order(self.head_dim, self.ropes[0].rotary_dim) if self.form.rotates_neighbours else None
+
     def _qkv_order(self) -> tuple[int, ...] | None:
         if not (self.form.qkv_is_grouped or self.form.rotates_neighbours):
             return None
-        turned = self.ropes[0].rotary_dim if self.form.rotates_neighbours else 0
-        return _qkv_order(self.num_heads, self.num_kv_heads, self.head_dim, turned, self.form.qkv_is_grouped)
+        order = self.head_order or tuple(range(self.head_dim))
+        return _qkv_order(self.num_heads, self.num_kv_heads, order, self.form.qkv_is_grouped)
 
     def base_model(self, name: str, digest: str | None = None) -> BaseModel:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
@@ -194,7 +200,7 @@ class ModelConfig:
             self.num_layers,
             sites,
             embedding=self.form.modules.embedding,
-            head=self.form.modules.head,
+            head=None if self.form.head_is_normalised else self.form.modules.head,
             is_head_tied=self.tie_word_embeddings,
             mixtures=frozenset(self._mixtures()),
         )
@@ -208,17 +214,20 @@ class ModelConfig:
         yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")
         for layer in range(self.num_layers):
             yield from self.layer_sites(layer)
-        yield self.head_site
+        if not self.form.head_is_normalised:
+            yield self.head_site
+
+
+def _head_order(head_dim: int, turned: int) -> tuple[int, ...]:
+    """turned: how many leading dimensions of a head turn as neighbours."""
+    return (*range(0, turned, 2), *range(1, turned, 2), *range(turned, head_dim))
 
 
 @functools.cache
-def _qkv_order(num_heads: int, num_kv_heads: int, head_dim: int, turned: int, is_grouped: bool) -> tuple[int, ...]:
-    """Row i of q, k and v as the engine stacks them is row order[i] of the checkpoint's linears, stacked.
-
-    turned: how many leading dimensions of a head turn as neighbours: the engine turns i with i + turned / 2.
-    """
-    places = [*range(0, turned, 2), *range(1, turned, 2), *range(turned, head_dim)]
-    share = num_heads // num_kv_heads
+def _qkv_order(num_heads: int, num_kv_heads: int, places: tuple[int, ...], is_grouped: bool) -> tuple[int, ...]:
+    """Row i of q, k and v as the engine stacks them is row order[i] of the checkpoint's linears, stacked. places: the
+    order of the dimensions of a query or key head."""
+    head_dim, share = len(places), num_heads // num_kv_heads
     if is_grouped:
         groups = range(num_kv_heads)
         heads = [group * (share + 2) + i for group in groups for i in range(share)]

@@ -71,6 +71,8 @@ class Head:
     """Logits of hidden states, scaled and capped where the family does so."""
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
+        if config.form.head_is_normalised:
+            sites = None
         self.site: LivePoolSite | None = None if sites is None else sites(config.form.modules.head)
         self._linear = Linear(weights.lm_head, sites)
         self._scale = config.form.scales.logits

@@ -136,11 +136,11 @@ def _fill(targets: Mapping[str, Target], sources: Mapping[str, DenseSource], pro
 
 
 def _fill_one(target: Target, source: DenseSource) -> None:
-    if not target.is_plain:
+    if not target.keeps_rows:
         target.fill(torch.cat([piece.clone() for piece in source.pieces()]).view(source.shape))
         return
     rows = target.tensor.view(-1, target.tensor.shape[-1])
     first = 0
     for piece in source.pieces():
-        rows[first : first + piece.shape[0]].copy_(piece)
+        rows[first : first + piece.shape[0]].copy_(target.served(piece))
         first += piece.shape[0]

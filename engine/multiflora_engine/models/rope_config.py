@@ -70,10 +70,13 @@ def parse_ropes(
         both = tuple(_parse_rope(part, defaults, head_dim, family, form) for part in _whole_and_local(raw))
         return both, tuple(int(window is not None) for window in windows)
     rope = _parse_rope(raw, defaults, head_dim, family, form)
-    if not form.unrotated_layers:
+    unrotated = form.unrotated_layers
+    if form.rotates_with_windows:
+        unrotated = frozenset(layer for layer, window in enumerate(windows) if window is None)
+    if not unrotated:
         return (rope,), (0,) * num_layers
     still = replace(rope, kind="none", rotary_dim=2)
-    return (rope, still), tuple(int(layer in form.unrotated_layers) for layer in range(num_layers))
+    return (rope, still), tuple(int(layer in unrotated) for layer in range(num_layers))
 
 
 def _whole_and_local(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,12 +27,14 @@ class Projection:
     bias: torch.Tensor | None  # [N]
     sites: tuple[tuple[Site, int, int], ...]  # the checkpoint's linears: (site, first, end column)
     is_transposed: bool = False  # the checkpoint stores [K, N]
+    is_normalised: bool = False  # rows of the weight are those of the checkpoint, divided by their lengths
 
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Checkpoint tensor name -> the part that it fills."""
         for site, first, end in self.sites:
             for ending, tensor in self.weight.stored_rows(first, end).items():
-                yield f"{site.name}.{ending}", Target(tensor, site.row_order, self.is_transposed)
+                name = f"{site.name}.{ending}"
+                yield name, Target(tensor, site.row_order, self.is_transposed, is_normalised=self.is_normalised)
             if self.bias is not None:
                 yield f"{site.name}.bias", Target(self.bias[first:end], site.row_order)
 
@@ -41,10 +43,11 @@ class Projection:
 class NormWeights:
     """One norm of the checkpoint."""
 
-    name: str  # its module there
-    weight: torch.Tensor  # what the normed values are multiplied by
+    name: str  # its module there; with a {}, the module of each row
+    weight: torch.Tensor  # what the normed values are multiplied by: [H], or [heads, D] where each head has its own
     bias: torch.Tensor | None  # what is added then; None in families without
     adds_one: bool  # the checkpoint holds weight - 1
+    column_order: tuple[int, ...] | None = None  # as of a `Target`
 
     def tensors(self) -> Iterator[torch.Tensor]:
         yield self.weight
@@ -52,9 +55,13 @@ class NormWeights:
             yield self.bias
 
     def targets(self) -> Iterator[tuple[str, Target]]:
-        yield f"{self.name}.weight", Target(self.weight, offset=1.0 if self.adds_one else 0.0)
-        if self.bias is not None:
-            yield f"{self.name}.bias", Target(self.bias)
+        for ending, tensor, offset in (("weight", self.weight, float(self.adds_one)), ("bias", self.bias, 0.0)):
+            if tensor is None:
+                continue
+            parts = enumerate(tensor) if "{}" in self.name else [(0, tensor)]
+            for head, part in parts:
+                target = Target(part, column_order=self.column_order, offset=offset)
+                yield f"{self.name.format(head)}.{ending}", target
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ class LayerWeights:
 
     input_norm: NormWeights | None  # of the attention's input
     qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
-    q_norm: NormWeights | None  # [D], of each query head before the rotation; [Hq * D] where it spans all heads
-    k_norm: NormWeights | None  # [D], the same of key heads
+    q_norm: NormWeights | None  # [D], of query heads before the rotation; [Hq, D] or [Hq * D] as `Form.qk_norm` says
+    k_norm: NormWeights | None  # the same of key heads
     o: Projection  # [H, Hq * D]
     attention_output_norm: NormWeights | None  # of the attention's output
     mlp_norm: NormWeights | None  # of the MLP's input
@@ -217,7 +224,6 @@ class _Allocator:
         config, names = self._config, self._names
         embed_tokens = self._empty(config.vocab_size, config.hidden_size)
         head = embed_tokens if config.tie_word_embeddings else self._empty(config.vocab_size, config.hidden_size)
-        head_bias = self._empty(config.vocab_size) if self._form.head_bias else None
         positions = None
         if names.position_embedding is not None:
             positions = self._empty(config.max_position_embeddings + self._form.position_offset, config.hidden_size)
@@ -231,27 +237,33 @@ class _Allocator:
             embedding_norm=self._norm(names.embedding_norm, config.hidden_size),
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
             norm=norm,
-            lm_head=Projection(DenseWeight(head), head_bias, ((config.head_site, 0, config.vocab_size),)),
+            lm_head=self._head(head),
             is_head_tied=config.tie_word_embeddings,
         )
 
+    def _head(self, weight: torch.Tensor) -> Projection:
+        site, form = self._config.head_site, self._form
+        bias = self._empty(site.out_features) if form.head_bias else None
+        sites = ((site, 0, site.out_features),)
+        return Projection(DenseWeight(weight), bias, sites, is_normalised=form.head_is_normalised)
+
     def _layer(self, index: int) -> LayerWeights:
         config, form, names = self._config, self._form, self._names
-        hidden, head = config.hidden_size, config.head_dim
+        hidden = config.hidden_size
 
-        def norm(name: str | None, size: int) -> NormWeights | None:
-            return self._norm(None if name is None else config.module(index, name), size)
+        def norm(name: str | None) -> NormWeights | None:
+            return self._norm(None if name is None else config.module(index, name), hidden)
 
         return LayerWeights(
-            input_norm=norm(names.input_norm, hidden),
+            input_norm=norm(names.input_norm),
             qkv=self._projection(config.qkv_sites(index), form.qkv_bias),
-            q_norm=norm(names.q_norm, config.q_size if form.qk_norm_spans_heads else head),
-            k_norm=norm(names.k_norm, config.kv_size if form.qk_norm_spans_heads else head),
+            q_norm=self._head_norm(index, names.q_norm, config.num_heads),
+            k_norm=self._head_norm(index, names.k_norm, config.num_kv_heads),
             o=self._projection([config.o_site(index)], form.o_bias),
-            attention_output_norm=norm(names.attention_output_norm, hidden),
-            mlp_norm=norm(names.mlp_norm, hidden),
+            attention_output_norm=norm(names.attention_output_norm),
+            mlp_norm=norm(names.mlp_norm),
             mlp=self._mlp(index),
-            mlp_output_norm=norm(names.mlp_output_norm, hidden),
+            mlp_output_norm=norm(names.mlp_output_norm),
         )
 
     def _mlp(self, index: int) -> MlpWeights | MixtureWeights:
@@ -286,8 +298,20 @@ class _Allocator:
         if name is None:
             return None
         bias = self._empty(size) if self._form.norm_has_bias else None
-        weight = self._empty(size, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)
-        return NormWeights(name, weight, bias, self._form.norm_adds_one)
+        return NormWeights(name, self._norm_weight(size), bias, self._form.norm_adds_one)
+
+    def _head_norm(self, index: int, name: str | None, heads: int) -> NormWeights | None:
+        if name is None:
+            return None
+        kind, head, order = self._form.qk_norm, self._config.head_dim, self._config.head_order
+        assert kind != "all_heads" or order is None, "no family has both: the order is that of one head"
+        shape = {"head": (head,), "each_head": (heads, head), "all_heads": (heads * head,)}[kind]
+        bias = self._empty(*shape) if self._form.qk_norm_has_bias else None
+        place = self._config.module(index, name)
+        return NormWeights(place, self._norm_weight(*shape), bias, self._form.norm_adds_one, order)
+
+    def _norm_weight(self, *shape: int) -> torch.Tensor:
+        return self._empty(*shape, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)
 
     def _projection(self, sites: Sequence[Site], has_bias: bool, values: torch.Tensor | None = None) -> Projection:
         """values: where the weight lies; None: in memory of its own."""

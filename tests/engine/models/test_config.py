@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import errors
 from tests.engine.models.cases import config_of, refusal_of
 from transformers import (
+    Cohere2Config,
     CohereConfig,
     Gemma2Config,
     Gemma3TextConfig,
@@ -24,6 +25,7 @@ from transformers import (
     MistralConfig,
     MixtralConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -55,7 +57,8 @@ LLAMA: dict[str, Any] = {
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
 FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
 FAMILIES += [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig]
-FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config, Olmo2Config, CohereConfig]
+FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config, Olmo2Config, Olmo3Config]
+FAMILIES += [CohereConfig, Cohere2Config]
 FAMILIES += [GlmConfig, Glm4Config, GemmaConfig, Gemma2Config, Gemma3TextConfig]
 
 
@@ -97,12 +100,15 @@ def test_sites_are_the_modules_of_transformers(
 @pytest.mark.parametrize(
     ("architecture", "changes", "named"),
     [
-        ("StableLmForCausalLM", {"qk_layernorm": True}, "qk_layernorm"),
+        ("StableLmForCausalLM", {"qk_layernorm": 1}, "qk_layernorm"),
         ("SmolLM3ForCausalLM", {"no_rope_layers": [1]}, "no_rope_layers"),
         ("SmolLM3ForCausalLM", {"no_rope_layers": "1, 0"}, "no_rope_layers"),
         ("SmolLM3ForCausalLM", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
         ("GraniteForCausalLM", {"logits_scaling": 0}, "logits_scaling"),
-        ("CohereForCausalLM", {"use_qk_norm": True}, "use_qk_norm"),
+        ("CohereForCausalLM", {"use_qk_norm": "yes"}, "use_qk_norm"),
+        ("Cohere2ForCausalLM", {"sliding_window": None}, "sliding_window is null"),
+        ("Cohere2ForCausalLM", {"sliding_window_pattern": 0}, "sliding_window_pattern"),
+        ("BaichuanForCausalLM", {"z_loss_weight": 0, "tie_word_embeddings": True}, "tie_word_embeddings"),
         ("GemmaForCausalLM", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("Gemma2ForCausalLM", {"attn_logit_softcapping": 0}, "attn_logit_softcapping"),
         ("Gemma2ForCausalLM", {"query_pre_attn_scalar": "256"}, "query_pre_attn_scalar"),
@@ -148,6 +154,36 @@ def test_a_null_softcap_is_none_and_an_absent_one_the_familys(tmp_path: Path) ->
 
 def test_the_first_gemma_files_say_gelu_and_mean_tanh(tmp_path: Path) -> None:
     assert load(tmp_path, architectures=["GemmaForCausalLM"], hidden_act="gelu").activation == "gelu_tanh"
+
+
+def test_which_layers_of_command_r7b_turn(tmp_path: Path) -> None:
+    """The keys of the hub's file; those with a window do."""
+    hub = {"layer_switch": 4, "order_of_interleaved_layers": "local_attn_first", "position_embedding_type": "rope_gptj"}
+    hub |= {"rotary_pct": 1.0, "use_embedding_sharing": True, "use_gated_activation": True, "use_qk_norm": False}
+    hub |= {"use_parallel_block": True, "use_parallel_embedding": True, "cache_implementation": "hybrid"}
+    hub |= {"sliding_window": 32, "sliding_window_pattern": 4, "rope_theta": 50000, "logit_scale": 0.25, "head_dim": 16}
+    config = load(tmp_path, architectures=["Cohere2ForCausalLM"], num_hidden_layers=5, **hub)
+    assert config.sliding_windows == (32, 32, 32, None, 32)
+    assert [config.ropes[rope].kind for rope in config.rope_of_layer] == ["default"] * 3 + ["none", "default"]
+    assert config.warnings == ()
+
+
+def test_olmo_3_scales_the_rotation_of_layers_without_a_window(tmp_path: Path) -> None:
+    scaling = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "attention_factor": 1.2}
+    config = load(tmp_path, architectures=["Olmo3ForCausalLM"], num_hidden_layers=4, rope_scaling=scaling)
+    assert [config.ropes[rope].kind for rope in config.rope_of_layer] == ["default"] * 3 + ["yarn"]
+    assert [rope.theta for rope in config.ropes] == [5e5, 5e5]
+    assert config.sliding_windows == (4096, 4096, 4096, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_second"), [({}, False), ({"vocab_size": 125696}, True), ({"z_loss_weight": 0}, True)]
+)
+def test_the_head_of_baichuan2_is_normalised(changes: dict[str, Any], is_second: bool, tmp_path: Path) -> None:
+    config = load(tmp_path, architectures=["BaichuanForCausalLM"], **changes)
+    (tmp_path / "model.safetensors").touch()
+    assert config.form.head_is_normalised == is_second
+    assert ("lm_head" in config.base_model("x").sites) != is_second
 
 
 def test_defaults_of_an_old_sparse_file(tmp_path: Path) -> None:
@@ -278,18 +314,20 @@ def test_an_answers_default_length_is_read(tmp_path: Path) -> None:
             {"architectures": ["ChatGLMForConditionalGeneration"], "multi_query_attention": True, "pre_seq_len": 128},
             ["pre_seq_len is not 0"],
         ),
-        ({"architectures": ["BaichuanForCausalLM"], "vocab_size": 125696}, ["Baichuan2"]),
-        ({"architectures": ["BaichuanForCausalLM"], "z_loss_weight": 0}, ["Baichuan2"]),
         (
             {"architectures": ["BloomForCausalLM"], "apply_residual_connection_post_layernorm": True},
             ["apply_residual_connection_post_layernorm is true"],
         ),
         ({"architectures": ["MPTForCausalLM"], "attn_config": {"clip_qkv": 6}}, ["attn_config.clip_qkv is set"]),
-        ({"architectures": ["MPTForCausalLM"], "attn_config": {"alibi": False}}, ["attn_config.alibi is false"]),
+        ({"architectures": ["MptForCausalLM"], "attn_config": {"alibi": False}}, ["attn_config.alibi is false"]),
+        ({"architectures": ["MPTForCausalLM"], "attn_config": {"rope": True}}, ["attn_config.rope is true"]),
+        (
+            {"architectures": ["MPTForCausalLM"], "attn_config": {"sliding_window_size": 8}},
+            ["attn_config.sliding_window_size is set"],
+        ),
         ({"architectures": ["MPTForCausalLM"], "attn_config": [1]}, ["attn_config has to be an object"]),
         ({"architectures": ["MPTForCausalLM"], "logit_scale": 0.5}, ["logit_scale is set"]),
         ({"architectures": ["MPTForCausalLM"], "no_bias": False}, ["no_bias is false"]),
-        ({"architectures": ["PhiForCausalLM"], "qk_layernorm": True}, ["qk_layernorm is true"]),
         ({"architectures": ["OPTForCausalLM"], "do_layer_norm_before": False}, ["do_layer_norm_before is false"]),
         ({"architectures": ["OPTForCausalLM"], "_remove_final_layer_norm": True}, ["_remove_final_layer_norm is true"]),
         ({"architectures": ["OPTForCausalLM"], "word_embed_proj_dim": 32}, ["word_embed_proj_dim"]),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import (
     BloomConfig,
+    Cohere2Config,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -24,6 +25,7 @@ from transformers import (
     MixtralConfig,
     MptConfig,
     Olmo2Config,
+    Olmo3Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -53,13 +55,16 @@ FAMILIES = [
     Qwen2MoeConfig,
     Qwen3MoeConfig,
     Olmo2Config,
+    Olmo3Config,
     CohereConfig,
+    Cohere2Config,
     GlmConfig,
     Glm4Config,
     GemmaConfig,
     Gemma2Config,
     Gemma3TextConfig,
 ]
+WINDOWED = [MistralConfig, Olmo3Config, Cohere2Config, Gemma2Config, Gemma3TextConfig]  # whatever a switch says
 OWN_KEYS = {
     PhiConfig: "PhiForCausalLM",
     OPTConfig: "OPTForCausalLM",
@@ -90,7 +95,9 @@ IGNORED_BY_SOME = {
     GraniteConfig: {"sliding_window": 8},
     SmolLM3Config: {"max_window_layers": 1},
     Olmo2Config: {"mlp_bias": True, "sliding_window": 8},
+    Olmo3Config: {"mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
     CohereConfig: {"mlp_bias": True, "sliding_window": 8},
+    Cohere2Config: {"mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
     GlmConfig: {"mlp_bias": True, "sliding_window": 8},
     Glm4Config: {"mlp_bias": True, "sliding_window": 8},
     GemmaConfig: {"mlp_bias": True, "sliding_window": 8},
@@ -174,7 +181,7 @@ def test_an_unknown_key_is_a_warning_with_its_name(saved: Any) -> None:
 )
 def test_what_changes_the_mathematics_is_refused(changes: dict[str, Any], saved: Any) -> None:
     config_class, _, folder = saved
-    if config_class in (MistralConfig, Gemma2Config, Gemma3TextConfig) and "use_sliding_window" in changes:
+    if config_class in WINDOWED and "use_sliding_window" in changes:
         assert change(folder, **changes).sliding_windows == (8, None)
         return
     with pytest.raises(ModelError, match=next(key for key in changes if key != "use_sliding_window")):
@@ -188,7 +195,7 @@ def test_part_of_a_head_turns_only_where_the_family_does_so(saved: Any) -> None:
         found = change(folder, rope_parameters=rope)
         assert found.ropes[0].rotary_dim == found.head_dim // 2
     else:
-        parameters = {"sliding_attention": rope} if config_class is Gemma3TextConfig else rope
+        parameters = {"sliding_attention": rope} if config_class in (Gemma3TextConfig, Olmo3Config) else rope
         with pytest.raises(ModelError, match="turns whole heads"):
             change(folder, rope_parameters=parameters)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import (
     BloomConfig,
+    Cohere2Config,
     CohereConfig,
     FalconConfig,
     Gemma2Config,
@@ -24,6 +25,7 @@ from transformers import (
     MixtralConfig,
     MptConfig,
     Olmo2Config,
+    Olmo3Config,
     OPTConfig,
     Phi3Config,
     PhiConfig,
@@ -72,6 +74,12 @@ BOTH = {
     "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5},
     "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
 }
+
+SCALED = {
+    "full_attention": {**YARN, "rope_theta": 5e5},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 2e5},
+}
+FOUR_HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
 
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
@@ -139,6 +147,7 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "starcoder2_plain": (Starcoder2Config, {"use_bias": False, "tie_word_embeddings": False, "norm_epsilon": 1e-2}),
     "stablelm": (StableLmConfig, {"use_qkv_bias": True}),
     "stablelm_parallel": (StableLmConfig, {"use_parallel_residual": True}),
+    "stablelm_normed_heads": (StableLmConfig, {**FOUR_HEADS, "qk_layernorm": True}),
     "granite": (GraniteConfig, MULTIPLIERS),
     "smollm3": (SmolLM3Config, {"no_rope_layers": [0, 1], "attention_bias": True, "rope_scaling": YARN}),
     "smollm3_window": (
@@ -146,6 +155,7 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 16, "mlp_bias": True},
     ),
     "phi": (PhiConfig, {}),
+    "phi_normed_heads": (PhiConfig, {"qk_layernorm": True}),
     "opt": (OPTConfig, {"ffn_dim": 96, "num_attention_heads": 2}),
     "opt_without_biases": (OPTConfig, {"enable_bias": False, "tie_word_embeddings": False}),
     "falcon_7b": (FalconConfig, {"multi_query": True}),
@@ -164,7 +174,10 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "falcon_sequential": (FalconConfig, {"multi_query": False, "parallel_attn": False, "bias": True}),
     "olmo2": (Olmo2Config, {"attention_bias": True}),
+    "olmo3": (Olmo3Config, {"sliding_window": 20, "rope_parameters": SCALED, "num_hidden_layers": 4}),
     "cohere": (CohereConfig, {"logit_scale": 0.5, "attention_bias": True}),
+    "cohere_normed_heads": (CohereConfig, {**FOUR_HEADS, "use_qk_norm": True}),
+    "cohere2": (Cohere2Config, {"sliding_window": 20, "layer_types": ["full_attention", "sliding_attention"]}),
     "glm": (GlmConfig, {"head_dim": 32}),
     "glm4": (Glm4Config, {"head_dim": 32, "attention_bias": False}),
     "gemma": (GemmaConfig, {"head_dim": 32}),

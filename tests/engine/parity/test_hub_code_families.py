@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
-from transformers import GlmConfig, LlamaConfig, PreTrainedModel, Qwen2Config
+from transformers import GlmConfig, GPT2Config, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from multiflora_adapters.store import ArtifactStore
+from multiflora_adapters.validation import validate_adapter
 from multiflora_engine.models.config import load_model_config
 
 Tensors = dict[str, torch.Tensor]
@@ -40,6 +42,29 @@ def _as_chatglm(tensors: Tensors) -> Tensors:
 
 def _as_baichuan(tensors: Tensors) -> Tensors:
     return _stacked(tensors, "self_attn.W_pack")
+
+
+def _as_mpt(tensors: Tensors) -> Tensors:
+    """Without biases, the linears the other way round."""
+    names = {
+        "transformer.h": "transformer.blocks", "ln_1": "norm_1", "ln_2": "norm_2", "ln_f": "norm_f",
+        "attn.c_attn": "attn.Wqkv", "attn.c_proj": "attn.out_proj", "mlp.c_fc": "ffn.up_proj",
+        "mlp.c_proj": "ffn.down_proj",
+    }  # fmt: skip
+    kept = {key: tensor for key, tensor in tensors.items() if not key.endswith(".bias") and "lm_head" not in key}
+    return _renamed({key: tensor.T if ".c_" in key else tensor for key, tensor in kept.items()}, names)
+
+
+def _without_biases(model: PreTrainedModel) -> PreTrainedModel:
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.data.zero_()
+    return model
+
+
+def _with_normalised_head(model: PreTrainedModel) -> PreTrainedModel:
+    model.lm_head.weight.data = F.normalize(model.lm_head.weight.data)
+    return model
 
 
 def _with_slopes(model: PreTrainedModel) -> PreTrainedModel:
@@ -118,9 +143,17 @@ BAICHUAN_13B = {
     **BAICHUAN, "architectures": ["BaichuanForCausalLM"], "_from_model_config": True, "hidden_size": 96,
     "num_attention_heads": 3, "max_position_embeddings": None, "model_max_length": 512,
 }  # fmt: skip
+BAICHUAN2 = {**BAICHUAN, "architectures": ["BaichuanForCausalLM"], "z_loss_weight": 0}
+BAICHUAN2_13B = {**BAICHUAN_13B, "z_loss_weight": 0}
+MPT = {
+    "architectures": ["MPTForCausalLM"], "model_type": "mpt", "d_model": 64, "n_heads": 2, "n_layers": 2,
+    "expansion_ratio": 4, "max_seq_len": 512, "vocab_size": 300, "learned_pos_emb": True, "no_bias": True,
+    "attn_config": {"alibi": False, "attn_impl": "torch", "clip_qkv": None, "sliding_window_size": -1, "rope": False},
+}  # fmt: skip
 MULTI_HEAD = {"num_key_value_heads": 2, "rms_norm_eps": 1e-6}
 THREE_HEADS = {**MULTI_HEAD, "num_key_value_heads": 3, "num_attention_heads": 3, "hidden_size": 96}
 GLM = {"head_dim": 32, "rms_norm_eps": 1e-5, "rope_theta": 500000.0}
+GPT2 = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512, "activation_function": "gelu"}
 FAMILIES = {
     "qwen": HubFamily(Qwen2Config, MULTI_HEAD, _as_qwen, QWEN, "attn.c_attn", (64, 192)),
     "chatglm": HubFamily(GlmConfig, GLM, _as_chatglm, CHATGLM, "self_attention.query_key_value", (64, 128)),
@@ -128,6 +161,19 @@ FAMILIES = {
     "baichuan_13b": HubFamily(
         LlamaConfig, THREE_HEADS, _as_baichuan, BAICHUAN_13B, "self_attn.W_pack", (96, 288), _with_slopes
     ),
+    "baichuan2": HubFamily(
+        LlamaConfig, MULTI_HEAD, _as_baichuan, BAICHUAN2, "self_attn.W_pack", (64, 192), _with_normalised_head
+    ),
+    "baichuan2_13b": HubFamily(
+        LlamaConfig,
+        THREE_HEADS,
+        _as_baichuan,
+        BAICHUAN2_13B,
+        "self_attn.W_pack",
+        (96, 288),
+        lambda model: _with_slopes(_with_normalised_head(model)),
+    ),
+    "mpt_learned_positions": HubFamily(GPT2Config, GPT2, _as_mpt, MPT, "attn.Wqkv", (64, 192), _without_biases),
 }
 
 
@@ -180,6 +226,35 @@ def test_an_adapter_is_the_weights_that_it_adds(
     (expected,) = ask(start_engine(folder, max_model_len=256), [prompts[4]], prompt_logprobs=0)
     assert found.tokens == expected.tokens
     assert found.logprobs == pytest.approx(expected.logprobs, abs=2e-3)
+
+
+def test_the_normalised_head_of_baichuan2_is_not_adapted(tmp_path: Path, tiny_config: Any, save_model: Any) -> None:
+    """PEFT trains no LoRA there; a head of an adapter's own would have to be normalised."""
+    family = FAMILIES["baichuan2"]
+    model, _ = save_model(tiny_config(family.config_class, **family.values))
+    save_file(family.renamed(model.state_dict()), tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(family.config))
+    base = load_model_config(tmp_path).base_model("x", "0" * 64)
+    prefix = "base_model.model."
+    attention = {
+        f"{prefix}model.layers.0.self_attn.W_pack.lora_A.weight": torch.ones(4, 64),
+        f"{prefix}model.layers.0.self_attn.W_pack.lora_B.weight": torch.ones(192, 4),
+    }
+    lora = {f"{prefix}lm_head.lora_A.weight": torch.ones(4, 64), f"{prefix}lm_head.lora_B.weight": torch.ones(300, 4)}
+    whole = {f"{prefix}lm_head.weight": torch.ones(300, 64)}
+    for head, settings in (
+        (lora, {"target_modules": ["W_pack", "lm_head"]}),
+        (whole, {"target_modules": ["W_pack"], "modules_to_save": ["lm_head"]}),
+        (whole, {"target_modules": ["W_pack"]}),
+        ({}, {"target_modules": ["W_pack"], "trainable_token_indices": {"lm_head": [3]}}),
+    ):
+        adapter = tmp_path / "adapter"
+        adapter.mkdir(exist_ok=True)
+        save_file(attention | head, adapter / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": 4, "layers_to_transform": [0], **settings}
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        errors = [row.message for row in validate_adapter(adapter, base, 16).errors]
+        assert any("lm_head" in message for message in errors), (settings, errors)
 
 
 def _state(saved: tuple[HubFamily, PreTrainedModel, Path]) -> Tensors:

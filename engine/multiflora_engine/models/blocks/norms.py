@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 
 from multiflora_engine.models.config import ModelConfig
-from multiflora_engine.models.weights import NormWeights
-from multiflora_kernels.layer_norm import add_layer_norm, layer_norm
+from multiflora_engine.models.weights import LayerWeights, NormWeights
+from multiflora_kernels.layer_norm import add_layer_norm, layer_norm, layer_norm_of_heads
 from multiflora_kernels.lora.fused_linear import FullDelta, completed
 from multiflora_kernels.rms_norm import add_rms_norm, rms_norm
+from multiflora_kernels.rope.qk_norm import QKNorm
 
 
 class Apply(Protocol):
@@ -60,3 +61,25 @@ def optional_norm(config: ModelConfig, weights: NormWeights | None) -> Norm | No
 
 def make_norm(config: ModelConfig, weights: NormWeights | None) -> Norm:
     return optional_norm(config, weights) or NO_NORM
+
+
+def fused_head_norms(config: ModelConfig, weights: LayerWeights) -> QKNorm | None:
+    """The norms of query and key heads that are computed together with their rotation."""
+    if weights.q_norm is None or weights.k_norm is None or config.form.norm != "rms" or config.form.qk_norm != "head":
+        return None
+    return QKNorm(weights.q_norm.weight, weights.k_norm.weight, config.norm_eps)
+
+
+def head_norms(config: ModelConfig, weights: LayerWeights) -> tuple[Apply, Apply] | None:
+    """Other norms of queries [T, Hq, D] and keys [T, Hk, D], before their rotation."""
+    if weights.q_norm is None or weights.k_norm is None:
+        return None
+    return _head_norm(config, weights.q_norm), _head_norm(config, weights.k_norm)
+
+
+def _head_norm(config: ModelConfig, weights: NormWeights) -> Apply:
+    if config.form.qk_norm == "all_heads":
+        whole = make_norm(config, weights)
+        return lambda x: whole.apply(x.flatten(1)).view(x.shape)
+    assert config.form.norm == "layer", "each head with weights of its own: only layer norms are so"
+    return partial(layer_norm_of_heads, weight=weights.weight, bias=weights.bias, eps=config.norm_eps)

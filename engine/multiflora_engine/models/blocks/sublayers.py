@@ -13,7 +13,7 @@ import torch
 
 from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
-from multiflora_engine.models.blocks.norms import Norm, make_norm
+from multiflora_engine.models.blocks.norms import fused_head_norms, head_norms
 from multiflora_engine.models.config import Activation, ModelConfig
 from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights
 from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
@@ -22,7 +22,6 @@ from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta, completed
 from multiflora_kernels.moe.experts import mix_experts
 from multiflora_kernels.moe.routing import route
-from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
 
 
@@ -35,28 +34,24 @@ class SelfAttention:
         self._parts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self._window = config.sliding_windows[layer]
         self._rope = config.rope_of_layer[layer]
-        self._norms: QKNorm | None = None
-        self._wide_norms: tuple[Norm, Norm] | None = None
-        if config.form.qk_norm_spans_heads:
-            self._wide_norms = make_norm(config, weights.q_norm), make_norm(config, weights.k_norm)
-        elif weights.q_norm is not None and weights.k_norm is not None:
-            self._norms = QKNorm(weights.q_norm.weight, weights.k_norm.weight, config.norm_eps)
+        self._fused_norms = fused_head_norms(config, weights)
+        self._norms = None if self._fused_norms is not None else head_norms(config, weights)
 
     def __call__(self, x: torch.Tensor, step: ForwardStep, cache: LayerCache) -> torch.Tensor:
         """x: [T, H] -> [T, Hq * D]."""
         rope = step.ropes[self._rope]
         y, delta = self._qkv.with_shrunk_delta(x, step.lora)
-        if delta is not None and self._wide_norms is not None:
+        if delta is not None and self._norms is not None:
             delta.add_to_(y)
             delta = None
         elif delta is not None:
             delta = fold_into_rope(y, delta, self._head_dim, rope.rotary)
         qkv = y.view(-1, sum(self._parts), self._head_dim)
         q, k, v = qkv.split_with_sizes(self._parts, dim=1)
-        if self._wide_norms is not None:
-            q, k = (norm.apply(x.flatten(1)).view(x.shape) for norm, x in zip(self._wide_norms, (q, k), strict=True))
+        if self._norms is not None:
+            q, k = self._norms[0](q), self._norms[1](k)
         # Keys and values first: sequences of one step that share a prefix read what the other one has just written.
-        q = rope_and_write_kv(q, k, v, *cache, rope, self._norms, delta)
+        q = rope_and_write_kv(q, k, v, *cache, rope, self._fused_norms, delta)
         return paged_attention(q, *cache, step.attention[self._window]).view(len(y), -1)
 
 

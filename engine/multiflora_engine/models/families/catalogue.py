@@ -20,12 +20,14 @@ from multiflora_engine.models.families.hub_code.baichuan import BAICHUAN, BAICHU
 from multiflora_engine.models.families.hub_code.chatglm import CHATGLM, CHATGLM_FOR_GENERATION
 from multiflora_engine.models.families.hub_code.qwen import QWEN
 from multiflora_engine.models.families.llama_like.cohere import COHERE
+from multiflora_engine.models.families.llama_like.cohere2 import COHERE2
 from multiflora_engine.models.families.llama_like.gemma import GEMMA, GEMMA2, GEMMA3
 from multiflora_engine.models.families.llama_like.glm import GLM, GLM4
 from multiflora_engine.models.families.llama_like.granite import GRANITE
 from multiflora_engine.models.families.llama_like.llama import LLAMA
 from multiflora_engine.models.families.llama_like.mistral import MISTRAL
 from multiflora_engine.models.families.llama_like.olmo2 import OLMO2
+from multiflora_engine.models.families.llama_like.olmo3 import OLMO3
 from multiflora_engine.models.families.llama_like.phi3 import PHI3
 from multiflora_engine.models.families.llama_like.qwen2 import QWEN2
 from multiflora_engine.models.families.llama_like.qwen3 import QWEN3
@@ -63,7 +65,9 @@ FAMILIES = (
     GRANITE,
     SMOLLM3,
     OLMO2,
+    OLMO3,
     COHERE,
+    COHERE2,
     GLM,
     GLM4,
     GEMMA,

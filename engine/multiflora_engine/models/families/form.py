@@ -11,6 +11,9 @@ from typing import Literal
 from multiflora_engine.models.families.mixture import Mixture
 
 SlidingWindows = Literal["never", "every_layer", "if_switched_on"]
+QKNorms = Literal["head", "each_head", "all_heads"]
+"""What norms of queries, and those of keys, go over: each head with the same weights, each with its own, or all heads
+of a token at once."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class ModuleNames:
     layers: str = "model.layers"
     input_norm: str | None = "input_layernorm"  # over what attention reads
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-    q_norm: str | None = None  # over each query head before the rotation, or over all at once
-    k_norm: str | None = None  # over key heads
+    q_norm: str | None = None  # over query heads before the rotation; a {} is a head's number, where each has a module
+    k_norm: str | None = None  # over key heads, likewise
     o: str = "self_attn.o_proj"
     attention_output_norm: str | None = None  # over the attention's output, before it joins the residual
     mlp_norm: str | None = "post_attention_layernorm"  # over what the MLP reads; None beside attention: the same input
@@ -60,7 +63,8 @@ class Form:
     norm_has_bias: bool = False
     norm_adds_one: bool = False  # the checkpoint holds w of norms that multiply by 1 + w
     norm_in_float32: bool = False  # weights of norms stay float32, and multiply before the result is rounded
-    qk_norm_spans_heads: bool = False  # the norm of queries goes over all heads of a token, that of keys too
+    qk_norm: QKNorms = "head"
+    qk_norm_has_bias: bool = False
     is_parallel: bool = False  # attention and MLP read the layer's input and join the residual at once
     is_gated: bool = True  # the MLP's first product has a gate
     is_multi_head: bool = False  # each head has keys and values of its own, whatever config.json says
@@ -69,10 +73,12 @@ class Form:
     up_bias: bool = False  # of gate, too
     down_bias: bool = False
     head_bias: bool = False
+    head_is_normalised: bool = False  # its rows are divided by their lengths; no adapter may touch it
     qkv_is_grouped: bool = False  # one linear whose rows are, for each key head, its queries, its key, its value
     rotates_neighbours: bool = False  # dimensions 2i and 2i + 1 of a head turn together, not i and i + half
     rotates: bool = True  # positions turn queries and keys
     unrotated_layers: frozenset[int] = frozenset()  # where they do not, though they do in the others
+    rotates_with_windows: bool = False  # only layers with a window do
     has_local_rope: bool = False  # layers with a window have a rotation of their own
     rotates_part_of_a_head: bool = False  # a partial_rotary_factor is read
     rotary_dim: int | None = None  # of a head, how many turn; None: as partial_rotary_factor says, or all
@@ -84,3 +90,8 @@ class Form:
     scales: Scales = Scales()
     mixture: Mixture | None = None  # what stands for the MLP of some layers; None: all are dense
     slopes: tuple[float, ...] = ()  # ALiBi's, one for each query head; without: scores do not depend on the distance
+
+
+def all_but_every(count: int, layers: int) -> frozenset[int]:
+    """The layers that have a window where every count-th has none."""
+    return frozenset(layer for layer in range(layers) if (layer + 1) % count)

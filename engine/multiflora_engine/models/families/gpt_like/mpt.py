@@ -1,4 +1,7 @@
-"""MPT: ALiBi, no biases at all. Source: transformers, models/mpt; alibi_bias_max as in the models' own code."""
+"""MPT: ALiBi, or learned positions, or none; no biases at all.
+
+Source: transformers, models/mpt; alibi_bias_max and positions other than ALiBi as in the models' own code.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,16 @@ _MODULES = ModuleNames(
     norm="transformer.norm_f",
     root="transformer.",
 )
+_LEARNED_POSITIONS = replace(_MODULES, position_embedding="transformer.wpe")
 _SERVED = {
     "no_bias": True,
-    "attn_config.alibi": True,
     "attn_config.prefix_lm": False,
     "attn_config.qk_ln": False,
+    "attn_config.qk_gn": False,
+    "attn_config.rope": False,
     "attn_config.attn_uses_sequence_id": False,
 }
-_UNSERVED = ("logit_scale", "attn_config.clip_qkv")
+_UNSERVED = ("logit_scale", "attn_config.clip_qkv", "attn_config.sliding_window_size")
 
 
 def _form(fields: ConfigFields) -> Form:
@@ -44,16 +49,23 @@ def _form(fields: ConfigFields) -> Form:
     for key in _UNSERVED:
         if fields.given(key):
             raise ModelError(f"config.json: {key} is set, which is not served.")
+    has_slopes = fields.flag("attn_config.alibi")
     largest = fields.integer("attn_config.alibi_bias_max")
     return Form(
-        _MODULES,
+        _LEARNED_POSITIONS if not has_slopes and fields.flag("learned_pos_emb", True) else _MODULES,
         norm="layer",
         is_gated=False,
         is_multi_head=True,
         rotates=False,
         scales=Scales(attention=fields.optional_number("attn_config.softmax_scale")),
-        slopes=interleaved_slopes(fields.integer("num_attention_heads"), largest),
+        slopes=interleaved_slopes(fields.integer("num_attention_heads"), largest) if has_slopes else (),
     )
+
+
+def _form_in_transformers(fields: ConfigFields) -> Form:
+    # Its class has ALiBi whatever the file says.
+    fields.require("attn_config.alibi", served=True)
+    return _form(fields)
 
 
 def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +74,8 @@ def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(attention, dict):
         raise ModelError("config.json: attn_config has to be an object. Download or save the model again.")
     derived = {f"attn_config.{key}": value for key, value in attention.items()}
+    if derived.get("attn_config.sliding_window_size") == -1:
+        del derived["attn_config.sliding_window_size"]  # there is no window
     if isinstance(hidden, int) and isinstance(ratio, int):
         derived["intermediate_size"] = hidden * ratio
     return derived
@@ -73,6 +87,7 @@ MPT = Family(
     _form,
     defaults={
         **_SERVED,
+        "attn_config.alibi": True,
         "rms_norm_eps": 1e-5,
         "hidden_act": "gelu",
         "tie_word_embeddings": True,
@@ -88,17 +103,16 @@ MPT = Family(
         "rms_norm_eps": "layer_norm_epsilon",
     },
     derive=_derive,
-    reads=frozenset({"attn_config", "expansion_ratio", "logit_scale", "no_bias", "norm_type"}),
+    reads=frozenset({"attn_config", "expansion_ratio", "learned_pos_emb", "logit_scale", "no_bias", "norm_type"}),
     ignores=frozenset(
         {
             "emb_pdrop",
             "embedding_fraction",
             "init_config",
             "init_device",
-            "learned_pos_emb",
             "tokenizer_name",
             "verbose",
         }
     ),
 )
-MPT_IN_TRANSFORMERS = replace(MPT, name="MptForCausalLM")
+MPT_IN_TRANSFORMERS = replace(MPT, name="MptForCausalLM", form=_form_in_transformers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
@@ -9,14 +11,15 @@ from multiflora_engine.models.families.form import Form, ModuleNames
 _MODULES = ModuleNames(
     o="self_attn.dense", mlp_norm=None, up=("mlp.fc1",), down="mlp.fc2", norm="model.final_layernorm"
 )
+_NORMED_HEADS = replace(_MODULES, q_norm="self_attn.q_layernorm", k_norm="self_attn.k_layernorm")
 
 
 def _form(fields: ConfigFields) -> Form:
-    fields.require("qk_layernorm", served=False, fallback=False)
     return Form(
-        _MODULES,
+        _NORMED_HEADS if fields.flag("qk_layernorm", False) else _MODULES,
         norm="layer",
         norm_has_bias=True,
+        qk_norm_has_bias=True,
         is_parallel=True,
         is_gated=False,
         qkv_bias=True,

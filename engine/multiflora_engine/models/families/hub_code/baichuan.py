@@ -1,4 +1,7 @@
-"""Baichuan: Llama whose q, k and v are stored stacked; 13B has ALiBi. Source: the models' own modeling_baichuan.py."""
+"""Baichuan: Llama whose q, k and v are stored stacked; 13B has ALiBi, Baichuan2 a head of normalised rows.
+
+Source: the models' own modeling_baichuan.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from multiflora_engine.models.config_fields import ConfigFields
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.alibi import alibi_slopes
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames
@@ -17,13 +19,15 @@ _SECOND_VOCABULARY = 125696
 
 
 def _form(fields: ConfigFields) -> Form:
-    if fields.integer("vocab_size") == _SECOND_VOCABULARY or fields.given("z_loss_weight"):
-        raise ModelError("config.json is that of Baichuan2, whose head is normalised: it is not served.")
+    # Both say that the file is of Baichuan2; files of the hub have the first alone.
+    is_second = fields.integer("vocab_size") == _SECOND_VOCABULARY or fields.given("z_loss_weight")
+    if is_second:
+        fields.require("tie_word_embeddings", served=False)
+    form = Form(_MODULES, is_multi_head=True, head_is_normalised=is_second)
     # Only the code of 7B, which turns heads, knows this key.
     if fields.given("turns_heads"):
-        return Form(_MODULES, is_multi_head=True)
-    slopes = alibi_slopes(fields.integer("num_attention_heads"))
-    return Form(_MODULES, is_multi_head=True, rotates=False, slopes=slopes)
+        return form
+    return replace(form, rotates=False, slopes=alibi_slopes(fields.integer("num_attention_heads")))
 
 
 def _derive(raw: Mapping[str, Any]) -> dict[str, Any]:

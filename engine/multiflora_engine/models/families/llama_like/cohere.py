@@ -1,25 +1,26 @@
-"""Command R: attention and MLP side by side on one norm, neighbouring dimensions turn together, scaled logits.
+"""Command R and R+: attention and MLP side by side on one norm, neighbouring dimensions turn together, scaled logits.
 
-Source: transformers, models/cohere.
+R+ norms each head of queries and keys with weights of its own. Source: transformers, models/cohere.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from multiflora_engine.models.config_fields import ConfigFields
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
 from multiflora_engine.models.families.form import Form, ModuleNames, Scales
 
 _MODULES = ModuleNames(mlp_norm=None)
+_NORMED_HEADS = replace(_MODULES, q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
 
 
 def _form(fields: ConfigFields) -> Form:
-    if fields.flag("use_qk_norm", False):
-        raise ModelError("config.json: use_qk_norm is true (Command R+), which is not served.")
     has_bias = fields.flag("attention_bias", False)
     return Form(
-        _MODULES,
+        _NORMED_HEADS if fields.flag("use_qk_norm", False) else _MODULES,
         norm="layer",
+        qk_norm="each_head",
         is_parallel=True,
         qkv_bias=has_bias,
         o_bias=has_bias,

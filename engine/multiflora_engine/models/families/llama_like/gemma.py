@@ -13,7 +13,7 @@ from typing import Any
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
-from multiflora_engine.models.families.form import Form, ModuleNames, Scales
+from multiflora_engine.models.families.form import Form, ModuleNames, Scales, all_but_every
 
 _GEMMA2 = ModuleNames(
     attention_output_norm="post_attention_layernorm",
@@ -58,8 +58,7 @@ def _form_of_gemma2(fields: ConfigFields) -> Form:
 
 
 def _form_of_gemma3(fields: ConfigFields) -> Form:
-    layers, pattern = fields.integer("num_hidden_layers"), fields.integer("sliding_window_pattern", 6)
-    windowed = [layer for layer in range(layers) if (layer + 1) % pattern]
+    windowed = all_but_every(fields.integer("sliding_window_pattern", 6), fields.integer("num_hidden_layers"))
     scales = Scales(logit_softcap=fields.optional_number("final_logit_softcapping"))
     return replace(_form_with_windows(fields, _GEMMA3, windowed, scales), has_local_rope=True)
 

@@ -21,7 +21,7 @@ _MODULES = ModuleNames(
 
 def _form(fields: ConfigFields) -> Form:
     has_bias = fields.flag("attention_bias", False)
-    return Form(_MODULES, norm_in_float32=True, qk_norm_spans_heads=True, qkv_bias=has_bias, o_bias=has_bias)
+    return Form(_MODULES, norm_in_float32=True, qk_norm="all_heads", qkv_bias=has_bias, o_bias=has_bias)
 
 
 OLMO2 = Family(

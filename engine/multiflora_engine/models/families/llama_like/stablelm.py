@@ -1,6 +1,11 @@
-"""StableLM 2 and StableLM 3B: layer norms, a quarter of each head turns. Source: transformers, models/stablelm."""
+"""StableLM 2 and StableLM 3B: layer norms, a quarter of each head turns; in 2 12B, heads are normed, too.
+
+Source: transformers, models/stablelm.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.families.family import Family
@@ -10,11 +15,14 @@ _SIDE_BY_SIDE = ModuleNames(mlp_norm=None)
 
 
 def _form(fields: ConfigFields) -> Form:
-    fields.require("qk_layernorm", served=False, fallback=False)
     is_parallel = fields.flag("use_parallel_residual", False)
+    modules = _SIDE_BY_SIDE if is_parallel else ModuleNames()
+    if fields.flag("qk_layernorm", False):
+        modules = replace(modules, q_norm="self_attn.q_layernorm.norms.{}", k_norm="self_attn.k_layernorm.norms.{}")
     return Form(
-        _SIDE_BY_SIDE if is_parallel else ModuleNames(),
+        modules,
         norm="layer",
+        qk_norm="each_head",
         norm_has_bias=True,
         is_parallel=is_parallel,
         qkv_bias=fields.flag("use_qkv_bias", False),
