@@ -17,6 +17,7 @@ from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.generation_config import SAMPLING_NAMES, generation_defaults
 from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.models.quantisation.settings import method_name
+from multiflora_platform.conversion.tokenizers import load_tokenizer
 from multiflora_platform.text.chat_template import ChatOptions
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -56,7 +57,7 @@ class ModelFiles:
             _log.warning("%s", warning)
         self._check_quantization(config)
         config = replace(config, generation_defaults=self._generation_defaults(config))
-        tokenizer = Tokenizer.load(self._tokenizer_folder(folder), self._chat_options())
+        tokenizer = load_tokenizer(self._tokenizer_folder(folder), self._chat_options())
         if self.tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
                 f"The tokenizer {self.tokenizer} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}. "

@@ -62,8 +62,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _advice(folder: Path) -> str:
-    if any(folder.glob("*.bin")):
-        return "Its .bin files are pickles, which can run code and are never opened: save it as safetensors."
+    if any(folder.glob("*.bin")) or any(folder.glob("*.bin.index.json")):
+        return (
+            "Its .bin files are pickles, which can run code and are never opened here: make safetensors of them, with "
+            f"`multiflora models convert {folder} {folder}-safetensors`."
+        )
     return _AGAIN
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from multiflora_engine.models.errors import ModelError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_TEXT_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+_TEXT_FILES = ["*.json", "*.jinja", "merges.txt", "vocab.txt", "*.model", "tokenizer.model.*", "*.tiktoken"]
 _MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
+_PICKLE_FILES = [*_TEXT_FILES, "*.md", "LICENSE*", "NOTICE*", "pytorch_model*.bin"]
 # Subfolders hold other formats; consolidated.safetensors is Mistral's second copy of the weights.
 _UNWANTED = ["*/*", "consolidated*"]
 
@@ -24,11 +25,13 @@ def resolve_model(
     token: str | None = None,
     *,
     weights: bool = True,
+    pickles: bool = False,
 ) -> Path:
     """The folder of a model. A hub id may bring its revision: `org/model@v2`.
 
     cache_dir: where downloads are kept (default: Hugging Face's cache). token: default HF_TOKEN or the hub's login.
-    weights: False fetches the configuration and the tokenizer alone. Raises ModelError.
+    weights: False fetches the configuration and the tokenizer alone. pickles: fetches the .bin files, which are for
+    conversion alone, in place of safetensors. Raises ModelError.
     """
     folder = Path(id_or_path).expanduser()
     if folder.is_dir():
@@ -40,7 +43,8 @@ def resolve_model(
     name, revision = _with_revision(str(id_or_path), revision)
     if not _HUB_ID.fullmatch(name) or name.startswith("."):
         raise ModelError(f"There is no folder {id_or_path}. Give a model folder, or a Hugging Face id like org/model.")
-    return _download(name, cache_dir, revision, token, _MODEL_FILES if weights else _TEXT_FILES)
+    wanted = _PICKLE_FILES if pickles else _MODEL_FILES if weights else _TEXT_FILES
+    return _download(name, cache_dir, revision, token, wanted)
 
 
 def _with_revision(name: str, revision: str | None) -> tuple[str, str | None]:

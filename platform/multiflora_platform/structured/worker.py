@@ -7,16 +7,15 @@ input.
 
 from __future__ import annotations
 
-import resource
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
 from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.sampling.grammars import GrammarVocabulary, check
+from multiflora_platform.confinement import limit_memory
 from multiflora_platform.structured.formats import FormatError, Structure
 from multiflora_platform.structured.lark import grammar_of
 
@@ -69,7 +68,7 @@ def main() -> None:
     except GrammarError as error:
         vocabulary = str(error)
     # Only now: the bound is on what a compilation adds, not on the vocabulary.
-    _limit_memory(setup.megabytes)
+    limit_memory(setup.megabytes << 20)
     _answer(Compiled())  # ready
     for line in sys.stdin.buffer:
         # The default action of the signal ends the process, whatever code is running.
@@ -85,16 +84,6 @@ def main() -> None:
 def _answer(compiled: Compiled) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(compiled) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _limit_memory(megabytes: int) -> None:
-    """Beyond what the process has now. Only where the system tells that."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        return
-    most = pages * resource.getpagesize() + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,6 @@ from multiflora_platform.text.length_bound import longest_token
 from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
 from multiflora_platform.text.token_bytes import TokenBytes
 
-_CONVERT = (
-    "convert it once with transformers: `from transformers import AutoTokenizer; "
-    'AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")`'
-)
-
 
 class Tokenizer:
     """Load with `Tokenizer.load`. Immutable, and safe to use from several threads.
@@ -54,7 +49,7 @@ class Tokenizer:
         folder = Path(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():
-            raise TokenizerError(f"{folder} has no tokenizer.json; " + _CONVERT.format(folder=folder))
+            raise TokenizerError(f"{folder} has no tokenizer.json. Give a folder that has one.")
         try:
             rust = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception

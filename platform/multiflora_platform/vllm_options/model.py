@@ -26,8 +26,8 @@ MODEL: Mapping[str, Option] = {
     "tokenizer": acts("tokenizer", str),
     "tokenizer_mode": partly(
         ("slow",),
-        "tokenizer.json gives the same ids as the slow tokenizer",
-        "only tokenizer.json is read; leave it at auto, and convert the tokenizer where it has no such file",
+        "tokenizer.json, or what a slow vocabulary is converted to, gives the same ids",
+        "tokenizers are transformers' own, converted where there is no tokenizer.json; leave it at auto",
         "auto",
         "hf",
     ),

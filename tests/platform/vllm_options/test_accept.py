@@ -123,7 +123,7 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"load_format": "pt"}, ("load_format pt", "safetensors", "save the model")),
         ({"load_format": "dummy"}, ("load_format dummy", "safetensors")),
         ({"kv_cache_dtype": "fp8"}, ("kv_cache_dtype fp8", "leave it at auto")),
-        ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json")),
+        ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json", "auto")),
         ({"speculative_model": "facebook/opt-125m"}, ("speculative_model", "prompt lookup alone", "opt-125m")),
         ({"speculative_config": '{"method": "eagle", "model": "m"}'}, ("speculative_config", "'eagle'", "give ngram")),
         ({"speculative_config": '{"num_speculative_tokens": 3}'}, ("speculative_config", "no method")),
