@@ -237,3 +237,16 @@ def activate(x: torch.Tensor, kind: Literal["silu", "gelu", "gelu_tanh", "relu"]
     if kind == "silu":
         return F.silu(x)
     return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+def clamped_swiglu(x: torch.Tensor, delta: ShrunkDelta | None = None, *, alpha: float, limit: float) -> torch.Tensor:
+    """x: [T, 2I], gate first; delta: what is still to be added to x. Returns [T, I].
+
+    Semantics: y = g * sigmoid(alpha * g) * (v + 1), with g = min(x[:, :I], limit) and v = x[:, I:] between -limit and
+    limit (gpt-oss, arXiv:2508.10925).
+    """
+    if delta is not None:
+        delta.add_to_(x)
+    gate, value = x.chunk(2, dim=-1)
+    gate = gate.clamp(max=limit)
+    return gate * torch.sigmoid(alpha * gate) * (value.clamp(-limit, limit) + 1)

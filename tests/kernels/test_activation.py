@@ -11,6 +11,7 @@ from multiflora_kernels.activation import (
     _GELU,
     _GELU_TANH,
     _SILU,
+    clamped_swiglu,
     gate_triton,
     gelu_and_mul,
     gelu_and_mul_reference,
@@ -92,6 +93,18 @@ def test_triton_kernel(kernel_device, dtype, kind, formula, tokens, width):
     y = gate_triton(x, kind)
     assert y.dtype == dtype
     torch.testing.assert_close(y.cpu().double(), loop(x.cpu(), formula), rtol=4 * torch.finfo(dtype).eps, atol=2e-5)
+
+
+def test_clamped_swiglu(near):
+    """Values on both sides of the limit; large negative gates are not cut."""
+    x = torch.randn(5, 40) * 3
+    gates, values = x[:, :20].double(), x[:, 20:].double()
+    expected = torch.zeros(5, 20, dtype=torch.float64)
+    for row in range(5):
+        for column in range(20):
+            gate, value = min(float(gates[row, column]), 2.0), max(-2.0, min(float(values[row, column]), 2.0))
+            expected[row, column] = gate / (1 + math.exp(-1.7 * gate)) * (value + 1)
+    near(clamped_swiglu(x, alpha=1.7, limit=2.0), expected)
 
 
 @pytest.mark.gpu

@@ -129,13 +129,23 @@ class ModelConfig:
     def expert_sites(self, layer: int, mixture: Mixture) -> tuple[MlpSites, ...]:
         """Of each expert of a sparse layer; adapters may not touch them."""
         names, size = mixture.names, mixture.expert_size
-        return tuple(
+        sites = tuple(
             self._expert_sites(layer, names, f"{names.experts}.{expert}", size) for expert in range(mixture.num_experts)
+        )
+        if not mixture.has_biases and not mixture.is_interleaved:
+            return sites
+        order = (*range(0, 2 * size, 2), *range(1, 2 * size, 2)) if mixture.is_interleaved else None
+        return tuple(
+            MlpSites(
+                tuple(replace(up, has_bias=mixture.has_biases, row_order=order) for up in expert.up),
+                replace(expert.down, has_bias=mixture.has_biases),
+            )
+            for expert in sites
         )
 
     def router_site(self, layer: int, mixture: Mixture) -> Site:
         """Of a sparse layer; adapters may not touch it."""
-        return self._site(layer, mixture.names.router, self.hidden_size, mixture.num_experts, has_bias=False)
+        return self._site(layer, mixture.names.router, self.hidden_size, mixture.num_experts, mixture.has_biases)
 
     def router_in_transformers(self, layer: int) -> str:
         """What transformers 5 calls the router of a sparse layer, whatever the checkpoint does."""

@@ -111,6 +111,7 @@ class Decoder:
         self._softcap = config.form.scales.attention_softcap
         slopes = config.form.slopes
         self._slopes = torch.tensor(slopes, dtype=torch.float32, device=weights.device) if slopes else None
+        self._has_sinks = config.form.modules.sinks is not None
         self._windows = frozenset(config.sliding_windows)
         self._ropes = tuple(ropes)
         self._embedding = InputEmbedding(config, weights, sites)
@@ -153,8 +154,8 @@ class Decoder:
 
     def _plan(self, batch: ForwardBatch, window: int | None) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
-        if self._slopes is not None:
-            return None  # the kernels know no slopes
+        if self._slopes is not None or self._has_sinks:
+            return None  # the kernels know neither
         lengths = batch.query_starts, batch.context_lens
         if window is None and batch.groups is not None:
             return plan_cascade(*lengths, batch.groups, self.heads)

@@ -6,6 +6,7 @@ Knows names and shapes, neither what the weights mean nor how they are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.families.fused_experts import unfused
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.dense_sources import dense_sources
+from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_engine.models.targets import Target
 from multiflora_engine.models.tied_head import untangle_head
 from multiflora_engine.models.weights import ModelWeights, allocate_weights
@@ -48,11 +50,11 @@ def load_weights(
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.
     planned = allocate_weights(config, dtype, torch.device("meta"))
-    _check(sources, planned.targets(), config.form.modules)
+    _check(sources, _turned(planned.targets(), sources), config.form.modules)
     if available is not None and planned.num_bytes > available:
         raise ModelError(_too_large(planned.num_bytes, available, dtype))
     weights = _allocate(config, dtype, device)
-    targets = weights.targets()
+    targets = _turned(weights.targets(), sources)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
     return weights
 
@@ -109,6 +111,14 @@ def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], mo
                 f"{name} has the shape {list(sources[name].shape)}; config.json says {list(target.stored_shape)}. "
                 "Do config.json and the weights belong together?"
             )
+
+
+def _turned(targets: Mapping[str, Target], sources: Mapping[str, DenseSource]) -> dict[str, Target]:
+    """Quantised linears are [out, in], whatever way round the family's dense ones are stored."""
+    return {
+        name: replace(target, is_transposed=False) if isinstance(sources.get(name), QuantisedTensor) else target
+        for name, target in targets.items()
+    }
 
 
 def _may_be_left(name: str, source: DenseSource, modules: ModuleNames) -> bool:

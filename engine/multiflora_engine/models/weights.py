@@ -6,7 +6,7 @@ Knows neither files nor how the weights are used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -94,6 +94,14 @@ class MixtureWeights:
 
 
 @dataclass(frozen=True)
+class Sinks:
+    """A layer's attention sinks (gpt-oss): to each head a score more, whose value is nothing."""
+
+    name: str  # in the checkpoint
+    values: torch.Tensor  # [Hq] float32
+
+
+@dataclass(frozen=True)
 class LayerWeights:
     """One layer, in the order of use; norms are [H] but for those of heads, and None in families without.
     `allocate_weights` makes it, the loader fills it."""
@@ -102,6 +110,7 @@ class LayerWeights:
     qkv: Projection  # q, k and v stacked: [(Hq + 2 Hk) * D, H]
     q_norm: NormWeights | None  # [D], of query heads before the rotation; [Hq, D] or [Hq * D] as `Form.qk_norm` says
     k_norm: NormWeights | None  # the same of key heads
+    sinks: Sinks | None  # of attention; None in families without
     o: Projection  # [H, Hq * D]
     attention_output_norm: NormWeights | None  # of the attention's output
     mlp_norm: NormWeights | None  # of the MLP's input
@@ -167,6 +176,7 @@ class ModelWeights:
             targets[f"{self.position_site}.weight"] = Target(self.embed_positions)
         for norm in self._norms():
             targets |= norm.targets()
+        targets |= {sinks.name: Target(sinks.values) for sinks in self._sinks()}
         for projection in self._own_projections():
             targets |= projection.targets()
         if self.is_head_tied and self.lm_head.bias is not None:
@@ -198,8 +208,12 @@ class ModelWeights:
             yield from layer.norms()
         yield self.norm
 
+    def _sinks(self) -> Iterator[Sinks]:
+        yield from (layer.sinks for layer in self.layers if layer.sinks is not None)
+
     def _other_tensors(self) -> Iterator[torch.Tensor]:
-        """Norms, biases and positions."""
+        """Norms, sinks, biases and positions."""
+        yield from (sinks.values for sinks in self._sinks())
         for norm in self._norms():
             yield from norm.tensors()
         yield from (p.bias for p in self._projections() if p.bias is not None)
@@ -259,6 +273,7 @@ class _Allocator:
             qkv=self._projection(config.qkv_sites(index), form.qkv_bias),
             q_norm=self._head_norm(index, names.q_norm, config.num_heads),
             k_norm=self._head_norm(index, names.k_norm, config.num_kv_heads),
+            sinks=self._attention_sinks(index),
             o=self._projection([config.o_site(index)], form.o_bias),
             attention_output_norm=norm(names.attention_output_norm),
             mlp_norm=norm(names.mlp_norm),
@@ -272,7 +287,7 @@ class _Allocator:
         if mixture is None:
             assert own is not None, "a dense layer has an MLP"
             return own
-        router = self._projection([self._config.router_site(index, mixture)], has_bias=False)
+        router = self._projection([self._config.router_site(index, mixture)], mixture.has_biases)
         gate = (
             None if own is None else self._projection([self._config.shared_gate_site(index, mixture)], has_bias=False)
         )
@@ -286,11 +301,13 @@ class _Allocator:
         hidden, size = self._config.hidden_size, mixture.expert_size
         ups = self._empty(mixture.num_experts, 2 * size, hidden)
         downs = self._empty(mixture.num_experts, hidden, size)
+
+        def projection(sites: Sequence[Site], values: torch.Tensor) -> Projection:
+            made = self._projection(sites, mixture.has_biases, values)
+            return replace(made, is_transposed=mixture.is_interleaved)
+
         return tuple(
-            MlpWeights(
-                self._projection(sites.up, has_bias=False, values=up),
-                self._projection([sites.down], has_bias=False, values=down),
-            )
+            MlpWeights(projection(sites.up, up), projection([sites.down], down))
             for sites, up, down in zip(self._config.expert_sites(index, mixture), ups, downs, strict=True)
         )
 
@@ -309,6 +326,12 @@ class _Allocator:
         bias = self._empty(*shape) if self._form.qk_norm_has_bias else None
         place = self._config.module(index, name)
         return NormWeights(place, self._norm_weight(*shape), bias, self._form.norm_adds_one, order)
+
+    def _attention_sinks(self, index: int) -> Sinks | None:
+        if self._names.sinks is None:
+            return None
+        values = self._empty(self._config.num_heads, dtype=torch.float32)
+        return Sinks(self._config.module(index, self._names.sinks), values)
 
     def _norm_weight(self, *shape: int) -> torch.Tensor:
         return self._empty(*shape, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)

@@ -20,6 +20,7 @@ from transformers import (
     GemmaConfig,
     Glm4Config,
     GlmConfig,
+    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -56,7 +57,7 @@ LLAMA: dict[str, Any] = {
 }
 QWEN2 = {**LLAMA, "architectures": ["Qwen2ForCausalLM"], "sliding_window": 32}
 FAMILIES = [LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, Phi3Config]
-FAMILIES += [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig]
+FAMILIES += [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig, GptOssConfig]
 FAMILIES += [Starcoder2Config, StableLmConfig, GraniteConfig, SmolLM3Config, Olmo2Config, Olmo3Config]
 FAMILIES += [CohereConfig, Cohere2Config]
 FAMILIES += [GlmConfig, Glm4Config, GemmaConfig, Gemma2Config, Gemma3TextConfig]
@@ -106,6 +107,8 @@ def test_sites_are_the_modules_of_transformers(
         ("SmolLM3ForCausalLM", {"no_rope_layer_interval": 0}, "no_rope_layer_interval"),
         ("GraniteForCausalLM", {"logits_scaling": 0}, "logits_scaling"),
         ("CohereForCausalLM", {"use_qk_norm": "yes"}, "use_qk_norm"),
+        ("GptOssForCausalLM", {"swiglu_limit": 0}, "swiglu_limit"),
+        ("GptOssForCausalLM", {"num_experts": 3}, "num_experts_per_tok is 4, but there are 3"),
         ("Cohere2ForCausalLM", {"sliding_window": None}, "sliding_window is null"),
         ("Cohere2ForCausalLM", {"sliding_window_pattern": 0}, "sliding_window_pattern"),
         ("BaichuanForCausalLM", {"z_loss_weight": 0, "tie_word_embeddings": True}, "tie_word_embeddings"),
@@ -154,6 +157,20 @@ def test_a_null_softcap_is_none_and_an_absent_one_the_familys(tmp_path: Path) ->
 
 def test_the_first_gemma_files_say_gelu_and_mean_tanh(tmp_path: Path) -> None:
     assert load(tmp_path, architectures=["GemmaForCausalLM"], hidden_act="gelu").activation == "gelu_tanh"
+
+
+def test_gpt_oss_as_the_hub_has_it(tmp_path: Path) -> None:
+    rope = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+    hub = {"experts_per_token": 4, "num_experts_per_tok": 4, "num_local_experts": 32, "initial_context_length": 4096}
+    hub |= {"rope_scaling": {**rope, "original_max_position_embeddings": 4096}, "rope_theta": 150000}
+    hub |= {"swiglu_limit": 7.0, "router_aux_loss_coef": 0.9, "output_router_logits": False, "attention_bias": True}
+    hub |= {"sliding_window": 128, "head_dim": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    config = load(tmp_path, architectures=["GptOssForCausalLM"], max_position_embeddings=131072, **hub)
+    assert config.warnings == ()
+    assert config.sliding_windows == (128, None)
+    sparse = load(tmp_path, architectures=["GptOssForCausalLM"], max_position_embeddings=131072, num_local_experts=32)
+    assert (sparse.ropes, sparse.sliding_windows, sparse.form) == (config.ropes, config.sliding_windows, config.form)
+    assert config.ropes[0].factor == 32.0
 
 
 def test_which_layers_of_command_r7b_turn(tmp_path: Path) -> None:

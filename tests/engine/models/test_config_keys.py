@@ -19,6 +19,7 @@ from transformers import (
     GemmaConfig,
     Glm4Config,
     GlmConfig,
+    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -54,6 +55,7 @@ FAMILIES = [
     MixtralConfig,
     Qwen2MoeConfig,
     Qwen3MoeConfig,
+    GptOssConfig,
     Olmo2Config,
     Olmo3Config,
     CohereConfig,
@@ -64,7 +66,14 @@ FAMILIES = [
     Gemma2Config,
     Gemma3TextConfig,
 ]
-WINDOWED = [MistralConfig, Olmo3Config, Cohere2Config, Gemma2Config, Gemma3TextConfig]  # whatever a switch says
+WINDOWED = [
+    MistralConfig,
+    GptOssConfig,
+    Olmo3Config,
+    Cohere2Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+]  # whatever a switch says
 OWN_KEYS = {
     PhiConfig: "PhiForCausalLM",
     OPTConfig: "OPTForCausalLM",
@@ -89,6 +98,7 @@ IGNORED_BY_SOME = {
     MixtralConfig: {"attention_bias": True, "use_sliding_window": True, "max_window_layers": 1},
     Qwen2MoeConfig: {"attention_bias": True, "mlp_bias": True},
     Qwen3MoeConfig: {"mlp_bias": True},
+    GptOssConfig: {"mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
     Phi3Config: {"attention_bias": True, "mlp_bias": True, "embd_pdrop": 0.9, "resid_pdrop": 0.9},
     Starcoder2Config: {"attention_bias": True, "mlp_bias": True, "use_sliding_window": True, "max_window_layers": 1},
     StableLmConfig: {"attention_bias": True, "sliding_window": 8},

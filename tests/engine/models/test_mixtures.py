@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.engine.models.cases import config_of, refusal_of
-from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers import GptOssConfig, MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.validation import ValidationRow, validate_adapter
@@ -256,6 +256,23 @@ def test_what_peft_trains_of_experts_and_routers_is_refused(
     path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": None}))
     (row,) = errors_of(folder, adapter)
     assert row.check == "tensors"
+    assert re.search(r"routers or experts of a mixture, on which LoRA is not served: .*layers\.0\.mlp\.", row.message)
+
+
+@pytest.mark.parametrize("parameter", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"])
+def test_experts_and_routers_of_gpt_oss_are_not_adapted(
+    parameter: str, tiny_config: Any, save_model: Any, tmp_path: Path
+) -> None:
+    _, folder = save_model(tiny_config(GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=32))
+    values = {"target_modules": ["q_proj"], "target_parameters": [parameter]}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, **values))
+    adapter = tmp_path / "adapter"
+    model.save_pretrained(adapter)
+    (row,) = errors_of(folder, adapter)
+    assert "target_parameters" in row.message
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": None}))
+    (row,) = errors_of(folder, adapter)
     assert re.search(r"routers or experts of a mixture, on which LoRA is not served: .*layers\.0\.mlp\.", row.message)
 
 

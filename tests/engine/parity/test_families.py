@@ -19,6 +19,7 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GPTNeoXConfig,
+    GptOssConfig,
     GraniteConfig,
     LlamaConfig,
     MistralConfig,
@@ -62,6 +63,8 @@ MULTIPLIERS = {
     "attention_bias": True,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+# A limit that values of the gate reach.
+GPT_OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "sliding_window": 20, "swiglu_limit": 0.5}
 # Caps near the scores, so that they bend them.
 GEMMA2 = {
     "head_dim": 32,
@@ -138,6 +141,11 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "qwen3_moe_mixed_window": (
         Qwen3MoeConfig,
         {**EXPERTS, "decoder_sparse_step": 2, "use_sliding_window": True, "sliding_window": 20, "attention_bias": True},
+    ),
+    "gpt_oss": (GptOssConfig, {**GPT_OSS, "num_attention_heads": 4, "num_key_value_heads": 2}),
+    "gpt_oss_plain": (
+        GptOssConfig,
+        {**GPT_OSS, "attention_bias": False, "swiglu_alpha": 0.7, "layer_types": ["full_attention"] * 2},
     ),
     "gpt2": (GPT2Config, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}),
     "gptj": (GPTJConfig, {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512, "rotary_dim": 16}),

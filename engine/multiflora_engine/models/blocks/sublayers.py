@@ -15,8 +15,9 @@ from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import fused_head_norms, head_norms
 from multiflora_engine.models.config import Activation, ModelConfig
+from multiflora_engine.models.families.mixture import Mixture
 from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWeights
-from multiflora_kernels.activation import activate, gelu_and_mul, silu_and_mul
+from multiflora_kernels.activation import activate, clamped_swiglu, gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta, completed
@@ -34,6 +35,7 @@ class SelfAttention:
         self._parts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self._window = config.sliding_windows[layer]
         self._rope = config.rope_of_layer[layer]
+        self._sinks = None if weights.sinks is None else weights.sinks.values
         self._fused_norms = fused_head_norms(config, weights)
         self._norms = None if self._fused_norms is not None else head_norms(config, weights)
 
@@ -52,7 +54,7 @@ class SelfAttention:
             q, k = self._norms[0](q), self._norms[1](k)
         # Keys and values first: sequences of one step that share a prefix read what the other one has just written.
         q = rope_and_write_kv(q, k, v, *cache, rope, self._fused_norms, delta)
-        return paged_attention(q, *cache, step.attention[self._window]).view(len(y), -1)
+        return paged_attention(q, *cache, step.attention[self._window], self._sinks).view(len(y), -1)
 
 
 class Mlp(Protocol):
@@ -71,7 +73,10 @@ def _gelu_tanh(x: torch.Tensor, delta: ShrunkDelta | None) -> torch.Tensor:
     return gelu_and_mul(x, "tanh", delta)
 
 
-_GATES: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tensor]] = {
+Gate = Callable[[torch.Tensor, ShrunkDelta | None], torch.Tensor]
+"""(x: [T, 2 I], gate first; what is still to be added to it) -> [T, I]."""
+
+_GATES: dict[Activation, Gate] = {
     "silu": silu_and_mul,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
@@ -81,8 +86,8 @@ _GATES: dict[Activation, Callable[[torch.Tensor, ShrunkDelta | None], torch.Tens
 class GatedMlp:
     """Semantics: y = down(activation(gate(x)) * up(x)), each linear with its adapters."""
 
-    def __init__(self, activation: Activation, weights: MlpWeights, sites: Sites | None) -> None:
-        self._activation = _GATES[activation]
+    def __init__(self, gate: Gate, weights: MlpWeights, sites: Sites | None) -> None:
+        self._activation = gate
         self._gate_up = Linear(weights.up, sites)
         self._down = Linear(weights.down, sites)
 
@@ -112,8 +117,9 @@ class MixtureMlp:
     def __init__(self, activation: Activation, weights: MixtureWeights, sites: Sites | None) -> None:
         self._mixture = weights.mixture
         self._router = Linear(weights.router, None)
-        self._experts = [partial(_without_adapters, GatedMlp(activation, expert, None)) for expert in weights.experts]
-        self._shared = None if weights.shared is None else GatedMlp(activation, weights.shared, sites)
+        gate = _gate_of_experts(activation, weights.mixture)
+        self._experts = [partial(_without_adapters, GatedMlp(gate, expert, None)) for expert in weights.experts]
+        self._shared = None if weights.shared is None else GatedMlp(_GATES[activation], weights.shared, sites)
         self._shared_gate = None if weights.shared_gate is None else Linear(weights.shared_gate, sites)
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
@@ -126,6 +132,12 @@ class MixtureMlp:
         return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
 
 
+def _gate_of_experts(activation: Activation, mixture: Mixture) -> Gate:
+    if mixture.gate is None:
+        return _GATES[activation]
+    return partial(clamped_swiglu, alpha=mixture.gate.alpha, limit=mixture.gate.limit)
+
+
 def _without_adapters(mlp: Mlp, x: torch.Tensor) -> torch.Tensor:
     return mlp(x, None)[0]
 
@@ -133,5 +145,6 @@ def _without_adapters(mlp: Mlp, x: torch.Tensor) -> torch.Tensor:
 def make_mlp(config: ModelConfig, weights: MlpWeights | MixtureWeights, sites: Sites | None) -> Mlp:
     if isinstance(weights, MixtureWeights):
         return MixtureMlp(config.activation, weights, sites)
-    kind = GatedMlp if config.form.is_gated else PlainMlp
-    return kind(config.activation, weights, sites)
+    if config.form.is_gated:
+        return GatedMlp(_GATES[config.activation], weights, sites)
+    return PlainMlp(config.activation, weights, sites)

@@ -33,6 +33,7 @@ from multiflora_engine.models.families.llama_like.qwen2 import QWEN2
 from multiflora_engine.models.families.llama_like.qwen3 import QWEN3
 from multiflora_engine.models.families.llama_like.smollm3 import SMOLLM3
 from multiflora_engine.models.families.llama_like.stablelm import STABLELM
+from multiflora_engine.models.families.sparse.gpt_oss import GPT_OSS
 from multiflora_engine.models.families.sparse.mixtral import MIXTRAL
 from multiflora_engine.models.families.sparse.qwen2_moe import QWEN2_MOE
 from multiflora_engine.models.families.sparse.qwen3_moe import QWEN3_MOE
@@ -45,6 +46,7 @@ FAMILIES = (
     QWEN2_MOE,
     QWEN3,
     QWEN3_MOE,
+    GPT_OSS,
     PHI3,
     GPT2,
     GPTJ,

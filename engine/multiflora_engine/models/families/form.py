@@ -29,6 +29,7 @@ class ModuleNames:
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     q_norm: str | None = None  # over query heads before the rotation; a {} is a head's number, where each has a module
     k_norm: str | None = None  # over key heads, likewise
+    sinks: str | None = None  # a parameter: to each head a score more, whose value is nothing
     o: str = "self_attn.o_proj"
     attention_output_norm: str | None = None  # over the attention's output, before it joins the residual
     mlp_norm: str | None = "post_attention_layernorm"  # over what the MLP reads; None beside attention: the same input

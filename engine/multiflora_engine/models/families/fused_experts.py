@@ -14,6 +14,9 @@ from multiflora_engine.models.errors import ModelError
 Stacked = tuple[tuple[Site, ...], ...]
 """Of each expert, the linears whose rows follow one another in a fused tensor [E, N, K]."""
 
+# Tensors of gpt-oss beside the weight itself, that tensor as MXFP4 among them -> the ends of each expert's own.
+_OTHER_PARTS = {"_bias": ".bias", "_blocks": "_blocks", "_scales": "_scales"}
+
 
 def unfused(stored: Mapping[str, StoredTensor], config: ModelConfig) -> dict[str, StoredTensor]:
     """stored: by name, in the order of their bytes. The same tensors, those of all experts cut into those of each, and
@@ -31,7 +34,8 @@ def unfused(stored: Mapping[str, StoredTensor], config: ModelConfig) -> dict[str
     for name, tensor in stored.items():
         path = left_out + name
         if path in fused:
-            pieces = {piece.removeprefix(left_out): part for piece, part in _cut(name, tensor, fused[path])}
+            cut = _cut_turned if config.form.mixture.is_interleaved else _cut
+            pieces = {piece.removeprefix(left_out): part for piece, part in cut(name, tensor, fused[path])}
         else:
             pieces = {_renamed(path, renamed).removeprefix(left_out): tensor}
         if both := [piece for piece in pieces if piece in tensors or (piece in stored and piece != name)]:
@@ -53,6 +57,8 @@ def _fused_tensors(config: ModelConfig) -> dict[str, Stacked]:
     for layer, ups, downs in _sparse_layers(config):
         experts = config.experts_in_transformers(layer)
         fused |= {f"{experts}.gate_up_proj": ups, f"{experts}.down_proj": downs}
+    if config.form.mixture is not None and config.form.mixture.is_interleaved:
+        fused |= {f"{name}{end}": sites for name, sites in fused.items() for end in _OTHER_PARTS}
     return fused
 
 
@@ -88,3 +94,17 @@ def _cut(name: str, tensor: StoredTensor, experts: Stacked) -> Iterator[tuple[st
         size = site.out_features * row_bytes
         yield f"{site.name}.weight", replace(tensor, shape=(site.out_features, columns), begin=begin, num_bytes=size)
         begin += size
+
+
+def _cut_turned(name: str, tensor: StoredTensor, experts: Stacked) -> Iterator[tuple[str, StoredTensor]]:
+    """The one linear of each expert, [K, N] or a part of it; what shapes they have to have, the loader says."""
+    if not tensor.shape or tensor.shape[0] != len(experts):
+        raise ModelError(
+            f"{name} has the shape {list(tensor.shape)}; config.json says that there are {len(experts)} experts. Do "
+            "config.json and the weights belong together?"
+        )
+    ending = next((own for end, own in _OTHER_PARTS.items() if name.endswith(end)), ".weight")
+    size = tensor.num_bytes // len(experts)
+    for expert, (site,) in enumerate(experts):
+        part = replace(tensor, shape=tensor.shape[1:], begin=tensor.begin + expert * size, num_bytes=size)
+        yield f"{site.name}{ending}", part

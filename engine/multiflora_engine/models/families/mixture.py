@@ -32,6 +32,14 @@ class MixtureNames:
 
 
 @dataclass(frozen=True)
+class ClampedGate:
+    """In place of an activation, as gpt-oss has it: see `clamped_swiglu`."""
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class Mixture:
     """What sparse layers compute: the sum of a token's top_k experts, weighted by the router, and a shared expert."""
 
@@ -43,6 +51,9 @@ class Mixture:
     sparse_step: int = 1  # every so many layers are sparse
     dense_layers: frozenset[int] = frozenset()  # those among them that are not
     names: MixtureNames = MixtureNames()
+    has_biases: bool = False  # router and experts add them
+    gate: ClampedGate | None = None  # of experts; None: the configuration's activation
+    is_interleaved: bool = False  # experts are stored [in, out], and rows of gate and up take turns in one linear
 
     def is_sparse(self, layer: int) -> bool:
         return (layer + 1) % self.sparse_step == 0 and layer not in self.dense_layers

@@ -1,4 +1,4 @@
-"""MXFP4 as gpt-oss stores its experts: four-bit floats, of which 32 share an exponent.
+"""MXFP4 as gpt-oss stores its experts, each of them by itself: four-bit floats, of which 32 share an exponent.
 
 Source of the format: transformers' integrations/mxfp4.py, and the OCP Microscaling specification.
 """
@@ -19,34 +19,28 @@ _EXPONENT_BIAS = 127
 
 @dataclass(frozen=True)
 class Mxfp4Tensor(QuantisedTensor):
-    """`_blocks`: uint8 [E, N, K / 32, 16], the low half of a byte first. `_scales`: uint8 [E, N, K / 32], exponents.
-    The dense tensor is [E, K, N], as transformers has it.
+    """`_blocks`: uint8 [N, K / 32, 16], the low half of a byte first. `_scales`: uint8 [N, K / 32], exponents.
 
-    Semantics: W[e, k, n] = q[e, n, k] * 2^(scale[e, n, k // 32] - 127).
+    Semantics: W[n, k] = q[n, k] * 2^(scale[n, k // 32] - 127).
     """
 
     settings: Mxfp4Settings
 
     @property
-    def name(self) -> str:
-        return self.module
-
-    @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, int]:
         shape = self.part("_blocks").shape
-        if len(shape) != 4 or 0 in shape:
-            raise self.damaged("_blocks", f"has the shape {list(shape)}; it has to have four dimensions")
-        return shape[0], shape[2] * 32, shape[1]
+        if len(shape) != 3 or 0 in shape:
+            raise self.damaged("_blocks", f"has the shape {list(shape)}; it has to have three dimensions")
+        return shape[0], shape[1] * 32
 
     def check(self) -> None:
-        experts, inputs, outputs = self.shape
-        self.expect("_blocks", ("U8",), (experts, outputs, inputs // 32, 16))
-        self.expect("_scales", ("U8",), (experts, outputs, inputs // 32))
+        outputs, inputs = self.shape
+        self.expect("_blocks", ("U8",), (outputs, inputs // 32, 16))
+        self.expect("_scales", ("U8",), (outputs, inputs // 32))
 
     def pieces(self) -> Iterator[torch.Tensor]:
-        """An expert at a time."""
         blocks, exponents, table = self.read("_blocks"), self.read("_scales"), torch.tensor(E2M1)
-        for expert in range(self.shape[0]):
-            values = table[unpack_nibbles(blocks[expert], low_first=True)]
-            scales = exponents[expert].int() - _EXPONENT_BIAS
-            yield torch.ldexp(values, scales[..., None]).flatten(1).T
+        for first, end in self.row_ranges():
+            values = table[unpack_nibbles(blocks[first:end], low_first=True)]
+            scales = exponents[first:end].int() - _EXPONENT_BIAS
+            yield torch.ldexp(values, scales[..., None]).flatten(1)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import GptOssConfig
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from multiflora_engine.models.checkpoint import stored_tensors
+from multiflora_engine.models.config import load_model_config
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 
-NAME = "model.layers.0.mlp.experts.gate_up_proj"
+NAME = "model.layers.0.mlp.experts.1.gate_up_proj"
 
 
 def source(folder: Path, blocks: torch.Tensor, scales: torch.Tensor) -> DenseSource:
-    tensors = {f"{NAME}_blocks": blocks, f"{NAME}_scales": scales, f"{NAME}_bias": torch.ones(3, 6)}
-    save_file(tensors, folder / "model.safetensors")
+    save_file({f"{NAME}_blocks": blocks, f"{NAME}_scales": scales}, folder / "model.safetensors")
     settings = read_quantisation({"quantization_config": {"quant_method": "mxfp4"}}, folder)
     sources = dense_sources(stored_tensors(folder), settings)
-    assert sorted(sources) == [NAME, f"{NAME}_bias"]
-    return sources[NAME]
+    assert sorted(sources) == [f"{NAME}.weight"]
+    return sources[f"{NAME}.weight"]
 
 
-def test_experts_equal_those_of_transformers(tmp_path: Path) -> None:
-    blocks = torch.randint(0, 256, (3, 6, 2, 16), dtype=torch.uint8)
-    scales = torch.randint(100, 140, (3, 6, 2), dtype=torch.uint8)
+def test_an_expert_equals_that_of_transformers(tmp_path: Path) -> None:
+    blocks = torch.randint(0, 256, (6, 2, 16), dtype=torch.uint8)
+    scales = torch.randint(100, 140, (6, 2), dtype=torch.uint8)
     found = source(tmp_path, blocks, scales)
     found.check()
-    expected = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
-    assert found.shape == tuple(expected.shape) == (3, 64, 6)
+    expected = convert_moe_packed_tensors(blocks[None], scales[None], dtype=torch.float32)[0].T
+    assert found.shape == tuple(expected.shape) == (6, 64)
     assert torch.equal(torch.cat(list(found.pieces())).view(found.shape), expected)
     assert found.num_bytes == blocks.numel() + scales.numel()
 
@@ -41,9 +45,9 @@ def test_experts_equal_those_of_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("blocks", "scales", "words"),
     [
-        ((3, 6, 2, 15), (3, 6, 2), "_blocks has the shape"),
-        ((3, 6, 32), (3, 6, 2), "four dimensions"),
-        ((3, 6, 2, 16), (3, 6, 1), "_scales has the shape"),
+        ((6, 2, 15), (6, 2), "_blocks has the shape"),
+        ((6, 32), (6, 2), "three dimensions"),
+        ((6, 2, 16), (6, 1), "_scales has the shape"),
     ],
 )
 def test_damaged_files_are_refused(
@@ -52,3 +56,68 @@ def test_damaged_files_are_refused(
     damaged = source(tmp_path, torch.zeros(blocks, dtype=torch.uint8), torch.zeros(scales, dtype=torch.uint8))
     with pytest.raises(ModelError, match=words):
         damaged.check()
+
+
+EXPERTS = "model.layers.1.mlp.experts"
+LEFT_OUT = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+
+
+@pytest.fixture
+def gpt_oss(tiny_config: Any, save_model: Any) -> tuple[Any, Path]:
+    """(gpt-oss in transformers, its folder) with experts in MXFP4."""
+    config = tiny_config(GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=32, sliding_window=20)
+    model, folder = save_model(config)
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+        scales = torch.randint(122, 126, (experts, outputs, inputs // 32), dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        model.get_parameter(name).data = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    path = folder / "config.json"
+    settings = {"quant_method": "mxfp4", "modules_to_not_convert": LEFT_OUT}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
+    return model, folder
+
+
+def test_gpt_oss_as_it_is_published(gpt_oss: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any) -> None:
+    model, folder = gpt_oss
+    asked = prompts[1:6]
+    answers = ask(start_engine(folder, max_model_len=256), asked, prompt_logprobs=0)
+    for prompt, answer in zip(asked, answers, strict=True):
+        check_answer(model, prompt, answer)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop(f"{EXPERTS}.down_proj_scales"), "lacks .*experts.0.down_proj_scales"),
+        (lambda t: t.pop(f"{EXPERTS}.gate_up_proj_bias"), "lacks .*experts.0.gate_up_proj.bias"),
+        (lambda t: t.pop("model.layers.0.self_attn.sinks"), "lacks model.layers.0.self_attn.sinks"),
+        (lambda t: t.pop("model.layers.0.mlp.router.bias"), "lacks model.layers.0.mlp.router.bias"),
+        (
+            lambda t: t.update({"model.layers.0.self_attn.sinks": torch.ones(3)}),
+            r"self_attn.sinks has the shape \[3\]; config.json says \[2\]",
+        ),
+        (
+            lambda t: t.update({f"{EXPERTS}.down_proj_blocks": t[f"{EXPERTS}.down_proj_blocks"][:2].clone()}),
+            r"down_proj_blocks has the shape \[2, 64, 3, 16\]; config.json says that there are 3 experts",
+        ),
+        (
+            lambda t: t.update({f"{EXPERTS}.down_proj_blocks": t[f"{EXPERTS}.down_proj_blocks"][:, :63].clone()}),
+            r"experts.0.down_proj_scales has the shape \[64, 3\]",
+        ),
+        (
+            lambda t: t.update({f"{EXPERTS}.gate_up_proj_bias": torch.ones(3, 191)}),
+            r"experts.0.gate_up_proj.bias has the shape \[191\]; config.json says \[192\]",
+        ),
+    ],
+)
+def test_gpt_oss_with_damaged_experts_is_refused(change: Any, words: str, gpt_oss: Any) -> None:
+    _, folder = gpt_oss
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=words):
+        load_weights(folder, load_model_config(folder), torch.float32, torch.device("cpu"))
