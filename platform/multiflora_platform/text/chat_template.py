@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import jinja2
 import jinja2.ext
@@ -22,6 +23,8 @@ from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
+# Characters of a text that json writes in well under a millisecond.
+_PIECE = 1 << 16
 _OWN = {"messages", "tools", "documents", "add_generation_prompt", "chat_template"}
 
 
@@ -239,8 +242,28 @@ class _Generation(jinja2.ext.Extension):
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Unlike Jinja's own, which escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """Unlike Jinja's own, which escapes HTML. Long texts are written piece by piece: json keeps the interpreter lock for
+    all of one."""
+    long_texts: dict[str, str] = {}
+    marked = _with_marks(value, long_texts)
+    out = json.dumps(marked, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    for mark, text in long_texts.items():
+        pieces = (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+        out = out.replace(mark, "".join(json.dumps(piece, ensure_ascii=ensure_ascii)[1:-1] for piece in pieces), 1)
+    return out
+
+
+def _with_marks(value: Any, long_texts: dict[str, str]) -> Any:
+    """The value with a mark in each long text's place. long_texts: gains mark -> text."""
+    if isinstance(value, dict):
+        return {key: _with_marks(item, long_texts) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_marks(item, long_texts) for item in value]
+    if not isinstance(value, str) or len(value) <= _PIECE:
+        return value
+    mark = uuid4().hex
+    long_texts[mark] = value
+    return mark
 
 
 def _raise_exception(message: str) -> None:

@@ -107,6 +107,8 @@ TEMPLATES = {"llama3": LLAMA3, "qwen": QWEN, "mistral": MISTRAL, "phi3": PHI3, "
 SYSTEM = {"role": "system", "content": " You <b>are</b> kind. "}
 USER, ASSISTANT = {"role": "user", "content": "Was heißt „naïve“? 🌸"}, {"role": "assistant", "content": "  Ja & nein "}
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "text": "<ü>"}}}
+LONG = 'é"\\\n\x07🌸' * 12_000
+LONG_CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": [LONG, {"b": LONG[:-1]}], "c": 1.0}}}
 TOOLS = [{"type": "function", "function": {"name": "add", "description": "über <x>", "parameters": {}}}]
 CHATS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "plain": ([USER], {}),
@@ -117,6 +119,10 @@ CHATS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "tools": ([SYSTEM, USER], {"tools": TOOLS}),
     "tool calls": (
         [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "3"}],
+        {"tools": TOOLS},
+    ),
+    "long arguments": (
+        [USER, {"role": "assistant", "content": None, "tool_calls": [LONG_CALL]}, {"role": "tool", "content": "3"}],
         {"tools": TOOLS},
     ),
     "reasoning": ([USER, {**ASSISTANT, "reasoning": "\nhm\n"}], {"add_generation_prompt": False}),
@@ -156,6 +162,21 @@ def test_as_transformers(folders: dict[str, Path], theirs: dict[str, Any], name:
     assert text == expected
     ids = theirs[name].apply_chat_template(messages, tokenize=True, return_dict=False, **plain, **variables)
     assert ours.encode(text, False) == list(ids)
+
+
+def test_no_long_text_is_written_in_one_call(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    longest: list[int] = []
+
+    def dumps(value: Any, **options: Any) -> str:
+        text = json_dumps(value, **options)
+        longest.append(len(text))
+        return text
+
+    json_dumps = json.dumps
+    monkeypatch.setattr(json, "dumps", dumps)
+    messages, options = CHATS["long arguments"]
+    assert "\\u0007🌸" * 2 not in Tokenizer.load(folders["llama3"]).apply_chat_template(messages, **options)
+    assert max(longest) < len(json_dumps(LONG, ensure_ascii=False))
 
 
 def test_most_comparisons_render(theirs: dict[str, Any]) -> None:

@@ -48,13 +48,13 @@ async def prepare_chat(
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
         raise invalid(name, f"{name} must be at least 1, got {asked}.")
-    size //= _BYTES_PER_UNIT
-    body, use = await off_loop(size, partial(_offered, body, model))
+    units = size // _BYTES_PER_UNIT
+    body, use = await off_loop(units, partial(_offered, body, model))
     room = PromptRoom(limit, asked, is_cut=bool(body.truncate_prompt_tokens))
-    ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room)
+    ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room, size)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
 
-    form = await off_loop(size, partial(answer_format, body, model, ids, use))
+    form = await off_loop(units, partial(answer_format, body, model, ids, use))
     made = partial(
         sampling_params,
         body,
@@ -64,7 +64,7 @@ async def prepare_chat(
         prompt_logprobs=body.prompt_logprobs,
         vocab_size=model.vocab_size,
     )
-    params = await off_loop(size, made)
+    params = await off_loop(units, made)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)
@@ -74,7 +74,7 @@ async def count_chat(body: ChatRequest, model: ServedModel, size: int) -> int:
     """The tokens of the prompt that `prepare_chat` makes, whether they fit or not. Raises ApiError."""
     body, _ = await off_loop(size // _BYTES_PER_UNIT, partial(_offered, body, model))
     room = PromptRoom(model.max_model_len, None, is_cut=True)
-    return len(await chat_prompt(body, model.tokenizer, model.vocab_size, room))
+    return len(await chat_prompt(body, model.tokenizer, model.vocab_size, room, size))
 
 
 def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:

@@ -24,14 +24,17 @@ _MESSAGE = 64
 """What the template's work on a message with nothing in it is like, in characters."""
 _TOOL = 1024
 """The same of a tool."""
-_PLAIN_FIELDS = 2
 
 
 async def chat_prompt(
-    request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer, vocab_size: int | None, room: PromptRoom
+    request: ChatRequest | TokenizeRequest,
+    tokenizer: Tokenizer,
+    vocab_size: int | None,
+    room: PromptRoom,
+    size: int = INLINE + 1,
 ) -> list[int]:
     """The conversation through the model's template, as token ids. vocab_size: None where no model is to read
-    them. Raises ApiError."""
+    them. size: of the request, in bytes; where it is not known, a thread takes it. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
     template = None
     if not tokenizer.templates.is_empty:
@@ -39,16 +42,9 @@ async def chat_prompt(
             template = tokenizer.templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
-    size = sum(map(_size, request.messages)) + _TOOL * len(request.tools or ())
+    size += _MESSAGE * len(request.messages) + _TOOL * len(request.tools or ())
     messages = await off_loop(size, partial(template_messages, request.messages, template))
     return await encode_conversation(request, messages, size, tokenizer, vocab_size, room)
-
-
-def _size(message: dict[str, Any]) -> int:
-    """In characters of text that is tokenised. Of one whose parts or calls may hold any amount of text: as much as goes
-    to a thread."""
-    content = message.get("content")
-    return _MESSAGE + len(content) if isinstance(content, str) and len(message) == _PLAIN_FIELDS else INLINE + 1
 
 
 def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:

@@ -60,12 +60,11 @@ async def text_prompts(
     param: str, prompt: Prompt, add_special: bool, tokenizer: Tokenizer, vocab_size: int, room: PromptRoom
 ) -> list[list[int]]:
     """One list of ids for each text or list of ids in `prompt`, the request's `param`. Raises ApiError."""
-    size = sum(map(_length, prompt)) if isinstance(prompt, list) else len(prompt)
 
     def encode() -> list[list[int]]:
         return [_ids(param, p, add_special, tokenizer, vocab_size, room) for p in _split(param, prompt)]
 
-    ids = await _encoded(param, size, encode, room)
+    ids = await _encoded(param, _length(prompt), encode, room)
     if not all(ids):
         raise invalid(param, f"{param} has no tokens; send some text or token ids.")
     return ids
@@ -140,8 +139,11 @@ def _check_text(param: str, ids: list[int], tokenizer: Tokenizer, vocab_size: in
     return ids
 
 
-def _length(prompt: str | int | list[int]) -> int:
-    return 1 if isinstance(prompt, int) else len(prompt)
+def _length(prompt: Prompt) -> int:
+    """In characters and ids. Of a list of more items than prompts are taken, only how many they are."""
+    if isinstance(prompt, str) or len(prompt) > MAX_PROMPTS:
+        return len(prompt)
+    return sum(1 if isinstance(item, int) else len(item) for item in prompt)
 
 
 def _ids(

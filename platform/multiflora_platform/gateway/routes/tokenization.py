@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, check_ids
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
-from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
+from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
 from multiflora_platform.services import Services
 from multiflora_platform.text.errors import TooManyTokens
@@ -34,7 +35,7 @@ async def tokenize(request: Request) -> Response:
     if body.model is not None:
         await find_model(services, request, body.model)
     tokenizer, length = services.model.tokenizer, services.max_model_len
-    ids = await _ids(tokenizer, length, body)
+    ids = await _ids(tokenizer, length, body, await body_size(request))
 
     def answer() -> Response:
         strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -74,13 +75,15 @@ async def tokenizer_info(request: Request) -> Response:
     )
 
 
-async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest) -> list[int]:
+async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest, size: int) -> list[int]:
+    """size: of the request, in bytes. Raises ApiError."""
     if (body.prompt is None) == (body.messages is None):
         raise invalid("prompt", "Send either prompt or messages.")
     room = PromptRoom(length, None, is_cut=True)
     if body.messages is not None:
-        offered = msgspec.structs.replace(body, tools=offered_tools(body.tools))
-        return await chat_prompt(offered, tokenizer, None, room)
+        tools = await off_loop(size, partial(offered_tools, body.tools))
+        offered = msgspec.structs.replace(body, tools=tools)
+        return await chat_prompt(offered, tokenizer, None, room, size)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     try:
         return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=room.most))
