@@ -242,8 +242,8 @@ class _Generation(jinja2.ext.Extension):
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Unlike Jinja's own, which escapes HTML. Long texts are written piece by piece: json keeps the interpreter lock for
-    all of one."""
+    """Unlike Jinja's own, which escapes HTML. Long texts are written in pieces: json keeps the interpreter lock for a
+    whole one."""
     long_texts: dict[str, str] = {}
     marked = _with_marks(value, long_texts)
     out = json.dumps(marked, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
