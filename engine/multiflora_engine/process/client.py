@@ -75,6 +75,8 @@ class EngineClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
+        # Streams that were left since the event loop's last turn: told in one message.
+        self._aborted: list[str] = []
         self._calls: dict[int, asyncio.Future[Answer]] = {}
         self._call_ids = itertools.count(1)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -130,7 +132,7 @@ class EngineClient:
 
     def abort(self, request_id: str) -> None:
         if self._streams.pop(request_id, None) is not None and self._socket is not None:
-            self.send(Abort([request_id]))
+            self._abort_soon(request_id)
 
     def end_sequence(self, request_id: str, index: int) -> None:
         if request_id in self._streams and self._socket is not None:
@@ -143,7 +145,17 @@ class EngineClient:
 
     def _abort_dropped(self, request_id: str) -> None:
         if self._socket is not None and request_id not in self._streams:
-            self.send(Abort([request_id]))
+            self._abort_soon(request_id)
+
+    def _abort_soon(self, request_id: str) -> None:
+        if not self._aborted and self._loop is not None:
+            self._loop.call_soon(self._send_aborts)
+        self._aborted.append(request_id)
+
+    def _send_aborts(self) -> None:
+        aborted, self._aborted = self._aborted, []
+        if self._socket is not None:
+            self.send(Abort(aborted))
 
     # ---- what the supervisor calls
 

@@ -39,6 +39,7 @@ from multiflora_engine.scheduling.config import QueueFull
 _log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS = 1.0
+_RECEIVING_SECONDS = 0.02  # of a flood of messages, before those who wait for a step get theirs
 _WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive, or for the cache's thread
 
 
@@ -93,6 +94,8 @@ class StepLoop:
         self._lifetime = lifetime
         self._shutdown = False
         self._next_heartbeat = 0.0
+        # Of requests that were not taken in, since the last deltas were sent.
+        self._refusals: list[TokenDelta] = []
         # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
         served.call_between_layers(self._heartbeat)
 
@@ -113,8 +116,13 @@ class StepLoop:
             self._rest()
 
     def _receive(self) -> None:
+        until = time.monotonic() + _RECEIVING_SECONDS
         while (message := self._socket.receive()) is not None:
             self._handle(message)
+            if time.monotonic() >= until:
+                break
+        self._send_deltas(self._refusals)
+        self._refusals = []
 
     def _handle(self, message: ToEngine) -> None:
         match message:
@@ -153,12 +161,10 @@ class StepLoop:
             self._refuse(request, EngineFailure("internal_error", f"the engine refused it: {type(error).__name__}"))
 
     def _refuse(self, request: GenerateRequest, failure: EngineFailure) -> None:
-        self._send_deltas(
-            [
-                TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
-                for index in range(request.params.num_sequences)
-            ]
-        )
+        self._refusals += [
+            TokenDelta(request_id=request.id, index=index, finish_reason="error", failure=failure)
+            for index in range(request.params.num_sequences)
+        ]
 
     def _send_deltas(self, deltas: list[TokenDelta]) -> None:
         if deltas:

@@ -96,6 +96,11 @@ class TokenStream:
         if not self._closed and self._unfinished:
             self._client.abort_later(self._request_id)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the next that its reader gets of a sequence is the engine's failure."""
+        return bool(self._deltas) and self._deltas[0].failure is not None
+
     def push(self, delta: TokenDelta) -> bool:
         """True when this was the last one. A second delta of the same step costs no second wake-up."""
         self._deltas.append(delta)

@@ -138,6 +138,15 @@ async def test_an_abandoned_stream_aborts_once(line: tuple[EngineClient, Engine]
     call.cancel()
 
 
+async def test_streams_that_are_left_together_are_aborted_by_one_message(line: tuple[EngineClient, Engine]) -> None:
+    client, engine = line
+    streams = [client.generate(_request(name)) for name in "abc"]
+    for stream in streams:
+        assert isinstance(await engine.receive(), Generate)
+        stream.close()
+    assert await engine.receive() == Abort(["a", "b", "c"])
+
+
 async def test_a_sequence_ends_without_the_others(line: tuple[EngineClient, Engine]) -> None:
     client, engine = line
     stream = client.generate(_request("r", n=3))

@@ -135,8 +135,10 @@ class ScriptedResidency:
         return []
 
 
-def run(*script: ToEngine, engine: ScriptedEngine | None = None) -> ScriptedLine:
-    line = ScriptedLine(deque(script))
+def run(
+    *script: ToEngine, engine: ScriptedEngine | None = None, kind: type[ScriptedLine] = ScriptedLine
+) -> ScriptedLine:
+    line = kind(deque(script))
     between: list[Callable[[], None]] = []
     served = SimpleNamespace(
         engine=engine or ScriptedEngine(),
@@ -185,6 +187,29 @@ def test_a_request_that_cannot_be_taken_in_fails_alone(problem: Exception, code:
     assert engine.running == ["good"]
     assert engine.steps == 4
     assert engine.aborted == [("good", None)]
+
+
+class FullLine(ScriptedLine):
+    """Delivers all that there is at once."""
+
+    def receive(self) -> ToEngine | None:
+        return self.script.popleft() if self.script else Shutdown()
+
+
+def test_the_refused_of_a_flood_are_told_in_one_message() -> None:
+    names = [f"bad-{number}" for number in range(50)]
+    engine = ScriptedEngine({name: QueueFull("full") for name in names})
+    line = run(*map(_request, names), engine=engine, kind=FullLine)
+    assert len(_failures(line)) == 50
+    assert sum(isinstance(message, Deltas) for message in line.sent) == 1
+
+
+def test_a_flood_of_requests_leaves_steps_to_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = iter(range(100_000))
+    monkeypatch.setattr("multiflora_engine.process.step_loop.time.monotonic", lambda: next(milliseconds) * 1e-3)
+    engine = ScriptedEngine()
+    run(*(_request(str(number)) for number in range(200)), engine=engine, kind=FullLine)
+    assert 5 < engine.steps < 20
 
 
 def test_one_sequence_can_be_ended() -> None:

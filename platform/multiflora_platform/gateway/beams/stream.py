@@ -57,6 +57,10 @@ class BeamStream:
                 self.close()
         return self._deltas
 
+    @property
+    def has_failed(self) -> bool:
+        return any(stream.has_failed for stream in self._asked)
+
     def cut(self) -> None:
         """Another one than the reader ends the search: its answers end with finish_reason "abort"."""
         self._is_cut = True

@@ -57,14 +57,17 @@ class Generation:
 
     async def events(self) -> AsyncGenerator[TextDelta, None]:
         """Until each answer has ended. Raises ApiError."""
-        async for delta in self.stream:
-            text = self._take(delta)
-            if text is not None:
-                yield text
-            if self._is_complete:
-                break
-        if not self._is_complete:
-            raise self._failure or internal_error()
+        try:
+            async for delta in self.stream:
+                text = self._take(delta)
+                if text is not None:
+                    yield text
+                if self._is_complete:
+                    break
+            if not self._is_complete:
+                raise self._failure or internal_error()
+        finally:
+            self.close()
 
     def fail(self, error: ApiError) -> None:
         """Ends it from outside: the reader of the events gets the error."""

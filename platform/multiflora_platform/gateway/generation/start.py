@@ -77,6 +77,8 @@ async def start(
         generations.append(_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids))
         if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
+            if any(generation.stream.has_failed for generation in generations):
+                break  # the reader of all of them meets the failure
     return generations
 
 
