@@ -135,7 +135,7 @@ def assemble_engine(
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
     scheduler = Scheduler(
-        _scheduler_config(config, model, device_side),
+        _scheduler_config(config, model, device_side, is_compute_bound=device.type == "cpu"),
         residency,
         base.digest,
         grammars=grammars,
@@ -181,7 +181,9 @@ def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> 
     return PromptLookup(wanted, lambda sequence: not sampler.needs_last_token(sequence))
 
 
-def _scheduler_config(config: EngineConfig, model: ModelConfig, device_side: DeviceSide) -> SchedulerConfig:
+def _scheduler_config(
+    config: EngineConfig, model: ModelConfig, device_side: DeviceSide, is_compute_bound: bool
+) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=device_side.cache.num_blocks,
         max_model_len=device_side.max_model_len,
@@ -189,6 +191,7 @@ def _scheduler_config(config: EngineConfig, model: ModelConfig, device_side: Dev
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=max(config.max_num_batched_tokens, config.max_num_seqs),
         max_waiting=config.max_waiting,
+        is_compute_bound=is_compute_bound,
         adapter_timeout=config.adapter_timeout,
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),

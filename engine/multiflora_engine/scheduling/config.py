@@ -31,6 +31,9 @@ class SchedulerConfig:
     max_num_batched_tokens: int = 2048
     # Sequences that may wait before new requests are refused.
     max_waiting: int = 1024
+    # Whether a step takes about as long as it has tokens, as on a CPU: a few sequences beside a flood then get steps of
+    # their own, which cost the flood little.
+    is_compute_bound: bool = False
     enable_prefix_caching: bool = True
     # The model's, and what the front end's tokenizer adds.
     eos_token_ids: frozenset[int] = frozenset()

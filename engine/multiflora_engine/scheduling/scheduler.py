@@ -55,7 +55,7 @@ from multiflora_engine.scheduling.admission_policy import (
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
-from multiflora_engine.scheduling.seats import flow_of, leaves_for
+from multiflora_engine.scheduling.seats import Flow, beside_a_flood, flow_of, leaves_for
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
 from multiflora_engine.scheduling.waiting_queue import WaitingQueue
@@ -170,9 +170,13 @@ class Scheduler:
             self._seat_the_unserved(failures)
         entries: list[Scheduled] = []
         self._is_scarce = False
-        budget = self._schedule_running(entries)
+        few = self._beside_a_flood()
+        budget = self._schedule_running(entries, few)
+        if few and not entries:
+            few = frozenset()
+            budget = self._schedule_running(entries, few)
         # When the pool ran out just now, what is free is for the running sequences' next blocks.
-        if self._waiting.length and not self._is_scarce:
+        if self._waiting.length and not self._is_scarce and not few:
             self._start_waiting(entries, budget, failures)
         if failures:
             # A request that failed while waiting took its running sequences with it, perhaps out of this very batch.
@@ -238,8 +242,13 @@ class Scheduler:
             sequence_preemptions=self._counts.sequence_preemptions.read(),
         )
 
-    def _schedule_running(self, entries: list[Scheduled]) -> int:
-        """Schedules what runs already and returns the budget that is left."""
+    def _beside_a_flood(self) -> frozenset[Flow]:
+        """Those whose own step this is; none: it is everybody's."""
+        is_theirs = self.config.is_compute_bound and self._waiting.length and self._step % 2
+        return beside_a_flood(self._running) if is_theirs else frozenset()
+
+    def _schedule_running(self, entries: list[Scheduled], only: frozenset[Flow]) -> int:
+        """Schedules what runs already and returns the budget that is left. only: these flows; none: all."""
         budget, block_size = self.config.max_num_batched_tokens, self.config.block_size
         # Decodes first: one token each, and clients see the gap between two of them. Prefills share what is left.
         prefilling = []
@@ -247,6 +256,8 @@ class Scheduler:
         spare = budget - len(self._running)
         # Preemption pops the list's tail while we walk it: perhaps the sequence in hand, never one that we passed.
         for sequence in self._running:
+            if only and flow_of(sequence) not in only:
+                continue
             if sequence.in_flight and not self._goes_on(sequence):
                 continue  # its next token depends on what the step in flight samples
             start = sequence.num_scheduled_tokens

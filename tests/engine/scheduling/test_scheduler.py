@@ -652,10 +652,10 @@ def test_several_tokens_a_step_have_blocks_to_go_to(tokens: int) -> None:
     assert harness.scheduler.pool.num_free == 64
 
 
-def flooded(**fields: Any) -> Harness:
-    """Four seats, all taken by one owner's adapter, of which more waits."""
-    harness = Harness(max_num_seqs=4)
-    for number in range(6):
+def flooded(*, is_compute_bound: bool = False, seats: int = 4, **fields: Any) -> Harness:
+    """All seats are taken by one owner's adapter, of which more waits."""
+    harness = Harness(max_num_seqs=seats, is_compute_bound=is_compute_bound)
+    for number in range(seats + 2):
         fields = {"adapter_digest": "x", "cache_owner": "team", "max_tokens": 20, **fields}
         harness.add(f"flood{number}", 3, tag=100 + number, **fields)
     harness.step()
@@ -692,6 +692,37 @@ def test_a_seat_is_not_left_for_the_same_adapter_the_less_urgent_or_one_that_is_
     harness.add("quiet", 3, **quiet)
     harness.step()
     assert harness.preemptions() == 0
+
+
+@pytest.mark.parametrize(
+    ("flood", "quiet", "counts"),
+    [
+        ({}, {}, [1, 10] * 3),
+        ({"priority": -1}, {"priority": -1}, [1, 10] * 3),
+        # Where a step of few takes as long as one of all, the flood would lose half of its pace.
+        ({"is_compute_bound": False}, {}, [10] * 6),
+        ({"seats": 3}, {}, [3] * 6),  # no flood
+    ],
+)
+def test_every_other_step_is_for_those_beside_a_flood(
+    flood: dict[str, Any], quiet: dict[str, Any], counts: list[int]
+) -> None:
+    harness = flooded(**{"is_compute_bound": True, "seats": 10, **flood})
+    harness.add("quiet", 3, adapter_digest="y", cache_owner="team", **quiet)
+    harness.step()
+    batches = [harness.step() for _ in range(6)]
+    assert sorted(len(batch) for batch in batches) == sorted(counts)
+    assert all(("quiet", 0) in batch for batch in batches)
+
+
+def test_what_is_less_urgent_than_a_flood_gets_no_steps_of_its_own() -> None:
+    harness = Harness(max_num_seqs=10, is_compute_bound=True)
+    harness.add("later", 3, adapter_digest="y", cache_owner="team", priority=1)
+    harness.step()
+    for number in range(12):
+        harness.add(f"flood{number}", 3, tag=100 + number, adapter_digest="x", cache_owner="team")
+    harness.step()
+    assert [len(harness.step()) for _ in range(4)] == [10] * 4
 
 
 def test_flows_with_one_seat_each_keep_it() -> None:
