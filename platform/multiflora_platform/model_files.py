@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from multiflora_engine.models.checkpoint import weight_files
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.config_fields import read_json_object
 from multiflora_engine.models.errors import ModelError
@@ -53,6 +54,7 @@ class ModelFiles:
         folder = resolve_model(self.model, self.download_dir, self.revision, self.hf_token)
         # First: a folder that holds no model should not be blamed for its tokenizer.
         config = load_model_config(folder)
+        weight_files(folder)  # nor for the time that its conversion takes
         for warning in config.warnings:
             _log.warning("%s", warning)
         self._check_quantization(config)

@@ -75,6 +75,21 @@ def test_what_the_hub_lacks_is_named(cache: Path, asked: dict[str, Any], parts: 
     assert all(part in str(caught.value) for part in parts)
 
 
+@pytest.mark.parametrize("index", [False, True])
+def test_a_hub_model_without_safetensors_names_the_command_that_makes_them(cache: Path, index: bool) -> None:
+    """Its .bin files have not been downloaded; with an index of safetensors the download is what is damaged."""
+    folder = cache / "models--org--tiny" / "snapshots" / MAIN
+    (folder / "model.safetensors").unlink()
+    (folder / "tokenizer.json").unlink()
+    if index:
+        content = {"weight_map": {"a": "model-1.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        ModelFiles(model="org/tiny", download_dir=cache).open()
+    assert ("`multiflora models convert org/tiny ./tiny-safetensors`" in str(caught.value)) is not index
+    assert ("Download or save the model again" in str(caught.value)) is index
+
+
 def test_the_tokenizer_may_come_from_elsewhere_and_at_another_revision(cache: Path, model: Path) -> None:
     older = cache / "models--org--tiny" / "snapshots" / OLDER
     told = json.loads((older / "tokenizer_config.json").read_text(encoding="utf-8"))

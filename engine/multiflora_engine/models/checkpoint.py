@@ -62,12 +62,23 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _advice(folder: Path) -> str:
-    if any(folder.glob("*.bin")) or any(folder.glob("*.bin.index.json")):
-        return (
-            "Its .bin files are pickles, which can run code and are never opened here: make safetensors of them, with "
-            f"`multiflora models convert {folder} {folder}-safetensors`."
-        )
-    return _AGAIN
+    if (folder / INDEX_NAME).is_file():
+        return _AGAIN
+    hub_id = _hub_id(folder)
+    if hub_id is None and not any(folder.glob("*.bin")):
+        return _AGAIN
+    source = f"{folder} {folder}-safetensors" if hub_id is None else f"{hub_id} ./{Path(hub_id).name}-safetensors"
+    return (
+        ".bin files are pickles, which can run code and are never opened here: make safetensors of them, with "
+        f"`multiflora models convert {source}`."
+    )
+
+
+def _hub_id(folder: Path) -> str | None:
+    """Of a download, which leaves .bin files on the hub."""
+    repository = folder.parent.parent.name
+    is_download = folder.parent.name == "snapshots" and repository.startswith("models--")
+    return repository.removeprefix("models--").replace("--", "/") if is_download else None
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

@@ -25,6 +25,8 @@ _QWEN_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Texts that settings of sentencepiece's bear upon: spaces and their runs, line ends, forms of characters, bytes.
+_PROBES = ("", " ", "a", " a", "a  b ", "\n", "a\n\n b", "1 234", "ﬁ½", "日本 🌸", "\t\u00a0", "▁▁x")
 _GLM_TOKENS = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"]
 _GLM_ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
 
@@ -75,8 +77,24 @@ def _backend(folder: Path, **settings: Any) -> Any:
     """The vocabulary by its own settings, without a class of transformers' that would add others."""
     from transformers import PreTrainedTokenizerFast
 
-    _model_file(folder)
-    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True, **settings)
+    file = _model_file(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True, **settings)
+    _check(tokenizer, file)
+    return tokenizer
+
+
+def _check(tokenizer: Any, file: Path) -> None:
+    """Against sentencepiece itself, where the file is its: transformers before 5.23 passes over some of its settings,
+    and other tokens than the model was trained with would go unnoticed."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor()
+    try:
+        processor.Load(str(file))
+    except RuntimeError:
+        return
+    if any(tokenizer.encode(text, add_special_tokens=False) != processor.encode(text) for text in _PROBES):
+        raise ConversionError("this transformers encodes otherwise than its sentencepiece; pip install -U transformers")
 
 
 def _model_file(folder: Path) -> Path:

@@ -43,9 +43,13 @@ def _load(folder: Path) -> Any:
     config = _config(folder)
     if (read := HUB_TOKENIZERS.get(str(config.get("tokenizer_class")))) is not None:
         return read(folder, config)
-    if _is_remote(config):
-        raise ConversionError(f"{config['tokenizer_class']} is code of its repository, which is never run")
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        name = config.get("tokenizer_class", "its tokenizer")
+        raise ConversionError(f"{name} is code of its repository, which is never run") from None
     if not tokenizer.is_fast:
         return _as_fast(tokenizer)
     missing = [
@@ -67,11 +71,6 @@ def _as_fast(tokenizer: Any) -> Any:
         chat_template=tokenizer.chat_template,
         **tokenizer.special_tokens_map,
     )
-
-
-def _is_remote(config: dict[str, Any]) -> bool:
-    auto_map = config.get("auto_map")
-    return isinstance(auto_map, list) or (isinstance(auto_map, dict) and "AutoTokenizer" in auto_map)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -426,6 +426,11 @@ def test_the_hub_is_asked_for_safe_files_only(tmp_path: Path, monkeypatch: pytes
         files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
     )
     assert list(kept) == files[:2]
+    assert resolve_model("org/model", pickles=True) == tmp_path
+    kept = huggingface_hub.utils.filter_repo_objects(
+        files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
+    )
+    assert list(kept) == ["config.json", "pytorch_model.bin"]
 
 
 def _http_error(kind: type[errors.HfHubHTTPError]) -> errors.HfHubHTTPError:

@@ -12,6 +12,7 @@ import tiktoken
 from sentencepiece import SentencePieceProcessor
 from tests.platform.conversion.conftest import texts, tiktoken_file, write
 
+from multiflora_platform.conversion import hub_tokenizers
 from multiflora_platform.conversion.child import ConversionError
 from multiflora_platform.conversion.tokenizer_child import convert_tokenizer
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -126,6 +127,16 @@ def test_baichuan(begun: bool, rule: str, sentencepiece: Train, tmp_path: Path) 
         plain = [token_id for token_id in ids if token_id not in special.values()]
         if plain == ids:
             assert ours.decode(ids) == processor.decode(ids)
+
+
+def test_a_conversion_that_sentencepiece_contradicts_is_refused(
+    sentencepiece: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older transformers would: here by a token that sentencepiece alone does not know as one."""
+    monkeypatch.setattr(hub_tokenizers, "_PROBES", ("a", "</s>"))
+    files = {"tokenizer.model": sentencepiece(), "tokenizer_config.json": remote("BaichuanTokenizer", eos_token="</s>")}
+    with pytest.raises(ConversionError, match="pip install -U transformers"):
+        converted(tmp_path, files)
 
 
 @pytest.mark.parametrize(

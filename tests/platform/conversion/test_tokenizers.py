@@ -82,6 +82,22 @@ def test_without_a_cache_folder_it_is_only_slower(
     assert len(children) == 2
 
 
+def test_of_two_starts_at_once_each_has_its_tokenizer(
+    folder: Path, children: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one keeps its own first."""
+    run = tokenizers.run_child
+
+    def late(module: str, source: str, made: str, *, seconds: float) -> None:
+        monkeypatch.setattr(tokenizers, "run_child", run)
+        load_tokenizer(folder)
+        run(module, source, made, seconds=seconds)
+
+    monkeypatch.setattr(tokenizers, "run_child", late)
+    assert load_tokenizer(folder).encode("the") == load_tokenizer(folder).encode("the")
+    assert len(children) == 2
+
+
 def test_a_tokenizer_json_is_read_as_it_is(folder: Path, children: list[str]) -> None:
     convert_tokenizer(folder, folder)
     assert load_tokenizer(folder).encode("the")
