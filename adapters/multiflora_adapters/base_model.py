@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 SiteKind = Literal["linear", "embedding"]
@@ -23,6 +24,37 @@ class Site:
 
 
 @dataclass(frozen=True)
+class ExpertLinear:
+    """One linear of all experts of a layer, which an adapter's weights on the device are kept for; the engine lists
+    them."""
+
+    name: str  # in the checkpoint, less the expert's number: model.layers.0.mlp.experts.gate_proj
+    sites: tuple[Site, ...]  # of each expert, by its number
+
+    @property
+    def out_features(self) -> int:
+        return self.sites[0].out_features
+
+
+@dataclass(frozen=True)
+class SparseLayer:
+    """Router and experts of one layer, by the checkpoint's names and by those of transformers 5, which PEFT's newest
+    files have: to it neither is a linear."""
+
+    router: str  # the router's site
+    router_in_transformers: str  # model.layers.0.mlp.gate, whose parameter is its weight
+    experts: str  # the module that holds the experts
+    experts_in_transformers: str  # model.layers.0.mlp.experts, whose parameters are gate_up_proj and down_proj
+    up: tuple[ExpertLinear, ...]  # gate and up: the rows of gate_up_proj of each expert
+    down: ExpertLinear
+    is_in_out: bool = False  # the parameters are [experts, in, out] in transformers, not [experts, out, in]
+
+    @property
+    def linears(self) -> tuple[ExpertLinear, ...]:
+        return *self.up, self.down
+
+
+@dataclass(frozen=True)
 class BaseModel:
     """The base model as adapters see it."""
 
@@ -34,9 +66,59 @@ class BaseModel:
     embedding: str = "model.embed_tokens"  # the token embedding's site
     head: str | None = "lm_head"  # the head's site; None: no adapter may touch the head
     is_head_tied: bool = False  # the head's weight is the embedding
-    mixtures: frozenset[str] = frozenset()  # routers and experts, by every name they have: no adapter may touch them
+    sparse_layers: tuple[SparseLayer, ...] = ()
+
+    def site(self, module: str) -> Site | None:
+        """The site of a module by any of its names, an expert's linear included; None for what no adapter may touch."""
+        name = self.own_name(module)
+        return self.sites.get(name) or self._expert_sites.get(name)
+
+    def own_name(self, module: str) -> str:
+        """The checkpoint's name of a module that is, or is part of, what transformers 5 calls otherwise."""
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1 if self.sparse_layers else 0):
+            if (own := self._mixtures.get(".".join(parts[:end]))) is not None:
+                return ".".join([own, *parts[end:]])
+        return module
+
+    def weight_in_transformers(self, site: str) -> str:
+        """What transformers 5 calls the weight of a linear."""
+        return f"{self._routers.get(site, site)}.weight"
 
     def is_in_mixture(self, module: str) -> bool:
         """Whether it is a router, all experts of a layer, or a part of them."""
         parts = module.split(".")
-        return any(".".join(parts[:end]) in self.mixtures for end in range(1, len(parts) + 1))
+        return any(".".join(parts[:end]) in self._mixtures for end in range(1, len(parts) + 1))
+
+    @property
+    def routers(self) -> Set[str]:
+        """Sites of routers."""
+        return self._routers.keys()
+
+    @cached_property
+    def expert_places(self) -> Mapping[str, tuple[ExpertLinear, int]]:
+        """Of each expert's linear, by its site's name: which linear of which expert it is."""
+        linears = (linear for layer in self.sparse_layers for linear in layer.linears)
+        return {site.name: (linear, expert) for linear in linears for expert, site in enumerate(linear.sites)}
+
+    @cached_property
+    def all_sites(self) -> Mapping[str, Site]:
+        """With each expert's."""
+        return {**self.sites, **self._expert_sites}
+
+    @cached_property
+    def _expert_sites(self) -> dict[str, Site]:
+        return {name: linear.sites[expert] for name, (linear, expert) in self.expert_places.items()}
+
+    @cached_property
+    def _mixtures(self) -> dict[str, str]:
+        """Routers and experts by every name they have -> the checkpoint's."""
+        names: dict[str, str] = {}
+        for layer in self.sparse_layers:
+            names |= {layer.router: layer.router, layer.router_in_transformers: layer.router}
+            names |= {layer.experts: layer.experts, layer.experts_in_transformers: layer.experts}
+        return names
+
+    @cached_property
+    def _routers(self) -> dict[str, str]:
+        return {layer.router: layer.router_in_transformers for layer in self.sparse_layers}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
+from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 
 class DeviceCopies:
@@ -43,11 +43,7 @@ def pinned(adapter: HostAdapter) -> HostAdapter:
         )
         for name, site in adapter.sites.items()
     }
-    pinned_rows = {id(rows): _pinned_rows(rows) for rows in adapter.replaced.values()}
+    pinned_rows = {id(rows): rows.moved(torch.Tensor.pin_memory) for rows in adapter.replaced.values()}
     replaced = {name: pinned_rows[id(rows)] for name, rows in adapter.replaced.items()}
-    return replace(adapter, sites=sites, replaced=replaced)
-
-
-def _pinned_rows(rows: ReplacedRows) -> ReplacedRows:
-    token_ids = None if rows.token_ids is None else rows.token_ids.pin_memory()
-    return ReplacedRows(token_ids, rows.values.pin_memory())
+    experts = {name: weights.moved(torch.Tensor.pin_memory) for name, weights in adapter.experts.items()}
+    return replace(adapter, sites=sites, replaced=replaced, experts=experts)

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.layout import plan_layout
 from multiflora_adapters.lora_config import CONFIG_NAME, parse_config, read_raw_config
 from multiflora_adapters.manifest import read_manifest
-from multiflora_adapters.replaced.layout import plan_replaced
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
-from multiflora_adapters.tensor_names import split_tensor_name
+from multiflora_adapters.tensor_names import module_end, split_tensor_name
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -31,7 +31,8 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     num_bytes: int  # in the file
     bytes_per_module: dict[str, int]  # in the file, by target
     # What the adapter takes of the device when it is served in its own dtype (half of float32 in bfloat16): `rank` rows
-    # at every linear of the base, and the rows of embedding and head that it has instead of the base's.
+    # at every linear of the base, its LoRA on experts, and the rows of embedding and head that it has instead of the
+    # base's.
     device_bytes: int
 
 
@@ -45,12 +46,13 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
     for name, entry in tensors.items():
         place = split_tensor_name(name)
         if place is not None:
-            sizes[place[0].rpartition(".")[2]] += entry.num_bytes
-    replaced = {tensor.name: tensor for tensor in plan_replaced(config, tensors, base)[0]}
+            sizes[module_end(place[0])] += entry.num_bytes
+    layout = plan_layout(config, tensors, base)
+    replaced = {tensor.name: tensor for tensor in layout.replaced}
     for name, tensor in replaced.items():
         sizes[tensor.sites[0].rpartition(".")[2]] += tensors[name].num_bytes
-    rows = manifest.max_rank * _row_elements(base, manifest.target_modules)
-    elements = rows + sum(tensors[name].num_elements for name in replaced)
+    rows = layout.pool_rank(base) * _row_elements(base, manifest.target_modules)
+    elements = rows + layout.expert_elements(base) + sum(tensors[name].num_elements for name in replaced)
     return AdapterFacts(
         rank=manifest.max_rank,
         alpha=config.lora_alpha,

@@ -5,27 +5,27 @@ The tensors in the file are the truth for what is touched: each must find its pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.experts.layout import FusedLora, plan_fused
 from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig
-from multiflora_adapters.module_patterns import ModuleMatcher
+from multiflora_adapters.module_patterns import LoraRule, ModuleMatcher
 from multiflora_adapters.replaced.layout import ReplacedTensor, plan_replaced
 from multiflora_adapters.report import (
     ValidationRow,
     error,
     shown,
     some_of,
-    warning,
 )
+from multiflora_adapters.targets import INCOMPLETE, check_all_biases, check_targets
 from multiflora_adapters.tensor_file import FLOAT_BYTES, TensorEntry
 from multiflora_adapters.tensor_names import PREFIX, split_tensor_name
 
 _ANOTHER_BASE = "Was it trained on another base model?"
-_INCOMPLETE = "The file is incomplete, or was trained on another base model; save the adapter again."
 _LORA_ONLY = "Train with bias='lora_only'."
-_NOT_EXPERTS = "Train attention and shared experts alone: list their linears in target_modules."
+_NOT_NAMED = "Save the adapter again with PEFT, whose adapter_config.json names them in target_parameters."
 _WHOLE_WEIGHTS = "Train without modules_to_save and resized vocabulary (save_embedding_layers=False)."
 
 Shape = tuple[int, ...]
@@ -50,42 +50,71 @@ class SiteTensors:
 class AdapterLayout:
     """Where each tensor of an adapter belongs; `plan_layout` fills it."""
 
-    sites: list[SiteTensors]
+    sites: list[SiteTensors]  # linears of experts among them
+    fused: list[FusedLora]
     replaced: list[ReplacedTensor]
     copies: dict[str, str]  # tensor name -> site of which it is a copy, to be compared with the base's values
     rows: list[ValidationRow]  # all that does not fit
+
+    @property
+    def ranks(self) -> list[int]:
+        return [*(site.rank for site in self.sites), *(fused.rank for fused in self.fused)]
+
+    @property
+    def num_modules(self) -> int:
+        """Of the base, that it touches."""
+        whole = {name for tensor in self.replaced for name in tensor.sites}
+        return len(self.sites) + sum(len(f.linears) * f.num_experts for f in self.fused) + len(whole)
+
+    def pool_rank(self, base: BaseModel) -> int:
+        """Rank rows that it takes of the device's pool; an adapter of experts alone has its place there, too."""
+        return max((site.rank for site in self.sites if site.site.name not in base.expert_places), default=1)
+
+    def expert_elements(self, base: BaseModel) -> int:
+        """Elements that its experts' LoRA takes of the device, beside the rank rows that are there anyway."""
+        own = [site for site in self.sites if site.site.name in base.expert_places]
+        elements = sum(site.rank * (site.site.in_features + site.site.out_features) for site in own)
+        return elements + sum(fused.num_elements for fused in self.fused)
 
 
 def plan_layout(config: AdapterConfig, tensors: Mapping[str, TensorEntry], base: BaseModel) -> AdapterLayout:
     """Raises AdapterError for a bad expression in config."""
     replaced, rows = plan_replaced(config, tensors, base)
-    elsewhere = {tensor.name for tensor in replaced}
+    matcher = ModuleMatcher(config)
+    fused, of_fused, found = plan_fused(config, tensors, base, matcher)
+    rows += found
+    has_fused = bool(fused or found)
+    elsewhere = {tensor.name for tensor in replaced} | of_fused
     copies = {name: site for name, site in _plain_copies(tensors, base).items() if name not in elsewhere}
     elsewhere |= copies.keys()
     modules, found = _group_by_module({name: tensors[name] for name in tensors if name not in elsewhere}, base)
     rows += found
-    matcher = ModuleMatcher(config)
     touched: list[SiteTensors] = []
     for module, names in modules.items():
-        site = base.sites[module]
-        expected = _expected_tensors(site, config, matcher, has_lora=names.keys() != {"bias"})
+        site = base.all_sites[module]
+        rule = matcher.rule(module, base.weight_in_transformers(module))
+        expected = _expected_tensors(site, config, rule.rank, has_lora=names.keys() != {"bias"})
         missing = [kind for kind in expected if kind not in names]
         surplus = [names[kind] for kind in names if kind not in {*expected, "base_layer"}]
         if missing or surplus:
             rows.append(_pairing_row(site, missing, surplus, expected))
             continue
-        planned = _plan_site(site, names, matcher)
+        planned = _plan_site(site, names, rule)
         rows.extend(_check_shapes(planned, expected, names, tensors))
+        rows.extend(_check_biases(planned, base))
         touched.append(planned)
     adapted = {module for module, names in modules.items() if names.keys() != {"bias"}}
     whole = {name for tensor in replaced for name in tensor.sites}
-    rows.extend(_check_targets(config, matcher, adapted, whole, base))
+    rows.extend(check_targets(config, matcher, adapted, whole, base, has_fused=has_fused))
     if config.bias == "all":
-        rows.extend(_check_all_biases(modules, base))
-    if not adapted:
+        rows.extend(check_all_biases(modules, base))
+    if both := {site.name for lora in fused for linear in lora.linears for site in linear.sites} & adapted:
+        message = f"{some_of(sorted(both))} have LoRA of their own and with all experts."
+        rows.append(error("tensors", message, hint="Save one adapter per file."))
+    if not adapted and not has_fused:
         rows.append(error("modules", "The adapter touches no module of the base model.", hint=_ANOTHER_BASE))
     copies |= {site.base_copy: site.site.name for site in touched if site.base_copy}
-    return AdapterLayout(touched, replaced, copies, rows)
+    return AdapterLayout(touched, fused, replaced, copies, rows)
 
 
 def _plain_copies(tensors: Mapping[str, TensorEntry], base: BaseModel) -> dict[str, str]:
@@ -113,15 +142,16 @@ def _group_by_module(
     repeated: list[str] = []
     for name, entry in tensors.items():
         module, kind = split_tensor_name(name) or (None, "")
+        site = None if module is None else base.site(module)
         if module is None:
             (weights if name.endswith(".weight") else unknown).append(name)
-        elif module not in base.sites:
+        elif site is None:
             is_norm = kind == "bias" and module.rpartition(".")[2] not in linears
             (of_mixtures if base.is_in_mixture(module) else norm_biases if is_norm else unserved).append(name)
-        elif kind in modules.get(module, {}):
+        elif kind in modules.get(site.name, {}):
             repeated.append(name)
         else:
-            modules.setdefault(module, {})[kind] = name
+            modules.setdefault(site.name, {})[kind] = name
             if entry.dtype not in FLOAT_BYTES:
                 unknown.append(f"{name} ({entry.dtype})")
     rows = [
@@ -135,7 +165,7 @@ def _group_by_module(
             (weights, "are whole weights of the base model, which all adapters share", _WHOLE_WEIGHTS),
             (unserved, f"are for modules that {shown(base.name)} does not have", _ANOTHER_BASE),
             (norm_biases, "are biases of norms, which all adapters share", _LORA_ONLY),
-            (of_mixtures, "are for routers or experts of a mixture, on which LoRA is not served", _NOT_EXPERTS),
+            (of_mixtures, f"are of a mixture's parts that neither {CONFIG_NAME} nor the base names", _NOT_NAMED),
             (repeated, "are a second one for the same place", "Save one adapter per file."),
         )
         if names
@@ -143,11 +173,11 @@ def _group_by_module(
     return modules, rows
 
 
-def _expected_tensors(site: Site, config: AdapterConfig, matcher: ModuleMatcher, *, has_lora: bool) -> dict[str, Shape]:
+def _expected_tensors(site: Site, config: AdapterConfig, rank: int, *, has_lora: bool) -> dict[str, Shape]:
     """Kind -> shape of the tensors that the site must have in the file."""
     expected: dict[str, Shape] = {}
     if has_lora or config.bias == "lora_only":
-        infix, rank = "embedding_" if site.kind == "embedding" else "", matcher.rank(site.name)
+        infix = "embedding_" if site.kind == "embedding" else ""
         expected = {f"lora_{infix}A": (rank, site.in_features), f"lora_{infix}B": (site.out_features, rank)}
         if config.use_dora:
             expected["lora_magnitude_vector"] = (site.out_features,)
@@ -162,7 +192,7 @@ def _pairing_row(site: Site, missing: list[str], surplus: list[str], expected: M
     listed = ", ".join(f"{kind} {list(shape)}" for kind, shape in expected.items()) or "none"
     if missing:
         lacking = ", ".join(f"{kind} {list(expected[kind])}" for kind in missing)
-        return error("tensors", f"{site.name} lacks {lacking}.", expected=listed, hint=_INCOMPLETE)
+        return error("tensors", f"{site.name} lacks {lacking}.", expected=listed, hint=INCOMPLETE)
     return error(
         "tensors",
         f"{site.name} has tensors that the configuration or the base does not use: {some_of(surplus)}.",
@@ -171,13 +201,13 @@ def _pairing_row(site: Site, missing: list[str], surplus: list[str], expected: M
     )
 
 
-def _plan_site(site: Site, names: Mapping[str, str], matcher: ModuleMatcher) -> SiteTensors:
+def _plan_site(site: Site, names: Mapping[str, str], rule: LoraRule) -> SiteTensors:
     infix = "embedding_" if site.kind == "embedding" else ""
     a = names.get(f"lora_{infix}A")
     return SiteTensors(
         site=site,
-        rank=0 if a is None else matcher.rank(site.name),
-        scaling=matcher.scaling(site.name),
+        rank=0 if a is None else rule.rank,
+        scaling=rule.scaling,
         a=a,
         b=names.get(f"lora_{infix}B"),
         magnitude=names.get("lora_magnitude_vector"),
@@ -218,64 +248,14 @@ def _check_shapes(
     ]
 
 
-def _check_all_biases(modules: Mapping[str, Mapping[str, str]], base: BaseModel) -> list[ValidationRow]:
-    """With bias="all" PEFT saves the biases of linears without LoRA, too (_expected_tensors checks those with it)."""
-    absent = [f"{name}.bias" for name, site in base.sites.items() if site.has_bias and name not in modules]
-    if not absent:
+def _check_biases(planned: SiteTensors, base: BaseModel) -> list[ValidationRow]:
+    named = [name for name in (planned.lora_bias, planned.bias) if name is not None]
+    if not named or planned.site.name not in base.expert_places:
         return []
-    message = f"{len(absent)} biases are missing, though {CONFIG_NAME} says bias='all': {some_of(absent)}."
-    return [error("tensors", message, hint=_INCOMPLETE)]
+    message = f"{some_of(named)} is a bias of an expert, which is not served."
+    return [error("tensors", message, hint="Train it with bias='none' and lora_bias=False.")]
 
 
 def _weight_shape(site: Site) -> tuple[int, int]:
     shape = (site.out_features, site.in_features)
     return shape if site.kind == "linear" else (shape[1], shape[0])
-
-
-def _check_targets(
-    config: AdapterConfig, matcher: ModuleMatcher, modules: Set[str], whole: Set[str], base: BaseModel
-) -> list[ValidationRow]:
-    """Compare the configuration with the file: less in the file is an incomplete file, more is only odd.
-
-    modules: with LoRA. whole: replaced ones, on which PEFT puts no LoRA, whatever target_modules says.
-    """
-    if both := sorted(modules & whole):
-        hint = "PEFT trains a module with one of the two; train it again with one of them."
-        return [error("tensors", f"{', '.join(both)} is replaced and has LoRA tensors, too.", hint=hint)]
-    if config.ensure_weight_tying and any(base.sites[m].layer is None for m in modules):
-        return [
-            error(
-                "config",
-                "ensure_weight_tying ties the adapters of embedding and head, which is not served.",
-                hint="Train with ensure_weight_tying=False.",
-            )
-        ]
-    if config.target_modules is None:
-        return [warning("config", "target_modules is missing; the tensors in the file decide.")]
-    targets = {name for name, site in base.sites.items() if matcher.is_target(site)} - whole
-    absent = sorted(targets - modules)
-    rows = []
-    if absent:
-        rows.append(
-            error(
-                "modules",
-                f"{len(absent)} modules named by target_modules have no tensors: {some_of(absent)}.",
-                observed=str(len(modules)),
-                expected=str(len(targets)),
-                hint=_INCOMPLETE,
-            )
-        )
-    surplus = sorted(modules - targets)
-    if surplus and not targets:
-        message = "target_modules, exclude_modules and layers_to_transform together name no module of the base."
-        rows.append(error("modules", message, hint="PEFT does not load it either. Name the modules that were trained."))
-    elif surplus:
-        rows.append(
-            warning(
-                "modules",
-                f"{len(surplus)} modules have tensors but are not named by target_modules; they are "
-                f"served: {some_of(surplus)}.",
-                hint="PEFT would leave these tensors out.",
-            )
-        )
-    return rows

@@ -60,6 +60,8 @@ class AdapterConfig(IdentityConfig, frozen=True, kw_only=True):
     modules_to_save: tuple[str, ...] | None = None  # trained as a whole; embedding and head are served
     # Rows of the embedding (of a tied head, too) that were trained, or those of each module by its name.
     trainable_token_indices: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
+    # Parameters with LoRA, matched by suffix: PEFT has no module for the linears of routers and experts.
+    target_parameters: tuple[str, ...] | None = None
 
     @property
     def identity(self) -> IdentityConfig:
@@ -81,10 +83,6 @@ _REFUSED = {
         "Make it a model of its own: PEFT's merge_and_unload, then save_pretrained.",
     ),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
-    "target_parameters": (
-        "target_parameters puts LoRA on bare parameters (routers and experts of a mixture), which is not served.",
-        "Train attention and shared experts alone: PEFT takes a router's or an expert's linear for a parameter, too.",
-    ),
     "alora_invocation_tokens": (
         "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",
         "Train a plain LoRA.",
@@ -97,7 +95,7 @@ _REFUSED = {
 }
 
 # PEFT asks of these only whether they hold something.
-_NONE_WHEN_EMPTY = {"modules_to_save", "exclude_modules", "layers_pattern"}
+_NONE_WHEN_EMPTY = {"modules_to_save", "exclude_modules", "layers_pattern", "target_parameters"}
 _SWITCHES = {"use_dora", "use_rslora", "lora_bias", "ensure_weight_tying"}
 
 KNOWN_SETTINGS = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
@@ -205,6 +203,7 @@ def _check_values(config: AdapterConfig) -> None:
         "layers_to_transform",
         "layers_pattern",
         "modules_to_save",
+        "target_parameters",
     ):
         value = getattr(config, name)
         if not isinstance(value, str) and len(value or ()) > MAX_ENTRIES:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from multiflora_adapters.experts.layout import wrapped_rank
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     AdapterConfig,
@@ -17,9 +18,10 @@ from multiflora_adapters.lora_config import (
     parse_config,
     read_raw_config,
 )
+from multiflora_adapters.module_patterns import ModuleMatcher
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.tensor_file import WEIGHTS_NAME, TensorFile, read_tensor_file
-from multiflora_adapters.tensor_names import split_tensor_name
+from multiflora_adapters.tensor_names import module_end, split_tensor_name
 
 ARTIFACT_FILES = (CONFIG_NAME, WEIGHTS_NAME)
 # The model card: for people, no part of the identity, and never required.
@@ -41,7 +43,7 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, ArtifactFile]  # by name: ARTIFACT_FILES
     config: AdapterConfig
     base_model_name_or_path: str | None  # as the configuration names it, unchecked
-    max_rank: int  # the largest of any A in the file
+    max_rank: int  # the largest of any A in the file; of all experts at once, the rank of each
     dtype: str  # of the LoRA tensors; "mixed" if they differ
     num_parameters: int  # of the LoRA tensors
     num_bytes: int  # of the LoRA tensors, in the file
@@ -60,11 +62,11 @@ def read_manifest(folder: Path) -> AdapterManifest:
         files=files,
         config=config,
         base_model_name_or_path=config.base_model_name_or_path,
-        max_rank=_max_rank(weights),
+        max_rank=_max_rank(weights, config),
         dtype=_DTYPE_NAMES.get(dtypes.pop(), "mixed") if len(dtypes) == 1 else "mixed",
         num_parameters=sum(entry.num_elements for entry in lora.values()),
         num_bytes=sum(entry.num_bytes for entry in lora.values()),
-        target_modules=tuple(sorted({place[0].rpartition(".")[2] for n in lora if (place := split_tensor_name(n))})),
+        target_modules=tuple(sorted({module_end(place[0]) for n in lora if (place := split_tensor_name(n))})),
     )
 
 
@@ -94,10 +96,11 @@ def _is_lora(name: str) -> bool:
     return place is not None and place[1] != "base_layer"
 
 
-def _max_rank(weights: TensorFile) -> int:
-    ranks = [
-        entry.shape[0]
-        for name, entry in weights.tensors.items()
-        if entry.shape and (split_tensor_name(name) or ("", ""))[1] in ("lora_A", "lora_embedding_A")
-    ]
-    return max(ranks, default=0)
+def _max_rank(weights: TensorFile, config: AdapterConfig) -> int:
+    matcher = ModuleMatcher(config)
+    ranks = [0]
+    for name, entry in weights.tensors.items():
+        module, kind = split_tensor_name(name) or ("", "")
+        if entry.shape and kind in ("lora_A", "lora_embedding_A"):
+            ranks.append(wrapped_rank(module, matcher) or entry.shape[0])
+    return max(ranks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import regex
 
@@ -25,6 +25,13 @@ _FIRST_LAYER_INDEX = r".*?\.[^.]*\.(?P<idx>\d+)\."
 _PLAIN_PATH = re.compile(r"[\w.]*\w")
 # Of these, `regex` would make approximate matching: q_proj{e} also finds k_proj.
 _LITERAL_BRACE = re.compile(r"(?<!\\)(?<!\\N)\{(?!\d*,?\d*\})")
+
+
+class LoraRule(NamedTuple):
+    """What the configuration says of one module's LoRA; `ModuleMatcher.rule` makes it."""
+
+    rank: int
+    scaling: float
 
 
 class ModuleMatcher:
@@ -49,8 +56,18 @@ class ModuleMatcher:
             return True
         return _ends_with_any(site.name, targets) and self._is_chosen_layer(site.name)
 
+    def is_target_parameter(self, name: str) -> bool:
+        """True when PEFT would put LoRA on the parameter, whatever layers_to_transform and exclude_modules say."""
+        targets = self._config.target_parameters or ()
+        return name in targets or _ends_with_any(name, targets)
+
+    def rule(self, module: str, weight: str) -> LoraRule:
+        """weight: the parameter's name, which patterns are matched with where PEFT took it for a parameter."""
+        name = weight if self.is_target_parameter(weight) else module
+        return LoraRule(self.rank(name), self.scaling(name))
+
     def rank(self, module: str) -> int:
-        """The rank the configuration gives to a module."""
+        """The rank the configuration gives to a module, or to a parameter."""
         return self._value_of(self._config.rank_pattern, module, self._config.r)
 
     def scaling(self, module: str) -> float:

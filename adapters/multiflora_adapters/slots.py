@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.device.own_tensors import ByteBudget, OwnTensors
 from multiflora_adapters.device.rows import RowAllocator
 from multiflora_adapters.device.slot_vectors import SlotVectors
 from multiflora_adapters.device_copies import DeviceCopies
-from multiflora_adapters.replaced.pool import ReplacedRowsPool
+from multiflora_adapters.experts.weights import ExpertWeights
 from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 
 _PIECE_BYTES = 2 << 20
@@ -174,16 +175,18 @@ class SlotPool:
         dtype: torch.dtype,
         device: torch.device | str,
         max_rank: int | None = None,
-        replaced_bytes: int = 0,
+        own_bytes: int = 0,
     ) -> None:
-        """max_rank: no adapter has a higher one; None: whatever the rows hold. replaced_bytes: what rows of embeddings
-        and heads that adapters bring may take together.
+        """max_rank: no adapter has a higher one; None: whatever the rows hold. own_bytes: what tensors that adapters
+        bring beside their rank rows (`HostAdapter.own_bytes`) may take together.
         """
         self.num_slots = num_slots
         self.num_rows = num_rows
         self._device = torch.device(device)
         self._copies = DeviceCopies(self._device)
-        self._replaced = ReplacedRowsPool(self._device, replaced_bytes, self._copies)
+        self._own_bytes = ByteBudget(own_bytes)
+        self._replaced: OwnTensors[ReplacedRows] = OwnTensors(self._device, self._copies)
+        self._experts: OwnTensors[ExpertWeights] = OwnTensors(self._device, self._copies)
         highest = -(-(max_rank or num_rows) // _RANK_STEP) * _RANK_STEP
         self.offsets = torch.zeros(num_slots, dtype=torch.int32, device=device)
         self._ranks = torch.zeros(len(base.sites), num_slots, dtype=torch.int32, device=device)
@@ -196,7 +199,7 @@ class SlotPool:
                 self.offsets,
                 self._ranks[i],
                 self._copies,
-                self._replaced.of_site(name),
+                self._replaced.of(name),
             )
             for i, (name, site) in enumerate(base.sites.items())
         }
@@ -209,6 +212,10 @@ class SlotPool:
         """The live object of a site; it stays the same for the pool's whole life."""
         return self._sites[name]
 
+    def experts(self, linear: str) -> Mapping[int, ExpertWeights]:
+        """Slot -> its adapter's LoRA on one linear of all experts of a layer, by `ExpertLinear.name`; live."""
+        return self._experts.of(linear)
+
     @property
     def layout(self) -> int:
         """Names the set of tensors that a CUDA graph over all allocated sites holds: same number, same tensors.
@@ -218,9 +225,9 @@ class SlotPool:
         return self._layout
 
     @property
-    def replaced_budget(self) -> int:
-        """Bytes that rows of embeddings and heads may take, of all adapters together."""
-        return self._replaced.budget
+    def own_budget(self) -> int:
+        """Bytes that tensors beside the rank rows may take, of all adapters together."""
+        return self._own_bytes.budget
 
     @property
     def bytes_in_use(self) -> int:
@@ -242,46 +249,50 @@ class SlotPool:
         at_end: take the last rows that fit rather than the first; for adapters that stay, so that they do not split
         the room of those that come and go.
         """
-        if not self._replaced.fits(host.replaced_bytes):
+        if not self._own_bytes.fits(host.own_bytes):
             return None
         slot = next((s for s in range(self.num_slots) if s not in self._residents), None)
         offset = None if slot is None else self._rows.allocate(host.rank, at_end)
         if slot is None or offset is None:
             return None
         self._residents[slot] = _Resident(host, offset)
-        self._replaced.claim(slot, host.replaced_bytes)
+        self._own_bytes.claim(slot, host.own_bytes)
         return SlotUpload(slot, self._copy(slot, offset, host))
 
     def remove(self, slot: int) -> None:
         """Free the slot, also of an unfinished upload (which must not be stepped again)."""
         resident = self._residents.pop(slot)
         self._rows.free(resident.offset)
+        self._own_bytes.free(slot)
         self._replaced.free(slot)
+        self._experts.free(slot)
         # Kernels skip a slot of rank 0, so that its rows may go to another adapter at once.
         self._ranks[:, slot] = 0
         for name in resident.host.sites:
             self._sites[name].detach(slot)
         self._layout = self._current_layout()
 
-    def would_fit(self, rank: int, without: Collection[int], replaced_bytes: int = 0) -> bool:
-        """Whether an adapter of this rank and these bytes of rows fits once the slots `without` are removed."""
+    def would_fit(self, rank: int, without: Collection[int], own_bytes: int = 0) -> bool:
+        """Whether an adapter of this rank and these bytes beside fits once the slots `without` are removed."""
         has_slot = len(self._residents) - len(without) < self.num_slots
-        has_room = has_slot and self._replaced.fits(replaced_bytes, without)
+        has_room = has_slot and self._own_bytes.fits(own_bytes, without)
         return has_room and self._rows.would_fit(rank, {self._residents[slot].offset for slot in without})
 
     def _copy(self, slot: int, offset: int, host: HostAdapter) -> Iterator[int]:
         for name, weights in host.sites.items():
             self._sites[name].reserve(weights)
-        replaced = self._replaced.allocate(host)
+        replaced, experts = self._replaced.allocate(host.replaced), self._experts.allocate(host.experts)
         # The rows may have been an evicted adapter's that a launched step still reads: copies wait for that step.
         self._copies.begin()
         for name, weights in host.sites.items():
             yield from self._sites[name].pieces(slot, offset, weights)
-        yield from self._replaced.pieces(host, replaced)
+        yield from self._replaced.pieces(host.replaced, replaced)
+        yield from self._experts.pieces(host.experts, experts)
         is_there = self._copies.finished()
         while not is_there():
             yield 0
         self._replaced.attach(slot, replaced)
+        self._experts.attach(slot, experts)
         self._attach(slot, offset, host)
 
     def _attach(self, slot: int, offset: int, host: HostAdapter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PREFIX = "base_model.model."
+WRAPPED = ".base_layer"
 TOKEN_ROWS = "token_adapter.trainable_tokens_delta"
 
 _KINDS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -24,6 +25,18 @@ def split_tensor_name(name: str) -> tuple[str, str] | None:
         if position > 0 and parts[position] in _KINDS:
             return ".".join(parts[:position]), parts[position]
     return None
+
+
+def module_end(module: str) -> str:
+    """The last part of its name, for people; of a wrapper of several parameters, that of what is wrapped."""
+    return unwrapped(module).rpartition(".")[2]
+
+
+def unwrapped(module: str) -> str:
+    """What PEFT wraps once for each parameter of it that has LoRA."""
+    while module.endswith(WRAPPED):
+        module = module.removesuffix(WRAPPED)
+    return module
 
 
 def _split_bias(path: str) -> tuple[str, str]:

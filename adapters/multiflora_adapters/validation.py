@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
+from multiflora_adapters.layout import AdapterLayout, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     AdapterConfig,
@@ -68,12 +68,12 @@ def _validate(folder: Path, base: BaseModel, max_rank: int, rows: list[Validatio
     _note_base(config, base, rows)
     layout = plan_layout(config, weights.tensors, base)
     rows.extend(layout.rows)
-    rows.extend(_check_ranks(layout.sites, max_rank))
+    rows.extend(_check_ranks(layout.ranks, max_rank))
     if any(row.severity == "error" for row in layout.rows):
         return
-    count = len(layout.sites) + len({name for tensor in layout.replaced for name in tensor.sites})
-    rows.append(passed("tensors", f"All {len(weights.tensors)} tensors belong to {count} modules of the base."))
-    rows.extend(_note_memory(layout, weights))
+    tensors, modules = len(weights.tensors), layout.num_modules
+    rows.append(passed("tensors", f"All {tensors} tensors belong to {modules} modules of the base."))
+    rows.extend(_note_memory(layout, weights, base))
     rows.extend(_check_values(weights, layout))
 
 
@@ -97,8 +97,8 @@ def _last_part(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
 
 
-def _check_ranks(sites: list[SiteTensors], max_rank: int) -> list[ValidationRow]:
-    highest = max((site.rank for site in sites), default=0)
+def _check_ranks(ranks: list[int], max_rank: int) -> list[ValidationRow]:
+    highest = max(ranks, default=0)
     if highest <= max_rank:
         return [passed("rank", f"The rank is {highest} (at most {max_rank}).")] if highest else []
     return [
@@ -112,16 +112,21 @@ def _check_ranks(sites: list[SiteTensors], max_rank: int) -> list[ValidationRow]
     ]
 
 
-def _note_memory(layout: AdapterLayout, weights: TensorFile) -> list[ValidationRow]:
-    """What replaced rows take of the device, beside the rank rows that are there anyway."""
-    elements = sum(weights.tensors[tensor.name].num_elements for tensor in layout.replaced)
-    if not elements:
-        return []
-    message = (
-        f"{', '.join(dict.fromkeys(n for t in layout.replaced for n in t.sites))}: rows of its own take "
-        f"{4 * elements} bytes of the device in float32, {2 * elements} in bfloat16."
-    )
-    return [ValidationRow(check="memory", severity="info", message=message, hint=MEMORY_SETTING)]
+def _note_memory(layout: AdapterLayout, weights: TensorFile, base: BaseModel) -> list[ValidationRow]:
+    """What replaced rows and experts take of the device, beside the rank rows that are there anyway."""
+    replaced = sum(weights.tensors[tensor.name].num_elements for tensor in layout.replaced)
+    names = ", ".join(dict.fromkeys(name for tensor in layout.replaced for name in tensor.sites))
+    notes = {f"{names}: rows of its own take": replaced, "LoRA on experts takes": layout.expert_elements(base)}
+    return [
+        ValidationRow(
+            check="memory",
+            severity="info",
+            message=f"{what} {4 * elements} bytes of the device in float32, {2 * elements} in bfloat16.",
+            hint=MEMORY_SETTING,
+        )
+        for what, elements in notes.items()
+        if elements
+    ]
 
 
 def _check_values(weights: TensorFile, layout: AdapterLayout) -> list[ValidationRow]:
@@ -130,6 +135,7 @@ def _check_values(weights: TensorFile, layout: AdapterLayout) -> list[Validation
     effective = False
     sites = layout.sites
     effects = {name for site in sites for name in (site.b, site.lora_bias, site.bias)}
+    effects |= {fused.b for fused in layout.fused}
     with weights.path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < weights.data_start:
             raise AdapterError(error("file", f"{WEIGHTS_NAME} changed while it was being checked."))

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
-from multiflora_adapters.layout import SiteTensors, plan_layout
+from multiflora_adapters.experts.weights import ExpertWeights, Factors, stacked, unfused
+from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
     check_raw_config,
@@ -69,8 +70,16 @@ class ReplacedRows:
     values: torch.Tensor  # [n, hidden], in the serving dtype
 
     @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.values] if self.token_ids is None else [self.token_ids, self.values]
+
+    @property
     def num_bytes(self) -> int:
-        return self.values.nbytes + (0 if self.token_ids is None else self.token_ids.nbytes)
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ReplacedRows:
+        """The same in other memory: move gives it for each tensor."""
+        return ReplacedRows(None if self.token_ids is None else move(self.token_ids), move(self.values))
 
 
 @dataclass(frozen=True)
@@ -78,16 +87,18 @@ class HostAdapter:
     """An adapter in host memory, ready for a slot; made by load_adapter, mix_adapters or zero_adapter."""
 
     digest: str
-    rank: int  # the largest of its sites': the rows that it takes of the pool
+    rank: int  # the largest of its sites': the rows that it takes of the pool, at least one
     sites: dict[str, SiteWeights]  # by the site's name; only those that it touches
     num_bytes: int  # of all its tensors
     # By site: of the embedding, the head, or (the same object) of both.
     replaced: Mapping[str, ReplacedRows] = field(default_factory=dict)
+    experts: Mapping[str, ExpertWeights] = field(default_factory=dict)  # by `ExpertLinear.name`
 
     @property
-    def replaced_bytes(self) -> int:
-        """What its replaced rows take of the device, beside the rank rows that are there anyway."""
-        return sum({id(rows): rows.num_bytes for rows in self.replaced.values()}.values())
+    def own_bytes(self) -> int:
+        """What replaced rows and experts take of the device, beside the rank rows that are there anyway."""
+        replaced = {id(rows): rows.num_bytes for rows in self.replaced.values()}
+        return sum(replaced.values()) + sum(experts.num_bytes for experts in self.experts.values())
 
 
 def load_adapter(
@@ -121,10 +132,39 @@ def load_adapter(
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
         content.check_base_copy(name, base_weight(copied))
-    sites = {site.site.name: _prepare(site, content, dtype, base_weight, base_bias) for site in layout.sites}
+    sites, experts = _prepare_all(layout, content, base, dtype, base_weight, base_bias)
     replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
-    adapter = HostAdapter(found, max(site.rank for site in sites.values()), sites, 0, replaced)
-    return replace(adapter, num_bytes=sum(site.num_bytes for site in sites.values()) + adapter.replaced_bytes)
+    adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts)
+    return replace(adapter, num_bytes=sum(site.num_bytes for site in sites.values()) + adapter.own_bytes)
+
+
+def _prepare_all(
+    layout: AdapterLayout,
+    content: TensorBytes,
+    base: BaseModel,
+    dtype: torch.dtype,
+    base_weight: BaseWeight,
+    base_bias: BaseWeight | None,
+) -> tuple[dict[str, SiteWeights], dict[str, ExpertWeights]]:
+    """Of the pool's sites, and of experts, by the names of their linears."""
+    sites: dict[str, SiteWeights] = {}
+    parts: dict[str, dict[int, Factors]] = {}
+    for planned in layout.sites:
+        name = planned.site.name
+        prepared = _prepare(planned, content, dtype, base_weight, base_bias)
+        if name in base.expert_places:
+            linear, expert = base.expert_places[name]
+            parts.setdefault(linear.name, {})[expert] = prepared.a, prepared.b, prepared.magnitude
+        else:
+            sites[name] = prepared
+    linears = {linear.name: linear for layer in base.sparse_layers for linear in layer.linears}
+    experts = {name: stacked(linears[name], factors) for name, factors in parts.items()}
+    for fused in layout.fused:
+        made = unfused(fused, content.take(fused.a), content.take(fused.b), dtype)
+        for name, weights in made.items():
+            _check_finite(weights.tensors, name, dtype)
+        experts |= made
+    return sites, experts
 
 
 def _replaced(tensor: ReplacedTensor, content: TensorBytes, dtype: torch.dtype) -> dict[str, ReplacedRows]:

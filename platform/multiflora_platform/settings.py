@@ -96,7 +96,9 @@ class Settings(BaseModel):
     max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
     adapter_matrix_memory: int = Field(
-        256 << 20, ge=0, description="bytes of the device for embeddings and heads that adapters bring along"
+        256 << 20,
+        ge=0,
+        description="bytes of the device for embeddings, heads and LoRA on experts that adapters bring along",
     )
     max_cpu_loras: int = Field(64, ge=1, description="adapters kept in host memory")
     adapter_timeout: float = Field(

@@ -59,7 +59,7 @@ def test_what_other_writers_leave_empty_is_read_as_peft_reads_it(kind, config, l
 
 
 def test_several_adapters_share_the_pool(load, kinds, base, load_model, weights, peft_adapter):
-    pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu", replaced_bytes=1 << 20)
+    pool = SlotPool(base, num_slots=32, num_rows=160, dtype=torch.float32, device="cpu", own_bytes=1 << 20)
     slots = {}
     for kind in kinds:
         slots[kind] = pool.put(load(peft_adapter(kind)))

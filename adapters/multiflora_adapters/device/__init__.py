@@ -1,1 +1,1 @@
-"""What the pool on the device is made of: the rank rows, and vectors of which each slot has one."""
+"""What the pool on the device is made of: rank rows, vectors of which each slot has one, adapters' own tensors."""

@@ -24,11 +24,13 @@ def mix_adapters(
     """parts: the mix's, in its order; in float32 where `dtype` is narrower, so that values are rounded once.
 
     A site is made of the parts that have it. Raises AdapterError for DoRA (its magnitude multiplies the base, too, and
-    cannot be summed), for biases, for an embedding or head of a part's own, for unequal ranks where they must be equal,
-    and for a rank above max_rank.
+    cannot be summed), for biases, for LoRA on experts, for an embedding or head of a part's own, for unequal ranks
+    where they must be equal, and for a rank above max_rank.
     """
     if any(part.replaced for part in parts):
         raise AdapterError(error("mix", "An adapter with an embedding or head of its own cannot be part of a mix."))
+    if any(part.experts for part in parts):
+        raise AdapterError(error("mix", "An adapter with LoRA on experts cannot be part of a mix."))
     largest = max(part.rank for part in parts)
     sites = {}
     for name in dict.fromkeys(name for part in parts for name in part.sites):

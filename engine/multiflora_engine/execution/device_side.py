@@ -60,7 +60,7 @@ def build_device_side(
     spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
     size = size_kv_cache(config, model, dtype, device, spare)
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
-    decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool.site)
+    decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool)
     staging = Staging(device)
     feedback = TokenFeedback(config.max_num_seqs, device)
     graphs = None

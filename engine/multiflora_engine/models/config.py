@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.base_model import BaseModel, ExpertLinear, Site, SparseLayer
 from multiflora_engine.models.checkpoint import model_digest
 from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
@@ -19,7 +19,7 @@ from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
-from multiflora_engine.models.families.mixture import EXPERTS, ROUTER, Mixture, MixtureNames
+from multiflora_engine.models.families.mixture import EXPERTS, Mixture, MixtureNames
 from multiflora_engine.models.generation_config import generation_defaults
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
@@ -127,7 +127,7 @@ class ModelConfig:
         return self._expert_sites(layer, mixture.names, mixture.names.shared, mixture.shared_size)
 
     def expert_sites(self, layer: int, mixture: Mixture) -> tuple[MlpSites, ...]:
-        """Of each expert of a sparse layer; adapters may not touch them."""
+        """Of each expert of a sparse layer."""
         names, size = mixture.names, mixture.expert_size
         sites = tuple(
             self._expert_sites(layer, names, f"{names.experts}.{expert}", size) for expert in range(mixture.num_experts)
@@ -143,16 +143,22 @@ class ModelConfig:
             for expert in sites
         )
 
+    def expert_linears(self, layer: int, mixture: Mixture) -> tuple[tuple[ExpertLinear, ...], ExpertLinear]:
+        """The same, linear by linear: gate and up, and down."""
+        experts = self.expert_sites(layer, mixture)
+        module = self.module(layer, mixture.names.experts)
+        up = tuple(
+            ExpertLinear(f"{module}.{name}", tuple(sites.up[place] for sites in experts))
+            for place, name in enumerate(mixture.names.up)
+        )
+        return up, ExpertLinear(f"{module}.{mixture.names.down}", tuple(sites.down for sites in experts))
+
     def router_site(self, layer: int, mixture: Mixture) -> Site:
-        """Of a sparse layer; adapters may not touch it."""
+        """Of a sparse layer."""
         return self._site(layer, mixture.names.router, self.hidden_size, mixture.num_experts, mixture.has_biases)
 
-    def router_in_transformers(self, layer: int) -> str:
-        """What transformers 5 calls the router of a sparse layer, whatever the checkpoint does."""
-        return self.module(layer, ROUTER)
-
     def experts_in_transformers(self, layer: int) -> str:
-        """The same of the module that holds the experts."""
+        """What transformers 5 calls the module that holds the experts of a layer, whatever the checkpoint does."""
         return self.module(layer, EXPERTS)
 
     def shared_gate_site(self, layer: int, mixture: Mixture) -> Site:
@@ -164,13 +170,14 @@ class ModelConfig:
         return Site(self.form.modules.head, self.hidden_size, self.vocab_size, has_bias=self.form.head_bias)
 
     def layer_sites(self, layer: int) -> tuple[Site, ...]:
-        """All linears of one layer that adapters may touch."""
+        """All linears of one layer that adapters may touch, but for those of experts (`expert_sites`)."""
         sites = (*self.qkv_sites(layer), self.o_site(layer))
         mlp, mixture = self.mlp_sites(layer), self.mixture(layer)
+        router = () if mixture is None else (self.router_site(layer, mixture),)
         if mlp is None:
-            return sites
+            return (*sites, *router)
         gate = () if mixture is None else (self.shared_gate_site(layer, mixture),)
-        return (*sites, *mlp.up, mlp.down, *gate)
+        return (*sites, *router, *mlp.up, mlp.down, *gate)
 
     def _expert_sites(self, layer: int, names: MixtureNames, expert: str, size: int) -> MlpSites:
         return self._mlp_sites(layer, tuple(f"{expert}.{up}" for up in names.up), f"{expert}.{names.down}", size)
@@ -212,13 +219,20 @@ class ModelConfig:
             embedding=self.form.modules.embedding,
             head=None if self.form.head_is_normalised else self.form.modules.head,
             is_head_tied=self.tie_word_embeddings,
-            mixtures=frozenset(self._mixtures()),
+            sparse_layers=tuple(self._sparse_layers()),
         )
 
-    def _mixtures(self) -> Iterator[str]:
+    def _sparse_layers(self) -> Iterator[SparseLayer]:
         for layer in range(self.num_layers):
             if (mixture := self.mixture(layer)) is not None:
-                yield from (self.module(layer, name) for name in mixture.names.untouched)
+                yield SparseLayer(
+                    self.router_site(layer, mixture).name,
+                    self.module(layer, mixture.names.router_in_transformers),
+                    self.module(layer, mixture.names.experts),
+                    self.experts_in_transformers(layer),
+                    *self.expert_linears(layer, mixture),
+                    is_in_out=mixture.is_interleaved,
+                )
 
     def _sites(self) -> Iterator[Site]:
         yield Site(self.form.modules.embedding, self.vocab_size, self.hidden_size, kind="embedding")

@@ -39,7 +39,7 @@ class InputEmbedding:
     """Token embeddings with the adapters' part, scaled, and what some families add: positions, a norm."""
 
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
-        self.site: LivePoolSite | None = None if sites is None else sites(weights.embedding_site)
+        self.site: LivePoolSite | None = None if sites is None else sites.site(weights.embedding_site)
         self._tokens = weights.embed_tokens
         # Rounded as the models round it when they are trained.
         self._scale = torch.tensor(config.form.scales.embedding, dtype=weights.dtype).item()
@@ -73,7 +73,7 @@ class Head:
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
         if config.form.head_is_normalised:
             sites = None
-        self.site: LivePoolSite | None = None if sites is None else sites(config.form.modules.head)
+        self.site: LivePoolSite | None = None if sites is None else sites.site(config.form.modules.head)
         self._linear = Linear(weights.lm_head, sites)
         self._scale = config.form.scales.logits
         self._softcap = config.form.scales.logit_softcap
@@ -101,7 +101,7 @@ class Decoder:
         ropes: Sequence[RopeTables],
         sites: Sites | None = None,
     ) -> None:
-        """ropes: the tables of the configuration's, in their order. sites: the adapters' pool (`SlotPool.site`)."""
+        """ropes: the tables of the configuration's, in their order. sites: the adapters' pool."""
         self.between_layers: Callable[[], None] = _nothing
         """Called after each layer, so that the engine can say that it lives while a large step takes minutes."""
         self.heads = AttentionHeads(config.num_heads, config.num_kv_heads, config.head_dim, weights.dtype)

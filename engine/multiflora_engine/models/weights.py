@@ -81,6 +81,8 @@ class MixtureWeights:
     """What a sparse layer has in place of an MLP."""
 
     mixture: Mixture
+    up_linears: tuple[str, ...]  # what adapters call gate and up of all experts (`ExpertLinear.name`)
+    down_linear: str
     router: Projection  # [E, H]
     experts: tuple[MlpWeights, ...]  # views of two tensors: [E, 2 I, H] and [E, H, I]
     shared: MlpWeights | None  # sees every token; None in families without
@@ -291,7 +293,9 @@ class _Allocator:
         gate = (
             None if own is None else self._projection([self._config.shared_gate_site(index, mixture)], has_bias=False)
         )
-        return MixtureWeights(mixture, router, self._experts(index, mixture), own, gate)
+        up, down = self._config.expert_linears(index, mixture)
+        names = tuple(linear.name for linear in up), down.name
+        return MixtureWeights(mixture, *names, router, self._experts(index, mixture), own, gate)
 
     def _dense_mlp(self, sites: MlpSites) -> MlpWeights:
         form = self._form

@@ -17,7 +17,7 @@ class AdapterLoader:
     """Called with a digest, on the reader's thread. Raises AdapterError, or OSError when a file cannot be read.
 
     base_weight, base_bias: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to.
-    max_rank: of a mix. max_matrix_bytes: of an adapter's own embedding and head.
+    max_rank: of a mix. max_matrix_bytes: of an adapter's own embedding and head, and of its LoRA on experts.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class AdapterLoader:
             # Parts are summed in float32, so that a mix is rounded once.
             parts = [self._load_version(part.digest, torch.float32) for part in mix.parts]
             adapter = mix_adapters(digest, mix, parts, self._base, self._dtype, self._max_rank)
-        if adapter.replaced_bytes > self._max_matrix_bytes:
+        if adapter.own_bytes > self._max_matrix_bytes:
             raise AdapterError(
                 error(
                     "memory",
-                    f"The adapter's own embedding and head take {adapter.replaced_bytes} bytes of the device, of which "
-                    f"{self._max_matrix_bytes} are set aside for all adapters.",
-                    hint=f"Start the server with --adapter-matrix-memory {adapter.replaced_bytes} or more.",
+                    f"The adapter's own embedding, head and LoRA on experts take {adapter.own_bytes} bytes of the "
+                    f"device, of which {self._max_matrix_bytes} are set aside for all adapters.",
+                    hint=f"Start the server with --adapter-matrix-memory {adapter.own_bytes} or more.",
                 )
             )
         # From pinned memory a GPU copies by itself, beside the step.

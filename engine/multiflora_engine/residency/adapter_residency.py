@@ -257,7 +257,7 @@ class AdapterResidency:
 
     def _fits_without(self, record: AdapterRecord, others: Iterable[AdapterRecord]) -> bool:
         slots = {r.slot for r in others if r.slot is not None}
-        return self._pool.would_fit(record.rank, slots, record.replaced_bytes)
+        return self._pool.would_fit(record.rank, slots, record.own_bytes)
 
     def _evict(self, record: AdapterRecord) -> None:
         assert not record.users, "only idle adapters are evicted"
@@ -320,12 +320,12 @@ class AdapterResidency:
                 f"There is no room for an adapter of rank {record.rank}: {len(pinned)} pinned adapters leave {rows} "
                 "rank rows. Unpin one or raise --max-loras."
             )
-        matrix_bytes = self._pool.replaced_budget - sum(r.replaced_bytes for r in pinned)
-        if record.replaced_bytes > matrix_bytes:
+        left = self._pool.own_budget - sum(r.own_bytes for r in pinned)
+        if record.own_bytes > left:
             self._stop_placing(record)
             raise NoRoomForAdapter(
-                f"The adapter's own embedding and head take {record.replaced_bytes} bytes of the device; beside "
-                f"{len(pinned)} pinned adapters there are {matrix_bytes}. Raise --adapter-matrix-memory."
+                f"The adapter's own embedding, head and LoRA on experts take {record.own_bytes} bytes of the device; "
+                f"beside {len(pinned)} pinned adapters there are {left}. Raise --adapter-matrix-memory."
             )
 
     def _drop(self, record: AdapterRecord) -> None:

@@ -46,7 +46,7 @@ class AdapterRecord:
     rank: int = 0
     num_bytes: int = 0
     # Of num_bytes, those that need room of their own beside the rank rows.
-    replaced_bytes: int = 0
+    own_bytes: int = 0
     # When it was first wanted in a slot where it is not; 0 while it is there or not wanted.
     wanted_since: float = 0.0
 
@@ -56,7 +56,7 @@ class AdapterRecord:
         self.failure = None
         self.rank = host.rank
         self.num_bytes = host.num_bytes
-        self.replaced_bytes = host.replaced_bytes
+        self.own_bytes = host.own_bytes
 
     def fail(self, reason: str, now: float) -> None:
         """It cannot be used; asked for again it is tried again, after a while."""

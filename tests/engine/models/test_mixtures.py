@@ -1,8 +1,7 @@
-"""Mixtures of experts: what config.json may say, checkpoints that lack an expert, adapters on experts, no graphs."""
+"""Mixtures of experts: what config.json may say, checkpoints that lack an expert, no graphs."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.engine.models.cases import config_of, refusal_of
-from transformers import GptOssConfig, MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers import MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
-from multiflora_adapters.validation import ValidationRow, validate_adapter
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
@@ -224,77 +220,6 @@ def test_fused_experts_that_do_not_fit_are_refused(
     change_tensors(folder, change)
     with pytest.raises(ModelError, match=words):
         weights_of(folder)
-
-
-def errors_of(folder: Path, adapter: Path) -> list[ValidationRow]:
-    report = validate_adapter(adapter, load_model_config(folder).base_model("base", digest="0" * 64), 16)
-    return list(report.errors)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"target_modules": ["q_proj", "w1", "w2", "w3"]},
-        {"target_modules": ["q_proj", "gate"]},
-        {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]},
-        {"target_modules": "all-linear"},
-    ],
-    ids=str,
-)
-def test_what_peft_trains_of_experts_and_routers_is_refused(
-    values: dict[str, Any], tiny_config: Any, save_model: Any, tmp_path: Path
-) -> None:
-    """Whether adapter_config.json says so or only the tensors show it."""
-    _, folder = save_model(tiny_config(MixtralConfig, num_local_experts=3))
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, **values))
-    adapter = tmp_path / "adapter"
-    model.save_pretrained(adapter)
-    (row,) = errors_of(folder, adapter)
-    assert "target_parameters" in row.message
-    assert "routers and experts" in row.message
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": None}))
-    (row,) = errors_of(folder, adapter)
-    assert row.check == "tensors"
-    assert re.search(r"routers or experts of a mixture, on which LoRA is not served: .*layers\.0\.mlp\.", row.message)
-
-
-@pytest.mark.parametrize("parameter", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "mlp.router.weight"])
-def test_experts_and_routers_of_gpt_oss_are_not_adapted(
-    parameter: str, tiny_config: Any, save_model: Any, tmp_path: Path
-) -> None:
-    _, folder = save_model(tiny_config(GptOssConfig, num_local_experts=3, num_experts_per_tok=2, head_dim=32))
-    values = {"target_modules": ["q_proj"], "target_parameters": [parameter]}
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(r=4, **values))
-    adapter = tmp_path / "adapter"
-    model.save_pretrained(adapter)
-    (row,) = errors_of(folder, adapter)
-    assert "target_parameters" in row.message
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": None}))
-    (row,) = errors_of(folder, adapter)
-    assert re.search(r"routers or experts of a mixture, on which LoRA is not served: .*layers\.0\.mlp\.", row.message)
-
-
-@pytest.mark.parametrize("module", ["experts.1.w2", "gate"])
-def test_modules_of_experts_in_older_adapters_are_refused(
-    module: str, tiny_config: Any, save_model: Any, tmp_path: Path
-) -> None:
-    _, folder = save_model(tiny_config(MixtralConfig, num_local_experts=3))
-    places = {"self_attn.q_proj": (64, 64), f"block_sparse_moe.{module}": (96, 64) if "w2" in module else (64, 3)}
-    tensors = {}
-    for place, (k, n) in places.items():
-        prefix = f"base_model.model.model.layers.1.{place}.lora_"
-        tensors |= {f"{prefix}A.weight": torch.ones(4, k), f"{prefix}B.weight": torch.ones(n, 4)}
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    save_file(tensors, adapter / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", module], "layers_to_transform": [1]}
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    (row,) = errors_of(folder, adapter)
-    assert f"layers.1.block_sparse_moe.{module}.lora_A.weight" in row.message
-    assert "LoRA is not served" in row.message
-    assert "q_proj" not in row.message
 
 
 def test_a_mixture_runs_without_graphs(

@@ -83,16 +83,23 @@ BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "qwen2": (Qwen2Config, {}, ["all_linear", "dora", "lora_bias", "bias_of_targets"]),
     "qwen3": (Qwen3Config, {"head_dim": 64}, ["all_linear", "dora"]),
     "phi3": (Phi3Config, {"sliding_window": 40}, ["fused", "fused_dora", "embeddings_fused", "fused_bias"]),
-    "mixtral": (MixtralConfig, {"num_local_experts": 4}, ["attention", "attention_dora"]),
+    "mixtral": (MixtralConfig, {"num_local_experts": 4}, ["attention_dora", "experts", "parameters", "linears"]),
     "qwen2_moe": (
         Qwen2MoeConfig,
         {**EXPERTS, "shared_expert_intermediate_size": 56, "mlp_only_layers": [1]},
-        ["all_linear", "shared_experts"],
+        ["all_linear", "shared_experts", "all_experts"],
     ),
     "gpt_oss": (
         GptOssConfig,
-        {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "sliding_window": 20},
-        ["attention", "attention_dora"],
+        # Square, as in the published models.
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "head_dim": 32,
+            "sliding_window": 20,
+            "intermediate_size": 64,
+        },
+        ["attention_dora", "gpt_oss"],
     ),
     "gpt2": (GPT2Config, GPT2, ["gpt2", "gpt2_biases", "gpt2_ends"]),
     "gptj": (GPTJConfig, {**GPT2, "rotary_dim": 16}, ["gptj", "gptj_rows"]),
@@ -125,8 +132,28 @@ FUSED_KINDS: dict[str, dict[str, Any]] = {
 }
 # Rows of q and k lie in another order here than in the files: A alone would not show it.
 OTHER_KINDS: dict[str, dict[str, Any]] = {
-    "attention": {"r": 8, "target_modules": LINEAR[:4], "use_rslora": True},
     "attention_dora": {"r": 4, "target_modules": [*LINEAR[:4], "lm_head"], "use_dora": True},
+    # Of experts and routers PEFT makes target_parameters, gate and up with twice the rank.
+    "experts": {"r": 4, "target_modules": ["q_proj", "w1", "w2", "w3"], "use_rslora": True},
+    "linears": {"r": 4, "target_modules": "all-linear"},
+    "parameters": {
+        "r": 4,
+        "target_modules": ["q_proj"],
+        "target_parameters": ["experts.gate_up_proj", "gate.weight", "k_proj.weight"],
+        "rank_pattern": {"gate_up_proj": 3, "gate.weight": 2, "layers.1.self_attn.k_proj.weight": 5},
+        "alpha_pattern": {r"layers\.0\.mlp\.experts.*": 9},
+    },
+    "all_experts": {
+        "r": 3,
+        "target_modules": ["gate_proj", "down_proj"],
+        "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    },
+    # One parameter of the first layer's experts, two of the second's.
+    "gpt_oss": {
+        "r": 4,
+        "target_modules": ["q_proj"],
+        "target_parameters": ["mlp.experts.gate_up_proj", "1.mlp.experts.down_proj", "router.weight"],
+    },
     # PEFT finds gate, shared experts and dense layers under the same names; routers and experts are no linears.
     "shared_experts": {"r": 4, "target_modules": "all-linear", "use_dora": True},
     "gpt2": {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "use_dora": True},

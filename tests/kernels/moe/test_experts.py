@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_kernels.moe.experts import Expert, mix_experts, mix_experts_reference
+from multiflora_kernels.moe.experts import Expert, each_group, mix_experts_reference
+from multiflora_kernels.moe.experts import mix_experts as mix
 from multiflora_kernels.moe.routing import Routing, route
 
 EXPERTS, HIDDEN = 5, 12
@@ -15,6 +16,10 @@ def experts(dtype: torch.dtype) -> list[Expert]:
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(EXPERTS, HIDDEN, HIDDEN, generator=generator, dtype=torch.float64).to(dtype)
     return [lambda x, w=w: torch.tanh(x @ w.T) for w in weights]  # type: ignore[misc]
+
+
+def mix_experts(x: torch.Tensor, routing: Routing, experts: list[Expert]) -> torch.Tensor:
+    return mix(x, routing, len(experts), lambda x, rows: each_group(x, rows, experts))
 
 
 def inputs(tokens: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:

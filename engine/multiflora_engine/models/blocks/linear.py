@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -44,7 +44,16 @@ class LivePoolSite(LoraSite, Protocol):
         ...
 
 
-Sites = Callable[[str], LivePoolSite]
+class Sites(Protocol):
+    """The adapters' pool, as decoders read it (`SlotPool`)."""
+
+    def site(self, name: str, /) -> LivePoolSite:
+        """Of a linear, the embedding or the head of the checkpoint."""
+        ...
+
+    def experts(self, linear: str, /) -> Mapping[int, LoraSite]:
+        """Slot -> its adapter's LoRA on one linear of all experts of a layer, with experts in place of slots; live."""
+        ...
 
 
 def is_touched(site: LivePoolSite, lora: LoraSegments) -> bool:
@@ -59,7 +68,7 @@ class Linear:
         """sites: gives the adapters' pool site of a checkpoint's linear; None: the base is served alone."""
         self._weight = projection.weight
         self._bias = projection.bias
-        self._sites = [] if sites is None else [sites(site.name) for site, _, _ in projection.sites]
+        self._sites = [] if sites is None else [sites.site(site.name) for site, _, _ in projection.sites]
         self._columns = [(first, end) for _, first, end in projection.sites]
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from multiflora_engine.models.blocks.block import ForwardStep, LayerCache
+from multiflora_engine.models.blocks.expert_projection import ExpertProjection
 from multiflora_engine.models.blocks.linear import Linear, Sites
 from multiflora_engine.models.blocks.norms import fused_head_norms, head_norms
 from multiflora_engine.models.config import Activation, ModelConfig
@@ -20,8 +21,9 @@ from multiflora_engine.models.weights import LayerWeights, MixtureWeights, MlpWe
 from multiflora_kernels.activation import activate, clamped_swiglu, gelu_and_mul, silu_and_mul
 from multiflora_kernels.attention.paged_attention import paged_attention
 from multiflora_kernels.lora.batched_lora import LoraSegments
+from multiflora_kernels.lora.expert_lora import AdapterRuns, adapter_runs
 from multiflora_kernels.lora.fused_linear import FullDelta, ShrunkDelta, completed
-from multiflora_kernels.moe.experts import mix_experts
+from multiflora_kernels.moe.experts import ExpertRows, mix_experts
 from multiflora_kernels.moe.routing import route
 from multiflora_kernels.rope.rope_and_kv import fold_into_rope, rope_and_write_kv
 
@@ -112,34 +114,39 @@ class PlainMlp:
 
 class MixtureMlp:
     """Semantics: y = sum of w_e * expert_e(x) over the top k experts, + sigmoid(shared_gate(x)) * shared(x) where there
-    is a shared expert, whose linears have their adapters."""
+    is a shared expert; experts are gated MLPs, and the router and all linears have their adapters."""
 
     def __init__(self, activation: Activation, weights: MixtureWeights, sites: Sites | None) -> None:
         self._mixture = weights.mixture
-        self._router = Linear(weights.router, None)
-        gate = _gate_of_experts(activation, weights.mixture)
-        self._experts = [partial(_without_adapters, GatedMlp(gate, expert, None)) for expert in weights.experts]
+        self._router = Linear(weights.router, sites)
+        self._activation = _gate_of_experts(activation, weights.mixture)
+        self._gate_up = ExpertProjection([expert.up for expert in weights.experts], weights.up_linears, sites)
+        self._down = ExpertProjection([expert.down for expert in weights.experts], [weights.down_linear], sites)
         self._shared = None if weights.shared is None else GatedMlp(_GATES[activation], weights.shared, sites)
         self._shared_gate = None if weights.shared_gate is None else Linear(weights.shared_gate, sites)
 
     def __call__(self, x: torch.Tensor, lora: LoraSegments | None) -> tuple[torch.Tensor, FullDelta | None]:
         """See `Mlp`."""
-        routing = route(self._router(x, None), self._mixture.top_k, is_normalised=self._mixture.is_normalised)
-        y = mix_experts(x, routing, self._experts)
+        routing = route(self._router(x, lora), self._mixture.top_k, is_normalised=self._mixture.is_normalised)
+        y = mix_experts(x, routing, self._mixture.num_experts, partial(self._experts, lora))
         if self._shared is None or self._shared_gate is None:
             return y, None
         shared = completed(*self._shared(x, lora))
         return y + torch.sigmoid(self._shared_gate(x, lora)) * shared, None
+
+    def _experts(self, lora: LoraSegments | None, x: torch.Tensor, rows: ExpertRows) -> torch.Tensor:
+        """x: [P, H], sorted by expert. Returns [P, H], each row from its expert."""
+        runs: AdapterRuns = ()
+        if lora is not None and (slots := self._gate_up.slots | self._down.slots):
+            runs = adapter_runs(rows, lora, slots)
+        hidden = self._activation(self._gate_up(x, rows, runs), None)
+        return self._down(hidden, rows, runs)
 
 
 def _gate_of_experts(activation: Activation, mixture: Mixture) -> Gate:
     if mixture.gate is None:
         return _GATES[activation]
     return partial(clamped_swiglu, alpha=mixture.gate.alpha, limit=mixture.gate.limit)
-
-
-def _without_adapters(mlp: Mlp, x: torch.Tensor) -> torch.Tensor:
-    return mlp(x, None)[0]
 
 
 def make_mlp(config: ModelConfig, weights: MlpWeights | MixtureWeights, sites: Sites | None) -> Mlp:

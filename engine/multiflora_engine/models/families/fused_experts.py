@@ -68,7 +68,7 @@ def _other_names(config: ModelConfig) -> dict[str, str]:
     for layer, _, _ in _sparse_layers(config):
         assert config.form.mixture is not None, "a sparse layer has one"
         names = config.form.mixture.names
-        renamed[config.router_in_transformers(layer)] = config.module(layer, names.router)
+        renamed[config.module(layer, names.router_in_transformers)] = config.module(layer, names.router)
         renamed[config.experts_in_transformers(layer)] = config.module(layer, names.experts)
     return {there: here for there, here in renamed.items() if there != here}
 

@@ -10,25 +10,21 @@ from dataclasses import dataclass
 from multiflora_engine.models.config_fields import ConfigFields
 from multiflora_engine.models.errors import ModelError
 
-ROUTER, EXPERTS = "mlp.gate", "mlp.experts"
-"""What transformers 5 calls them in every family, and so do checkpoints and adapters that it saves."""
+EXPERTS = "mlp.experts"
+"""What transformers 5 calls the module in every family, and so do checkpoints and adapters that it saves."""
 
 
 @dataclass(frozen=True)
 class MixtureNames:
     """Modules of a sparse layer, below `layers`.N of `ModuleNames`. Every default is Qwen's."""
 
-    router: str = ROUTER
+    router: str = "mlp.gate"
+    router_in_transformers: str = "mlp.gate"  # what transformers 5 calls it
     experts: str = EXPERTS  # each expert stands below it by its number
     up: tuple[str, ...] = ("gate_proj", "up_proj")  # of an expert, the shared one too; gate first
     down: str = "down_proj"
     shared: str = "mlp.shared_expert"
     shared_gate: str = "mlp.shared_expert_gate"
-
-    @property
-    def untouched(self) -> tuple[str, ...]:
-        """Routers and experts as checkpoints call them, and as transformers 5 does, which PEFT's files follow."""
-        return (self.router, self.experts, "mlp.gate", "mlp.experts")
 
 
 @dataclass(frozen=True)

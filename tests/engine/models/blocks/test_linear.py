@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -38,7 +39,7 @@ def test_adapters_on_a_quantised_linear(dora: bool) -> None:
     weight, bias, x = Int8Weight(torch.randn(40, 40)), torch.randn(40), torch.randn(9, 40)
     spans = tuple((Module(name, 40, 1), *span) for name, span in zip(names, columns, strict=True))
     segments = LoraSegments.build([2, 5, 6, 9], [2, 5, 3])
-    y = Linear(Projection(weight, bias, spans), names.__getitem__)(x, segments)
+    y = Linear(Projection(weight, bias, spans), SimpleNamespace(site=names.__getitem__))(x, segments)
     base = x.double() @ weight.dequantised_rows(0, 40).double().T + bias.double()
     torch.testing.assert_close(y.double(), loop(base, x, sites, columns, segments, bias), rtol=1e-5, atol=1e-4)
 
@@ -87,7 +88,7 @@ def test_a_decoder_of_quantised_layers_serves_dora() -> None:
         pool = SlotPool(CONFIG.base_model("tiny", "0" * 64), 2, 8, torch.float32, CPU)
         slot = pool.put(dora_adapter(weights))
         assert slot is not None
-        decoder = Decoder(CONFIG, weights, [rotary_tables(CONFIG.ropes[0], 64)], pool.site)
+        decoder = Decoder(CONFIG, weights, [rotary_tables(CONFIG.ropes[0], 64)], pool)
         lora = LoraSegments.build([3, 8], [slot])
         hidden = decoder.forward(batch_of([[4, 9, 2], [4, 9, 2, 8, 1]], [0, 0], lora, logit_lora=lora), empty_cache())
         results.append(decoder.logits(hidden, lora))

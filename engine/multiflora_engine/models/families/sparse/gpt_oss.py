@@ -14,7 +14,7 @@ from multiflora_engine.models.families.form import Form, ModuleNames, all_but_ev
 from multiflora_engine.models.families.mixture import ClampedGate, Mixture, MixtureNames, read_top_k
 
 _MODULES = ModuleNames(sinks="self_attn.sinks")
-_NAMES = MixtureNames(router="mlp.router", up=("gate_up_proj",))
+_NAMES = MixtureNames(router="mlp.router", router_in_transformers="mlp.router", up=("gate_up_proj",))
 _ROPE = {
     "rope_type": "yarn",
     "factor": 32.0,

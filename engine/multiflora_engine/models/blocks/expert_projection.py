@@ -1,0 +1,35 @@
+"""One linear, or several stacked, of all experts of a layer, with their adapters. Knows neither routing nor MLPs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from multiflora_engine.models.blocks.linear import Sites
+from multiflora_engine.models.weights import Projection
+from multiflora_kernels.lora.expert_lora import AdapterRuns, lora_experts_
+from multiflora_kernels.moe.experts import ExpertRows, each_group
+
+
+class ExpertProjection:
+    """Semantics, for a row p of expert e: y[p] = W_e @ x[p], what the row's adapter makes of it, and bias_e."""
+
+    def __init__(self, experts: Sequence[Projection], linears: Sequence[str], sites: Sites | None) -> None:
+        """experts: of each, the same linears stacked; linears: their names (`ExpertLinear.name`)."""
+        self._products = [projection.weight.matmul for projection in experts]
+        self._biases = [projection.bias for projection in experts if projection.bias is not None]
+        self._columns = [(first, end) for _, first, end in experts[0].sites]
+        self._loras = [] if sites is None else [sites.experts(linear) for linear in linears]
+
+    @property
+    def slots(self) -> set[int]:
+        """Of resident adapters that touch it."""
+        return {slot for by_slot in self._loras for slot in by_slot}
+
+    def __call__(self, x: torch.Tensor, rows: ExpertRows, runs: AdapterRuns) -> torch.Tensor:
+        """x: [P, K], sorted by expert -> [P, N]."""
+        y = each_group(x, rows, self._products)
+        lora_experts_(y, x, self._loras, self._columns, runs)
+        # Last, since each expert has its own, which a magnitude does not scale.
+        return each_group(y, rows, [bias.add for bias in self._biases]) if self._biases else y
