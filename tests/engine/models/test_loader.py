@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, MixtralConfig, Phi3Config, Qwen2Config
+from transformers import CohereConfig, LlamaConfig, MixtralConfig, Phi3Config, Qwen2Config, StableLmConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_engine import build
@@ -166,6 +166,31 @@ def test_a_checkpoint_that_is_not_this_model_is_refused(saved: Any) -> None:
         rewrite(folder, change)
         with pytest.raises(ModelError, match=words):
             load(folder)
+
+
+@pytest.mark.parametrize(
+    ("config_class", "switch", "module", "shape", "words"),
+    [
+        (CohereConfig, "use_qk_norm", "k_norm", (2, 16), r"k_norm.weight has the shape \[2, 16\]; .* \[1, 32\]"),
+        (CohereConfig, "use_qk_norm", "q_norm", None, r"lacks model.layers.1.self_attn.q_norm.weight"),
+        (StableLmConfig, "qk_layernorm", "q_layernorm.norms.1", (31,), r"norms.1.weight has the shape \[31\]"),
+        (StableLmConfig, "qk_layernorm", "q_layernorm.norms.1", None, r"lacks model.layers.1.\S*q_layernorm.norms.1"),
+        (StableLmConfig, "qk_layernorm", "k_layernorm.norms.1", (32,), r"not account for: .*k_layernorm.norms.1"),
+    ],
+)
+def test_norms_of_heads_that_do_not_fit_are_refused(
+    config_class: Any, switch: str, module: str, shape: Any, words: str, tiny_config: Any, save_model: Any
+) -> None:
+    _, folder = save_model(tiny_config(config_class, **{switch: True}))
+    tensors = load_file(folder / "model.safetensors")
+    name = f"model.layers.1.self_attn.{module}.weight"
+    if shape is None:
+        del tensors[name]
+    else:
+        tensors[name] = torch.ones(shape)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=words):
+        load(folder)
 
 
 def test_damaged_files_are_refused(saved: Any) -> None:

@@ -13,12 +13,17 @@ from pathlib import Path
 import httpx
 import pytest
 from rich.progress import Progress
+from safetensors.numpy import load_file, save_file
 
 from multiflora_platform.cli.main import main
 from multiflora_platform.cli.terminal import durations
 from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.server.base_model import only_server_of
 from multiflora_platform.settings import ConfigurationError, Settings
+
+ROOT = Path(__file__).parents[3]
+QUANTISED = ROOT / "tests/engine/models/quantisation/fixtures/gptq-4"
+TOKENIZER = ROOT / "examples/demo/base/tokenizer.json"
 
 
 def test_config_show_tells_values_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +65,21 @@ def test_missing_model_folder_is_a_configuration_error(tmp_path: Path, capsys: p
     error = capsys.readouterr().err
     assert "none" in error
     assert "Traceback" not in error
+
+
+def test_a_damaged_quantised_checkpoint_is_a_configuration_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which tensor is damaged is told by the engine's own process, when it reads the weights."""
+    model = shutil.copytree(QUANTISED, tmp_path / "model")
+    shutil.copy(TOKENIZER, model)
+    tensors = load_file(model / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.qzeros"
+    save_file({**tensors, name: tensors[name][:1].copy()}, model / "model.safetensors")
+    assert main(["serve", str(model), "--data-dir", str(tmp_path / "data"), "--port", "0"]) == 3
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("multiflora: ")]
+    assert len(told) == 1
+    assert f"{name} has the shape [1, 8]; [3, 8] belongs to the other tensors" in told[0]
 
 
 def test_a_missing_adapter_folder_is_a_configuration_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
