@@ -60,8 +60,8 @@ class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base.
 
-    cached_tokens are part of prompt_tokens; cache_write_tokens is what they added to the prefix cache. device_ms: the
-    requests' part of the engine's steps.
+    prompt_tokens in three parts: cached_tokens came from the prefix cache, cache_write_tokens were added to it,
+    uncached_tokens were computed for the request alone. device_ms: the requests' part of the engine's steps.
     """
 
     day: str | msgspec.UnsetType = msgspec.UNSET
@@ -71,6 +71,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_tokens: int
     cached_tokens: int
     cache_write_tokens: int
+    uncached_tokens: int
     completion_tokens: int
     device_ms: float
 

@@ -209,4 +209,6 @@ def _shown(groups: Sequence[Group], row: Sequence[Any]) -> account_answers.Usage
     *counts, device_us = (int(value) for value in row[len(groups) :])
     shown: dict[str, Any] = dict(zip(COUNTED[:-1], counts, strict=True))
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
-    return account_answers.UsageRow(device_ms=device_us / 1000, **shown)
+    # Requests of before writes were counted have all that was not cached here.
+    uncached = max(0, shown["prompt_tokens"] - shown["cached_tokens"] - shown["cache_write_tokens"])
+    return account_answers.UsageRow(uncached_tokens=uncached, device_ms=device_us / 1000, **shown)

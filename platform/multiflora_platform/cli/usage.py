@@ -10,7 +10,8 @@ from multiflora_platform.cli.http import every
 from multiflora_platform.cli.terminal.output import emit
 
 GROUPS = ("day", "tenant", "adapter")
-COUNTS = ("requests", "prompt_tokens", "cached_tokens", "cache_write_tokens", "completion_tokens", "device_ms")
+PARTS = ("cached_tokens", "cache_write_tokens", "uncached_tokens")
+COUNTS = ("requests", "prompt_tokens", *PARTS, "completion_tokens", "device_ms")
 
 
 def add_parser(commands: Any) -> None:

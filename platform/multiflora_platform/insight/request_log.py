@@ -66,6 +66,7 @@ class LoggedRequest(Observer):
     """A cached beginning of one of these lengths, in tokens, went on before the engine restarted; see EarlierLives."""
     # Of the engine's PromptStart: `started` fills them.
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     queue_seconds: float = 0.0
     load_seconds: float = 0.0
     miss_reason: str = ""
@@ -86,6 +87,7 @@ class LoggedRequest(Observer):
     def started(self, start: PromptStart) -> None:
         self.first_at = time.time()
         self.cached_tokens, self.miss_reason = start.cached_tokens, start.miss_reason
+        self.cache_write_tokens = start.cache_write_tokens
         # The engine that runs now never had what it lost.
         if start.miss_reason in ("first_seen", "diverged") and start.cached_tokens in self.lost:
             self.miss_reason = "engine_restarted"
@@ -126,6 +128,7 @@ class LoggedRequest(Observer):
             code=self.code,
             prompt_tokens=facts.prompt_tokens,
             cached_tokens=self.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens,
             completion_tokens=self.completion_tokens,
             finish_reason=self.finish_reason,
             queue_seconds=seconds.get("queue"),

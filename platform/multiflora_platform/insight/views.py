@@ -109,6 +109,7 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None
     prompt_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     completion_tokens: int
     finish_reason: str | None
     queue_seconds: float | None

@@ -91,6 +91,9 @@ class Metrics:
         self._cache_written = self._counter(
             "multiflora_prompt_tokens_cache_written", "Prompt tokens in blocks added to the prefix cache"
         )
+        self._uncached = self._counter(
+            "multiflora_prompt_tokens_uncached", "Prompt tokens that were neither in the prefix cache nor added to it"
+        )
         self._prompt_sources = Counter(
             "vllm:prompt_tokens_by_source",
             "Prompt tokens by where their KV came from",
@@ -126,6 +129,7 @@ class Metrics:
         self.computed.observe(computed)
         self._prompt_cached.inc(num_cached)
         self._cache_written.inc(num_written)
+        self._uncached.inc(computed - num_written)
         self._prompt_sources.labels(self._model, "local_compute").inc(computed)
         self._prompt_sources.labels(self._model, "local_cache_hit").inc(num_cached)
 
@@ -172,7 +176,7 @@ class PromptMetrics(Observer):
         self._num_prompt = num_tokens
         self._arrival = time.perf_counter() - elapsed
         self._queued = 0.0
-        self._cached = 0
+        self._cached = self._written = 0
         self._first: float | None = None
         self._last: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -181,7 +185,7 @@ class PromptMetrics(Observer):
 
     def started(self, start: PromptStart) -> None:
         metrics, self._first = self._metrics, time.perf_counter()
-        self._queued, self._cached = start.queued_seconds, start.cached_tokens
+        self._queued, self._cached, self._written = start.queued_seconds, start.cached_tokens, start.cache_write_tokens
         metrics.queue.observe(start.queued_seconds)
         metrics.prompt_began(self._num_prompt, start.cached_tokens, start.cache_write_tokens)
         metrics.ttft.observe(self._first - self._arrival)
@@ -214,7 +218,8 @@ class PromptMetrics(Observer):
         if self._first is not None:
             metrics.decode.observe(max(self._last.values(), default=self._first) - self._first)
         prompt = self._num_prompt if self._first is not None else 0
-        metrics.ended(self._adapter, outcome, {"prompt": prompt, "cached": self._cached, "generated": generated})
+        counts = {"prompt": prompt, "cached": self._cached, "cache_written": self._written, "generated": generated}
+        metrics.ended(self._adapter, outcome, counts)
 
 
 class _Snapshot(Collector):

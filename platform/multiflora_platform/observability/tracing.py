@@ -75,6 +75,7 @@ class _PromptSpans(Observer):
         self._part("queue", self._arrival, began)
         self._part("prefill", began, self._first)
         self._span.set_attribute("multiflora.usage.cached_tokens", start.cached_tokens)
+        self._span.set_attribute("multiflora.usage.cache_write_tokens", start.cache_write_tokens)
 
     def tokens(self, new: NewTokens) -> None:
         self._num_tokens += len(new.token_ids)

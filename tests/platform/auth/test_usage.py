@@ -22,14 +22,14 @@ async def rows(client, **params):
 
 async def test_counts_add_up_by_day_tenant_and_adapter(house):
     for _ in range(3):
-        house.usage.row("acme", "sql").add(Counts(1, 10, 4, 6, 5, 1500))
+        house.usage.row("acme", "sql").add(Counts(1, 10, 4, 5, 5, 1500))
         await house.usage.flush()
     house.usage.row(None, None).add(Counts(requests=1))
     assert await rows(house.admin) == [
         {"day": TODAY, "tenant": None, "adapter": None, "requests": 1, "prompt_tokens": 0, "cached_tokens": 0,
-         "cache_write_tokens": 0, "completion_tokens": 0, "device_ms": 0.0},
+         "cache_write_tokens": 0, "uncached_tokens": 0, "completion_tokens": 0, "device_ms": 0.0},
         {"day": TODAY, "tenant": "acme", "adapter": "sql", "requests": 3, "prompt_tokens": 30, "cached_tokens": 12,
-         "cache_write_tokens": 18, "completion_tokens": 15, "device_ms": 4.5},
+         "cache_write_tokens": 15, "uncached_tokens": 3, "completion_tokens": 15, "device_ms": 4.5},
     ]  # fmt: skip
 
 

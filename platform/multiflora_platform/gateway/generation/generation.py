@@ -106,13 +106,15 @@ class Generation:
     def _note_prompt(self, delta: TokenDelta) -> None:
         if not self.has_started:
             self.has_started = True
-            self.cached_tokens, self.cache_write_tokens = delta.cached_tokens, delta.cache_write_tokens
+            computed = len(self.request.prompt_token_ids) - delta.cached_tokens
+            # What was cached, evicted while the prompt was preempted and added again is told once.
+            self.cached_tokens, self.cache_write_tokens = delta.cached_tokens, min(delta.cache_write_tokens, computed)
             start = PromptStart(
-                delta.cached_tokens,
+                self.cached_tokens,
                 delta.queued_seconds,
                 delta.load_seconds,
                 delta.miss_reason,
-                delta.cache_write_tokens,
+                self.cache_write_tokens,
             )
             for observer in self.observers:
                 observer.started(start)

@@ -146,6 +146,7 @@ async def test_metrics(house: House) -> None:
         'vllm:prompt_tokens_total{model_name="base"} 3.0',
         'vllm:prompt_tokens_cached_total{model_name="base"} 1.0',
         'multiflora_prompt_tokens_cache_written_total{model_name="base"} 1.0',
+        'multiflora_prompt_tokens_uncached_total{model_name="base"} 1.0',
         'vllm:prompt_tokens_by_source_total{model_name="base",source="local_compute"} 2.0',
         'vllm:prompt_tokens_by_source_total{model_name="base",source="local_cache_hit"} 1.0',
         'vllm:generation_tokens_total{model_name="base"} 4.0',
