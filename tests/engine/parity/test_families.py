@@ -63,6 +63,7 @@ MULTIPLIERS = {
     "attention_bias": True,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+LIMITED = {"softmax_scale": 0.3, "clip_qkv": 1.5}
 # A limit that values of the gate reach.
 GPT_OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 32, "sliding_window": 20, "swiglu_limit": 0.5}
 # Caps near the scores, so that they bend them.
@@ -178,7 +179,7 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mpt": (MptConfig, {"d_model": 64, "n_heads": 2, "n_layers": 2, "max_seq_len": 512}),
     "mpt_three_heads": (
         MptConfig,
-        {"d_model": 96, "n_heads": 3, "n_layers": 2, "max_seq_len": 512, "attn_config": {"softmax_scale": 0.3}},
+        {"d_model": 96, "n_heads": 3, "n_layers": 2, "max_seq_len": 512, "attn_config": LIMITED},
     ),
     "falcon_sequential": (FalconConfig, {"multi_query": False, "parallel_attn": False, "bias": True}),
     "olmo2": (Olmo2Config, {"attention_bias": True}),

@@ -34,6 +34,7 @@ class SelfAttention:
     def __init__(self, config: ModelConfig, layer: int, weights: LayerWeights, sites: Sites | None) -> None:
         self._qkv = Linear(weights.qkv, sites)
         self._head_dim = config.head_dim
+        self._limit = config.form.qkv_limit
         self._parts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self._window = config.sliding_windows[layer]
         self._rope = config.rope_of_layer[layer]
@@ -45,11 +46,13 @@ class SelfAttention:
         """x: [T, H] -> [T, Hq * D]."""
         rope = step.ropes[self._rope]
         y, delta = self._qkv.with_shrunk_delta(x, step.lora)
-        if delta is not None and self._norms is not None:
+        if delta is not None and (self._norms is not None or self._limit is not None):
             delta.add_to_(y)
             delta = None
         elif delta is not None:
             delta = fold_into_rope(y, delta, self._head_dim, rope.rotary)
+        if self._limit is not None:
+            y.clamp_(-self._limit, self._limit)
         qkv = y.view(-1, sum(self._parts), self._head_dim)
         q, k, v = qkv.split_with_sizes(self._parts, dim=1)
         if self._norms is not None:

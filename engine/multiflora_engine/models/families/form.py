@@ -70,6 +70,7 @@ class Form:
     is_gated: bool = True  # the MLP's first product has a gate
     is_multi_head: bool = False  # each head has keys and values of its own, whatever config.json says
     qkv_bias: bool = False
+    qkv_limit: float | None = None  # queries, keys and values are cut to between its negative and it
     o_bias: bool = False
     up_bias: bool = False  # of gate, too
     down_bias: bool = False

@@ -36,7 +36,7 @@ _SERVED = {
     "attn_config.rope": False,
     "attn_config.attn_uses_sequence_id": False,
 }
-_UNSERVED = ("logit_scale", "attn_config.clip_qkv", "attn_config.sliding_window_size")
+_UNSERVED = ("logit_scale", "attn_config.sliding_window_size")
 
 
 def _form(fields: ConfigFields) -> Form:
@@ -56,6 +56,7 @@ def _form(fields: ConfigFields) -> Form:
         norm="layer",
         is_gated=False,
         is_multi_head=True,
+        qkv_limit=fields.optional_number("attn_config.clip_qkv"),
         rotates=False,
         scales=Scales(attention=fields.optional_number("attn_config.softmax_scale")),
         slopes=interleaved_slopes(fields.integer("num_attention_heads"), largest) if has_slopes else (),
