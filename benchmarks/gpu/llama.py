@@ -54,9 +54,9 @@ def random_weights(model: ModelConfig, dtype: torch.dtype, device: torch.device)
     generator = torch.Generator(device).manual_seed(1)
     for name, target in weights.targets().items():
         if "norm" in name:
-            target.tensor.fill_(1.0)
+            target.tensors[0].fill_(1.0)
         else:
-            target.tensor.normal_(0.0, _DEVIATION, generator=generator)
+            target.tensors[0].normal_(0.0, _DEVIATION, generator=generator)
     return weights
 
 

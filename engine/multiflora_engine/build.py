@@ -26,6 +26,7 @@ from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
@@ -76,7 +77,7 @@ class BuiltEngine:
             return None
         if self.device_side.graphs is not None:
             self.device_side.graphs.forget()
-        return SleepingWeights(target.tensor for target in self.weights.targets().values())
+        return SleepingWeights(tensor for target in self.weights.targets().values() for tensor in target.tensors)
 
     def close(self) -> None:
         """Ends the threads of the adapter reader and of the grammars."""
@@ -93,7 +94,8 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     dtype = choose_dtype(config.dtype, model.dtype, device)
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
     available = available_host_memory() if device.type == "cpu" else None
-    weights = load_weights(folder, model, dtype, device, partial(progress, "weights"), available)
+    storage = choose_storage(model, config.quantization, config.dequantize, device)
+    weights = load_weights(folder, model, dtype, device, partial(progress, "weights"), available, storage)
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))
     loader = AdapterLoader(

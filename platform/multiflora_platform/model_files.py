@@ -17,7 +17,7 @@ from multiflora_engine.models.config_fields import read_json_object
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.generation_config import SAMPLING_NAMES, generation_defaults
 from multiflora_engine.models.hub import resolve_model
-from multiflora_engine.models.quantisation.settings import method_name
+from multiflora_engine.models.quantisation.settings import is_made_at_load, method_name
 from multiflora_platform.conversion.tokenizers import load_tokenizer
 from multiflora_platform.text.chat_template import ChatOptions
 from multiflora_platform.text.errors import TokenizerError
@@ -40,7 +40,7 @@ class ModelFiles:
     """None: Hugging Face's cache."""
     hf_token: str | None = None
     quantization: str | None = None
-    """How the checkpoint must be quantised; None: as it says itself."""
+    """How the checkpoint must be quantised, or dense weights at load; None: as it says itself."""
     generation_config: str = "auto"
     """auto: the model's own sampling defaults; vllm: none of them; else a folder with a generation_config.json."""
     override_generation_config: Mapping[str, Any] = field(default_factory=dict)
@@ -71,9 +71,11 @@ class ModelFiles:
         if self.quantization is None:
             return
         if config.quantisation is None:
+            if is_made_at_load(self.quantization):
+                return
             raise ModelError(
                 f"quantization is {self.quantization}, but the checkpoint is not quantised. "
-                "Leave it out, or give the checkpoint that was quantised so."
+                "Leave it out, give int8, or give the checkpoint that was quantised so."
             )
         method = config.quantisation.method
         if method_name(self.quantization) != method:

@@ -59,7 +59,10 @@ class Settings(BaseModel):
     tokenizer_revision: str | None = Field(None, min_length=1, description="branch, tag or commit of --tokenizer")
     download_dir: Path | None = Field(None, description="where models from the hub are kept; default its own cache")
     hf_token: str | None = Field(None, min_length=1, description="token for the hub; default HF_TOKEN or its login")
-    quantization: str | None = Field(None, description="how the checkpoint is quantised, which must agree with it")
+    quantization: str | None = Field(
+        None, description="int8: of dense weights, on a CPU; else how the checkpoint is quantised, which must agree"
+    )
+    dequantize: bool = Field(False, description="serve a quantised checkpoint's linears in --dtype, not in their bits")
     generation_config: str = Field(
         "auto", description="sampling defaults: auto, the model's own; vllm, none; or a folder's generation_config.json"
     )

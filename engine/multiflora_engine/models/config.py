@@ -68,7 +68,7 @@ class ModelConfig:
     rope_of_layer: tuple[int, ...]  # per layer, which of `ropes`
     sliding_windows: tuple[int | None, ...]  # per layer, how many tokens (itself included) a token sees; None: all
     tie_word_embeddings: bool  # the head's weight is the embedding's
-    quantisation: Quantisation | None  # of the checkpoint; what is served is dense
+    quantisation: Quantisation | None  # of the checkpoint; how it is served, storage.py decides
     dtype: str | None  # the checkpoint's: "float32", "bfloat16", "float16"; None: config.json does not say
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
@@ -313,7 +313,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=advice,
-        warnings=(*check_keys(given, family), *ignored, *(quantisation.warnings() if quantisation else ())),
+        warnings=(*check_keys(given, family), *ignored),
     )
 
 

@@ -6,7 +6,6 @@ Knows names and shapes, neither what the weights mean nor how they are stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,9 +18,11 @@ from multiflora_engine.models.families.fused_experts import unfused
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
-from multiflora_engine.models.targets import Target
+from multiflora_engine.models.storage.choice import Storage
+from multiflora_engine.models.storage.forms import forms
+from multiflora_engine.models.targets import WeightTarget
 from multiflora_engine.models.tied_head import untangle_head
-from multiflora_engine.models.weights import ModelWeights, allocate_weights
+from multiflora_engine.models.weights import FormOf, ModelWeights, allocate_weights
 
 Progress = Callable[[int, int], None]
 
@@ -37,9 +38,10 @@ def load_weights(
     device: torch.device,
     progress: Progress | None = None,
     available: int | None = None,
+    storage: Storage = "dense",
 ) -> ModelWeights:
-    """The model's weights on `device` in `dtype`. progress(done, total): bytes of the files. available: bytes that the
-    weights may take; None where an allocation that is too large fails by itself.
+    """The model's weights on `device` in `dtype`, its linears in `storage`. progress(done, total): bytes of the files.
+    available: bytes that the weights may take; None where an allocation that is too large fails by itself.
 
     Raises ModelError for missing or damaged files, tensors that are missing, left over or of another shape, and when
     the weights do not fit into memory.
@@ -49,11 +51,14 @@ def load_weights(
     if config.tie_word_embeddings:
         sources, config = untangle_head(sources, config, dtype)
     # The shapes are compared before any memory is taken for them.
-    planned = allocate_weights(config, dtype, torch.device("meta"))
-    _check(sources, _turned(planned.targets(), sources), config.form.modules)
-    if available is not None and planned.num_bytes > available:
-        raise ModelError(_too_large(planned.num_bytes, available, dtype))
-    weights = _allocate(config, dtype, device)
+    _check(
+        sources, _turned(allocate_weights(config, dtype, torch.device("meta")).targets(), sources), config.form.modules
+    )
+    form_of = forms(config, sources, storage)
+    needed = allocate_weights(config, dtype, torch.device("meta"), form_of).num_bytes
+    if available is not None and needed > available:
+        raise ModelError(_too_large(needed, available, dtype, config, storage))
+    weights = _allocate(config, dtype, device, form_of)
     targets = _turned(weights.targets(), sources)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
     return weights
@@ -63,18 +68,21 @@ def _silent(done: int, total: int) -> None:
     pass
 
 
-def _too_large(needed: int, available: int, dtype: torch.dtype) -> str:
-    narrower = ", or with --dtype bfloat16" if dtype.itemsize > 2 else ""
+def _too_large(needed: int, available: int, dtype: torch.dtype, config: ModelConfig, storage: Storage) -> str:
+    narrower = ["--dtype bfloat16"] if dtype.itemsize > 2 else []
+    narrower += ["--quantization int8"] if storage == "dense" and config.quantisation is None else []
+    advice = f", or with {' or '.join(narrower)}" if narrower else ""
+    types = str(dtype).removeprefix("torch.") + ("" if storage == "dense" else " and linears in integers")
     return (
-        f"The weights take {needed / _GIB:.2f} GiB in {str(dtype).removeprefix('torch.')}, and {available / _GIB:.2f} "
+        f"The weights take {needed / _GIB:.2f} GiB in {types}, and {available / _GIB:.2f} "
         "GiB are available of the machine's memory or the container's limit. Free memory, or serve a smaller model"
-        f"{narrower}."
+        f"{advice}."
     )
 
 
-def _allocate(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
+def _allocate(config: ModelConfig, dtype: torch.dtype, device: torch.device, form_of: FormOf) -> ModelWeights:
     try:
-        return allocate_weights(config, dtype, device)
+        return allocate_weights(config, dtype, device, form_of)
     except (MemoryError, RuntimeError) as error:
         raise ModelError(
             f"The weights do not fit into the memory of {device}: {str(error).splitlines()[0][:200]} "
@@ -93,7 +101,7 @@ def _by_module(sources: Mapping[str, DenseSource], modules: ModuleNames) -> dict
     return named
 
 
-def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], modules: ModuleNames) -> None:
+def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, WeightTarget], modules: ModuleNames) -> None:
     """A model that would be served only in part, or with weights left over, is refused."""
     missing = [name for name in targets if name not in sources]
     if missing:
@@ -113,10 +121,10 @@ def _check(sources: Mapping[str, DenseSource], targets: Mapping[str, Target], mo
             )
 
 
-def _turned(targets: Mapping[str, Target], sources: Mapping[str, DenseSource]) -> dict[str, Target]:
+def _turned(targets: Mapping[str, WeightTarget], sources: Mapping[str, DenseSource]) -> dict[str, WeightTarget]:
     """Quantised linears are [out, in], whatever way round the family's dense ones are stored."""
     return {
-        name: replace(target, is_transposed=False) if isinstance(sources.get(name), QuantisedTensor) else target
+        name: target.as_rows() if isinstance(sources.get(name), QuantisedTensor) else target
         for name, target in targets.items()
     }
 
@@ -135,22 +143,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _fill(targets: Mapping[str, Target], sources: Mapping[str, DenseSource], progress: Progress) -> None:
+def _fill(targets: Mapping[str, WeightTarget], sources: Mapping[str, DenseSource], progress: Progress) -> None:
     """In the order of `sources`: that of their bytes in the files."""
     total = sum(source.num_bytes for source in sources.values())
     done = 0
     for name, source in sources.items():
-        _fill_one(targets[name], source)
+        targets[name].fill_from(source)
         done += source.num_bytes
         progress(done, total)
-
-
-def _fill_one(target: Target, source: DenseSource) -> None:
-    if not target.keeps_rows:
-        target.fill(torch.cat([piece.clone() for piece in source.pieces()]).view(source.shape))
-        return
-    rows = target.tensor.view(-1, target.tensor.shape[-1])
-    first = 0
-    for piece in source.pieces():
-        rows[first : first + piece.shape[0]].copy_(target.served(piece))
-        first += piece.shape[0]

@@ -5,7 +5,7 @@ Knows neither files nor how the weights are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,8 +14,9 @@ import torch
 from multiflora_adapters.base_model import Site
 from multiflora_engine.models.config import MlpSites, ModelConfig
 from multiflora_engine.models.families.mixture import Mixture
-from multiflora_engine.models.targets import Target
+from multiflora_engine.models.targets import Target, WeightTarget, weight_target
 from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.quantised import IntegerForm, QuantisedWeight
 from multiflora_kernels.linear.weight import LinearWeight
 
 
@@ -29,12 +30,12 @@ class Projection:
     is_transposed: bool = False  # the checkpoint stores [K, N]
     is_normalised: bool = False  # rows of the weight are those of the checkpoint, divided by their lengths
 
-    def targets(self) -> Iterator[tuple[str, Target]]:
+    def targets(self) -> Iterator[tuple[str, WeightTarget]]:
         """Checkpoint tensor name -> the part that it fills."""
         for site, first, end in self.sites:
-            for ending, tensor in self.weight.stored_rows(first, end).items():
-                name = f"{site.name}.{ending}"
-                yield name, Target(tensor, site.row_order, self.is_transposed, is_normalised=self.is_normalised)
+            order = site.row_order
+            target = weight_target(self.weight, first, end, order, self.is_transposed, self.is_normalised)
+            yield f"{site.name}.weight", target
             if self.bias is not None:
                 yield f"{site.name}.bias", Target(self.bias[first:end], site.row_order)
 
@@ -171,9 +172,9 @@ class ModelWeights:
             raise KeyError(site)
         return projection.bias[first:end]
 
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[str, WeightTarget]:
         """Checkpoint tensor name -> what it fills."""
-        targets = {f"{self.embedding_site}.weight": Target(self.embed_tokens)}
+        targets: dict[str, WeightTarget] = {f"{self.embedding_site}.weight": Target(self.embed_tokens)}
         if self.embed_positions is not None:
             targets[f"{self.position_site}.weight"] = Target(self.embed_positions)
         for norm in self._norms():
@@ -223,18 +224,29 @@ class ModelWeights:
             yield self.embed_positions
 
 
-def allocate_weights(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> ModelWeights:
-    """Uninitialised weights in the config's shapes."""
-    return _Allocator(config, dtype, device).model()
+FormOf = Callable[[Sequence[Site]], IntegerForm | None]
+"""What a product of these linears, stacked, is kept as; None: as one dense tensor."""
+
+
+def _dense(sites: Sequence[Site]) -> None:
+    return None
+
+
+def allocate_weights(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device, form_of: FormOf = _dense
+) -> ModelWeights:
+    """Uninitialised weights in the config's shapes. The head is dense."""
+    return _Allocator(config, dtype, device, form_of).model()
 
 
 class _Allocator:
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device, form_of: FormOf) -> None:
         self._config = config
         self._form = config.form
         self._names = config.form.modules
         self._dtype = dtype
         self._device = device
+        self._form_of = form_of
 
     def model(self) -> ModelWeights:
         config, names = self._config, self._names
@@ -341,14 +353,20 @@ class _Allocator:
         return self._empty(*shape, dtype=torch.float32 if self._form.norm_in_float32 else self._dtype)
 
     def _projection(self, sites: Sequence[Site], has_bias: bool, values: torch.Tensor | None = None) -> Projection:
-        """values: where the weight lies; None: in memory of its own."""
+        """values: where the weight lies if it is dense; None: in memory of its own."""
         ranges, rows = [], 0
         for site in sites:
             ranges.append((site, rows, rows + site.out_features))
             rows += site.out_features
         bias = self._empty(rows) if has_bias else None
-        weight = DenseWeight(self._empty(rows, sites[0].in_features) if values is None else values)
+        weight = self._weight(sites, (rows, sites[0].in_features), values)
         return Projection(weight, bias, tuple(ranges), self._form.is_transposed)
+
+    def _weight(self, sites: Sequence[Site], shape: tuple[int, int], values: torch.Tensor | None) -> LinearWeight:
+        form = self._form_of(sites)
+        if form is not None:
+            return QuantisedWeight.empty(form, shape, self._dtype, self._device)
+        return DenseWeight(self._empty(*shape) if values is None else values)
 
     def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)

@@ -32,6 +32,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     artifact_root: str
     dtype: str = "auto"
     device: str = "auto"
+    # How linears are kept: int8, of dense weights; another method is what the checkpoint says of itself.
+    quantization: str | None = None
+    # Serve a quantised checkpoint's linears in dtype, instead of in their own 4 or 8 bits.
+    dequantize: bool = False
     # Prompt and output tokens of the longest sequence; None: the model's own length, or as much of it as fits.
     max_model_len: int | None = None
     # Tokens of a KV block.

@@ -6,12 +6,11 @@ Does not know what the rows are. W stays in the checkpoint's layout: no packed c
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 
-from multiflora_kernels.runtime.native import native_function
+from multiflora_kernels.runtime.native import native_function, pointer
 
 MAX_NATIVE_ROWS = 64
 """Above, torch's BLAS is as fast; below, it leaves a third of the processor idle (32 rows: 66 of 90 GFLOP/s a core)."""
@@ -25,7 +24,7 @@ def linear_reference(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     return F.linear(x, weight, bias)
 
 
-_ARGUMENTS = struct.Struct("4q 5q")
+_ARGUMENTS = struct.Struct("3q 5q q")
 """LinearArgs of native/linear.cpp."""
 
 
@@ -66,8 +65,7 @@ class DenseWeight:
         (rows, k), columns = x.shape, self.tensor.shape[0]
         y = torch.empty((rows, columns))
         arguments = _ARGUMENTS.pack(
-            y.data_ptr(), x.data_ptr(), self.tensor.data_ptr(), 0 if bias is None else bias.data_ptr(),
-            rows, columns, k, x.stride(0), columns,
+            y.data_ptr(), x.data_ptr(), pointer(bias), rows, columns, k, x.stride(0), columns, self.tensor.data_ptr()
         )  # fmt: skip
         native(arguments, rows <= MAX_DOT_ROWS)
         return y
@@ -75,7 +73,3 @@ class DenseWeight:
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
         """[end - first, K], a view."""
         return self.tensor[first:end]
-
-    def stored_rows(self, first: int, end: int) -> Mapping[str, torch.Tensor]:
-        """The same view, under the only name that a dense checkpoint has for it."""
-        return {"weight": self.tensor[first:end]}

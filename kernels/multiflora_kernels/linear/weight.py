@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -32,8 +31,4 @@ class LinearWeight(Protocol):
 
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
         """[end - first, K] of `dtype`: what DoRA's norms and a check of an adapter's copy of the base read."""
-        ...
-
-    def stored_rows(self, first: int, end: int) -> Mapping[str, torch.Tensor]:
-        """What a checkpoint stores of these rows, by the end of a tensor's name ("weight"): views for a loader."""
         ...

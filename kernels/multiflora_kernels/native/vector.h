@@ -11,6 +11,9 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
@@ -47,6 +50,43 @@ static inline float largest(Vec v) {
     for (int i = 1; i < LANES; ++i) best = v[i] > best ? v[i] : best;
     return best;
 }
+
+static inline Vec to_float(VecInt v) { return __builtin_convertvector(v, Vec); }
+
+// LANES integers of 8 or 16 bits at p, unaligned, as 32 bits. By name on x86: compilers take a detour over memory.
+#if defined(__AVX512F__)
+static inline VecInt widen_signed(const uint8_t* p) {
+    return (VecInt)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+static inline VecInt widen_bytes(const uint8_t* p) {
+    return (VecInt)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+static inline VecInt widen_halves(const uint8_t* p) {
+    return (VecInt)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+}
+#elif defined(__AVX2__)
+static inline VecInt widen_signed(const uint8_t* p) {
+    return (VecInt)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+static inline VecInt widen_bytes(const uint8_t* p) {
+    return (VecInt)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+static inline VecInt widen_halves(const uint8_t* p) {
+    return (VecInt)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+#else
+template <class T>
+static inline VecInt widen_each(const uint8_t* p) {
+    T few[LANES];
+    std::memcpy(few, p, sizeof few);
+    VecInt wide;
+    for (int i = 0; i < LANES; ++i) wide[i] = few[i];
+    return wide;
+}
+static inline VecInt widen_signed(const uint8_t* p) { return widen_each<int8_t>(p); }
+static inline VecInt widen_bytes(const uint8_t* p) { return widen_each<uint8_t>(p); }
+static inline VecInt widen_halves(const uint8_t* p) { return widen_each<uint16_t>(p); }
+#endif
 
 // exp(x) for x <= 0 (Cephes' polynomial, about 2 ulp); exactly 0 below -87.3 and for -inf; NaN stays NaN.
 static inline Vec exp_nonpositive(Vec x) {

@@ -64,7 +64,8 @@ def random_weights(config: ModelConfig = CONFIG) -> ModelWeights:
     torch.manual_seed(3)
     weights = allocate_weights(config, torch.float32, CPU)
     for target in weights.targets().values():
-        target.tensor.normal_(0, 0.3)
+        for tensor in target.tensors:
+            tensor.normal_(0, 0.3)
     return weights
 
 

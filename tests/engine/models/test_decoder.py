@@ -27,7 +27,7 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 def expected_hidden(weights: ModelWeights, tokens: list[int]) -> torch.Tensor:
     """[T, H] float64, all positions of one sequence at once."""
-    targets = {name: target.tensor.double() for name, target in weights.targets().items()}
+    targets = {name: target.tensors[0].double() for name, target in weights.targets().items()}
     residual = targets["model.embed_tokens.weight"][tokens]
     cos, sin = (table[: len(tokens)].double() for table in rotary_tables(CONFIG.ropes[0], 64))
     mask = torch.ones(len(tokens), len(tokens), dtype=torch.bool).tril()

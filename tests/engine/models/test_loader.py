@@ -246,10 +246,13 @@ def test_weights_beyond_the_available_memory_are_refused_before_they_are_read(sa
     needed = load(folder).num_bytes
     assert load_weights(folder, config, torch.float32, CPU, available=needed).num_bytes == needed
     assert load_weights(folder, config, torch.bfloat16, CPU, available=needed - 1).num_bytes == needed // 2
-    with pytest.raises(ModelError, match=r"take 0\.00 GiB in float32, and 0\.00 GiB are .*or with --dtype bfloat16\."):
+    advice = r"or with --dtype bfloat16 or --quantization int8\.$"
+    with pytest.raises(ModelError, match=rf"take 0\.00 GiB in float32, and 0\.00 GiB are .*{advice}"):
         load_weights(folder, config, torch.float32, CPU, available=needed - 1)
-    with pytest.raises(ModelError, match=r"in bfloat16, .*Free memory, or serve a smaller model\.$"):
+    with pytest.raises(ModelError, match=r"in bfloat16, .*or serve a smaller model, or with --quantization int8\.$"):
         load_weights(folder, config, torch.bfloat16, CPU, available=needed // 2 - 1)
+    with pytest.raises(ModelError, match=r"in bfloat16 and linears in integers, .*or serve a smaller model\.$"):
+        load_weights(folder, config, torch.bfloat16, CPU, available=1, storage="int8")
 
 
 def test_an_engine_compares_its_weights_with_the_machines_memory(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,35 +1,39 @@
-"""A linear weight that is no tensor of the model's dtype: transposed int8 with a scale for each output."""
+"""Quantised weights of every form that a checkpoint's integers may have, with what they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
+from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
 
-class Int8Weight:
-    """A `LinearWeight`. Semantics: W[n, k] = scale[n] * stored[k, n]."""
+CPU = torch.device("cpu")
+FORMS = [
+    IntegerForm(4, 32, has_zeros=True),
+    IntegerForm(4, 64),
+    IntegerForm(4),
+    IntegerForm(3, 32),
+    IntegerForm(2, 32, has_zeros=True),
+    IntegerForm(8, 32, has_zeros=True),
+    IntegerForm(8),
+    IntegerForm(5),
+]
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        """weight: [N, K], whose nearest representation this is."""
-        self.dtype = weight.dtype
-        self.scale = weight.float().abs().amax(1) / 127
-        self.stored = (weight.float() / self.scale[:, None]).round().to(torch.int8).T.contiguous()
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.stored.shape[1], self.stored.shape[0]
+def int8_of(weight: torch.Tensor) -> QuantisedWeight:
+    """The nearest one with a scale for each output."""
+    quantised = QuantisedWeight.empty(INT8, (weight.shape[0], weight.shape[1]), weight.dtype, CPU)
+    quantised.quantise_(0, weight)
+    return quantised
 
-    @property
-    def nbytes(self) -> int:
-        return self.stored.nbytes + self.scale.nbytes
 
-    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        y = (x.float() @ self.stored.float()) * self.scale
-        return (y if bias is None else y + bias.float()).to(self.dtype)
-
-    def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
-        return (self.stored[:, first:end].float() * self.scale[first:end]).T.to(self.dtype)
-
-    def stored_rows(self, first: int, end: int) -> Mapping[str, torch.Tensor]:
-        return {"weight_int8": self.stored[:, first:end], "scale": self.scale[first:end]}
+def random_integers(form: IntegerForm, rows: int, k: int) -> tuple[QuantisedWeight, torch.Tensor]:
+    """(the weight, its values in float64, of about the size that a model's have)."""
+    top, groups = 1 << form.bits, k // (form.group_size or k)
+    codes = torch.randint(top, (rows, k), dtype=torch.uint8)
+    scales = (torch.rand(rows, groups) + 0.5) / top
+    zeros = torch.randint(top, (rows, groups), dtype=torch.uint8) if form.has_zeros else None
+    weight = QuantisedWeight.empty(form, (rows, k), torch.float32, CPU)
+    weight.store_(0, codes, scales, zeros)
+    middle = torch.tensor(top / 2) if zeros is None else zeros.double()[..., None]
+    values = (codes.double().view(rows, groups, -1) - middle) * scales.double()[..., None]
+    return weight, values.flatten(1)

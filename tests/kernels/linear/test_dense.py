@@ -54,9 +54,9 @@ def test_half_precision(path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_are_views_of_what_a_loader_fills(dtype):
+def test_dequantised_rows_are_views(dtype):
     weight = DenseWeight(torch.zeros(6, 4, dtype=dtype))
-    weight.stored_rows(2, 5)["weight"].fill_(3)
+    weight.dequantised_rows(2, 5).fill_(3)
     assert (weight.dequantised_rows(2, 5) == 3).all()
     assert weight.tensor.sum() == 3 * 3 * 4
     assert (weight.shape, weight.dtype, weight.nbytes) == ((6, 4), dtype, 24 * dtype.itemsize)

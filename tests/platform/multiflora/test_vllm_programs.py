@@ -387,7 +387,7 @@ def test_a_sleeping_model_generates_nothing_until_it_wakes(
     monkeypatch.setattr(
         type(llm._built),
         "put_to_sleep",
-        lambda built: SleepingWeights(t.tensor for t in built.weights.targets().values()),
+        lambda built: SleepingWeights(part for t in built.weights.targets().values() for part in t.tensors),
     )
     llm.reset_prefix_cache()
     llm.sleep()

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.quantisation.packing import unpack_words
-from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, IntegerRows, IntegerTensor
 from multiflora_engine.models.quantisation.settings import AwqSettings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 # The nibble of a word that holds each of its eight outputs.
 _ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 @dataclass(frozen=True)
-class AwqTensor(QuantisedTensor):
+class AwqTensor(IntegerTensor):
     """`.qweight`: int32 [K, N / 8]. `.qzeros`: int32 [G, N / 8]. `.scales`: [G, N].
 
     Semantics: W[n, k] = (q[k, n] - zero[g, n]) * scale[g, n], g = k // group_size.
@@ -39,13 +40,21 @@ class AwqTensor(QuantisedTensor):
         self.expect(".scales", FLOATS, (groups, outputs))
         self.expect(".qzeros", ("I32",), (groups, outputs // 8))
 
-    def pieces(self) -> Iterator[torch.Tensor]:
+    @property
+    def bits(self) -> int:
+        return 4
+
+    @property
+    def form(self) -> IntegerForm:
+        return IntegerForm(4, self.settings.group_size, has_zeros=True)
+
+    def groups(self) -> torch.Tensor:
+        return self.groups_of_inputs(self.settings.group_size)
+
+    def integers(self) -> Iterator[IntegerRows]:
         outputs, _ = self.shape
         packed, scales = self.read(".qweight"), self.read(".scales").float().T
-        groups = self.groups_of_inputs(self.settings.group_size)
         zeros = unpack_words(self.read(".qzeros").T, 4, outputs, _ORDER)
         for first, end in self.row_ranges(multiple=8):
-            values = unpack_words(packed[:, first // 8 : end // 8].T, 4, end - first, _ORDER).float()
-            values -= zeros[first:end, groups]
-            values *= scales[first:end, groups]
-            yield values
+            codes = unpack_words(packed[:, first // 8 : end // 8].T, 4, end - first, _ORDER)
+            yield IntegerRows(codes, scales[first:end], zeros[first:end])

@@ -11,14 +11,20 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.quantisation.packing import E2M1, unpack_nibbles, unpack_words, words_for
-from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import (
+    FLOATS,
+    IntegerRows,
+    IntegerTensor,
+    QuantisedTensor,
+)
 from multiflora_engine.models.quantisation.settings import Nvfp4Settings, PackedSettings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 _NVFP4_GROUP = 16
 
 
 @dataclass(frozen=True)
-class PackedTensor(QuantisedTensor):
+class PackedTensor(IntegerTensor):
     """`.weight_packed`: int32 [N, K * bits / 32], packed along K. `.weight_shape`: (N, K). `.weight_scale`: [N, G],
     with G = 1 for whole rows. `.weight_zero_point`: int32 [N * bits / 32, G], packed along N. `.weight_g_idx`: [K],
     each input's group. Packed values count from -2^(bits - 1) on.
@@ -47,18 +53,26 @@ class PackedTensor(QuantisedTensor):
             self.expect(".weight_g_idx", ("I32", "I64"), (inputs,))
             self.check_groups(".weight_g_idx", groups)
 
-    def pieces(self) -> Iterator[torch.Tensor]:
-        bits, (outputs, inputs) = self.settings.bits, self.shape
-        packed, scales = self.read(".weight_packed"), self.read(".weight_scale").float()
-        zeros = torch.full_like(scales, 1 << (bits - 1))
+    @property
+    def bits(self) -> int:
+        return self.settings.bits
+
+    @property
+    def form(self) -> IntegerForm | None:
+        form = IntegerForm(self.bits, self.settings.group_size, has_zeros=not self.settings.is_symmetric)
+        return form if self.groups_follow(self.settings.group_size, ".weight_g_idx") else None
+
+    def groups(self) -> torch.Tensor:
+        return self.groups_of_inputs(self.settings.group_size, ".weight_g_idx")
+
+    def integers(self) -> Iterator[IntegerRows]:
+        outputs, inputs = self.shape
+        packed, scales, zeros = self.read(".weight_packed"), self.read(".weight_scale").float(), None
         if not self.settings.is_symmetric:
-            zeros = unpack_words(self.read(".weight_zero_point"), bits, outputs).float()
-        groups = self.groups_of_inputs(self.settings.group_size, ".weight_g_idx")
+            zeros = unpack_words(self.read(".weight_zero_point"), self.bits, outputs)
         for first, end in self.row_ranges():
-            values = unpack_words(packed[first:end].T, bits, inputs).T.float()
-            values -= zeros[first:end, groups]
-            values *= scales[first:end, groups]
-            yield values
+            codes = unpack_words(packed[first:end].T, self.bits, inputs).T
+            yield IntegerRows(codes, scales[first:end], None if zeros is None else zeros[first:end])
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.quantisation.packing import unpack_words, words_for
-from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, IntegerRows, IntegerTensor
 from multiflora_engine.models.quantisation.settings import GptqSettings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 
 @dataclass(frozen=True)
-class GptqTensor(QuantisedTensor):
+class GptqTensor(IntegerTensor):
     """`.qweight`: int32 [K * bits / 32, N], packed along K. `.qzeros`: int32 [G, N * bits / 32], packed along N.
     `.scales`: [G, N]. `.g_idx`: int32 [K], each input's group; without it groups follow one another.
 
@@ -41,16 +42,25 @@ class GptqTensor(QuantisedTensor):
             self.expect(".g_idx", ("I32",), (inputs,))
             self.check_groups(".g_idx", groups)
 
-    def pieces(self) -> Iterator[torch.Tensor]:
-        bits, (outputs, inputs) = self.settings.bits, self.shape
-        packed, scales = self.read(".qweight"), self.read(".scales").float()
-        groups = self.groups_of_inputs(self.settings.group_size, ".g_idx")
-        zeros = unpack_words(self.read(".qzeros").T, bits, outputs).T
+    @property
+    def bits(self) -> int:
+        return self.settings.bits
+
+    @property
+    def form(self) -> IntegerForm | None:
+        form = IntegerForm(self.bits, self.settings.group_size, has_zeros=True)
+        return form if self.groups_follow(self.settings.group_size, ".g_idx") else None
+
+    def groups(self) -> torch.Tensor:
+        return self.groups_of_inputs(self.settings.group_size, ".g_idx")
+
+    def integers(self) -> Iterator[IntegerRows]:
+        outputs, inputs = self.shape
+        packed, scales = self.read(".qweight"), self.read(".scales").float().T
+        zeros = unpack_words(self.read(".qzeros").T, self.bits, outputs)
         if not self.settings.is_v2:
             # 16 is no four-bit zero point: what wraps around stood for 0.
-            zeros = (zeros + 1) & ((1 << bits) - 1)
+            zeros = (zeros + 1) & ((1 << self.bits) - 1)
         for first, end in self.row_ranges():
-            values = unpack_words(packed[:, first:end], bits, inputs).float()
-            values -= zeros[groups, first:end]
-            values *= scales[groups, first:end]
-            yield values.T
+            codes = unpack_words(packed[:, first:end], self.bits, inputs).T
+            yield IntegerRows(codes, scales[first:end], zeros[first:end])

@@ -12,10 +12,20 @@ import torch
 from multiflora_engine.models.checkpoint import StoredTensor
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.plain import read_rows
+from multiflora_kernels.linear.quantised import IntegerForm
 
 FLOATS = ("F32", "F16", "BF16")
 
 _PIECE_ELEMENTS = 4 << 20
+
+
+@dataclass(frozen=True)
+class IntegerRows:
+    """Some rows of a tensor of integers. Semantics: W[n, k] = (codes[n, k] - zeros[n, g(k)]) * scales[n, g(k)]."""
+
+    codes: torch.Tensor  # uint8 [n, K]
+    scales: torch.Tensor  # float32 [n, G]
+    zeros: torch.Tensor | None  # integers [n, G]; None: 2^(bits - 1)
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,15 @@ class QuantisedTensor(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[torch.Tensor]: ...
+
+    @property
+    def form(self) -> IntegerForm | None:
+        """What it can be kept as, exactly; None: it has to be dequantised. Asked after `check`."""
+        return None
+
+    def integers(self) -> Iterator[IntegerRows]:
+        """All rows in order, some at a time, of what has a form."""
+        raise AssertionError(f"{self.module} has no integers")
 
     def part(self, ending: str) -> StoredTensor:
         """Raises ModelError when the checkpoint lacks it."""
@@ -96,12 +115,40 @@ class QuantisedTensor(ABC):
         inputs = self.shape[-1]
         return torch.arange(inputs) // (group_size or inputs)
 
+    def groups_follow(self, group_size: int | None, ending: str) -> bool:
+        """Whether groups are runs of inputs, one after the other, as they are where the part is absent."""
+        if ending not in self.parts:
+            return True
+        inputs = self.shape[-1]
+        return torch.equal(self.read(ending).long(), torch.arange(inputs) // (group_size or inputs))
+
     def row_ranges(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
         """(first, end) of the rows of each piece, all but the last a multiple of `multiple` of them."""
         rows = math.prod(self.shape[:-1])
         step = max(1, _PIECE_ELEMENTS // self.shape[-1] // multiple) * multiple
         for first in range(0, rows, step):
             yield first, min(rows, first + step)
+
+
+@dataclass(frozen=True)
+class IntegerTensor(QuantisedTensor):
+    """A `QuantisedTensor` of integers with scales and zero points for groups of inputs."""
+
+    @property
+    @abstractmethod
+    def bits(self) -> int: ...
+
+    @abstractmethod
+    def groups(self) -> torch.Tensor:
+        """Each input's group, int64 [K]."""
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        groups = self.groups()
+        for rows in self.integers():
+            values = rows.codes.float()
+            values -= float(1 << (self.bits - 1)) if rows.zeros is None else rows.zeros[:, groups]
+            values *= rows.scales[:, groups]
+            yield values
 
 
 _AGAIN = "Download or save the model again."

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.quantisation.plain import read_rows
-from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, IntegerRows, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import ScaledSettings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 # bitsandbytes stores the largest value of a row, which stands for 127.
 _SCALES = {".weight_scale": 1.0, ".weight_scale_inv": 1.0, ".SCB": 1 / 127}
@@ -59,6 +60,23 @@ class ScaledTensor(QuantisedTensor):
             values *= scales[of_rows][:, groups]
             yield values
             first += len(stored)
+
+    @property
+    def form(self) -> IntegerForm | None:
+        is_integer = self.part(".weight").dtype == "I8" and self.settings.block is None
+        return IntegerForm(8, self.settings.group_size, ".weight_zero_point" in self.parts) if is_integer else None
+
+    def integers(self) -> Iterator[IntegerRows]:
+        scales = self._matrix(self._scale_name) * _SCALES[self._scale_name]
+        zeros = self._matrix(".weight_zero_point") + 128 if ".weight_zero_point" in self.parts else None
+        outputs = self.shape[0]
+        scales, zeros = (None if part is None else part.expand(outputs, -1) for part in (scales, zeros))
+        first = 0
+        for stored in read_rows(self.part(".weight")):
+            end = first + len(stored)
+            own = None if zeros is None else zeros[first:end]
+            yield IntegerRows(stored.view(torch.uint8) ^ 128, scales[first:end], own)
+            first = end
 
     @property
     def _scale_name(self) -> str:

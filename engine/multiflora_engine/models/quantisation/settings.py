@@ -59,12 +59,18 @@ Settings = (
 
 # vLLM's names of kernels, which its --quantization takes beside the methods' own.
 _KERNELS = {"awq-marlin": "awq", "gptq-marlin": "gptq", "gptq-bitblas": "gptq"}
+_MADE_AT_LOAD = ("int8", "int8-weight-only", "int8-per-channel-weight-only")
 
 
 def method_name(text: str) -> str:
     """The method that a value of vLLM's --quantization, or of quant_method, means."""
     name = text.lower().replace("_", "-")
     return _KERNELS.get(name, name)
+
+
+def is_made_at_load(text: str) -> bool:
+    """Whether a value of --quantization asks for what is done to dense weights: the last name is vLLM's."""
+    return method_name(text) in _MADE_AT_LOAD
 
 
 @dataclass(frozen=True)
@@ -81,10 +87,3 @@ class Quantisation:
             if pattern.match(module):
                 return settings
         return self.default
-
-    def warnings(self) -> tuple[str, ...]:
-        """For the operator, who may have chosen the checkpoint for its size."""
-        return (
-            f"The checkpoint is quantised ({self.method}). Its weights are served dequantised, in --dtype: they take "
-            "the memory of the unquantised model.",
-        )

@@ -1,0 +1,28 @@
+"""How the linears of a model are stored: as the settings ask, the checkpoint allows and the device can."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.quantisation.settings import is_made_at_load
+from multiflora_kernels.runtime.native import library
+
+Storage = Literal["dense", "as_stored", "int8"]
+"""Of linears: in the served dtype; in a checkpoint's own integers, where one layout has them all; quantised at load."""
+
+
+def choose_storage(config: ModelConfig, quantization: str | None, dequantize: bool, device: torch.device) -> Storage:
+    """quantization, dequantize: the settings. Raises ModelError for what the device cannot."""
+    if config.quantisation is None and quantization is not None and is_made_at_load(quantization):
+        if device.type != "cpu":
+            raise ModelError(
+                f"quantization is {quantization}, which is served on a CPU. Leave it out, or use --device cpu."
+            )
+        return "int8"
+    # Integers are faster than what they stand for where they are widened in registers, and nowhere else.
+    keeps = config.quantisation is not None and not dequantize and device.type == "cpu" and library() is not None
+    return "as_stored" if keeps else "dense"

@@ -1,0 +1,44 @@
+"""Which products are kept in integers, and in which form. Reads no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from multiflora_adapters.base_model import Site
+from multiflora_engine.models.config import ModelConfig
+from multiflora_engine.models.quantisation.dense_source import DenseSource
+from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
+from multiflora_engine.models.storage.choice import Storage
+from multiflora_engine.models.weights import FormOf
+from multiflora_kernels.linear.quantised import INT8, IntegerForm
+
+
+def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Storage) -> FormOf:
+    """sources: by the names of the dense tensors, checked."""
+    left_out = frozenset(_gates(config))
+
+    def of_stored(sites: Sequence[Site]) -> IntegerForm | None:
+        found = {_form(sources[f"{site.name}.weight"]) for site in sites}
+        form = found.pop()
+        return form if not found and form is not None and form.suits(sites[0].in_features) else None
+
+    def int8(sites: Sequence[Site]) -> IntegerForm | None:
+        return None if sites[0].name in left_out else INT8
+
+    def dense(sites: Sequence[Site]) -> None:
+        return None
+
+    kinds: Mapping[Storage, FormOf] = {"dense": dense, "as_stored": of_stored, "int8": int8}
+    return kinds[storage]
+
+
+def _form(source: DenseSource) -> IntegerForm | None:
+    return source.form if isinstance(source, QuantisedTensor) else None
+
+
+def _gates(config: ModelConfig) -> Iterator[str]:
+    """What decides between experts: small, and a wrong choice costs more than an inexact product."""
+    for layer in range(config.num_layers):
+        if (mixture := config.mixture(layer)) is not None:
+            yield config.router_site(layer, mixture).name
+            yield config.shared_gate_site(layer, mixture).name

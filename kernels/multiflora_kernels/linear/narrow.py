@@ -1,0 +1,146 @@
+"""Products with a matrix of 4, 8 or 16 bits: widened in registers for few rows, a tile at a time for many.
+
+Owns how such a matrix lies in memory. Does not know where its values come from.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS
+from multiflora_kernels.runtime.native import native_function, pointer
+
+MAX_DOT_ROWS = 8
+"""Up to here, rows of W are widened in registers for each few rows of x; above, once for all of them."""
+
+INPUTS = 32
+"""Of a block: groups are a multiple, and rows of 4 bits."""
+
+_TILE_ELEMENTS = 1 << 19
+"""Of W, widened at a time for many rows: 2 MiB is little enough for a cache and enough for a product."""
+
+_thread = threading.local()
+
+_ARGUMENTS = struct.Struct("3q 5q 3q 2q")
+"""NarrowArgs of native/narrow_linear.cpp."""
+
+
+@dataclass(frozen=True)
+class NarrowMatrix:
+    """W [N, K]. Semantics: W[n, k] = (code[n, k] - zero[n, g]) * scale[n, g], g = k // group_size, in float32.
+
+    codes: bfloat16 [N, K], the values themselves; int8 [N, K]; or uint8 [N, K / 2] of four bits: blocks of 32 inputs,
+    whose byte i holds code i in its low half and code 16 + i in its high one. Rows are contiguous.
+    scales: float32 [N, G], None: 1. zeros: int8 [N, G], None: 0, of four bits 8.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor | None = None
+    zeros: torch.Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        return 4 if self.codes.dtype == torch.uint8 else 8 * self.codes.element_size()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape[0], self.codes.shape[1] * (2 if self.bits == 4 else 1)
+
+    @property
+    def group_size(self) -> int:
+        return self.shape[1] // (1 if self.scales is None else self.scales.shape[1])
+
+    def rows(self, first: int, end: int) -> NarrowMatrix:
+        """Views."""
+        scales = None if self.scales is None else self.scales[first:end]
+        return NarrowMatrix(self.codes[first:end], scales, None if self.zeros is None else self.zeros[first:end])
+
+
+def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """uint8 [n, K] below 16 -> uint8 [n, K / 2] as `NarrowMatrix` has it; K is a multiple of 32."""
+    halves = codes.reshape(len(codes), -1, 2, INPUTS // 2)
+    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
+
+
+def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
+    """The inverse of `pack_nibbles`."""
+    blocks = packed.view(len(packed), -1, INPUTS // 2)
+    return torch.stack([blocks & 15, blocks >> 4], dim=2).flatten(1)
+
+
+def widen_reference(w: NarrowMatrix) -> torch.Tensor:
+    """W in float32, as `NarrowMatrix` says."""
+    codes = unpack_nibbles(w.codes) if w.bits == 4 else w.codes
+    if w.scales is None:
+        return codes.float()
+    groups = codes.float().view(len(codes), w.scales.shape[1], -1)
+    if w.zeros is not None or w.bits == 4:
+        groups -= 8.0 if w.zeros is None else w.zeros[..., None].float()
+    return groups.mul_(w.scales[..., None]).flatten(1)
+
+
+def narrow_linear_reference(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x: [T, K], bias: [N]. Semantics: y[t] = W @ x[t] + bias, all in float32; returns [T, N] of x's dtype."""
+    return F.linear(x.float(), widen_reference(w), None if bias is None else bias.float()).to(x.dtype)
+
+
+def widen(w: NarrowMatrix, out: torch.Tensor | None = None) -> torch.Tensor:
+    """See `widen_reference`. out: where the native kernel writes."""
+    native = native_function("multiflora_widen_rows", "p") if w.codes.device.type == "cpu" else None
+    if native is None:
+        return widen_reference(w)
+    values = torch.empty(w.shape) if out is None else out
+    native(_arguments(values, None, w, None))
+    return values
+
+
+def narrow_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """See `narrow_linear_reference`. Returns contiguous [T, N]."""
+    native = native_function("multiflora_narrow_linear", "pl") if x.device.type == "cpu" else None
+    if native is None:
+        return narrow_linear_reference(x, w, bias)
+    rows, wide_bias = x.shape[0], None if bias is None else bias.float()
+    wide = x.float()
+    if wide.stride(1) != 1:
+        wide = wide.contiguous()
+    y = torch.empty((rows, w.shape[0]))
+    if rows > MAX_NATIVE_ROWS:
+        _multiply_by_tiles_(y, wide, w, wide_bias)
+    elif rows > 0:
+        native(_arguments(y, wide, w, wide_bias), rows <= MAX_DOT_ROWS)
+    return y.to(x.dtype)
+
+
+def _multiply_by_tiles_(y: torch.Tensor, x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None) -> None:
+    columns, k = w.shape
+    step = min(columns, max(INPUTS, _TILE_ELEMENTS // k))
+    scratch = _scratch(step * k).view(step, k)
+    for first in range(0, columns, step):
+        end = min(columns, first + step)
+        tile, part = widen(w.rows(first, end), out=scratch[: end - first]).T, y[:, first:end]
+        if bias is None:
+            torch.mm(x, tile, out=part)
+        else:
+            torch.addmm(bias[first:end], x, tile, out=part)
+
+
+def _scratch(count: int) -> torch.Tensor:
+    """float32 [count] of this thread: memory that is taken anew costs more than the values written to it."""
+    kept: torch.Tensor | None = getattr(_thread, "scratch", None)
+    if kept is None or len(kept) < count:
+        kept = _thread.scratch = torch.empty(count)
+    return kept[:count]
+
+
+def _arguments(y: torch.Tensor, x: torch.Tensor | None, w: NarrowMatrix, bias: torch.Tensor | None) -> bytes:
+    columns, k = w.shape
+    rows, stride = (0, 0) if x is None else (x.shape[0], x.stride(0))
+    return _ARGUMENTS.pack(
+        y.data_ptr(), pointer(x), pointer(bias), rows, columns, k, stride, y.stride(0),
+        w.codes.data_ptr(), pointer(w.scales), pointer(w.zeros), w.bits, w.group_size,
+    )  # fmt: skip

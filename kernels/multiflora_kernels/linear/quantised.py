@@ -1,0 +1,107 @@
+"""A linear's weight kept in 4 or 8 bits: the one layout that every integer format of checkpoints maps onto exactly.
+
+Source of the formula: affine quantisation by groups of inputs (GPTQ, arXiv:2210.17323; AWQ, arXiv:2306.00978).
+Knows no checkpoint format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from multiflora_kernels.linear.narrow import INPUTS, NarrowMatrix, narrow_linear, pack_nibbles, widen
+
+
+@dataclass(frozen=True)
+class IntegerForm:
+    """What two linears must share to be stacked."""
+
+    bits: int  # of a code, 2 to 8; codes of at most 4 bits are kept in 4, others in 8
+    group_size: int | None = None  # inputs of an output that share a scale; None: all
+    has_zeros: bool = False  # groups have zero points of their own; without, they are 2^(bits - 1)
+
+    def suits(self, k: int) -> bool:
+        """Whether a linear of k inputs can be kept so: rows of 4 bits, and groups, are whole blocks."""
+        size = self.group_size or k
+        return k % size == 0 and ((self.bits > 4 and size == k) or size % INPUTS == 0)
+
+
+INT8 = IntegerForm(8)
+"""Weight-only int8: a scale for each output."""
+
+
+class QuantisedWeight:
+    """A `LinearWeight` of integers. Semantics: W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g], g = k // group_size."""
+
+    def __init__(self, form: IntegerForm, matrix: NarrowMatrix, dtype: torch.dtype) -> None:
+        """dtype: of x and y, and of dequantised rows."""
+        self.form = form
+        self.matrix = matrix
+        self.dtype = dtype
+
+    @classmethod
+    def empty(
+        cls, form: IntegerForm, shape: tuple[int, int], dtype: torch.dtype, device: torch.device
+    ) -> QuantisedWeight:
+        """Uninitialised; `store_` and `quantise_` fill it."""
+        rows, k = shape
+        assert form.suits(k), f"{form} for {k} inputs"
+        groups = k // (form.group_size or k)
+        is_packed = form.bits <= 4
+        codes = torch.empty(
+            (rows, k // 2 if is_packed else k), dtype=torch.uint8 if is_packed else torch.int8, device=device
+        )
+        scales = torch.empty((rows, groups), dtype=torch.float32, device=device)
+        # The kernel takes 8 for the zero point of four bits; of fewer it is another one.
+        needs_zeros = form.has_zeros or form.bits not in (4, 8)
+        zeros = torch.empty((rows, groups), dtype=torch.int8, device=device) if needs_zeros else None
+        return cls(form, NarrowMatrix(codes, scales, zeros), dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All that it is made of."""
+        return tuple(part for part in (self.matrix.codes, self.matrix.scales, self.matrix.zeros) if part is not None)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.tensors)
+
+    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """x: [T, K], bias: [N]. See `narrow_linear_reference`."""
+        return narrow_linear(x, self.matrix, bias)
+
+    def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
+        """[end - first, K], made anew."""
+        return widen(self.matrix.rows(first, end)).to(self.dtype)
+
+    def rows(self, first: int, end: int) -> QuantisedWeight:
+        """A view of these rows, for a loader."""
+        return QuantisedWeight(self.form, self.matrix.rows(first, end), self.dtype)
+
+    def store_(self, first: int, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None) -> None:
+        """Rows from `first` on. codes: uint8 [n, K] of `form.bits` bits; scales: [n, G]; zeros: [n, G] where the form
+        has them."""
+        own = self.matrix.rows(first, first + len(codes))
+        assert own.scales is not None, "integers have scales"
+        own.scales.copy_(scales)
+        if own.zeros is not None:
+            own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
+        own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else (codes ^ 128).view(torch.int8))
+
+    def quantise_(self, first: int, values: torch.Tensor) -> None:
+        """Rows from `first` on become the nearest codes. values: [n, K]; a row of zeros stays one."""
+        assert self.form == INT8, "other forms come from checkpoints"
+        wide = values.float()
+        scales = wide.abs().amax(1, keepdim=True) / 127
+        codes = (wide / scales.where(scales > 0, 1.0)).round_().to(torch.int8)
+        self.store_(first, codes.view(torch.uint8) ^ 128, scales, None)
+
+    def _shifted(self, zeros: torch.Tensor | int) -> torch.Tensor:
+        """Codes of 8 bits are kept as signed numbers, 128 less."""
+        wide = torch.as_tensor(zeros, dtype=torch.int16)
+        return wide if self.form.bits <= 4 else wide - 128

@@ -1,0 +1,134 @@
+"""Linears that are kept in 4 and 8 bits: which are, what they stand for, what they take, and what is served of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tests.engine.models.quantisation.cases import FIXTURES, changed
+from transformers import GPT2Config, LlamaConfig, MixtralConfig
+
+from multiflora_engine.models.config import load_model_config
+from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.storage.choice import Storage
+from multiflora_engine.models.weights import ModelWeights
+from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
+
+CPU = torch.device("cpu")
+KEPT = {
+    "awq": IntegerForm(4, 32, has_zeros=True),
+    "bnb-int8": INT8,
+    "ct-w4a16": IntegerForm(4, 32),
+    "ct-w4a16-asym": IntegerForm(4, 32, has_zeros=True),
+    "ct-w8a16": INT8,
+    "ct-w8a8": INT8,
+    "gptq-2": IntegerForm(2, 32, has_zeros=True),
+    "gptq-3": IntegerForm(3, 32, has_zeros=True),
+    "gptq-4": IntegerForm(4, 32, has_zeros=True),
+    "gptq-4-asym": IntegerForm(4, 32, has_zeros=True),
+    "gptq-8": IntegerForm(8, has_zeros=True),
+}
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def load(folder: Path, storage: Storage, dtype: torch.dtype = torch.float32, **options: Any) -> ModelWeights:
+    return load_weights(folder, load_model_config(folder), dtype, CPU, storage=storage, **options)
+
+
+def forms(weights: ModelWeights) -> set[IntegerForm | None]:
+    """Of all linears but the head."""
+    found = [p.weight for layer in weights.layers for p in layer.projections]
+    return {weight.form if isinstance(weight, QuantisedWeight) else None for weight in found}
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in FIXTURES.glob("*/config.json")))
+def test_a_checkpoints_integers_are_kept_exactly_where_one_layout_has_them(name: str) -> None:
+    kept, dense = load(FIXTURES / name, "as_stored"), load(FIXTURES / name, "dense")
+    assert forms(kept) == {KEPT.get(name)}
+    for site in dense.targets():
+        if site.endswith("proj.weight"):
+            module = site.removesuffix(".weight")
+            assert torch.equal(kept.base_weight(module), dense.base_weight(module)), site
+
+
+def test_four_bits_take_a_third_of_bfloat16() -> None:
+    kept, dense = (load(FIXTURES / "gptq-4", storage, torch.bfloat16) for storage in ("as_stored", "dense"))
+    ratios = [
+        narrow.weight.nbytes / wide.weight.nbytes
+        for one, other in zip(kept.layers, dense.layers, strict=True)
+        for narrow, wide in zip(one.projections, other.projections, strict=True)
+    ]
+    assert max(ratios) <= 0.35  # in groups of 32; 0.27 in groups of 128
+    assert kept.base_weight("model.layers.1.mlp.down_proj").dtype == torch.bfloat16
+
+
+def test_stacked_linears_of_several_forms_and_groups_out_of_order_are_dense(tmp_path: Path) -> None:
+    q = "model.layers.0.self_attn.q_proj"
+    mixed = changed("gptq-4", tmp_path, lambda t: t.update({f"{q}.g_idx": t[f"{q}.g_idx"].flip(0).contiguous()}))
+    first, second = load(mixed, "as_stored").layers
+    assert not isinstance(first.qkv.weight, QuantisedWeight)
+    assert isinstance(first.o.weight, QuantisedWeight)
+    assert isinstance(second.qkv.weight, QuantisedWeight)
+    assert torch.equal(load(mixed, "as_stored").base_weight(q), load(mixed, "dense").base_weight(q))
+
+
+def test_memory_is_compared_with_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = load(FIXTURES / "gptq-4", "as_stored").num_bytes
+    assert needed < 0.7 * load(FIXTURES / "gptq-4", "dense").num_bytes
+    assert load(FIXTURES / "gptq-4", "as_stored", available=needed).num_bytes == needed
+    with pytest.raises(ModelError, match="The weights take"):
+        load(FIXTURES / "gptq-4", "as_stored", available=needed - 1)
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GPT2Config, MixtralConfig])
+def test_int8_is_the_nearest_to_every_linear(config_class: Any, tiny_config: Any, save_model: Any) -> None:
+    """Stored transposed and stacked (GPT-2), and expert by expert, but for the router."""
+    _, folder = save_model(tiny_config(config_class))
+    kept, dense = load(folder, "int8"), load(folder, "dense")
+    is_mixture = config_class is MixtralConfig
+    assert forms(kept) == ({INT8, None} if is_mixture else {INT8})
+    assert kept.num_bytes < 0.75 * dense.num_bytes
+    compared = 0
+    for name in dense.targets():
+        module = name.removesuffix(".weight")
+        try:
+            expected = dense.base_weight(module)
+        except KeyError:
+            continue
+        found, compared = kept.base_weight(module), compared + 1
+        step = expected.abs().amax(1, keepdim=True) / 127
+        assert ((found - expected).abs() <= 0.501 * step).all(), name
+    assert compared > 8
+    assert torch.equal(kept.base_weight(kept.lm_head.sites[0][0].name), dense.base_weight("lm_head"))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapters_on_int8_say_what_peft_says_on_its_values(
+    dora: bool,
+    tiny_config: Any,
+    save_model: Any,
+    start_engine: Any,
+    ask: Any,
+    check_answer: Any,
+    store: Any,
+    tmp_path: Path,
+) -> None:
+    model, folder = save_model(tiny_config(LlamaConfig))
+    weights = load(folder, "int8")
+    names = [name.removesuffix(".weight") for name in model.state_dict() if "proj" in name]
+    model.load_state_dict({f"{name}.weight": weights.base_weight(name) for name in names}, strict=False)
+    torch.manual_seed(5)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=LINEAR, use_dora=dora, init_lora_weights=False))
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    digest = store.add(tmp_path / "adapter").digest
+    prompts = [[1, 5, 9, 44, 17, 101], list(range(3, 80))]
+    engine = start_engine(folder, dtype="float32", quantization="int8")
+    assert engine.ready.weight_bytes == weights.num_bytes
+    adapted_answer, base_answer = ask(engine, prompts, [digest, None])
+    check_answer(adapted.eval(), prompts[0], adapted_answer)
+    with adapted.disable_adapter():
+        check_answer(adapted, prompts[1], base_answer)
