@@ -17,6 +17,7 @@ from multiflora_kernels.activation import silu_and_mul, silu_and_mul_reference
 from multiflora_kernels.attention.paged_attention import _paged_attention_torch, paged_attention
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_linear_, lora_linear_reference_
 from multiflora_kernels.rms_norm import add_rms_norm, add_rms_norm_reference
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
@@ -93,6 +94,19 @@ def _linear(tokens: int, k: int, n: int) -> Measurement:
     )  # fmt: skip
 
 
+def _quantised_linear(form: IntegerForm, tokens: int, k: int, n: int) -> Measurement:
+    """Beside the dense product of float32, native as well."""
+    x, top, dense = torch.randn(tokens, k), 1 << form.bits, [DenseWeight(torch.randn(n, k)) for _ in range(COPIES)]
+    narrow = [QuantisedWeight.empty(form, (n, k), torch.float32, torch.device("cpu")) for _ in range(COPIES)]
+    for weight in narrow:
+        scales = torch.rand(n, k // (form.group_size or k)) / top
+        weight.store_(0, torch.randint(top, (n, k), dtype=torch.uint8), scales, None)
+    return Measurement(
+        f"linear, {form.bits} bits", f"T={tokens} {k}->{n}", lambda i: narrow[i % COPIES].matmul(x),
+        lambda i: dense[i % COPIES].matmul(x),
+    )  # fmt: skip
+
+
 def _attention(sequences: int, context: int, queries: int) -> Measurement:
     blocks = -(-context // BLOCK_SIZE)
     caches = torch.randn(COPIES, 2, sequences * blocks, KV_HEADS, BLOCK_SIZE, HEAD_SIZE)
@@ -130,6 +144,9 @@ def _measurements() -> Iterator[Measurement]:
     yield from _rows(1024)
     for tokens in (1, 8, 32, 64):
         yield _linear(tokens, HIDDEN, 2816)
+    for form in (INT8, IntegerForm(4, 128)):
+        for tokens in (1, 8, 64, 256):
+            yield _quantised_linear(form, tokens, HIDDEN, 2816)
     for shape in ((32, 160, 1), (1, 2000, 1), (16, 1056, 1), (1, 1024, 1024), (16, 1056, 32)):
         yield _attention(*shape)
     for adapters, tokens in ((1, 32), (8, 4), (32, 1), (8, 128)):

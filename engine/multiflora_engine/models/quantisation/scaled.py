@@ -67,10 +67,10 @@ class ScaledTensor(QuantisedTensor):
         return IntegerForm(8, self.settings.group_size, ".weight_zero_point" in self.parts) if is_integer else None
 
     def integers(self) -> Iterator[IntegerRows]:
-        scales = self._matrix(self._scale_name) * _SCALES[self._scale_name]
-        zeros = self._matrix(".weight_zero_point") + 128 if ".weight_zero_point" in self.parts else None
-        outputs = self.shape[0]
-        scales, zeros = (None if part is None else part.expand(outputs, -1) for part in (scales, zeros))
+        outputs, zeros = self.shape[0], None
+        scales = (self._matrix(self._scale_name) * _SCALES[self._scale_name]).expand(outputs, -1)
+        if ".weight_zero_point" in self.parts:
+            zeros = (self._matrix(".weight_zero_point") + 128).expand(outputs, -1)
         first = 0
         for stored in read_rows(self.part(".weight")):
             end = first + len(stored)
