@@ -93,7 +93,7 @@ def test_sites_are_the_modules_of_transformers(
         elif isinstance(module, torch.nn.Embedding):
             expected[name] = (module.num_embeddings, module.embedding_dim, False)
     base = loaded.base_model("x")
-    sites = {name: site for name, site in base.sites.items() if name not in base.mixture_sites}
+    sites = {name: site for name, site in base.sites.items() if name not in base.routers}
     assert {name: (site.in_features, site.out_features, site.has_bias) for name, site in sites.items()} == expected
     assert sites["model.embed_tokens"].kind == "embedding"
     assert [site.layer for site in sites.values() if "layers.1." in site.name] == [1] * ((len(sites) - 2) // 2)
