@@ -45,6 +45,7 @@ FLOORS = {
         "speculation": 3,
         "execution": 4,
         "scheduling": 4,
+        "simulation": 4,
         "engine": 5,
         "build": 6,
         "process": 7,

@@ -42,13 +42,15 @@ def make_request(
     cache: CacheScope,
     id: str | None = None,
     priority: int = 0,
+    background: bool = False,
     deadline: float | None = None,
     arrival_time: float | None = None,
     pooling: Pooling | None = None,
     grammar: str | None = None,
     speculation: bool | None = None,
 ) -> GenerateRequest:
-    """params: checked, with max_tokens set. tokenizer: for bad_words. id, arrival_time: by default new, and now."""
+    """params: checked, with max_tokens set. tokenizer: for bad_words. background: no client waits for it.
+    id, arrival_time: by default new, and now."""
     return GenerateRequest(
         id=id or uuid.uuid4().hex,
         prompt_token_ids=prompt_token_ids,
@@ -59,6 +61,7 @@ def make_request(
         cache_share=cache.share,
         bad_word_ids=_bad_word_ids(params, tokenizer),
         priority=priority,
+        background=background,
         deadline=deadline,
         arrival_time=time.time() if arrival_time is None else arrival_time,
         pooling=pooling,

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from multiflora_engine.cache.evicted_blocks import EvictedBlocks
 from multiflora_engine.cache.eviction import EvictionQueue
 from multiflora_engine.cache.numbering import Numbering
 from multiflora_engine.cache.published_blocks import PublishedBlocks
+from multiflora_engine.cache.worth import COLD, NEW
 
 _NO_OWNER = 0
 
@@ -36,6 +38,7 @@ class BlockPool:
         self.num_blocks = num_blocks
         self._on_evict = on_evict
         self.evictions = 0
+        self.evicted = EvictedBlocks()
         # One entry for each block, here and in what follows: an object for each would take ten times the memory.
         # Block tables and pins that it is in.
         self._references = array("i", [0]) * num_blocks
@@ -50,6 +53,11 @@ class BlockPool:
     def num_free(self) -> int:
         """Blocks that `allocate` can give: empty and evictable ones."""
         return len(self._empty) + len(self._evictable)
+
+    @property
+    def num_cold(self) -> int:
+        """Of those, the ones that no client has waited for: empty ones, and what only background requests used."""
+        return len(self._empty) + self._evictable.num_cold
 
     @property
     def num_published(self) -> int:
@@ -94,7 +102,7 @@ class BlockPool:
         for block_id in block_ids:
             assert block_id in self._published, "a private block belongs to one sequence"
             if not self._references[block_id]:
-                self._evictable.remove(block_id)
+                self._evictable.take(block_id)
                 # A pin names no owner: the block stays with the one that it had.
                 if owner:
                     self._assign(block_id, owner)
@@ -112,14 +120,38 @@ class BlockPool:
             else:
                 self._give_up(block_id)
 
-    def publish(self, block_id: int, hash: bytes, owner: str) -> bool:
-        """Offers a computed block for hits; False if the same content is published already: this copy stays private."""
+    def begin(self, hits: array[int], missed: Sequence[bytes]) -> int:
+        """A sequence that a client waits for starts on blocks that it shares; the uses of those that it will publish.
+
+        missed: the hashes of its blocks behind them.
+        """
+        evicted = self.evicted.find(missed[0]) if missed else None
+        # The block before was never used by another sequence: what goes on like this, a conversation, goes on again.
+        # Behind what is used often, each prompt ends in its own way.
+        grows = len(hits) > 0 and self._evictable.uses(hits[-1]) <= NEW
+        self._evictable.use(hits, len(missed))
+        if evicted is not None:
+            return self._evictable.uses_after(evicted)
+        return NEW + 1 if grows else NEW
+
+    def publish(self, block_id: int, hash: bytes, owner: str, uses: int = NEW) -> bool:
+        """Offers a computed block for hits; False if the same content is published already: this copy stays private.
+
+        uses: as `begin` said; COLD of a background request.
+        """
         assert self._references[block_id], "published by a sequence that holds it"
         # Two sequences may compute the same block at once: the first copy serves all hits, this one only its sequence.
         if not self._published.add(block_id, hash):
             return False
+        self._evictable.begin(block_id, uses)
+        self.evicted.discard(hash)
         self._assign(block_id, owner)
         return True
+
+    def cool(self, block_ids: Iterable[int]) -> None:
+        """Uses that these blocks had, which are referenced now, count no more."""
+        for block_id in block_ids:
+            self._evictable.begin(block_id, COLD)
 
     def unpublish(self, block_id: int) -> None:
         """The content of a published block is found no more; sequences that reference the block go on with it."""
@@ -128,7 +160,7 @@ class BlockPool:
         if not self._references[block_id]:
             self._evictable.remove(block_id)
             self._give_up(block_id)
-        self._on_evict(block_id, hash)
+        self._forget(block_id, hash)
 
     def num_unreferenced(self, block_ids: Iterable[int]) -> int:
         """How many of these blocks `share` would take out of num_free."""
@@ -160,6 +192,10 @@ class BlockPool:
         self._published.remove(block_id)
         self._give_up(block_id)
         self.evictions += 1
+        self._forget(block_id, hash)
+
+    def _forget(self, block_id: int, hash: bytes) -> None:
+        self.evicted.add(hash, self._evictable.uses(block_id), self._evictable.released(block_id))
         self._on_evict(block_id, hash)
 
     def _give_up(self, block_id: int) -> None:

@@ -213,6 +213,8 @@ class CacheAdmin:
         while ids:
             part = ids[: self._blocks_at_once]
             del ids[: self._blocks_at_once]
+            # What an operator holds no more is kept by its next use alone.
+            self._pool.cool(part)
             # `release` begins with the last one, and the heads of prefixes live longest.
             self._pool.release(part[::-1])
             for block_id in part:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 import time
 from array import array
-from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
@@ -16,8 +15,6 @@ import numpy.typing as npt
 
 from multiflora_engine.cache.numbering import Numbering
 from multiflora_engine.core.sequence import Sequence
-
-_REMEMBERED_EVICTIONS = 65_536
 
 # One row for each block: the tag of its parent's hash (the block's before it, or the root's), its place (0: it is not
 # published), when it was published and when it was hit for the last time (or published) in seconds since the index
@@ -46,7 +43,6 @@ class CacheIndex:
         self._tokens = bytearray(num_blocks * block_size * 4)
         self._pack_tokens = struct.Struct(f"<{block_size}I").pack_into
         self._places: Numbering[Place] = Numbering()
-        self._evicted: OrderedDict[bytes, None] = OrderedDict()
         # By the tokens of a prompt's first block: how many of the places' published blocks begin a prompt with them.
         self._beginnings: dict[bytes, dict[int, int]] = {}
         self._is_beginning = bytearray(num_blocks)
@@ -74,7 +70,7 @@ class CacheIndex:
     def published(self, sequence: Sequence, numbers: list[int]) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
         size, hashes, rows, tokens = self.block_size, sequence.block_hashes, self._rows, self._tokens
-        pack_row, pack_tokens, evicted = _ROW.pack_into, self._pack_tokens, self._evicted
+        pack_row, pack_tokens = _ROW.pack_into, self._pack_tokens
         now = self._clock() - self.began
         place = self._places.add((sequence.adapter_digest, sequence.cache_owner), len(numbers))
         for number in numbers:
@@ -82,13 +78,11 @@ class CacheIndex:
             parent = hashes[number - 1] if number else sequence.root_hash
             pack_row(rows, block_id * _ROW_BYTES, parent, place, now, now, 0)
             pack_tokens(tokens, block_id * size * 4, *sequence.token_ids[number * size : (number + 1) * size])
-            if evicted:
-                evicted.pop(hashes[number], None)
         if not numbers[0]:
             self._begins_prompt(sequence.block_table[0], place)
 
     def on_evict(self, block_id: int, hash: bytes) -> None:
-        """The block was evicted or dropped."""
+        """The block was evicted or dropped. hash: what it was found under."""
         at = block_id * _ROW_BYTES + _PLACE_AT
         (place,) = _PLACE.unpack_from(self._rows, at)
         if self._is_beginning[block_id]:
@@ -96,9 +90,6 @@ class CacheIndex:
             self._is_beginning[block_id] = False
         self._places.remove(place)
         _PLACE.pack_into(self._rows, at, 0)
-        self._evicted[hash] = None
-        if len(self._evicted) > _REMEMBERED_EVICTIONS:
-            self._evicted.popitem(last=False)
 
     def hit(self, block_ids: array[int]) -> None:
         """A sequence started on these blocks, each of them once."""
@@ -107,14 +98,14 @@ class CacheIndex:
             self._hits[ids] += 1
             self._used_at[ids] = self._clock() - self.began
 
-    def why_missed(self, sequence: Sequence, num_hits: int, is_cached: bool) -> str:
+    def why_missed(self, sequence: Sequence, num_hits: int, is_cached: bool, was_evicted: bool) -> str:
         """Why the block after `num_hits` hits was not used: whole_prompt_asked (is_cached: it is there), evicted,
         diverged, other_adapter, other_tenant, other_salt or first_seen; "" when no whole block is left to find."""
         if num_hits >= (sequence.num_tokens - 1) // self.block_size or num_hits >= len(sequence.block_hashes):
             return ""
         if is_cached and sequence.reads_whole_prompt:
             return "whole_prompt_asked"
-        if sequence.block_hashes[num_hits] in self._evicted:
+        if was_evicted:
             return "evicted"
         if num_hits:
             return "diverged"

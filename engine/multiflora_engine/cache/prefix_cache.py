@@ -10,6 +10,7 @@ from __future__ import annotations
 from multiflora_engine.cache.block_hashes import block_hash, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
+from multiflora_engine.cache.worth import COLD, NEW
 from multiflora_engine.core.sequence import Sequence
 
 
@@ -72,13 +73,19 @@ class PrefixCache:
             # Of several sequences that compute the same block, the others wait for the first.
             self._computing.setdefault(hash, sequence)
 
-    def record_start(self, sequence: Sequence, num_hits: int) -> str:
+    def record_start(self, sequence: Sequence, num_hits: int) -> tuple[str, int]:
         """Counts the hits that a sequence starts on, the first blocks of its table; returns why the block behind them
-        was not found (CacheIndex)."""
-        self._index.hit(sequence.block_table[:num_hits])
-        hashes = sequence.block_hashes[num_hits : num_hits + 1]
-        is_cached = any(self._pool.find(hash) is not None for hash in hashes)
-        return self._index.why_missed(sequence, num_hits, is_cached)
+        was not found (CacheIndex), and the uses with which its own blocks are published (worth.py)."""
+        hits = sequence.block_table[:num_hits]
+        self._index.hit(hits)
+        missed = sequence.block_hashes[num_hits:]
+        is_cached = bool(missed) and self._pool.find(missed[0]) is not None
+        was_evicted = bool(missed) and missed[0] in self._pool.evicted
+        reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
+        if sequence.is_background:
+            return reason, COLD
+        # The request's other sequences start on what the first one computes: that is no use of its own.
+        return reason, self._pool.begin(hits, missed) if sequence.index == 0 else NEW
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""
@@ -96,9 +103,10 @@ class PrefixCache:
         new = []
         publish, computing = self._pool.publish, self._computing
         hashes, table, owner = sequence.block_hashes, sequence.block_table, sequence.cache_owner
+        uses = sequence.block_uses
         for number in range(first, stop):
             hash = hashes[number]
-            if publish(table[number], hash, owner):
+            if publish(table[number], hash, owner, uses):
                 new.append(number)
             if computing.get(hash) is sequence:
                 del computing[hash]

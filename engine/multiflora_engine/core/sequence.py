@@ -56,6 +56,8 @@ class Sequence:
     deadline: float | None
     # When the gateway received the request, Unix seconds.
     arrival_time: float
+    # No client waits for it: see GenerateRequest.
+    is_background: bool = False
     # What the output must follow, as sampling/grammars.py reads it.
     grammar: str | None = None
     # What is wanted instead of tokens: hidden states of the prompt.
@@ -94,6 +96,8 @@ class Sequence:
     miss_reason: str = ""
     # Which of the prompt's blocks the request has computed and published, by number; one set for all continuations.
     written_blocks: set[int] = field(default_factory=set)
+    # With which uses its blocks are published (cache/worth.py): new ones, until the prefix cache says otherwise.
+    block_uses: int = 1
     # Seconds from queued_at to the first start.
     queued_seconds: float = 0.0
     # When it first waited for its adapter alone, Unix seconds or 0, and the seconds from then to the first start.
@@ -170,6 +174,7 @@ def make_sequences(
             cache_share=request.cache_share,
             deadline=request.deadline,
             arrival_time=request.arrival_time,
+            is_background=request.background,
             grammar=request.grammar,
             root_hash=root_hash,
             queued_at=queued_at,

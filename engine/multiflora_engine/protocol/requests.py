@@ -38,6 +38,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     bad_word_ids: list[list[int]] = []
     # Smaller runs first.
     priority: int = 0
+    # No client waits for it (a line of a batch, a shadow, an eval, a warm-up): its blocks are the first to be evicted
+    # until a request that a client waits for uses them, and it evicts little else (scheduling/block_budget.py).
+    background: bool = False
     # Unix seconds; None: none.
     deadline: float | None = None
     # When the gateway received it, Unix seconds.

@@ -10,6 +10,8 @@ from multiflora_engine.scheduling.config import SchedulerConfig
 
 _HEADROOM = 10
 """One block in so many is left for running sequences to grow into, but never more than one for each."""
+_BACKGROUND = 8
+"""One block in so many is for background requests, whatever is cached in it."""
 
 
 class BlockBudget:
@@ -26,7 +28,8 @@ class BlockBudget:
     def fits(self, sequence: Sequence, hits: list[int], running: Items[Sequence]) -> bool:
         """Whether all known tokens fit now and leave the running sequences something to grow into."""
         headroom = min(len(running), self._pool.num_blocks // _HEADROOM)
-        return self._needed(sequence, hits) + headroom <= self._pool.num_free
+        needed = self._needed(sequence, hits)
+        return needed + headroom <= self._pool.num_free and self._may_evict(sequence, needed, running)
 
     def fits_share(self, sequence: Sequence, hits: list[int], running: Items[Sequence]) -> bool:
         """As `fits`, of the owner's share: its cached blocks can go, those that its sequences use cannot."""
@@ -38,9 +41,12 @@ class BlockBudget:
         return self._pool.num_used(sequence.cache_owner) + self._needed(sequence, hits) + headroom <= limit
 
     def victim_for(self, sequence: Sequence, running: Items[Sequence]) -> Sequence | None:
-        """Who has to make room for one more block: the last of all, or of those that share a used-up share with it."""
+        """Who has to make room for one more block: the last of all, of those in the background, or of those that
+        share a used-up share with it."""
         if not self._pool.num_free:
             return running[-1]
+        if not self._may_evict(sequence, 1, running):
+            return next(other for other in reversed(running) if other.is_background)
         limit = self.limit(sequence)
         if limit is None or self._pool.num_used(sequence.cache_owner) < limit:
             return None
@@ -49,6 +55,14 @@ class BlockBudget:
     def is_spare(self, sequence: Sequence, running: Items[Sequence]) -> bool:
         """Whether the sequence may have one more block for what it may not need: each that runs could still grow."""
         return self._pool.num_free > len(running) and self.victim_for(sequence, running) is None
+
+    def _may_evict(self, sequence: Sequence, count: int, running: Items[Sequence]) -> bool:
+        """Whether so many more blocks may be other than empty and cold ones. Those of a background request may not, if
+        others run and hold the background's part already: a single one always gets on."""
+        if not sequence.is_background or count <= self._pool.num_cold:
+            return True
+        others = sum(len(other.block_table) for other in running if other.is_background and other is not sequence)
+        return not others or others + len(sequence.block_table) + count <= self._pool.num_blocks // _BACKGROUND
 
     def _needed(self, sequence: Sequence, hits: list[int]) -> int:
         return self._config.blocks_for(sequence.num_tokens) - len(hits) + self._pool.num_unreferenced(hits)

@@ -34,6 +34,7 @@ async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, A
     """Whatever the route answers, errors included. Cancelling aborts what the engine computes for it."""
     request = Request(_scope(app, url), _receive(msgspec.json.encode(_later(body))))
     request.state.principal = principal
+    request.state.is_background = True
     try:
         return await ENDPOINTS[url](request, principal)
     except Exception as error:

@@ -85,6 +85,7 @@ class Shadows:
             cache_owner="shadow",
             cache_share=_KV_SHARE,
             priority=_LAST,
+            background=True,
             deadline=time.time() + _SECONDS,
             arrival_time=time.time(),
         )

@@ -73,7 +73,14 @@ async def test_each_line_gets_its_answer(house: House) -> None:
     assert answers["r0"]["response"]["body"]["choices"][0]["text"] == "Hel"
     errors = await results(house, batch["error_file_id"])
     assert errors["bad"]["response"]["body"]["error"]["param"] == "temperature"
-    assert all(request.priority >= 1000 for request in house.engine.requests)
+    assert all(request.priority >= 1000 and request.background for request in house.engine.requests)
+
+
+async def test_a_client_cannot_make_its_request_one_of_the_background(house: House) -> None:
+    for fields in ({"priority": 1000}, {"background": True}, {"is_background": True}):
+        body = {"model": "base", "prompt": "ab", "max_tokens": 1, **fields}
+        assert (await house.post("/v1/completions", body)).status_code == 200
+    assert not any(request.background for request in house.engine.requests)
 
 
 @pytest.mark.parametrize(

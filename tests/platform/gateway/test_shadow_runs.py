@@ -41,6 +41,7 @@ async def test_a_shadow_runs_after_the_answer_and_nobody_sees_it(house: House, m
     assert shadow.prompt_token_ids == live.prompt_token_ids
     assert shadow.cache_salt == live.cache_salt
     assert shadow.priority > live.priority
+    assert (live.background, shadow.background) == (False, True)
     assert shadow.cache_share < 1
     observed = rollouts.seen.shadow.observed
     assert (observed.requests, observed.exact, observed.agreement, observed.length_ratio) == (1, 1, 1.0, 1.0)

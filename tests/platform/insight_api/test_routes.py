@@ -229,7 +229,7 @@ async def test_warming_a_prompt(house: House) -> None:
     answer = await house.http.post("/api/v1/cache:warm", json={"model": "sql", "prompt": "a long system prompt"})
     assert answer.status_code == 200
     request = house.engine.requests[-1]
-    assert (request.adapter_digest, request.params.max_tokens) == ("d" * 64, 1)
+    assert (request.adapter_digest, request.params.max_tokens, request.background) == ("d" * 64, 1, True)
     assert sum(answer.json().values()) == len(request.prompt_token_ids)
     unknown = await house.http.post("/api/v1/cache:warm", json={"model": "nobody", "prompt": "x"})
     assert unknown.status_code == 404

@@ -50,7 +50,7 @@ class EvalAnswers:
     async def _generate(self, digest: str, ids: list[int], length: int) -> str:
         tenant = self._secret.derive("cache-salt", "evals")
         params = SamplingParams(temperature=0.0, max_tokens=length)
-        request = make_request(ids, params, adapter_digest=digest, cache=CacheScope(tenant, tenant))
+        request = make_request(ids, params, adapter_digest=digest, cache=CacheScope(tenant, tenant), background=True)
         out: list[int] = []
         try:
             async for delta in self._engine.generate(request):

@@ -80,6 +80,7 @@ async def warm_prompt(
         adapter_digest=digest,
         cache=cache_scope(keys, principal),
         priority=_PRIORITY,
+        background=True,
     )
     cached = 0
     async for delta in engine.generate(request):

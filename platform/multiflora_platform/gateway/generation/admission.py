@@ -136,6 +136,8 @@ class Admission:
         """Unix seconds."""
         self.priority = _priority(body.priority, principal)
         """As the engine reads it: smaller runs first."""
+        self.is_background = getattr(request.state, "is_background", False)
+        """No client waits for the answer; only what makes requests inside the server says so."""
         _refuse_foreign_names(body)
         registry, max_rank = parts.registry, parts.settings.max_lora_rank
         model = parts.model.known_as(body.model)

@@ -112,6 +112,7 @@ def _start_one(
         adapter_digest=resolved.digest,
         cache=cache_scope(parts.keys, admission.principal, admission.body.cache_salt),
         priority=admission.priority,
+        background=admission.is_background,
         deadline=admission.deadline,
         arrival_time=admission.arrival,
         pooling=pooling,

@@ -28,3 +28,4 @@ async def test_a_text_whose_token_the_model_lacks_is_blamed_on_the_text(
     assert not house.engine.requests
     whole = EvalAnswers(house.services.engine, model, Secret(b"secret"))
     assert await whole.answer("d" * 64, Eval(**fields, max_tokens=5)) == house.engine.reply[:5]
+    assert [request.background for request in house.engine.requests] == [True]
