@@ -34,7 +34,7 @@ _ACTOR = "batches"
 _RETRIED = (429, 503)
 _RETRY_SECONDS = 1.0
 # Of a request's answer, what its line says beside the body.
-_KEPT_HEADERS = ("x-multiflora-version",)
+_KEPT_HEADERS = ("x-multiflora-version", "x-cache-reason")
 Answer = Callable[[Principal, str, dict[str, Any]], Awaitable[Response]]
 FindPrincipal = Callable[[str | None], Principal | None]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
+from multiflora_platform.insight.cache_causes import cause_of, first_miss
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
@@ -89,6 +90,14 @@ class Insight:
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
         return watches
+
+    def cache_reason(self, request_ids: Iterable[str]) -> str | None:
+        """Why the cache had no more of a request's prompts: a word of cache_causes. None where it is not known."""
+        ready = self._engine.ready
+        if ready is None:
+            return None
+        entries = (self.requests.find(id) for id in request_ids)
+        return first_miss(cause_of(entry, ready.block_size) for entry in entries if entry is not None)
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""

@@ -23,6 +23,7 @@ from multiflora_platform.gateway.generation.collect import (
 from multiflora_platform.gateway.generation.event_stream import Endings, EventStream
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.schemas.answers import encode
+from multiflora_platform.services import Services
 from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.text.off_loop import off_loop
 
@@ -51,25 +52,35 @@ async def respond(
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
-    spoke = version_headers(admission)
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
-            return Response(content, media_type="application/json", headers=spoke)
+            headers = answer_headers(request, admission, generations)
+            return Response(content, media_type="application/json", headers=headers)
         finally:
             admission.close()
     events = merge(generations)
     first = await until_disconnect(request.receive, first_event(events))
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
-    sent.headers.update(spoke)
+    sent.headers.update(answer_headers(request, admission, generations))
     return sent
 
 
-def version_headers(admission: Admission) -> dict[str, str]:
-    """Which version answered, whatever alias or split the client named: `sql@3`; the base model's own name for it."""
+def answer_headers(request: Request, admission: Admission, generations: Sequence[Generation]) -> dict[str, str]:
+    """Of an answer that has begun: which version speaks, and why the prefix cache had no more of the prompts."""
+    services: Services = request.app.state.services
+    headers = {"x-multiflora-version": _version(admission)}
+    if services.settings.enable_prefix_caching:
+        reason = services.insight.cache_reason(generation.request.id for generation in generations)
+        headers |= {} if reason is None else {"x-cache-reason": reason}
+    return headers
+
+
+def _version(admission: Admission) -> str:
+    """Whatever alias or split the client named: `sql@3`; the base model's own name for it."""
     resolved = admission.resolved
     label = f"{resolved.adapter}@{resolved.number}" if resolved.number else resolved.adapter or resolved.model
-    return {"x-multiflora-version": quote(label, safe="@()/ ")}
+    return quote(label, safe="@()/ ")
