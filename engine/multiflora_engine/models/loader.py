@@ -5,6 +5,7 @@ Knows names and shapes, neither what the weights mean nor how they are stored.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.storage.forms import forms
-from multiflora_engine.models.targets import WeightTarget
+from multiflora_engine.models.targets import Target, WeightTarget
 from multiflora_engine.models.tied_head import untangle_head
 from multiflora_engine.models.weights import FormOf, ModelWeights, allocate_weights
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +63,7 @@ def load_weights(
         raise ModelError(_too_large(needed, available, dtype, config, storage))
     weights = _allocate(config, dtype, device, form_of)
     targets = _turned(weights.targets(), sources)
+    _tell_of_dequantised(targets, sources, dtype)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
     return weights
 
@@ -127,6 +131,19 @@ def _turned(targets: Mapping[str, WeightTarget], sources: Mapping[str, DenseSour
         name: target.as_rows() if isinstance(sources.get(name), QuantisedTensor) else target
         for name, target in targets.items()
     }
+
+
+def _tell_of_dequantised(
+    targets: Mapping[str, WeightTarget], sources: Mapping[str, DenseSource], dtype: torch.dtype
+) -> None:
+    """The operator may have chosen the checkpoint for its size."""
+    quantised = [name for name, source in sources.items() if name in targets and isinstance(source, QuantisedTensor)]
+    dense = [name for name in quantised if isinstance(targets[name], Target)]
+    if dense:
+        _log.warning(
+            "%d of the checkpoint's %d quantised linears are served dequantised, in %s: they take the memory of "
+            "unquantised ones.", len(dense), len(quantised), str(dtype).removeprefix("torch."),
+        )  # fmt: skip
 
 
 def _may_be_left(name: str, source: DenseSource, modules: ModuleNames) -> bool:

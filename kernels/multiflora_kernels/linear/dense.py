@@ -6,14 +6,13 @@ Does not know what the rows are. W stays in the checkpoint's layout: no packed c
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 
-from multiflora_kernels.runtime.native import native_function, pointer
-
-MAX_NATIVE_ROWS = 64
-"""Above, torch's BLAS is as fast; below, it leaves a third of the processor idle (32 rows: 66 of 90 GFLOP/s a core)."""
+from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS, NarrowMatrix, narrow_linear
+from multiflora_kernels.runtime.native import library, native_function, pointer
 
 MAX_DOT_ROWS = 2
 """Up to here, dot products with the rows of W are faster than broadcasting W against transposed rows."""
@@ -28,13 +27,21 @@ _ARGUMENTS = struct.Struct("3q 5q q")
 """LinearArgs of native/linear.cpp."""
 
 
+@cache
+def _widens_bfloat16() -> bool:
+    """Whether torch's products of bfloat16 are slower than those of float32 here, about ten times."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and library() is not None
+
+
 class DenseWeight:
     """A `LinearWeight` that is one tensor [N, K] of the model's dtype."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
         # What the native kernel asks of W is asked once, not at every product.
-        self._suits_native = tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
+        is_near = tensor.device.type == "cpu" and tensor.is_contiguous()
+        self._suits_native = is_near and tensor.dtype == torch.float32
+        self._is_widened = is_near and tensor.dtype == torch.bfloat16 and _widens_bfloat16()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -50,6 +57,8 @@ class DenseWeight:
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K], bias: [N]. Returns contiguous [T, N]. See `linear_reference`."""
+        if self._is_widened and x.dim() == 2:
+            return narrow_linear(x, NarrowMatrix(self.tensor), bias)
         if not (
             self._suits_native
             and x.dim() == 2

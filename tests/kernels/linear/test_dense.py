@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS, DenseWeight
+from multiflora_kernels.linear import dense
+from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 24, 31, 32, 33, 49, 63, 64, 65])
@@ -60,3 +62,16 @@ def test_dequantised_rows_are_views(dtype):
     assert (weight.dequantised_rows(2, 5) == 3).all()
     assert weight.tensor.sum() == 3 * 3 * 4
     assert (weight.shape, weight.dtype, weight.nbytes) == ((6, 4), dtype, 24 * dtype.itemsize)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 9, 20, MAX_NATIVE_ROWS, MAX_NATIVE_ROWS + 1])
+@pytest.mark.parametrize(("k", "columns"), [(64, 48), (50, 37), (130, 25), (1030, 5), (7, 1)])
+def test_bfloat16_is_widened_where_torch_is_slow(path, rows, k, columns, monkeypatch):
+    """Products of bfloat16 values are exact in float32, so that the sum's rounding is all that is left but the last."""
+    monkeypatch.setattr(dense, "_widens_bfloat16", lambda: path == "native")
+    x, weight = torch.randn(rows, k).bfloat16(), torch.randn(columns, k).bfloat16()
+    bias = torch.randn(columns).bfloat16()
+    y = DenseWeight(weight).matmul(x, bias)
+    assert (y.dtype, y.shape) == (torch.bfloat16, (rows, columns))
+    expected = x.double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(y.double(), expected, rtol=torch.finfo(torch.bfloat16).eps, atol=1e-4)

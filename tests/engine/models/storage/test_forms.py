@@ -46,8 +46,12 @@ def forms(weights: ModelWeights) -> set[IntegerForm | None]:
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in FIXTURES.glob("*/config.json")))
-def test_a_checkpoints_integers_are_kept_exactly_where_one_layout_has_them(name: str) -> None:
-    kept, dense = load(FIXTURES / name, "as_stored"), load(FIXTURES / name, "dense")
+def test_a_checkpoints_integers_are_kept_exactly_where_one_layout_has_them(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = load(FIXTURES / name, "as_stored")
+    assert ("14 of the checkpoint's 14 quantised linears are served dequantised" in caplog.text) == (name not in KEPT)
+    dense = load(FIXTURES / name, "dense")
     assert forms(kept) == {KEPT.get(name)}
     for site in dense.targets():
         if site.endswith("proj.weight"):
