@@ -54,9 +54,9 @@ class Target:
         return shape[::-1] if self.is_transposed else shape
 
     @property
-    def keeps_rows(self) -> bool:
-        """Rows stand where they stand in the files, so that they can be filled piece by piece."""
-        return self.row_order is None and not self.is_transposed
+    def takes_pieces(self) -> bool:
+        """It can be filled with some rows of the files at a time."""
+        return not self.is_transposed and (self.row_order is None or self.tensor.dim() > 1)
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
@@ -66,14 +66,20 @@ class Target:
         return replace(self, is_transposed=False)
 
     def fill_from(self, source: DenseSource) -> None:
-        if not self.keeps_rows:
+        if not self.takes_pieces:
             self.fill(_whole(source))
             return
         rows = self.tensor.view(-1, self.tensor.shape[-1])
+        places = None if self.row_order is None else torch.tensor(self.row_order).argsort()
         first = 0
         for piece in source.pieces():
-            rows[first : first + piece.shape[0]].copy_(self.served(piece))
-            first += piece.shape[0]
+            end, values = first + piece.shape[0], self.served(piece)
+            if places is None:
+                rows[first:end].copy_(values)
+            else:
+                there = places[first:end].to(rows.device)
+                rows.index_copy_(0, there, values.to(rows.device, rows.dtype))
+            first = end
 
     def fill(self, stored: torch.Tensor) -> None:
         """stored: of `stored_shape`, any float dtype."""

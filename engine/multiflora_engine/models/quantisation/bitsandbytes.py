@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import torch
 
-from multiflora_engine.models.quantisation.packing import unpack_nibbles
+from multiflora_engine.models.quantisation.packing import look_up_nibbles
 from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import BitsAndBytesSettings
 
@@ -66,8 +66,8 @@ class FourBitTensor(QuantisedTensor):
         # An even number of rows begins with a whole byte.
         for first, end in self.row_ranges(multiple=2):
             begin, stop = first * columns, end * columns
-            indices = unpack_nibbles(packed[begin // 2 : -(-stop // 2)], low_first=False)[: stop - begin]
-            values = table[indices] * scales[torch.arange(begin, stop) // state.blocksize]
+            found = look_up_nibbles(packed[begin // 2 : -(-stop // 2)], table, low_first=False)[: stop - begin]
+            values = found * scales[torch.arange(begin, stop) // state.blocksize]
             yield values.view(-1, columns)
 
     def _scales(self, state: _State) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from multiflora_engine.models.quantisation.packing import E2M1, unpack_nibbles, unpack_words, words_for
+from multiflora_engine.models.quantisation.packing import E2M1, look_up_nibbles, unpack_words, words_for
 from multiflora_engine.models.quantisation.quantised_tensor import (
     FLOATS,
     IntegerRows,
@@ -102,5 +102,5 @@ class Nvfp4Tensor(QuantisedTensor):
         packed, table = self.read(".weight_packed"), torch.tensor(E2M1)
         scales = self.read(".weight_scale").float() / self.read(".weight_global_scale").item()
         for first, end in self.row_ranges():
-            values = table[unpack_nibbles(packed[first:end], low_first=True)]
+            values = look_up_nibbles(packed[first:end], table, low_first=True)
             yield values * scales[first:end].repeat_interleave(_NVFP4_GROUP, dim=1)

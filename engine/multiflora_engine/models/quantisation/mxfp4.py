@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from multiflora_engine.models.quantisation.packing import E2M1, unpack_nibbles
+from multiflora_engine.models.quantisation.packing import E2M1, look_up_nibbles
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_engine.models.quantisation.settings import Mxfp4Settings
 
@@ -41,6 +41,7 @@ class Mxfp4Tensor(QuantisedTensor):
     def pieces(self) -> Iterator[torch.Tensor]:
         blocks, exponents, table = self.read("_blocks"), self.read("_scales"), torch.tensor(E2M1)
         for first, end in self.row_ranges():
-            values = table[unpack_nibbles(blocks[first:end], low_first=True)]
-            scales = exponents[first:end].int() - _EXPONENT_BIAS
-            yield torch.ldexp(values, scales[..., None]).flatten(1)
+            values = look_up_nibbles(blocks[first:end], table, low_first=True)
+            exponent = exponents[first:end].int() - _EXPONENT_BIAS
+            values *= torch.ldexp(torch.ones(exponent.shape), exponent)[..., None]
+            yield values.flatten(1)

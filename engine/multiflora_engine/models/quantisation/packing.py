@@ -39,7 +39,11 @@ def unpack_words(words: torch.Tensor, bits: int, count: int, order: Sequence[int
     return values[:count]
 
 
-def unpack_nibbles(packed: torch.Tensor, *, low_first: bool) -> torch.Tensor:
-    """packed: uint8 [..., n]. Returns int64 [..., 2 n], fit for indexing."""
-    halves = [packed & 15, packed >> 4]
-    return torch.stack(halves if low_first else halves[::-1], dim=-1).flatten(-2).long()
+def look_up_nibbles(packed: torch.Tensor, table: torch.Tensor, *, low_first: bool) -> torch.Tensor:
+    """packed: uint8 [..., n]; table: float32 [16]. Returns float32 [..., 2 n]: the value of each half of a byte."""
+    byte = torch.arange(256)
+    halves = [table[byte & 15], table[byte >> 4]]
+    # A byte's pair of values is looked up at once, as eight bytes.
+    pairs = torch.stack(halves if low_first else halves[::-1], dim=1).view(torch.int64).flatten()
+    found = torch.index_select(pairs, 0, packed.flatten().int())
+    return found.view(torch.float32).view(*packed.shape[:-1], -1)

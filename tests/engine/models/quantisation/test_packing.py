@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_engine.models.quantisation.packing import unpack_nibbles, unpack_words, words_for
+from multiflora_engine.models.quantisation.packing import look_up_nibbles, unpack_words, words_for
 
 
 def pack(values: list[int], bits: int) -> list[int]:
@@ -33,7 +33,8 @@ def test_values_that_stand_out_of_order(order: list[int], values: list[int]) -> 
     assert unpack_words(words, 4, 16, order).T.tolist() == [values]
 
 
-def test_nibbles() -> None:
+def test_values_of_nibbles() -> None:
     packed = torch.tensor([[0x21, 0xF0]], dtype=torch.uint8)
-    assert unpack_nibbles(packed, low_first=True).tolist() == [[1, 2, 0, 15]]
-    assert unpack_nibbles(packed, low_first=False).tolist() == [[2, 1, 15, 0]]
+    table = torch.arange(16.0) / 2
+    assert look_up_nibbles(packed, table, low_first=True).tolist() == [[0.5, 1.0, 0.0, 7.5]]
+    assert look_up_nibbles(packed, table, low_first=False).tolist() == [[1.0, 0.5, 7.5, 0.0]]
