@@ -84,7 +84,7 @@ def _backend(folder: Path, **settings: Any) -> Any:
 
 
 def _check(tokenizer: Any, file: Path) -> None:
-    """Against sentencepiece itself, where the file is its: transformers before 5.23 passes over some of its settings,
+    """Against sentencepiece itself, where the file is its: transformers before 5.24 passes over some of its settings,
     and other tokens than the model was trained with would go unnoticed."""
     from sentencepiece import SentencePieceProcessor
 

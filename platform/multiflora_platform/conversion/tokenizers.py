@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from multiflora_platform.conversion.child import ConversionError, run_child
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
 
 # What vocabularies are called that transformers converts; the first that a folder has is the one that errors name.
 VOCABULARIES = ("*.tiktoken", "*.model", "tokenizer.model.*", "vocab.json", "vocab.txt", "tekken.json", "merges.txt")
@@ -57,6 +60,7 @@ def _converted(folder: Path) -> Iterator[Path]:
         except OSError:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         made = scratch / "tokenizer"
+        _log.info("Converting %s of %s, once; this takes some seconds", vocabularies[0].name, folder)
         try:
             run_child("multiflora_platform.conversion.tokenizer_child", str(folder), str(made), seconds=_SECONDS)
         except ConversionError as error:

@@ -52,7 +52,10 @@ def _most_bytes(files: Sequence[Path]) -> int:
 def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     try:
         # Files from before torch 1.6 are no archives, and cannot be mapped.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        is_archive = zipfile.is_zipfile(file)
+        if is_archive:
+            _require_plain(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     except MemoryError:
         raise
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
@@ -65,6 +68,13 @@ def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ConversionError(f"{file.name} holds {str(name)[:80]!r}, a {type(value).__name__} and no tensor")
         yield name, value.detach()
+
+
+def _require_plain(file: Path) -> None:
+    """A mapped file shows the bytes as they are stored."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed, which what PyTorch saves never is")
 
 
 class _ShardWriter:

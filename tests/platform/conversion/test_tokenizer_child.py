@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.platform.conversion.conftest import texts, tiktoken_file, write
 from tests.platform.text.conftest import byte_level
 from transformers import AutoTokenizer
 
+from multiflora_platform.conversion import tokenizer_child
 from multiflora_platform.conversion.child import ConversionError
 from multiflora_platform.conversion.tokenizer_child import convert_tokenizer
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -139,6 +141,27 @@ def test_what_cannot_be_converted_says_why(files: Files, words: str, tmp_path: P
     assert words in str(caught.value)
     assert str(caught.value)
     assert not (tmp_path / "made").exists()
+
+
+def test_the_process_is_confined_before_it_reads_the_folder(
+    sentencepiece: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: dict[str, int] = {}
+
+    def confine(**given: int) -> None:
+        assert not (tmp_path / "made").exists()
+        limits.update(given)
+
+    folder = write(tmp_path / "model", llama(sentencepiece))
+    monkeypatch.setattr(tokenizer_child, "confine", confine)
+    monkeypatch.setattr("sys.argv", ["tokenizer_child", str(folder), str(tmp_path / "made")])
+    mask = os.umask(0o022)
+    try:
+        tokenizer_child.main()
+    finally:
+        os.umask(mask)
+    assert limits.keys() == {"memory_bytes", "seconds", "file_bytes"}
+    assert (tmp_path / "made" / "tokenizer.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_code_of_the_folder_is_not_run(sentencepiece: Train, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from multiflora_engine.models.checkpoint import stored_tensors
+from multiflora_platform.conversion import weights_child
 from multiflora_platform.conversion.child import ConversionError
 from multiflora_platform.conversion.weights_child import convert_pickles
 
@@ -123,12 +124,28 @@ def test_code_in_a_pickle_is_not_run(form: str, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def without(whole: bytes, part: str) -> bytes:
-    """The archive without the first of its files whose name ends so."""
+def test_the_process_is_confined_before_it_opens_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: dict[str, int] = {}
+
+    def confine(**given: int) -> None:
+        assert not (tmp_path / "model.safetensors").exists()
+        limits.update(given)
+
+    torch.save(TENSORS, tmp_path / "a.bin")
+    size = (tmp_path / "a.bin").stat().st_size
+    monkeypatch.setattr(weights_child, "confine", confine)
+    monkeypatch.setattr("sys.argv", ["weights_child", str(tmp_path), str(tmp_path), "7", "a.bin"])
+    weights_child.main()
+    assert (limits["seconds"], limits["file_bytes"]) == (7, 2 * size + (1 << 20))
+    assert limits["memory_bytes"] < 8 << 30
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def again(whole: bytes, without: str = "nothing", compression: int = zipfile.ZIP_STORED) -> bytes:
+    """The archive without its files whose names end so."""
     made = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w") as new:
-        lost = next(name for name in old.namelist() if name.endswith(part))
-        for name in set(old.namelist()) - {lost}:
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(made, "w", compression) as new:
+        for name in (name for name in old.namelist() if not name.endswith(without)):
             new.writestr(name, old.read(name))
     return made.getvalue()
 
@@ -137,8 +154,9 @@ def test_damaged_files_say_so(tmp_path: Path) -> None:
     file = tmp_path / "a.bin"
     torch.save(TENSORS, file)
     whole = file.read_bytes()
-    halves = [b"", b"nonsense", whole[: len(whole) // 2], bytes(len(whole))]
-    for damaged in (*halves, without(whole, "data.pkl"), without(whole, "/data/0")):
+    broken = [b"", b"nonsense", whole[: len(whole) // 2], bytes(len(whole))]
+    broken += [again(whole, "data.pkl"), again(whole, "/data/0"), again(whole, compression=zipfile.ZIP_DEFLATED)]
+    for damaged in broken:
         file.write_bytes(damaged)
         with pytest.raises(ConversionError, match=r"a\.bin cannot be read as weights: \S"):
             convert_pickles([file], tmp_path)
