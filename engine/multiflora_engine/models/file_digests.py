@@ -66,9 +66,14 @@ def _hash(path: Path, is_over: Event) -> str:
     return digest.hexdigest()
 
 
-def _cache_path() -> Path:
+def cache_root() -> Path:
+    """Where what can be made again is kept. Raises RuntimeError where the process has no home."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "multiflora" / "file_digests.json"
+    return (Path(root) if root else Path.home() / ".cache") / "multiflora"
+
+
+def _cache_path() -> Path:
+    return cache_root() / "file_digests.json"
 
 
 def _read_cache() -> dict[str, str]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from multiflora_engine.models.file_digests import cache_root
 from multiflora_platform.conversion.child import ConversionError, run_child
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions
 from multiflora_platform.text.errors import TokenizerError
@@ -49,17 +49,12 @@ def _converted(folder: Path) -> Iterator[Path]:
             f"{folder} has no tokenizer.json, and no vocabulary that could be converted (tokenizer.model, vocab.json "
             f"and merges.txt, *.tiktoken). {_ADVICE}"
         )
-    kept = _cache_folder() / _digest(folder)
-    if (kept / "tokenizer.json").is_file():
+    kept = _place(_digest(folder))
+    if kept is not None and (kept / "tokenizer.json").is_file():
         yield kept
         return
-    with contextlib.ExitStack() as stack:
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=kept.parent)))
-        except OSError:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        made = scratch / "tokenizer"
+    with _scratch(kept) as scratch:
+        made = Path(scratch) / "tokenizer"
         _log.info("Converting %s of %s, once; this takes some seconds", vocabularies[0].name, folder)
         try:
             run_child("multiflora_platform.conversion.tokenizer_child", str(folder), str(made), seconds=_SECONDS)
@@ -68,14 +63,27 @@ def _converted(folder: Path) -> Iterator[Path]:
                 f"{folder} has no tokenizer.json, and its {vocabularies[0].name} cannot be converted: {error}. "
                 f"{_ADVICE}"
             ) from None
-        with contextlib.suppress(OSError):  # another process was first, or it is on another file system
-            made = made.rename(kept)
+        if kept is not None:
+            with contextlib.suppress(OSError):  # another process was first, or the cache is on another file system
+                made = made.rename(kept)
         yield made
 
 
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "multiflora" / "tokenizers"
+def _place(digest: str) -> Path | None:
+    """In the cache; None for a process that has no home."""
+    try:
+        return cache_root() / "tokenizers" / digest
+    except RuntimeError:
+        return None
+
+
+def _scratch(kept: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """Beside where the result will be kept, where that can be."""
+    with contextlib.suppress(OSError):
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=kept.parent)
+    return tempfile.TemporaryDirectory()
 
 
 def _digest(folder: Path) -> str:

@@ -43,7 +43,8 @@ MODEL: Mapping[str, Option] = {
     "load_format": partly(
         ("fastsafetensors", "runai_streamer", "instanttensor"),
         "safetensors files are mapped into memory and read as usual",
-        "only safetensors files are read, since others may hold code or no weights; save the model as safetensors",
+        "only safetensors files are read, since others may hold code or no weights; save the model as safetensors, "
+        ".bin files with multiflora models convert",
         "auto",
         "safetensors",
         "hf",

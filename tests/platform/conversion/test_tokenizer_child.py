@@ -23,6 +23,8 @@ NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 LLAMA = {**NAMED, "tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "chat_template": TEMPLATE}
 USER = {"content": "<|user|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
 
+BEGIN = {**USER, "content": "</s>", "normalized": True}
+
 Files = dict[str, Any]
 Train = Callable[..., bytes]
 
@@ -37,10 +39,10 @@ def gemma(train: Train) -> Files:
     return {"tokenizer.model": model, "tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer", **tokens}}
 
 
-def byte_level_files(name: str, folder: Path, **config: Any) -> Files:
+def byte_level_files(tokenizer_class: str, folder: Path, **config: Any) -> Files:
     byte_level().model.save(str(folder))
     files = {name: (folder / name).read_text(encoding="utf-8") for name in ("vocab.json", "merges.txt")}
-    return {**files, "tokenizer_config.json": {"tokenizer_class": name, "chat_template": TEMPLATE, **config}}
+    return {**files, "tokenizer_config.json": {"tokenizer_class": tokenizer_class, "chat_template": TEMPLATE, **config}}
 
 
 KINDS: dict[str, Callable[[Train, dict[bytes, int], Path], Files]] = {
@@ -81,6 +83,9 @@ KINDS: dict[str, Callable[[Train, dict[bytes, int], Path], Files]] = {
         "tokenizer_config.json": {"tokenizer_class": "T5Tokenizer", "extra_ids": 4, "eos_token": "</s>"},
     },
     "gpt2": lambda train, ranks, folder: byte_level_files("GPT2Tokenizer", folder, eos_token="</s>", bos_token="<s>"),
+    "opt": lambda train, ranks, folder: byte_level_files(
+        "GPT2Tokenizer", folder, add_bos_token=True, bos_token={**BEGIN, "__type": "AddedToken"}, eos_token="</s>"
+    ),
     "qwen2": lambda train, ranks, folder: byte_level_files("Qwen2Tokenizer", folder, eos_token="</s>"),
     "tiktoken": lambda train, ranks, folder: {
         "tokenizer.model": tiktoken_file(ranks),

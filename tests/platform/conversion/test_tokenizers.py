@@ -81,6 +81,14 @@ def test_without_a_cache_folder_it_is_only_slower(
     assert load_tokenizer(folder).encode("the") == load_tokenizer(folder).encode("the")
     assert len(children) == 2
 
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert load_tokenizer(folder).encode("the")
+    assert len(children) == 3
+
 
 def test_of_two_starts_at_once_each_has_its_tokenizer(
     folder: Path, children: list[str], monkeypatch: pytest.MonkeyPatch
