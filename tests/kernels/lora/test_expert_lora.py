@@ -10,6 +10,7 @@ from tests.kernels.lora.cases import Site, make_site
 
 from multiflora_kernels.lora.batched_lora import LoraSegments
 from multiflora_kernels.lora.expert_lora import adapter_runs, lora_experts_, lora_experts_reference_
+from multiflora_kernels.lora.tiles import build_tiles
 from multiflora_kernels.moe.experts import ExpertRows, sort_by_expert
 from multiflora_kernels.moe.routing import Routing, route
 
@@ -45,7 +46,7 @@ def served(
 @pytest.mark.parametrize(
     ("starts", "slots"), [([0, 1], [4]), ([3, 9, 9, 30], [7, 1, 4]), ([0, 60], [1]), ([9, 9], [4])]
 )
-def test_each_row_gets_its_adapter_of_its_expert(starts: list[int], slots: list[int], dora: bool) -> None:
+def test_each_row_gets_its_adapter_of_its_expert(path: str, starts: list[int], slots: list[int], dora: bool) -> None:
     torch.manual_seed(starts[-1])
     rows, segments = sort_by_expert(routed(starts[-1]), EXPERTS), LoraSegments.build(starts, slots)
     y, found, expected = served(adapters((1, 4), dora=dora), rows, segments)
@@ -80,9 +81,28 @@ def test_bfloat16_is_rounded_once() -> None:
     torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-6)
 
 
+def test_on_a_gpu_the_triton_kernels_take_the_runs(kernel_device: torch.device) -> None:
+    """Which skip the rows of others, whose rank is 0."""
+    torch.manual_seed(4)
+    rows, segments = sort_by_expert(routed(7), EXPERTS), LoraSegments.build([2, 4, 7], [4, 1])
+    there = replace(rows, tokens=rows.tokens.to(kernel_device), experts=rows.experts.to(kernel_device))
+    on_device = replace(
+        segments, tiles=build_tiles([2, 4, 7], [4, 1], lambda table: torch.from_numpy(table).to(kernel_device))
+    )
+    sites = [{s: site.to(kernel_device, torch.float32) for s, site in by.items()} for by in adapters((1, 4), dora=True)]
+    y, x = torch.randn(14, 40), torch.randn(14, K)
+    found, expected = y.to(kernel_device), y.double()
+    runs = adapter_runs(there, on_device, {1, 4})
+    assert all(run.tiles is not None for _, run in runs)
+    lora_experts_(found, x.to(kernel_device), sites, COLUMNS, runs)
+    local = [{s: site.to(torch.device("cpu"), torch.float64) for s, site in by.items()} for by in sites]
+    lora_experts_reference_(expected, x.double(), local, COLUMNS, rows, segments)
+    torch.testing.assert_close(found.cpu(), expected.float(), rtol=1e-5, atol=1e-4)
+
+
 def test_adapters_that_have_none_cost_no_run() -> None:
     rows = sort_by_expert(routed(9), EXPERTS)
     assert not adapter_runs(rows, LoraSegments.build([0, 4, 9], [3, 5]), {1, 4})
     (run,) = adapter_runs(rows, LoraSegments.build([0, 4, 9], [3, 4]), {1, 4})
     assert run[0] == 4
-    assert replace(run[1]).host_starts[-1] <= len(rows.tokens)
+    assert run[1].host_starts[-1] <= len(rows.tokens)
