@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import regex
 
@@ -42,6 +42,12 @@ class ModuleMatcher:
 
     def __init__(self, config: AdapterConfig) -> None:
         self._config = config
+        # Experts are thousands of modules: what does not depend on the module is made once.
+        self._targets = _Suffixes(config.target_modules)
+        self._excluded = _Suffixes(config.exclude_modules)
+        self._parameters = _Suffixes(config.target_parameters)
+        self._ranks = _Patterns(config.rank_pattern)
+        self._alphas = _Patterns(config.alpha_pattern)
         self._expressions: dict[str, regex.Pattern[str]] = {}
         self._seconds_left = _MATCHING_SECONDS
 
@@ -52,28 +58,30 @@ class ModuleMatcher:
             return False
         if isinstance(targets, str):
             return self._is_target_by_expression(targets, site)
-        if site.name in targets:
+        if site.name in self._targets.names:
             return True
-        return _ends_with_any(site.name, targets) and self._is_chosen_layer(site.name)
+        return self._targets.end(site.name) and self._is_chosen_layer(site.name)
 
     def is_target_parameter(self, name: str) -> bool:
         """True when PEFT would put LoRA on the parameter, whatever layers_to_transform and exclude_modules say."""
-        targets = self._config.target_parameters or ()
-        return name in targets or _ends_with_any(name, targets)
+        return self._parameters.end(name)
 
     def rule(self, module: str, weight: str) -> LoraRule:
         """weight: the parameter's name, which patterns are matched with where PEFT took it for a parameter."""
         name = weight if self.is_target_parameter(weight) else module
-        return LoraRule(self.rank(name), self.scaling(name))
+        rank = self.rank(name)
+        return LoraRule(rank, self._scaling(name, rank))
 
     def rank(self, module: str) -> int:
         """The rank the configuration gives to a module, or to a parameter."""
-        return self._value_of(self._config.rank_pattern, module, self._config.r)
+        return self._value_of(self._ranks, module, self._config.r)
 
     def scaling(self, module: str) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA (https://arxiv.org/abs/2312.03732)."""
-        rank = self.rank(module)
-        alpha = self._value_of(self._config.alpha_pattern, module, self._config.lora_alpha)
+        return self._scaling(module, self.rank(module))
+
+    def _scaling(self, module: str, rank: int) -> float:
+        alpha = self._value_of(self._alphas, module, self._config.lora_alpha)
         return alpha / rank**0.5 if self._config.use_rslora else alpha / rank
 
     def _is_target_by_expression(self, expression: str, site: Site) -> bool:
@@ -87,7 +95,7 @@ class ModuleMatcher:
             return False
         if isinstance(excluded, str):
             return self._fullmatch(excluded, module) is not None
-        return module in excluded or _ends_with_any(module, excluded)
+        return self._excluded.end(module)
 
     def _is_chosen_layer(self, module: str) -> bool:
         layers = self._config.layers_to_transform
@@ -101,11 +109,9 @@ class ModuleMatcher:
                 return int(match["idx"]) in layers
         return False
 
-    def _value_of(self, patterns: Mapping[str, _Number], module: str, default: _Number) -> _Number:
-        for pattern, value in patterns.items():
-            if _PLAIN_PATH.fullmatch(pattern) and not module.endswith(pattern.rpartition(".")[2]):
-                continue  # most entries name one module by its path: skip the expression
-            if self._match(rf"(.*\.)?({pattern})$", module) is not None:
+    def _value_of(self, patterns: _Patterns[_Number], module: str, default: _Number) -> _Number:
+        for expression, value, is_path in patterns.candidates(module):
+            if is_path or self._match(rf"(.*\.)?({expression})$", module) is not None:
                 return value
         return default
 
@@ -146,5 +152,44 @@ class ModuleMatcher:
         return compiled
 
 
-def _ends_with_any(module: str, suffixes: Iterable[str]) -> bool:
-    return any(module.endswith(f".{suffix}") for suffix in suffixes)
+class _Suffixes:
+    """Names of which a module may be one, or end with one after a dot. names: not those of one expression."""
+
+    def __init__(self, names: Iterable[str] | None) -> None:
+        self.names = frozenset() if names is None or isinstance(names, str) else frozenset(names)
+        self._endings = tuple(f".{name}" for name in self.names)
+
+    def end(self, module: str) -> bool:
+        return f".{module}".endswith(self._endings)
+
+
+class _Patterns(Generic[_Number]):
+    """Expressions for the end of a module's name and what they give it. Most name one module by its path."""
+
+    def __init__(self, values: Mapping[str, _Number]) -> None:
+        self._entries: list[tuple[str, _Number]] = list(values.items())
+        self._paths: dict[str, int] = {}
+        shapes: dict[tuple[int, int], list[int]] = {}
+        self._others: list[int] = []
+        for place, (text, _) in enumerate(self._entries):
+            if _PLAIN_PATH.fullmatch(text) is None:
+                self._others.append(place)
+            else:
+                self._paths[text] = place
+                shapes.setdefault((len(text), text.count(".")), []).append(place)
+        self._shapes = sorted(shapes.items())
+
+    def candidates(self, module: str) -> list[tuple[str, _Number, bool]]:
+        """(expression, value, whether it is the module's path) of those that may match, in their order."""
+        places = dict.fromkeys(self._others, False)
+        for (length, dots), members in self._shapes:
+            if length > len(module):
+                break
+            end = module[-length:]
+            # A path's dots match anything, all else itself alone: an end with as many dots is the path, or no match.
+            if end.count(".") < dots:
+                places |= dict.fromkeys(members, False)
+            elif end in self._paths and f".{module}".endswith(f".{end}"):
+                places[self._paths[end]] = True
+        found = [(self._entries[place], is_path) for place, is_path in sorted(places.items())]
+        return [(text, value, is_path) for (text, value), is_path in found]

@@ -156,14 +156,14 @@ def _prepare_all(
             linear, expert = base.expert_places[name]
             parts.setdefault(linear.name, {})[expert] = prepared.a, prepared.b, prepared.magnitude
         else:
+            _check_finite(prepared.tensors, name, dtype)
             sites[name] = prepared
     linears = {linear.name: linear for layer in base.sparse_layers for linear in layer.linears}
     experts = {name: stacked(linears[name], factors) for name, factors in parts.items()}
     for fused in layout.fused:
-        made = unfused(fused, content.take(fused.a), content.take(fused.b), dtype)
-        for name, weights in made.items():
-            _check_finite(weights.tensors, name, dtype)
-        experts |= made
+        experts |= unfused(fused, content.take(fused.a), content.take(fused.b), dtype)
+    for name, weights in experts.items():
+        _check_finite(weights.tensors, name, dtype)
     return sites, experts
 
 
@@ -194,9 +194,7 @@ def _prepare(
         magnitude = _as_served(content.take(planned.magnitude), site).to(torch.float32) / norms
     shift = _shift(planned, content, base_bias)
     oriented = _oriented(a, site).to(dtype).contiguous()
-    weights = SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
-    _check_finite(weights.tensors, site.name, dtype)
-    return weights
+    return SiteWeights(oriented, scaled.to(dtype).contiguous(), magnitude, shift, planned.scaling)
 
 
 def _shift(planned: SiteTensors, content: TensorBytes, base_bias: BaseWeight | None) -> torch.Tensor | None:

@@ -36,6 +36,7 @@ PATTERNS = [
     {"^model.layers.1.mlp.up_proj": 3},
     {r"layers\.[01]\.mlp\..*": 3, "down_proj": 7},
     {"proj": 3, "_proj": 4},
+    {"self.attn.q_proj": 3, "attn.q_proj": 4, "self_attn.q.proj": 5, "0.mlp.up_proj": 6},
     {"model.layers.0": 3},
     {"lm_head": 3, "embed_tokens": 5},
     {"(q|k)_proj": 3, "mlp.(up|gate)_proj": 5},
@@ -118,3 +119,17 @@ def test_all_linear_leaves_out_head_and_embedding(base):
     matcher = ModuleMatcher(parse_config({"target_modules": "ALL-linear"}))
     left_out = {name for name, site in base.sites.items() if not matcher.is_target(site)}
     assert left_out == {"lm_head", "model.embed_tokens"}
+
+
+def test_paths_are_found_without_an_expression(monkeypatch):
+    """An adapter may name thousands of experts: asking each expression about each of them would take minutes."""
+    monkeypatch.setattr("multiflora_adapters.module_patterns._MATCHING_SECONDS", 0.0)
+    modules = [f"model.layers.{layer}.mlp.experts.{e}.up_proj" for layer in range(3) for e in range(30)]
+    matcher = ModuleMatcher(
+        parse_config({"r": 7, "rank_pattern": {name: i + 1 for i, name in enumerate(modules[::2])}})
+    )
+    assert [matcher.rank(name) for name in modules[::2]] == list(range(1, 46))
+    assert {matcher.rank(name) for name in modules[1::2]} == {7}
+    assert matcher.rank(f"x{modules[0]}") == 7
+    with pytest.raises(AdapterError, match="too long"):
+        matcher.rank("model.layers.0.mlp.experts.0_up_proj")

@@ -435,7 +435,7 @@ F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
         (b"\x10", "ends before its header"),
         (header_bytes(b"{}", 2**63), "ends before its header"),
         (header_bytes(b"{}", 1 << 20), "ends before its header"),
-        (header_bytes(b" " * ((2 << 20) + 1)), "at most"),
+        (header_bytes(b" " * ((8 << 20) + 1)), "at most"),
         (header_bytes(b"[1]"), "not valid"),
         (header_bytes(b"\xff"), "not valid"),
         (header_bytes(b'{"a":' + b"[" * 60_000), "not valid"),
