@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.models.quantisation.packing import E2M1, look_up_nibbles
-from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import IntegerRows, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import Mxfp4Settings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 _EXPONENT_BIAS = 127
+_GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,33 @@ class Mxfp4Tensor(QuantisedTensor):
         shape = self.part("_blocks").shape
         if len(shape) != 3 or 0 in shape:
             raise self.damaged("_blocks", f"has the shape {list(shape)}; it has to have three dimensions")
-        return shape[0], shape[1] * 32
+        return shape[0], shape[1] * _GROUP
 
     def check(self) -> None:
         outputs, inputs = self.shape
-        self.expect("_blocks", ("U8",), (outputs, inputs // 32, 16))
-        self.expect("_scales", ("U8",), (outputs, inputs // 32))
+        self.expect("_blocks", ("U8",), (outputs, inputs // _GROUP, _GROUP // 2))
+        self.expect("_scales", ("U8",), (outputs, inputs // _GROUP))
 
     def pieces(self) -> Iterator[torch.Tensor]:
         blocks, exponents, table = self.read("_blocks"), self.read("_scales"), torch.tensor(E2M1)
         for first, end in self.row_ranges():
             values = look_up_nibbles(blocks[first:end], table, low_first=True)
-            exponent = exponents[first:end].int() - _EXPONENT_BIAS
-            values *= torch.ldexp(torch.ones(exponent.shape), exponent)[..., None]
+            values *= _powers(exponents[first:end].int() - _EXPONENT_BIAS)[..., None]
             yield values.flatten(1)
+
+    @property
+    def form(self) -> IntegerForm:
+        """Twice its values are integers of five bits."""
+        return IntegerForm(8, _GROUP)
+
+    def integers(self) -> Iterator[IntegerRows]:
+        blocks, exponents = self.read("_blocks"), self.read("_scales")
+        codes = torch.tensor([int(2 * value) + 128 for value in E2M1], dtype=torch.uint8)
+        for first, end in self.row_ranges():
+            found = look_up_nibbles(blocks[first:end], codes, low_first=True).flatten(1)
+            yield IntegerRows(found, _powers(exponents[first:end].int() - _EXPONENT_BIAS - 1), None)
+
+
+def _powers(exponents: torch.Tensor) -> torch.Tensor:
+    """Float32 of two."""
+    return torch.ldexp(torch.ones(exponents.shape), exponents)

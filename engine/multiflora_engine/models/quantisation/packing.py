@@ -40,10 +40,12 @@ def unpack_words(words: torch.Tensor, bits: int, count: int, order: Sequence[int
 
 
 def look_up_nibbles(packed: torch.Tensor, table: torch.Tensor, *, low_first: bool) -> torch.Tensor:
-    """packed: uint8 [..., n]; table: float32 [16]. Returns float32 [..., 2 n]: the value of each half of a byte."""
+    """packed: uint8 [..., n]; table: float32 or uint8 [16]. Returns the value of each half of a byte, [..., 2 n] of
+    the table's type."""
     byte = torch.arange(256)
     halves = [table[byte & 15], table[byte >> 4]]
-    # A byte's pair of values is looked up at once, as eight bytes.
-    pairs = torch.stack(halves if low_first else halves[::-1], dim=1).view(torch.int64).flatten()
+    # A byte's pair of values is looked up at once, as one number of twice the size.
+    wide = torch.int64 if table.dtype == torch.float32 else torch.int16
+    pairs = torch.stack(halves if low_first else halves[::-1], dim=1).view(wide).flatten()
     found = torch.index_select(pairs, 0, packed.flatten().int())
-    return found.view(torch.float32).view(*packed.shape[:-1], -1)
+    return found.view(table.dtype).view(*packed.shape[:-1], -1)

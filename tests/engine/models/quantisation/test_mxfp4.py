@@ -19,6 +19,9 @@ from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.dense_sources import dense_sources
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
+from multiflora_kernels.linear.dense import DenseWeight
+from multiflora_kernels.linear.quantised import QuantisedWeight
+from multiflora_kernels.runtime.native import library
 
 NAME = "model.layers.0.mlp.experts.1.gate_up_proj"
 
@@ -81,10 +84,20 @@ def gpt_oss(tiny_config: Any, save_model: Any) -> tuple[Any, Path]:
     return model, folder
 
 
-def test_gpt_oss_as_it_is_published(gpt_oss: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any) -> None:
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_gpt_oss_as_it_is_published(
+    dequantize: bool, gpt_oss: Any, start_engine: Any, ask: Any, check_answer: Any, prompts: Any
+) -> None:
     model, folder = gpt_oss
     asked = prompts[1:6]
-    answers = ask(start_engine(folder, max_model_len=256), asked, prompt_logprobs=0)
+    engine = start_engine(folder, max_model_len=256, dequantize=dequantize)
+    kind = DenseWeight if dequantize or library() is None else QuantisedWeight
+    for layer, stored in zip(engine.weights.layers, model.model.layers, strict=True):
+        for expert, gate_up in zip(layer.mlp.experts, stored.mlp.experts.gate_up_proj, strict=True):
+            assert isinstance(expert.up.weight, kind)
+            rows = torch.cat([gate_up[:, ::2], gate_up[:, 1::2]], 1).T
+            assert torch.equal(expert.up.weight.dequantised_rows(0, 192), rows)
+    answers = ask(engine, asked, prompt_logprobs=0)
     for prompt, answer in zip(asked, answers, strict=True):
         check_answer(model, prompt, answer)
 

@@ -38,3 +38,5 @@ def test_values_of_nibbles() -> None:
     table = torch.arange(16.0) / 2
     assert look_up_nibbles(packed, table, low_first=True).tolist() == [[0.5, 1.0, 0.0, 7.5]]
     assert look_up_nibbles(packed, table, low_first=False).tolist() == [[1.0, 0.5, 7.5, 0.0]]
+    codes = torch.arange(16, dtype=torch.uint8) + 100
+    assert look_up_nibbles(packed, codes, low_first=True).tolist() == [[101, 102, 100, 115]]
