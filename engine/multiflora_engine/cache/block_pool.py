@@ -134,24 +134,28 @@ class BlockPool:
             return self._evictable.uses_after(evicted)
         return NEW + 1 if grows else NEW
 
-    def publish(self, block_id: int, hash: bytes, owner: str, uses: int = NEW) -> bool:
-        """Offers a computed block for hits; False if the same content is published already: this copy stays private.
+    def publish(self, block_ids: Sequence[int], hashes: Sequence[bytes], owner: str, uses: int = NEW) -> list[int]:
+        """Offers computed blocks for hits; the places, among these, of those that can be found now. Where the same
+        content is published already, the copy stays private.
 
         uses: as `begin` said; COLD of a background request.
         """
-        assert self._references[block_id], "published by a sequence that holds it"
+        assert all(map(self._references.__getitem__, block_ids)), "published by a sequence that holds them"
         # Two sequences may compute the same block at once: the first copy serves all hits, this one only its sequence.
-        if not self._published.add(block_id, hash):
-            return False
-        self._evictable.begin(block_id, uses)
-        self.evicted.discard(hash)
-        self._assign(block_id, owner)
-        return True
+        places = self._published.add(block_ids, hashes)
+        if len(places) < len(block_ids):
+            block_ids, hashes = [block_ids[place] for place in places], [hashes[place] for place in places]
+        self._evictable.begin(block_ids, uses)
+        self.evicted.discard(hashes)
+        number, owners = self._owner_numbers.number(owner), self._owners
+        for block_id in block_ids:
+            if owners[block_id] != number:
+                self._assign(block_id, owner)
+        return places
 
     def cool(self, block_ids: Iterable[int]) -> None:
         """Uses that these blocks had, which are referenced now, count no more."""
-        for block_id in block_ids:
-            self._evictable.begin(block_id, COLD)
+        self._evictable.begin(block_ids, COLD)
 
     def unpublish(self, block_id: int) -> None:
         """The content of a published block is found no more; sequences that reference the block go on with it."""

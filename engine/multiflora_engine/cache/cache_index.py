@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiflora_engine.cache.numbering import Numbering
+from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.core.sequence import Sequence
 
 # One row for each block: the tag of its parent's hash (the block's before it, or the root's), its place (0: it is not
@@ -40,8 +41,8 @@ class CacheIndex:
         # 32-bit floats hold seconds since then to a quarter for a month; Unix seconds they would hold to two minutes.
         self.began = clock()
         self._rows = bytearray(num_blocks * _ROW_BYTES)
-        self._tokens = bytearray(num_blocks * block_size * 4)
-        self._pack_tokens = struct.Struct(f"<{block_size}I").pack_into
+        self._block_bytes = block_size * 4
+        self._tokens = bytearray(num_blocks * self._block_bytes)
         self._places: Numbering[Place] = Numbering()
         # By the tokens of a prompt's first block: how many of the places' published blocks begin a prompt with them.
         self._beginnings: dict[bytes, dict[int, int]] = {}
@@ -70,14 +71,21 @@ class CacheIndex:
     def published(self, sequence: Sequence, numbers: list[int]) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
         size, hashes, rows, tokens = self.block_size, sequence.block_hashes, self._rows, self._tokens
-        pack_row, pack_tokens = _ROW.pack_into, self._pack_tokens
+        table, row_bytes, block_bytes = sequence.block_table, _ROW_BYTES, self._block_bytes
         now = self._clock() - self.began
         place = self._places.add((sequence.adapter_digest, sequence.cache_owner), len(numbers))
+        # What is equal in all rows is packed once: all but the first eight bytes.
+        rest = _ROW.pack(b"", place, now, now, 0)[TAG_BYTES:]
+        # Of the tokens one array, because a list's slices cost more than all else.
+        first = numbers[0]
+        content = array("I", sequence.token_ids[first * size : (numbers[-1] + 1) * size]).tobytes()
         for number in numbers:
-            block_id = sequence.block_table[number]
+            block_id = table[number]
             parent = hashes[number - 1] if number else sequence.root_hash
-            pack_row(rows, block_id * _ROW_BYTES, parent, place, now, now, 0)
-            pack_tokens(tokens, block_id * size * 4, *sequence.token_ids[number * size : (number + 1) * size])
+            at = block_id * row_bytes
+            rows[at : at + row_bytes] = parent[:TAG_BYTES] + rest
+            at, start = block_id * block_bytes, (number - first) * block_bytes
+            tokens[at : at + block_bytes] = content[start : start + block_bytes]
         if not numbers[0]:
             self._begins_prompt(sequence.block_table[0], place)
 

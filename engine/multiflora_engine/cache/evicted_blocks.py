@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _REMEMBERED = 65_536
@@ -36,5 +37,7 @@ class EvictedBlocks:
         entry = self._entries.get(hash)
         return None if entry is None else Evicted(entry & (1 << _USES_BITS) - 1, entry >> _USES_BITS)
 
-    def discard(self, hash: bytes) -> None:
-        self._entries.pop(hash, None)
+    def discard(self, hashes: Iterable[bytes]) -> None:
+        if self._entries:
+            for hash in hashes:
+                self._entries.pop(hash, None)

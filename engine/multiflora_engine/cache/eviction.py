@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -82,9 +82,11 @@ class EvictionQueue:
         """The tick at which it became evictable for the last time."""
         return self._released[block_id]
 
-    def begin(self, block_id: int, uses: int) -> None:
-        """The block, which is not evictable, has content of its own from now on."""
-        self._uses[block_id] = uses
+    def begin(self, block_ids: Iterable[int], uses: int) -> None:
+        """What these blocks, which are not evictable, hold had so many uses up to now."""
+        all_uses = self._uses
+        for block_id in block_ids:
+            all_uses[block_id] = uses
 
     def use(self, block_ids: array[int], num_new: int) -> None:
         """A sequence started on these blocks, each of them once, none of them evictable, and needed num_new others."""

@@ -89,9 +89,7 @@ class PrefixCache:
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""
-        for hash in self._uncomputed_hashes(sequence):
-            if self._computing.get(hash) is sequence:
-                del self._computing[hash]
+        self._forget(sequence, self._uncomputed_hashes(sequence))
 
     def publish(self, sequence: Sequence, first: int, stop: int) -> list[int]:
         """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known.
@@ -100,19 +98,23 @@ class PrefixCache:
         """
         if not self._enabled:
             return []
-        new = []
-        publish, computing = self._pool.publish, self._computing
-        hashes, table, owner = sequence.block_hashes, sequence.block_table, sequence.cache_owner
-        uses = sequence.block_uses
-        for number in range(first, stop):
-            hash = hashes[number]
-            if publish(table[number], hash, owner, uses):
-                new.append(number)
-            if computing.get(hash) is sequence:
-                del computing[hash]
+        hashes = sequence.block_hashes[first:stop]
+        places = self._pool.publish(
+            sequence.block_table[first:stop], hashes, sequence.cache_owner, sequence.block_uses
+        )
+        self._forget(sequence, hashes)
+        new = [first + place for place in places]
         if new:
             self._index.published(sequence, new)
         return new
+
+    def _forget(self, sequence: Sequence, hashes: list[bytes]) -> None:
+        """The sequence is not about to compute these blocks any more."""
+        computing = self._computing
+        if computing:
+            for hash in hashes:
+                if computing.get(hash) is sequence:
+                    del computing[hash]
 
     def _readable_hashes(self, sequence: Sequence) -> list[bytes]:
         """What wants something of every prompt position reads nothing."""

@@ -6,6 +6,7 @@ A dictionary would take four times as much, and the garbage collector would walk
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,24 +56,30 @@ class PublishedBlocks:
         assert self._next[block_id] != _ABSENT, "only published blocks have a hash"
         return bytes(self._hashes[block_id * HASH_BYTES : (block_id + 1) * HASH_BYTES])
 
-    def add(self, block_id: int, key: bytes) -> bool:
-        """Publishes a block under a hash; False if another block is published under it."""
-        assert len(key) == HASH_BYTES, "a shorter one would move all that follow it"
-        hashes, following = self._hashes, self._next
-        assert following[block_id] == _ABSENT, "published once"
-        bucket = hash(key[:TAG_BYTES]) & self._mask
-        other = head = self._heads[bucket]
-        while other >= 0:
-            at = other * HASH_BYTES
-            if hashes[at : at + HASH_BYTES] == key:
-                return False
-            other = following[other]
-        following[block_id] = head
-        self._heads[bucket] = block_id
-        at = block_id * HASH_BYTES
-        hashes[at : at + HASH_BYTES] = key
-        self._length += 1
-        return True
+    def add(self, block_ids: Sequence[int], keys: Sequence[bytes]) -> list[int]:
+        """Publishes each block under its hash, except where another block is published under it; the places of those
+        that are published now."""
+        hashes, following, heads, mask = self._hashes, self._next, self._heads, self._mask
+        added = []
+        for place, block_id in enumerate(block_ids):
+            key = keys[place]
+            assert len(key) == HASH_BYTES, "a shorter one would move all that follow it"
+            assert following[block_id] == _ABSENT, "published once"
+            bucket = hash(key[:TAG_BYTES]) & mask
+            other = head = heads[bucket]
+            while other >= 0:
+                at = other * HASH_BYTES
+                if hashes[at : at + HASH_BYTES] == key:
+                    break
+                other = following[other]
+            else:
+                following[block_id] = head
+                heads[bucket] = block_id
+                at = block_id * HASH_BYTES
+                hashes[at : at + HASH_BYTES] = key
+                added.append(place)
+        self._length += len(added)
+        return added
 
     def remove(self, block_id: int) -> None:
         at = block_id * HASH_BYTES

@@ -34,7 +34,7 @@ class Found:
 class LeastRecentlyUsed(EvictionQueue):
     """As the engine's, but all blocks are worth the same."""
 
-    def begin(self, block_id: int, uses: int) -> None:
+    def begin(self, block_ids: Iterable[int], uses: int) -> None:
         """No block has other uses than a new one."""
 
     def use(self, block_ids: array[int], num_new: int) -> None:
@@ -74,7 +74,6 @@ def _run(pool: BlockPool, request: TracedRequest) -> int:
     table = array("i", [*hits, *pool.allocate(len(hashes) - len(hits), owner)])
     missed = hashes[len(hits) :]
     uses = COLD if request.background else pool.begin(table[: len(hits)], missed)
-    for block_id, hash in zip(table[len(hits) :], missed, strict=True):
-        pool.publish(block_id, hash, owner, uses)
+    pool.publish(table[len(hits) :], missed, owner, uses)
     pool.release(table)
     return len(hits)
