@@ -134,7 +134,11 @@ class BlockPool:
             return self._evictable.uses_after(evicted)
         return NEW + 1 if grows else NEW
 
-    def publish(self, block_ids: Sequence[int], hashes: Sequence[bytes], owner: str, uses: int = NEW) -> list[int]:
+    def publish(self, block_id: int, hash: bytes, owner: str) -> bool:
+        """Offers a computed block for hits; False if the same content is published already: this copy stays private."""
+        return bool(self.publish_all([block_id], [hash], owner))
+
+    def publish_all(self, block_ids: Sequence[int], hashes: Sequence[bytes], owner: str, uses: int = NEW) -> list[int]:
         """Offers computed blocks for hits; the places, among these, of those that can be found now. Where the same
         content is published already, the copy stays private.
 
@@ -142,7 +146,7 @@ class BlockPool:
         """
         assert all(map(self._references.__getitem__, block_ids)), "published by a sequence that holds them"
         # Two sequences may compute the same block at once: the first copy serves all hits, this one only its sequence.
-        places = self._published.add(block_ids, hashes)
+        places = self._published.add_all(block_ids, hashes)
         if len(places) < len(block_ids):
             block_ids, hashes = [block_ids[place] for place in places], [hashes[place] for place in places]
         self._evictable.begin(block_ids, uses)

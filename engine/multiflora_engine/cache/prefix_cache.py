@@ -89,7 +89,7 @@ class PrefixCache:
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""
-        self._forget(sequence, self._uncomputed_hashes(sequence))
+        self._computed(sequence, self._uncomputed_hashes(sequence))
 
     def publish(self, sequence: Sequence, first: int, stop: int) -> list[int]:
         """Blocks [first, stop) of the sequence's table are computed and full; their hashes must be known.
@@ -99,16 +99,16 @@ class PrefixCache:
         if not self._enabled:
             return []
         hashes = sequence.block_hashes[first:stop]
-        places = self._pool.publish(
+        places = self._pool.publish_all(
             sequence.block_table[first:stop], hashes, sequence.cache_owner, sequence.block_uses
         )
-        self._forget(sequence, hashes)
+        self._computed(sequence, hashes)
         new = [first + place for place in places]
         if new:
             self._index.published(sequence, new)
         return new
 
-    def _forget(self, sequence: Sequence, hashes: list[bytes]) -> None:
+    def _computed(self, sequence: Sequence, hashes: list[bytes]) -> None:
         """The sequence is not about to compute these blocks any more."""
         computing = self._computing
         if computing:

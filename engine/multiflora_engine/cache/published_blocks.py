@@ -56,7 +56,11 @@ class PublishedBlocks:
         assert self._next[block_id] != _ABSENT, "only published blocks have a hash"
         return bytes(self._hashes[block_id * HASH_BYTES : (block_id + 1) * HASH_BYTES])
 
-    def add(self, block_ids: Sequence[int], keys: Sequence[bytes]) -> list[int]:
+    def add(self, block_id: int, key: bytes) -> bool:
+        """Publishes a block under a hash; False if another block is published under it."""
+        return bool(self.add_all((block_id,), (key,)))
+
+    def add_all(self, block_ids: Sequence[int], keys: Sequence[bytes]) -> list[int]:
         """Publishes each block under its hash, except where another block is published under it; the places of those
         that are published now."""
         hashes, following, heads, mask = self._hashes, self._next, self._heads, self._mask

@@ -74,6 +74,6 @@ def _run(pool: BlockPool, request: TracedRequest) -> int:
     table = array("i", [*hits, *pool.allocate(len(hashes) - len(hits), owner)])
     missed = hashes[len(hits) :]
     uses = COLD if request.background else pool.begin(table[: len(hits)], missed)
-    pool.publish(table[len(hits) :], missed, owner, uses)
+    pool.publish_all(table[len(hits) :], missed, owner, uses)
     pool.release(table)
     return len(hits)

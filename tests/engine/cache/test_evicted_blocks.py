@@ -15,7 +15,7 @@ def test_the_oldest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
         evicted.add(bytes([number]), uses=number, released=2**32 - 1 - number)
     assert evicted.find(b"\0") is None
     assert evicted.find(b"\1") == Evicted(1, 2**32 - 2)
-    evicted.discard(b"\1")
-    evicted.discard(b"\1")
+    evicted.discard([b"\1"])
+    evicted.discard([b"\1", b"\3"])
     assert b"\1" not in evicted
     assert b"\2" in evicted
