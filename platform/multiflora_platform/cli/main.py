@@ -12,6 +12,7 @@ from typing import NoReturn
 from multiflora_platform.cli import (
     adapters,
     bench,
+    cache,
     completion,
     config,
     database,
@@ -46,6 +47,7 @@ COMMANDS = (
     models,
     talk,
     bench,
+    cache,
     doctor,
     config,
     completion,
