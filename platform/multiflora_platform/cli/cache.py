@@ -1,4 +1,4 @@
-"""`multiflora cache simulate`: what the prefix cache would find of a trace of blocks in pools of other sizes. No server."""
+"""`multiflora cache simulate`: what the prefix cache would find of a trace of blocks in other pools. No server."""
 
 from __future__ import annotations
 
