@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -43,6 +44,18 @@ def byte_level_files(tokenizer_class: str, folder: Path, **config: Any) -> Files
     byte_level().model.save(str(folder))
     files = {name: (folder / name).read_text(encoding="utf-8") for name in ("vocab.json", "merges.txt")}
     return {**files, "tokenizer_config.json": {"tokenizer_class": tokenizer_class, "chat_template": TEMPLATE, **config}}
+
+
+def tekken(ranks: dict[bytes, int]) -> str:
+    special = ["<unk>", "<s>", "</s>", "<|user|>"]
+    sizes = {"num_vocab_tokens": len(ranks), "default_vocab_size": len(ranks) + len(special)}
+    tokens = [{"rank": i, "token_bytes": base64.b64encode(token).decode()} for token, i in ranks.items()]
+    content = {
+        "config": {"pattern": r"\p{L}+|\p{N}|[^\p{L}\p{N}]", "default_num_special_tokens": len(special), **sizes},
+        "vocab": [{**token, "token_str": None} for token in tokens],
+        "special_tokens": [{"rank": i, "token_str": text, "is_control": True} for i, text in enumerate(special)],
+    }
+    return json.dumps(content)
 
 
 KINDS: dict[str, Callable[[Train, dict[bytes, int], Path], Files]] = {
@@ -87,6 +100,7 @@ KINDS: dict[str, Callable[[Train, dict[bytes, int], Path], Files]] = {
         "GPT2Tokenizer", folder, add_bos_token=True, bos_token={**BEGIN, "__type": "AddedToken"}, eos_token="</s>"
     ),
     "qwen2": lambda train, ranks, folder: byte_level_files("Qwen2Tokenizer", folder, eos_token="</s>"),
+    "tekken": lambda train, ranks, folder: {"tekken.json": tekken(ranks), "tokenizer_config.json": LLAMA},
     "tiktoken": lambda train, ranks, folder: {
         "tokenizer.model": tiktoken_file(ranks),
         "tokenizer_config.json": {
