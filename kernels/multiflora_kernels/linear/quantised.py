@@ -6,7 +6,7 @@ Knows no checkpoint format.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -20,6 +20,7 @@ class IntegerForm:
     bits: int  # of a code, 2 to 8; codes of at most 4 bits are kept in 4, others in 8
     group_size: int | None = None  # inputs of an output that share a scale; None: all
     has_zeros: bool = False  # groups have zero points of their own; without, they are 2^(bits - 1)
+    order: tuple[int, ...] | None = field(default=None, repr=False)  # column i is kept of input order[i]; None: of i
 
     def suits(self, k: int) -> bool:
         """Whether a linear of k inputs can be kept so: rows of 4 bits, and groups, are whole blocks."""
@@ -32,13 +33,19 @@ INT8 = IntegerForm(8)
 
 
 class QuantisedWeight:
-    """A `LinearWeight` of integers. Semantics: W[n, k] = (q[n, k] - zero[n, g]) * scale[n, g], g = k // group_size."""
+    """A `LinearWeight` of integers.
 
-    def __init__(self, form: IntegerForm, matrix: NarrowMatrix, dtype: torch.dtype) -> None:
-        """dtype: of x and y, and of dequantised rows."""
+    Semantics: W[n, order[i]] = (q[n, i] - zero[n, g]) * scale[n, g], g = i // group_size.
+    """
+
+    def __init__(
+        self, form: IntegerForm, matrix: NarrowMatrix, dtype: torch.dtype, inputs: torch.Tensor | None = None
+    ) -> None:
+        """dtype: of x and y, and of dequantised rows. inputs: the form's order, int64 [K]."""
         self.form = form
         self.matrix = matrix
         self.dtype = dtype
+        self._inputs = inputs
 
     @classmethod
     def empty(
@@ -56,7 +63,8 @@ class QuantisedWeight:
         # The kernel takes 8 for the zero point of four bits; of fewer it is another one.
         needs_zeros = form.has_zeros or form.bits not in (4, 8)
         zeros = torch.empty((rows, groups), dtype=torch.int8, device=device) if needs_zeros else None
-        return cls(form, NarrowMatrix(codes, scales, zeros), dtype)
+        inputs = None if form.order is None else torch.tensor(form.order, device=device)
+        return cls(form, NarrowMatrix(codes, scales, zeros), dtype, inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,33 +72,35 @@ class QuantisedWeight:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """All that it is made of."""
+        """What each of its rows is made of."""
         return tuple(part for part in (self.matrix.codes, self.matrix.scales, self.matrix.zeros) if part is not None)
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.tensors)
+        return sum(part.nbytes for part in self.tensors) + (0 if self._inputs is None else self._inputs.nbytes)
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x: [T, K], bias: [N]. See `narrow_linear_reference`."""
-        return narrow_linear(x, self.matrix, bias)
+        return narrow_linear(x if self._inputs is None else x.index_select(1, self._inputs), self.matrix, bias)
 
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
         """[end - first, K], made anew."""
-        return widen(self.matrix.rows(first, end)).to(self.dtype)
+        kept = widen(self.matrix.rows(first, end)).to(self.dtype)
+        return kept if self._inputs is None else torch.empty_like(kept).index_copy_(1, self._inputs, kept)
 
     def rows(self, first: int, end: int) -> QuantisedWeight:
         """A view of these rows, for a loader."""
-        return QuantisedWeight(self.form, self.matrix.rows(first, end), self.dtype)
+        return QuantisedWeight(self.form, self.matrix.rows(first, end), self.dtype, self._inputs)
 
     def store_(self, first: int, codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None) -> None:
-        """Rows from `first` on. codes: uint8 [n, K] of `form.bits` bits; scales: [n, G]; zeros: [n, G] where the form
-        has them."""
+        """Rows from `first` on. codes: uint8 [n, K] of `form.bits` bits, input after input; scales: [n, G]; zeros:
+        [n, G] where the form has them."""
         own = self.matrix.rows(first, first + len(codes))
         assert own.scales is not None, "integers have scales"
         own.scales.copy_(scales)
         if own.zeros is not None:
             own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
+        codes = codes if self._inputs is None else codes[:, self._inputs]
         own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else (codes ^ 128).view(torch.int8))
 
     def quantise_(self, first: int, values: torch.Tensor) -> None:

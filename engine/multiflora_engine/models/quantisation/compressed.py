@@ -59,8 +59,7 @@ class PackedTensor(IntegerTensor):
 
     @property
     def form(self) -> IntegerForm | None:
-        form = IntegerForm(self.bits, self.settings.group_size, has_zeros=not self.settings.is_symmetric)
-        return form if self.groups_follow(self.settings.group_size, ".weight_g_idx") else None
+        return self.form_with(self.settings.group_size, has_zeros=not self.settings.is_symmetric)
 
     def groups(self) -> torch.Tensor:
         return self.groups_of_inputs(self.settings.group_size, ".weight_g_idx")

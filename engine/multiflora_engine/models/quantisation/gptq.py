@@ -48,8 +48,7 @@ class GptqTensor(IntegerTensor):
 
     @property
     def form(self) -> IntegerForm | None:
-        form = IntegerForm(self.bits, self.settings.group_size, has_zeros=True)
-        return form if self.groups_follow(self.settings.group_size, ".g_idx") else None
+        return self.form_with(self.settings.group_size, has_zeros=True)
 
     def groups(self) -> torch.Tensor:
         return self.groups_of_inputs(self.settings.group_size, ".g_idx")

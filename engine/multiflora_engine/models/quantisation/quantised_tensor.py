@@ -115,13 +115,6 @@ class QuantisedTensor(ABC):
         inputs = self.shape[-1]
         return torch.arange(inputs) // (group_size or inputs)
 
-    def groups_follow(self, group_size: int | None, ending: str) -> bool:
-        """Whether groups are runs of inputs, one after the other, as they are where the part is absent."""
-        if ending not in self.parts:
-            return True
-        inputs = self.shape[-1]
-        return torch.equal(self.read(ending).long(), torch.arange(inputs) // (group_size or inputs))
-
     def row_ranges(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
         """(first, end) of the rows of each piece, all but the last a multiple of `multiple` of them."""
         rows = math.prod(self.shape[:-1])
@@ -141,6 +134,15 @@ class IntegerTensor(QuantisedTensor):
     @abstractmethod
     def groups(self) -> torch.Tensor:
         """Each input's group, int64 [K]."""
+
+    def form_with(self, group_size: int | None, has_zeros: bool) -> IntegerForm | None:
+        """None where groups are of unequal sizes, which `group_size` cannot say."""
+        groups, size = self.groups(), group_size or self.shape[-1]
+        if torch.equal(groups, torch.arange(len(groups)) // size):
+            return IntegerForm(self.bits, group_size, has_zeros)
+        if (torch.bincount(groups, minlength=len(groups) // size) != size).any():
+            return None
+        return IntegerForm(self.bits, group_size, has_zeros, tuple(groups.argsort(stable=True).tolist()))
 
     def pieces(self) -> Iterator[torch.Tensor]:
         groups = self.groups()

@@ -70,7 +70,35 @@ def test_four_bits_take_a_third_of_bfloat16() -> None:
     assert kept.base_weight("model.layers.1.mlp.down_proj").dtype == torch.bfloat16
 
 
-def test_stacked_linears_of_several_forms_and_groups_out_of_order_are_dense(tmp_path: Path) -> None:
+def test_groups_out_of_order_are_kept_in_theirs(tmp_path: Path, start_engine: Any, ask: Any) -> None:
+    """desc_act: the inputs of one product share an order, which follows from them alone."""
+
+    def shuffle(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith(".g_idx")]:
+            order = torch.randperm(len(tensors[name]), generator=torch.Generator().manual_seed(len(tensors[name])))
+            tensors[name] = tensors[name][order].contiguous()
+
+    folder = changed("gptq-4-asym", tmp_path, shuffle, desc_act=True)
+    kept, dense = load(folder, "as_stored"), load(folder, "dense")
+    assert None not in forms(kept)
+    assert all(form is not None and form.order is not None for form in forms(kept))
+    assert 0 < kept.num_bytes < 0.75 * dense.num_bytes
+    for module in ("self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"):
+        name = f"model.layers.1.{module}"
+        assert torch.equal(kept.base_weight(name), dense.base_weight(name))
+    prompts = [[1, 5, 9, 44, 17], list(range(2, 90))]
+    answers = [ask(start_engine(folder, dequantize=dequantize), prompts) for dequantize in (False, True)]
+    assert [one.tokens for one in answers[0]] == [one.tokens for one in answers[1]]
+
+
+def test_groups_of_unequal_sizes_are_dequantised(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.o_proj"
+    found = load(changed("gptq-4", tmp_path, lambda t: t[f"{name}.g_idx"][40:50].fill_(0)), "as_stored")
+    assert not isinstance(found.layers[0].o.weight, QuantisedWeight)
+    assert isinstance(found.layers[1].o.weight, QuantisedWeight)
+
+
+def test_stacked_linears_of_several_forms_are_dense(tmp_path: Path) -> None:
     q = "model.layers.0.self_attn.q_proj"
     mixed = changed("gptq-4", tmp_path, lambda t: t.update({f"{q}.g_idx": t[f"{q}.g_idx"].flip(0).contiguous()}))
     first, second = load(mixed, "as_stored").layers
