@@ -87,6 +87,7 @@ FLOORS = {
         "generation": 2,
         "prompting": 2,
         "background": 3,
+        "explaining": 3,
         "messages_api": 3,
         "responses_api": 3,
         "writing": 3,

@@ -41,8 +41,8 @@ class EngineCalls(Protocol):
     async def status(self) -> Status:
         """Pid, counters and adapter residency, asked afresh."""
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply:
-        """report, tokens, pin, unpin or drop."""
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+        """report, tokens, pin, unpin, drop or find."""
 
     async def slot_history(self) -> list[SlotEvent]:
         """Loads and evictions of adapters, oldest first."""
@@ -113,8 +113,8 @@ class SupervisedEngine:
     async def status(self) -> Status:
         return await self._supervisor.client.status()
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply:
-        return await self._supervisor.client.cache(action, hash)
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+        return await self._supervisor.client.cache(action, hash, chain)
 
     async def slot_history(self) -> list[SlotEvent]:
         return await self._supervisor.client.slot_history()

@@ -52,8 +52,8 @@ class Pool:
     async def status(self) -> Status:
         return await self._next().status()
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply:
-        return await self._next().cache(action, hash)
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+        return await self._next().cache(action, hash, chain)
 
     async def slot_history(self) -> list[SlotEvent]:
         histories = await asyncio.gather(*(engine.slot_history() for engine in self._engines))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import blake2b
+
+HASH_BYTES = 32
 
 
 def root_hash(base_digest: str, adapter_digest: str | None, cache_salt: str) -> bytes:
     """The parent of every first block. Each field has its tag and its length, so that none can pass for another."""
-    state = blake2b(digest_size=32, person=b"multiflora.root")
+    state = blake2b(digest_size=HASH_BYTES, person=b"multiflora.root")
     for tag, value in ((b"B", base_digest), (b"A", adapter_digest), (b"S", cache_salt)):
         if value is not None:
             content = value.encode()
@@ -16,7 +19,17 @@ def root_hash(base_digest: str, adapter_digest: str | None, cache_salt: str) -> 
     return state.digest()
 
 
-def block_hash(parent: bytes, token_ids: list[int]) -> bytes:
+def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
     """The hash of one full block after the block (or root) `parent`; token ids are unsigned 32-bit."""
     content = parent + struct.pack(f"<{len(token_ids)}I", *token_ids)
-    return blake2b(content, digest_size=32, person=b"multiflora.block").digest()
+    return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.block").digest()
+
+
+def chain_of(root: bytes, token_ids: Sequence[int], block_size: int) -> bytes:
+    """The hashes of a prompt's whole blocks, one after another: of those that a prompt with these tokens can find, so
+    without one that holds its last token."""
+    parent, chain = root, []
+    for start in range(0, (len(token_ids) - 1) // block_size * block_size, block_size):
+        parent = block_hash(parent, token_ids[start : start + block_size])
+        chain.append(parent)
+    return b"".join(chain)

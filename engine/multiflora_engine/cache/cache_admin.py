@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex, Place
 from multiflora_engine.cache.cache_snapshot import CacheSnapshot
@@ -112,6 +113,10 @@ class CacheAdmin:
                     return replace(reply, nodes=(yield from self._report()))
                 case "tokens":
                     return replace(reply, token_ids=(yield from self._tokens(bytes.fromhex(request.hash))))
+                case "find":
+                    found = yield from self._find(request.chain)
+                    missed = request.chain[found * HASH_BYTES : (found + 1) * HASH_BYTES]
+                    return replace(reply, found=found, evicted=bool(missed) and missed in self._pool.evicted)
                 case "pin":
                     yield from self._pin(bytes.fromhex(request.hash))
                 case "unpin":
@@ -188,6 +193,15 @@ class CacheAdmin:
             token_ids += self._index.tokens[block_ids[part]].ravel().tolist()
             yield _GOES_ON
         return token_ids
+
+    def _find(self, chain: bytes) -> Work[int]:
+        """How many of these blocks are cached, from the first one on. What is looked up is not used thereby."""
+        for start in range(0, len(chain), HASH_BYTES):
+            if self._pool.find(chain[start : start + HASH_BYTES]) is None:
+                return start // HASH_BYTES
+            if (start // HASH_BYTES + 1) % self._blocks_at_once == 0:
+                yield _GOES_ON
+        return len(chain) // HASH_BYTES
 
     def _pin(self, hash: bytes) -> Work[None]:
         """The block and all before it stay until they are unpinned. Raises _Refused."""

@@ -108,9 +108,9 @@ class EngineClient:
         assert isinstance(result, Status), "call ids are unique"
         return result
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply:
-        """report, tokens, pin, unpin or drop; see CacheRequest. Raises EngineUnavailable."""
-        result = await self._call(CacheRequest(next(self._call_ids), action, hash))
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+        """report, tokens, pin, unpin, drop or find; see CacheRequest. Raises EngineUnavailable."""
+        result = await self._call(CacheRequest(next(self._call_ids), action, hash, chain))
         assert isinstance(result, CacheReply), "call ids are unique"
         return result
 

@@ -49,7 +49,8 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
 
 
 class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
-    """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows).
+    """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows),
+    find (how far a prompt is cached).
 
     hash: of the run's last block, hexadecimal. Answered by CacheReply with the call_id.
     """
@@ -57,6 +58,8 @@ class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
     call_id: int
     action: str
     hash: str = ""
+    # Of find: the hashes of the prompt's whole blocks, the first one first, each of HASH_BYTES.
+    chain: bytes = b""
 
 
 class SlotHistoryRequest(msgspec.Struct, frozen=True, tag="slot_history"):
@@ -238,6 +241,9 @@ class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
     error: str | None = None
     nodes: list[CacheNode] = []
     token_ids: list[int] = []
+    # Of find: blocks that are cached before the first one that is not, and whether that one was evicted.
+    found: int = 0
+    evicted: bool = False
 
 
 class SlotEvent(msgspec.Struct, frozen=True):

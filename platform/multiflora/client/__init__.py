@@ -16,7 +16,7 @@ from multiflora_platform.auth.account_requests import (
     NewTenant,
     TenantPatch,
 )
-from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.registry.schemas.bodies import (
     AdapterPatch,
     AliasTarget,
@@ -32,6 +32,7 @@ __all__ = [
     "AliasTarget",
     "ApiProblem",
     "AsyncClient",
+    "CacheQuestion",
     "CapacityQuestion",
     "Client",
     "Eval",

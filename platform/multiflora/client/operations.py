@@ -8,11 +8,12 @@ from typing import Literal
 from multiflora.client.transport import AsyncTransport, Transport, quoted
 from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
-from multiflora_platform.insight.bodies import CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
     ActivityAnswer,
     AlertPage,
     CacheAnswer,
+    CacheExplanation,
     CacheText,
     CapacityAnswer,
     DoctorPage,
@@ -568,6 +569,10 @@ class Client(Transport):
         """The run and everything that continues it are found no more; requests that use them go on."""
         self.call("POST", f"/cache/{quoted(hash)}:drop", None)
 
+    def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
+        """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
+        return self.call("POST", "/cache:explain", CacheExplanation, body=body)
+
 
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
@@ -1097,3 +1102,7 @@ class AsyncClient(AsyncTransport):
     async def drop_cached(self, hash: str) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
         await self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+
+    async def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
+        """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
+        return await self.call("POST", "/cache:explain", CacheExplanation, body=body)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 Scope = Literal["inference", "registry:read", "registry:write", "usage:read", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _API = "/api/v1/"
+_EXPLAIN = "/api/v1/cache:explain"
 _READS = ("GET", "HEAD")
 
 
@@ -16,6 +17,9 @@ def scope_of(method: str, path: str) -> Scope:
         kind = path[len(_API) :].partition("/")[0].partition(":")[0]
         if kind in ("adapters", "versions", "jobs"):
             return "registry:read" if method in _READS else "registry:write"
+        # Who may send a prompt may ask what the cache has of it.
+        if path == _EXPLAIN:
+            return "inference"
         return "usage:read" if kind == "usage" else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):
         return "registry:write"

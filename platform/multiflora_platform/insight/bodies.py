@@ -22,6 +22,19 @@ class WarmPrompt(Body, frozen=True):
     tenant: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
+class CacheQuestion(Body, frozen=True):
+    """model, cache_salt: as in a request. Either prompt, a text or token ids, or messages, which go through the chat
+    template with tools. compare: an earlier request's id, or its answer's; by default, the one that shares most."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    prompt: Annotated[str, Meta(min_length=1)] | Annotated[list[int], Meta(min_length=1)] | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    cache_salt: str | None = None
+    compare: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
 class CapacityQuestion(Body, frozen=True):
     """ranks: of the adapters. context_tokens: of each of `sequences` that run at the same time."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from array import array
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Point, Saving
@@ -41,6 +43,7 @@ class Insight:
         self, engine: EngineHandle, base: str, bodies: KeptBodies | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.requests = RequestLog()
+        self.prompts = KeptPrompts()
         self.bodies = bodies
         self.series = Series()
         self.activity = AdapterActivity(clock)
@@ -86,6 +89,8 @@ class Insight:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
         ready = self._engine.ready
         lost = self._earlier_lives.note(request, ready.block_size, self._engine.restarts) if ready else range(0)
+        ids = array("I", request.prompt_token_ids)
+        self.prompts.add(KeptPrompt(facts, ids, request.cache_salt, self._engine.restarts, outline_of(body)))
         watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
@@ -111,8 +116,13 @@ class Insight:
 
     def savings(self) -> list[Saving]:
         """By adapter, the most first; the device's time is estimated from what prefills of other tokens took."""
-        per_token = self._prefill_seconds / self._computed if self._computed else 0.0
+        per_token = self.seconds_per_token
         return [Saving(adapter, tokens, tokens * per_token) for adapter, tokens in self._cached.most_common()]
+
+    @property
+    def seconds_per_token(self) -> float:
+        """Of the device, for a prompt's token that is not cached: the mean of all prefills."""
+        return self._prefill_seconds / self._computed if self._computed else 0.0
 
     def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float) -> None:
         """A prompt's first token came `seconds` after its sequence had started to run."""

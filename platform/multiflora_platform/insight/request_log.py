@@ -38,6 +38,8 @@ class PromptFacts:
     stream: bool
     prompt_tokens: int
     """0 for a request that was refused before it was a prompt."""
+    answer: str = ""
+    """The answer's id without the letters before it, one for all prompts of a request."""
 
 
 @dataclass

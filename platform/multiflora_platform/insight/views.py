@@ -290,3 +290,29 @@ class WarmAnswer(msgspec.Struct, frozen=True):
 
     cached_tokens: int
     computed_tokens: int
+
+
+class FirstDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """Where two prompts part. token: its number, from 0. message, role: of the conversation asked about; None in a
+    text, and where it is in no message, such as in the tools. before: what both have there; theirs, ours: what follows
+    in the earlier prompt and in this one; some 40 characters each."""
+
+    token: int
+    message: int | None
+    role: str | None
+    before: str
+    theirs: str
+    ours: str
+
+
+class CacheExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the prefix cache has of a prompt, and why not more. lost_tokens: what an earlier request had computed, or
+    would have if this one began as it did; lost_seconds: of the device, estimated. advice: the next step."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    first_difference: FirstDifference | None
+    cause: str
+    lost_tokens: int
+    lost_seconds: float
+    advice: str

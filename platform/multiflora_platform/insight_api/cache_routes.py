@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
@@ -25,14 +24,12 @@ from multiflora_platform.insight.views import (
     WarmAnswer,
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.insight_api.errors import NotCached
-from multiflora_platform.registry.errors import AdapterNotFound
+from multiflora_platform.insight_api.errors import NotCached, as_problems
 from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of
 from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.json_bodies import read_json, schema
-from multiflora_platform.web.openai_errors import ApiError
-from multiflora_platform.web.problems import InvalidRequest, Unavailable
+from multiflora_platform.web.problems import Unavailable
 from multiflora_platform.web.resources import answers, compressed, rendered
 
 router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
@@ -87,12 +84,9 @@ async def warm_cache(request: Request) -> Response:
     services: Services = request.app.state.services
     owner = await cache_principal(services.keys, body.tenant)
     model = services.model.known_as(body.model)
-    try:
+    with as_problems():
         digest = resolve_model(services.registry, services.model.name, owner, model, None).digest
         ids = await warmed_ids(body, services.model, services.max_model_len)
-    except ApiError as error:
-        problem = AdapterNotFound if error.status == 404 else InvalidRequest
-        raise problem(error.message, pointer=_pointer(error.param)) from None
     try:
         with reaching_engine():
             cached = await warm_prompt(services.engine, services.keys, digest, ids, owner)
@@ -126,11 +120,6 @@ async def unpin_cached(request: Request, hash: Hash, principal: Admin) -> Respon
 async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
     return await _steer(request, principal, "drop", hash)
-
-
-def _pointer(param: str | None) -> str:
-    """`messages[0].role` as RFC 6901's /messages/0/role."""
-    return "".join(f"/{step}" for step in re.split(r"[\[\].]+", param or "") if step)
 
 
 async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from multiflora_engine.cache.block_hashes import chain_of, root_hash
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
@@ -185,3 +186,21 @@ def test_what_wants_the_whole_prompt_is_told_so_and_not_that_others_differ(asked
     house.scheduler.add(request)
     (entry,) = house.scheduler.schedule().entries
     assert (entry.start, entry.sequence.miss_reason) == (0, "whole_prompt_asked")
+
+
+def test_how_far_a_prompt_is_cached_and_whether_the_rest_was_evicted() -> None:
+    house = House(num_blocks=8)
+    house.prompt([*SHARED, *range(30, 39)])
+
+    def find(ids: list[int], salt: str = "") -> tuple[int, bool]:
+        house.control.submit(CacheRequest(7, "find", chain=chain_of(root_hash("base", None, salt), ids, BLOCK)))
+        (reply,) = house.control.advance()
+        return reply.found, reply.evicted
+
+    assert find([*SHARED, *range(30, 39)]) == (5, False)
+    # The last token is always computed, so a block that holds it is none that can be found.
+    assert find(SHARED) == (2, False)
+    assert find([*SHARED, *range(50, 55)]) == (3, False)
+    assert find([*SHARED, 1], salt="other") == (0, False)
+    house.prompt(list(range(60, 91)))
+    assert find([*SHARED, *range(30, 39)])[1]

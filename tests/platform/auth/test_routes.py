@@ -19,6 +19,7 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}"),
     ("POST", "/adapters"),
     ("GET", "/usage"),
+    ("POST", "/cache:explain"),
     ("GET", "/versions"),
     ("GET", "/adapters/{name}/versions/{number}/card"),
     ("GET", "/jobs"),

@@ -111,7 +111,7 @@ class FakeClient:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
         return Status(0, 1, self.stats, [ResidencyReport("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
 
-    async def cache(self, action: str, hash: str = "") -> CacheReply:
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
         self.cache_calls.append((action, hash))
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")

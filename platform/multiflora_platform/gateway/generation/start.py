@@ -174,6 +174,7 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         path=admission.path,
         stream=bool(getattr(admission.body, "stream", False)),
         prompt_tokens=len(request.prompt_token_ids),
+        answer=admission.id,
     )
 
 

@@ -80,20 +80,9 @@ async def encode_conversation(
 ) -> list[int]:
     """messages: the request's, as the template reads them. size: of them, in characters. vocab_size: None where no
     model is to read the tokens. Raises ApiError."""
-    continues = bool(request.continue_final_message)
-    # What the model does not see, it does not call.
-    tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
-    generation_prompt = not continues if request.add_generation_prompt is None else request.add_generation_prompt
 
     def encode() -> list[int]:
-        text = tokenizer.apply_chat_template(
-            messages,
-            tools=tools,
-            documents=request.documents,
-            add_generation_prompt=generation_prompt,
-            continue_final_message=continues,
-            chat_template_kwargs=request.chat_template_kwargs,
-        )
+        text = conversation_text(request, messages, tokenizer)
         ids = tokenizer.encode(text, bool(request.add_special_tokens), most=room.most)
         return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
 
@@ -104,6 +93,24 @@ async def encode_conversation(
     if not ids:
         raise invalid("messages", "The chat template makes no tokens of these messages.")
     return ids
+
+
+def conversation_text(
+    request: ChatRequest | TokenizeRequest, messages: list[dict[str, Any]], tokenizer: Tokenizer
+) -> str:
+    """messages: the request's, as the template reads them. Raises ChatTemplateError."""
+    continues = bool(request.continue_final_message)
+    # What the model does not see, it does not call.
+    tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
+    generation_prompt = not continues if request.add_generation_prompt is None else request.add_generation_prompt
+    return tokenizer.apply_chat_template(
+        messages,
+        tools=tools,
+        documents=request.documents,
+        add_generation_prompt=generation_prompt,
+        continue_final_message=continues,
+        chat_template_kwargs=request.chat_template_kwargs,
+    )
 
 
 async def _encoded(param: str, size: int, encode: Callable[[], Result], room: PromptRoom) -> Result:

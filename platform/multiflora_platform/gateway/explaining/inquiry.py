@@ -1,0 +1,125 @@
+"""Asks about a prompt: gathers what the gateway and the engine know of it, and has it explained.
+
+Owns who may see what: a tenant's prompts are compared with its own alone.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from functools import partial
+
+from multiflora_engine.cache.block_hashes import chain_of, root_hash
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.explanation import explain
+from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
+from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.tokenize import Prompt, PromptRoom, text_prompts
+from multiflora_platform.gateway.prompting.tool_choice import offered_tools
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.bodies import CacheQuestion
+from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline, outline_of
+from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.services import Services
+from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web.openai_errors import invalid, unavailable
+
+_PATH = "/api/v1/cache:explain"
+
+
+class UnknownRequest(Exception):
+    """The request to compare with is not one that is kept."""
+
+
+async def explain_prompt(services: Services, principal: Principal, body: CacheQuestion) -> CacheExplanation:
+    """Of a prompt as a request would send it now. Raises ApiError, EngineUnavailable, UnknownRequest."""
+    ready = services.engine.ready
+    if ready is None:
+        raise unavailable("The engine is not ready; it is starting or restarting.")
+    chat = _chat(body)
+    ids = await _token_ids(services, body, chat)
+    ours = _prompt(services, principal, body, ids, outline_of(chat) if chat else Outline())
+    theirs = None
+    if body.compare is not None:
+        theirs = services.insight.prompts.find(body.compare, principal.tenant, of_all=principal.is_admin)
+        if theirs is None:
+            raise UnknownRequest
+    root = root_hash(services.registry.base.digest, ours.facts.digest, ours.cache_salt)
+    chain = await off_loop(len(ids), partial(chain_of, root, ids, ready.block_size))
+    reply = await services.engine.cache("find", chain=chain)
+    state = CacheState(
+        cached_tokens=reply.found * ready.block_size,
+        block_size=ready.block_size,
+        life=services.engine.restarts,
+        seconds_per_token=services.insight.seconds_per_token,
+        was_evicted=reply.evicted,
+    )
+    return await _explained(services, ours, theirs, chat, state)
+
+
+async def _explained(
+    services: Services, ours: KeptPrompt, theirs: KeptPrompt | None, chat: ChatRequest | None, state: CacheState
+) -> CacheExplanation:
+    """theirs: as it was named; None: the closest one."""
+    kept = services.insight.prompts.of(ours.facts.tenant)
+    log = services.insight.requests
+
+    def work() -> CacheExplanation:
+        other = theirs or closest(ours, kept, state)
+        entry = None if other is None else log.find(other.facts.id)
+        is_computed = entry is None or entry.first_at is not None
+        return explain(Question(ours, other, theirs is not None, is_computed, chat, state, services.model))
+
+    return await off_loop(len(ours.ids) * (1 + len(kept)), work)
+
+
+def _chat(body: CacheQuestion) -> ChatRequest | None:
+    """None for a text or token ids. Raises ApiError."""
+    if (body.prompt is None) == (body.messages is None):
+        raise invalid("prompt", "Send either prompt, a text or token ids, or messages.")
+    if body.messages is None:
+        if body.tools is not None:
+            raise invalid("tools", "tools go with messages; a prompt is text as it is.")
+        return None
+    return ChatRequest(
+        model=body.model,
+        messages=body.messages,
+        tools=offered_tools(body.tools),
+        chat_template_kwargs=body.chat_template_kwargs,
+    )
+
+
+async def _token_ids(services: Services, body: CacheQuestion, chat: ChatRequest | None) -> list[int]:
+    """Raises ApiError."""
+    model, room = services.model, PromptRoom(services.max_model_len, 1)
+    if chat is not None:
+        return await chat_prompt(chat, model.tokenizer, model.vocab_size, room)
+    assert body.prompt is not None, "one of both is given"
+    prompt: Prompt = body.prompt if isinstance(body.prompt, str) else [*body.prompt]
+    (ids,) = await text_prompts("prompt", prompt, True, model.tokenizer, model.vocab_size, room)
+    return ids
+
+
+def _prompt(
+    services: Services, principal: Principal, body: CacheQuestion, ids: list[int], outline: Outline
+) -> KeptPrompt:
+    """As it would be kept if it were asked now. Raises ApiError."""
+    model = services.model.known_as(body.model)
+    resolved = resolve_model(services.registry, services.model.name, principal, model, None)
+    facts = PromptFacts(
+        id="",
+        at=time.time(),
+        tenant=principal.tenant,
+        model=body.model,
+        adapter=resolved.adapter,
+        version=resolved.number,
+        digest=resolved.digest,
+        path=_PATH,
+        stream=False,
+        prompt_tokens=len(ids),
+    )
+    salt = cache_scope(services.keys, principal, body.cache_salt).salt
+    return KeptPrompt(facts, array("I", ids), salt, services.engine.restarts, outline)

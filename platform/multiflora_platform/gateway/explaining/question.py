@@ -1,0 +1,87 @@
+"""What is asked of the prefix cache about one prompt, and the earlier prompt that it is compared with."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.kept_prompts import KeptPrompt
+from multiflora_platform.services import ServedModel
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What is known of the cache and of the device."""
+
+    cached_tokens: int
+    """Of the prompt."""
+    block_size: int
+    life: int
+    """The engine's, counted from 0."""
+    seconds_per_token: float = 0.0
+    """Of the device, for a token of a prompt that is not cached."""
+    was_evicted: bool = False
+    """The first block that is missing gave way to others."""
+    wants_all: bool = False
+    """It is cached, but the request wants something of every position."""
+
+
+@dataclass(frozen=True)
+class Question:
+    ours: KeptPrompt
+    """The prompt that is asked about."""
+    theirs: KeptPrompt | None
+    """The earlier one; None: there is none to compare with."""
+    is_named: bool
+    """Whoever asks has named the earlier one: they take both for the same conversation."""
+    is_computed: bool
+    """The earlier one's prompt was computed; False: it waits, or was given up before."""
+    chat: ChatRequest | None
+    """What our prompt was made of; None: a text or token ids."""
+    state: CacheState
+    model: ServedModel
+
+    @property
+    def possible(self) -> int:
+        """Tokens that a cache can have of the prompt: whole blocks before its last token."""
+        return self.whole(len(self.ours.ids) - 1)
+
+    @property
+    def shared(self) -> int:
+        return 0 if self.theirs is None else num_shared(self.ours.ids, self.theirs.ids)
+
+    def whole(self, tokens: int) -> int:
+        """So many of them as whole blocks hold."""
+        return tokens // self.state.block_size * self.state.block_size
+
+
+def closest(ours: KeptPrompt, kept: Iterable[KeptPrompt], state: CacheState) -> KeptPrompt | None:
+    """Of the tenant's prompts the newest of those that share most with ours. One of another adapter or salt only where
+    its beginning is longer than what all others, and the cache, have."""
+    best: tuple[tuple[int, bool, float], KeptPrompt] | None = None
+    stranger: tuple[tuple[int, bool, float], KeptPrompt] | None = None
+    for one in kept:
+        if one.facts.id == ours.facts.id:
+            continue
+        rank = (num_shared(ours.ids, one.ids), one.facts.digest == ours.facts.digest, one.facts.at)
+        if one.facts.adapter == ours.facts.adapter and one.cache_salt == ours.cache_salt:
+            best = max(best or (rank, one), (rank, one), key=lambda pair: pair[0])
+        else:
+            stranger = max(stranger or (rank, one), (rank, one), key=lambda pair: pair[0])
+    least = max(best[0][0] if best else 0, state.cached_tokens) + state.block_size
+    if stranger is not None and stranger[0][0] >= least:
+        return stranger[1]
+    return best[1] if best else None
+
+
+def num_shared(one: array[int], other: array[int]) -> int:
+    """Tokens that both begin with."""
+    length = min(len(one), len(other))
+    if not length:
+        return 0
+    differs = np.frombuffer(one, np.uint32)[:length] != np.frombuffer(other, np.uint32)[:length]
+    return int(differs.argmax()) if differs.any() else length

@@ -1,0 +1,118 @@
+"""The token ids of the last prompts, so that a later one can be compared with them. In memory, and no text.
+
+A tenant's prompts push out its own: how many it sends is nothing to the others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from multiflora_platform.insight.request_log import PromptFacts
+
+MOST_PROMPTS = 100
+"""Of one tenant."""
+MOST_TOKENS = 1 << 19
+"""Of one tenant: 2 MiB."""
+MOST_IN_ALL = 1 << 23
+"""Of all tenants together: 32 MiB."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Checksums of what a chat's prompt was made of: they tell whether two are equal, and nothing else."""
+
+    messages: tuple[int, ...] = ()
+    tools: tuple[int, ...] = ()
+    """Of each tool, whatever the order of its keys."""
+    options: int = 0
+    """Of what else the template gets."""
+
+
+@dataclass(frozen=True)
+class KeptPrompt:
+    facts: PromptFacts
+    ids: array[int]
+    """32-bit."""
+    cache_salt: str
+    life: int
+    """The engine's, counted from 0, in which it was computed."""
+    outline: Outline
+
+
+class KeptPrompts:
+    """Bounds: prompts and tokens of one tenant, and tokens of all; the oldest go first."""
+
+    def __init__(
+        self, most_prompts: int = MOST_PROMPTS, most_tokens: int = MOST_TOKENS, most_in_all: int = MOST_IN_ALL
+    ) -> None:
+        self._most_prompts = most_prompts
+        self._most_tokens = most_tokens
+        self._most_in_all = most_in_all
+        self._by_tenant: dict[str | None, OrderedDict[str, KeptPrompt]] = {}
+        # Whose each is, oldest first.
+        self._tenants: OrderedDict[str, str | None] = OrderedDict()
+        self._tokens: Counter[str | None] = Counter()
+        self._in_all = 0
+
+    def add(self, prompt: KeptPrompt) -> None:
+        """One that is longer than a tenant may have is not kept."""
+        id, tenant, size = prompt.facts.id, prompt.facts.tenant, len(prompt.ids)
+        if size > self._most_tokens:
+            return
+        own = self._by_tenant.setdefault(tenant, OrderedDict())
+        own[id], self._tenants[id] = prompt, tenant
+        self._tokens[tenant] += size
+        self._in_all += size
+        while len(own) > self._most_prompts or self._tokens[tenant] > self._most_tokens:
+            self._drop(next(iter(own)))
+        while self._in_all > self._most_in_all:
+            self._drop(next(iter(self._tenants)))
+
+    def find(self, id: str, tenant: str | None, *, of_all: bool = False) -> KeptPrompt | None:
+        """By a request's id, or by its answer's, with or without the letters before it (`chatcmpl-`, `resp_`). Of an
+        answer to several prompts, the first. of_all: other tenants' prompts, too."""
+        bare = id.rpartition("-")[2].rpartition("_")[2]
+        tenants = [*self._by_tenant] if of_all else [tenant]
+        prompts = (one for owner in tenants for one in self.of(owner))
+        return next((one for one in prompts if bare in (one.facts.id, one.facts.answer)), None)
+
+    def of(self, tenant: str | None) -> list[KeptPrompt]:
+        """The tenant's, oldest first. None: admins'."""
+        return list(self._by_tenant.get(tenant, {}).values())
+
+    def _drop(self, id: str) -> None:
+        tenant = self._tenants.pop(id)
+        own = self._by_tenant[tenant]
+        size = len(own.pop(id).ids)
+        self._tokens[tenant] -= size
+        self._in_all -= size
+        if not own:
+            del self._by_tenant[tenant], self._tokens[tenant]
+
+
+def outline_of(body: msgspec.Struct) -> Outline:
+    """Of a request's body, as its route reads it; of one that is no chat, nothing."""
+    messages = getattr(body, "messages", None)
+    if not messages:
+        return Outline()
+    tools = None if getattr(body, "tool_choice", None) == "none" else getattr(body, "tools", None)
+    options = (
+        getattr(body, "chat_template_kwargs", None) or {},
+        getattr(body, "documents", None),
+        getattr(body, "add_generation_prompt", None) is not False,
+        bool(getattr(body, "continue_final_message", None)),
+    )
+    try:
+        return Outline(tuple(map(_checksum, messages)), tuple(map(_checksum, tools or ())), _checksum(options))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return Outline()  # what JSON cannot say
+
+
+def _checksum(value: Any) -> int:
+    return zlib.crc32(msgspec.json.encode(value, order="sorted"))
