@@ -51,34 +51,35 @@ def lora_experts_reference_(
 
 def adapter_runs(rows: ExpertRows, segments: LoraSegments, slots: Collection[int]) -> AdapterRuns:
     """segments: of the tokens. Of each of their adapters that is among `slots`, where its rows are."""
-    wanted = [(place, slot) for place, slot in enumerate(segments.host_slots) if slot in slots]
-    if not wanted:
+    # By what `bucketize` calls the tokens of a segment: 0 are the base's before the first.
+    found: dict[int, tuple[int, list[int], list[int]]] = {
+        place: (slot, [0], []) for place, slot in enumerate(segments.host_slots, 1) if slot in slots
+    }
+    if not found:
         return ()
-    # Counted for all at once: how many rows of each expert belong to the base (first) and to each segment.
-    runs = len(segments.host_slots) + 1
-    borders = torch.tensor(segments.host_starts[:-1], device=rows.tokens.device)
-    owners = torch.bucketize(rows.tokens, borders, right=True)
-    counts = torch.bincount(rows.experts * runs + owners, minlength=len(rows.counts) * runs)
-    ends = [0, *counts.cumsum(0).tolist()]
+    borders = torch.tensor(segments.host_starts, device=rows.tokens.device)
+    owners, kinds = torch.bucketize(rows.tokens, borders, right=True), len(borders) + 1
+    # Rows of one adapter and expert follow one another. Only those that are there are looked at: a decode step goes to
+    # few of many experts.
+    keys, counts = torch.unique_consecutive(rows.experts * kinds + owners, return_counts=True)
+    end = 0
+    for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        begin, end = end, end + count
+        expert, place = divmod(key, kinds)
+        if place not in found:
+            continue
+        _, starts, experts = found[place]
+        if begin > starts[-1]:
+            starts.append(begin)
+            experts.append(len(rows.counts))
+        starts.append(end)
+        experts.append(expert)
 
     def upload(table: Table) -> torch.Tensor:
         return torch.from_numpy(table).to(rows.tokens.device)
 
-    found = []
-    for place, slot in wanted:
-        starts, owned = [0], []
-        for expert in range(len(rows.counts)):
-            begin, end = ends[expert * runs + place + 1], ends[expert * runs + place + 2]
-            if begin == end:
-                continue
-            if begin > starts[-1]:
-                starts.append(begin)
-                owned.append(len(rows.counts))
-            starts.append(end)
-            owned.append(expert)
-        if owned:
-            found.append((slot, LoraSegments.build(starts, owned, None if segments.tiles is None else upload)))
-    return found
+    to_device = None if segments.tiles is None else upload
+    return [(slot, LoraSegments.build(starts, owned, to_device)) for slot, starts, owned in found.values() if owned]
 
 
 def lora_experts_(
