@@ -18,19 +18,23 @@ from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
 
+class MixError(AdapterError):
+    """Adapters that cannot be combined as the mix says; each by itself may be served."""
+
+
 def mix_adapters(
     digest: str, mix: Mix, parts: Sequence[HostAdapter], base: BaseModel, dtype: torch.dtype, max_rank: int
 ) -> HostAdapter:
     """parts: the mix's, in its order; in float32 where `dtype` is narrower, so that values are rounded once.
 
-    A site is made of the parts that have it. Raises AdapterError for DoRA (its magnitude multiplies the base, too, and
+    A site is made of the parts that have it. Raises MixError for DoRA (its magnitude multiplies the base, too, and
     cannot be summed), for biases, for LoRA on experts, for an embedding or head of a part's own, for unequal ranks
     where they must be equal, and for a rank above max_rank.
     """
     if any(part.replaced for part in parts):
-        raise AdapterError(error("mix", "An adapter with an embedding or head of its own cannot be part of a mix."))
+        raise MixError(error("mix", "An adapter with an embedding or head of its own cannot be part of a mix."))
     if any(part.experts for part in parts):
-        raise AdapterError(error("mix", "An adapter with LoRA on experts cannot be part of a mix."))
+        raise MixError(error("mix", "An adapter with LoRA on experts cannot be part of a mix."))
     largest = max(part.rank for part in parts)
     sites = {}
     for name in dict.fromkeys(name for part in parts for name in part.sites):
@@ -39,9 +43,7 @@ def mix_adapters(
         sites[name] = SiteWeights(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None)
     rank = max(site.rank for site in sites.values())
     if rank > max_rank:
-        raise AdapterError(
-            error("mix", f"The mix has rank {rank}.", expected=str(max_rank), hint="Mix fewer adapters.")
-        )
+        raise MixError(error("mix", f"The mix has rank {rank}.", expected=str(max_rank), hint="Mix fewer adapters."))
     return HostAdapter(digest, rank, sites, sum(site.num_bytes for site in sites.values()))
 
 
@@ -56,9 +58,9 @@ def _combined(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """a and b of the site, as SiteWeights has them."""
     if any(weights.magnitude is not None for weights, _ in parts):
-        raise AdapterError(error("mix", "An adapter with DoRA cannot be part of a mix."))
+        raise MixError(error("mix", "An adapter with DoRA cannot be part of a mix."))
     if any(weights.shift is not None for weights, _ in parts):
-        raise AdapterError(error("mix", "An adapter with biases cannot be part of a mix: PEFT's would lose them."))
+        raise MixError(error("mix", "An adapter with biases cannot be part of a mix: PEFT's would lose them."))
     if mix.combination == "cat":
         return _side_by_side(site, parts)
     if mix.combination == "svd":
@@ -87,7 +89,7 @@ def _merged(mix: Mix, site: Site, parts: Sequence[tuple[SiteWeights, float]]) ->
     if len(ranks) > 1:
         message = f"At {site.name} the adapters have the ranks {', '.join(map(str, ranks))}."
         hint = f'combination "{mix.combination}" needs equal ranks; "cat" and "svd" do not.'
-        raise AdapterError(error("mix", message, expected="one rank", hint=hint))
+        raise MixError(error("mix", message, expected="one rank", hint=hint))
     generator = random_numbers(mix.seed, site.name)
     signed = [weight * weights.scaling for weights, weight in parts]
     roots = [math.sqrt(abs(value)) for value in signed]

@@ -14,6 +14,12 @@ class AdapterUnavailable(Exception):
     code = "adapter_unavailable"
 
 
+class MixRefused(AdapterUnavailable):
+    """The adapters of a mix cannot be combined: the request asks for what cannot be, whenever it is tried again."""
+
+    code = "invalid_request"
+
+
 class NoRoomForAdapter(AdapterUnavailable):
     """What is pinned leaves too little room; unpinning helps."""
 

@@ -77,7 +77,8 @@ class AdapterResidency:
         with self._lock:
             record = self._touch(digest)
             if record.state(record.touched_at) == "failed":
-                raise AdapterUnavailable(record.failure)
+                assert record.failure is not None, "an adapter fails for a reason"
+                raise type(record.failure)(*record.failure.args)
             if record.slot is None and not self._place(record):
                 self._check_attainable(record)
                 return None
@@ -297,7 +298,7 @@ class AdapterResidency:
                 copied, complete = record.upload.step(self._bytes_left)
             except RuntimeError as problem:  # the device is out of memory: this adapter fails, the loop goes on
                 self._leave_slot(record)
-                record.fail(f"The adapter does not fit on the device: {problem}", self._clock())
+                record.fail(AdapterUnavailable(f"The adapter does not fit on the device: {problem}"), self._clock())
                 self._stop_placing(record)
                 continue
             self._bytes_left -= copied

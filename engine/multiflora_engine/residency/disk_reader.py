@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from multiflora_adapters.mixes.mixing import MixError
 from multiflora_adapters.report import AdapterError
 from multiflora_adapters.weights import HostAdapter
+from multiflora_engine.core.adapter_source import AdapterUnavailable, MixRefused
 
 _logger = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ class AdapterReader:
     def __init__(self, load: Callable[[str], HostAdapter]) -> None:
         self._load = load
         self._wanted: SimpleQueue[str | None] = SimpleQueue()
-        self._results: SimpleQueue[tuple[str, HostAdapter | str]] = SimpleQueue()
+        self._results: SimpleQueue[tuple[str, HostAdapter | AdapterUnavailable]] = SimpleQueue()
         self._finished = threading.Event()
         self._thread: threading.Thread | None = None
         self.outstanding = 0
@@ -32,7 +34,7 @@ class AdapterReader:
         self.outstanding += 1
         self._wanted.put(digest)
 
-    def finished(self) -> list[tuple[str, HostAdapter | str]]:
+    def finished(self) -> list[tuple[str, HostAdapter | AdapterUnavailable]]:
         """(digest, the adapter or why it cannot be read) of all loads that ended since the last call."""
         self._finished.clear()
         results = []
@@ -56,13 +58,15 @@ class AdapterReader:
             self._results.put((digest, self._read(digest)))
             self._finished.set()
 
-    def _read(self, digest: str) -> HostAdapter | str:
+    def _read(self, digest: str) -> HostAdapter | AdapterUnavailable:
         try:
             return self._load(digest)
+        except MixError as problem:
+            return MixRefused(str(problem))
         except AdapterError as problem:
-            return str(problem)
+            return AdapterUnavailable(str(problem))
         except OSError as problem:
-            return f"The adapter's files cannot be read: {problem.strerror or problem}."
+            return AdapterUnavailable(f"The adapter's files cannot be read: {problem.strerror or problem}.")
         except Exception as problem:  # whatever a file does to us, only the requests that name it may fail
             _logger.exception("loading adapter %s failed", digest)
-            return f"Loading the adapter failed: {problem}."
+            return AdapterUnavailable(f"Loading the adapter failed: {problem}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from multiflora_adapters.slots import SlotUpload
 from multiflora_adapters.weights import HostAdapter
-from multiflora_engine.core.adapter_source import AdapterState
+from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.protocol.messages import ResidencyReport
 
 RETRY_SECONDS = 5.0
@@ -40,7 +40,7 @@ class AdapterRecord:
     # An operator has unloaded it: it is forgotten once no sequence uses it and no read of it runs.
     dropped: bool = False
     # Why it could last not be loaded, and when that was; None: it was read since.
-    failure: str | None = None
+    failure: AdapterUnavailable | None = None
     failed_at: float = 0.0
     # Of the copy that was last read, known even when that is dropped; 0 before the first.
     rank: int = 0
@@ -58,7 +58,7 @@ class AdapterRecord:
         self.num_bytes = host.num_bytes
         self.own_bytes = host.own_bytes
 
-    def fail(self, reason: str, now: float) -> None:
+    def fail(self, reason: AdapterUnavailable, now: float) -> None:
         """It cannot be used; asked for again it is tried again, after a while."""
         self.failure = reason
         self.failed_at = now

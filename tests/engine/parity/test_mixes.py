@@ -138,11 +138,13 @@ def test_a_mix_that_cannot_be_made_fails_its_own_request(
     for name, digest in asked.items():
         params = SamplingParams(max_tokens=2, temperature=0.0)
         engine.add_request(GenerateRequest(id=name, prompt_token_ids=[5, 6], params=params, adapter_digest=digest))
-    endings = {}
+    endings, codes = {}, set()
     while engine.has_work:
         for delta in engine.step():
             endings[delta.request_id] = delta.failure.message if delta.failure else None
+            codes |= {delta.failure.code} if delta.failure else set()
     assert endings["base"] is None
+    assert codes == {"invalid_request"}
     assert "rank 20" in endings["wide"]
     assert "DoRA" in endings["dora"]
     assert "biases" in endings["biased"]

@@ -20,9 +20,11 @@ Visible = Callable[[str, str | None], bool]
 
 def why_missing(snapshot: Snapshot, model: str, visible: Visible, base: str) -> str | None:
     """visible(name, owner): whether the adapter exists for who asks. base: the base model's name. None: no idea."""
-    name, _, selector = model.partition("@")
+    name, at, selector = model.partition("@")
     entry = snapshot.adapters.get(name)
     if entry is not None and visible(entry.name, entry.owner):
+        if at and not selector:
+            return "the version or the alias after the @ is missing"
         return _missing_part(entry, selector or DEFAULT)
     names = (one.name for one in snapshot.adapters.values() if visible(one.name, one.owner) and one.digests)
     candidates = [base, *names] if visible(base, None) else names

@@ -251,6 +251,7 @@ async def test_a_name_that_means_nothing_says_which_part_is_missing(house):
         return house.registry.why_missing(model, visible, "tiny")
 
     assert why("sql@9") == "'sql' has no version 9; it serves 1, 2"
+    assert why("sql@") == "the version or the alias after the @ is missing"
     assert why("sql@" + "9" * 5000).startswith("'sql' has no version 9999")
     assert "version 3 of 'sql' is rejected" in why("sql@3")
     assert why("sqll") == "did you mean 'sql'?"
