@@ -23,7 +23,7 @@ class FusedLora:
     """LoRA on one parameter, [E, N, K] or [E, K, N], of all experts of a layer; `plan_fused` fills it.
 
     Semantics, for expert e: A[e] = A.view(E, rank, K)[e], B[e] = B.view(N, rank, E)[:, :, e]. Of a swapped one, A has
-    N columns and B has K rows: PEFT took [E, N, K] for [E, in, out], and the two change their parts.
+    N columns and B has K rows: PEFT 0.17 and 0.18 took [E, N, K] for [E, in, out], and the two change their parts.
     """
 
     linears: tuple[ExpertLinear, ...]  # whose rows of each expert follow one another: gate and up, or down alone
@@ -147,8 +147,8 @@ def _check_shapes(
 def _ambiguous_row(parameter: str, size: int) -> ValidationRow:
     return error(
         "shape",
-        f"{parameter} is square ({size} x {size}) in this base: PEFT's versions read it in two ways, and the file does "
-        "not say in which of them it was trained.",
+        f"{parameter} is square ({size} x {size}) in this base: PEFT 0.18 takes its inputs for outputs, 0.19 does not, "
+        "and the shapes do not tell which of them trained it.",
         observed=f"[{size}, {size}]",
         hint="Train the experts' linears as modules (target_modules), or merge the adapter into the base.",
     )

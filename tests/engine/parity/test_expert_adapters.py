@@ -134,7 +134,7 @@ def test_peft_reads_files_of_modules_as_we_do(
 
 
 def swapped(folder: Path, base: PreTrainedModel, rank: int) -> PreTrainedModel:
-    """Files of a PEFT that took [E, out, in] for [E, in, out]. Returns the base with the formula it merged by."""
+    """Files of PEFT 0.17 and 0.18, which took [E, out, in] for [E, in, out]. Returns the base, merged as they did."""
     tensors, merged = {}, copy.deepcopy(base)
     for place, layer in enumerate(merged.model.layers):
         path = f"base_model.model.model.layers.{place}.mlp.experts"
