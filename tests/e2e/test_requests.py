@@ -71,7 +71,9 @@ def test_a_stream_says_what_the_answer_says(client: openai.OpenAI) -> None:
     assert chunks[-1].usage.completion_tokens > 0
 
 
-def test_a_repeated_context_comes_from_the_cache_and_only_for_the_same_adapter(client: openai.OpenAI) -> None:
+def test_a_repeated_context_comes_from_the_cache_and_only_for_the_same_adapter(
+    client: openai.OpenAI, demo: Any
+) -> None:
     context = "Note: " + " ".join(f"room {number} is on floor {number % 7}." for number in range(60))
 
     def cached(model: str) -> int:
@@ -89,6 +91,19 @@ def test_a_repeated_context_comes_from_the_cache_and_only_for_the_same_adapter(c
     assert cached(BASE) > 200
     assert cached(ADAPTERS[0]) == 0
     assert cached(ADAPTERS[0]) > 200
+
+    def explained(question: str, model: str = BASE) -> dict[str, Any]:
+        messages = [{"role": "system", "content": context}, {"role": "user", "content": question}]
+        with demo.http() as http:
+            answer = http.post("/api/v1/cache:explain", json={"model": model, "messages": messages})
+        return dict(answer.raise_for_status().json())
+
+    # The engine is asked for the very blocks that a request would find.
+    same, other = explained("Which floor?"), explained("How many rooms are there on the fourth floor, and which?")
+    assert (same["cause"], same["cached_tokens"]) == ("none", cached(BASE))
+    assert (other["cause"], other["first_difference"]["message"]) == ("diverged", 1)
+    assert 200 < other["cached_tokens"] <= other["first_difference"]["token"]
+    assert explained("Which floor?", ADAPTERS[1])["cause"] == "other_adapter"
 
 
 BAD_BODIES: list[tuple[str, dict[str, Any], int, str]] = [

@@ -60,6 +60,27 @@ async def explain_prompt(services: Services, principal: Principal, body: CacheQu
     return await _explained(services, ours, theirs, chat, state)
 
 
+async def explain_started(
+    services: Services, principal: Principal, request_id: str, chat: ChatRequest, compare: str
+) -> CacheExplanation | None:
+    """Of a request that the engine has begun to answer, as the cache was then. Where the one to compare with is not
+    kept, the closest is taken. None: it is too long to be kept."""
+    insight, ready = services.insight, services.engine.ready
+    ours, entry = insight.prompts.find(request_id, principal.tenant), insight.requests.find(request_id)
+    if ours is None or entry is None or ready is None:
+        return None
+    state = CacheState(
+        cached_tokens=entry.cached_tokens,
+        block_size=ready.block_size,
+        life=services.engine.restarts,
+        seconds_per_token=insight.seconds_per_token,
+        was_evicted=entry.miss_reason == "evicted",
+        wants_all=entry.miss_reason == "whole_prompt_asked",
+    )
+    theirs = insight.prompts.find(compare, principal.tenant, of_all=principal.is_admin)
+    return await _explained(services, ours, theirs, chat, state)
+
+
 async def _explained(
     services: Services, ours: KeptPrompt, theirs: KeptPrompt | None, chat: ChatRequest | None, state: CacheState
 ) -> CacheExplanation:

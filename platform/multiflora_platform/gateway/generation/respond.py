@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -47,14 +47,19 @@ async def respond(
     writer: Writer,
     stream: bool,
     endings: Endings | None = None,
+    diagnose: Callable[[], Awaitable[None]] | None = None,
 ) -> Response:
     """A stream's status is decided by its first event, so that a full queue is a 429 and not a broken stream.
+
+    diagnose: tells the writer more of the prompt, once that is computed and before anything is written.
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
+            if diagnose is not None:
+                await diagnose()
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
@@ -64,6 +69,8 @@ async def respond(
             admission.close()
     events = merge(generations)
     first = await until_disconnect(request.receive, first_event(events))
+    if diagnose is not None:
+        await diagnose()
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
     sent.headers.update(answer_headers(request, admission, generations))
     return sent

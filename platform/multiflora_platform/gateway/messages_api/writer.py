@@ -10,6 +10,7 @@ from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.usage import usage
 from multiflora_platform.gateway.messages_api.content import MessageContent
 from multiflora_platform.gateway.schemas.answers import encode
+from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.text.assembler import TextDelta
 from multiflora_platform.text.best_answers import Answer
@@ -29,6 +30,8 @@ class MessageWriter:
         self._reader = form.reader()
         self._content = content
         self._request_id = request_id
+        self.diagnostics: CacheExplanation | None = None
+        """Of the prompt, where the request asks for it; `respond` has it filled before anything is written."""
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> dict[str, Any]:
         answer = answers[0][0]
@@ -63,7 +66,8 @@ class MessageWriter:
 
     def _message(self, ending: dict[str, str | None], generations: Sequence[Generation]) -> dict[str, Any]:
         counted = {**_counted(generations), "service_tier": "standard"}
-        return {**self._head, "content": self._content.blocks, **ending, "usage": counted}
+        shown = {} if self.diagnostics is None else {"diagnostics": self.diagnostics}
+        return {**self._head, "content": self._content.blocks, **ending, "usage": counted, **shown}
 
     def _ending(self, answer: Answer | TextDelta) -> dict[str, str | None]:
         if isinstance(answer.stop_reason, str):

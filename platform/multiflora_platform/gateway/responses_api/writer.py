@@ -16,6 +16,7 @@ from multiflora_platform.gateway.responses_api.items import OutputItems
 from multiflora_platform.gateway.responses_api.response import ResponseObject
 from multiflora_platform.gateway.schemas.answers import ChatTokenLogprob, encode
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
+from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.pieces import Content, Piece
 from multiflora_platform.text.best_answers import Answer
@@ -42,13 +43,15 @@ class ResponseWriter:
         self._num_top = num_top
         self._logprobs = LogprobWriter(tokenizer)
         self._numbers = itertools.count()
+        self.diagnostics: CacheExplanation | None = None
+        """Of the prompt, where the request asks for it; `respond` has it filled before anything is written."""
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> dict[str, Any]:
         answer = answers[0][0]
         pieces = self._reader.push(answer.text) + self._reader.flush()
         self._add(pieces, self._written(answer.logprobs))
         self._output.finish(_status(answer.finish_reason))
-        return self._response.ended(answer.finish_reason, self._output.items, usage(generations))
+        return self._ended(answer.finish_reason, generations)
 
     async def frames(
         self, generations: Sequence[Generation], events: AsyncGenerator[Event, None]
@@ -66,7 +69,7 @@ class ResponseWriter:
                 if told:
                     yield self._events(told)
             told = self._output.finish(_status(finish_reason))
-            ended = self._response.ended(finish_reason, self._output.items, usage(generations))
+            ended = self._ended(finish_reason, generations)
             yield self._events(told) + self._event(ended["status"], response=ended)
         finally:
             await events.aclose()
@@ -77,6 +80,10 @@ class ResponseWriter:
         return self._event("error", **shown, param=error.param) + self._event(
             "failed", response=self._response.failed(**shown)
         )
+
+    def _ended(self, finish_reason: str | None, generations: Sequence[Generation]) -> dict[str, Any]:
+        ended = self._response.ended(finish_reason, self._output.items, usage(generations))
+        return ended if self.diagnostics is None else {**ended, "prompt_cache_diagnostics": self.diagnostics}
 
     def _add(self, pieces: list[Piece], logprobs: list[ChatTokenLogprob]) -> list[tuple[str, dict[str, Any]]]:
         """Tokens whose text is held back still have log-probabilities: they go out with an empty text."""

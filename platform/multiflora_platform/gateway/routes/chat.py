@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -39,7 +40,9 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
         writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)
-        return await respond(request, admission, generations, writer, bool(body.stream))
+        compare = body.prompt_cache_options and body.prompt_cache_options.comparison_response_id
+        diagnose = diagnosing(services, principal, generations[0], body, compare, writer)
+        return await respond(request, admission, generations, writer, bool(body.stream), diagnose=diagnose)
     except BaseException:
         admission.close()
         raise

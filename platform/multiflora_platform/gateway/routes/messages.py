@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit, find_model
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -73,7 +74,9 @@ async def _answer(
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
         writer = MessageWriter(id, body.model, prompt.format, content, request_id)
-        return await respond(request, admission, generations, writer, bool(body.stream), writer)
+        compare = body.diagnostics and body.diagnostics.previous_message_id
+        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
+        return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()
         raise

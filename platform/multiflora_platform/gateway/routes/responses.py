@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -50,7 +51,9 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
             services, admission, prompts, beams=prompt.beams, grammar=prompt.grammar, marker_ids=prompt.marker_ids
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
-        return await respond(request, admission, generations, writer, bool(body.stream), writer)
+        compare = body.prompt_cache_options and body.prompt_cache_options.comparison_response_id
+        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
+        return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()
         raise

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from multiflora_platform.insight.views import CacheExplanation
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -113,6 +115,7 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     usage: Usage
     prompt_logprobs: list[dict[str, Any] | None] | UnsetType = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_cache_diagnostics: CacheExplanation | UnsetType = UNSET
 
 
 class FunctionDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -155,6 +158,7 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     system_fingerprint: str
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: list[int] | UnsetType = UNSET
+    prompt_cache_diagnostics: CacheExplanation | UnsetType = UNSET
 
 
 class Embedding(msgspec.Struct, kw_only=True):

@@ -38,6 +38,12 @@ class ToolChoice(msgspec.Struct, frozen=True):
     disable_parallel_tool_use: bool | None = None
 
 
+class Diagnostics(msgspec.Struct, frozen=True):
+    """previous_message_id: of the earlier message that this request is to be compared with; None: of none, yet."""
+
+    previous_message_id: str | None = None
+
+
 class OutputFormat(msgspec.Struct, frozen=True):
     type: Literal["json_schema"]
     schema: dict[str, Any]
@@ -68,6 +74,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True, frozen=True):
 
     stop_sequences: list[str] | None = None
     metadata: MessageMetadata | None = None
+    diagnostics: Diagnostics | None = None
     mcp_servers: Any = None
 
 

@@ -121,6 +121,12 @@ class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
     chat_template: Any = None
 
 
+class PromptCacheOptions(msgspec.Struct, frozen=True):
+    """comparison_response_id: of the earlier answer that this request is to be compared with."""
+
+    comparison_response_id: str | None = None
+
+
 class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
     """prompt: a string, token ids, or a list of either. logprobs: how many alternatives per token."""
 
@@ -146,6 +152,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
     modalities: list[str] | None = None
     echo: bool | None = None
     functions: Any = None
@@ -249,6 +256,7 @@ class ResponseRequest(GenerationRequest, kw_only=True, frozen=True):
     service_tier: str | None = None
     truncation: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
     previous_response_id: Any = None
     conversation: Any = None
     background: bool | None = None

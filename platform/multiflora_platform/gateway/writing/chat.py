@@ -28,6 +28,7 @@ from multiflora_platform.gateway.schemas.answers import (
     ToolCallDelta,
 )
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.messages.message import Message, MessageFormat, MessageReader
 from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
 from multiflora_platform.services import ServedModel
@@ -50,6 +51,8 @@ class ChatWriter:
     """Unix seconds."""
     fingerprint: str
     """Of what answers: the system_fingerprint."""
+    diagnostics: CacheExplanation | None = None
+    """Of the prompt, where the request asks for it; `respond` has it filled before anything is written."""
 
     def complete(self, generations: Sequence[Generation], answers: Sequence[Sequence[Answer]]) -> ChatCompletion:
         generation = generations[0]
@@ -65,6 +68,8 @@ class ChatWriter:
             completion.prompt_logprobs = self._logprobs.prompt(generation.prompt_logprobs)
         if self.body.return_token_ids:
             completion.prompt_token_ids = generation.request.prompt_token_ids
+        if self.diagnostics is not None:
+            completion.prompt_cache_diagnostics = self.diagnostics
         return completion
 
     async def frames(
@@ -111,6 +116,8 @@ class ChatWriter:
         chunk = self._chunk([ChatChunkChoice(index=index, delta=Delta(role="assistant", content=""))], generations)
         if is_first and self.body.return_token_ids:
             chunk.prompt_token_ids = generations[0].request.prompt_token_ids
+        if is_first and self.diagnostics is not None:
+            chunk.prompt_cache_diagnostics = self.diagnostics
         if not self._echoed():
             return frame(chunk)
         echo = ChatChunkChoice(index=index, delta=Delta(content=self._echoed()))

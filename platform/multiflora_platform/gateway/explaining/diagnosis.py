@@ -1,0 +1,37 @@
+"""An explanation that comes with an answer, of the prompt that is being answered, for clients that ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.gateway.explaining.inquiry import explain_started
+from multiflora_platform.gateway.generation.generation import Generation
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.views import CacheExplanation
+from multiflora_platform.services import Services
+
+
+class Diagnosed(Protocol):
+    """A writer that shows it."""
+
+    diagnostics: CacheExplanation | None
+
+
+def diagnosing(
+    services: Services,
+    principal: Principal,
+    generation: Generation,
+    chat: ChatRequest,
+    compare: str | None,
+    writer: Diagnosed,
+) -> Callable[[], Awaitable[None]] | None:
+    """For `respond`. compare: the earlier answer's id, as the request has it; None: nothing is asked for."""
+    if compare is None or not services.settings.enable_prefix_caching:
+        return None
+
+    async def diagnose() -> None:
+        writer.diagnostics = await explain_started(services, principal, generation.request.id, chat, compare)
+
+    return diagnose
