@@ -88,8 +88,8 @@ class Insight:
     def follow_prompt(self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct) -> Sequence[Observer]:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
         ready = self._engine.ready
-        lost = self._earlier_lives.note(request, ready.block_size, self._engine.restarts) if ready else range(0)
         ids = array("I", request.prompt_token_ids)
+        lost = self._earlier_lives.note(request, ids, ready.block_size, self._engine.restarts) if ready else range(0)
         self.prompts.add(KeptPrompt(facts, ids, request.cache_salt, self._engine.restarts, outline_of(body)))
         watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
         if self.bodies is not None:

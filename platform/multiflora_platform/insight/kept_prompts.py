@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -21,14 +21,18 @@ MOST_TOKENS = 1 << 19
 """Of one tenant: 2 MiB."""
 MOST_IN_ALL = 1 << 23
 """Of all tenants together: 32 MiB."""
+OVERHEAD = 256
+"""Tokens that take as much as what is kept beside a prompt's: counted in what all have together, for the sake of many
+tenants with short prompts."""
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(frozen=True)
 class Outline:
     """Checksums of what a chat's prompt was made of: they tell whether two are equal, and nothing else."""
 
-    messages: tuple[int, ...] = ()
-    tools: tuple[int, ...] = ()
+    messages: array[int] = field(default_factory=lambda: array("I"))
+    tools: array[int] = field(default_factory=lambda: array("I"))
     """Of each tool, whatever the order of its keys."""
     options: int = 0
     """Of what else the template gets."""
@@ -68,7 +72,7 @@ class KeptPrompts:
         own = self._by_tenant.setdefault(tenant, OrderedDict())
         own[id], self._tenants[id] = prompt, tenant
         self._tokens[tenant] += size
-        self._in_all += size
+        self._in_all += size + OVERHEAD
         while len(own) > self._most_prompts or self._tokens[tenant] > self._most_tokens:
             self._drop(next(iter(own)))
         while self._in_all > self._most_in_all:
@@ -91,7 +95,7 @@ class KeptPrompts:
         own = self._by_tenant[tenant]
         size = len(own.pop(id).ids)
         self._tokens[tenant] -= size
-        self._in_all -= size
+        self._in_all -= size + OVERHEAD
         if not own:
             del self._by_tenant[tenant], self._tokens[tenant]
 
@@ -109,10 +113,11 @@ def outline_of(body: msgspec.Struct) -> Outline:
         bool(getattr(body, "continue_final_message", None)),
     )
     try:
-        return Outline(tuple(map(_checksum, messages)), tuple(map(_checksum, tools or ())), _checksum(options))
+        sums = [array("I", map(_checksum, parts or ())) for parts in (messages, tools)]
+        return Outline(sums[0], sums[1], _checksum(options))
     except (TypeError, ValueError, RecursionError, OverflowError):
         return Outline()  # what JSON cannot say
 
 
 def _checksum(value: Any) -> int:
-    return zlib.crc32(msgspec.json.encode(value, order="sorted"))
+    return zlib.crc32(_encode(value))

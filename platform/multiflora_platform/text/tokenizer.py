@@ -101,7 +101,7 @@ class Tokenizer:
     def encode_with_places(self, text: str, add_special_tokens: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids, and from which character of the text to which each one goes; one that the text does not have, such
         as the bos token, goes from 0 to 0."""
-        encoding = self._rust.encode(text, add_special_tokens=add_special_tokens)
+        (encoding,) = self._rust.encode_batch([text], add_special_tokens=add_special_tokens)
         return encoding.ids, encoding.offsets
 
     def beyond(self, token_ids: Iterable[int], vocab_size: int) -> str | None:

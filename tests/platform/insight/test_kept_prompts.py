@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, Outline, outline_of
+from multiflora_platform.insight.kept_prompts import OVERHEAD, KeptPrompt, KeptPrompts, Outline, outline_of
 from multiflora_platform.insight.request_log import PromptFacts
 
 
@@ -32,7 +32,7 @@ def test_a_tenant_pushes_out_its_own_oldest() -> None:
 
 
 def test_all_together_the_oldest_go_first() -> None:
-    kept = KeptPrompts(most_in_all=10)
+    kept = KeptPrompts(most_in_all=10 + 2 * OVERHEAD)
     for id, tenant in (("1", "a"), ("2", "b"), ("3", None)):
         kept.add(prompt(id, tenant, size=4))
     assert (ids(kept, "a"), ids(kept, "b"), ids(kept, None)) == ([], ["2"], ["3"])
@@ -56,5 +56,5 @@ def test_an_outline_tells_what_is_equal_and_holds_no_text() -> None:
     one = outline_of(ChatRequest(model="m", messages=messages, tools=tools))
     assert one == outline_of(ChatRequest(model="m", messages=messages, tools=turned, temperature=0.5))
     assert one != outline_of(ChatRequest(model="m", messages=messages, tools=tools, chat_template_kwargs={"x": 1}))
-    assert outline_of(ChatRequest(model="m", messages=messages, tools=tools, tool_choice="none")).tools == ()
+    assert outline_of(ChatRequest(model="m", messages=messages, tools=tools, tool_choice="none")).tools == array("I")
     assert "secret" not in repr(one)

@@ -74,7 +74,7 @@ async def _answer(
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
         writer = MessageWriter(id, body.model, prompt.format, content, request_id)
-        compare = body.diagnostics and body.diagnostics.previous_message_id
+        compare = body.diagnostics.previous_message_id if body.diagnostics else None
         diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:

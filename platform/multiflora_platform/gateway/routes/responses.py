@@ -51,7 +51,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
             services, admission, prompts, beams=prompt.beams, grammar=prompt.grammar, marker_ids=prompt.marker_ids
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
-        compare = body.prompt_cache_options and body.prompt_cache_options.comparison_response_id
+        compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None
         diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:

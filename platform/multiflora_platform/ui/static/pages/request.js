@@ -45,5 +45,5 @@ function Shown({ one }) {
     ${one.body
       ? html`<${Card} title="Body"><${Code} wrap label="Body" text=${JSON.stringify(one.body.request, withoutNulls, 2)} /><//>
         ${one.body.answers.map((text, i) => html`<${Card} key=${i} title=${one.body.answers.length > 1 ? `Answer ${i + 1}` : "Answer"}><${Code} wrap label="Answer" text=${text} /><//>`)}`
-      : html`<${Card} title="Body"><${Empty} title="Not kept">The server remembers a request's numbers, not its prompt and answer. Started with <code>--log-bodies</code>, it keeps the last ones for administrators.<//><//>`}`;
+      : html`<${Card} title="Body"><${Empty} title="Not kept">The server shows a request's numbers, not its prompt and answer. Started with <code>--log-bodies</code>, it keeps the last ones for administrators.<//><//>`}`;
 }
