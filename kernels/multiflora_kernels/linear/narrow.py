@@ -17,8 +17,11 @@ from multiflora_kernels.runtime.native import native_function, pointer
 MAX_NATIVE_ROWS = 64
 """Above, torch's BLAS is as fast; below, it leaves a third of the processor idle (32 rows: 66 of 90 GFLOP/s a core)."""
 
-MAX_DOT_ROWS = 8
-"""Up to here, rows of W are widened in registers for each few rows of x; above, once for all of them."""
+MAX_DOT_ROWS = 12
+"""Up to here, rows of W are widened in registers for every four rows of x; above, once for all of them."""
+
+_MAX_DOT_ROWS_OF_SMALL_GROUPS = 8
+"""Of groups of one block, whose scales then take as long as their values."""
 
 INPUTS = 32
 """Of a block: groups are a multiple, and rows of 4 bits."""
@@ -114,7 +117,8 @@ def narrow_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = 
     if rows > MAX_NATIVE_ROWS:
         _multiply_by_tiles_(y, wide, w, wide_bias)
     elif rows > 0:
-        native(_arguments(y, wide, w, wide_bias), rows <= MAX_DOT_ROWS)
+        most = MAX_DOT_ROWS if w.group_size > INPUTS else _MAX_DOT_ROWS_OF_SMALL_GROUPS
+        native(_arguments(y, wide, w, wide_bias), rows <= most)
     return y.to(x.dtype)
 
 

@@ -137,14 +137,18 @@ static void dot_item(const Matrix<Form>& w, int64_t first, int64_t last) {
 template <class Form>
 static void widen_row(const Matrix<Form>& w, int64_t n, int64_t begin, int64_t end, float* out) {
     const uint8_t* codes = w.row(n) + begin / INPUTS * Form::BYTES;
-    const int64_t whole = std::min(end, w.whole);
-    int64_t i = begin, g = begin / w.a.group, stop = (g + 1) * w.a.group;
+    // Copies: a store through a vector might change any member, as far as the compiler knows.
+    const int64_t whole = std::min(end, w.whole), group = w.a.group, next = UNROLL * w.row_bytes;
+    int64_t i = begin, g = begin / group, stop = (g + 1) * group;
+    const float* scales = w.a.scales != nullptr ? w.a.scales + n * w.groups : nullptr;
+    const int8_t* zeros = w.a.zeros != nullptr ? w.a.zeros + n * w.groups : nullptr;
     out -= begin;
-    for (; i < whole; ++g, stop += w.a.group) {
-        const Vec scale = splat(w.scale(n, g)), zero = splat(w.zero(n, g));
-        for (; i < std::min(stop, whole); i += INPUTS, codes += Form::BYTES) {
+    for (; i < whole; ++g, stop += group) {
+        const Vec scale = splat(scales != nullptr ? scales[g] : 1.0f);
+        const Vec zero = splat(zeros != nullptr ? zeros[g] : Form::DEFAULT_ZERO);
+        for (const int64_t last = std::min(stop, whole); i < last; i += INPUTS, codes += Form::BYTES) {
             // What is widened next begins UNROLL rows from here, where the processor's own prefetcher does not look.
-            __builtin_prefetch(codes + UNROLL * w.row_bytes);
+            __builtin_prefetch(codes + next);
             for (int at = 0; at < HALF; at += LANES) {
                 Vec low, high;
                 Form::pair(codes, at, low, high);

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tests.kernels.linear.cases import CPU, FORMS, int8_of, random_integers
 
-from multiflora_kernels.linear.dense import MAX_NATIVE_ROWS
+from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS
 from multiflora_kernels.linear.quantised import INT8, IntegerForm, QuantisedWeight
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 8, 17, 40, MAX_NATIVE_ROWS, MAX_NATIVE_ROWS + 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 8, 9, 13, 40, MAX_NATIVE_ROWS, MAX_NATIVE_ROWS + 1])
 def test_products_against_float64(path, near, form, rows):
     for columns in (53, 1):
         weight, values = random_integers(form, columns, 192)
