@@ -25,6 +25,7 @@ from multiflora_engine.cache.cache_index import CacheIndex, Place
 from multiflora_engine.cache.cache_snapshot import CacheSnapshot
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.run_tree import Positions, RunSummary, RunTree
+from multiflora_engine.cache.trace_recorder import TraceRecorder
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class CacheAdmin:
 
     What one call of `advance` does at most: rows_at_once are copied, blocks_at_once dropped, pinned or read; either is
     well below a millisecond.
-    has_work: a request is not answered yet. is_waiting: for the thread only, so there is nothing to do for the caller.
+    recorder: is told of sequences that end. has_work: a request is not answered yet. is_waiting: for the thread only,
+    so there is nothing to do for the caller.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class CacheAdmin:
         self._pins: dict[bytes, array[int]] = {}
         # Pins that each block is in.
         self._pinned: Counter[int] = Counter()
+        self.recorder = TraceRecorder(index.block_size, clock)
         self._thread: Executor = ThreadPoolExecutor(1, "cache-tree")
         self._requests: deque[CacheRequest] = deque()
         self._work: Work[CacheReply] | None = None
@@ -117,6 +120,9 @@ class CacheAdmin:
                     found = yield from self._find(request.chain)
                     missed = request.chain[found * HASH_BYTES : (found + 1) * HASH_BYTES]
                     return replace(reply, found=found, evicted=bool(missed) and missed in self._pool.evicted)
+                case "trace":
+                    traced, lost, has_more = self.recorder.take()
+                    return replace(reply, traced=traced, lost=lost, has_more=has_more)
                 case "pin":
                     yield from self._pin(bytes.fromhex(request.hash))
                 case "unpin":

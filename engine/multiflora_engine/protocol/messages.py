@@ -10,6 +10,7 @@ import msgspec
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.traced_request import TracedRequest
 
 # ---- gateway -> engine
 
@@ -50,7 +51,8 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
 
 class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
     """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows),
-    find (how far a prompt is cached).
+    find (how far a prompt is cached),
+    trace (blocks of the requests that ended since it was asked for last; the first time begins a recording).
 
     hash: of the run's last block, hexadecimal. Answered by CacheReply with the call_id.
     """
@@ -244,6 +246,10 @@ class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
     # Of find: blocks that are cached before the first one that is not, and whether that one was evicted.
     found: int = 0
     evicted: bool = False
+    # Of a trace, with how many requests are lost because it was asked for too seldom, and whether more can be had now.
+    traced: list[TracedRequest] = []
+    lost: int = 0
+    has_more: bool = False
 
 
 class SlotEvent(msgspec.Struct, frozen=True):

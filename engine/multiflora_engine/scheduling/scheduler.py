@@ -473,6 +473,7 @@ class Scheduler:
     def _end(self, sequence: Sequence) -> None:
         """Frees everything that the sequence holds and forgets it."""
         if sequence.status is SequenceStatus.RUNNING:
+            self.cache_admin.recorder.note(sequence)
             self._stop_running(sequence)
         else:
             self._waiting.remove(sequence)

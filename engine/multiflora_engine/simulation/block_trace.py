@@ -1,21 +1,10 @@
-"""A trace: for each request the blocks that it used, as hashes. No text, no tokens, and no names."""
+"""Files of traces: a line of JSON for each request."""
 
 from __future__ import annotations
 
 import msgspec
 
-
-class TracedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a trace, in JSON."""
-
-    # Of each of its full blocks, the prompt's first: 64 bits of the hash, hexadecimal. Equal ones are one block.
-    blocks: list[str]
-    # How many of these are the prompt's, and may be found in the cache; the others came to be while it was answered.
-    prompt_blocks: int
-    # Whose share of the cache they count towards; numbers in order of appearance.
-    owner: int = 0
-    # No client waited for it.
-    background: bool = False
+from multiflora_engine.protocol.traced_request import TracedRequest
 
 
 class BadTrace(ValueError):

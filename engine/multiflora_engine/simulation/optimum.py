@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
-from multiflora_engine.simulation.block_trace import TracedRequest
+from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_engine.simulation.replay import Found
 
 _NEVER = 1 << 60

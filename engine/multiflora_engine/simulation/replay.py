@@ -11,7 +11,7 @@ from multiflora_engine.cache.evicted_blocks import Evicted
 from multiflora_engine.cache.eviction import EvictionQueue
 from multiflora_engine.cache.published_blocks import HASH_BYTES, TAG_BYTES
 from multiflora_engine.cache.worth import COLD, NEW
-from multiflora_engine.simulation.block_trace import TracedRequest
+from multiflora_engine.protocol.traced_request import TracedRequest
 
 
 @dataclass(slots=True)

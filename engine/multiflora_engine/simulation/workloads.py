@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from multiflora_engine.simulation.block_trace import TracedRequest
+from multiflora_engine.protocol.traced_request import TracedRequest
 
 
 class _Blocks:

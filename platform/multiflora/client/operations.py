@@ -15,6 +15,7 @@ from multiflora_platform.insight.views import (
     CacheAnswer,
     CacheExplanation,
     CacheText,
+    CacheTrace,
     CapacityAnswer,
     DoctorPage,
     MissPage,
@@ -553,6 +554,10 @@ class Client(Transport):
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return self.call("POST", "/cache:warm", WarmAnswer, body=body)
 
+    def take_cache_trace(self) -> CacheTrace:
+        """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
+        return self.call("POST", "/cache:trace", CacheTrace)
+
     def get_cached_text(self, hash: str) -> CacheText:
         """The tokens of one run, and what they say."""
         return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText)
@@ -1086,6 +1091,10 @@ class AsyncClient(AsyncTransport):
     async def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return await self.call("POST", "/cache:warm", WarmAnswer, body=body)
+
+    async def take_cache_trace(self) -> CacheTrace:
+        """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
+        return await self.call("POST", "/cache:trace", CacheTrace)
 
     async def get_cached_text(self, hash: str) -> CacheText:
         """The tokens of one run, and what they say."""

@@ -1,28 +1,48 @@
-"""`multiflora cache simulate`: what the prefix cache would find of a trace of blocks in other pools. No server."""
+"""`multiflora cache record|simulate`: a server's trace of blocks, and what other pools would find of it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiflora_engine.simulation.block_trace import BadTrace, TracedRequest, read_trace
+import msgspec
+
+from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_engine.simulation.block_trace import BadTrace, read_trace, write_line
 from multiflora_engine.simulation.optimum import optimum
 from multiflora_engine.simulation.replay import POLICIES, Found, replay
-from multiflora_platform.cli.terminal.output import add_output_flag, emit
+from multiflora_platform.cli.actions import server_command
+from multiflora_platform.cli.http import request
+from multiflora_platform.cli.terminal.output import add_output_flag, emit, emit_one
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
 _BEST = "optimum"
 _COLUMNS = ("blocks", "policy", "hit_rate", "of_optimum", "computed_blocks", "skipped", "curve")
 _BAR = 30
+# The server stops recording when it was not asked for a minute.
+_POLL_SECONDS = 2.0
 # Of a trace's different blocks, the pools that are tried where the command line names none: one in so many.
 _PARTS = (16, 8, 4, 2, 1)
 
 
+class _Taken(msgspec.Struct):
+    """What the server answers; see CacheTrace."""
+
+    items: list[TracedRequest]
+    lost: int
+    has_more: bool
+
+
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("cache", help="what the prefix cache would find in pools of other sizes")
+    parser = commands.add_parser("cache", help="record what requests use, and try pools of other sizes")
     group = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    record = server_command(group, "record", run_record, "write the blocks that a server's requests use, as hashes")
+    record.add_argument("trace", type=Path, metavar="TRACE", help="the file; a request on each line")
+    record.add_argument("--seconds", type=_positive, default=600, help="how long; default: 600")
     simulate = group.add_parser("simulate", help="replay a trace of blocks through the engine's own cache")
     simulate.add_argument("trace", type=Path, metavar="TRACE", help="a file with a request of blocks on each line")
     simulate.add_argument(
@@ -34,6 +54,37 @@ def add_parser(commands: Any) -> None:
     add_output_flag(simulate)
     simulate.add_argument("--log-level", default="info", help="debug shows tracebacks")
     simulate.set_defaults(run=run_simulate)
+
+
+def run_record(arguments: argparse.Namespace) -> int:
+    """Until the time is over or the operator interrupts it; what came until then is kept."""
+    _take(arguments)  # what another recording left is none of this one's
+    count = lost = 0
+    try:
+        with arguments.trace.open("wb") as file, contextlib.suppress(KeyboardInterrupt):
+            for taken in _recorded(arguments):
+                file.writelines(map(write_line, taken.items))
+                file.flush()
+                count, lost = count + len(taken.items), lost + taken.lost
+    except OSError as error:
+        raise CommandError(f"cannot write {arguments.trace}: {error.strerror}") from None
+    emit_one(arguments.output, {"trace": str(arguments.trace), "requests": count, "lost": lost})
+    return ExitCode.OK
+
+
+def _recorded(arguments: argparse.Namespace) -> Iterator[_Taken]:
+    ends = time.monotonic() + arguments.seconds
+    while (rest := ends - time.monotonic()) > 0:
+        time.sleep(min(_POLL_SECONDS, rest))
+        has_more = True
+        while has_more:
+            taken = _take(arguments)
+            yield taken
+            has_more = taken.has_more
+
+
+def _take(arguments: argparse.Namespace) -> _Taken:
+    return msgspec.json.decode(request(arguments, "POST", "/cache:trace").content, type=_Taken)
 
 
 def run_simulate(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from multiflora_engine.protocol.traced_request import TracedRequest
+
 
 class Point(msgspec.Struct, frozen=True):
     """One interval. Rates are per second; quantiles are None when nothing happened. by_model: tokens per second."""
@@ -196,6 +198,15 @@ class Miss(msgspec.Struct, frozen=True):
     cached_tokens: int
     reason: str
     detail: str
+
+
+class CacheTrace(msgspec.Struct, frozen=True):
+    """items: of requests that ended since the trace was asked for last. lost: how many more there were. has_more: ask
+    again at once."""
+
+    items: list[TracedRequest]
+    lost: int
+    has_more: bool
 
 
 class MissPage(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from multiflora_platform.insight.views import (
     CacheAnswer,
     CacheRun,
     CacheText,
+    CacheTrace,
     MissPage,
     WarmAnswer,
 )
@@ -93,6 +94,13 @@ async def warm_cache(request: Request) -> Response:
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     return rendered(WarmAnswer(cached, len(ids) - cached))
+
+
+@router.post("/cache:trace", responses=answers(CacheTrace))
+async def take_cache_trace(request: Request) -> Response:
+    """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
+    reply = await _ask(request.app.state.services.engine, "trace")
+    return rendered(CacheTrace(reply.traced, reply.lost, reply.has_more))
 
 
 @router.get("/cache/{hash}/text", responses=answers(CacheText))

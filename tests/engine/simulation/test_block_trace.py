@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.simulation.block_trace import BadTrace, TracedRequest, read_trace, write_line
+from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_engine.simulation.block_trace import BadTrace, read_trace, write_line
 
 
 def test_there_and_back() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multiflora_engine.simulation.block_trace import TracedRequest
+from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_engine.simulation.optimum import optimum
 from multiflora_engine.simulation.replay import POLICIES, replay
 

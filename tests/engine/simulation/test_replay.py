@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_engine.simulation.block_trace import TracedRequest
+from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_engine.simulation.optimum import optimum
 from multiflora_engine.simulation.replay import POLICIES, replay
 from multiflora_engine.simulation.workloads import conversations, loop, one_off_prompts

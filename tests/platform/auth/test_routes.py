@@ -82,6 +82,7 @@ ADMINS = {
     ("GET", "/cache/misses"),
     ("GET", "/cache/{hash}/text"),
     ("POST", "/cache:warm"),
+    ("POST", "/cache:trace"),
     ("POST", "/cache/{hash}:pin"),
     ("POST", "/cache/{hash}:unpin"),
     ("POST", "/cache/{hash}:drop"),

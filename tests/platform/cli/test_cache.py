@@ -1,14 +1,18 @@
-"""`multiflora cache simulate`: rows for each size and policy, and bad files are the user's to mend."""
+"""`multiflora cache record|simulate`: rows for each size and policy, and bad files are the user's to mend."""
 
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 
-from multiflora_engine.simulation.block_trace import write_line
+from multiflora_engine.simulation.block_trace import read_trace, write_line
 from multiflora_engine.simulation.workloads import loop
+from multiflora_platform.cli import cache
 from multiflora_platform.cli.main import main
 
 
@@ -55,3 +59,45 @@ def test_a_pool_has_blocks(blocks: str, trace: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cache", "simulate", str(trace), "--blocks", blocks])
     assert ended.value.code == 2
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers with what it is given, then with nothing."""
+
+    answers: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        nothing = {"items": [], "lost": 0, "has_more": False}
+        content = json.dumps(self.answers.pop(0) if self.answers else nothing).encode()
+        self.send_response(200 if self.path == "/api/v1/cache:trace" else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def test_what_a_server_records_is_a_trace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(block: str, lost: int, has_more: bool) -> dict[str, Any]:
+        return {"items": [{"blocks": [block * 8], "prompt_blocks": 1}], "lost": lost, "has_more": has_more}
+
+    Server.answers = [answer("aa", 5, False), answer("bb", 0, True), answer("cc", 1, False)]
+    monkeypatch.setattr(cache, "_POLL_SECONDS", 0.01)
+    path = tmp_path / "trace.jsonl"
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert main(["cache", "record", str(path), "--seconds", "1", "--url", url, "-o", "json"]) == 0
+        assert main(["cache", "record", str(tmp_path / "no" / "folder"), "--url", url]) == 1
+        server.shutdown()
+    first, last = capsys.readouterr().out, path.read_bytes().splitlines()
+    assert json.loads(first) == {"trace": str(path), "requests": 2, "lost": 1}
+    assert [request.blocks for request in read_trace(last)] == [["bb" * 8], ["cc" * 8]]
+
+
+def test_no_server_to_record(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    assert main(["cache", "record", str(path), "--url", "http://127.0.0.1:9"]) == 4
+    assert not path.exists()

@@ -16,6 +16,7 @@ from tests.platform.gateway.house import ADMIN, TENANT, House
 
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
+from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.process_memory import resident_bytes
@@ -48,6 +49,7 @@ async def get(house: House, path: str, status: int = 200) -> Any:
         ("GET", f"cache/{HASH}/text"),
         ("POST", f"cache/{HASH}:drop"),
         ("POST", "cache:warm"),
+        ("POST", "cache:trace"),
         ("GET", "slots"),
         ("POST", "capacity"),
         ("GET", "settings"),
@@ -223,6 +225,17 @@ async def test_steering_the_cache(house: House) -> None:
     answer = await house.http.post(f"/api/v1/cache/{HASH}:drop")
     assert (answer.status_code, answer.json()["detail"]) == (404, "That prefix is not cached any more.")
     assert (await house.http.post("/api/v1/cache/nonsense:drop")).status_code in (400, 404, 422)
+
+
+async def test_a_trace_is_what_the_engine_recorded(house: House) -> None:
+    house.engine.cache_reply = CacheReply(0, traced=[TracedRequest(["ab" * 8], 1, owner=2)], lost=3, has_more=True)
+    answer = (await house.http.post("/api/v1/cache:trace")).json()
+    assert answer == {
+        "items": [{"blocks": ["ab" * 8], "prompt_blocks": 1, "owner": 2}],
+        "lost": 3,
+        "has_more": True,
+    }
+    assert house.engine.cache_calls[-1] == ("trace", "")
 
 
 async def test_warming_a_prompt(house: House) -> None:
