@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 
 from multiflora.collector import Collector
 from multiflora.lora_request import LoRARequest
+from multiflora.missing import names_the_nearest
 from multiflora.offline.arguments import as_list, either, for_each, require_params
 from multiflora.offline.beam_search import BeamSearchOutput, BeamSearchParams, beam_search_output
 from multiflora.offline.offline_engine import OfflineEngine
@@ -87,6 +88,7 @@ class LLM(OfflineEngine):
         stream: Literal[True],
     ) -> Iterator[RequestOutput]: ...
 
+    @names_the_nearest
     def generate(
         self,
         prompts: Prompts | None = None,
@@ -132,6 +134,7 @@ class LLM(OfflineEngine):
         """`generate(..., stream=True)`: each output's texts are the new pieces, to be printed one after another."""
         return self.generate(prompts, sampling_params, lora_request=lora_request, **others, stream=True)
 
+    @names_the_nearest
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
@@ -179,6 +182,7 @@ class LLM(OfflineEngine):
             progress=progress,
         )
 
+    @names_the_nearest
     def beam_search(
         self,
         prompts: Prompts,
@@ -197,6 +201,7 @@ class LLM(OfflineEngine):
 
     # ---- vectors
 
+    @names_the_nearest
     def embed(
         self,
         prompts: Prompts,
@@ -214,6 +219,7 @@ class LLM(OfflineEngine):
         is_unit = normalize and (pooling_params is None or pooling_params.is_unit)
         return [embedding_output(each, is_unit) for each in pooled]
 
+    @names_the_nearest
     def encode(
         self,
         prompts: Prompts,
@@ -228,6 +234,7 @@ class LLM(OfflineEngine):
         is_unit = pooling_params is None or pooling_params.is_unit
         return [pooling_output(each, is_unit) for each in self._pool(prompts, lora_request, "last", use_tqdm)]
 
+    @names_the_nearest
     def score(
         self,
         text_1: Prompts,

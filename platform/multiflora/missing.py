@@ -1,6 +1,15 @@
-"""What vLLM's classes have and ours have not, and why: a program that asks for it is told the reason."""
+"""What is asked for and is not there: a program is told why, or which name it may have meant."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _NO_HEAD = "a causal model has no head for it; embed() and score() compare texts"
 _NO_PROFILER = "there is no profiler; get_metrics() and output.metrics have counts and times"
@@ -25,3 +34,31 @@ def missing(owner: object, name: str) -> AttributeError:
     """For `__getattr__`, which Python calls for what is not there."""
     told = f"{type(owner).__name__!r} object has no attribute {name!r}"
     return AttributeError(f"{told}: {_OF_VLLM[name]}" if name in _OF_VLLM else told, name=name, obj=owner)
+
+
+def names_the_nearest(function: Callable[P, R]) -> Callable[P, R]:
+    """For functions: a keyword that is none of theirs is a TypeError with the one that was perhaps meant."""
+    names = signature(function).parameters.keys() - {"self"}
+
+    @wraps(function)
+    def called(*args: P.args, **given: P.kwargs) -> R:
+        check_keywords(f"{function.__name__}()", given, names)
+        return function(*args, **given)
+
+    return called
+
+
+class NamesTheNearest(type):
+    """The same for what a dataclass is made of."""
+
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        check_keywords(cls.__name__, given, signature(vars(cls)["__init__"]).parameters.keys() - {"self"})
+        return super().__call__(*args, **given)
+
+
+def check_keywords(owner: str, given: Iterable[str], names: Collection[str]) -> None:
+    """Raises TypeError for what is not among the names."""
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, sorted(names), n=1)
+        raise TypeError(f"{owner} has no argument {unknown!r}{f'; did you mean {near[0]!r}?' if near else ''}")

@@ -38,6 +38,10 @@ class TokensPrompt(TypedDict):
 Prompt = str | Sequence[int] | TextPrompt | TokensPrompt
 
 
+# vLLM's other inputs: an answer that left one out unsaid would be another prompt's.
+_NOT_READ = ("multi_modal_data", "prompt_embeds", "encoder_prompt", "decoder_prompt")
+
+
 class PromptTooLong(ValueError):
     """The message says how long it may be."""
 
@@ -170,6 +174,9 @@ def _text_or_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
 
 
 def _under_keys(prompt: Mapping[str, Any]) -> tuple[Any, Any]:
+    for key in _NOT_READ:
+        if prompt.get(key) is not None:
+            raise TypeError(f"models read text alone: leave {key!r} out of the prompt")
     return prompt.get("prompt"), prompt.get("prompt_token_ids")
 
 

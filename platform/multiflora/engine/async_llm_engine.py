@@ -22,7 +22,7 @@ from multiflora.engine.background import BackgroundEngine, EngineDeadError
 from multiflora.engine.running import RunningRequest, raise_failure, take
 from multiflora.grammars import LocalGrammars
 from multiflora.lora_request import LoRARequest
-from multiflora.missing import missing
+from multiflora.missing import missing, names_the_nearest
 from multiflora.offline.pooling import PoolingRequestOutput, pooling_output
 from multiflora.offline.program_tokenizer import ProgramTokenizer
 from multiflora.opened_model import OpenedModel
@@ -84,6 +84,7 @@ class AsyncLLMEngine:
 
     # ---- requests
 
+    @names_the_nearest
     async def generate(
         self,
         prompt: Prompt,
@@ -127,6 +128,7 @@ class AsyncLLMEngine:
         finally:
             self._end(request_id, running)
 
+    @names_the_nearest
     async def encode(
         self,
         prompt: Prompt,

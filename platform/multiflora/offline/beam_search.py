@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from multiflora.lora_request import LoRARequest
+from multiflora.missing import NamesTheNearest
 from multiflora.outputs import Logprob, RequestOutput
 from multiflora_engine.protocol.requests import FinishReason
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)
-class BeamSearchParams:
+class BeamSearchParams(metaclass=NamesTheNearest):
     """beam_width: answers, and beams. length_penalty: above 0 favours long answers. temperature: 0 or 1, which find the
     same. Raises ValueError for values out of range."""
 

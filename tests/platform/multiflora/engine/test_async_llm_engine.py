@@ -167,6 +167,7 @@ async def test_what_cannot_be_asked_is_refused_and_leaves_nothing(engine: AsyncL
     async with asyncio.timeout(60):
         for prompt, params, error, message in [
             ({"text": "x"}, GREEDY, TypeError, "a prompt is"),
+            ({"prompt": "x", "multi_modal_data": {"image": 1}}, GREEDY, TypeError, "leave 'multi_modal_data' out"),
             ([10**6], GREEDY, ValueError, "token ids must be"),
             ([1] * 3000, GREEDY, ValueError, "3000 tokens"),
             ("", GREEDY, ValueError, "no tokens"),
