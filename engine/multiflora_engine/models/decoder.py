@@ -154,10 +154,10 @@ class Decoder:
 
     def _plan(self, batch: ForwardBatch, window: int | None) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
-        if self._slopes is not None or self._has_sinks:
-            return None  # the kernels know neither
+        if self._slopes is not None:
+            return None  # the kernels know no slopes
         lengths = batch.query_starts, batch.context_lens
-        if window is None and batch.groups is not None:
+        if window is None and batch.groups is not None and not self._has_sinks:
             return plan_cascade(*lengths, batch.groups, self.heads)
         if not self._takes_plans:
             return None

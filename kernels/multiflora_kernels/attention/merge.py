@@ -62,6 +62,8 @@ def _merge_kernel(
     partial_lse: tl.tensor,
     merges: tl.tensor,
     counts: tl.tensor,
+    sinks: tl.tensor,
+    SINKS: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     HEAD_SIZE: tl.constexpr,
@@ -89,6 +91,12 @@ def _merge_kernel(
         acc, highest, total, partial, partial_lse, tl.load(merge), tl.load(merge + 1), row,
         KV_HEADS * BLOCK_M, HEAD_SIZE, HEAD_PADDED, AT_ONCE,
     )  # fmt: skip
+    if SINKS:
+        sink = tl.load(sinks + q_head) * 1.4426950408889634
+        level = tl.maximum(highest, sink)
+        fade = tl.exp2(highest - level)
+        acc = acc * fade
+        total = total * fade + tl.exp2(sink - level)
     result = acc / tl.where(total != 0.0, total, 1.0)
     token = (tl.load(merge + 2) + place).to(tl.int64)
     dims = tl.arange(0, HEAD_PADDED)
@@ -96,12 +104,13 @@ def _merge_kernel(
     tl.store(out + target + dims, result.to(out.dtype.element_ty), mask=dims < HEAD_SIZE)
 
 
-def merge_items(out: torch.Tensor, heads: AttentionHeads, work: WorkList) -> None:
-    """The results of split items, merged into out. Deterministic: a row's slots are added in their order."""
+def merge_items(out: torch.Tensor, heads: AttentionHeads, work: WorkList, sinks: torch.Tensor | None = None) -> None:
+    """The results of split items, merged into out, with sinks [Hq] float32 if there are any. Deterministic: a row's
+    slots are added in their order."""
     tile = work.tile
     grid = (heads.q_heads, work.merges.shape[0], work.most_tokens)
     _merge_kernel[grid](
-        out, work.partial, work.partial_lse, work.merges, work.counts,
+        out, work.partial, work.partial_lse, work.merges, work.counts, sinks, SINKS=sinks is not None,
         num_warps=4, **merge_constants(heads, tile),
     )  # fmt: skip
 
@@ -120,12 +129,14 @@ def merge_constants(heads: AttentionHeads, tile: Tile) -> dict[str, int]:
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table."""
     heads = AttentionHeads(32, 8, 128, torch.bfloat16)
-    constants = merge_constants(heads, short_tile(heads, 90))
-    yield KernelVariant(
-        "merge D=128 bf16",
-        _merge_kernel,
-        {"out": "*bf16", "partial": "*fp32", "partial_lse": "*fp32", "merges": "*i32", "counts": "*i32"}
-        | dict.fromkeys(constants, "constexpr"),
-        constants,
-        options={"num_warps": 4},
-    )
+    for has_sinks in (False, True):
+        constants = merge_constants(heads, short_tile(heads, 90)) | {"SINKS": int(has_sinks)}
+        yield KernelVariant(
+            "merge D=128 bf16" + " sinks" * has_sinks,
+            _merge_kernel,
+            {"out": "*bf16", "partial": "*fp32", "partial_lse": "*fp32", "merges": "*i32", "counts": "*i32"}
+            | {"sinks": "*fp32"}
+            | dict.fromkeys(constants, "constexpr"),
+            constants,
+            options={"num_warps": 4},
+        )

@@ -180,16 +180,17 @@ def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) 
 def _paged_attention_cuda(
     q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep, sinks: torch.Tensor | None
 ) -> torch.Tensor:
-    if step.slopes is not None or sinks is not None:
-        return paged_attention_reference(q, k_cache, v_cache, step, sinks)  # the kernels know neither
+    if step.slopes is not None:
+        return paged_attention_reference(q, k_cache, v_cache, step, sinks)  # the kernels know no slopes
     if step.plan is None:
         heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
         step = replace(step, plan=plan_attention(step.query_starts, step.context_lens, q.shape[0], heads, step.window))
     if step.plan is None:
-        return paged_attention_reference(q, k_cache, v_cache, step)
+        return paged_attention_reference(q, k_cache, v_cache, step, sinks)
     if isinstance(step.plan, CascadePlan):
+        assert sinks is None, "parts of a cascade are merged without sinks: a decoder that has them plans none"
         return cascade_attention_triton(q, k_cache, v_cache, step)
-    return paged_attention_triton(q, k_cache, v_cache, step)
+    return paged_attention_triton(q, k_cache, v_cache, step, sinks)
 
 
 def paged_attention(

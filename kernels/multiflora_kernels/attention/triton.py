@@ -125,8 +125,10 @@ def _attention_kernel(
     scale: tl.tensor,
     cap: tl.tensor,
     window: tl.tensor,
+    sinks: tl.tensor,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
+    SINKS: tl.constexpr,
     GROUP: tl.constexpr,
     KV_HEADS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
@@ -140,7 +142,8 @@ def _attention_kernel(
     """Program (g, i): item i for kv head g. Rows of the tile are (token, head of the group), heads fastest.
 
     An item: table row, first key, end key, slot (-1: the result is final), first token, tokens, position of the first.
-    WIDE_N: keys of a pass over keys that all rows see; 0: those are masked like the others.
+    WIDE_N: keys of a pass over keys that all rows see; 0: those are masked like the others. SINKS: of split items, the
+    merge adds them.
     """
     head = tl.program_id(0)
     index = tl.program_id(1)
@@ -171,6 +174,9 @@ def _attention_kernel(
     acc = tl.zeros([BLOCK_M, HEAD_PADDED], dtype=tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    if SINKS:
+        highest = tl.where(slot < 0, tl.load(sinks + q_head) * 1.4426950408889634, highest)
+        total = tl.where(slot < 0, total + 1.0, total)
     skip = first
     resume = first
     # Most keys of a prefill are seen by every row of the tile: they go through wide steps that need no mask.
@@ -202,7 +208,11 @@ def _attention_kernel(
 
 
 def paged_attention_triton(
-    q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, step: AttentionStep
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    step: AttentionStep,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See `paged_attention`; step: with an `AttentionPlan`. Rows of no sequence are left as they are found."""
     plan = step.plan
@@ -210,8 +220,8 @@ def paged_attention_triton(
     assert plan.window == step.window, "a plan for layers of this window"
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     for work in plan.lists:
-        run_items(out, q, k_cache, v_cache, step, plan.heads, work)
-        merge_items(out, plan.heads, work)
+        run_items(out, q, k_cache, v_cache, step, plan.heads, work, sinks)
+        merge_items(out, plan.heads, work, sinks)
     return out
 
 
@@ -223,6 +233,7 @@ def run_items(
     step: AttentionStep,
     heads: AttentionHeads,
     work: WorkList,
+    sinks: torch.Tensor | None = None,
 ) -> None:
     """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
     tile, softcap = work.tile, step.softcap
@@ -236,17 +247,18 @@ def run_items(
         out, work.partial, work.partial_lse, q, k_cache, v_cache, step.block_tables, work.items, work.counts,
         q.stride(0), q.stride(1), step.block_tables.stride(0), k_cache.stride(0),
         step.scale / softcap if softcap else step.scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
-        step.window or 0, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, block_size, step.window is not None, softcap is not None),
+        step.window or 0, sinks, num_warps=tile.warps, num_stages=tile.stages,
+        **_constants(heads, tile, block_size, step.window is not None, softcap is not None, sinks is not None),
     )  # fmt: skip
 
 
 def _constants(
-    heads: AttentionHeads, tile: Tile, block_size: int, is_windowed: bool, is_capped: bool
+    heads: AttentionHeads, tile: Tile, block_size: int, is_windowed: bool, is_capped: bool, has_sinks: bool
 ) -> dict[str, Any]:
     return {
         "WINDOWED": is_windowed,
         "CAPPED": is_capped,
+        "SINKS": has_sinks,
         "GROUP": heads.group,
         "KV_HEADS": heads.kv_heads,
         "BLOCK_SIZE": block_size,
@@ -260,22 +272,23 @@ def _constants(
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
-    """For the ahead-of-time table: head sizes and dtypes that models have, with and without window and soft cap."""
-    for q_heads, kv_heads, size, dtype, is_windowed, is_capped in (
-        (32, 8, 64, "bf16", False, False),
-        (16, 16, 64, "bf16", True, True),
-        (32, 8, 80, "bf16", False, False),
-        (32, 8, 128, "bf16", False, False),
-        (32, 8, 128, "bf16", True, False),
-        (32, 8, 128, "fp32", False, False),
-        (32, 8, 256, "fp16", True, True),
-        (8, 1, 256, "bf16", False, False),
+    """For the ahead-of-time table: head sizes and dtypes that models have, with and without window, soft cap, sinks."""
+    for q_heads, kv_heads, size, dtype, is_windowed, is_capped, has_sinks in (
+        (32, 8, 64, "bf16", False, False, False),
+        (64, 8, 64, "bf16", True, True, True),
+        (32, 8, 80, "bf16", False, False, False),
+        (32, 8, 128, "bf16", False, False, False),
+        (32, 8, 128, "bf16", True, False, False),
+        (32, 8, 128, "fp32", False, False, False),
+        (32, 8, 256, "fp16", True, True, False),
+        (8, 1, 256, "bf16", False, False, False),
     ):
         heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype])
         name = f"H={q_heads}/{kv_heads} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
+        name += " sinks" * has_sinks
         for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
             for tile, capabilities in _tiles(tile_of, heads):
-                constants = _constants(heads, tile, 16, is_windowed, is_capped)
+                constants = _constants(heads, tile, 16, is_windowed, is_capped, has_sinks)
                 yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
 
 
@@ -303,7 +316,7 @@ def _attention_variant(
         | dict.fromkeys(("q", "k_cache", "v_cache"), f"*{dtype}")
         | dict.fromkeys(("block_tables", "items", "counts"), "*i32")
         | dict.fromkeys(("q_stride", "q_head_stride", "table_stride", "block_stride"), "i32")
-        | {"scale": "fp32", "cap": "fp32", "window": "i32"}
+        | {"scale": "fp32", "cap": "fp32", "window": "i32", "sinks": "*fp32"}
         | dict.fromkeys(constants, "constexpr"),
         constants,
         unaligned=frozenset({"table_stride", "window"}),

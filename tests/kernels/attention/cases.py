@@ -99,10 +99,14 @@ def plan_of(case: Case, window: int | None = None, bounds: QueryBounds | None = 
 
 
 def attend(
-    case: Case, window: int | None = None, softcap: float | None = None, bounds: QueryBounds | None = None
+    case: Case,
+    window: int | None = None,
+    softcap: float | None = None,
+    bounds: QueryBounds | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     step = case.step(window, softcap, plan_of(case, window, bounds))
-    return paged_attention_triton(case.q, *case.caches, step)
+    return paged_attention_triton(case.q, *case.caches, step, None if sinks is None else sinks.to(case.q.device))
 
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}

@@ -26,3 +26,15 @@ def test_prompts_split_keys(kernel_device, window):
     if kernel_device.type == "cpu":
         assert merged(plan_of(case, window))
     check(attend(case, window), loop(case, window))
+
+
+def test_sinks_are_added_once(kernel_device):
+    """By the merge, or where keys are not split by the first kernel."""
+    case, sinks, bounds = (
+        make([300, 20], [1, 1], 2, 1, 32).to(kernel_device),
+        torch.tensor([-3.0, 4.0]),
+        QueryBounds(1, 1),
+    )
+    if kernel_device.type == "cpu":
+        assert merged(plan_of(case, None, bounds))
+    check(attend(case, None, None, bounds, sinks), loop(case, sinks=sinks))

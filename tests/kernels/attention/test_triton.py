@@ -32,6 +32,13 @@ def test_mixed_prefill_and_decode(kernel_device, dtype, window, softcap):
     check(attend(case, window, softcap), loop(case, window, softcap))
 
 
+@pytest.mark.parametrize(("dtype", "window", "softcap"), [(torch.float32, None, 2.0), (torch.bfloat16, 20, None)])
+def test_sinks(kernel_device, dtype, window, softcap):
+    """Below, among and far above the scores of keys; each head has another."""
+    case, sinks = make([1, 17, 50], [1, 3, 20], 3, 1, dtype=dtype).to(kernel_device), torch.linspace(-20, 12, 3)
+    check(attend(case, window, softcap, sinks=sinks), loop(case, window, softcap, sinks=sinks))
+
+
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "size", "block_size"),
     [(1, 1, 64, 16), (6, 2, 80, 32), (5, 1, 96, 64), (8, 1, 128, 128), (16, 1, 256, 16), (3, 3, 24, 5)],
