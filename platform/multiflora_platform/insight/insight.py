@@ -102,7 +102,7 @@ class Insight:
         if ready is None:
             return None
         entries = (self.requests.find(id) for id in request_ids)
-        return first_miss(cause_of(entry, ready.block_size) for entry in entries if entry is not None)
+        return first_miss(cause_of(entry, ready.block_size, self.prompts) for entry in entries if entry is not None)
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""

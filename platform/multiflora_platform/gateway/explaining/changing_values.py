@@ -8,21 +8,26 @@ from __future__ import annotations
 import re
 
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?"
+_AND_CLOCK = rf"(?:,?(?: at)? {_CLOCK})?"
+_WEEKDAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? "
 _TIMES = (
     r"\d{4}-\d{2}-\d{2}(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?(?:Z|[+-]\d{2}:?\d{2}))?)?",
-    r"\d{4}/\d{2}/\d{2}|\d{1,2}/\d{1,2}/\d{4}|\d{1,2}\.\d{1,2}\.\d{4}",
-    rf"\d{{1,2}} {_MONTH},? \d{{4}}|{_MONTH} \d{{1,2}},? \d{{4}}",
-    r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[AaPp][Mm])?",
+    r"(?<!\d)\d{8}T\d{6}Z?",
+    rf"(?:\d{{4}}/\d{{2}}/\d{{2}}|\d{{1,2}}/\d{{1,2}}/\d{{4}}|\d{{1,2}}\.\d{{1,2}}\.\d{{4}}){_AND_CLOCK}",
+    rf"(?:{_WEEKDAY})?(?:\d{{1,2}}\.? {_MONTH}|{_MONTH} \d{{1,2}}),? \d{{4}}{_AND_CLOCK}",
+    _CLOCK,
     r"(?<!\d)1[5-9]\d{8}(?:\d{3})?(?!\d)",
 )
+# Of equal length in both texts: by chance, letters and figures are mixed.
 _NONCES = (
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
-    # By chance, eight hexadecimal digits or more have both letters and figures.
-    r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,64}\b",
+    r"(?<![A-Za-z0-9])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,64}(?![A-Za-z0-9])",
+    r"(?<![A-Za-z0-9])(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{12,64}(?![A-Za-z0-9])",
 )
 _KINDS = (("timestamp", _TIMES), ("nonce", _NONCES), ("counter", (r"(?<![\w.,-])\d{1,9}(?![\w]|[.,]\d)",)))
 _MOST_COUNTED = 1000
-_SAME_AFTER = 8
+_SAME_AFTER = 16
 """Characters behind the value that have to be equal, or all that there are: otherwise more than the value differs."""
 
 
@@ -34,23 +39,24 @@ def kind_of_value(before: str, theirs: str, ours: str) -> str | None:
     for kind, patterns in _KINDS:
         for pattern in patterns:
             one, other = (_at(pattern, before + text, len(before)) for text in (theirs, ours))
-            if (
-                one
-                and other
-                and one[0] != other[0]
-                and _goes_on_alike(one.string[one.end() :], other.string[other.end() :])
-            ):
-                if kind == "counter" and not 0 < int(other[0]) - int(one[0]) <= _MOST_COUNTED:
-                    continue
+            if one and other and _is_alone(one, other) and _is_of(kind, one[0], other[0]):
                 return kind
     return None
+
+
+def _is_of(kind: str, theirs: str, ours: str) -> bool:
+    if kind == "counter":
+        return 0 < int(ours) - int(theirs) <= _MOST_COUNTED
+    return kind == "timestamp" or len(theirs) == len(ours)
+
+
+def _is_alone(one: re.Match[str], other: re.Match[str]) -> bool:
+    """The values differ, and what follows them does not."""
+    rest, other_rest = one.string[one.end() :], other.string[other.end() :]
+    length = min(len(rest), len(other_rest), _SAME_AFTER)
+    return one[0] != other[0] and rest[:length] == other_rest[:length]
 
 
 def _at(pattern: str, text: str, place: int) -> re.Match[str] | None:
     """The match that holds the character at the place."""
     return next((found for found in re.finditer(pattern, text) if found.start() <= place < found.end()), None)
-
-
-def _goes_on_alike(one: str, other: str) -> bool:
-    length = min(len(one), len(other), _SAME_AFTER)
-    return one[:length] == other[:length]

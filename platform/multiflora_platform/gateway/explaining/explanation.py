@@ -89,7 +89,8 @@ def explain(question: Question) -> CacheExplanation:
 def _within_reach(question: Question, parting: _Parting | None) -> int:
     """Tokens of ours that the earlier prompt has, or would have without the difference; at least the missing block."""
     missing = question.state.cached_tokens + question.state.block_size
-    if question.theirs is None or question.whole(question.shared) > question.state.cached_tokens:
+    was_there = question.state.was_evicted or question.whole(question.shared) > question.state.cached_tokens
+    if question.theirs is None or was_there:
         return min(question.possible, max(question.whole(question.shared), missing))
     return min(question.possible, question.whole(len(question.theirs.ids))) if parting else 0
 

@@ -9,6 +9,8 @@ import time
 from array import array
 from functools import partial
 
+from msgspec.structs import replace
+
 from multiflora_engine.cache.block_hashes import chain_of, root_hash
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.explanation import explain
@@ -108,7 +110,7 @@ def _chat(body: CacheQuestion) -> ChatRequest | None:
     return ChatRequest(
         model=body.model,
         messages=body.messages,
-        tools=offered_tools(body.tools),
+        tools=body.tools,
         chat_template_kwargs=body.chat_template_kwargs,
     )
 
@@ -117,7 +119,8 @@ async def _token_ids(services: Services, body: CacheQuestion, chat: ChatRequest 
     """Raises ApiError."""
     model, room = services.model, PromptRoom(services.max_model_len, 1)
     if chat is not None:
-        return await chat_prompt(chat, model.tokenizer, model.vocab_size, room)
+        offered = replace(chat, tools=offered_tools(chat.tools))
+        return await chat_prompt(offered, model.tokenizer, model.vocab_size, room)
     assert body.prompt is not None, "one of both is given"
     prompt: Prompt = body.prompt if isinstance(body.prompt, str) else [*body.prompt]
     (ids,) = await text_prompts("prompt", prompt, True, model.tokenizer, model.vocab_size, room)

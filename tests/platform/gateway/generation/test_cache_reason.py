@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.platform.gateway.house import ADMIN, TENANT, House
+from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
 LONG = "Say hello to everybody, please."
 USER = {"messages": [{"role": "user", "content": LONG}]}
@@ -55,6 +55,16 @@ async def test_of_several_prompts_the_first_that_missed_counts(house: House) -> 
 async def test_what_others_have_cached_is_told_to_admins_alone(house: House, cause: str) -> None:
     house.engine.miss_reason = cause
     assert [await reason(house, key=ADMIN), await reason(house, key=TENANT)] == [cause, "first_seen"]
+
+
+async def test_a_tenant_hears_of_its_own_other_adapters(house: House) -> None:
+    house.engine.miss_reason = "other_adapter"
+    assert await reason(house, key=OTHER, model="base") == "first_seen"
+    assert [await reason(house, key=TENANT, model=model) for model in ("sql", "base")] == [
+        "first_seen",
+        "other_adapter",
+    ]
+    assert await reason(house, key=TENANT, model="base", prompt=LONG[::-1]) == "first_seen"
 
 
 async def test_after_a_restart_it_is_the_restart(house: House) -> None:
