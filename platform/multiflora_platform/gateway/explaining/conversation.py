@@ -33,7 +33,7 @@ class Conversation:
 
     def span(self, token: int) -> tuple[int, int] | None:
         """From which character to which the token goes; None where the prompt is not all of the conversation."""
-        ids, places = self.tokenizer.encode_with_places(self._text, bool(self.request.add_special_tokens))
+        ids, places = self.tokenizer.encode_with_places(self.text, bool(self.request.add_special_tokens))
         return places[token] if ids == self.token_ids else None
 
     def message_at(self, place: int) -> int | None:
@@ -49,11 +49,11 @@ class Conversation:
         """Whether some of these characters are the tools', or stand where tools would be written first."""
         offered = self.request.tools and self.request.tool_choice != "none"
         other = self._written(tools=None if offered else [_ANY_TOOL])
-        if other is None or other == self._text:
+        if other is None or other == self.text:
             return False
-        first = num_alike(self._text, other)
-        rest, other_rest = self._text[first:], other[first:]
-        last = len(self._text) - num_alike(rest[::-1], other_rest[::-1])
+        first = num_alike(self.text, other)
+        rest, other_rest = self.text[first:], other[first:]
+        last = len(self.text) - num_alike(rest[::-1], other_rest[::-1])
         return first < end and start <= last
 
     @cached_property
@@ -61,7 +61,7 @@ class Conversation:
         return template_messages(self.request.messages, self.tokenizer.templates.pick(self.request.tools))
 
     @cached_property
-    def _text(self) -> str:
+    def text(self) -> str:
         tools = offered_tools(self.request.tools)
         return conversation_text(replace(self.request, tools=tools), self._messages, self.tokenizer)
 
@@ -70,7 +70,7 @@ class Conversation:
         marked = [*self._messages]
         marked[index] = _marked(marked[index])
         written = self._written(messages=marked)
-        return len(self._text) if written is None else num_alike(self._text, written)
+        return len(self.text) if written is None else num_alike(self.text, written)
 
     def _written(self, messages: list[dict[str, Any]] | None = None, **changes: Any) -> str | None:
         """None where the template refuses it."""
