@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from multiflora_kernels.linear.narrow import MAX_NATIVE_ROWS, NarrowMatrix, narrow_linear
-from multiflora_kernels.runtime.native import library, native_function, pointer
+from multiflora_kernels.runtime.native import library, native_function
 
 MAX_DOT_ROWS = 2
 """Up to here, dot products with the rows of W are faster than broadcasting W against transposed rows."""
@@ -74,7 +74,8 @@ class DenseWeight:
         (rows, k), columns = x.shape, self.tensor.shape[0]
         y = torch.empty((rows, columns))
         arguments = _ARGUMENTS.pack(
-            y.data_ptr(), x.data_ptr(), pointer(bias), rows, columns, k, x.stride(0), columns, self.tensor.data_ptr()
+            y.data_ptr(), x.data_ptr(), 0 if bias is None else bias.data_ptr(),
+            rows, columns, k, x.stride(0), columns, self.tensor.data_ptr(),
         )  # fmt: skip
         native(arguments, rows <= MAX_DOT_ROWS)
         return y
