@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = as_we_write_it(words)
     arguments, unknown = build_parser().parse_known_args(words)
     if unknown:
-        _refuse_unknown(arguments, unknown)
+        _refuse_unknown(arguments, words, unknown)
     try:
         return int(arguments.run(arguments) or ExitCode.OK)
     except ConfigurationError as error:
@@ -89,11 +90,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{type(error).__name__}: {error}; run again with --log-level debug to see where", 1, arguments)
 
 
-def _refuse_unknown(arguments: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
+def _refuse_unknown(arguments: argparse.Namespace, words: Sequence[str], unknown: Sequence[str]) -> NoReturn:
     """Ends with the usage line of the command, and the flag that was probably meant."""
     if "settings_parser" in arguments:
         arguments.settings_parser.error(unknown_flags(unknown))
-    build_parser().error(f"unrecognized arguments: {' '.join(unknown)}")
+    command = _command_of(arguments.parser, words)
+    near = difflib.get_close_matches(unknown[0].partition("=")[0], command._option_string_actions, n=1)
+    command.error(f"unrecognized arguments: {' '.join(unknown)}{f'; did you mean {near[0]}?' if near else ''}")
+
+
+def _command_of(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command, or of a command's action, that the words name."""
+    for group in parser._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            place = next((place for place, word in enumerate(words) if word in group.choices), None)
+            return parser if place is None else _command_of(group.choices[words[place]], words[place + 1 :])
+    return parser
 
 
 def _fail(message: str, code: int, arguments: argparse.Namespace) -> int:

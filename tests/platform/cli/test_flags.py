@@ -103,6 +103,25 @@ def test_an_unknown_flag_names_the_nearest_after_a_short_usage(
 
 
 @pytest.mark.parametrize(
+    ("line", "command", "error"),
+    [
+        ("chat --urll x", "multiflora chat", "unrecognized arguments: --urll x; did you mean --url?"),
+        ("adapters ls --api-kye=x", "multiflora adapters ls", "--api-kye=x; did you mean --api-key?"),
+        ("complete --quite-another-thing", "multiflora complete", "unrecognized arguments: --quite-another-thing"),
+    ],
+)
+def test_other_commands_show_their_own_usage_and_the_nearest_flag(
+    capsys: pytest.CaptureFixture[str], line: str, command: str, error: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"usage: {command} ")
+    assert told.endswith(f"{error}\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         (["--tensor-parallel-size", "2"], ("--tensor-parallel-size 2", "one device", "leave it at 1")),
