@@ -57,8 +57,8 @@ static void broadcast_item(const Product& a, const float* w, const float* x, int
     for (int64_t row = 0; row < a.rows; row += PANEL) {
         const float* panel = x + row * a.k;
         const bool is_wide = row + LANES < a.rows;
-        if (is_wide) broadcast_columns<2>(w, a.k, a.k, panel, out, last - first, false);
-        else broadcast_columns<1>(w, a.k, a.k, panel, out, last - first, false);
+        if (is_wide) broadcast_columns<2, false>(w, a.k, a.k, panel, out, last - first);
+        else broadcast_columns<1, false>(w, a.k, a.k, panel, out, last - first);
         write_panel(a, out, is_wide ? PANEL : LANES, row, first, last);
     }
 }

@@ -164,6 +164,12 @@ static void widen_row(const Matrix<Form>& w, int64_t n, int64_t begin, int64_t e
 constexpr int64_t CHUNK = 512;  // inputs of UNROLL rows of W that are widened at a time, to stay in the nearest cache
 constexpr int64_t MOST_ROWS = 64;
 
+template <int VECS>
+static void broadcast_chunk(const float* w, int64_t k, const float* x, float* out, int64_t columns, bool more) {
+    if (more) broadcast_columns<VECS, true>(w, CHUNK, k, x, out, columns);
+    else broadcast_columns<VECS, false>(w, CHUNK, k, x, out, columns);
+}
+
 template <class Form>
 static void widened_item(const Matrix<Form>& w, const float* x, int64_t first, int64_t last) {
     const Product& a = w.a.product;
@@ -178,8 +184,8 @@ static void widened_item(const Matrix<Form>& w, const float* x, int64_t first, i
                 const float* panel = x + row * a.k;
                 float* sums = out + row * UNROLL;
                 if (row + LANES < a.rows)
-                    broadcast_columns<2>(widened, CHUNK, count, panel + begin * PANEL, sums, columns, begin > 0);
-                else broadcast_columns<1>(widened, CHUNK, count, panel + begin * LANES, sums, columns, begin > 0);
+                    broadcast_chunk<2>(widened, count, panel + begin * PANEL, sums, columns, begin > 0);
+                else broadcast_chunk<1>(widened, count, panel + begin * LANES, sums, columns, begin > 0);
             }
         }
         for (int64_t row = 0; row < a.rows; row += PANEL)

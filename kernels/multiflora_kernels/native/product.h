@@ -22,10 +22,10 @@ constexpr int LINE = 16;  // floats of a cache line
 
 // out[c][lane] = w[c] . x[lane], or more by it, for COLUMNS rows of w, stride apart, and VECS vectors of rows of x;
 // x transposed: [k][VECS * LANES]
-template <int COLUMNS, int VECS>
-static void broadcast_block(const float* w, int64_t stride, int64_t k, const float* x, float* out, bool more) {
+template <int COLUMNS, int VECS, bool MORE>
+static inline void broadcast_block(const float* w, int64_t stride, int64_t k, const float* x, float* out) {
     Vec total[COLUMNS][VECS] = {};
-    if (more)
+    if (MORE)
         for (int c = 0; c < COLUMNS; ++c)
             for (int j = 0; j < VECS; ++j) total[c][j] = load(out + (c * VECS + j) * LANES);
     for (int64_t start = 0; start < k; start += LINE) {
@@ -44,13 +44,13 @@ static void broadcast_block(const float* w, int64_t stride, int64_t k, const flo
 }
 
 // The same for `columns` rows of w, at most BLOCK.
-template <int VECS>
-static void broadcast_columns(const float* w, int64_t stride, int64_t k, const float* x, float* out, int64_t columns,
-                              bool more) {
+template <int VECS, bool MORE>
+static inline void broadcast_columns(const float* w, int64_t stride, int64_t k, const float* x, float* out,
+                                     int64_t columns) {
     int64_t c = 0;
     for (; c + UNROLL <= columns; c += UNROLL)
-        broadcast_block<UNROLL, VECS>(w + c * stride, stride, k, x, out + c * VECS * LANES, more);
-    for (; c < columns; ++c) broadcast_block<1, VECS>(w + c * stride, stride, k, x, out + c * VECS * LANES, more);
+        broadcast_block<UNROLL, VECS, MORE>(w + c * stride, stride, k, x, out + c * VECS * LANES);
+    for (; c < columns; ++c) broadcast_block<1, VECS, MORE>(w + c * stride, stride, k, x, out + c * VECS * LANES);
 }
 
 // y of `width` rows from `row` on and columns first to last, out of what broadcast_columns has left for them
