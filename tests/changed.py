@@ -23,6 +23,7 @@ ELSEWHERE = {
     "migrations": "tests/platform/storage/test_migrations.py",
     "benchmarks": "tests/benchmarks",
     "examples": "tests/e2e/test_examples.py",
+    "deploy": "tests/deploy",
     "docs": "tests/test_docs.py",
     "README.md": "tests/test_docs.py",
     "CONTRIBUTING.md": "tests/test_docs.py",
