@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import platform
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from multiflora_platform.observability.nvml import gpus
 
 Row = dict[str, Any]
 GIB = 1 << 30
@@ -104,36 +105,13 @@ def _native_kernels() -> Row:
 
 
 def _gpu() -> Row:
-    device = _first_gpu()
-    if device is None:
+    first = next(iter(gpus()), None)
+    if first is None:
         return _row("info", "gpu", "none usable", "the CPU serves; an NVIDIA GPU of sm_80 or newer is faster")
-    name, major, minor = device
-    found = f"{name} (sm_{major}{minor})"
+    major, minor = first.capability
+    found = f"{first.name} (sm_{major}{minor})"
     if _torch_cuda() is None:
         return _row("warning", "gpu", found, "torch is built for CPUs: install a torch for CUDA to use it")
     if major < 8:
         return _row("warning", "gpu", found, "older than sm_80: use --device cpu")
     return _row("ok", "gpu", found)
-
-
-def _first_gpu() -> tuple[str, int, int] | None:
-    """Its name and compute capability, as the driver's management library tells; None without a driver or a GPU."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    if nvml.nvmlInit_v2() != 0:
-        return None
-    device, name = ctypes.c_void_p(), ctypes.create_string_buffer(96)
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    try:
-        errors = (
-            nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)),
-            nvml.nvmlDeviceGetName(device, name, len(name)),
-            nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor)),
-        )
-        if any(errors):
-            return None
-    finally:
-        nvml.nvmlShutdown()
-    return name.value.decode("utf-8", "replace"), major.value, minor.value

@@ -25,6 +25,7 @@ from prometheus_client.utils import floatToGoString
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
 from multiflora_platform.web.openai_errors import ApiError
@@ -54,6 +55,7 @@ class EngineView:
     waiting: Iterable[str] = ()
     """Adapter names of our requests that wait for it."""
     engine_pid: int | None = None
+    gpus: Iterable[Gpu] = ()
 
 
 class Metrics:
@@ -255,6 +257,7 @@ class _Snapshot(Collector):
         yield self._counter("multiflora_engine_restarts", "Restarts of the engine", self._view.restarts)
         yield self._states()
         yield self._memory()
+        yield from self._gpus()
         yield self._residency()
         yield self._lora_info()
         yield from self._cache_config()
@@ -293,6 +296,15 @@ class _Snapshot(Collector):
     def _states(self) -> GaugeMetricFamily:
         rows = [({"state": state}, float(state == self._view.state)) for state in ENGINE_STATES]
         return self._labelled("multiflora_engine_state", "1 for the engine's present state", [*rows])
+
+    def _gpus(self) -> Iterable[GaugeMetricFamily]:
+        """No family without a GPU that tells."""
+        utilization = [({"gpu": str(g.index)}, g.utilization) for g in self._view.gpus if g.utilization is not None]
+        memory = [({"gpu": str(g.index)}, g.memory_used) for g in self._view.gpus if g.memory_used is not None]
+        if utilization:
+            yield self._labelled("multiflora_gpu_utilization", "Share of time in which a kernel ran", [*utilization])
+        if memory:
+            yield self._labelled("multiflora_gpu_memory_used_bytes", "Memory of all processes", [*memory])
 
     def _memory(self) -> GaugeMetricFamily:
         pid = self._view.engine_pid

@@ -13,6 +13,7 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView
+from multiflora_platform.observability.nvml import gpus
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import with_disk
 from multiflora_platform.services import ActivePrompt, Services
@@ -86,6 +87,7 @@ async def _view(engine: EngineHandle, registry: Registry, active: Collection[Act
         state=engine.state,
         restarts=engine.restarts,
         engine_pid=engine.pid,
+        gpus=await asyncio.to_thread(gpus),
         stats=stats,
         ready=engine.ready,
         adapters=adapters,
