@@ -24,6 +24,8 @@ ROW = np.dtype(
     [("parent", "<u8"), ("place", "<u4"), ("published_at", "<f4"), ("used_at", "<f4"), ("hits", "<u4")], align=False
 )
 _ROW = struct.Struct("<8sIffI")
+# Blocks that are written at once sooner than one by one.
+_MANY = 8
 _ROW_BYTES = _ROW.size
 _PLACE = struct.Struct("<I")
 _PLACE_AT = 8
@@ -47,8 +49,8 @@ class CacheIndex:
         # By the tokens of a prompt's first block: how many of the places' published blocks begin a prompt with them.
         self._beginnings: dict[bytes, dict[int, int]] = {}
         self._is_beginning = bytearray(num_blocks)
-        rows = self.rows
-        self._hits, self._used_at = rows["hits"], rows["used_at"]
+        self._all_rows, self._all_tokens = self.rows, self.tokens
+        self._hits, self._used_at = self._all_rows["hits"], self._all_rows["used_at"]
 
     @property
     def rows(self) -> npt.NDArray[np.void]:
@@ -70,24 +72,35 @@ class CacheIndex:
 
     def published(self, sequence: Sequence, numbers: list[int]) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
-        size, hashes, rows, tokens = self.block_size, sequence.block_hashes, self._rows, self._tokens
-        table, row_bytes, block_bytes = sequence.block_table, _ROW_BYTES, self._block_bytes
         now = self._clock() - self.began
         place = self._places.add((sequence.adapter_digest, sequence.cache_owner), len(numbers))
-        # What is equal in all rows is packed once: all but the first eight bytes.
+        # All but the tag of the parent's hash is equal in all rows.
         rest = _ROW.pack(b"", place, now, now, 0)[TAG_BYTES:]
+        first, end = numbers[0], numbers[-1] + 1
+        parents = sequence.block_hashes[max(0, first - 1) : end - 1]
+        if not first:
+            parents.insert(0, sequence.root_hash)
+        rows = b"".join([parent[:TAG_BYTES] + rest for parent in parents])
         # Of the tokens one array, because a list's slices cost more than all else.
-        first = numbers[0]
-        content = array("I", sequence.token_ids[first * size : (numbers[-1] + 1) * size]).tobytes()
-        for number in numbers:
-            block_id = table[number]
-            parent = hashes[number - 1] if number else sequence.root_hash
-            at = block_id * row_bytes
-            rows[at : at + row_bytes] = parent[:TAG_BYTES] + rest
-            at, start = block_id * block_bytes, (number - first) * block_bytes
-            tokens[at : at + block_bytes] = content[start : start + block_bytes]
-        if not numbers[0]:
+        content = array("I", sequence.token_ids[first * self.block_size : end * self.block_size])
+        if end - first == len(numbers) >= _MANY:
+            ids = np.frombuffer(sequence.block_table, np.int32)[first:end]
+            self._all_rows[ids] = np.frombuffer(rows, ROW)
+            self._all_tokens[ids] = np.frombuffer(content, np.uint32).reshape(-1, self.block_size)
+        else:
+            self._write_each(sequence.block_table, numbers, rows, content.tobytes())
+        if not first:
             self._begins_prompt(sequence.block_table[0], place)
+
+    def _write_each(self, table: array[int], numbers: list[int], rows: bytes, content: bytes) -> None:
+        """rows, content: of all blocks from the first of the numbers to the last."""
+        block_bytes = self._block_bytes
+        for number in numbers:
+            block_id, place = table[number], number - numbers[0]
+            at, start = block_id * _ROW_BYTES, place * _ROW_BYTES
+            self._rows[at : at + _ROW_BYTES] = rows[start : start + _ROW_BYTES]
+            at, start = block_id * block_bytes, place * block_bytes
+            self._tokens[at : at + block_bytes] = content[start : start + block_bytes]
 
     def on_evict(self, block_id: int, hash: bytes) -> None:
         """The block was evicted or dropped. hash: what it was found under."""
