@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -142,6 +142,11 @@ class Services:
     @property
     def max_model_len(self) -> int:
         return self.model.longest(self.engine)
+
+    def cache_headers(self, request_ids: Iterable[str]) -> dict[str, str]:
+        """Why the prefix cache had no more of a request's prompts, as its answer tells. request_ids: the engine's."""
+        reason = self.insight.cache_reason(request_ids) if self.settings.enable_prefix_caching else None
+        return {} if reason is None else {"x-cache-reason": reason}
 
     def request_began(self) -> None:
         self.in_flight += 1

@@ -244,7 +244,7 @@ class Scheduler:
 
     def _beside_a_flood(self) -> frozenset[Flow]:
         """Those whose own step this is; none: it is everybody's."""
-        is_theirs = self.config.is_compute_bound and self._waiting.length and self._step % 2
+        is_theirs = self.config.is_compute_bound and self._waiting.length and self._step % 3
         return beside_a_flood(self._running) if is_theirs else frozenset()
 
     def _schedule_running(self, entries: list[Scheduled], only: frozenset[Flow]) -> int:

@@ -141,8 +141,9 @@ async def test_an_abandoned_stream_aborts_once(line: tuple[EngineClient, Engine]
 async def test_streams_that_are_left_together_are_aborted_by_one_message(line: tuple[EngineClient, Engine]) -> None:
     client, engine = line
     streams = [client.generate(_request(name)) for name in "abc"]
-    for stream in streams:
+    for _ in streams:
         assert isinstance(await engine.receive(), Generate)
+    for stream in streams:
         stream.close()
     assert await engine.receive() == Abort(["a", "b", "c"])
 

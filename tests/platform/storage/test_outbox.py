@@ -146,7 +146,7 @@ CALLS: dict[str, Callable[[House], Awaitable[httpx.Response]]] = {
     "drop_cached": lambda house: steered(house, "drop"),
 }
 # They ask and compute; nothing is different afterwards that anybody set.
-ASKING = {"ask_capacity", "warm_cache"}
+ASKING = {"ask_capacity", "explain_cache", "take_cache_trace", "warm_cache"}
 
 
 async def with_id(

@@ -24,11 +24,11 @@ def diagnosing(
     principal: Principal,
     generation: Generation,
     chat: ChatRequest,
-    compare: str | None,
+    compare: str,
     writer: Diagnosed,
 ) -> Callable[[], Awaitable[None]] | None:
-    """For `respond`. compare: the earlier answer's id, as the request has it; None: nothing is asked for."""
-    if compare is None or not services.settings.enable_prefix_caching:
+    """For `respond`. compare: the earlier answer's id, as the request has it."""
+    if not services.settings.enable_prefix_caching:
         return None
 
     async def diagnose() -> None:

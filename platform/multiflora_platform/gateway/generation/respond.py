@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ from multiflora_platform.gateway.schemas.answers import encode
 from multiflora_platform.services import Services
 from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.text.off_loop import off_loop
+
+REQUEST_ID = attrgetter("request.id")
+"""Of a generation, as the engine has it."""
 
 
 class Writer(Protocol):
@@ -55,6 +59,8 @@ async def respond(
 
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
+    services: Services = request.app.state.services
+    headers = version_headers(admission)
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
@@ -63,7 +69,7 @@ async def respond(
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
-            headers = answer_headers(request, admission, generations)
+            headers |= services.cache_headers(map(REQUEST_ID, generations))
             return Response(content, media_type="application/json", headers=headers)
         finally:
             admission.close()
@@ -72,22 +78,12 @@ async def respond(
     if diagnose is not None:
         await diagnose()
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
-    sent.headers.update(answer_headers(request, admission, generations))
+    sent.headers.update(headers | services.cache_headers(map(REQUEST_ID, generations)))
     return sent
 
 
-def answer_headers(request: Request, admission: Admission, generations: Sequence[Generation]) -> dict[str, str]:
-    """Of an answer that has begun: which version speaks, and why the prefix cache had no more of the prompts."""
-    services: Services = request.app.state.services
-    headers = {"x-multiflora-version": _version(admission)}
-    if services.settings.enable_prefix_caching:
-        reason = services.insight.cache_reason(generation.request.id for generation in generations)
-        headers |= {} if reason is None else {"x-cache-reason": reason}
-    return headers
-
-
-def _version(admission: Admission) -> str:
-    """Whatever alias or split the client named: `sql@3`; the base model's own name for it."""
+def version_headers(admission: Admission) -> dict[str, str]:
+    """Which version answered, whatever alias or split the client named: `sql@3`; the base model's own name for it."""
     resolved = admission.resolved
     label = f"{resolved.adapter}@{resolved.number}" if resolved.number else resolved.adapter or resolved.model
-    return quote(label, safe="@()/ ")
+    return {"x-multiflora-version": quote(label, safe="@()/ ")}

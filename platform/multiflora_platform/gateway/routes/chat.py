@@ -41,7 +41,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
         writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)
         compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None
-        diagnose = diagnosing(services, principal, generations[0], body, compare, writer)
+        diagnose = diagnosing(services, principal, generations[0], body, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), diagnose=diagnose)
     except BaseException:
         admission.close()

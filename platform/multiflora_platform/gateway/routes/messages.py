@@ -75,7 +75,7 @@ async def _answer(
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
         writer = MessageWriter(id, body.model, prompt.format, content, request_id)
         compare = body.diagnostics.previous_message_id if body.diagnostics else None
-        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
+        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()

@@ -52,7 +52,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
         compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None
-        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer)
+        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()
