@@ -25,6 +25,7 @@ from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.sequence import Sequence, make_sequences
+from multiflora_engine.process.main import SWITCH_SECONDS
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -140,5 +141,6 @@ def measure(num_blocks: int) -> None:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(SWITCH_SECONDS)
     for wanted in [int(argument) for argument in sys.argv[1:]] or SIZES:
         measure(wanted)

@@ -26,6 +26,9 @@ from multiflora_engine.protocol.messages import (
 _log = logging.getLogger(__name__)
 
 _START_SECONDS = 60.0
+SWITCH_SECONDS = 0.0005
+"""For which a thread beside the step loop may keep the interpreter's lock from it: a tenth of Python's default, which
+is longer than a step on a GPU."""
 
 Progress = Callable[[str, int, int], None]
 Build = Callable[[EngineConfig, Progress], Served]
@@ -73,6 +76,7 @@ def _wait_for_start(socket: EngineSocket, lifetime: ProcessLifetime) -> EngineCo
 def main() -> int:
     from multiflora_engine.build import build_engine
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     return serve(sys.argv[1], build_engine)
 
