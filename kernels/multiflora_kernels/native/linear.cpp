@@ -66,22 +66,7 @@ static void broadcast_item(const Product& a, const float* w, const float* x, int
 extern "C" void multiflora_linear(const LinearArgs* args, int64_t dots) {
     const Product a = args->product;
     const float* w = args->w;
-    const int64_t items = (a.columns + BLOCK - 1) / BLOCK;
-    const int threads = threads_for(a.columns * a.k, 1 << 16);
-    static thread_local std::vector<float> transposed;
-    if (!dots) transposed.resize(transposed_floats(a));
-    float* x = transposed.data();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        if (!dots) {
-#pragma omp for schedule(static)
-            for (int64_t start = 0; start < a.k; start += LANES) transpose(a, x, start);
-        }
-#pragma omp for schedule(static)
-        for (int64_t item = 0; item < items; ++item) {
-            const int64_t first = item * BLOCK, last = std::min(a.columns, first + BLOCK);
-            if (dots) dot_item(a, w, first, last);
-            else broadcast_item(a, w, x, first, last);
-        }
-    }
+    multiply_items(
+        a, dots, [&](int64_t first, int64_t last) { dot_item(a, w, first, last); },
+        [&](const float* x, int64_t first, int64_t last) { broadcast_item(a, w, x, first, last); });
 }

@@ -196,25 +196,9 @@ static void widened_item(const Matrix<Form>& w, const float* x, int64_t first, i
 template <class Form>
 static void multiply(const NarrowArgs& args, bool dots) {
     const Matrix<Form> w(args);
-    const Product& a = args.product;
-    const int64_t items = (a.columns + BLOCK - 1) / BLOCK;
-    const int threads = threads_for(a.columns * a.k, 1 << 16);
-    static thread_local std::vector<float> transposed;
-    if (!dots) transposed.resize(transposed_floats(a));
-    float* x = transposed.data();
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        if (!dots) {
-#pragma omp for schedule(static)
-            for (int64_t start = 0; start < a.k; start += LANES) transpose(a, x, start);
-        }
-#pragma omp for schedule(static)
-        for (int64_t item = 0; item < items; ++item) {
-            const int64_t first = item * BLOCK, last = std::min(a.columns, first + BLOCK);
-            if (dots) dot_item(w, first, last);
-            else widened_item(w, x, first, last);
-        }
-    }
+    multiply_items(
+        args.product, dots, [&](int64_t first, int64_t last) { dot_item(w, first, last); },
+        [&](const float* x, int64_t first, int64_t last) { widened_item(w, x, first, last); });
 }
 
 template <class Form>

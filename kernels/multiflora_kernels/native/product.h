@@ -76,3 +76,26 @@ static void transpose(const Product& a, float* x, int64_t start) {
                 panel[i * width + t] = t < rows ? a.x[(row + t) * a.x_stride + i] : 0.0f;
     }
 }
+
+// All work items of a product: dot(first, last) reads x as it lies, broadcast(x, first, last) has it transposed.
+template <class Dot, class Broadcast>
+static void multiply_items(const Product& a, bool dots, Dot dot, Broadcast broadcast) {
+    const int64_t items = (a.columns + BLOCK - 1) / BLOCK;
+    const int threads = threads_for(a.columns * a.k, 1 << 16);
+    static thread_local std::vector<float> transposed;
+    if (!dots) transposed.resize(transposed_floats(a));
+    float* x = transposed.data();
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        if (!dots) {
+#pragma omp for schedule(static)
+            for (int64_t start = 0; start < a.k; start += LANES) transpose(a, x, start);
+        }
+#pragma omp for schedule(static)
+        for (int64_t item = 0; item < items; ++item) {
+            const int64_t first = item * BLOCK, last = std::min(a.columns, first + BLOCK);
+            if (dots) dot(first, last);
+            else broadcast(x, first, last);
+        }
+    }
+}
