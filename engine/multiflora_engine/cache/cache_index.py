@@ -49,18 +49,10 @@ class CacheIndex:
         # By the tokens of a prompt's first block: how many of the places' published blocks begin a prompt with them.
         self._beginnings: dict[bytes, dict[int, int]] = {}
         self._is_beginning = bytearray(num_blocks)
-        self._all_rows, self._all_tokens = self.rows, self.tokens
-        self._hits, self._used_at = self._all_rows["hits"], self._all_rows["used_at"]
-
-    @property
-    def rows(self) -> npt.NDArray[np.void]:
-        """[num_blocks] of ROW: a view of what it holds now."""
-        return np.frombuffer(self._rows, ROW)
-
-    @property
-    def tokens(self) -> npt.NDArray[np.uint32]:
-        """[num_blocks, block_size]: a view of what it holds now."""
-        return np.frombuffer(self._tokens, np.uint32).reshape(-1, self.block_size)
+        # [num_blocks] of ROW, and [num_blocks, block_size]: views of what it holds now.
+        self.rows: npt.NDArray[np.void] = np.frombuffer(self._rows, ROW)
+        self.tokens: npt.NDArray[np.uint32] = np.frombuffer(self._tokens, np.uint32).reshape(-1, block_size)
+        self._hits, self._used_at = self.rows["hits"], self.rows["used_at"]
 
     def parent_tag(self, block_id: int) -> bytes:
         """Of the hash of the block before it, or of the root's."""
@@ -85,8 +77,8 @@ class CacheIndex:
         content = array("I", sequence.token_ids[first * self.block_size : end * self.block_size])
         if end - first == len(numbers) >= _MANY:
             ids = np.frombuffer(sequence.block_table, np.int32)[first:end]
-            self._all_rows[ids] = np.frombuffer(rows, ROW)
-            self._all_tokens[ids] = np.frombuffer(content, np.uint32).reshape(-1, self.block_size)
+            self.rows[ids] = np.frombuffer(rows, ROW)
+            self.tokens[ids] = np.frombuffer(content, np.uint32).reshape(-1, self.block_size)
         else:
             self._write_each(sequence.block_table, numbers, rows, content.tobytes())
         if not first:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-HASH_BYTES = 32
+from multiflora_engine.cache.block_hashes import HASH_BYTES
+
 # What a block keeps of its parent's hash. A million blocks have two with one tag in common once in 10^7 times.
 TAG_BYTES = 8
 _END = -1

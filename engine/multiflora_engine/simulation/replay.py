@@ -6,10 +6,11 @@ from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.evicted_blocks import Evicted
 from multiflora_engine.cache.eviction import EvictionQueue
-from multiflora_engine.cache.published_blocks import HASH_BYTES, TAG_BYTES
+from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.worth import COLD, NEW
 from multiflora_engine.protocol.traced_request import TracedRequest
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_engine.cache.published_blocks import HASH_BYTES, TAG_BYTES, PublishedBlocks
+from multiflora_engine.cache.block_hashes import HASH_BYTES
+from multiflora_engine.cache.published_blocks import TAG_BYTES, PublishedBlocks
 
 # Four tags of five hashes each.
 TAGS = [bytes([number]) * TAG_BYTES for number in range(4)]
