@@ -25,11 +25,16 @@ def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
     return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.block").digest()
 
 
+def hashes_behind(parent: bytes, token_ids: Sequence[int], block_size: int) -> list[bytes]:
+    """Of the whole blocks of these tokens, which follow the block, or root, of the parent's hash."""
+    hashes = []
+    for start in range(0, len(token_ids) - block_size + 1, block_size):
+        parent = block_hash(parent, token_ids[start : start + block_size])
+        hashes.append(parent)
+    return hashes
+
+
 def chain_of(root: bytes, token_ids: Sequence[int], block_size: int) -> bytes:
     """The hashes of a prompt's whole blocks, one after another: of those that a prompt with these tokens can find, so
     without one that holds its last token."""
-    parent, chain = root, []
-    for start in range(0, (len(token_ids) - 1) // block_size * block_size, block_size):
-        parent = block_hash(parent, token_ids[start : start + block_size])
-        chain.append(parent)
-    return b"".join(chain)
+    return b"".join(hashes_behind(root, token_ids[:-1], block_size))

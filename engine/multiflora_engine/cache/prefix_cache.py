@@ -7,7 +7,7 @@ content, so nothing here is ever invalidated.
 
 from __future__ import annotations
 
-from multiflora_engine.cache.block_hashes import block_hash, root_hash
+from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.worth import COLD, NEW
@@ -40,11 +40,7 @@ class PrefixCache:
             return []
         size, known = self._block_size, sequence.block_hashes
         parent = known[-1] if known else sequence.root_hash
-        hashes = []
-        for start in range(len(known) * size, sequence.num_tokens - size + 1, size):
-            parent = block_hash(parent, sequence.token_ids[start : start + size])
-            hashes.append(parent)
-        return hashes
+        return hashes_behind(parent, sequence.token_ids[len(known) * size :], size)
 
     def hits(self, sequence: Sequence) -> list[int]:
         """Blocks that hold the longest cached prefix short of the last token, which is always computed."""
