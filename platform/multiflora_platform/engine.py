@@ -18,6 +18,7 @@ from multiflora_engine.protocol.messages import (
 from multiflora_engine.protocol.requests import GenerateRequest
 
 if TYPE_CHECKING:
+    from multiflora_engine.process.cache_followers import CacheFollowers
     from multiflora_engine.process.token_stream import TokenStream
 
 
@@ -32,6 +33,10 @@ class EngineCalls(Protocol):
     def stats(self) -> EngineStats:
         """Of its last heartbeat."""
 
+    @property
+    def cache_followers(self) -> CacheFollowers:
+        """Who is told what the engine caches and gives up."""
+
     def generate(self, request: GenerateRequest) -> TokenStream:
         """Sends the request at once; closing the stream aborts it."""
 
@@ -41,8 +46,8 @@ class EngineCalls(Protocol):
     async def status(self) -> Status:
         """Pid, counters and adapter residency, asked afresh."""
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
-        """report, tokens, pin, unpin, drop or find."""
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+        """report, tokens, pin, unpin, drop, find or held."""
 
     async def slot_history(self) -> list[SlotEvent]:
         """Loads and evictions of adapters, oldest first."""
@@ -104,6 +109,10 @@ class SupervisedEngine:
     def stats(self) -> EngineStats:
         return self._supervisor.client.stats
 
+    @property
+    def cache_followers(self) -> CacheFollowers:
+        return self._supervisor.client.cache_followers
+
     def generate(self, request: GenerateRequest) -> TokenStream:
         return self._supervisor.client.generate(request)
 
@@ -113,8 +122,8 @@ class SupervisedEngine:
     async def status(self) -> Status:
         return await self._supervisor.client.status()
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
-        return await self._supervisor.client.cache(action, hash, chain)
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+        return await self._supervisor.client.cache(action, hash, chain, first)
 
     async def slot_history(self) -> list[SlotEvent]:
         return await self._supervisor.client.slot_history()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tests.platform.gateway.conftest import make_house, tokenizer
 from tests.platform.gateway.house import READY, FakeClient, House
 
+from multiflora_engine.process.cache_followers import CacheFollowers
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import AdapterResult, CacheReply, EngineStats, Ready, SlotEvent, Status
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
@@ -43,6 +44,10 @@ class Pool:
     def stats(self) -> EngineStats:
         return self._engines[0].stats
 
+    @property
+    def cache_followers(self) -> CacheFollowers:
+        return self._engines[0].cache_followers
+
     def generate(self, request: GenerateRequest) -> TokenStream:
         return self._next().generate(request)
 
@@ -52,8 +57,8 @@ class Pool:
     async def status(self) -> Status:
         return await self._next().status()
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
-        return await self._next().cache(action, hash, chain)
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+        return await self._next().cache(action, hash, chain, first)
 
     async def slot_history(self) -> list[SlotEvent]:
         histories = await asyncio.gather(*(engine.slot_history() for engine in self._engines))

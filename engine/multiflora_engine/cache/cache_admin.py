@@ -23,9 +23,11 @@ from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex, Place
 from multiflora_engine.cache.cache_snapshot import CacheSnapshot
+from multiflora_engine.cache.changes.held_blocks import held_blocks
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.run_tree import Positions, RunSummary, RunTree
 from multiflora_engine.cache.trace_recorder import TraceRecorder
+from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ _log = logging.getLogger(__name__)
 _MOST_NODES = 500
 _PINNED_SHARE = 0.5
 _RUNS_AT_ONCE = 64
+# Of one answer, which the step loop writes: well below a millisecond.
+_BLOCKS_OF_AN_ANSWER = 8_192
 _GONE = "That prefix is not cached any more."
 
 Result = TypeVar("Result")
@@ -50,8 +54,8 @@ class CacheAdmin:
 
     What one call of `advance` does at most: rows_at_once are copied, blocks_at_once dropped, pinned or read; either is
     well below a millisecond.
-    recorder: is told of sequences that end. has_work: a request is not answered yet. is_waiting: for the thread only,
-    so there is nothing to do for the caller.
+    recorder: is told of sequences that end. changes: of blocks that are published and given up. has_work: a request is
+    not answered yet. is_waiting: for the thread only, so there is nothing to do for the caller.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class CacheAdmin:
         # Pins that each block is in.
         self._pinned: Counter[int] = Counter()
         self.recorder = TraceRecorder(index.block_size, clock)
+        self.changes = index.changes
         self._thread: Executor = ThreadPoolExecutor(1, "cache-tree")
         self._requests: deque[CacheRequest] = deque()
         self._work: Work[CacheReply] | None = None
@@ -123,6 +128,11 @@ class CacheAdmin:
                 case "trace":
                     traced, lost, has_more = self.recorder.take()
                     return replace(reply, traced=traced, lost=lost, has_more=has_more)
+                case "held":
+                    # Before the first part is read: what changes from now on is told behind it.
+                    reply = replace(reply, at=self.changes.count)
+                    held, next_block = yield from self._held(request.first)
+                    return replace(reply, held=held, first=next_block)
                 case "pin":
                     yield from self._pin(bytes.fromhex(request.hash))
                 case "unpin":
@@ -208,6 +218,15 @@ class CacheAdmin:
             if (start // HASH_BYTES + 1) % self._blocks_at_once == 0:
                 yield _GOES_ON
         return len(chain) // HASH_BYTES
+
+    def _held(self, first: int) -> Work[tuple[list[CacheChange], int | None]]:
+        """Blocks from this id on, and with which the next answer begins; None: these were the last."""
+        held: list[CacheChange] = []
+        end = min(first + _BLOCKS_OF_AN_ANSWER, self._pool.num_blocks)
+        for start in range(first, end, self._blocks_at_once):
+            held += held_blocks(self._pool, self._index, start, min(start + self._blocks_at_once, end))
+            yield _GOES_ON
+        return held, end if end < self._pool.num_blocks else None
 
     def _pin(self, hash: bytes) -> Work[None]:
         """The block and all before it stay until they are unpinned. Raises _Refused."""

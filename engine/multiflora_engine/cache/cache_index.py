@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from multiflora_engine.cache.changes.change_log import ChangeLog
 from multiflora_engine.cache.numbering import Numbering
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.core.sequence import Sequence
@@ -35,10 +36,14 @@ Place = tuple[str | None, str]
 
 
 class CacheIndex:
-    """One row for each block of the pool, and its tokens. clock: Unix seconds."""
+    """One row for each block of the pool, and its tokens. clock: Unix seconds.
+
+    changes: of what is published and given up, while it is on.
+    """
 
     def __init__(self, num_blocks: int, block_size: int, clock: Callable[[], float] = time.time) -> None:
         self.block_size = block_size
+        self.changes = ChangeLog()
         self._clock = clock
         # 32-bit floats hold seconds since then to a quarter for a month; Unix seconds they would hold to two minutes.
         self.began = clock()
@@ -62,6 +67,10 @@ class CacheIndex:
         """Of a published block."""
         return self._places.name(_PLACE.unpack_from(self._rows, block_id * _ROW_BYTES + _PLACE_AT)[0])
 
+    def begins_prompt(self, block_id: int) -> bool:
+        """Of a published block: there is none before it."""
+        return bool(self._is_beginning[block_id])
+
     def published(self, sequence: Sequence, numbers: list[int]) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
         now = self._clock() - self.began
@@ -83,6 +92,8 @@ class CacheIndex:
             self._write_each(sequence.block_table, numbers, rows, content.tobytes())
         if not first:
             self._begins_prompt(sequence.block_table[0], place)
+        if self.changes.is_on:
+            self.changes.stored(sequence, numbers, *self._places.name(place))
 
     def _write_each(self, table: array[int], numbers: list[int], rows: bytes, content: bytes) -> None:
         """rows, content: of all blocks from the first of the numbers to the last."""
@@ -103,6 +114,8 @@ class CacheIndex:
             self._is_beginning[block_id] = False
         self._places.remove(place)
         _PLACE.pack_into(self._rows, at, 0)
+        if self.changes.is_on:
+            self.changes.removed(hash)
 
     def hit(self, block_ids: array[int]) -> None:
         """A sequence started on these blocks, each of them once."""

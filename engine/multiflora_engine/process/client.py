@@ -15,11 +15,13 @@ from weakref import WeakValueDictionary
 import msgspec
 import zmq
 
+from multiflora_engine.process.cache_followers import CacheFollowers
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
     AdapterResult,
+    CacheChanges,
     CacheReply,
     CacheRequest,
     Deltas,
@@ -63,6 +65,7 @@ class EngineClient:
 
     ready: what the engine said when it began to serve; None while it does not. stats: of the latest heartbeat.
     last_message: when the engine was last heard of, `time.monotonic()`. pinned: digests that are to stay in slots.
+    cache_followers: who is told what the engine caches and gives up, across its lives.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -70,6 +73,7 @@ class EngineClient:
         self.stats = EngineStats()
         self.last_message = time.monotonic()
         self.pinned: set[str] = set()
+        self.cache_followers = CacheFollowers(self.send)
         self._on_event = on_event
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -108,9 +112,9 @@ class EngineClient:
         assert isinstance(result, Status), "call ids are unique"
         return result
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
-        """report, tokens, pin, unpin, drop or find; see CacheRequest. Raises EngineUnavailable."""
-        result = await self._call(CacheRequest(next(self._call_ids), action, hash, chain))
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+        """report, tokens, pin, unpin, drop, find or held; see CacheRequest. Raises EngineUnavailable."""
+        result = await self._call(CacheRequest(next(self._call_ids), action, hash, chain, first))
         assert isinstance(result, CacheReply), "call ids are unique"
         return result
 
@@ -181,6 +185,7 @@ class EngineClient:
             self._loop.remove_reader(self._socket.fileno())
             self._context.destroy(linger=0)
         self._socket = self._context = None
+        self.cache_followers.end()
         for stream in list(self._streams.values()):
             stream.fail(failure)
         self._streams.clear()
@@ -241,12 +246,15 @@ class EngineClient:
                         del self._streams[delta.request_id]
             case Heartbeat(stats):
                 self.stats = stats
+            case CacheChanges():
+                self.cache_followers.take(message)
             case AdapterResult() | Status() | CacheReply() | SlotHistory():
                 call = self._calls.get(message.call_id)
                 if call is not None and not call.done():
                     call.set_result(message)
             case Ready():
                 self.ready = message
+                self.cache_followers.begin()
                 self._on_event(message)
             case LoadProgress() | Fatal():
                 self._on_event(message)

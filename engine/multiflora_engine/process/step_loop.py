@@ -14,14 +14,17 @@ from typing import Protocol
 from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.socket import EngineSocket
+from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
+    CacheChanges,
     CacheReply,
     CacheRequest,
     Deltas,
     EndSequence,
     EngineStats,
+    FollowCache,
     Generate,
     Heartbeat,
     Ready,
@@ -43,6 +46,15 @@ _RECEIVING_SECONDS = 0.02  # of a flood of messages, before those who wait for a
 _WAITING_MS = 5  # how long to sleep when work waits for an adapter to arrive, or for the cache's thread
 
 
+class FollowedCache(Protocol):
+    """`ChangeLog`, as the loop uses it."""
+
+    is_on: bool
+
+    def turn(self, on: bool) -> None: ...
+    def take(self) -> list[CacheChange]: ...
+
+
 class AdministeredCache(Protocol):
     """`CacheAdmin`, as the loop uses it."""
 
@@ -50,6 +62,8 @@ class AdministeredCache(Protocol):
 
     @property
     def has_work(self) -> bool: ...
+    @property
+    def changes(self) -> FollowedCache: ...
     def submit(self, request: CacheRequest) -> None: ...
     def advance(self) -> list[CacheReply]: ...
 
@@ -93,6 +107,7 @@ class StepLoop:
         self._socket = socket
         self._lifetime = lifetime
         self._shutdown = False
+        self._following = 0
         self._next_heartbeat = 0.0
         # Of requests that were not taken in, since the last deltas were sent.
         self._refusals: list[TokenDelta] = []
@@ -104,13 +119,18 @@ class StepLoop:
         while not self._shutdown and not (self._lifetime.stop_requested and not self._engine.has_work):
             self._receive()
             if self._engine.has_work:
-                self._send_deltas(self._engine.step())
+                deltas = self._engine.step()
+                # A client that has its answer is to find in the mirrors what it has cached.
+                self._send_cache_changes()
+                self._send_deltas(deltas)
             else:
                 # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
                 self._residency.poll()
             for result in self._commands.advance():
                 self._socket.send(result)
-            for reply in self._cache.advance():
+            replies = self._cache.advance()
+            self._send_cache_changes()
+            for reply in replies:
                 self._socket.send(reply)
             self._heartbeat()
             self._rest()
@@ -141,6 +161,9 @@ class StepLoop:
                 self._socket.send(Status(call_id, os.getpid(), self._engine.stats(), self._residency.snapshot()))
             case CacheRequest():
                 self._cache.submit(message)
+            case FollowCache(following):
+                self._following = following
+                self._cache.changes.turn(bool(following))
             case SlotHistoryRequest(call_id):
                 self._socket.send(SlotHistory(call_id, self._residency.history()))
             case Shutdown():
@@ -169,6 +192,10 @@ class StepLoop:
     def _send_deltas(self, deltas: list[TokenDelta]) -> None:
         if deltas:
             self._socket.send(Deltas(deltas))
+
+    def _send_cache_changes(self) -> None:
+        if self._cache.changes.is_on and (changes := self._cache.changes.take()):
+            self._socket.send(CacheChanges(self._following, changes))
 
     def _heartbeat(self) -> None:
         now = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
@@ -51,7 +52,7 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
 
 class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
     """action: report (all that is cached), tokens (of one run of blocks), pin, unpin or drop (a run and what follows),
-    find (how far a prompt is cached),
+    find (how far a prompt is cached), held (hashes of what is cached, a page of block ids at a time),
     trace (blocks of the requests that ended since it was asked for last; the first time begins a recording).
 
     hash: of the run's last block, hexadecimal. Answered by CacheReply with the call_id.
@@ -62,6 +63,14 @@ class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
     hash: str = ""
     # Of find: the hashes of the prompt's whole blocks, the first one first, each of HASH_BYTES.
     chain: bytes = b""
+    # Of held: the block id that the page begins with.
+    first: int = 0
+
+
+class FollowCache(msgspec.Struct, frozen=True, tag="follow_cache"):
+    """From now on, CacheChanges of this following are sent after each step that has any; 0: no more."""
+
+    following: int
 
 
 class SlotHistoryRequest(msgspec.Struct, frozen=True, tag="slot_history"):
@@ -82,6 +91,7 @@ ToEngine = (
     | AdapterCommand
     | StatusRequest
     | CacheRequest
+    | FollowCache
     | SlotHistoryRequest
     | Shutdown
 )
@@ -250,6 +260,18 @@ class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
     traced: list[TracedRequest] = []
     lost: int = 0
     has_more: bool = False
+    # Of held: what is cached among the page's blocks, the first block id of the next page (None: there is none), and
+    # how many changes the following had had when the page was begun; the later ones are to be applied behind it.
+    held: list[CacheChange] = []
+    first: int | None = None
+    at: int = 0
+
+
+class CacheChanges(msgspec.Struct, frozen=True, tag="cache_changes"):
+    """What was published and given up since the last ones, in order; sent before the deltas of the same step."""
+
+    following: int
+    changes: list[CacheChange]
 
 
 class SlotEvent(msgspec.Struct, frozen=True):
@@ -287,4 +309,6 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
     message: str
 
 
-FromEngine = LoadProgress | Ready | Deltas | AdapterResult | Status | CacheReply | SlotHistory | Heartbeat | Fatal
+FromEngine = (
+    LoadProgress | Ready | Deltas | AdapterResult | Status | CacheReply | CacheChanges | SlotHistory | Heartbeat | Fatal
+)

@@ -13,15 +13,18 @@ import pytest
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.process.step_loop import Served, StepLoop
+from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
     AdapterResult,
+    CacheChanges,
     CacheReply,
     CacheRequest,
     Deltas,
     EndSequence,
     EngineStats,
+    FollowCache,
     FromEngine,
     Generate,
     Heartbeat,
@@ -57,12 +60,28 @@ class ScriptedLine:
 
 
 @dataclass
+class ScriptedChanges:
+    """ScriptedEngine adds one in each step."""
+
+    is_on: bool = False
+    pending: list[CacheChange] = field(default_factory=list)
+
+    def turn(self, on: bool) -> None:
+        self.is_on = on
+
+    def take(self) -> list[CacheChange]:
+        taken, self.pending = self.pending, []
+        return taken
+
+
+@dataclass
 class ScriptedCache:
     """Answers each request in its third part; the second waits for a thread."""
 
     requests: list[CacheRequest] = field(default_factory=list)
     parts: int = 0
     is_waiting: bool = False
+    changes: ScriptedChanges = field(default_factory=ScriptedChanges)
 
     @property
     def has_work(self) -> bool:
@@ -106,6 +125,7 @@ class ScriptedEngine:
 
     def step(self) -> list[TokenDelta]:
         self.steps += 1
+        self.cache_admin.changes.pending.append(CacheChange(bytes([self.steps])))
         for _ in range(self.layers):
             assert self.between_layers is not None
             self.between_layers()
@@ -180,7 +200,11 @@ def _failures(line: ScriptedLine) -> list[tuple[str, int, str]]:
         (MemoryError(), "internal_error"),
     ],
 )
-def test_a_request_that_cannot_be_taken_in_fails_alone(problem: Exception, code: str) -> None:
+def test_a_request_that_cannot_be_taken_in_fails_alone(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception, code: str
+) -> None:
+    # Writing the log may take longer than the loop receives, which would make another round.
+    monkeypatch.setattr("multiflora_engine.process.step_loop._RECEIVING_SECONDS", 60.0)
     engine = ScriptedEngine({"bad": problem})
     line = run(_request("good"), _request("bad", n=2), Abort(["good"]), engine=engine)
     assert _failures(line) == [("bad", 0, code), ("bad", 1, code)]
@@ -246,6 +270,16 @@ def test_a_report_of_the_cache_takes_a_part_of_each_step_and_is_sent_when_it_is_
         CacheReply,
     ], "a step for each part"
     assert line.rests == []
+
+
+def test_what_the_cache_gained_is_told_to_followers_before_the_deltas_of_the_step() -> None:
+    line = run(FollowCache(3), _request("r"), Abort([]))
+    told = [message for message in line.sent if isinstance(message, CacheChanges | Deltas)]
+    assert told[::2] == [CacheChanges(3, [CacheChange(bytes([step + 1]))]) for step in range(len(told) // 2)]
+    assert len(told) >= 4
+    assert all(isinstance(message, Deltas) for message in told[1::2])
+    for script in ([_request("r")], [FollowCache(3), FollowCache(0), _request("r")]):
+        assert not [message for message in run(*script).sent if isinstance(message, CacheChanges)]
 
 
 def test_the_loop_rests_while_the_cache_waits_for_its_thread_only() -> None:

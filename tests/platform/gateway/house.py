@@ -17,6 +17,7 @@ import httpx
 from fastapi import FastAPI
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_engine.process.cache_followers import CacheFollowers
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
@@ -85,6 +86,7 @@ class FakeClient:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     cache_reply: CacheReply = field(default_factory=lambda: CacheReply(0))
     cache_calls: list[tuple[str, str]] = field(default_factory=list)
+    cache_followers: CacheFollowers = field(default_factory=lambda: CacheFollowers(lambda message: None))
 
     def generate(self, request: GenerateRequest) -> TokenStream:
         if self.ready is None:
@@ -111,7 +113,7 @@ class FakeClient:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
         return Status(0, 1, self.stats, [ResidencyReport("d" * 64, "slot", False, 8, 100, 0, 0, 2.5)])
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
         self.cache_calls.append((action, hash))
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")

@@ -1,0 +1,43 @@
+"""All that can be found now, a part at a time in the order of the blocks' ids, for a mirror to begin with.
+
+Parts may be of different moments: with the changes since the first of them, in order, they make what is held.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from multiflora_engine.cache.block_pool import BlockPool
+from multiflora_engine.cache.cache_index import CacheIndex, Place
+from multiflora_engine.protocol.cache_change import CacheChange
+
+
+def held_blocks(pool: BlockPool, index: CacheIndex, first: int, stop: int) -> list[CacheChange]:
+    """Those of ids [first, stop). A block may come before the one that it goes on from."""
+    held: list[CacheChange] = []
+    run: list[bytes] = []
+    parent = b""
+    place: Place = None, ""
+    for block_id in (np.flatnonzero(index.rows["place"][first:stop]) + first).tolist():
+        hash = pool.hash_of(block_id)
+        assert hash is not None, "the index has rows of published blocks alone"
+        before, of = _parent(pool, index, block_id), index.place(block_id)
+        # A prompt's blocks mostly have ids in a row.
+        if run and before == run[-1] and of == place:
+            run.append(hash)
+            continue
+        if run:
+            held.append(CacheChange(b"".join(run), False, parent, *place))
+        run, parent, place = [hash], before, of
+    if run:
+        held.append(CacheChange(b"".join(run), False, parent, *place))
+    return held
+
+
+def _parent(pool: BlockPool, index: CacheIndex, block_id: int) -> bytes:
+    """As CacheChange says."""
+    if index.begins_prompt(block_id):
+        return b""
+    tag = index.parent_tag(block_id)
+    parent = pool.find(tag)
+    return tag if parent is None else pool.hash_of(parent) or tag
