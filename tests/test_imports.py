@@ -44,6 +44,7 @@ FLOORS = {
         "sampling": 3,
         "speculation": 3,
         "execution": 4,
+        "offload": 4,
         "scheduling": 4,
         "simulation": 4,
         "engine": 5,
