@@ -82,7 +82,7 @@ def start_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[St
     def poisoned(*arguments: Any) -> Any:
         cache = allocate(*arguments)
         for tensor in (*cache.keys, *cache.values):
-            tensor.fill_(torch.nan)
+            tensor.view(torch.uint8).fill_(255)  # NaN in every float type, in int8 of every scale
         return cache
 
     for module in (device_side_module, dummy_module):

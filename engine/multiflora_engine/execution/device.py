@@ -22,6 +22,13 @@ _DTYPES = {
     "half": torch.float16,
 }
 
+_KV_DTYPES = {
+    "int8": torch.int8,
+    "fp8": torch.float8_e4m3fn,
+    "fp8_e4m3": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+
 
 def available_cores() -> int:
     """Cores this process may run on: its affinity, and the container's quota where there is one."""
@@ -82,6 +89,19 @@ def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> tor
     if name not in _DTYPES:
         raise ModelError(f"The data type {name!r} is not supported. Use --dtype auto, float32, bfloat16 or float16.")
     return _DTYPES[name]
+
+
+def choose_kv_dtype(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """dtype: of the weights, which "auto" keeps for keys and values."""
+    if name == "auto":
+        return dtype
+    if name not in _KV_DTYPES:
+        raise ModelError(
+            f"The KV cache cannot be kept as {name!r}. Use --kv-cache-dtype auto, {', '.join(_KV_DTYPES)}."
+        )
+    if device.type != "cpu":
+        raise ModelError(f"A KV cache in {name} is served on a CPU alone. Use --kv-cache-dtype auto, or --device cpu.")
+    return _KV_DTYPES[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -8,7 +8,7 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
-from multiflora_engine.execution.device import dtype_name, runs_asynchronously, use_threads
+from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously, use_threads
 from multiflora_engine.execution.dummy_batch import DummyPass
 from multiflora_engine.execution.executor import StepExecutor
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
@@ -58,8 +58,9 @@ def build_device_side(
     measured = device.type == "cuda" and config.kv_cache_memory is None
     # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.
     spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
-    size = size_kv_cache(config, model, dtype, device, spare)
-    cache = allocate_kv_cache(model, size.num_blocks, config.block_size, dtype, device)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype, device)
+    size = size_kv_cache(config, model, kv_dtype, device, spare)
+    cache = allocate_kv_cache(model, size.num_blocks, config.block_size, kv_dtype, device)
     decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool)
     staging = Staging(device)
     feedback = TokenFeedback(config.max_num_seqs, device)
@@ -82,7 +83,7 @@ def build_device_side(
         sampler,
         runs_ahead=runs_asynchronously(device),
     )
-    dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype)
+    dummy = DummyPass(decoder, model, config.block_size, size.max_model_len, device, dtype, kv_dtype)
     return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy)
 
 

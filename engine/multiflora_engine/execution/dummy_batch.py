@@ -15,7 +15,8 @@ from multiflora_kernels.attention.plan import QueryBounds
 
 
 class DummyPass:
-    """device and dtype: of the weights. max_tokens: of a sequence, as far as the decoder's rotary tables go."""
+    """device and dtype: of the weights; kv_dtype: of the KV cache. max_tokens: of a sequence, as far as the decoder's
+    rotary tables go."""
 
     def __init__(
         self,
@@ -25,6 +26,7 @@ class DummyPass:
         max_tokens: int,
         device: torch.device,
         dtype: torch.dtype,
+        kv_dtype: torch.dtype,
     ) -> None:
         self._decoder = decoder
         self._model = model
@@ -32,12 +34,13 @@ class DummyPass:
         self._max_tokens = max_tokens
         self._device = device
         self.dtype = dtype
+        self._kv_dtype = kv_dtype
 
     def logits(self, slots: list[int | None], tokens: int) -> torch.Tensor:
         """All logits of a fixed prompt under each of `slots` (base first): [S * tokens, V]."""
         tokens = min(tokens, self._max_tokens)
         batch, blocks = dummy_batch(slots, tokens, self._block_size, self._model.vocab_size, self._device, tokens)
-        cache = allocate_kv_cache(self._model, blocks, self._block_size, self.dtype, self._device)
+        cache = allocate_kv_cache(self._model, blocks, self._block_size, self._kv_dtype, self._device)
         return self._decoder.logits(self._decoder.forward(batch, cache), batch.logit_lora)
 
 

@@ -11,6 +11,7 @@ from multiflora_engine.execution.device import available_host_memory
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.config import EngineConfig
+from multiflora_kernels.attention.quantised_cache import bytes_per_head, cache_shape
 
 _CPU_SHARE = 0.25
 _CPU_CAP = 4 << 30
@@ -30,7 +31,8 @@ class CacheSize:
 def allocate_kv_cache(
     model: ModelConfig, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
 ) -> KVCache:
-    shape = (num_blocks, model.num_kv_heads, block_size, model.head_dim)
+    """dtype: of the cache (see `choose_kv_dtype`)."""
+    shape = cache_shape(num_blocks, model.num_kv_heads, block_size, model.head_dim, dtype)
     try:
         caches = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2 * model.num_layers)]
     except (MemoryError, RuntimeError) as error:
@@ -42,13 +44,14 @@ def allocate_kv_cache(
 
 
 def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:
-    return 2 * model.num_layers * model.kv_size * block_size * dtype.itemsize
+    return 2 * model.num_layers * model.num_kv_heads * block_size * bytes_per_head(model.head_dim, dtype)
 
 
 def size_kv_cache(
     config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device, step_bytes: int = 0
 ) -> CacheSize:
-    """How many blocks, and the model's length. step_bytes: of a GPU's memory, what steps need (see memory_profile.py).
+    """How many blocks, and the model's length. dtype: of the cache. step_bytes: of a GPU's memory, what steps need (see
+    memory_profile.py).
 
     A length that was asked for gets room for at least one sequence, or a ModelError says what to change; without one
     the model's own length is taken, or as much of it as fits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from multiflora_engine.execution.device import choose_kv_dtype
 from multiflora_engine.execution.dummy_batch import dummy_batch
 from multiflora_engine.execution.kv_memory import allocate_kv_cache
 from multiflora_engine.models.config import ModelConfig
@@ -32,7 +33,8 @@ def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, seque
     device, dtype = weights.device, weights.dtype
     decoder = Decoder(model, weights, model_tables(model, tokens, device))
     batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
-    cache = allocate_kv_cache(model, blocks, config.block_size, dtype, device)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype, device)
+    cache = allocate_kv_cache(model, blocks, config.block_size, kv_dtype, device)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     # Weights and this cache are there already; only what the pass takes beside them counts.

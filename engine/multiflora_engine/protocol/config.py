@@ -31,6 +31,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     # The artifact store of `<digest>/` folders.
     artifact_root: str
     dtype: str = "auto"
+    # How keys and values are kept: auto (as dtype), int8, fp8 (as fp8_e4m3) or fp8_e5m2.
+    kv_cache_dtype: str = "auto"
     device: str = "auto"
     # How linears are kept: int8, of dense weights; another method is what the checkpoint says of itself.
     quantization: str | None = None

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from multiflora_kernels.attention.cascade import cascade_attention_triton
 from multiflora_kernels.attention.plan import CascadePlan, plan_attention
+from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, block_size_of, is_quantised, read_blocks
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.attention.triton import paged_attention_triton
@@ -28,7 +29,7 @@ def paged_attention_reference(
     step: AttentionStep,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D]; sinks: [Hq].
+    """q: [T, Hq, D]; caches: [blocks, Hk, block_size, D], or quantised (see quantised_cache.py); sinks: [Hq].
 
     Semantics: token t of sequence s (query_starts[s] <= t < query_starts[s+1]) stands at position
     p = context_lens[s] - (query_starts[s+1] - t) and sees the keys j with p - window < j <= p:
@@ -45,17 +46,17 @@ def paged_attention_reference(
         begin, end = starts[s], starts[s + 1]
         if begin == end:
             continue
-        keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
+        keys, values = (_gather(cache, step.block_tables[s], length, *q.shape[1:]) for cache in (k_cache, v_cache))
         mask = _visible(end - begin, length, step.window, q.device)
         query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
         out[begin:end] = _attend(query, keys, values, mask, step, bias, _column(sinks)).transpose(0, 1)
     return out
 
 
-def _gather(cache: torch.Tensor, table: torch.Tensor, length: int, heads: int) -> torch.Tensor:
+def _gather(cache: torch.Tensor, table: torch.Tensor, length: int, heads: int, size: int) -> torch.Tensor:
     """The first `length` entries of one sequence: [heads, length, D], each kv head repeated for its query heads."""
-    blocks = table[: -(-length // cache.shape[2])].long()
-    flat = cache[blocks].transpose(0, 1).flatten(1, 2)[:, :length]
+    blocks = table[: -(-length // block_size_of(cache, size))].long()
+    flat = read_blocks(cache, blocks, size).transpose(0, 1).flatten(1, 2)[:, :length]
     return flat.repeat_interleave(heads // cache.shape[1], dim=0)
 
 
@@ -120,7 +121,7 @@ def _paged_attention_torch(
         out[starts[decode]] = _decode_torch(q[starts[decode]], k_cache, v_cache, step, decode, sinks)
     for s in (counts > 1).nonzero().squeeze(1).tolist():
         begin, end, length = int(starts[s]), int(starts[s + 1]), int(step.context_lens[s])
-        keys, values = (_gather(cache, step.block_tables[s], length, q.shape[1]) for cache in (k_cache, v_cache))
+        keys, values = (_gather(cache, step.block_tables[s], length, *q.shape[1:]) for cache in (k_cache, v_cache))
         mask = _visible(end - begin, length, step.window, q.device)
         query, bias = q[begin:end].transpose(0, 1), _bias(step.slopes, end - begin, length)
         result = (
@@ -163,13 +164,15 @@ def _decode_torch(
     return _attend(rows, keys, values, mask, step, bias, column).view(q.shape)
 
 
-_ARGUMENTS = struct.Struct("9q 9q 2f")
+_ARGUMENTS = struct.Struct("9q 10q 2f")
 """AttentionArgs of native/attention.cpp."""
 
 
 def _native_fits(q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor) -> bool:
     return (
-        q.dtype == k_cache.dtype == v_cache.dtype == torch.float32
+        q.dtype == torch.float32
+        and k_cache.dtype == v_cache.dtype
+        and k_cache.dtype in NATIVE_CODECS
         and q.shape[2] in NATIVE_HEAD_SIZES
         and q.stride(2) == 1
         and k_cache.is_contiguous()
@@ -200,15 +203,21 @@ def paged_attention(
     step: AttentionStep,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D], may be a view of a qkv tensor; caches: [blocks, Hk, block_size, D]; step: on q's device; sinks:
-    [Hq] float32, the layer's. Returns contiguous [T, Hq, D]. See `paged_attention_reference`.
+    """q: [T, Hq, D], may be a view of a qkv tensor; caches: [blocks, Hk, block_size, D], or quantised (see
+    quantised_cache.py); step: on q's device; sinks: [Hq] float32, the layer's. Returns contiguous [T, Hq, D]. See
+    `paged_attention_reference`.
 
     Without a plan in the step, a GPU makes one anew at each call.
     """
     if q.device.type != "cpu":
         return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
     native = native_function("multiflora_paged_attention", "p")
+    if native is not None and is_quantised(k_cache) and q.dtype != torch.float32:
+        # The kernel's arithmetic is float32 all the same; queries are few beside what it reads.
+        return paged_attention(q.float(), k_cache, v_cache, step, sinks).to(q.dtype)
     if native is None or not _native_fits(q, k_cache, v_cache):
+        if is_quantised(k_cache):
+            return paged_attention_reference(q, k_cache, v_cache, step, sinks)
         return _paged_attention_torch(q, k_cache, v_cache, step, sinks)
     starts, lengths, tables, slopes = step.query_starts, step.context_lens, step.block_tables, step.slopes
     assert starts.dtype == lengths.dtype == tables.dtype == torch.int32, "the kernel reads int32"
@@ -219,8 +228,9 @@ def paged_attention(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
         starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
         0 if sinks is None else sinks.data_ptr(),
-        lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.shape[2],
-        q.stride(0), q.stride(1), tables.stride(0), step.window or 0, step.scale, step.softcap or 0.0,
+        lengths.shape[0], q_heads, k_cache.shape[1], size, block_size_of(k_cache, size),
+        q.stride(0), q.stride(1), tables.stride(0), step.window or 0, NATIVE_CODECS[k_cache.dtype],
+        step.scale, step.softcap or 0.0,
     )  # fmt: skip
     native(arguments)
     return out

@@ -1,9 +1,11 @@
-// Paged causal attention over fp32 caches [blocks, kv heads, block_size, n].
+// Paged causal attention over caches [blocks, kv heads, block_size, n] of fp32, or packed in 8 bits: those are unpacked
+// chunk by chunk, for all query heads of their kv head.
 //
 // Two shapes of work. A decode row (one query token, all query heads of one kv head) streams K and V once and
 // vectorises over the head dimension. A prefill tile takes ROWS (query token, head) rows of one kv head as vector
 // lanes: scores S^T = K Q^T and the output O^T += V^T P^T then need no transposed copy of K or V, and softmax needs
 // no reduction across lanes.
+#include "packed_cache.h"
 #include "vector.h"
 
 #include <algorithm>
@@ -21,6 +23,7 @@ struct AttentionArgs {
     const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
     const float* sinks;  // [q heads]: a score whose value is 0, beside those of the keys; null: none
     int64_t sequences, q_heads, k_heads, n, block_size, q_token, q_head, table_stride, window;
+    int64_t codec;  // what the caches hold; where it is not FLOAT32, k_cache and v_cache point to packed pieces
     float scale, softcap;
 };
 
@@ -38,6 +41,24 @@ static inline const float* cache_row(const float* cache, const AttentionArgs& a,
 
 static inline int64_t first_visible(const AttentionArgs& a, int64_t position) {
     return a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+}
+
+// Keys and values of the positions from `start`, in fp32: [count][n] each.
+static void unpack_chunk(const AttentionArgs& a, const Item& item, int64_t start, int count, float* keys,
+                         float* values) {
+    const int32_t* table = a.block_tables + item.sequence * a.table_stride;
+    void* caches[2] = {const_cast<float*>(a.k_cache), const_cast<float*>(a.v_cache)};
+    float* targets[2] = {keys, values};
+    for (int t = 0; t < count;) {
+        const int64_t block = table[(start + t) / a.block_size], offset = (start + t) % a.block_size;
+        const int run = static_cast<int>(std::min<int64_t>(count - t, a.block_size - offset));
+        for (int part = 0; part < 2; ++part) {
+            const PackedPiece piece = packed_piece(caches[part], block * a.k_heads + item.head, a.block_size, a.n);
+            for (int i = 0; i < run; ++i)
+                unpack_row(a.codec, targets[part] + (t + i) * a.n, piece, offset + i, a.n);
+        }
+        t += run;
+    }
 }
 
 constexpr int DECODE_CHUNK = 32;
@@ -155,11 +176,18 @@ static void decode_row(const AttentionArgs& a, const Item& item, float* scratch)
     std::memset(out, 0, group * N * sizeof(float));
     const float *rows[2][2][DECODE_CHUNK];  // [this chunk or the next][keys or values][token]
     float scores[HEADS * DECODE_CHUNK], alphas[HEADS];
+    float* unpacked = totals + group;
     const int64_t begin = first_visible(a, position), end = position + 1;
-    chunk_rows(a, item, begin, end, rows[0]);
+    if (a.codec == FLOAT32) {
+        chunk_rows(a, item, begin, end, rows[0]);
+    } else {
+        for (int t = 0; t < 2 * DECODE_CHUNK; ++t) rows[0][t / DECODE_CHUNK][t % DECODE_CHUNK] = unpacked + t * N;
+        std::memcpy(rows[1], rows[0], sizeof rows[0]);
+    }
     for (int64_t start = begin, turn = 0; start < end; start += DECODE_CHUNK, turn ^= 1) {
         const int count = static_cast<int>(std::min<int64_t>(DECODE_CHUNK, end - start));
-        chunk_rows(a, item, start + DECODE_CHUNK, end, rows[turn ^ 1]);
+        if (a.codec == FLOAT32) chunk_rows(a, item, start + DECODE_CHUNK, end, rows[turn ^ 1]);
+        else unpack_chunk(a, item, start, count, unpacked, unpacked + DECODE_CHUNK * N);
         const auto &now = rows[turn], &ahead = rows[turn ^ 1];
         const float* slopes = a.slopes ? a.slopes + item.head * group : nullptr;
         const float distance = static_cast<float>(start - position);
@@ -272,10 +300,15 @@ static void tile_chunk(const AttentionArgs& a, const Item& item, TileState& stat
                        float* scores, int64_t start, int count) {
     const int32_t* table = a.block_tables + item.sequence * a.table_stride;
     const float* values[TILE_CHUNK];
+    const bool is_packed = a.codec != FLOAT32;
+    float* unpacked = scores + TILE_CHUNK * ROWS;
+    if (is_packed) unpack_chunk(a, item, start, count, unpacked, unpacked + TILE_CHUNK * a.n);
     for (int t = 0; t < count;) {
-        const float* keys = cache_row(a.k_cache, a, table, item.head, start + t);
-        const int run = static_cast<int>(std::min<int64_t>(count - t, a.block_size - (start + t) % a.block_size));
-        for (int i = 0; i < run; ++i) values[t + i] = a.v_cache + (keys - a.k_cache) + i * a.n;
+        const float* keys = is_packed ? unpacked : cache_row(a.k_cache, a, table, item.head, start + t);
+        const float* first = is_packed ? unpacked + TILE_CHUNK * a.n : a.v_cache + (keys - a.k_cache);
+        const int64_t piece = a.block_size - (start + t) % a.block_size;
+        const int run = is_packed ? count : static_cast<int>(std::min<int64_t>(count - t, piece));
+        for (int i = 0; i < run; ++i) values[t + i] = first + i * a.n;
         int i = 0;
         for (; i + UNROLL <= run; i += UNROLL)
             tile_scores<UNROLL>(keys + i * a.n, a.n, q, scores + (t + i) * ROWS);
@@ -377,7 +410,8 @@ extern "C" void multiflora_paged_attention(const AttentionArgs* args) {
     const Item* plan_items = items.data();
     const int64_t count = static_cast<int64_t>(items.size());
     const int threads = threads_for(work, 1 << 14);
-    const int64_t scratch_size = std::max(2 * a.n * ROWS + TILE_CHUNK * ROWS, (a.q_heads / a.k_heads) * (2 * a.n + 2));
+    int64_t scratch_size = std::max(2 * a.n * ROWS + TILE_CHUNK * ROWS, (a.q_heads / a.k_heads) * (2 * a.n + 2));
+    if (a.codec != FLOAT32) scratch_size += 2 * std::max(TILE_CHUNK, DECODE_CHUNK) * a.n;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         static thread_local std::vector<float> scratch;

@@ -1,4 +1,5 @@
 // Row-wise kernels: RMS norm (alone and fused with the residual sum), gated activations, rotary embedding + KV write.
+#include "packed_cache.h"
 #include "vector.h"
 
 #include <cmath>
@@ -100,10 +101,17 @@ struct RopeArgs {
     float *q, *k;
     const float *v, *cosine, *sine;
     const int64_t *positions, *slots;
-    float *k_cache, *v_cache;
-    int64_t tokens, q_heads, k_heads, n, half, table_stride, block_size;
+    void *k_cache, *v_cache;
+    int64_t tokens, q_heads, k_heads, n, half, table_stride, block_size, codec;
     int64_t q_token, q_head, k_token, k_head, v_token, v_head;
 };
+
+static void cache_head(const RopeArgs& a, void* cache, int64_t piece, int64_t offset, const float* x) {
+    if (a.codec == FLOAT32)
+        std::memcpy(static_cast<float*>(cache) + (piece * a.block_size + offset) * a.n, x, a.n * sizeof(float));
+    else
+        pack_row(a.codec, packed_piece(cache, piece, a.block_size, a.n), offset, x, a.n);
+}
 
 // Rotates q and k in place and writes k and v to their cache slots; of a row whose slot is negative nothing is written.
 extern "C" void multiflora_rope_and_write_kv(const RopeArgs* args) {
@@ -120,11 +128,10 @@ extern "C" void multiflora_rope_and_write_kv(const RopeArgs* args) {
         if (a.slots[t] < 0) continue;
         const int64_t block = a.slots[t] / a.block_size, offset = a.slots[t] % a.block_size;
         for (int64_t h = 0; h < a.k_heads; ++h) {
-            const int64_t target = ((block * a.k_heads + h) * a.block_size + offset) * a.n;
             float* k = a.k + t * a.k_token + h * a.k_head;
             rotate_head(k, k, cosine, sine, a.half, a.n);
-            std::memcpy(a.k_cache + target, k, a.n * sizeof(float));
-            std::memcpy(a.v_cache + target, a.v + t * a.v_token + h * a.v_head, a.n * sizeof(float));
+            cache_head(a, a.k_cache, block * a.k_heads + h, offset, k);
+            cache_head(a, a.v_cache, block * a.k_heads + h, offset, a.v + t * a.v_token + h * a.v_head);
         }
     }
 }

@@ -9,6 +9,7 @@ import struct
 
 import torch
 
+from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, block_size_of, write_tokens
 from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
@@ -34,8 +35,8 @@ def rope_and_write_kv_reference(
     rope: RopeStep,
     norms: QKNorm | None = None,
 ) -> torch.Tensor:
-    """q: [T, Hq, D], k, v: [T, Hk, D]; k_cache, v_cache: [blocks, Hk, block_size, D]. Returns the rotated queries
-    [T, Hq, D].
+    """q: [T, Hq, D], k, v: [T, Hk, D]; k_cache, v_cache: [blocks, Hk, block_size, D], or quantised (see
+    attention/quantised_cache.py). Returns the rotated queries [T, Hq, D].
 
     Semantics (half-split, arXiv:2104.09864 as in GPT-NeoX): q and k go through `norms` first if there are any; then,
     with h = R/2, x[t, :, i] = x_i cos - x_{i+h} sin and x[t, :, i+h] = x_{i+h} cos + x_i sin at positions[t], i < h;
@@ -48,14 +49,12 @@ def rope_and_write_kv_reference(
     _rotate_(q, cos, sin)
     _rotate_(k, cos, sin)
     written = rope.kv_slots >= 0
-    block_size, slots = k_cache.shape[2], rope.kv_slots[written]
-    block, offset = slots // block_size, slots % block_size
-    k_cache[block, :, offset] = k[written]
-    v_cache[block, :, offset] = v[written]
+    write_tokens(k_cache, rope.kv_slots[written], k[written])
+    write_tokens(v_cache, rope.kv_slots[written], v[written])
     return q
 
 
-_ARGUMENTS = struct.Struct("9q 7q 6q")
+_ARGUMENTS = struct.Struct("9q 8q 6q")
 """RopeArgs of native/rows.cpp."""
 
 
@@ -63,7 +62,9 @@ def _native_fits(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, rope: RopeStep
 ) -> bool:
     return (
-        q.dtype == k.dtype == v.dtype == k_cache.dtype == v_cache.dtype == torch.float32
+        q.dtype == k.dtype == v.dtype == torch.float32
+        and k_cache.dtype == v_cache.dtype
+        and k_cache.dtype in NATIVE_CODECS
         and rope.cos.dtype == rope.sin.dtype == torch.float32
         and q.stride(2) == k.stride(2) == v.stride(2) == rope.cos.stride(1) == 1
         and rope.cos.stride() == rope.sin.stride()
@@ -92,8 +93,8 @@ def _rope_and_write_kv_cpu(
     arguments = _ARGUMENTS.pack(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), rope.cos.data_ptr(), rope.sin.data_ptr(),
         rope.positions.data_ptr(), rope.kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-        tokens, q_heads, k.shape[1], size, rope.cos.shape[1], rope.cos.stride(0), k_cache.shape[2],
-        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+        tokens, q_heads, k.shape[1], size, rope.cos.shape[1], rope.cos.stride(0), block_size_of(k_cache, size),
+        NATIVE_CODECS[k_cache.dtype], q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
     )  # fmt: skip
     native(arguments)
     return q

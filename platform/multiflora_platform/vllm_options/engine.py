@@ -69,8 +69,8 @@ _PARALLEL: Mapping[str, Option] = {
 
 _CACHE: Mapping[str, Option] = {
     "kv_cache_memory_bytes": acts("kv_cache_memory", count),
-    "kv_cache_dtype": refused("the KV cache has the model's dtype; leave it at auto", "auto"),
-    "calculate_kv_scales": harmless("the KV cache has the model's dtype, which needs no scales", shape="switch"),
+    "kv_cache_dtype": acts("kv_cache_dtype", lambda value: str(value).lower()),
+    "calculate_kv_scales": harmless("each token's keys and values bring their own scales", shape="switch"),
     "swap_space": harmless("a preempted sequence is computed again, so nothing is swapped", "0"),
     "preemption_mode": harmless("a preempted sequence is computed again, so nothing is swapped", "recompute"),
     "cpu_offload_gb": refused("weights stay on the device; choose a smaller dtype or model", "0"),

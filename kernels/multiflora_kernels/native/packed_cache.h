@@ -1,0 +1,95 @@
+// Cache rows in 8 bits, and back. What lies where is said in attention/quantised_cache.py: of each block and kv head
+// first the codes of all tokens, then their scales in bfloat16.
+#pragma once
+
+#include "vector.h"
+
+#include <algorithm>
+#include <cmath>
+
+enum Codec : int64_t { FLOAT32 = 0, INT8 = 1, E4M3 = 2, E5M2 = 3 };
+
+constexpr int64_t SCALE_BYTES = 2;
+
+// One block's keys or values of one kv head.
+struct PackedPiece {
+    uint8_t* codes;
+    uint8_t* scales;
+};
+
+static inline PackedPiece packed_piece(void* cache, int64_t piece, int64_t block_size, int64_t n) {
+    uint8_t* start = static_cast<uint8_t*>(cache) + piece * block_size * (n + SCALE_BYTES);
+    return {start, start + block_size * n};
+}
+
+static inline float from_bfloat16(const uint8_t* p) {
+    uint16_t half;
+    std::memcpy(&half, p, sizeof half);
+    const uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// A float8 has the bits of a float32 with a smaller exponent: moved to their place and multiplied by a power of two.
+template <int CODEC>
+static inline Vec decode_codes(const uint8_t* p) {
+    if (CODEC == INT8) return to_float(widen_signed(p));
+    constexpr int SHIFT = CODEC == E4M3 ? 20 : 21;
+    const VecInt bits = widen_bytes(p);
+    const Vec moved = reinterpret_cast<Vec>(((bits & 0x80) << 24) | ((bits & 0x7f) << SHIFT));
+    return moved * (CODEC == E4M3 ? 0x1p120f : 0x1p112f);
+}
+
+template <int CODEC>
+static void unpack_row_as(float* out, const uint8_t* codes, float scale, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) store(out + i, decode_codes<CODEC>(codes + i) * scale);
+}
+
+// n: a multiple of LANES.
+static inline void unpack_row(int64_t codec, float* out, const PackedPiece& piece, int64_t offset, int64_t n) {
+    const uint8_t* codes = piece.codes + offset * n;
+    const float scale = from_bfloat16(piece.scales + offset * SCALE_BYTES);
+    if (codec == INT8) unpack_row_as<INT8>(out, codes, scale, n);
+    else if (codec == E4M3) unpack_row_as<E4M3>(out, codes, scale, n);
+    else unpack_row_as<E5M2>(out, codes, scale, n);
+}
+
+// The magnitude's nearest code, halves to even. Below the smallest normal code, where steps no longer shrink, adding a
+// float whose last bit is such a step rounds; above, what is cut off is rounded into the rest.
+template <int MANTISSA, int BIAS>
+static inline uint8_t encode_float8(float x) {
+    constexpr int CUT = 23 - MANTISSA;
+    const uint32_t sign = bits_of(x) >> 24 & 0x80, bits = bits_of(x) & 0x7fffffff;
+    constexpr float STEPS = 1 << (24 - MANTISSA - BIAS);
+    const uint32_t least_normal = static_cast<uint32_t>(128 - BIAS) << 23;
+    if (bits < least_normal) return sign | static_cast<uint8_t>(bits_of(std::fabs(x) + STEPS) - bits_of(STEPS));
+    const uint32_t rounded = bits + ((1u << (CUT - 1)) - 1) + (bits >> CUT & 1);
+    return sign | static_cast<uint8_t>((rounded >> CUT) - (static_cast<uint32_t>(127 - BIAS) << MANTISSA));
+}
+
+// One head of one token. A value that is not finite makes the scale NaN, so that what is read is not finite either.
+static inline void pack_row(int64_t codec, const PackedPiece& piece, int64_t offset, const float* x, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, bits_of(x[i]) & 0x7fffffff);
+    float amplitude;
+    std::memcpy(&amplitude, &largest, sizeof amplitude);
+    const float limit = codec == INT8 ? 127.0f : codec == E4M3 ? 448.0f : 57344.0f;
+    const uint32_t wide = bits_of(std::max(amplitude, 1e-30f) / limit);
+    const uint16_t half = largest >= 0x7f800000 ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
+    std::memcpy(piece.scales + offset * SCALE_BYTES, &half, sizeof half);
+    const float scale = from_bfloat16(piece.scales + offset * SCALE_BYTES);
+    uint8_t* codes = piece.codes + offset * n;
+    if (codec == INT8)
+        for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(static_cast<int32_t>(std::nearbyint(x[i] / scale)));
+    else if (codec == E4M3)
+        for (int64_t i = 0; i < n; ++i) codes[i] = encode_float8<3, 7>(x[i] / scale);
+    else
+        for (int64_t i = 0; i < n; ++i) codes[i] = encode_float8<2, 15>(x[i] / scale);
+}
