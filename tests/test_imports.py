@@ -71,6 +71,7 @@ FLOORS = {
         "insight": 3,
         "messages": 3,
         "model_files": 3,
+        "contexts": 4,
         "registry": 4,
         "webhooks": 4,
         "services": 5,

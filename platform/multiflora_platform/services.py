@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits import Limits
     from multiflora_platform.auth.usage import UsageLedger
+    from multiflora_platform.contexts.service import Contexts
     from multiflora_platform.insight.insight import Insight
     from multiflora_platform.observability.tracing import Tracing
     from multiflora_platform.registry.service import Registry
@@ -116,6 +117,7 @@ class Services:
     shadows: Shadows
     webhooks: Webhooks
     insight: Insight
+    contexts: Contexts
     setting_sources: Mapping[str, str] = field(default_factory=dict)
     """cli, env or file, by setting; `serve` fills it."""
     tracing: Tracing | None = None

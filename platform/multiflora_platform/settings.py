@@ -89,6 +89,9 @@ class Settings(BaseModel):
     max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
     enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
+    context_budget: float = Field(
+        0.25, gt=0, le=0.5, description="part of all KV blocks that one tenant's contexts may hold"
+    )
     enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
     lora_modules: Words = Field(
         (), description="adapters to register at start, as name=folder, name=org/repository, name=s3://… or JSON"

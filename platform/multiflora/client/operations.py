@@ -8,6 +8,7 @@ from typing import Literal
 from multiflora.client.transport import AsyncTransport, Transport, quoted
 from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
 from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
     ActivityAnswer,
@@ -578,6 +579,54 @@ class Client(Transport):
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
         return self.call("POST", "/cache:explain", CacheExplanation, body=body)
 
+    def list_contexts(
+        self, *, tenant: str | None = None, limit: int = 100, page_token: str | None = None
+    ) -> ContextPage:
+        """By tenant and name; admins see all, or a tenant's."""
+        return self.call(
+            "GET", "/contexts", ContextPage, query={"tenant": tenant, "limit": limit, "page_token": page_token}
+        )
+
+    def put_context(
+        self,
+        name: str,
+        body: ContextBody,
+        *,
+        tenant: str | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Context:
+        """Makes or replaces it; it is computed afterwards and held, within the tenant's budget (409 when full)."""
+        return self.call(
+            "PUT",
+            f"/contexts/{quoted(name)}",
+            Context,
+            query={"tenant": tenant},
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    def get_context(self, name: str, *, tenant: str | None = None) -> Context:
+        """What the engine has of it now."""
+        return self.call("GET", f"/contexts/{quoted(name)}", Context, query={"tenant": tenant})
+
+    def change_context(
+        self, name: str, body: ContextPatch, *, tenant: str | None = None, if_match: str | None = None
+    ) -> Context:
+        """Of the fields that are sent; what is not yet computed of it is computed."""
+        return self.call(
+            "PATCH",
+            f"/contexts/{quoted(name)}",
+            Context,
+            query={"tenant": tenant},
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    def delete_context(self, name: str, *, tenant: str | None = None, if_match: str | None = None) -> None:
+        """Its blocks are held no more; requests that name it are a 404."""
+        self.call("DELETE", f"/contexts/{quoted(name)}", None, query={"tenant": tenant}, headers={"if-match": if_match})
+
 
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
@@ -1115,3 +1164,53 @@ class AsyncClient(AsyncTransport):
     async def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
         return await self.call("POST", "/cache:explain", CacheExplanation, body=body)
+
+    async def list_contexts(
+        self, *, tenant: str | None = None, limit: int = 100, page_token: str | None = None
+    ) -> ContextPage:
+        """By tenant and name; admins see all, or a tenant's."""
+        return await self.call(
+            "GET", "/contexts", ContextPage, query={"tenant": tenant, "limit": limit, "page_token": page_token}
+        )
+
+    async def put_context(
+        self,
+        name: str,
+        body: ContextBody,
+        *,
+        tenant: str | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Context:
+        """Makes or replaces it; it is computed afterwards and held, within the tenant's budget (409 when full)."""
+        return await self.call(
+            "PUT",
+            f"/contexts/{quoted(name)}",
+            Context,
+            query={"tenant": tenant},
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    async def get_context(self, name: str, *, tenant: str | None = None) -> Context:
+        """What the engine has of it now."""
+        return await self.call("GET", f"/contexts/{quoted(name)}", Context, query={"tenant": tenant})
+
+    async def change_context(
+        self, name: str, body: ContextPatch, *, tenant: str | None = None, if_match: str | None = None
+    ) -> Context:
+        """Of the fields that are sent; what is not yet computed of it is computed."""
+        return await self.call(
+            "PATCH",
+            f"/contexts/{quoted(name)}",
+            Context,
+            query={"tenant": tenant},
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    async def delete_context(self, name: str, *, tenant: str | None = None, if_match: str | None = None) -> None:
+        """Its blocks are held no more; requests that name it are a 404."""
+        await self.call(
+            "DELETE", f"/contexts/{quoted(name)}", None, query={"tenant": tenant}, headers={"if-match": if_match}
+        )

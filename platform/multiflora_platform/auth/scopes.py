@@ -17,8 +17,8 @@ def scope_of(method: str, path: str) -> Scope:
         kind = path[len(_API) :].partition("/")[0].partition(":")[0]
         if kind in ("adapters", "versions", "jobs"):
             return "registry:read" if method in _READS else "registry:write"
-        # Who may send a prompt may ask what the cache has of it.
-        if path == _EXPLAIN:
+        # Who may send a prompt may ask what the cache has of it, and hold its beginning.
+        if path == _EXPLAIN or kind == "contexts":
             return "inference"
         return "usage:read" if kind == "usage" else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):

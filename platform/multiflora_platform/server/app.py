@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.service import make_batch_service
+from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.routes import chat, completions, embeddings, messages, models, scores, tokenization
 from multiflora_platform.gateway.routes import responses as response_calls
 from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
@@ -40,6 +41,7 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.services = services
+    app.state.keeper = ContextKeeper(services)
     app.state.batches = make_batch_service(app, services)
     app.router.routes.extend(_routes(with_docs=not services.settings.disable_fastapi_docs))
     error_responses.install(app)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
-from multiflora_platform.insight_api import activity_routes, cache_routes, explain_routes
+from multiflora_platform.insight_api import activity_routes, cache_routes, context_routes, explain_routes
 from multiflora_platform.insight_api import routes as insight_routes
 from multiflora_platform.registry.routes import adapters as adapter_routes
 from multiflora_platform.registry.routes import aliases as alias_routes
@@ -31,6 +31,7 @@ PARTS = (
     activity_routes,
     cache_routes,
     explain_routes,
+    context_routes,
 )
 for part in PARTS:
     router.include_router(part.router)

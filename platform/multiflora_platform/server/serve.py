@@ -22,6 +22,7 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
@@ -71,6 +72,7 @@ SHORTEST_KEY = 16
 #   _parts   database
 #            follower       before the first row is read that another process may change
 #            keys           evaluations and webhooks use their secret; the end writes when keys were last used
+#            contexts       read; the end writes when requests named them
 #            registry       takes up unfinished jobs at once; its leases are held by what comes below
 #            webhooks
 #            usage          the end writes what was counted since the last write
@@ -82,11 +84,12 @@ SHORTEST_KEY = 16
 #   _serve   HTTP server    answers health checks while the engine loads
 #            adapters       of the demo and --lora-modules, once the engine is ready; then the first admin key
 #            batch runner   once its batches can find those adapters
+#            keeper         computes and holds contexts, of those adapters, too
 #
 # A signal first drains: new requests are refused, running ones end. Then the HTTP server ends, for its routes reach all
-# the others; then the batch runner; then the engine and the rest of _parts in reverse, so that what a request still
-# changes as the engine ends it is counted and written; the socket and the lock last. Where the engine dies for good
-# there is no drain; the rest is the same.
+# the others; then the keeper and the batch runner; then the engine and the rest of _parts in reverse, so that what a
+# request still changes as the engine ends it is counted and written; the socket and the lock last. Where the engine
+# dies for good there is no drain; the rest is the same.
 
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
@@ -148,6 +151,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     key = await services.keys.bootstrap()
                     services.seeding = False
                     app.state.batches.runner.start()
+                    app.state.keeper.start()
                     gc.collect()
                     gc.freeze()  # what is loaded lives as long as the server; a collection of it stalls every stream
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
@@ -159,6 +163,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
             finally:
                 server.should_exit = True
                 await serving
+                await app.state.keeper.close()
                 await app.state.batches.runner.close()
     return ExitCode.OK
 
@@ -183,6 +188,8 @@ async def _parts(
             on_progress=display.update,
         )
         engine = SupervisedEngine(supervisor)  # asked from now on, started last
+        contexts = await Contexts.open(database, follower, engine)
+        stack.push_async_callback(contexts.close)
         registry = await Registry.open(
             database,
             follower,
@@ -236,6 +243,7 @@ async def _parts(
             tracing=tracing,
             webhooks=webhooks,
             insight=insight,
+            contexts=contexts,
             seeding=True,
         )
         await supervisor.start()

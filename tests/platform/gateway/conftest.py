@@ -27,6 +27,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_platform.auth.limits import Limits
+from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.observability.metrics import Metrics
@@ -72,6 +73,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             shadows=Shadows(registry.rollouts, registry.lease, handle),
             webhooks=SimpleNamespace(),
             insight=Insight(handle, "base"),
+            contexts=Contexts(SimpleNamespace(), handle),
         )
         app = create_app(services)
         http = httpx.AsyncClient(

@@ -12,6 +12,7 @@ from tests.platform.registry.house import ADMIN as ADMIN_KEY
 from tests.platform.registry.house import House as RegistryHouse
 from tests.platform.registry.house import opening
 
+from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 
@@ -24,6 +25,7 @@ async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIte
         registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
+        services.contexts = await Contexts.open(registry.database, registry.follower, services.engine)
         services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease, services.engine)
         house.app = create_app(services)
         house.engine.reply = "x"
@@ -34,4 +36,5 @@ async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIte
         )
         async with house.http:
             yield house, registry
+        await services.contexts.close()
         await services.shadows.close()

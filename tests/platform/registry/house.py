@@ -22,7 +22,9 @@ from multiflora_engine.process.client import EngineClient
 from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import SupervisedEngine
+from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import EngineLink
@@ -39,6 +41,9 @@ from multiflora_platform.webhooks.service import Webhooks
 ADMIN = "mf-admin-for-tests"
 SITE = "model.layers.0.self_attn.q_proj"
 Files = dict[str, bytes]
+# Reads texts: a token for each byte.
+_BYTES = SimpleNamespace(encode=lambda text, special, most: list(text.encode()), beyond=lambda ids, size: None)
+_MODEL = {"name": "base", "names": ("base",), "known_as": str, "tokenizer": _BYTES, "vocab_size": 256}
 _SCHEMA: list[bytes] = []
 # FastAPI reads the signatures of routes anew for each application that includes their router; all houses share these.
 _ROUTES = FastAPI(openapi_url=None)
@@ -136,7 +141,8 @@ class House:
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
         engine = SupervisedEngine(SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))
-        self.app.state.services = SimpleNamespace(
+        self.contexts = await Contexts.open(self.database, self.follower, engine)
+        self.app.state.services = services = SimpleNamespace(
             registry=self.registry,
             keys=self.keys,
             usage=self.usage,
@@ -146,7 +152,10 @@ class House:
             settings=Settings(data_dir=self.data),
             setting_sources={},
             state=engine.state,
+            model=SimpleNamespace(**_MODEL, longest=lambda engine: 64),
+            contexts=self.contexts,
         )
+        self.app.state.keeper = ContextKeeper(services)
         self.app.router.routes.extend(_ROUTES.router.routes)
         error_responses.install(self.app)
         self.admin = self.client(ADMIN)
@@ -166,6 +175,7 @@ class House:
             return
         self.closed = True
         await self.webhooks.close()
+        await self.contexts.close()
         await self.usage.close()
         await self.keys.close()
         await self.registry.close()

@@ -141,10 +141,20 @@ CALLS: dict[str, Callable[[House], Awaitable[httpx.Response]]] = {
     "rotate_webhook": lambda house: with_id(house, hook, "POST", "/webhooks/{}:rotate"),
     "test_webhook": lambda house: with_id(house, hook, "POST", "/webhooks/{}:test"),
     "redeliver": redeliver,
+    "put_context": lambda house: house.admin.put("/contexts/c", json={"prompt": "x"}),
+    "change_context": lambda house: with_context(house, "PATCH", json={"pin": False}),
+    "delete_context": lambda house: with_context(house, "DELETE"),
     "pin_cached": lambda house: steered(house, "pin"),
     "unpin_cached": lambda house: steered(house, "unpin"),
     "drop_cached": lambda house: steered(house, "drop"),
 }
+
+
+async def with_context(house: House, method: str, **options: Any) -> httpx.Response:
+    await house.admin.put("/contexts/c", json={"prompt": "x"})
+    return await house.admin.request(method, "/contexts/c", **options)
+
+
 # They ask and compute; nothing is different afterwards that anybody set.
 ASKING = {"ask_capacity", "explain_cache", "take_cache_trace", "warm_cache"}
 

@@ -68,18 +68,24 @@ async def warmed_ids(body: WarmPrompt, model: ServedModel, limit: int) -> list[i
 
 
 async def warm_prompt(
-    engine: EngineHandle, keys: KeyStore, digest: str | None, ids: list[int], principal: Principal
+    engine: EngineHandle,
+    keys: KeyStore,
+    digest: str | None,
+    ids: list[int],
+    principal: Principal,
+    priority: int = _PRIORITY,
 ) -> int:
     """Computes a prompt for the principal's cache; how many of its tokens were cached before.
 
-    digest: of the adapter, None for the base. Raises EngineUnavailable, or RuntimeError with the engine's reason.
+    digest: of the adapter, None for the base. priority: a request's.
+    Raises EngineUnavailable, or RuntimeError with the engine's reason.
     """
     request = make_request(
         ids,
         SamplingParams(temperature=0.0, max_tokens=1),
         adapter_digest=digest,
         cache=cache_scope(keys, principal),
-        priority=_PRIORITY,
+        priority=priority,
         background=True,
     )
     cached = 0

@@ -12,6 +12,7 @@ from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.chat import prepare_chat
+from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
@@ -30,6 +31,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     check_streaming(body)
     num_top = num_top_logprobs(body)
     services: Services = request.app.state.services
+    body, size = await chat_with_context(services.contexts.book, principal, body, size)
     admission = await admit(services, request, principal, body)
     try:
         model, limit = services.model, services.max_model_len

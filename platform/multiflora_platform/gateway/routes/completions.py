@@ -16,6 +16,7 @@ from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.answer_format import compile_structure, requested_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params
+from multiflora_platform.gateway.prompting.named_contexts import completion_with_context
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
 from multiflora_platform.gateway.prompting.tokenize import completion_prompts, truncate
 from multiflora_platform.gateway.schemas.checks import check_streaming, refuse_unsupported
@@ -40,6 +41,7 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     refuse_unsupported(body)
     check_streaming(body)
     services: Services = request.app.state.services
+    body, size = await completion_with_context(services.contexts.book, principal, body, size, services.model.tokenizer)
     admission = await admit(services, request, principal, body)
     try:
         generations = await _start(services, admission, body, size)

@@ -18,6 +18,7 @@ from multiflora_platform.gateway.messages_api.content import MessageContent
 from multiflora_platform.gateway.messages_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.messages_api.writer import MessageWriter
 from multiflora_platform.gateway.prompting.chat import count_chat, prepare_chat
+from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.prompting.tool_choice import new_call_id
 from multiflora_platform.gateway.schemas.checks import refuse_unsupported
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
@@ -52,6 +53,7 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     chat = await off_loop(size, partial(chat_request, body))
     try:
         refuse_unsupported(chat)
+        chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
         count = await count_chat(chat, services.model, size)
     except ApiError as error:
         raise renamed(error) from None
@@ -64,6 +66,7 @@ async def _answer(
     """size: of the request, in bytes."""
     refuse_unsupported(chat)
     services: Services = request.app.state.services
+    chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
     admission = await admit(services, request, principal, chat)
     try:
         model = services.model

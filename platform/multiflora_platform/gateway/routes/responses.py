@@ -14,6 +14,7 @@ from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.chat import prepare_chat
+from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.responses_api.writer import ResponseWriter
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
@@ -43,6 +44,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     check_streaming(chat)
     num_top = num_top_logprobs(chat)
     services: Services = request.app.state.services
+    chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
     admission = await admit(services, request, principal, chat)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)

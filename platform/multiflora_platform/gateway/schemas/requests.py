@@ -79,8 +79,10 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
-    """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's."""
+    """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's. context: the name of
+    one of /api/v1/contexts, which stands before the request's own messages or prompt."""
 
+    context: str | None = None
     n: int | None = None
     best_of: int | None = None
     max_tokens: int | None = None

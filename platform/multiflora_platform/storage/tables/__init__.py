@@ -16,6 +16,7 @@ from multiflora_platform.storage.tables.adapters import (
 )
 from multiflora_platform.storage.tables.base import Base
 from multiflora_platform.storage.tables.batches import BatchRow, StoredFileRow
+from multiflora_platform.storage.tables.contexts import ContextRow
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
 from multiflora_platform.storage.tables.rollouts import RolloutRow
@@ -30,6 +31,7 @@ __all__ = [
     "AuditRow",
     "Base",
     "BatchRow",
+    "ContextRow",
     "DailyUsageRow",
     "EventRow",
     "IdempotencyRow",

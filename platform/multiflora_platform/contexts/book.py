@@ -1,0 +1,91 @@
+"""All contexts in memory, for requests and for the keeper; swapped after each commit. Knows no engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from multiflora_platform.contexts.entry import ContextEntry, ContextKey, entry_of
+from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.outbox_follower import Follower
+from multiflora_platform.storage.tables import ContextRow, EventRow
+
+
+class ContextBook:
+    """`load` it at the start. changed: set with every change; the keeper clears it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Replaced, never changed: a request that reads meanwhile sees one state or the other.
+        self._entries: Mapping[ContextKey, ContextEntry] = {}
+        # Requests that the database does not know yet, by the context's id.
+        self._hits: Counter[int] = Counter()
+        self.changed = asyncio.Event()
+
+    def find(self, key: ContextKey) -> ContextEntry | None:
+        return self._entries.get(key)
+
+    def all(self) -> list[ContextEntry]:
+        """By tenant and name."""
+        return [self._entries[key] for key in sorted(self._entries)]
+
+    def hits(self, entry: ContextEntry) -> int:
+        return entry.hits + self._hits[entry.id]
+
+    def count_hit(self, entry: ContextEntry) -> None:
+        self._hits[entry.id] += 1
+
+    async def load(self, follower: Follower) -> None:
+        """follower: has been started; it tells of other processes' changes from before the first look on."""
+        follower.subscribe(self._follow)
+        async with self._database.read_between_writes() as session:
+            await self._read(session)
+
+    def swap(self, change: Change, key: ContextKey, row: ContextRow | None) -> None:
+        """The context is as this row says (None: there is none) from the commit on."""
+
+        def visible() -> None:
+            rest = {other: entry for other, entry in self._entries.items() if other != key}
+            self._show(rest if row is None else {**rest, key: entry_of(row)})
+
+        change.after_commit.append(visible)
+
+    async def flush(self) -> None:
+        """Writes the hits that the database does not know. Raises Unavailable."""
+        taken, self._hits = self._hits, Counter()
+        if not taken:
+            return
+
+        async def work(change: Change) -> None:
+            for id, hits in taken.items():
+                added = update(ContextRow).where(ContextRow.id == id).values(hits=ContextRow.hits + hits)
+                await change.session.execute(added)
+            await self._read(change.session)
+
+        try:
+            await self._database.write("system", work)
+        except BaseException:
+            self._hits.update(taken)
+            raise
+
+    async def _follow(self, events: Sequence[EventRow]) -> None:
+        """Another process's events."""
+        if any(event.type.startswith("context.") for event in events):
+            async with self._database.read() as session:
+                await self._read(session)
+
+    async def _read(self, session: AsyncSession) -> None:
+        self._show({entry.key: entry for entry in map(entry_of, await session.scalars(select(ContextRow)))})
+
+    def _show(self, entries: Mapping[ContextKey, ContextEntry]) -> None:
+        self._entries = entries
+        self.changed.set()
+
+
+def of_tenant(entries: Iterable[ContextEntry], tenant: str) -> list[ContextEntry]:
+    """tenant: "" for admins."""
+    return [entry for entry in entries if entry.key[0] == tenant]

@@ -1,0 +1,183 @@
+"""Keeps contexts computed and held: what is missing in the engine is computed, what pins say is held until it ends.
+
+Looks at the engine's real blocks, never at what it did before. One prefix at a time, as background requests: they wait
+behind clients' and take their room from none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.contexts.budget import HoldRoom, hold_room
+from multiflora_platform.contexts.entry import ContextEntry
+from multiflora_platform.contexts.holds import Holder
+from multiflora_platform.gateway.background.context_prefixes import (
+    ContextPrefix,
+    ContextPrefixes,
+    KeeperParts,
+    KeptContext,
+)
+from multiflora_platform.gateway.background.warming import warm_prompt
+from multiflora_platform.web.openai_errors import ApiError
+
+_log = logging.getLogger(__name__)
+POLL_SECONDS = 1.0
+# What is whole is looked at again so often, and what failed is tried again so often.
+_CHECK_SECONDS, _RETRY_SECONDS = 5.0, 15.0
+_FLUSH_SECONDS = 30.0
+_KIND = "context"
+
+
+class ContextKeeper:
+    """`start` it once the engine is ready, `close` it before the engine ends. prefixes: what it finds as it looks."""
+
+    def __init__(self, parts: KeeperParts) -> None:
+        self._parts = parts
+        self._contexts = parts.contexts
+        self.prefixes = ContextPrefixes(parts)
+        self._flushed = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def tend(self) -> None:
+        """Looks at every context once; computes, holds and lets go of what has to be."""
+        entries = self._contexts.book.all()
+        for entry in entries:
+            if _is_over(entry) and not entry.expired:
+                await self._contexts.changes.expire(entry)
+        self.prefixes.forget_all_but(entries)
+        await self._release({entry.id for entry in entries if not entry.is_pinned(datetime.now(UTC))}, entries)
+        if self._parts.engine.ready is None or not self._parts.settings.enable_prefix_caching:
+            return
+        for entry in sorted(entries, key=lambda one: (one.definition.priority, one.id)):
+            if not _is_over(entry):
+                await self._tend_one(self.prefixes.of(entry))
+
+    async def room(self, tenant: str | None) -> HoldRoom | None:
+        """What the tenant may hold; None while the engine's size is not known. Raises TenantNotFound."""
+        ready = self._parts.engine.ready
+        if ready is None:
+            return None
+        share = (await self.prefixes.principal(tenant)).policy.kv_share
+        return hold_room(ready.num_blocks, ready.block_size, self._parts.settings.context_budget, share)
+
+    def is_held(self, kept: KeptContext) -> bool:
+        """All of its blocks, for each of its models."""
+        holds = self._contexts.holds
+        return bool(kept.prefixes) and all(
+            not prefix.hashes or holds.holds(_holder(kept.entry, digest)) for digest, prefix in kept.prefixes.items()
+        )
+
+    async def _run(self) -> None:
+        changed = self._contexts.book.changed
+        while True:
+            changed.clear()
+            try:
+                await self.tend()
+                if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                    self._flushed = time.monotonic()
+                    await self._contexts.book.flush()
+            except Exception as error:
+                _log.warning("contexts could not be looked after, and will be with the next turn: %r", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+
+    async def _release(self, ended: set[int], entries: list[ContextEntry]) -> None:
+        """The holds of contexts that are held no more, or are not there any more."""
+        there = {entry.id for entry in entries}
+        for holder in self._contexts.holds.holders(_KIND):
+            if holder[1] in ended or holder[1] not in there:
+                await self._contexts.holds.release(holder)
+
+    async def _tend_one(self, kept: KeptContext) -> None:
+        """Superseded versions are let go first: what they held is room for the new ones."""
+        ids = await self.prefixes.ids(kept)
+        if ids is None:
+            return
+        principal = await self.prefixes.principal(kept.entry.tenant)
+        wanted: dict[str | None, None] = {}
+        for model in kept.entry.definition.adapters or (None,):
+            with suppress(ApiError):
+                wanted |= dict.fromkeys(self.prefixes.digests(principal, model))
+        for digest in [digest for digest in kept.prefixes if digest not in wanted]:
+            del kept.prefixes[digest]
+        for holder in self._contexts.holds.holders(_KIND):
+            if holder[1] == kept.entry.id and holder[2] not in wanted:
+                await self._contexts.holds.release(holder)
+        for digest in wanted:
+            prefix = await self.prefixes.prefix(kept, digest, ids, principal)
+            if time.monotonic() >= prefix.look_at:
+                with suppress(EngineUnavailable):
+                    await self._tend_prefix(kept.entry, digest, prefix, ids, principal)
+
+    async def _tend_prefix(
+        self, entry: ContextEntry, digest: str | None, prefix: ContextPrefix, ids: list[int], principal: Principal
+    ) -> None:
+        """Raises EngineUnavailable."""
+        found = await self.prefixes.found(prefix)
+        if found < len(prefix.hashes):
+            if prefix.is_whole:
+                prefix.is_whole = False
+                lost = (len(prefix.hashes) - found) * self.prefixes.block_size
+                await self._contexts.changes.tell_evicted(entry, lost)
+            if prefix.was_whole and not self._is_idle():
+                prefix.look_at = time.monotonic() + POLL_SECONDS
+                return
+            await self._compute(entry, digest, prefix, ids, principal)
+            found = await self.prefixes.found(prefix)
+        prefix.is_whole = found == len(prefix.hashes)
+        prefix.was_whole |= prefix.is_whole
+        if prefix.is_whole:
+            prefix.error = None
+            await self._hold(entry, digest, prefix)
+        elif prefix.error is None:
+            prefix.error = "The cache has no room for all of it now."
+        prefix.look_at = time.monotonic() + (_CHECK_SECONDS if prefix.is_whole else _RETRY_SECONDS)
+
+    async def _compute(
+        self, entry: ContextEntry, digest: str | None, prefix: ContextPrefix, ids: list[int], principal: Principal
+    ) -> None:
+        parts = self._parts
+        prefix.is_computing, prefix.error = True, None
+        try:
+            with parts.registry.lease(digest) if digest else nullcontext():
+                await warm_prompt(parts.engine, parts.keys, digest, ids, principal, entry.definition.priority)
+        except RuntimeError as error:
+            prefix.error = str(error)
+        finally:
+            prefix.is_computing = False
+
+    async def _hold(self, entry: ContextEntry, digest: str | None, prefix: ContextPrefix) -> None:
+        """Unless the context was changed while it was computed. Raises EngineUnavailable."""
+        present = self._contexts.book.find(entry.key)
+        if present is None or present.etag != entry.etag or not present.is_pinned(datetime.now(UTC)):
+            return
+        room = await self.room(entry.tenant)
+        if room is not None and prefix.hashes:
+            last, blocks = prefix.hashes[-1].hex(), len(prefix.hashes)
+            await self._contexts.holds.hold(_holder(entry, digest), entry.key[0], last, blocks, room.blocks)
+
+    def _is_idle(self) -> bool:
+        stats = self._parts.engine.stats
+        return not stats.running and not stats.waiting
+
+
+def _holder(entry: ContextEntry, digest: str | None) -> Holder:
+    return _KIND, entry.id, digest
+
+
+def _is_over(entry: ContextEntry) -> bool:
+    return entry.is_over(datetime.now(UTC))

@@ -1,0 +1,148 @@
+"""Contexts as prefixes of blocks: their tokens, the digests that they are computed for, and what is cached of them.
+
+Asks the engine; computes and holds nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
+from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.contexts.entry import ContextEntry
+from multiflora_platform.contexts.service import Contexts
+from multiflora_platform.engine import EngineHandle
+from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
+from multiflora_platform.gateway.background.warming import cache_principal
+from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.services import ServedModel
+from multiflora_platform.settings import Settings
+from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web.openai_errors import ApiError
+
+# How long a tenant's policy is taken to be what it was.
+_POLICY_SECONDS = 2.0
+
+
+class KeeperParts(Protocol):
+    """What keeping contexts takes of the server's parts."""
+
+    settings: Settings
+    model: ServedModel
+    engine: EngineHandle
+    registry: Registry
+    keys: KeyStore
+    contexts: Contexts
+
+
+@dataclass
+class ContextPrefix:
+    """One context on one digest, as the keeper last found it."""
+
+    hashes: list[bytes]
+    """Of its whole blocks."""
+    salt: str
+    is_whole: bool = False
+    """All of it was cached when it was last looked at."""
+    was_whole: bool = False
+    """It was, since the engine's start: what is missing now was evicted or dropped."""
+    is_computing: bool = False
+    look_at: float = 0.0
+    """time.monotonic(); not before."""
+    error: str | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """It is being computed, or waits to be for the first time."""
+        return self.is_computing or not (self.was_whole or self.error)
+
+
+@dataclass
+class KeptContext:
+    """A context as the keeper has it."""
+
+    entry: ContextEntry
+    ids: list[int] | None = None
+    """None: not read yet, or they cannot be made."""
+    error: str | None = None
+    """Why they cannot be made."""
+    prefixes: dict[str | None, ContextPrefix] = field(default_factory=dict)
+    """By digest; of those that its adapters mean now."""
+
+
+class ContextPrefixes:
+    def __init__(self, parts: KeeperParts) -> None:
+        self._parts = parts
+        self._kept: dict[int, KeptContext] = {}
+        self._life = parts.engine.restarts
+        # With the time of the look, by tenant.
+        self._principals: dict[str | None, tuple[float, Principal]] = {}
+
+    def of(self, entry: ContextEntry) -> KeptContext:
+        """All of it is unknown again after a change of the context, and its blocks after a restart of the engine."""
+        if self._parts.engine.restarts != self._life:
+            self._life = self._parts.engine.restarts
+            for kept in self._kept.values():
+                kept.prefixes.clear()
+        known = self._kept.get(entry.id)
+        if known is None or known.entry.definition != entry.definition:
+            known = self._kept[entry.id] = KeptContext(entry)
+        known.entry = entry
+        return known
+
+    def forget_all_but(self, entries: Sequence[ContextEntry]) -> None:
+        ids = {entry.id for entry in entries}
+        for id in [id for id in self._kept if id not in ids]:
+            del self._kept[id]
+
+    async def ids(self, kept: KeptContext) -> list[int] | None:
+        if kept.ids is None and kept.error is None:
+            model = self._parts.model
+            try:
+                kept.ids = await context_ids(kept.entry.definition.content, model, model.longest(self._parts.engine))
+            except ApiError as error:
+                kept.error = error.message
+        return kept.ids
+
+    async def principal(self, tenant: str | None) -> Principal:
+        """Raises TenantNotFound."""
+        looked_at, principal = self._principals.get(tenant, (0.0, None))
+        now = time.monotonic()
+        if principal is None or now - looked_at > _POLICY_SECONDS:
+            principal = await cache_principal(self._parts.keys, tenant)
+            self._principals[tenant] = now, principal
+        return principal
+
+    def digests(self, principal: Principal, model: str | None) -> list[str | None]:
+        """Raises ApiError."""
+        parts = self._parts
+        return context_digests(parts.registry, parts.model, principal, model, parts.settings.enable_lora)
+
+    async def prefix(
+        self, kept: KeptContext, digest: str | None, ids: list[int], principal: Principal
+    ) -> ContextPrefix:
+        """A tenant that begins to share its prefixes has another salt."""
+        salt = cache_scope(self._parts.keys, principal).salt
+        prefix = kept.prefixes.get(digest)
+        if prefix is None or prefix.salt != salt:
+            root = root_hash(self._parts.registry.base.digest, digest, salt)
+            hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size))
+            prefix = kept.prefixes[digest] = ContextPrefix(hashes, salt)
+        return prefix
+
+    async def found(self, prefix: ContextPrefix) -> int:
+        """Blocks that are cached, from the first one on. Raises EngineUnavailable."""
+        if not prefix.hashes:
+            return 0
+        return (await self._parts.engine.cache("find", chain=b"".join(prefix.hashes))).found
+
+    @property
+    def block_size(self) -> int:
+        ready = self._parts.engine.ready
+        return self._parts.settings.block_size if ready is None else ready.block_size

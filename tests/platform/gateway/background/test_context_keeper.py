@@ -1,0 +1,215 @@
+"""Contexts are computed, held, found by requests that name them, and computed again when they are lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
+from tests.platform.registry.house import adapter_files
+
+from multiflora_engine.protocol.messages import EngineStats
+
+CHAT = {"model": "base", "max_tokens": 1, "context": "rules", "messages": [{"role": "user", "content": "Hello"}]}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+
+
+async def test_a_context_is_computed_in_the_background_and_held(contexts: ContextHouse) -> None:
+    made = await contexts.put("rules")
+    assert (made["status"], made["held"], made["cached_tokens"]) == ("computing", False, 0)
+    await contexts.keeper.tend()
+    shown = await contexts.get("rules")
+    (request,) = contexts.house.engine.requests
+    assert request.background
+    assert request.params.max_tokens == 1
+    assert (shown["status"], shown["held"]) == ("warm", True)
+    whole = shown["tokens"] // BLOCK * BLOCK
+    assert 0 < shown["cached_tokens"] == whole <= shown["tokens"] == len(request.prompt_token_ids)
+    assert shown["bytes"] == whole // BLOCK * 10
+    assert shown["adapters"] == {"base": {"status": "warm", "cached_tokens": whole, "error": None}}
+    contexts.cache.lose_all()
+    assert (await contexts.get("rules"))["status"] == "warm", "it is pinned"
+    await contexts.keeper.tend()
+    assert len(contexts.house.engine.requests) == 1
+
+
+async def test_a_request_that_names_a_context_is_the_whole_conversation(contexts: ContextHouse) -> None:
+    await contexts.put("rules", messages=[{"role": "system", "content": RULES}], tools=[TOOL])
+    await contexts.keeper.tend()
+    (warmed,) = contexts.house.engine.requests
+    answer = await contexts.acme.post("/v1/chat/completions", json=CHAT)
+    assert answer.status_code == 200, answer.text
+    asked = contexts.house.engine.requests[-1]
+    whole = [{"role": "system", "content": RULES}, *CHAT["messages"]]  # type: ignore[misc]
+    resent = {"model": "base", "max_tokens": 1, "messages": whole, "tools": [TOOL]}
+    await contexts.acme.post("/v1/chat/completions", json=resent)
+    assert contexts.house.engine.requests[-1].prompt_token_ids == asked.prompt_token_ids
+    assert asked.prompt_token_ids[: len(warmed.prompt_token_ids)] == warmed.prompt_token_ids
+    assert asked.cache_salt == warmed.cache_salt
+    assert (await contexts.get("rules"))["hits"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", {"input": "Hello", "max_output_tokens": 1}),
+        ("/v1/messages", {"messages": CHAT["messages"], "max_tokens": 1}),
+    ],
+)
+async def test_other_apis_name_contexts_too(contexts: ContextHouse, path: str, body: dict[str, Any]) -> None:
+    await contexts.put("rules")
+    asked = await contexts.acme.post("/v1/chat/completions", json=CHAT)
+    answer = await contexts.acme.post(path, json={"model": "base", "context": "rules", **body})
+    assert (asked.status_code, answer.status_code) == (200, 200), answer.text
+    first, second = contexts.house.engine.requests
+    assert first.prompt_token_ids == second.prompt_token_ids
+
+
+@pytest.mark.parametrize("prompt", ["Hello", ["Hello", "Bye"], [1, 2, 3], [[1, 2], [3]]])
+async def test_a_completion_begins_with_the_contexts_prompt(contexts: ContextHouse, prompt: Any) -> None:
+    await contexts.put("text", prompt=RULES)
+    body = {"model": "base", "max_tokens": 1, "prompt": prompt}
+    answer = await contexts.acme.post("/v1/completions", json={**body, "context": "text"})
+    assert answer.status_code == 200, answer.text
+    own = list(RULES.encode())
+    prompts = prompt if isinstance(prompt[0], str | list) and isinstance(prompt, list) else [prompt]
+    encode = contexts.house.services.model.tokenizer.encode
+    expected = [encode(RULES + p) if isinstance(p, str) else [*encode(RULES), *p] for p in prompts]
+    assert [request.prompt_token_ids for request in contexts.house.engine.requests] == expected
+    assert len(expected[0]) > len(own)
+
+
+async def test_unknown_contexts_and_those_of_others_are_not_found(contexts: ContextHouse) -> None:
+    await contexts.put("rules")
+    await contexts.put("text", prompt=RULES)
+    other = await contexts.tenant("other")
+    for client, name, status, code in (
+        (other, "rules", 404, "context_not_found"),
+        (contexts.acme, "nothing", 404, "context_not_found"),
+        (contexts.acme, "", 404, "context_not_found"),
+        (contexts.acme, "text", 400, "invalid_value"),
+        (contexts.house.http, "rules", 404, "context_not_found"),
+    ):
+        answer = await client.post("/v1/chat/completions", json={**CHAT, "context": name})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert answer.json()["error"]["param"] == "context"
+    bad = await contexts.acme.post("/v1/chat/completions", json={**CHAT, "messages": [{"role": "king"}]})
+    assert bad.json()["error"]["param"] == "messages[0].role"
+    assert (await other.get("/api/v1/contexts/rules")).status_code == 404
+    assert (await other.get("/api/v1/contexts")).json()["items"] == []
+    assert not contexts.house.engine.requests
+
+
+async def test_it_is_computed_again_after_the_engines_death(contexts: ContextHouse) -> None:
+    await contexts.put("rules")
+    await contexts.keeper.tend()
+    contexts.cache.restart()
+    contexts.house.engine.ready, ready = None, contexts.house.engine.ready
+    await contexts.keeper.tend()
+    shown = await contexts.get("rules")
+    assert (shown["status"], shown["cached_tokens"]) == ("cold", 0)
+    contexts.house.engine.ready = ready
+    await contexts.keeper.tend()
+    shown = await contexts.get("rules")
+    assert (shown["status"], shown["held"]) == ("warm", True)
+    assert len(contexts.house.engine.requests) == 2
+    assert "context.evicted" not in await contexts.events()
+
+
+async def test_what_is_not_pinned_is_computed_again_when_the_engine_is_idle(contexts: ContextHouse) -> None:
+    await contexts.put("rules", prompt=RULES, pin=False)
+    await contexts.keeper.tend()
+    assert (await contexts.get("rules"))["held"] is False
+    assert not contexts.cache.pins
+    contexts.cache.lose_all()
+    contexts.house.engine.stats = EngineStats(running=1)
+    (prefix,) = contexts.keeper.prefixes.of(contexts.house.services.contexts.book.all()[0]).prefixes.values()
+    for running, status in ((1, "cold"), (0, "warm")):
+        contexts.house.engine.stats = replace(contexts.house.engine.stats, running=running)
+        prefix.look_at = 0.0
+        await contexts.keeper.tend()
+        assert (await contexts.get("rules"))["status"] == status
+    assert (await contexts.events()).count("context.evicted") == 1
+
+
+async def test_expiry_ends_the_hold_and_is_told_once(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = await contexts.put("rules", prompt=RULES, ttl="5m")
+    assert made["expires_at"] > made["updated_at"]
+    await contexts.keeper.tend()
+    assert contexts.cache.pins
+    book, changes = contexts.house.services.contexts.book, contexts.house.services.contexts.changes
+    await contexts.acme.patch("/api/v1/contexts/rules", json={"ttl": 1})
+    (entry,) = book.all()
+    monkeypatch.setattr(type(entry), "is_over", lambda self, now: self.expires_at is not None)
+    database, write = contexts.registry.database, contexts.registry.database.write
+
+    async def later(actor: str, work: Any) -> Any:
+        async def after(change: Any) -> Any:
+            change.now = max(change.now, entry.expires_at)
+            return await work(change)
+
+        return await write(actor, after)
+
+    monkeypatch.setattr(database, "write", later)
+    await contexts.keeper.tend()
+    await contexts.keeper.tend()
+    assert not contexts.cache.pins
+    assert (await contexts.events()).count("context.expired") == 1
+    assert (await contexts.get("rules"))["held"] is False
+    assert (await contexts.acme.get("/api/v1/contexts/rules")).status_code == 200
+    await changes.expire(entry)
+    assert (await contexts.events()).count("context.expired") == 1
+
+
+async def test_deleting_and_replacing_let_go_of_what_was_held(contexts: ContextHouse) -> None:
+    await contexts.put("rules")
+    await contexts.put("same")
+    await contexts.keeper.tend()
+    (pin,) = contexts.cache.pins
+    await contexts.acme.delete("/api/v1/contexts/same")
+    await contexts.keeper.tend()
+    assert contexts.cache.pins == {pin}, "the other one holds it"
+    await contexts.put("rules", prompt=RULES * 2)
+    await contexts.keeper.tend()
+    assert len(contexts.cache.pins) == 1
+    assert pin not in contexts.cache.pins
+    await contexts.acme.delete("/api/v1/contexts/rules")
+    await contexts.keeper.tend()
+    assert not contexts.cache.pins
+    assert (await contexts.acme.post("/v1/chat/completions", json=CHAT)).status_code == 404
+    kinds = ["context.created", "context.created", "context.deleted", "context.updated", "context.deleted"]
+    assert await contexts.events() == kinds
+
+
+async def test_an_adapters_new_version_is_computed_and_the_old_one_let_go(contexts: ContextHouse) -> None:
+    registry = contexts.registry
+    await registry.adapter("a", 1)
+    await contexts.put("rules", prompt=RULES, adapters=["a", "base"])
+    await contexts.keeper.tend()
+    first, second = contexts.house.engine.requests
+    assert {first.adapter_digest, second.adapter_digest} == {None, registry.registry.adapter("a").digests[1]}
+    assert len(contexts.cache.pins) == 2
+    await registry.upload("a", adapter_files(2))
+    etag = await registry.etag("a", "default")
+    await registry.admin.put("/adapters/a/aliases/default", json={"version": 2}, headers={"If-Match": etag})
+    await contexts.keeper.tend()
+    shown = await contexts.get("rules")
+    assert (shown["status"], set(shown["adapters"])) == ("warm", {"a", "base"})
+    assert contexts.house.engine.requests[-1].adapter_digest == registry.registry.adapter("a").digests[2]
+    assert len(contexts.cache.pins) == 2
+    await registry.admin.delete("/adapters/a")
+    shown = await contexts.get("rules")
+    assert shown["status"] == "partial"
+    assert "does not exist" in shown["adapters"]["a"]["error"]
+
+
+async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: ContextHouse) -> None:
+    made = await contexts.put("rules")
+    await contexts.acme.post("/v1/chat/completions", json=CHAT)
+    services = contexts.house.services
+    await services.contexts.close()
+    again = await type(services.contexts).open(contexts.registry.database, contexts.registry.follower, services.engine)
+    (entry,) = again.book.all()
+    assert (entry.name, entry.tenant, again.book.hits(entry)) == ("rules", "acme", 1)
+    assert entry.definition.tokens == made["tokens"]

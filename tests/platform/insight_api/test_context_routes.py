@@ -1,0 +1,156 @@
+"""/api/v1/contexts: what is made, refused, listed and changed, by tenants and admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
+
+__all__ = ["contexts"]
+PATH = "/api/v1/contexts"
+SYSTEM = [{"role": "system", "content": RULES}]
+
+
+async def test_made_replaced_listed_and_deleted(contexts: ContextHouse) -> None:
+    made = await contexts.acme.put(f"{PATH}/rules", json={"messages": SYSTEM, "ttl": 300, "priority": 2})
+    assert made.status_code == 201, made.text
+    shown = made.json()
+    assert (shown["name"], shown["tenant"], shown["ttl"], shown["priority"]) == ("rules", "acme", 300, 2)
+    assert made.headers["etag"] == shown["etag"]
+    assert (await contexts.acme.put(f"{PATH}/rules", json={"messages": SYSTEM})).status_code == 200
+    for name in ("a", "b"):
+        await contexts.put(name)
+    first = (await contexts.acme.get(PATH, params={"limit": 2})).json()
+    assert [item["name"] for item in first["items"]] == ["a", "b"]
+    rest = (await contexts.acme.get(PATH, params={"page_token": first["next_page_token"]})).json()
+    assert ([item["name"] for item in rest["items"]], rest["next_page_token"]) == (["rules"], None)
+    assert (await contexts.acme.delete(f"{PATH}/a")).status_code == 204
+    assert (await contexts.acme.get(f"{PATH}/a")).status_code == 404
+    audit = (await contexts.registry.admin.get("/audit")).json()["items"]
+    assert [(row["action"], row["target"]) for row in audit[:2]] == [
+        ("context.deleted", "acme/a"),
+        ("context.created", "acme/b"),
+    ]
+    assert audit[0]["actor"].startswith("acme/")
+
+
+async def test_if_match_and_if_none_match(contexts: ContextHouse) -> None:
+    await contexts.put("rules")
+    absent = await contexts.acme.put(f"{PATH}/rules", json={"prompt": "x"}, headers={"If-None-Match": "*"})
+    assert absent.status_code == 412
+    before = (await contexts.get("rules"))["etag"]
+    await contexts.keeper.tend()
+    after = (await contexts.get("rules"))["etag"]
+    assert after != before, "what is shown is something else"
+    assert (await contexts.acme.get(f"{PATH}/rules", headers={"If-None-Match": after})).status_code == 304
+    changed = await contexts.acme.patch(f"{PATH}/rules", json={"pin": False}, headers={"If-Match": before})
+    assert changed.status_code == 200, "being computed does not make a change stale"
+    for method, body in (("PATCH", {"pin": True}), ("PUT", {"prompt": "x"}), ("DELETE", None)):
+        stale = await contexts.acme.request(method, f"{PATH}/rules", json=body, headers={"If-Match": before})
+        assert stale.status_code == 412, method
+    assert (await contexts.acme.put(f"{PATH}/new", json={"prompt": "x"}, headers={"If-Match": "*"})).status_code == 412
+
+
+async def test_a_patch_changes_what_it_names(contexts: ContextHouse) -> None:
+    made = await contexts.put("rules", messages=SYSTEM, ttl="1h")
+    pinned = (await contexts.acme.patch(f"{PATH}/rules", json={"pin": False})).json()
+    assert (pinned["pin"], pinned["expires_at"], pinned["tokens"]) == (False, made["expires_at"], made["tokens"])
+    text = (await contexts.acme.patch(f"{PATH}/rules", json={"messages": None, "prompt": RULES * 2})).json()
+    assert text["tokens"] == 2 * len(RULES)
+    assert text["expires_at"] > made["expires_at"]
+    assert (await contexts.acme.patch(f"{PATH}/rules", json={"ttl": None})).json()["expires_at"] is None
+    for body in ({"messages": SYSTEM}, {"prompt": None}, {"adapters": None}, {"pin": None}, {"name": "x"}):
+        assert (await contexts.acme.patch(f"{PATH}/rules", json=body)).status_code == 400, body
+    assert (await contexts.acme.patch(f"{PATH}/none", json={"pin": True})).status_code == 404
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({}, ""),
+    ({"messages": []}, ""),
+    ({"prompt": ""}, "/prompt"),
+    ({"prompt": "x\0y"}, "/prompt"),
+    ({"prompt": "x", "messages": SYSTEM}, ""),
+    ({"prompt": "x", "tools": [{}]}, ""),
+    ({"messages": [{"role": "king", "content": "x"}]}, "/messages/0/role"),
+    ({"messages": ["x"]}, "/messages/0"),
+    ({"documents": [{"text": "x"}]}, "/documents"),
+    ({"prompt": "x", "ttl": 0}, "/ttl"),
+    ({"prompt": "x", "ttl": "soon"}, "/ttl"),
+    ({"prompt": "x", "ttl": True}, "/ttl"),
+    ({"prompt": "x", "ttl": "9" * 40}, "/ttl"),
+    ({"prompt": "x", "priority": 2**40}, "/priority"),
+    ({"prompt": "x", "pin": "yes"}, "/pin"),
+    ({"prompt": "x", "adapters": [""]}, "/adapters/0"),
+    ({"prompt": "x" * 2000}, "/prompt"),
+    ({"prompt": "x", "unknown": 1}, "/unknown"),
+    ({"prompt": "x", "tenant": "nobody"}, "/tenant"),
+]
+
+
+@pytest.mark.parametrize(("body", "pointer"), BAD, ids=lambda value: str(value)[:40])
+async def test_what_is_refused_is_named(contexts: ContextHouse, body: dict[str, Any], pointer: str) -> None:
+    answer = await contexts.house.http.put(f"{PATH}/rules", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json().get("errors", [{"pointer": ""}])[0]["pointer"] == pointer
+    assert (await contexts.house.http.get(f"{PATH}/rules")).status_code == 404
+
+
+async def test_names_and_adapters_that_are_refused(contexts: ContextHouse) -> None:
+    for name in ("-x", "x" * 65, "a b"):
+        assert (await contexts.acme.put(f"{PATH}/{name}", json={"prompt": "x"})).status_code == 400
+    answer = await contexts.acme.put(f"{PATH}/x", json={"prompt": "x", "adapters": ["nobody"]})
+    assert answer.status_code == 404
+    assert (await contexts.acme.put(f"{PATH}/x", json={"prompt": "x", "priority": -1})).status_code == 403
+
+
+async def test_admins_act_for_tenants_and_tenants_for_themselves(contexts: ContextHouse) -> None:
+    admin = contexts.house.http
+    assert (await admin.put(f"{PATH}/x", json={"prompt": RULES, "tenant": "acme"})).status_code == 201
+    assert (await contexts.get("x"))["tenant"] == "acme"
+    assert (await admin.get(f"{PATH}/x")).status_code == 404
+    assert (await admin.get(f"{PATH}/x", params={"tenant": "acme"})).json()["name"] == "x"
+    await contexts.put("own", admin)
+    assert [item["name"] for item in (await admin.get(PATH)).json()["items"]] == ["own", "x"]
+    assert [item["name"] for item in (await admin.get(PATH, params={"tenant": "acme"})).json()["items"]] == ["x"]
+    other = await contexts.tenant("other")
+    for method, path, options in (
+        ("PUT", f"{PATH}/y", {"json": {"prompt": "x", "tenant": "acme"}}),
+        ("GET", f"{PATH}/x", {"params": {"tenant": "acme"}}),
+        ("DELETE", f"{PATH}/x", {"params": {"tenant": "acme"}}),
+        ("GET", PATH, {"params": {"tenant": "acme"}}),
+    ):
+        assert (await other.request(method, path, **options)).status_code == 403, (method, path)
+    await contexts.keeper.tend()
+    salts = {request.cache_salt for request in contexts.house.engine.requests}
+    assert len(salts) == 2, "each is computed where its tenant's requests look"
+
+
+async def test_the_budget_is_the_tenants(contexts: ContextHouse) -> None:
+    """A quarter of 128 blocks."""
+    await contexts.put("a", prompt="a" * 20 * BLOCK)
+    full = await contexts.acme.put(f"{PATH}/b", json={"prompt": "b" * 13 * BLOCK})
+    assert full.status_code == 409
+    assert full.json()["type"].endswith("context-budget")
+    assert f"{13 * BLOCK} tokens beside {20 * BLOCK} tokens" in full.json()["detail"]
+    assert "--context-budget" in full.json()["detail"]
+    assert (await contexts.get("a"))["tokens"] == 20 * BLOCK
+    assert (await contexts.acme.get(f"{PATH}/b")).status_code == 404
+    await contexts.put("b", prompt="b" * 12 * BLOCK)
+    await contexts.put("c", prompt="c" * 30 * BLOCK, pin=False)
+    assert (await contexts.acme.patch(f"{PATH}/c", json={"pin": True})).status_code == 409
+    other = await contexts.tenant("other")
+    await contexts.put("a", other, prompt="a" * 20 * BLOCK)
+    third = await contexts.tenant("third")
+    everybodys = await third.put(f"{PATH}/a", json={"prompt": "a" * 20 * BLOCK})
+    assert everybodys.status_code == 409
+    assert "all tenants" in everybodys.json()["detail"]
+    await contexts.put("a", prompt="a" * 15 * BLOCK)
+    await contexts.keeper.tend()
+    assert (await contexts.get("a"))["held"]
+
+
+async def test_a_tenant_with_a_small_share_holds_half_of_it(contexts: ContextHouse) -> None:
+    await contexts.registry.keys.tenants.amend("test", "acme", kv_share=0.25)
+    assert (await contexts.acme.put(f"{PATH}/a", json={"prompt": "a" * 17 * BLOCK})).status_code == 409
+    await contexts.put("a", prompt="a" * 16 * BLOCK)
