@@ -101,6 +101,10 @@ class HostAdapter:
         return sum(replaced.values()) + sum(experts.num_bytes for experts in self.experts.values())
 
 
+def _is_exact(site: str) -> bool:
+    return True
+
+
 def load_adapter(
     folder: Path,
     base: BaseModel,
@@ -108,12 +112,14 @@ def load_adapter(
     base_weight: BaseWeight,
     *,
     base_bias: BaseWeight | None = None,
+    is_base_exact: Callable[[str], bool] = _is_exact,
     digest: str | None = None,
 ) -> HostAdapter:
     """Read the adapter in `folder` for serving in `dtype`.
 
     base_weight(site name): the base's [out, in] or [vocabulary, hidden] weight; base_bias: its [out] bias, asked only
-    for sites that have one. digest: when given, the content must have it. Raises AdapterError for content that does
+    for sites that have one. is_base_exact(site name): whether `base_weight` has the checkpoint's values, not those of
+    integers made of them. digest: when given, the content must have it. Raises AdapterError for content that does
     not fit or changed, OSError when it cannot be read.
     """
     raw = read_raw_config(folder / CONFIG_NAME)
@@ -131,7 +137,7 @@ def load_adapter(
         hint = "Register the adapter again."
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
-        content.check_base_copy(name, base_weight(copied))
+        content.check_base_copy(name, base_weight(copied), is_base_exact(copied))
     sites, experts = _prepare_all(layout, content, base, dtype, base_weight, base_bias)
     replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
     adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts)

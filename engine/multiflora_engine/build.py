@@ -103,6 +103,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
         base,
         weights.base_weight,
         weights.base_bias,
+        weights.is_exact,
         dtype,
         device,
         config.max_lora_rank,

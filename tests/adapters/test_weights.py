@@ -237,6 +237,21 @@ def test_a_whole_copy_beside_the_lora_must_be_the_bases(load, name, base, weight
         load(other)
 
 
+def test_a_copy_of_a_base_that_is_kept_in_integers_may_be_half_a_step_off(load, weights, broken):
+    step = weights["lm_head"].abs().amax(1, keepdim=True) / 127
+
+    def copied(change):
+        added = {"base_model.model.lm_head.weight": weights["lm_head"] + change * step}
+        return broken(tensors=lambda tensors: tensors.update(added))
+
+    def keeps_the_head_in_integers(site):
+        return site != "lm_head"
+
+    load(copied(0.5), is_base_exact=keeps_the_head_in_integers)
+    with pytest.raises(AdapterError, match=r"lm_head.* differs from the base"):
+        load(copied(5), is_base_exact=keeps_the_head_in_integers)
+
+
 def test_double_precision_loads_as_single(load, broken):
     plain = load(broken())
     doubled = broken(tensors=lambda tensors: tensors.update({n: t.double() for n, t in tensors.items()}))

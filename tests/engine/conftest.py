@@ -35,7 +35,7 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _own_digest_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The digests of passing models do not belong in the user's cache."""
-    monkeypatch.setattr("multiflora_engine.models.file_digests._cache_path", lambda: tmp_path / "file_digests.json")
+    monkeypatch.setattr("multiflora_kernels.runtime.machine_cache._path", lambda name: tmp_path / f"{name}.json")
 
 
 @dataclass

@@ -65,6 +65,7 @@ def load_weights(
     targets = _turned(weights.targets(), sources)
     _tell_of_dequantised(targets, sources, dtype)
     _fill(targets, {name: sources[name] for name in sources if name in targets}, progress or _silent)
+    weights.quantise_tied_head_()
     return weights
 
 

@@ -19,6 +19,9 @@ from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.quantised import IntegerForm, QuantisedWeight
 from multiflora_kernels.linear.weight import LinearWeight
 
+_ROWS_AT_ONCE = 4096
+"""Of an embedding, while it is quantised: a vocabulary in float32 may not fit beside the model."""
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -141,7 +144,7 @@ class ModelWeights:
     layers: tuple[LayerWeights, ...]
     norm: NormWeights  # [H], after the last layer
     lm_head: Projection  # [V, H]
-    is_head_tied: bool  # the head's weight is embed_tokens itself: stored and counted once
+    is_head_tied: bool  # the head's values are those of embed_tokens: the same tensor, or integers made of it
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,6 +158,8 @@ class ModelWeights:
     def num_bytes(self) -> int:
         """Bytes of all weights; tied ones count once."""
         products = sum(projection.weight.nbytes for projection in self._own_projections())
+        if self.is_head_tied and isinstance(self.lm_head.weight, QuantisedWeight):
+            products += self.lm_head.weight.nbytes
         return products + sum(tensor.nbytes for tensor in self._other_tensors()) + self.embed_tokens.nbytes
 
     def base_weight(self, site: str) -> torch.Tensor:
@@ -171,6 +176,17 @@ class ModelWeights:
         if projection.bias is None:
             raise KeyError(site)
         return projection.bias[first:end]
+
+    def is_exact(self, site: str) -> bool:
+        """Whether `base_weight` has the checkpoint's values, not integers made of them."""
+        return site == self.embedding_site or isinstance(self._place(site)[0].weight, DenseWeight)
+
+    def quantise_tied_head_(self) -> None:
+        """Once the embedding is there: a head that is kept in integers of it."""
+        head = self.lm_head.weight
+        if self.is_head_tied and isinstance(head, QuantisedWeight):
+            for first in range(0, len(self.embed_tokens), _ROWS_AT_ONCE):
+                head.quantise_(first, self.embed_tokens[first : first + _ROWS_AT_ONCE])
 
     def targets(self) -> dict[str, WeightTarget]:
         """Checkpoint tensor name -> what it fills."""
@@ -235,7 +251,7 @@ def _dense(sites: Sequence[Site]) -> None:
 def allocate_weights(
     config: ModelConfig, dtype: torch.dtype, device: torch.device, form_of: FormOf = _dense
 ) -> ModelWeights:
-    """Uninitialised weights in the config's shapes. The head is dense."""
+    """Uninitialised weights in the config's shapes."""
     return _Allocator(config, dtype, device, form_of).model()
 
 
@@ -251,7 +267,6 @@ class _Allocator:
     def model(self) -> ModelWeights:
         config, names = self._config, self._names
         embed_tokens = self._empty(config.vocab_size, config.hidden_size)
-        head = embed_tokens if config.tie_word_embeddings else self._empty(config.vocab_size, config.hidden_size)
         positions = None
         if names.position_embedding is not None:
             positions = self._empty(config.max_position_embeddings + self._form.position_offset, config.hidden_size)
@@ -265,15 +280,15 @@ class _Allocator:
             embedding_norm=self._norm(names.embedding_norm, config.hidden_size),
             layers=tuple(self._layer(index) for index in range(config.num_layers)),
             norm=norm,
-            lm_head=self._head(head),
+            lm_head=self._head(embed_tokens if config.tie_word_embeddings else None),
             is_head_tied=config.tie_word_embeddings,
         )
 
-    def _head(self, weight: torch.Tensor) -> Projection:
+    def _head(self, tied: torch.Tensor | None) -> Projection:
         site, form = self._config.head_site, self._form
         bias = self._empty(site.out_features) if form.head_bias else None
-        sites = ((site, 0, site.out_features),)
-        return Projection(DenseWeight(weight), bias, sites, is_normalised=form.head_is_normalised)
+        weight = self._weight([site], (site.out_features, site.in_features), tied)
+        return Projection(weight, bias, ((site, 0, site.out_features),), is_normalised=form.head_is_normalised)
 
     def _layer(self, index: int) -> LayerWeights:
         config, form, names = self._config, self._form, self._names

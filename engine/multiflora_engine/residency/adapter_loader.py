@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from multiflora_adapters.base_model import BaseModel
@@ -16,8 +18,9 @@ from multiflora_adapters.weights import BaseWeight, HostAdapter, load_adapter
 class AdapterLoader:
     """Called with a digest, on the reader's thread. Raises AdapterError, or OSError when a file cannot be read.
 
-    base_weight, base_bias: see `load_adapter`. dtype: that adapters are served in. device: that they are copied to.
-    max_rank: of a mix. max_matrix_bytes: of an adapter's own embedding and head, and of its LoRA on experts.
+    base_weight, base_bias, is_base_exact: see `load_adapter`. dtype: that adapters are served in. device: that they
+    are copied to. max_rank: of a mix. max_matrix_bytes: of an adapter's own embedding and head, and of its LoRA on
+    experts.
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class AdapterLoader:
         base: BaseModel,
         base_weight: BaseWeight,
         base_bias: BaseWeight,
+        is_base_exact: Callable[[str], bool],
         dtype: torch.dtype,
         device: torch.device,
         max_rank: int,
@@ -35,6 +39,7 @@ class AdapterLoader:
         self._base = base
         self._base_weight = base_weight
         self._base_bias = base_bias
+        self._is_base_exact = is_base_exact
         self._dtype = dtype
         self._device = device
         self._max_rank = max_rank
@@ -62,4 +67,12 @@ class AdapterLoader:
 
     def _load_version(self, digest: str, dtype: torch.dtype) -> HostAdapter:
         folder = self._store.path(digest)
-        return load_adapter(folder, self._base, dtype, self._base_weight, base_bias=self._base_bias, digest=digest)
+        return load_adapter(
+            folder,
+            self._base,
+            dtype,
+            self._base_weight,
+            base_bias=self._base_bias,
+            is_base_exact=self._is_base_exact,
+            digest=digest,
+        )

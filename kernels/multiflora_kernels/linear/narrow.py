@@ -31,8 +31,11 @@ _TILE_ELEMENTS = 1 << 19
 
 _thread = threading.local()
 
-_ARGUMENTS = struct.Struct("3q 5q 3q 2q")
-"""NarrowArgs of native/narrow_linear.cpp."""
+PRODUCT = struct.Struct("3q 5q")
+"""Product of native/product.h."""
+
+_ARGUMENTS = struct.Struct(f"{PRODUCT.format} 3q 2q")
+"""NarrowArgs of native/narrow.h."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def widen(w: NarrowMatrix, out: torch.Tensor | None = None) -> torch.Tensor:
     if native is None:
         return widen_reference(w)
     values = torch.empty(w.shape) if out is None else out
-    native(_arguments(values, None, w, None))
+    native(arguments(values, None, w, None))
     return values
 
 
@@ -118,7 +121,7 @@ def narrow_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = 
         _multiply_by_tiles_(y, wide, w, wide_bias)
     elif rows > 0:
         most = MAX_DOT_ROWS if w.group_size > INPUTS else _MAX_DOT_ROWS_OF_SMALL_GROUPS
-        native(_arguments(y, wide, w, wide_bias), rows <= most)
+        native(arguments(y, wide, w, wide_bias), rows <= most)
     return y.to(x.dtype)
 
 
@@ -143,7 +146,8 @@ def _scratch(count: int) -> torch.Tensor:
     return kept[:count]
 
 
-def _arguments(y: torch.Tensor, x: torch.Tensor | None, w: NarrowMatrix, bias: torch.Tensor | None) -> bytes:
+def arguments(y: torch.Tensor, x: torch.Tensor | None, w: NarrowMatrix, bias: torch.Tensor | None) -> bytes:
+    """What a native function is told of y = x W^T + bias; tensors must outlive the call."""
     columns, k = w.shape
     rows, stride = (0, 0) if x is None else (x.shape[0], x.stride(0))
     return _ARGUMENTS.pack(

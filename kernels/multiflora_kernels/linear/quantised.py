@@ -6,10 +6,12 @@ Knows no checkpoint format.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from multiflora_kernels.linear.integer import integer_linear
+from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.linear.narrow import INPUTS, NarrowMatrix, narrow_linear, pack_nibbles, widen
 
 
@@ -21,6 +23,7 @@ class IntegerForm:
     group_size: int | None = None  # inputs of an output that share a scale; None: all
     has_zeros: bool = False  # groups have zero points of their own; without, they are 2^(bits - 1)
     order: tuple[int, ...] | None = field(default=None, repr=False)  # column i is kept of input order[i]; None: of i
+    rounds_inputs: bool = False  # products are those of inputs rounded to integers (`IntegerWay`); only of INT8
 
     def suits(self, k: int) -> bool:
         """Whether a linear of k inputs can be kept so: rows of 4 bits, and groups, are whole blocks."""
@@ -30,6 +33,9 @@ class IntegerForm:
 
 INT8 = IntegerForm(8)
 """Weight-only int8: a scale for each output."""
+
+W8A8 = replace(INT8, rounds_inputs=True)
+"""The same with activations in integers; for machines that have an `integer_way`."""
 
 
 class QuantisedWeight:
@@ -46,6 +52,7 @@ class QuantisedWeight:
         self.matrix = matrix
         self.dtype = dtype
         self._inputs = inputs
+        self._way = integer_way() if form.rounds_inputs else None
 
     @classmethod
     def empty(
@@ -80,7 +87,9 @@ class QuantisedWeight:
         return sum(part.nbytes for part in self.tensors) + (0 if self._inputs is None else self._inputs.nbytes)
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """x: [T, K], bias: [N]. See `narrow_linear_reference`."""
+        """x: [T, K], bias: [N]. See `narrow_linear_reference`, and `integer_linear` of forms that round inputs."""
+        if self._way is not None:
+            return integer_linear(x, self.matrix, bias, self._way)
         return narrow_linear(x if self._inputs is None else x.index_select(1, self._inputs), self.matrix, bias)
 
     def dequantised_rows(self, first: int, end: int) -> torch.Tensor:
@@ -105,7 +114,7 @@ class QuantisedWeight:
 
     def quantise_(self, first: int, values: torch.Tensor) -> None:
         """Rows from `first` on become the nearest codes. values: [n, K]; a row of zeros stays one."""
-        assert self.form == INT8, "other forms come from checkpoints"
+        assert self.form in (INT8, W8A8), "other forms come from checkpoints"
         wide = values.float()
         scales = wide.abs().amax(1, keepdim=True) / 127
         codes = (wide / scales.where(scales > 0, 1.0)).round_().to(torch.int8)

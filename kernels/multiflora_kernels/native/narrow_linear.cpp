@@ -3,17 +3,7 @@
 // One or two rows: W streams once, and its values go from memory into the sums. More rows: a few rows of W become
 // float32 in the nearest cache, where all rows of x meet them. W lies in blocks of 32 inputs, whatever the processor:
 // in 4 bits, byte i of a block holds input i in its low half and input 16 + i in its high one.
-#include "product.h"
-
-constexpr int INPUTS = 32, HALF = 16;
-
-struct NarrowArgs {
-    Product product;
-    const uint8_t* codes;  // [columns][k * bits / 8]
-    const float* scales;   // [columns][groups]; null: 1
-    const int8_t* zeros;   // [columns][groups]; null: 0, of 4 bits 8
-    int64_t bits, group;   // inputs that share a scale
-};
+#include "narrow.h"
 
 // How a form's codes lie: `pair` reads inputs at ... and HALF + at ... of a block, `one` a single input of a row.
 template <bool ZEROS>

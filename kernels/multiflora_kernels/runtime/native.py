@@ -23,6 +23,8 @@ from pathlib import Path
 
 import torch
 
+from multiflora_kernels.runtime.machine_cache import cache_root
+
 SOURCES = Path(__file__).parents[1] / "native"
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 LINK_FLAGS = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
@@ -124,7 +126,7 @@ def _bundled_runtimes() -> list[str]:
 def _build(compiler: str, options: tuple[str, ...]) -> Path:
     """The path of the compiled library, from the cache if the same sources, flags, compiler and processor made it."""
     flags = (*FLAGS, *_machine_flags(compiler), *options)
-    folder = _cache_folder() / _key(compiler, flags)
+    folder = cache_root() / "native" / _key(compiler, flags)
     target = folder / "libmultiflora.so"
     if target.exists():
         return target
@@ -210,11 +212,6 @@ def _output(command: Sequence[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "multiflora" / "native"
 
 
 def pointer(tensor: torch.Tensor | None) -> int:

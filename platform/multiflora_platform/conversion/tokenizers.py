@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from multiflora_engine.models.file_digests import cache_root
+from multiflora_kernels.runtime.machine_cache import cache_root
 from multiflora_platform.conversion.child import ConversionError, run_child
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions
 from multiflora_platform.text.errors import TokenizerError

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from multiflora_kernels.runtime.machine_cache import remembered
+from multiflora_kernels.runtime.processor import this_processor
 from multiflora_platform.observability.nvml import gpus
 
 Row = dict[str, Any]
@@ -28,6 +30,7 @@ def checks(data_dir: Path) -> Iterator[Row]:
     yield _disk(data_dir)
     yield _torch()
     yield _native_kernels()
+    yield _int8()
     yield _gpu()
 
 
@@ -47,12 +50,22 @@ def _packages() -> Row:
 
 def _processor() -> Row:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    flags: set[str] = set()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            flags = {word for line in lines if line.startswith("flags") for word in line.split()}
-    vectors = next((name for name in ("avx512f", "avx2", "avx") if name in flags), "no AVX seen")
-    return _row("ok", "processor", f"{cores} cores, {vectors}", "CPU serving runs in float32")
+    found = this_processor().capabilities
+    return _row("ok", "processor", f"{cores} cores, {', '.join(found) or 'no vector instructions known'}")
+
+
+def _int8() -> Row:
+    """How products of --quantization int8 are made, as the last start with it measured."""
+    way = next(iter(reversed(remembered("integer_products").values())), None)
+    match way:
+        case None:
+            found = "measured at the first start with it"
+        case {"kind": str(kind), "least_rows": int(rows)}:
+            maker = "our kernel, 16 bits" if kind == "native" else "torch, 8 bits"
+            found = f"activations in integers ({maker}), multiplied in integers from {rows} rows on"
+        case _:
+            found = "weights alone: products in integers are no faster here"
+    return _row("info", "quantization int8", found)
 
 
 def _memory() -> Row:

@@ -252,7 +252,7 @@ def test_weights_beyond_the_available_memory_are_refused_before_they_are_read(sa
     with pytest.raises(ModelError, match=r"in bfloat16, .*or serve a smaller model, or with --quantization int8\.$"):
         load_weights(folder, config, torch.bfloat16, CPU, available=needed // 2 - 1)
     with pytest.raises(ModelError, match=r"in bfloat16 and linears in integers, .*or serve a smaller model\.$"):
-        load_weights(folder, config, torch.bfloat16, CPU, available=1, storage="int8")
+        load_weights(folder, config, torch.bfloat16, CPU, available=1, storage="int8_weight_only")
 
 
 def test_an_engine_compares_its_weights_with_the_machines_memory(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:

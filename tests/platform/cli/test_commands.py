@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from multiflora_platform.cli.main import main
 from multiflora_platform.cli.terminal import durations
 from multiflora_platform.cli.terminal.progress import uploading
+from multiflora_platform.observability.machine import checks
 from multiflora_platform.server.base_model import only_server_of
 from multiflora_platform.settings import ConfigurationError, Settings
 
@@ -158,8 +159,27 @@ def test_an_upload_moves_its_bar_to_the_end(tmp_path: Path, monkeypatch: pytest.
 
 def test_doctor_explains_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "-o", "json"]) == 0
-    checks = {row["check"] for row in json.loads(capsys.readouterr().out)}
-    assert {"python", "packages", "processor", "memory", "disk", "cpu kernels", "gpu"} <= checks
+    found = {row["check"] for row in json.loads(capsys.readouterr().out)}
+    assert {"python", "packages", "processor", "memory", "disk", "cpu kernels", "gpu", "quantization int8"} <= found
+
+
+@pytest.mark.parametrize(
+    ("measured", "found"),
+    [
+        ({}, "measured at the first start with it"),
+        ({"x": {}, "y": {"kind": "native", "least_rows": 4}}, "activations in integers (our kernel, 16 bits)"),
+        ({"y": {"kind": "torch", "least_rows": 1}}, "activations in integers (torch, 8 bits), multiplied"),
+        ({"y": {}}, "weights alone"),
+    ],
+)
+def test_doctor_says_how_int8_is_multiplied(
+    measured: dict[str, object], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "multiflora").mkdir()
+    (tmp_path / "multiflora" / "integer_products.json").write_text(json.dumps(measured))
+    rows = {row["check"]: row["found"] for row in checks(tmp_path)}
+    assert rows["quantization int8"].startswith(found)
 
 
 def test_doctor_looks_at_the_disk_of_the_data_folder(

@@ -73,6 +73,11 @@ def is_made_at_load(text: str) -> bool:
     return method_name(text) in _MADE_AT_LOAD
 
 
+def is_weight_only(text: str) -> bool:
+    """Of those: whether it says that activations stay as they are."""
+    return method_name(text) in _MADE_AT_LOAD[1:]
+
+
 @dataclass(frozen=True)
 class Quantisation:
     """How the linears of one checkpoint are quantised. `read_quantisation` makes it."""

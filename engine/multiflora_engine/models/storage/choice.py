@@ -8,11 +8,13 @@ import torch
 
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
-from multiflora_engine.models.quantisation.settings import is_made_at_load
+from multiflora_engine.models.quantisation.settings import is_made_at_load, is_weight_only
+from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.runtime.native import library
 
-Storage = Literal["dense", "as_stored", "int8"]
-"""Of linears: in the served dtype; in a checkpoint's own integers, where one layout has them all; quantised at load."""
+Storage = Literal["dense", "as_stored", "w8a8", "int8_weight_only"]
+"""Of linears: in the served dtype; in a checkpoint's own integers, where one layout has them all; quantised at load,
+and multiplied with activations in integers, or as they are."""
 
 
 def choose_storage(config: ModelConfig, quantization: str | None, dequantize: bool, device: torch.device) -> Storage:
@@ -22,7 +24,8 @@ def choose_storage(config: ModelConfig, quantization: str | None, dequantize: bo
             raise ModelError(
                 f"quantization is {quantization}, which is served on a CPU. Leave it out, or use --device cpu."
             )
-        return "int8"
+        rounds = not is_weight_only(quantization) and integer_way() is not None
+        return "w8a8" if rounds else "int8_weight_only"
     # Integers are faster than what they stand for where they are widened in registers, and nowhere else.
     keeps = config.quantisation is not None and not dequantize and device.type == "cpu" and library() is not None
     return "as_stored" if keeps else "dense"

@@ -10,25 +10,38 @@ from multiflora_engine.models.quantisation.dense_source import DenseSource
 from multiflora_engine.models.quantisation.quantised_tensor import QuantisedTensor
 from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.weights import FormOf
-from multiflora_kernels.linear.quantised import INT8, IntegerForm
+from multiflora_kernels.linear.integer import fits_integers
+from multiflora_kernels.linear.quantised import INT8, W8A8, IntegerForm
 
 
 def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Storage) -> FormOf:
     """sources: by the names of the dense tensors, checked."""
     left_out = frozenset(_gates(config))
+    head = config.head_site.name
 
     def of_stored(sites: Sequence[Site]) -> IntegerForm | None:
+        if sites[0].name == head:
+            return None
         found = {_form(sources[f"{site.name}.weight"]) for site in sites}
         form = found.pop()
         return form if not found and form is not None and form.suits(sites[0].in_features) else None
 
     def int8(sites: Sequence[Site]) -> IntegerForm | None:
+        if sites[0].name == head and config.form.head_is_normalised:
+            return None
         return None if sites[0].name in left_out else INT8
+
+    def w8a8(sites: Sequence[Site]) -> IntegerForm | None:
+        # The head sees few rows, and what it says of tokens that are nearly as likely decides an answer.
+        can_round = sites[0].name != head and fits_integers(sites[0].in_features)
+        return W8A8 if can_round and int8(sites) == INT8 else int8(sites)
 
     def dense(sites: Sequence[Site]) -> None:
         return None
 
-    kinds: Mapping[Storage, FormOf] = {"dense": dense, "as_stored": of_stored, "int8": int8}
+    kinds: Mapping[Storage, FormOf] = {
+        "dense": dense, "as_stored": of_stored, "w8a8": w8a8, "int8_weight_only": int8
+    }  # fmt: skip
     return kinds[storage]
 
 

@@ -1,0 +1,97 @@
+"""Products of activations rounded to integers with a W of 8 bits, in integers where that pays (W8A8).
+
+Source: per-channel weights and per-token activations with dynamic scales, as in LLM.int8 (arXiv:2208.07339). Knows not
+which way is the fastest here: integer_choice.py does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from multiflora_kernels.linear.narrow import PRODUCT, NarrowMatrix, arguments, narrow_linear
+from multiflora_kernels.runtime.native import native_function
+
+Kind = Literal["native", "torch"]
+"""native: our kernel, of 16 bits; torch: oneDNN's, of 8."""
+
+_MOST_CODE = 32767
+_MOST_SUM = 2**31 - 1
+
+
+def fits_integers(k: int) -> bool:
+    """Whether sums of k products of 8 bits fit 32."""
+    return 128 * 127 * k <= _MOST_SUM
+
+
+@dataclass(frozen=True)
+class IntegerWay:
+    """How products are made: which library multiplies integers, and for how many rows.
+
+    With fewer rows the same rounded activations are multiplied in float32: what a row's product is does not depend on
+    the rows beside it, but for the rounding of sums.
+    """
+
+    kind: Kind
+    least_rows: int
+
+    def largest_code(self, k: int) -> int:
+        """Of activations with k inputs: what their type holds, and a sum of k products with W's codes."""
+        return 127 if self.kind == "torch" else min(_MOST_CODE, _MOST_SUM // (128 * k))
+
+
+def rounded_reference(x: torch.Tensor, largest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x: [T, K] float32. Semantics: scales[t] = max |x[t]| / largest, codes[t] = round(x[t] / scales[t]); returns
+    (codes [T, K], scales [T, 1]), both float32. A row of zeros has the scale 0, one that is not finite NaN."""
+    peaks = x.abs().amax(1, keepdim=True)
+    is_used = peaks >= 1e-30
+    scales = torch.where(is_used, peaks / largest, 0.0)
+    scales = torch.where(torch.isfinite(peaks), scales, torch.nan)
+    codes = torch.where(is_used & torch.isfinite(peaks), x * (largest / peaks), 0.0).round_()
+    return codes, scales
+
+
+def integer_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, way: IntegerWay) -> torch.Tensor:
+    """x: [T, K], w: int8 [N, K] with a scale for each output, bias: [N]. Returns contiguous [T, N] of x's dtype.
+
+    Semantics: y[t] = W @ (codes[t] * scales[t]) + bias, with `rounded_reference` of x in float32.
+    """
+    rows, k = x.shape
+    largest, wide = way.largest_code(k), x.float()
+    wide = wide if wide.stride(1) == 1 else wide.contiguous()
+    if rows < way.least_rows:
+        return narrow_linear(_rounded(wide, largest, way.kind), w, bias).to(x.dtype)
+    wide_bias = None if bias is None else bias.float()
+    multiply = _native_product if way.kind == "native" else _torch_product
+    return multiply(wide, w, wide_bias, largest).to(x.dtype)
+
+
+def _rounded(x: torch.Tensor, largest: int, kind: Kind) -> torch.Tensor:
+    native = native_function("multiflora_round_rows", "pl") if kind == "native" else None
+    if native is None:
+        codes, scales = rounded_reference(x, largest)
+        return codes * scales
+    rows, k = x.shape
+    y = torch.empty((rows, k))
+    if rows:
+        native(PRODUCT.pack(y.data_ptr(), x.data_ptr(), 0, rows, 0, k, x.stride(0), k), largest)
+    return y
+
+
+def _native_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
+    native = native_function("multiflora_integer_linear", "pl")
+    assert native is not None, "the way was chosen because it is there"
+    y = torch.empty((len(x), w.shape[0]))
+    if len(x):
+        native(arguments(y, x, w, bias), largest)
+    return y
+
+
+def _torch_product(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None, largest: int) -> torch.Tensor:
+    assert w.scales is not None, "integers have scales"
+    codes, scales = rounded_reference(x, largest)
+    y = torch._int_mm(codes.to(torch.int8), w.codes.t()).float()
+    y.mul_(w.scales.t()).mul_(scales)
+    return y if bias is None else y.add_(bias)

@@ -1,0 +1,116 @@
+"""Whether products are made in integers on this machine, by what, and from how many rows on: measured, not believed.
+
+Knows neither models nor what asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+
+import torch
+
+from multiflora_kernels.linear.integer import IntegerWay, Kind, integer_linear
+from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
+from multiflora_kernels.runtime.machine_cache import remember, remembered
+from multiflora_kernels.runtime.native import library, native_status
+from multiflora_kernels.runtime.processor import Processor, this_processor
+
+TABLE = "integer_products"
+"""Of the machine's cache: what was measured, by what it depends on."""
+
+ROWS = (1, 2, 4, 8, 16, 64, 240)
+SIZE = 1024
+"""Inputs and outputs of the product that stands for all: large enough that no way lives from its start."""
+
+_REPEATS = 5
+_LEAST_GAIN = 1.1
+"""Of the most rows, below which rounding activations is not worth it."""
+
+Seconds = Mapping[int, float]
+"""By the number of rows."""
+
+
+def candidates(processor: Processor, has_library: bool) -> tuple[Kind, ...]:
+    """Ways that may be fast there. oneDNN multiplies bytes one by one where no instruction does."""
+    ways: list[Kind] = ["native"] if has_library else []
+    return (*ways, "torch") if processor.multiplies_int8 else tuple(ways)
+
+
+def choose(in_floats: Seconds, in_integers: Mapping[Kind, Seconds]) -> IntegerWay | None:
+    """The way that is fastest with the most rows, from where on it never loses; None: floats are as fast."""
+    most = max(in_floats)
+    kind = min(in_integers, key=lambda kind: in_integers[kind][most], default=None)
+    if kind is None or in_integers[kind][most] * _LEAST_GAIN > in_floats[most]:
+        return None
+    least = most
+    for rows in sorted(in_floats, reverse=True):
+        if in_integers[kind][rows] > in_floats[rows]:
+            break
+        least = rows
+    return IntegerWay(kind, least)
+
+
+@cache
+def integer_way() -> IntegerWay | None:
+    """Of this process, the same from the first call on; None: activations stay floats. Measured once on each machine,
+    in about a tenth of a second, and looked up from then on."""
+    key = "|".join([version("torch"), native_status(), f"{torch.get_num_threads()} threads", _processor_text()])
+    found = remembered(TABLE).get(key)
+    if found is None:
+        way = measured_way()
+        remember(TABLE, {key: {} if way is None else asdict(way)})
+        return way
+    return _read(found)
+
+
+def measured_way() -> IntegerWay | None:
+    """What `integer_way` remembers."""
+    kinds = [kind for kind in candidates(this_processor(), library() is not None) if is_exact(kind)]
+    weight = NarrowMatrix(torch.randint(-127, 128, (SIZE, SIZE)).to(torch.int8), torch.rand(SIZE, 1) / 127)
+
+    def times(product: Callable[[torch.Tensor], object]) -> Seconds:
+        return {rows: _seconds(product, torch.randn(rows, SIZE)) for rows in ROWS}
+
+    ways = {kind: IntegerWay(kind, 1) for kind in kinds}
+    in_integers = {
+        kind: times(lambda x, way=way: integer_linear(x, weight, None, way))  # type: ignore[misc]
+        for kind, way in ways.items()
+    }
+    return choose(times(lambda x: narrow_linear(x, weight)), in_integers)
+
+
+def is_exact(kind: Kind) -> bool:
+    """Whether the largest sums come out right: a library may multiply bytes with instructions that saturate."""
+    k = 512
+    signs = torch.tensor([[1.0], [-1.0]]).repeat(4, 1)
+    weight = NarrowMatrix((signs * 127).expand(8, k).to(torch.int8).contiguous(), torch.full((8, 1), 1 / 127))
+    x = signs.expand(8, k).contiguous()
+    y = integer_linear(x, weight, None, IntegerWay(kind, 1))
+    return torch.allclose(y, k * signs @ signs.t(), rtol=1e-5)
+
+
+def _seconds(product: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
+    """The best of a few calls: what else the machine does meanwhile only makes them slower."""
+    product(x)
+    found = []
+    for _ in range(_REPEATS):
+        begin = time.perf_counter()
+        product(x)
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+def _processor_text() -> str:
+    return " ".join(this_processor().capabilities)
+
+
+def _read(found: object) -> IntegerWay | None:
+    """Of a table that anybody may have written."""
+    match found:
+        case {"kind": "native" | "torch" as kind, "least_rows": int(rows)}:
+            return IntegerWay(kind, rows)
+    return None
