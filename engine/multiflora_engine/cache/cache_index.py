@@ -58,6 +58,9 @@ class CacheIndex:
         self.rows: npt.NDArray[np.void] = np.frombuffer(self._rows, ROW)
         self.tokens: npt.NDArray[np.uint32] = np.frombuffer(self._tokens, np.uint32).reshape(-1, block_size)
         self._hits, self._used_at = self.rows["hits"], self.rows["used_at"]
+        # The same as cells: numpy copies a row field by field, and a cell at once.
+        self._row_cells = np.frombuffer(self._rows, (np.void, _ROW_BYTES))
+        self._token_cells = np.frombuffer(self._tokens, (np.void, self._block_bytes))
 
     def parent_tag(self, block_id: int) -> bytes:
         """Of the hash of the block before it, or of the root's."""
@@ -86,8 +89,8 @@ class CacheIndex:
         content = array("I", sequence.token_ids[first * self.block_size : end * self.block_size])
         if end - first == len(numbers) >= _MANY:
             ids = np.frombuffer(sequence.block_table, np.int32)[first:end]
-            self.rows[ids] = np.frombuffer(rows, ROW)
-            self.tokens[ids] = np.frombuffer(content, np.uint32).reshape(-1, self.block_size)
+            self._row_cells[ids] = np.frombuffer(rows, self._row_cells.dtype)
+            self._token_cells[ids] = np.frombuffer(content, self._token_cells.dtype)
         else:
             self._write_each(sequence.block_table, numbers, rows, content.tobytes())
         if not first:

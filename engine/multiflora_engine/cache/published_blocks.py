@@ -5,6 +5,8 @@ A dictionary would take four times as much, and the garbage collector would walk
 
 from __future__ import annotations
 
+import random
+import struct
 from array import array
 from collections.abc import Sequence
 
@@ -17,19 +19,33 @@ from multiflora_engine.cache.block_hashes import HASH_BYTES
 TAG_BYTES = 8
 _END = -1
 _ABSENT = -2
+_HASH = np.dtype((np.void, HASH_BYTES))
+_WORDS = HASH_BYTES // TAG_BYTES
+_TAG_BITS = TAG_BYTES * 8
+_tag = struct.Struct("<Q").unpack_from
+# Blocks that are added at once sooner than one by one.
+_MANY = 32
 
 
 class PublishedBlocks:
     """Hashes are of HASH_BYTES; a tag is the first TAG_BYTES of one."""
 
     def __init__(self, num_blocks: int) -> None:
-        buckets = 1 << max(0, num_blocks - 1).bit_length()
-        self._mask = buckets - 1
+        bits = max(1, (num_blocks - 1).bit_length())
+        # A tag's bucket is in the highest bits of its product with a number that no client knows: with one that it
+        # knew, it could make prompts that are all of one bucket.
+        self._factor = random.SystemRandom().getrandbits(_TAG_BITS) | 1
+        self._shift = _TAG_BITS - bits
+        self._mask = (1 << bits) - 1
         # The blocks of a bucket are chained: from its head on, each names the next.
-        self._heads = array("i", [_END]) * buckets
+        self._heads = array("i", [_END]) * (1 << bits)
         self._next = array("i", [_ABSENT]) * num_blocks
         self._hashes = bytearray(HASH_BYTES * num_blocks)
         self._length = 0
+        # The same memory, for many blocks at once.
+        self._head_array = np.frombuffer(self._heads, np.int32)
+        self._next_array = np.frombuffer(self._next, np.int32)
+        self._hash_array = np.frombuffer(self._hashes, _HASH)
 
     def __len__(self) -> int:
         return self._length
@@ -40,12 +56,12 @@ class PublishedBlocks:
     @property
     def tags(self) -> npt.NDArray[np.uint64]:
         """[num_blocks]: a view of what it holds now; of a block that is not published, what it had before, or 0."""
-        return np.frombuffer(self._hashes, np.uint64).reshape(-1, HASH_BYTES // TAG_BYTES)[:, 0]
+        return np.frombuffer(self._hashes, np.uint64)[::_WORDS]
 
     def find(self, key: bytes) -> int | None:
         """The block of this hash, or one whose hash begins with this tag."""
         hashes, following, length = self._hashes, self._next, len(key)
-        block_id = self._heads[hash(key[:TAG_BYTES]) & self._mask]
+        block_id = self._heads[_tag(key)[0] * self._factor >> self._shift & self._mask]
         while block_id >= 0:
             at = block_id * HASH_BYTES
             if hashes[at : at + length] == key:
@@ -64,13 +80,15 @@ class PublishedBlocks:
     def add_all(self, block_ids: Sequence[int], keys: Sequence[bytes]) -> list[int]:
         """Publishes each block under its hash, except where another block is published under it; the places of those
         that are published now."""
-        hashes, following, heads, mask = self._hashes, self._next, self._heads, self._mask
+        if len(block_ids) >= _MANY and self._add_many(np.array(block_ids, np.int32), keys):
+            return list(range(len(block_ids)))
+        hashes, following, heads = self._hashes, self._next, self._heads
         added = []
         for place, block_id in enumerate(block_ids):
             key = keys[place]
             assert len(key) == HASH_BYTES, "a shorter one would move all that follow it"
             assert following[block_id] == _ABSENT, "published once"
-            bucket = hash(key[:TAG_BYTES]) & mask
+            bucket = _tag(key)[0] * self._factor >> self._shift & self._mask
             other = head = heads[bucket]
             while other >= 0:
                 at = other * HASH_BYTES
@@ -86,9 +104,43 @@ class PublishedBlocks:
         self._length += len(added)
         return added
 
+    def _add_many(self, block_ids: npt.NDArray[np.int32], keys: Sequence[bytes]) -> bool:
+        """Publishes them all, if no published block has one of their tags and no two share a bucket; else none."""
+        content = b"".join(keys)
+        assert len(content) == len(block_ids) * HASH_BYTES, "a shorter one would move all that follow it"
+        assert not np.count_nonzero(self._next_array[block_ids] != _ABSENT), "published once"
+        tags = np.frombuffer(content, np.uint64)[::_WORDS]
+        buckets = (tags * self._factor >> self._shift).astype(np.intp)
+        heads = self._head_array[buckets]
+        if self._have_one_of(tags, heads):
+            return False
+        self._head_array[buckets] = block_ids
+        if np.count_nonzero(self._head_array[buckets] != block_ids):
+            self._head_array[buckets] = heads
+            return False
+        self._next_array[block_ids] = heads
+        self._hash_array[block_ids] = np.frombuffer(content, _HASH)
+        self._length += len(block_ids)
+        return True
+
+    def _have_one_of(self, tags: npt.NDArray[np.uint64], heads: npt.NDArray[np.int32]) -> bool:
+        """Whether one of the tags stands in the chain that begins with its head."""
+        known, following = self.tags, self._next
+        # Of an empty chain this reads the last block, which is no harm: what has one of the tags is added one by one.
+        if np.count_nonzero(known[heads] == tags):
+            return True
+        behind = self._next_array[heads]
+        for place in np.flatnonzero((behind >= 0) & (heads >= 0)).tolist():
+            tag, block_id = int(tags[place]), int(behind[place])
+            while block_id >= 0:
+                if known[block_id] == tag:
+                    return True
+                block_id = following[block_id]
+        return False
+
     def remove(self, block_id: int) -> None:
         at = block_id * HASH_BYTES
-        bucket = hash(bytes(self._hashes[at : at + TAG_BYTES])) & self._mask
+        bucket = _tag(self._hashes, at)[0] * self._factor >> self._shift & self._mask
         following = self._next
         if self._heads[bucket] == block_id:
             self._heads[bucket] = following[block_id]
