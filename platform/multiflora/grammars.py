@@ -35,7 +35,11 @@ class LocalGrammars:
 
     def grammar(self, params: StructuredOutputsParams) -> str:
         """For the engine. Raises ValueError saying what is wrong with it."""
-        return self._compile(msgspec.json.encode(params))
+        try:
+            encoded = msgspec.json.encode(params)
+        except UnicodeEncodeError:
+            raise ValueError("structured_outputs holds a lone surrogate, which no answer can have") from None
+        return self._compile(encoded)
 
     def _compile_encoded(self, encoded: bytes) -> str:
         if self._vocabulary is None:

@@ -28,7 +28,7 @@ from multiflora.offline.runs import EmbeddingRun
 from multiflora.options import program_options
 from multiflora.outputs import RequestOutput
 from multiflora.pooling_params import PoolingParams
-from multiflora.request_maker import Prompt, PromptTooLong
+from multiflora.request_maker import Prompt, named
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 Message = Mapping[str, Any]
@@ -171,7 +171,10 @@ class LLM(OfflineEngine):
             )
             for each in conversations
         ]
-        prompts: Any = [{"prompt": text, "prompt_token_ids": self._maker.encode(text, False)} for text in texts]
+        prompts: Any = []
+        for text in texts:
+            with named(f"conversation {len(prompts)}"):
+                prompts.append({"prompt": text, "prompt_token_ids": self._maker.encode(text, False)})
         return self.generate(
             prompts,
             sampling_params,
@@ -248,7 +251,9 @@ class LLM(OfflineEngine):
         first, second = as_list(text_1), as_list(text_2)
         if len(first) not in (1, len(second)):
             raise ValueError(f"text_1 has {len(first)} texts for {len(second)} of text_2; give one, or as many")
-        pooled = self._pool([*first, *second], lora_request, "last", use_tqdm)
+        names = [f"text_1[{place}]" for place in range(len(first))]
+        names += [f"text_2[{place}]" for place in range(len(second))]
+        pooled = self._pool([*first, *second], lora_request, "last", use_tqdm, names)
         left, right = pooled[: len(first)], pooled[len(first) :]
         pairs = zip(left * len(right) if len(left) == 1 else left, right, strict=True)
         return [scoring_output(*pair) for pair in pairs]
@@ -273,24 +278,28 @@ class LLM(OfflineEngine):
             for_each(priority, len(texts), "priority"),
             strict=True,
         ):
-            try:
+            with named(f"prompt {len(collectors)}"):
                 made = self._maker.make(str(next(self._ids)), prompt, text_params, name, priority=rank or 0)
-            except PromptTooLong as error:
-                raise PromptTooLong(f"prompt {len(collectors)}: {error}") from None
             collectors.append(made)
         if stream and any(c.request.params.num_sequences > c.num_returned for c in collectors):
             raise ValueError("best_of cannot be streamed: which candidates are the best is known at the end.")
         return collectors
 
     def _pool(
-        self, prompts: Prompts, adapter: Adapters | None, pooling: Literal["last", "mean"], use_tqdm: bool | None
+        self,
+        prompts: Prompts,
+        adapter: Adapters | None,
+        pooling: Literal["last", "mean"],
+        use_tqdm: bool | None,
+        names: Sequence[str] = (),
     ) -> list[Pooled]:
+        """names: of the prompts, where they are not the caller's only list."""
         with self._in_use():
             texts = as_list(prompts)
-            names = for_each(adapter, len(texts), "lora_request")
-            runs = [
-                EmbeddingRun(self._loop, self._maker.make_embedding(str(next(self._ids)), prompt, name, pooling))
-                for prompt, name in zip(texts, names, strict=True)
-            ]
+            runs: list[EmbeddingRun] = []
+            for prompt, adapter_name in zip(texts, for_each(adapter, len(texts), "lora_request"), strict=True):
+                with named(names[len(runs)] if names else f"prompt {len(runs)}"):
+                    request = self._maker.make_embedding(str(next(self._ids)), prompt, adapter_name, pooling)
+                runs.append(EmbeddingRun(self._loop, request))
             self._run_silently(runs, True if use_tqdm is None else bool(use_tqdm))
             return [run.pooled for run in runs]

@@ -5,7 +5,8 @@ Knows no engine: LLM and AsyncLLMEngine make their requests here and send them t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import Any, TypedDict
 
@@ -20,7 +21,7 @@ from multiflora_engine.protocol.requests import GenerateRequest, Pooling
 from multiflora_engine.protocol.sampling_params import SamplingParams, check_vocabulary
 from multiflora_platform.engine_requests import PRIVATE_ENGINE, make_request
 from multiflora_platform.gateway.beams.search import search_params
-from multiflora_platform.text.errors import TooManyTokens
+from multiflora_platform.text.errors import NotUnicode, TooManyTokens
 
 
 class TextPrompt(TypedDict):
@@ -44,6 +45,15 @@ _NOT_READ = ("multi_modal_data", "prompt_embeds", "encoder_prompt", "decoder_pro
 
 class PromptTooLong(ValueError):
     """The message says how long it may be."""
+
+
+@contextlib.contextmanager
+def named(prompt: str) -> Iterator[None]:
+    """What is wrong with a prompt of several is told with which one it is."""
+    try:
+        yield
+    except (PromptTooLong, NotUnicode) as error:
+        raise type(error)(f"{prompt}: {error}") from None
 
 
 class RequestMaker:
@@ -117,7 +127,7 @@ class RequestMaker:
         )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Raises PromptTooLong as soon as that is known."""
+        """Raises PromptTooLong as soon as that is known, and NotUnicode."""
         try:
             return self._model.tokenizer.encode(text, add_special_tokens, most=self._max_model_len)
         except TooManyTokens as error:

@@ -61,7 +61,7 @@ class PublishedBlocks:
     def find(self, key: bytes) -> int | None:
         """The block of this hash, or one whose hash begins with this tag."""
         hashes, following, length = self._hashes, self._next, len(key)
-        block_id = self._heads[_tag(key)[0] * self._factor >> self._shift & self._mask]
+        block_id: int = self._heads[_tag(key)[0] * self._factor >> self._shift & self._mask]
         while block_id >= 0:
             at = block_id * HASH_BYTES
             if hashes[at : at + length] == key:

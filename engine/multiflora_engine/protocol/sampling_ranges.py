@@ -68,6 +68,10 @@ def _strings(name: str, texts: tuple[Any, ...]) -> None:
 def _characters(name: str, texts: Iterable[str], most: int) -> None:
     if (count := sum(map(len, texts))) > most:
         raise InvalidParameter(name, f"at most {most} characters, all strings together", f"{count} characters")
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise InvalidParameter(name, "without lone surrogates, which are no characters", list(texts)) from None
 
 
 def _bad_words(name: str, words: tuple[Any, ...]) -> None:

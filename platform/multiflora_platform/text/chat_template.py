@@ -114,7 +114,8 @@ class ChatTemplates:
         if refused := sorted(_OWN & variables.keys()):
             raise ChatTemplateError(f"chat_template_kwargs must not contain {', '.join(refused)}.")
         template = self.pick(tools)
-        chat = [_with_reasoning({k: v for k, v in message.items() if v is not None}) for message in messages]
+        given = ({k: v for k, v in message.items() if v is not None} for message in messages)
+        chat = [_with_reasoning(message if template.takes_parts else _as_text(message)) for message in given]
         final = _open_final_message(chat, add_generation_prompt) if continue_final_message else None
         try:
             text = template.compiled.render(
@@ -179,6 +180,19 @@ def _is_content(node: jinja2.nodes.Node | None) -> bool:
         and isinstance(node.arg, jinja2.nodes.Const)
         and node.arg.value == "content"
     )
+
+
+def _as_text(message: dict[str, Any]) -> dict[str, Any]:
+    """For a template that reads a message's content as one text: a list of parts becomes its lines."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    for part, text in zip(content, texts, strict=True):
+        if not isinstance(text, str):
+            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+            raise ChatTemplateError(f"A part of a message's content must be text; {str(kind)[:40]!r} is not supported.")
+    return {**message, "content": "\n".join(texts)}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 TokenizerError       the model folder's tokenizer cannot be used
 TooManyTokens        a text has more tokens than were allowed
+NotUnicode           a text holds what is no character
 ChatTemplateError    a conversation cannot be rendered (also a ValueError: it is the caller's to mend)
 """
 
@@ -14,6 +15,21 @@ class TokenizerError(Exception):
 
 class ChatTemplateError(ValueError):
     """The message says what the template, or the conversation, lacks."""
+
+
+class NotUnicode(ValueError):
+    """The message says which character is none."""
+
+    @classmethod
+    def of(cls, text: str) -> NotUnicode | None:
+        """None for a text that has no lone surrogate, which UTF-8 cannot write and no tokenizer can read."""
+        for place, character in enumerate(text):
+            if "\ud800" <= character <= "\udfff":
+                return cls(
+                    f"character {place} of the text is the lone surrogate U+{ord(character):04X}, which is no "
+                    "character: leave it out, or decode the text anew with errors='replace'"
+                )
+        return None
 
 
 class TooManyTokens(ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 import tokenizers
 
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions, ChatTemplates
-from multiflora_platform.text.errors import ChatTemplateError, TokenizerError, TooManyTokens
+from multiflora_platform.text.errors import ChatTemplateError, NotUnicode, TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
 from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
 from multiflora_platform.text.token_bytes import TokenBytes
@@ -88,11 +88,14 @@ class Tokenizer:
         return str(self._rust.to_str())
 
     def encode(self, text: str, add_special_tokens: bool = True, *, most: int | None = None) -> list[int]:
-        """text: without lone surrogates. most: raises TooManyTokens for more, as early as it is known."""
+        """most: raises TooManyTokens for more, as early as it is known. Raises NotUnicode."""
         if most is not None and (least := self._least_tokens(text)) > most:
             raise TooManyTokens(least, is_exact=False)
         # As a batch of one: it alone lets other threads run meanwhile, and without offsets it is twice as fast.
-        (encoding,) = self._rust.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        try:
+            (encoding,) = self._rust.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        except TypeError as error:
+            raise NotUnicode.of(text) or error from None
         if most is not None and len(encoding) > most:
             raise TooManyTokens(len(encoding), is_exact=True)
         ids: list[int] = encoding.ids
@@ -127,7 +130,10 @@ class Tokenizer:
         return token
 
     def token_id(self, token: str) -> int | None:
-        token_id: int | None = self._rust.token_to_id(token)
+        try:
+            token_id: int | None = self._rust.token_to_id(token)
+        except UnicodeEncodeError:
+            return None  # a lone surrogate is part of no token
         return token_id
 
     def apply_chat_template(

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from multiflora import LLM, AdapterRejected, SamplingParams, StructuredOutputsParams
+from multiflora import (
+    LLM,
+    AdapterRejected,
+    BeamSearchParams,
+    LoRARequest,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.core.step import RunningStep, ScheduledBatch
 from multiflora_engine.models.errors import ModelError
@@ -31,6 +38,10 @@ from multiflora_engine.scheduling.config import QueueFull
 
 HIDDEN, INNER, HEADS, KV_HEADS, VOCAB = 64, 96, 4, 2, 259
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+USER = {"role": "user", "content": "x"}
+# Half of a character's pair, as a text has it that was cut by UTF-16 units.
+LONE = "ab\ud83dc"
+LONE_CHOICE = StructuredOutputsParams(choice=("x", LONE))
 BEST_OF: dict[str, Any] = {"n": 1, "best_of": 4}
 NORMS = ("input_layernorm", "post_attention_layernorm")
 TEMPLATE = (
@@ -256,6 +267,48 @@ def test_what_is_no_prompt_is_named(llm: LLM, prompts: Any) -> None:
     with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, or"):
         llm.generate(prompts, GREEDY, progress=False)
     assert not llm._built.engine.has_work
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (
+            lambda llm: llm.generate(["x", LONE], GREEDY),
+            "prompt 1: character 2 of the text is .* U.D83D",
+        ),
+        (lambda llm: llm.generate({"prompt": LONE}, GREEDY, stream=True), "prompt 0: character 2"),
+        (lambda llm: llm.chat([[USER], [{**USER, "content": LONE}]], GREEDY), "conversation 1: character"),
+        (lambda llm: llm.embed(["x", "y", LONE]), "prompt 2: character 2"),
+        (lambda llm: llm.encode(LONE), "prompt 0: character 2"),
+        (lambda llm: llm.score("x", ["y", LONE]), r"text_2\[1\]: character 2"),
+        (lambda llm: llm.beam_search([LONE], BeamSearchParams(beam_width=2, max_tokens=2)), "prompt 0: character 2"),
+        (lambda llm: llm.get_tokenizer()(LONE), "character 2"),
+        (lambda llm: SamplingParams(stop=["x", LONE]), "stop must be without lone surrogates"),
+        (lambda llm: SamplingParams(bad_words=[LONE]), "bad_words must be without lone surrogates"),
+        (lambda llm: LoRARequest(LONE, 1, "/x"), "lora_name must be without lone surrogates"),
+        (
+            lambda llm: llm.generate("x", SamplingParams(structured_outputs=LONE_CHOICE)),
+            "structured_outputs holds",
+        ),
+    ],
+)
+def test_a_lone_surrogate_is_named_wherever_a_text_is_given(llm: LLM, ask: Callable[[LLM], Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as refusal:
+        ask(llm)
+    assert not isinstance(refusal.value, UnicodeEncodeError), "Python's own words name no prompt"
+    assert not llm._built.engine.has_work
+
+
+def test_which_of_several_texts_is_too_long_is_told(llm: LLM) -> None:
+    long = "one two " * 2000
+    asked: list[tuple[Callable[[], Any], str]] = [
+        (lambda: llm.generate(["x", long], GREEDY), "prompt 1: the prompt has"),
+        (lambda: llm.chat([[USER], [{**USER, "content": long}]], GREEDY), "conversation 1: the prompt has"),
+        (lambda: llm.embed(["x", long]), "prompt 1: the prompt has"),
+    ]
+    for ask, named in asked:
+        with pytest.raises(ValueError, match=named):
+            ask()
 
 
 def test_a_prompt_may_stand_under_its_key(llm: LLM) -> None:

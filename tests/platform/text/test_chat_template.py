@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.platform.text.conftest import byte_level, save
 
+from multiflora_platform.text.chat_template import ChatOptions
 from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -236,6 +237,15 @@ def test_named_templates_and_files(tmp_path: Path) -> None:
 def test_a_template_that_loops_over_content_takes_parts(folders: dict[str, Path]) -> None:
     takes = {name: Tokenizer.load(folder).templates.pick(None).takes_parts for name, folder in folders.items()}
     assert takes == {"llama3": False, "qwen": False, "mistral": False, "phi3": False, "rag": True}
+
+
+def test_parts_are_lines_for_a_template_that_reads_a_text(byte_level_folder: Path) -> None:
+    tokenizer = Tokenizer.load(byte_level_folder, ChatOptions("{% for m in messages %}<{{ m.content }}>{% endfor %}"))
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}, "three"]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]
+    assert tokenizer.apply_chat_template(messages) == "<one\ntwo\nthree><x>"
+    with pytest.raises(ChatTemplateError, match="'image_url' is not supported"):
+        tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}])
 
 
 def test_without_a_template(byte_level_folder: Path) -> None:
