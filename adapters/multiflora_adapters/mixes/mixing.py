@@ -29,16 +29,17 @@ def mix_adapters(
 
     A site is made of the parts that have it. Raises MixError for DoRA (its magnitude multiplies the base, too, and
     cannot be summed), for biases, for LoRA on experts, for an embedding or head of a part's own, for unequal ranks
-    where they must be equal, and for a rank above max_rank.
+    where they must be equal, and for a rank above max_rank. Parts are named by their digests.
     """
-    if any(part.replaced for part in parts):
-        raise MixError(error("mix", "An adapter with an embedding or head of its own cannot be part of a mix."))
-    if any(part.experts for part in parts):
-        raise MixError(error("mix", "An adapter with LoRA on experts cannot be part of a mix."))
+    for part in parts:
+        if (what := _unmixable(part)) is not None:
+            raise MixError(error("mix", f"The adapter {part.digest} has {what} and cannot be part of a mix."))
     largest = max(part.rank for part in parts)
     sites = {}
     for name in dict.fromkeys(name for part in parts for name in part.sites):
         here = [(part.sites[name], p.weight) for part, p in zip(parts, mix.parts, strict=True) if name in part.sites]
+        if mix.combination not in ("cat", "svd"):
+            _require_one_rank(mix, name, parts)
         a, b = _combined(mix, base.sites[name], here, largest)
         sites[name] = SiteWeights(a.to(dtype).contiguous(), b.to(dtype).contiguous(), None)
     rank = max(site.rank for site in sites.values())
@@ -53,14 +54,32 @@ def random_numbers(seed: int, site: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(mixed[:8], "big") >> 1)
 
 
+def _unmixable(part: HostAdapter) -> str | None:
+    """What of it cannot be summed; PEFT's own sum would lose biases."""
+    sites = part.sites.values()
+    for what, is_there in (
+        ("an embedding or head of its own", part.replaced),
+        ("LoRA on experts", part.experts),
+        ("DoRA's magnitudes", any(site.magnitude is not None for site in sites)),
+        ("biases", any(site.shift is not None for site in sites)),
+    ):
+        if is_there:
+            return what
+    return None
+
+
+def _require_one_rank(mix: Mix, site: str, parts: Sequence[HostAdapter]) -> None:
+    ranks = {part.digest: part.sites[site].rank for part in parts if site in part.sites}
+    if len(set(ranks.values())) > 1:
+        different = ", ".join(f"{digest} has {rank}" for digest, rank in ranks.items())
+        hint = f'combination "{mix.combination}" needs equal ranks; "cat" and "svd" do not.'
+        raise MixError(error("mix", f"At {site} the ranks differ: {different}.", expected="one rank", hint=hint))
+
+
 def _combined(
     mix: Mix, site: Site, parts: Sequence[tuple[SiteWeights, float]], max_rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """a and b of the site, as SiteWeights has them."""
-    if any(weights.magnitude is not None for weights, _ in parts):
-        raise MixError(error("mix", "An adapter with DoRA cannot be part of a mix."))
-    if any(weights.shift is not None for weights, _ in parts):
-        raise MixError(error("mix", "An adapter with biases cannot be part of a mix: PEFT's would lose them."))
     if mix.combination == "cat":
         return _side_by_side(site, parts)
     if mix.combination == "svd":
@@ -85,11 +104,6 @@ def _truncated(site: Site, a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple
 
 def _merged(mix: Mix, site: Site, parts: Sequence[tuple[SiteWeights, float]]) -> tuple[torch.Tensor, torch.Tensor]:
     """A and B merged each by itself, with the roots of weight and scaling, in PEFT's orientation."""
-    ranks = sorted({weights.rank for weights, _ in parts})
-    if len(ranks) > 1:
-        message = f"At {site.name} the adapters have the ranks {', '.join(map(str, ranks))}."
-        hint = f'combination "{mix.combination}" needs equal ranks; "cat" and "svd" do not.'
-        raise MixError(error("mix", message, expected="one rank", hint=hint))
     generator = random_numbers(mix.seed, site.name)
     signed = [weight * weights.scaling for weights, weight in parts]
     roots = [math.sqrt(abs(value)) for value in signed]

@@ -187,12 +187,14 @@ def _as_text(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-    for part, text in zip(content, texts, strict=True):
+    lines = []
+    for part in content:
+        text = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise ChatTemplateError(f"A part of a message's content must be text; {str(kind)[:40]!r} is not supported.")
-    return {**message, "content": "\n".join(texts)}
+        lines.append(text)
+    return {**message, "content": "\n".join(lines)}
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

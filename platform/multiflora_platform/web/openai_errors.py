@@ -102,8 +102,12 @@ def internal_error() -> ApiError:
     return ApiError(500, "internal_error", "Something failed inside the server; its log says what.")
 
 
-def from_failure(failure: EngineFailure) -> ApiError:
-    return ApiError(_FAILURES.get(failure.code, 500), failure.code, failure.message)
+def from_failure(failure: EngineFailure, names: Mapping[str, str]) -> ApiError:
+    """names: what clients call the digests that the message may hold."""
+    message = failure.message
+    for digest, name in names.items():
+        message = message.replace(digest, repr(name))
+    return ApiError(_FAILURES.get(failure.code, 500), failure.code, message)
 
 
 def from_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> ApiError:

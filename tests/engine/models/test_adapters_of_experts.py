@@ -252,5 +252,5 @@ def test_a_mix_of_experts_is_refused(base: BaseModel, tmp_path: Path) -> None:
     folder = saved(tmp_path / "adapter", parameters(), PARAMETERS)
     part = load_adapter(folder, base, torch.float32, lambda name: torch.zeros(0))
     mix = Mix((MixPart(part.digest, 0.5),))
-    with pytest.raises(AdapterError, match="LoRA on experts cannot be part of a mix"):
+    with pytest.raises(AdapterError, match="has LoRA on experts and cannot be part of a mix"):
         mix_adapters(mix_digest(mix), mix, [part], base, torch.float32, 16)

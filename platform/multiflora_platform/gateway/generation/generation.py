@@ -6,7 +6,7 @@ Owns the end of the stream; knows nothing of HTTP or of OpenAI's JSON, and not h
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from multiflora_engine.process.token_stream import TokenStream
@@ -34,6 +34,8 @@ class Generation:
     observers: Sequence[Observer]
     marker_ids: frozenset[int] = frozenset()
     """Special tokens that stay in the text for its reader; `prepare_chat` finds them."""
+    part_names: Mapping[str, str] = field(default_factory=dict)
+    """Of a mix's parts: what the client called each digest."""
 
     # Of the prompt; the engine sends them with the first delta.
     has_started: bool = field(default=False, init=False)
@@ -87,7 +89,7 @@ class Generation:
 
     def _take(self, delta: TokenDelta) -> TextDelta | None:
         if delta.failure is not None:
-            self._failure = self._failure or from_failure(delta.failure)
+            self._failure = self._failure or from_failure(delta.failure, self.part_names)
             self._tell_end("error", self._failure)
             raise self._failure
         self._note_prompt(delta)

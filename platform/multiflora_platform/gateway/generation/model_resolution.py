@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -50,6 +50,8 @@ class ResolvedModel:
     """The one that decided for this version, or watches it."""
     number: int = 0
     """The version's; 0 for the base and for mixes."""
+    part_names: Mapping[str, str] = field(default_factory=dict)
+    """Of a mix: what the client called each part, by its digest."""
 
 
 def resolve(registry: Names, base: str, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
@@ -103,7 +105,8 @@ def resolve_mix(
     if digest in versions:
         return ResolvedModel(body.model, parts[0].name, digest, versions)
     _check_combinable(mix, parts, max_rank)
-    return ResolvedModel(body.model, MIX_LABEL, digest, versions)
+    names = {part.digest: entry.name for part, entry in zip(parts, adapters, strict=True)}
+    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names)
 
 
 def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:

@@ -122,7 +122,9 @@ def _start_one(
     stream = _send(parts.engine, request, beams)
     observers = _observers(parts, admission, request)
     admission.state.is_listed = True
-    generation = Generation(request, resolved.adapter, stream, parts.model.tokenizer, observers, marker_ids)
+    generation = Generation(
+        request, resolved.adapter, stream, parts.model.tokenizer, observers, marker_ids, resolved.part_names
+    )
     parts.active.add(generation)
     admission.held.callback(parts.active.discard, generation)
     if admission.deadline is not None:

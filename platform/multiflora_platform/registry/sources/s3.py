@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from multiflora_adapters.report import shown
 from multiflora_platform.registry.errors import SourceNotFound, SourceRefused, SourceUnreachable, SourceUnsupported
 from multiflora_platform.registry.sources.local import ARCHIVES
 from multiflora_platform.registry.sources.remote import Pinned
 from multiflora_platform.web.problems import InvalidRequest
 
-_ADDRESS = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^\x00-\x1f]{1,1024})")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_KEY = re.compile(r"[^\x00-\x1f]{1,1024}")
 _REFUSED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _PIECE_BYTES = 1 << 20
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket")
@@ -39,12 +41,19 @@ class S3Source:
             raise SourceUnsupported(
                 "s3:// sources need boto3 on this server: pip install 'multiflora[s3]'.", pointer="/source"
             )
-        match = _ADDRESS.fullmatch(address)
-        if match is None:
+        bucket, _, key = address.partition("/")
+        if not _BUCKET.fullmatch(bucket):
             raise InvalidRequest(
-                "An S3 source reads s3://bucket/folder or s3://bucket/adapter.tar.gz.", pointer="/source"
+                f"A bucket's name is of 3 to 63 lower-case letters, digits, dots and dashes; {shown(bucket)} is none.",
+                pointer="/source",
             )
-        return cls(match["bucket"], match["key"], endpoint)
+        if not _KEY.fullmatch(key):
+            raise InvalidRequest(
+                f"An S3 source reads s3://{bucket}/folder or s3://{bucket}/adapter.tar.gz; "
+                f"{'no folder is named' if not key else 'this key has control characters or is too long'}.",
+                pointer="/source",
+            )
+        return cls(bucket, key, endpoint)
 
     def pin(self) -> Pinned:
         """The recorded source carries a digest of the ETags: other bytes, another source."""

@@ -9,6 +9,7 @@ import pytest
 from tests.platform.gateway.house import House
 
 from multiflora_adapters.mixes.recipe import Mix, MixPart, mix_digest
+from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 
 A, B, DORA = "d" * 64, "a" * 64, "c" * 64
@@ -70,6 +71,12 @@ async def test_what_cannot_be_mixed(house: House, parts: Any, param: str, text: 
     assert text in error["message"]
     assert not house.engine.requests
     assert not house.registry.leased
+
+
+async def test_a_part_that_the_engine_refuses_is_named_as_the_client_named_it(house: House) -> None:
+    house.engine.failure = EngineFailure("invalid_request", f"The adapter {B} has biases and cannot be part of a mix.")
+    error = (await ask(house, ("sql", 1), ("style@3", 0.5))).json()["error"]
+    assert error["message"] == "The adapter 'style@3' has biases and cannot be part of a mix."
 
 
 async def test_the_ranks_must_fit_together(house: House) -> None:

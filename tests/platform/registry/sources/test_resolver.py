@@ -92,6 +92,20 @@ async def test_other_sources(rooted, source, status):
     assert (await post(rooted, source)).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("s3://b/x", "3 to 63 lower-case letters, digits, dots and dashes; b is none"),
+        ("s3://My_Bucket/x", "My_Bucket is none"),
+        ("s3:///x", "digits, dots and dashes;  is none"),
+        ("s3://bucket/", "s3://bucket/folder or s3://bucket/adapter.tar.gz; no folder is named"),
+        ("s3://bucket/a\nb", "this key has control characters"),
+    ],
+)
+async def test_what_is_wrong_with_an_s3_address_is_told(rooted, source, told):
+    assert told in (await post(rooted, source)).json()["detail"]
+
+
 async def test_missing_incomplete_huge_and_special_files(rooted, tmp_path):
     allowed = tmp_path / "allowed"
     assert (await post(rooted, f"file://{allowed}/nothing")).status_code == 404
