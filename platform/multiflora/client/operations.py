@@ -14,6 +14,7 @@ from multiflora_platform.insight.views import (
     ActivityAnswer,
     AlertPage,
     CacheAnswer,
+    CacheEventPage,
     CacheExplanation,
     CacheText,
     CacheTrace,
@@ -574,6 +575,18 @@ class Client(Transport):
     def drop_cached(self, hash: str) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
         self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+
+    def list_cache_events(
+        self, *, cursor: int | None = None, limit: int = 1000, snapshot: bool = False, last_event_id: str | None = None
+    ) -> CacheEventPage:
+        """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
+        return self.call(
+            "GET",
+            "/cache/events",
+            CacheEventPage,
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot},
+            headers={"last-event-id": last_event_id},
+        )
 
     def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
@@ -1160,6 +1173,18 @@ class AsyncClient(AsyncTransport):
     async def drop_cached(self, hash: str) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
         await self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+
+    async def list_cache_events(
+        self, *, cursor: int | None = None, limit: int = 1000, snapshot: bool = False, last_event_id: str | None = None
+    ) -> CacheEventPage:
+        """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
+        return await self.call(
+            "GET",
+            "/cache/events",
+            CacheEventPage,
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot},
+            headers={"last-event-id": last_event_id},
+        )
 
     async def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""

@@ -16,6 +16,7 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
+from multiflora_platform.insight.cache_feed import CacheFeed
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
@@ -48,6 +49,7 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
+        self.cache_feed = CacheFeed(engine, clock)
         self._earlier_lives = EarlierLives()
         self._engine = engine
         self._base = base
@@ -76,6 +78,7 @@ class Insight:
 
     def stop(self) -> None:
         """Ends all followers: the server is going."""
+        self.cache_feed.stop()
         for queue in self._followers:
             queue.put_nowait(None)
 

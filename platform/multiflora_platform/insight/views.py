@@ -182,6 +182,30 @@ class CacheAnswer(msgspec.Struct, frozen=True):
     nodes: list[CacheRun]
 
 
+class CacheEvent(msgspec.Struct, frozen=True):
+    """type: stored, removed, or cleared, after which nothing is cached. hashes: of blocks; of stored ones each goes on
+    where the one before it ends, and the first behind parent (None: a prompt begins with it; 16 digits, the parent's
+    first, where that is not cached itself). tokens: in these blocks. adapter_digest, owner: as a run's, of stored ones.
+    seq: of a part of a snapshot, the event's that it stands behind."""
+
+    seq: int
+    type: str
+    hashes: list[str]
+    parent: str | None
+    tokens: int
+    adapter_digest: str | None
+    owner: str | None
+
+
+class CacheEventPage(msgspec.Struct, frozen=True):
+    """Oldest first. next_cursor: to go on with. is_continued: False where the items begin with `cleared` and all that
+    is cached, because that was asked for, or because what came after the cursor is not kept any more."""
+
+    items: list[CacheEvent]
+    next_cursor: int
+    is_continued: bool
+
+
 class CacheText(msgspec.Struct, frozen=True):
     token_ids: list[int]
     text: str

@@ -6,7 +6,13 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
-from multiflora_platform.insight_api import activity_routes, cache_routes, context_routes, explain_routes
+from multiflora_platform.insight_api import (
+    activity_routes,
+    cache_event_routes,
+    cache_routes,
+    context_routes,
+    explain_routes,
+)
 from multiflora_platform.insight_api import routes as insight_routes
 from multiflora_platform.registry.routes import adapters as adapter_routes
 from multiflora_platform.registry.routes import aliases as alias_routes
@@ -30,6 +36,7 @@ PARTS = (
     insight_routes,
     activity_routes,
     cache_routes,
+    cache_event_routes,
     explain_routes,
     context_routes,
 )

@@ -1,4 +1,4 @@
-"""Page tokens of lists under /api: opaque to clients, the last row's key to us."""
+"""Where a list under /api goes on: page tokens, opaque to clients, the last row's key to us; ids of feeds' events."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def row_id(token: str) -> int:
     text = decode_token(token)
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= LAST_ID):
         raise _not_ours()
+    return int(text)
+
+
+def event_id(text: str) -> int:
+    """Of the header Last-Event-ID, which a browser sends when its feed has broken. Raises InvalidRequest."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise InvalidRequest("An event's id is a whole number.", pointer="Last-Event-ID")
     return int(text)
 
 

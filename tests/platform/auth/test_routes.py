@@ -84,6 +84,7 @@ ADMINS = {
     ("GET", "/requests/{id}"),
     ("GET", "/cache"),
     ("GET", "/activity"),
+    ("GET", "/cache/events"),
     ("GET", "/cache/misses"),
     ("GET", "/cache/{hash}/text"),
     ("POST", "/cache:warm"),

@@ -46,6 +46,7 @@ async def get(house: House, path: str, status: int = 200) -> Any:
         ("GET", "requests/x"),
         ("GET", "cache"),
         ("GET", "cache/misses"),
+        ("GET", "cache/events"),
         ("GET", f"cache/{HASH}/text"),
         ("POST", f"cache/{HASH}:drop"),
         ("POST", "cache:warm"),

@@ -12,8 +12,7 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.registry.routes.access import registry_of
 from multiflora_platform.registry.schemas.answers import AuditPage, EventPage, ReplicaPage
 from multiflora_platform.storage.outbox import audit_page
-from multiflora_platform.web.pagination import encode_token, row_id
-from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.web.pagination import encode_token, event_id, row_id
 from multiflora_platform.web.resources import answers
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(require_admin)])
@@ -37,7 +36,7 @@ async def list_events(
     """What happened after `cursor`, oldest first; a live feed when Accept asks for text/event-stream."""
     feed = registry_of(request).feed
     if "text/event-stream" in request.headers.get("accept", ""):
-        start = max(cursor, _event_id(last_event_id))
+        start = max(cursor, event_id(last_event_id) if last_event_id else 0)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(feed.follow(start), media_type="text/event-stream", headers=headers)
     items = await feed.page(cursor, limit)
@@ -56,11 +55,3 @@ async def list_audit(
     items = await audit_page(registry_of(request).database, before, limit, adapter)
     more = len(items) == limit
     return {"items": items, "next_page_token": encode_token(str(items[-1]["id"])) if more else None}
-
-
-def _event_id(text: str | None) -> int:
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise InvalidRequest("An event's id is a whole number.", pointer="Last-Event-ID")
-    return int(text)

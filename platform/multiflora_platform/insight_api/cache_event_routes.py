@@ -1,0 +1,87 @@
+"""GET /api/v1/cache/events: what the prefix cache gains and loses, for mirrors in other programs. Admins only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import Response, StreamingResponse
+from starlette.requests import Request
+
+from multiflora_engine.cache.block_hashes import HASH_BYTES
+from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.insight.cache_feed import Events, NumberedChange
+from multiflora_platform.insight.views import CacheEvent, CacheEventPage
+from multiflora_platform.services import Services
+from multiflora_platform.web.pagination import event_id
+from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.web.resources import answers, compressed
+
+router = APIRouter(tags=["insight"], dependencies=[Depends(require_admin)])
+_LAST = 2**53
+Cursor = Annotated[int | None, Query(ge=0, le=_LAST, description="an answer's next_cursor; without it: from now on")]
+
+
+@router.get("/cache/events", responses=answers(CacheEventPage))
+async def list_cache_events(
+    request: Request,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    snapshot: Annotated[bool, Query(description="begin with all that is cached")] = False,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
+    services: Services = request.app.state.services
+    if not services.settings.enable_prefix_caching:
+        raise InvalidRequest("This server runs without a prefix cache (--no-enable-prefix-caching).", pointer="")
+    feed = services.insight.cache_feed
+    if "text/event-stream" in request.headers.get("accept", ""):
+        # A browser that comes again sends the same address and what it has heard.
+        heard = event_id(last_event_id) if last_event_id else None
+        events = feed.follow(cursor if heard is None else heard, snapshot=snapshot and heard is None)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_frames(services, events), media_type="text/event-stream", headers=headers)
+    page = await feed.page(cursor, limit, snapshot=snapshot)
+    assert page.position is not None, "a page is whole"
+    return await compressed(
+        request, CacheEventPage(_shown(services, page.items), page.position, is_continued=not page.begins)
+    )
+
+
+async def _frames(services: Services, events: AsyncIterator[Events]) -> AsyncIterator[bytes]:
+    """Parts of a snapshot have no id: a client that loses the line within one needs all of it again."""
+    yield b": cache events\n\n"
+    async for part in events:
+        lines = [b"id: %d\n" % item.seq if part.position is not None else b"" for item in part.items]
+        yield (
+            b"".join(
+                b"%sevent: %s\ndata: %s\n\n" % (line, item.type.encode(), msgspec.json.encode(item))
+                for line, item in zip(lines, _shown(services, part.items), strict=True)
+            )
+            or b": alive\n\n"
+        )
+        if part.position is not None and not part.items:
+            yield b"id: %d\n\n" % part.position
+
+
+def _shown(services: Services, events: list[NumberedChange]) -> list[CacheEvent]:
+    owners, block_size = services.keys.cache_owners(), services.insight.cache_feed.block_size
+    return [_one(event, owners, block_size) for event in events]
+
+
+def _one(event: NumberedChange, owners: dict[str, str | None], block_size: int) -> CacheEvent:
+    change = event.change
+    if change is None:
+        return CacheEvent(event.seq, "cleared", [], None, 0, None, None)
+    hashes = change.hashes.hex(" ", HASH_BYTES).split()
+    return CacheEvent(
+        seq=event.seq,
+        type="removed" if change.is_removal else "stored",
+        hashes=hashes,
+        parent=change.parent.hex() or None,
+        tokens=len(hashes) * block_size,
+        adapter_digest=change.adapter,
+        owner=owners.get(change.owner, change.owner) or None,
+    )
