@@ -317,6 +317,18 @@ class Client(Transport):
             query={"limit": limit, "page_token": page_token},
         )
 
+    def list_all_rollouts(
+        self,
+        *,
+        state: Literal["running", "promoted", "rolled_back", "aborted", "superseded"] | None = None,
+        limit: int = 50,
+        page_token: str | None = None,
+    ) -> RolloutPage:
+        """Of all adapters, newest first. state: only those that are in it."""
+        return self.call(
+            "GET", "/rollouts", RolloutPage, query={"state": state, "limit": limit, "page_token": page_token}
+        )
+
     def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:
         """The candidate for every user."""
         return self.call(
@@ -907,6 +919,18 @@ class AsyncClient(AsyncTransport):
             f"/adapters/{quoted(name)}/aliases/{quoted(alias)}/rollouts",
             RolloutPage,
             query={"limit": limit, "page_token": page_token},
+        )
+
+    async def list_all_rollouts(
+        self,
+        *,
+        state: Literal["running", "promoted", "rolled_back", "aborted", "superseded"] | None = None,
+        limit: int = 50,
+        page_token: str | None = None,
+    ) -> RolloutPage:
+        """Of all adapters, newest first. state: only those that are in it."""
+        return await self.call(
+            "GET", "/rollouts", RolloutPage, query={"state": state, "limit": limit, "page_token": page_token}
         )
 
     async def promote_rollout(self, name: str, alias: str, *, if_match: str | None = None) -> Rollout:

@@ -18,7 +18,7 @@ from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
-from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage
+from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutState
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 from multiflora_platform.registry.snapshot.store import SnapshotStore
@@ -115,8 +115,13 @@ class RolloutChanges:
         entry = self._snapshots.adapter(name)
         async with self._database.read() as session:
             rows = await rollouts.page(session, entry.id, alias, before, limit + 1)
-        token = encode_token(str(rows[limit - 1].id)) if len(rows) > limit else None
-        return RolloutPage(items=[self._shown(name, row) for row in rows[:limit]], next_page_token=token)
+        return self._page([(row, name) for row in rows], limit)
+
+    async def page_of_all(self, state: RolloutState | None, before: int, limit: int) -> RolloutPage:
+        """As `page`, of all adapters; state: None for any."""
+        async with self._database.read() as session:
+            rows = await rollouts.page_of_all(session, state, before, limit + 1)
+        return self._page(rows, limit)
 
     async def newest(self, name: str, alias: str) -> Rollout:
         """The running one, or the last that ran. Raises RolloutNotFound."""
@@ -179,6 +184,10 @@ class RolloutChanges:
 
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)
+
+    def _page(self, rows: list[tuple[RolloutRow, str]], limit: int) -> RolloutPage:
+        token = encode_token(str(rows[limit - 1][0].id)) if len(rows) > limit else None
+        return RolloutPage(items=[self._shown(name, row) for row, name in rows[:limit]], next_page_token=token)
 
     def _shown(self, name: str, row: RolloutRow) -> Rollout:
         seen = self._observations.get(row.id)

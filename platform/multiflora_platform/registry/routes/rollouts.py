@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from msgspec.structs import replace
 from starlette.requests import Request
 
-from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.routes.access import actor_for, changeable, readable, registry_of
 from multiflora_platform.registry.rows.aliases import MovePrecondition
@@ -18,6 +18,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     Rollout,
     RolloutPage,
     RolloutPatch,
+    RolloutState,
 )
 from multiflora_platform.storage.tables import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import read_json, schema
@@ -27,6 +28,7 @@ from multiflora_platform.web.resources import answers, rendered, resource
 router = APIRouter(tags=["rollouts"])
 AnyKey = Annotated[Principal, Depends(require_key)]
 IfMatch = Annotated[str | None, Header()]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 _PATH = "/adapters/{name}/aliases/{alias}/rollout"
 
 
@@ -55,14 +57,24 @@ async def list_rollouts(
     principal: AnyKey,
     name: str,
     alias: str,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    limit: Limit = 50,
     page_token: str | None = None,
 ) -> Response:
     """Newest first."""
     readable(request, principal, name)
-    before = min(row_id(page_token), LARGEST_NUMBER) if page_token else LARGEST_NUMBER
-    page = await registry_of(request).rollouts.page(name, alias, before, limit)
+    page = await registry_of(request).rollouts.page(name, alias, _before(page_token), limit)
     return rendered(replace(page, items=[_for(principal, rollout) for rollout in page.items]))
+
+
+@router.get("/rollouts", responses=answers(RolloutPage), dependencies=[Depends(require_admin)])
+async def list_all_rollouts(
+    request: Request,
+    state: RolloutState | None = None,
+    limit: Limit = 50,
+    page_token: str | None = None,
+) -> Response:
+    """Of all adapters, newest first. state: only those that are in it."""
+    return rendered(await registry_of(request).rollouts.page_of_all(state, _before(page_token), limit))
 
 
 @router.patch(_PATH, openapi_extra=schema(RolloutPatch), responses=answers(Rollout))
@@ -97,6 +109,10 @@ async def abort_rollout(
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
     return resource(request, await rollouts.finish(name, alias, "aborted", precondition, principal.actor))
+
+
+def _before(page_token: str | None) -> int:
+    return min(row_id(page_token), LARGEST_NUMBER) if page_token else LARGEST_NUMBER
 
 
 def _for(principal: Principal, rollout: Rollout) -> Rollout:

@@ -125,6 +125,18 @@ async def page(session: AsyncSession, adapter_id: int, alias: str, before: int, 
     return list(await session.scalars(query.order_by(RolloutRow.id.desc()).limit(limit)))
 
 
+async def page_of_all(
+    session: AsyncSession, state: str | None, before: int, limit: int
+) -> list[tuple[RolloutRow, str]]:
+    """As `page`, of all adapters that there are, with their names."""
+    query = select(RolloutRow, AdapterRow.name).join(AdapterRow, AdapterRow.id == RolloutRow.adapter_id)
+    query = query.where(RolloutRow.id < before, AdapterRow.deleted_at.is_(None))
+    if state is not None:
+        query = query.where(RolloutRow.state == state)
+    rows = await session.execute(query.order_by(RolloutRow.id.desc()).limit(limit))
+    return [(rollout, name) for rollout, name in rows]
+
+
 async def running(session: AsyncSession, adapter_id: int, alias: str) -> RolloutRow | None:
     query = select(RolloutRow).where(
         RolloutRow.adapter_id == adapter_id, RolloutRow.alias == alias, RolloutRow.state == "running"

@@ -71,6 +71,25 @@ async def test_aborting_returns_everybody(house):
     assert [item["state"] for item in (await house.admin.get(f"{PATH}s")).json()["items"]] == ["aborted"]
 
 
+async def test_the_rollouts_of_all_adapters_are_listed_newest_first(house):
+    await start(house, percent=10)
+    await house.adapter("b", 1, 2)
+    headers = {"If-Match": await house.etag("b", "default")}
+    started = await house.admin.post("/adapters/b/aliases/default/rollout", json={"candidate": 2}, headers=headers)
+    assert started.status_code == 201, started.text
+    page = (await house.admin.get("/rollouts?limit=1")).json()
+    assert [item["adapter"] for item in page["items"]] == ["b"]
+    rest = (await house.admin.get(f"/rollouts?limit=1&page_token={page['next_page_token']}")).json()
+    assert [item["adapter"] for item in rest["items"]] == ["a"]
+    assert rest["next_page_token"] is None
+    await house.admin.post(f"{PATH}:abort")
+    running = (await house.admin.get("/rollouts?state=running")).json()["items"]
+    assert [item["adapter"] for item in running] == ["b"]
+    await house.admin.delete("/adapters/b")
+    assert [item["adapter"] for item in (await house.admin.get("/rollouts")).json()["items"]] == ["a"]
+    assert (await house.admin.get("/rollouts?state=lost")).status_code == 400
+
+
 async def roll_back(house):
     response = await house.admin.post("/adapters/a/aliases/default:rollback")
     assert response.status_code == 200, response.text
