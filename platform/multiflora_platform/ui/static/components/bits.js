@@ -2,6 +2,7 @@
 import { html, useEffect, useRef } from "../lib/html.js";
 import { href } from "../lib/router.js";
 import { ago, dateTime } from "../lib/format.js";
+import { colourOf } from "../lib/theme.js";
 import { Icon } from "./icon.js";
 
 /** The page's title, in the window's, too. Takes the focus, so that a screen reader says where one is. */
@@ -73,6 +74,9 @@ export function Share({ parts, label }) {
     ${parts.map((part, i) => html`<i key=${part.label} style=${{ flex: `${part.value} 0 0`, background: part.colour ?? series(i) }}></i>`)}
   </span>`;
 }
+
+/** An adapter's colour beside its name. */
+export const Swatch = ({ of }) => html`<i class="swatch" style=${{ background: colourOf(of) }}></i>`;
 
 export const series = (index) => `var(--series-${(index % 8) + 1})`;
 

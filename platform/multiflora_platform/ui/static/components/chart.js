@@ -1,28 +1,37 @@
-/** A chart over time: uPlot drawn on a canvas, its legend as text with the newest values. */
-import { html, useEffect, useRef } from "../lib/html.js";
+/** A chart over time: uPlot drawn on a canvas. Its legend is text: the newest values, or those under the pointer. */
+import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { clock } from "../lib/format.js";
 import { colour, isDark } from "../lib/theme.js";
+import { UNITS } from "../lib/units.js";
+import { series } from "./bits.js";
 
 let library = null;
 const load = () => (library ??= import("uplot").then((module) => module.default));
 const LEAST_SECONDS = 60;
-const TOKENS = ["--muted", "--line", ...Array.from({ length: 8 }, (_, i) => `--series-${i + 1}`)];
+/** The charts of a page share one crosshair. */
+const CROSSHAIR = "time";
+const MARK_DASH = [3, 3];
+
+/** How a line is drawn in CSS: its own colour, or one of the palette. */
+const cssOf = (line, i) => line.colour ?? series(line.slot ?? i);
 
 /**
  * @param {object} props
- * times: Unix seconds; lines: [{label, values, slot? (of the palette)}]; format(value); stacked: areas on top of each
- * other; range: [least, most] of the axis
+ * times: Unix seconds; lines: [{label, values, slot? (of the palette), colour? (CSS)}]; unit: a name of UNITS;
+ * stacked: areas on top of each other; range: [least, most] of the axis; marks: [{at, label}] what happened then
  */
-export function Chart({ label, times, lines, format, stacked = false, range, height = 170, span }) {
+export function Chart({ label, times, lines, unit, stacked = false, range, height = 170, span, marks = [] }) {
   const box = useRef(null);
   const plot = useRef(null);
+  const [index, setIndex] = useState(null);
   const shape = `${stacked}|${lines.map((line) => line.label).join("|")}|${isDark.value}`;
   const latest = useRef(null);
-  latest.current = { times, lines, span };
+  latest.current = { times, lines, span, marks };
   useEffect(() => {
     let stopped = false;
     load().then((uPlot) => {
       if (stopped) return;
-      plot.current = new uPlot(options(box.current, { lines, format, stacked, range, height, latest }), data(latest.current, stacked), box.current);
+      plot.current = new uPlot(options(box.current, { lines, unit: UNITS[unit], stacked, range, height, latest, setIndex }), data(latest.current, stacked), box.current);
     });
     const observer = new ResizeObserver(([entry]) => plot.current?.setSize({ width: Math.floor(entry.contentRect.width), height }));
     observer.observe(box.current);
@@ -34,11 +43,19 @@ export function Chart({ label, times, lines, format, stacked = false, range, hei
     };
   }, [shape]);
   useEffect(() => plot.current?.setData(data({ times, lines }, stacked)), [times, lines]);
-  const newest = lines.map((line) => line.values.at(-1));
+  const { format } = UNITS[unit];
+  const described = lines.map((line) => `${line.label} ${format(line.values.at(-1))}`).join(", ");
   return html`<figure class="chart">
-    <div class="plot" ref=${box} style=${{ minHeight: `${height}px` }} role="img" aria-label=${`${label}. Newest: ${lines.map((line, i) => `${line.label} ${format(newest[i])}`).join(", ")}`}></div>
-    <ul class="legend">${lines.map((line, i) => html`<li key=${line.label}><i style=${{ background: `var(--series-${((line.slot ?? i) % 8) + 1})` }}></i>${line.label} <b>${format(newest[i])}</b></li>`)}</ul>
+    <div class="plot" ref=${box} style=${{ minHeight: `${height}px` }} role="img" aria-label=${`${label}. Newest: ${described}`}></div>
+    <ul class="legend">${lines.map((line, i) => html`<li key=${line.label}><i style=${{ background: cssOf(line, i) }}></i>${line.label} <b>${format(line.values.at(index ?? -1))}</b></li>`)}
+      ${index !== null && html`<li class="at">${clock(times[index])}${near(marks, times, index).map((mark) => ` · ${mark.label}`)}</li>`}</ul>
   </figure>`;
+}
+
+/** The marks that stand closer to this moment than to the ones beside it. */
+function near(marks, times, index) {
+  const half = Math.max((times.at(-1) - times[0]) / 100, 1);
+  return marks.filter((mark) => Math.abs(mark.at - times[index]) <= half);
 }
 
 /** Stacked areas are drawn from the highest sum down, so that each covers what lies below it. */
@@ -59,27 +76,45 @@ function clockOf(_, moments) {
   return moments.map((at) => new Date(at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
 }
 
-function options(box, { lines, format, stacked, range, height, latest }) {
-  const colours = Object.fromEntries(TOKENS.map((token) => [token, colour(token)]));
-  const axis = { stroke: colours["--muted"], grid: { stroke: colours["--line"], width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-  const drawn = stacked ? lines.map((line, i) => ({ ...line, slot: line.slot ?? i })).reverse() : lines;
+/** A value with none on either side is no line: it is drawn as a point. */
+const alone = (plot, series) => plot.data[series].flatMap((value, i, all) => (value !== null && (all[i - 1] ?? null) === null && (all[i + 1] ?? null) === null ? [i] : []));
+
+function drawMarks(plot, marks, stroke) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.strokeStyle = stroke;
+  ctx.setLineDash(MARK_DASH.map((length) => length * devicePixelRatio));
+  for (const { at } of marks) {
+    const x = Math.round(plot.valToPos(at, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+function options(box, { lines, unit, stacked, range, height, latest, setIndex }) {
+  const muted = colour("var(--muted)");
+  const axis = { stroke: muted, grid: { stroke: colour("var(--line)"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+  const strokes = lines.map((line, i) => colour(cssOf(line, i)));
+  const drawn = lines.map((line, i) => ({
+    label: line.label, stroke: strokes[i], width: stacked ? 1 : 1.5, fill: stacked ? strokes[i] : undefined,
+    points: stacked ? { show: false } : { show: true, size: 4, fill: strokes[i], filter: alone },
+  }));
   return {
     width: Math.max(120, box.clientWidth),
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
-    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+    cursor: { points: { size: 6 }, drag: { x: false, y: false }, sync: { key: CROSSHAIR, setSeries: false } },
+    hooks: { draw: [(plot) => drawMarks(plot, latest.current.marks, muted)], setCursor: [(plot) => setIndex(plot.cursor.idx ?? null)] },
     scales: {
       x: { range: (_, least, most) => [Math.min(most - LEAST_SECONDS, Math.max(least, most - (latest.current.span ?? Infinity))), most] },
       y: { range: (_, least, most) => range ?? [0, (most || 1) * 1.1] },
     },
-    axes: [{ ...axis, space: 70, values: clockOf }, { ...axis, size: 58, values: (_, values) => values.map(format) }],
-    series: [
-      {},
-      ...drawn.map((line, i) => {
-        const stroke = colours[`--series-${((line.slot ?? i) % 8) + 1}`];
-        return { label: line.label, stroke, width: stacked ? 1 : 1.5, fill: stacked ? stroke : undefined, points: { show: false }, spanGaps: true };
-      }),
-    ],
+    axes: [{ ...axis, space: 70, size: 26, values: clockOf }, { ...axis, size: 58, incrs: unit.steps, values: (_, values) => values.map(unit.format) }],
+    series: [{}, ...(stacked ? drawn.toReversed() : drawn)],
   };
 }

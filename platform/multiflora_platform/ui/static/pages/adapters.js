@@ -7,7 +7,7 @@ import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { isAdmin, may, session } from "../lib/session.js";
 import { attempt, toast } from "../lib/toasts.js";
-import { PageHeader, Search, State, Tags } from "../components/bits.js";
+import { PageHeader, Search, State, Swatch, Tags } from "../components/bits.js";
 import { ConfirmByName } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -70,7 +70,7 @@ function topTags(items) {
 function columns(chosen, toggle) {
   const all = [
     { key: "chosen", label: "Select", hidden: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
-    { key: "name", label: "Name", sortable: true, width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><b>${row.name}</b></a>` },
+    { key: "name", label: "Name", sortable: true, width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><${Swatch} of=${row.name} /><b>${row.name}</b></a>` },
     { key: "version", label: "Default", sortable: true, width: "60px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
     { key: "aliases", label: "Aliases", width: "minmax(60px, 0.7fr)", cell: (row) => aliases(row) },
     { key: "tags", label: "Tags", width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },

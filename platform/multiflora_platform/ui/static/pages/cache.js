@@ -55,6 +55,6 @@ const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prom
 function HitRate() {
   const series = useSeries(3600);
   if (!series.points?.length) return null;
-  return html`<${Card} title="Hit rate, last hour"><${Chart} label="Hit rate" times=${series.points.map((point) => point.at)} format=${percent} range=${[0, 1]}
+  return html`<${Card} title="Hit rate, last hour"><${Chart} label="Hit rate" times=${series.points.map((point) => point.at)} unit="percent" range=${[0, 1]}
     lines=${[{ label: "hit rate", values: series.points.map((point) => point.cache_hit_rate), slot: 2 }]} /><//>`;
 }

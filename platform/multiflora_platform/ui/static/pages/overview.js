@@ -1,17 +1,23 @@
 /** Overview: what the server does now and did lately, and what needs attention. */
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { ago, bytes, count, percent, rate, seconds } from "../lib/format.js";
+import { ago, moment } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { useResource } from "../lib/resource.js";
 import { href, query, setQuery } from "../lib/router.js";
-import { Card, PageHeader, Segmented, Stats } from "../components/bits.js";
+import { colourOf } from "../lib/theme.js";
+import { Card, PageHeader, Segmented } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Failure, Notice, Skeleton } from "../components/states.js";
+import { Beside } from "./overview/beside.js";
+import { HeatMap } from "./overview/heat-map.js";
+import { linesByModel } from "./overview/models.js";
+import { Tiles } from "./overview/tiles.js";
 
 const SPANS = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"]];
-const MOST_MODELS = 7;
 const MOST_POINTS = 300;
+const MOST_MARKS = 200;
+const MARKED = /^(alias|rollout)\./;
 
 export default function Overview() {
   const span = Number(query.value.get("window") ?? 900);
@@ -25,29 +31,13 @@ export default function Overview() {
 
 function Alerts() {
   const alerts = useResource((signal) => get("/api/v1/alerts", { signal }), [], { every: 5 });
-  if (!alerts.data?.items.length) return null;
+  if (!alerts.data) return null;
+  if (!alerts.data.items.length) return html`<${Notice} kind="ok" title="All well">No alert is raised.<//>`;
   return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
     <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
       action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>Look</a>`}>
       ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since ${ago(alert.since)}.</span>
     <//>`)}</div>`;
-}
-
-/** The sums over the window by model, largest first; what is beyond the palette counts as "other". */
-function byModel(points) {
-  const sums = new Map();
-  for (const point of points) {
-    for (const [model, value] of Object.entries(point.by_model ?? {})) sums.set(model, (sums.get(model) ?? 0) + value);
-  }
-  const names = [...sums].sort((a, b) => b[1] - a[1]).map(([name]) => name);
-  const shown = names.slice(0, MOST_MODELS);
-  const lines = shown.map((name) => ({ label: name, values: points.map((point) => point.by_model?.[name] ?? 0) }));
-  if (names.length > shown.length) {
-    const rest = new Set(names.slice(MOST_MODELS));
-    const other = (point) => Object.entries(point.by_model ?? {}).reduce((sum, [name, value]) => sum + (rest.has(name) ? value : 0), 0);
-    lines.push({ label: `${rest.size} others`, values: points.map(other) });
-  }
-  return lines.length ? lines : [{ label: "no traffic", values: points.map(() => 0), slot: 7 }];
 }
 
 /** At most so many points that each is seen: means of a few, the worst for what ends in _p95. */
@@ -75,12 +65,20 @@ function means(group) {
   return sums;
 }
 
+/** What changed at once what the charts show: aliases that moved, rollouts that began or ended. */
+function useMarks() {
+  const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST_MARKS}`, { signal }), [], { every: 10 });
+  return useMemo(() => (audit.data?.items ?? []).filter(({ action }) => MARKED.test(action))
+    .map((row) => ({ at: moment(row.at), label: `${row.target} ${row.action.replace(".", " ").replaceAll("_", " ")}` })), [audit.data]);
+}
+
 function Charts({ points: all, span }) {
+  const marks = useMarks();
   const points = useMemo(() => thinned(all), [all]);
   const times = useMemo(() => points.map((point) => point.at), [points]);
   const line = (label, field, slot) => ({ label, slot, values: points.map((point) => point[field]) });
   const lines = useMemo(() => ({
-    tokens: byModel(points),
+    tokens: linesByModel(points, colourOf),
     ttft: [line("p50", "ttft_p50", 1), line("p95", "ttft_p95", 0)],
     itl: [line("p50", "itl_p50", 1), line("p95", "itl_p95", 0)],
     load: [line("running", "running", 2), line("waiting", "waiting", 3)],
@@ -88,25 +86,19 @@ function Charts({ points: all, span }) {
     memory: [line("engine", "engine_bytes", 5), line("gateway", "gateway_bytes", 2), line("device", "device_bytes", 0)].filter((one) => one.values.some((value) => value !== null)),
     errors: [line("requests", "requests", 1), line("errors", "errors", 0)],
   }), [points]);
-  const now = all.at(-1) ?? {};
-  const latest = (field) => all.findLast((point) => point[field] !== null && point[field] !== undefined)?.[field];
-  const chart = (title, name, format, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} format=${format} span=${span} ...${more} /><//>`;
-  return html`
-    <${Stats} label="Now" of=${[
-      ["Tokens per second", rate(now.tokens_per_second)],
-      ["Time to first token", seconds(latest("ttft_p50")), `p95 ${seconds(latest("ttft_p95"))}`],
-      ["Between tokens", seconds(latest("itl_p50")), `p95 ${seconds(latest("itl_p95"))}`],
-      ["Running", count(now.running), `${count(now.waiting)} waiting`],
-      ["KV blocks in use", percent(now.kv_use)],
-      ["Cache hit rate", percent(latest("cache_hit_rate"))],
-    ]} />
-    <div class="grid">
-      ${chart("Generated tokens per second, by model", "tokens", rate, { stacked: true, wide: true, height: 220 })}
-      ${chart("Time to first token", "ttft", seconds)}
-      ${chart("Time between tokens", "itl", seconds)}
-      ${chart("Requests at once", "load", count)}
-      ${chart("KV cache", "cache", percent, { range: [0, 1] })}
-      ${chart("Memory", "memory", bytes)}
-      ${chart("Requests and errors", "errors", rate)}
+  const chart = (title, name, unit, more) => html`<${Card} title=${title} wide=${more?.wide}><${Chart} label=${title} times=${times} lines=${lines[name]} unit=${unit} span=${span} marks=${marks} ...${more} /><//>`;
+  return html`<${Tiles} points=${all} />
+    <div class="split-view overview">
+      <div class="grid">
+        ${chart("Generated tokens per second, by model", "tokens", "rate", { stacked: true, wide: true, height: 220 })}
+        ${chart("Time to first token", "ttft", "seconds")}
+        ${chart("Time between tokens", "itl", "seconds")}
+        ${chart("Requests at once", "load", "count")}
+        ${chart("KV cache", "cache", "percent", { range: [0, 1] })}
+        ${chart("Memory", "memory", "bytes", { stacked: true })}
+        ${chart("Requests and errors", "errors", "count")}
+        <${HeatMap} points=${all} span=${span} />
+      </div>
+      <${Beside} points=${all} span=${span} />
     </div>`;
 }

@@ -4,7 +4,7 @@ import { clock, count, dateTime, quantile, seconds } from "../lib/format.js";
 import { loadRequests } from "../lib/requests.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
-import { Badge, PageHeader, Search, Segmented } from "../components/bits.js";
+import { Badge, PageHeader, Search, Segmented, Swatch } from "../components/bits.js";
 import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
@@ -37,9 +37,9 @@ function Table({ items, text, shown }) {
 
 const columns = (longest) => [
   { key: "at", label: "Time", width: "74px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
-  { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`<b title=${row.version ? `version ${row.version}` : row.model}>${row.model || row.path}</b>` },
+  { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`${row.model && html`<${Swatch} of=${row.adapter ?? row.model} />`}<b title=${row.version ? `version ${row.version}` : row.model}>${row.model || row.path}</b>` },
   { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">${row.status === 401 ? "unknown" : "admin"}</span>` },
-  { key: "status", label: "Outcome", width: "minmax(70px, 0.9fr)", cell: (row) => html`<${Outcome} of=${row} />` },
+  { key: "status", label: "Outcome", width: "minmax(70px, 1.2fr)", cell: (row) => html`<${Outcome} of=${row} />` },
   { key: "prompt", label: "Prompt", width: "58px", align: "number", cell: (row) => count(row.prompt_tokens) },
   { key: "cached", label: "Cached", width: "58px", align: "number", cell: (row) => count(row.cached_tokens) },
   { key: "answer", label: "Answer", width: "58px", align: "number", cell: (row) => count(row.completion_tokens) },

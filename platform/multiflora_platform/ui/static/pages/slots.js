@@ -3,6 +3,7 @@ import { html } from "../lib/html.js";
 import { get, post } from "../lib/api.js";
 import { bytes, count, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
+import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
 import { Badge, Card, Names, PageHeader, Share } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -19,9 +20,9 @@ export default function Slots() {
 function Replica({ replica, onChange }) {
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
-  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
+  const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title="On the device" about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
-      <div class="body"><${Share} label="Rank rows" parts=${parts} /></div>
+      <div class="body-row"><${Share} label="Rank rows" parts=${parts} /></div>
       ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<table>
         <thead><tr><th class="number">Slot</th><th>Adapter</th><th class="number">Rank</th><th class="number">Size</th><th class="number">Requests now</th><th class="number">Idle</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
         <tbody>${residents.map((one) => html`<${Resident} key=${one.digest} one=${one} onChange=${onChange} />`)}</tbody></table>`}

@@ -1,7 +1,8 @@
 /** When which adapter lay in which slot, and how long loading it took; drawn as bars over time. */
 import { html, useMemo } from "../../lib/html.js";
 import { bytes, clock, seconds } from "../../lib/format.js";
-import { Names, series, Time } from "../../components/bits.js";
+import { colourOf } from "../../lib/theme.js";
+import { Names, Time } from "../../components/bits.js";
 import { Empty } from "../../components/states.js";
 
 const LISTED = 30;
@@ -33,12 +34,11 @@ export function Timeline({ events }) {
   const end = Date.now() / 1000;
   const at = (moment) => `${(100 * (moment - start)) / Math.max(end - start, 1)}%`;
   const slots = [...new Set(stays.map((stay) => stay.slot))].sort((a, b) => a - b);
-  const names = [...new Set(stays.map((stay) => stay.name))];
   return html`<div class="stack">
     <div class="lanes" role="img" aria-label=${`${stays.length} stays in ${slots.length} slots since ${clock(start)}; the table below has them all`}>
       ${slots.map((slot) => html`<div class="lane" key=${slot}><span class="muted small">slot ${slot}</span><span class="track">
         ${stays.filter((stay) => stay.slot === slot).map((stay) => html`<i key=${stay.from} title=${`${stay.name}: ${clock(stay.from)} to ${stay.until ? clock(stay.until) : "now"}`}
-          style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: series(names.indexOf(stay.name)) }}></i>`)}</span></div>`)}
+          style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: colourOf(stay.name.split("@")[0]) }}></i>`)}</span></div>`)}
       <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
     </div>
     <details><summary class="small muted">As a table</summary><table><thead><tr><th>When</th><th>What</th><th>Adapter</th><th class="number">Slot</th><th class="number">Took</th><th class="number">Size</th></tr></thead>

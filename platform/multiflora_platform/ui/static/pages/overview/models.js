@@ -1,0 +1,44 @@
+/** Tokens by model over time: as lines of the largest, and as rows of a heat map. */
+
+const MOST_LINES = 7;
+const OTHERS = "var(--series-8)";
+
+/** Over these points, each model's sum of tokens per second, largest first: [name, sum]. */
+export function sumsByModel(points) {
+  const sums = new Map();
+  for (const point of points) {
+    for (const [model, value] of Object.entries(point.by_model ?? {})) sums.set(model, (sums.get(model) ?? 0) + value);
+  }
+  return [...sums].sort((a, b) => b[1] - a[1]);
+}
+
+/** A line for each of the largest; what is beyond them is one line. @param {(name: string) => string} colourOf */
+export function linesByModel(points, colourOf) {
+  const names = sumsByModel(points).map(([name]) => name);
+  const lines = names.slice(0, MOST_LINES).map((name) => ({ label: name, colour: colourOf(name), values: points.map((point) => point.by_model?.[name] ?? 0) }));
+  if (names.length > MOST_LINES) {
+    const rest = new Set(names.slice(MOST_LINES));
+    const other = (point) => Object.entries(point.by_model ?? {}).reduce((sum, [name, value]) => sum + (rest.has(name) ? value : 0), 0);
+    lines.push({ label: `${rest.size} others`, colour: OTHERS, values: points.map(other) });
+  }
+  return lines.length ? lines : [{ label: "no traffic", colour: OTHERS, values: points.map(() => 0) }];
+}
+
+/**
+ * Tokens of each model in equal stretches of time.
+ * @param {number} stretch seconds; each stretch begins at a whole multiple of it, so that only the newest one changes
+ * @returns {{starts: number[], rows: Array<{name: string, cells: number[]}>}} cells: tokens
+ */
+export function heat(points, span, stretch, mostRows) {
+  const last = Math.floor((points.at(-1)?.at ?? 0) / stretch);
+  const columns = Math.ceil(span / stretch);
+  const first = last - columns + 1;
+  const interval = points.length > 1 ? points[1].at - points[0].at : 1;
+  const rows = sumsByModel(points).slice(0, mostRows).map(([name]) => ({ name, cells: new Array(columns).fill(0) }));
+  for (const point of points) {
+    const column = Math.floor(point.at / stretch) - first;
+    if (column < 0) continue;
+    for (const row of rows) row.cells[column] += (point.by_model?.[row.name] ?? 0) * interval;
+  }
+  return { starts: Array.from({ length: columns }, (_, i) => (first + i) * stretch), rows };
+}

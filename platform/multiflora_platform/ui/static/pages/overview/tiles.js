@@ -1,0 +1,42 @@
+/** The window in a row of numbers: each with its course, its change and what it is now. */
+import { html } from "../../lib/html.js";
+import { count, percent, rate, seconds } from "../../lib/format.js";
+import { Sparkline } from "../../components/sparkline.js";
+
+/** Less change than this is none. */
+const NOTABLE = 0.05;
+const known = (values) => values.filter((value) => value !== null && value !== undefined);
+const mean = (values) => (known(values).length ? known(values).reduce((sum, value) => sum + value, 0) / known(values).length : null);
+const highest = (values) => (known(values).length ? Math.max(...known(values)) : null);
+const sum = (values) => known(values).reduce((total, value) => total + value, 0);
+
+export function Tiles({ points }) {
+  const of = (field) => points.map((point) => point[field]);
+  const requests = sum(of("requests"));
+  const errors = sum(of("errors"));
+  const interval = points.length > 1 ? points[1].at - points[0].at : 1;
+  return html`<dl class="stats tiles" aria-label="Over the window">
+    <${Tile} label="Tokens per second" values=${of("tokens_per_second")} of=${mean} format=${rate} />
+    <${Tile} label="Requests per second" values=${of("requests").map((value) => value / interval)} of=${mean} format=${rate} />
+    <${Tile} label="Errors" values=${of("errors")} of=${sum} format=${(value) => `${percent(requests ? value / requests : 0)}`} now=${`${count(errors)} of ${count(requests)}`} />
+    <${Tile} label="Time to first token" values=${of("ttft_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("ttft_p95")))}`} />
+    <${Tile} label="Between tokens" values=${of("itl_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("itl_p95")))}`} />
+    <${Tile} label="Running at most" values=${of("running")} of=${highest} format=${count} now=${`now ${count(points.at(-1)?.running)}, ${count(points.at(-1)?.waiting)} waiting`} />
+    <${Tile} label="KV blocks in use at most" values=${of("kv_use")} of=${highest} format=${percent} />
+    <${Tile} label="Cache hit rate" values=${of("cache_hit_rate")} of=${mean} format=${percent} />
+  </dl>`;
+}
+
+/** @param {{of: (values) => number|null}} props of: what of the values is shown; now: instead of the newest value */
+function Tile({ label, values, of, format, now }) {
+  return html`<div><dt>${label}</dt><dd>${format(of(values))} <small>${now ?? `now ${format(known(values.slice(-1))[0])}`}</small></dd>
+    <dd class="course"><${Sparkline} values=${values} />${change(of(values.slice(0, values.length / 2)), of(values.slice(values.length / 2)))}</dd></div>`;
+}
+
+/** The later half of the window against the earlier, in words; nothing while they are alike. */
+function change(earlier, later) {
+  if (!earlier || later === null || Math.abs(later / earlier - 1) < NOTABLE) return null;
+  const times = later / earlier;
+  const text = times >= 2 ? `${rate(times)}×` : `${times > 1 ? "+" : "−"}${percent(Math.abs(times - 1))}`;
+  return html`<small title="The later half of the window against the earlier">${text}</small>`;
+}
