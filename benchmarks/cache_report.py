@@ -86,7 +86,8 @@ class FilledCache:
             cache_salt=tenant,
             cache_owner=tenant,
         )
-        (sequence,) = make_sequences(request, number, root_hash("base", digest, tenant))
+        (sequence,) = make_sequences(request, number)
+        sequence.kv_digest, sequence.root_hash = digest, root_hash("base", digest, tenant)
         sequence.block_hashes = self.cache.new_hashes(sequence)
         return sequence
 

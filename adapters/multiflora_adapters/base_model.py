@@ -21,6 +21,7 @@ class Site:
     kind: SiteKind = "linear"  # "embedding" is that of the tokens
     has_bias: bool = False  # whether the base adds one, which an adapter may have trained
     row_order: tuple[int, ...] | None = None  # output i as served is row row_order[i] of the checkpoint; None: it is i
+    reaches_kv: bool = True  # whether any key or value may depend on its output
 
 
 @dataclass(frozen=True)

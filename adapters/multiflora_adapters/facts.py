@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.kv_reach import kv_reach, sha256_in
 from multiflora_adapters.layout import plan_layout
 from multiflora_adapters.lora_config import CONFIG_NAME, parse_config, read_raw_config
 from multiflora_adapters.manifest import read_manifest
@@ -34,6 +35,9 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     # at every linear of the base, its LoRA on experts, and the rows of embedding and head that it has instead of the
     # base's.
     device_bytes: int
+    # What its KV is known by: `digest` of the part of the adapter that reaches keys and values, null where it is the
+    # base's. Versions share cached blocks where it is equal.
+    kv_digest: str | None
 
 
 def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
@@ -42,7 +46,8 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
     config = parse_config(raw)
     manifest = read_manifest(folder)
     sizes: Counter[str] = Counter()
-    tensors = read_tensor_file(folder / WEIGHTS_NAME).tensors
+    weights = read_tensor_file(folder / WEIGHTS_NAME)
+    tensors = weights.tensors
     for name, entry in tensors.items():
         place = split_tensor_name(name)
         if place is not None:
@@ -65,6 +70,7 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
         num_bytes=manifest.num_bytes,
         bytes_per_module=dict(sorted(sizes.items())),
         device_bytes=elements * _BYTES.get(manifest.dtype, 4),
+        kv_digest=kv_reach(layout, weights, manifest.digest, sha256_in(weights)).digest,
     )
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.device.copies import DeviceCopies
 from multiflora_adapters.device.own_tensors import ByteBudget, OwnTensors
 from multiflora_adapters.device.rows import RowAllocator
 from multiflora_adapters.device.slot_vectors import SlotVectors
-from multiflora_adapters.device_copies import DeviceCopies
 from multiflora_adapters.experts.weights import ExpertWeights
 from multiflora_adapters.weights import HostAdapter, ReplacedRows, SiteWeights
 

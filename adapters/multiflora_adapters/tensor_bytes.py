@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from typing import Protocol
 
@@ -32,6 +33,10 @@ class TensorBytes:
     def take(self, name: str) -> torch.Tensor:
         """The tensor in the file's dtype and shape."""
         return self._tensors.pop(name)
+
+    def sha256(self, name: str) -> str:
+        """Hex, of the bytes in the file, of a tensor that was not taken yet."""
+        return hashlib.sha256(self._tensors[name].reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
     def check_base_copy(self, name: str, weight: torch.Tensor, is_exact: bool) -> None:
         """PEFT saves a copy of an embedding beside its LoRA. It is not loaded, so it must equal `weight`; where that is

@@ -14,6 +14,7 @@ import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.experts.weights import ExpertWeights, Factors, stacked, unfused
+from multiflora_adapters.kv_reach import KvReach, kv_reach
 from multiflora_adapters.layout import AdapterLayout, SiteTensors, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
@@ -93,6 +94,7 @@ class HostAdapter:
     # By site: of the embedding, the head, or (the same object) of both.
     replaced: Mapping[str, ReplacedRows] = field(default_factory=dict)
     experts: Mapping[str, ExpertWeights] = field(default_factory=dict)  # by `ExpertLinear.name`
+    kv_reach: KvReach | None = None  # None: nothing is known of it, so the KV may depend on all of the adapter
 
     @property
     def own_bytes(self) -> int:
@@ -138,9 +140,10 @@ def load_adapter(
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
         content.check_base_copy(name, base_weight(copied), is_base_exact(copied))
+    reach = kv_reach(layout, weights, found, content.sha256)
     sites, experts = _prepare_all(layout, content, base, dtype, base_weight, base_bias)
     replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
-    adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts)
+    adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts, reach)
     return replace(adapter, num_bytes=sum(site.num_bytes for site in sites.values()) + adapter.own_bytes)
 
 

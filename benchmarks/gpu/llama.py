@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.device_copies import pinned
+from multiflora_adapters.device.copies import pinned
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 from multiflora_engine.build import BuiltEngine, assemble_engine
 from multiflora_engine.models.config import ModelConfig, load_model_config

@@ -131,8 +131,9 @@ def base(model_folder: Path) -> BaseModel:
         for part, kinds in (("self_attn", shapes), ("mlp", inner)):
             for kind, (k, n) in kinds.items():
                 name, has_bias = f"model.layers.{layer}.{part}.{kind}_proj", part == "self_attn"
-                sites.append(Site(name, k, n, layer, has_bias=has_bias))
-    sites.append(Site("lm_head", HIDDEN, VOCAB))
+                reaches_kv = layer + 1 < LAYERS or kind in ("k", "v")
+                sites.append(Site(name, k, n, layer, has_bias=has_bias, reaches_kv=reaches_kv))
+    sites.append(Site("lm_head", HIDDEN, VOCAB, reaches_kv=False))
     return BaseModel(model_folder.name, "LlamaForCausalLM", "0" * 64, LAYERS, {site.name: site for site in sites})
 
 

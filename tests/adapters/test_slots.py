@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiflora_adapters.device_copies import DeviceCopies
+from multiflora_adapters.device.copies import DeviceCopies
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 

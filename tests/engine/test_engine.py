@@ -21,6 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.core.step import (
@@ -121,6 +122,9 @@ class FakeAdapters:
             return None
         self.users[digest] += 1
         return self.slots.index(digest)
+
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
 
     def release(self, digest: str) -> None:
         self._clock += 1

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 
-from multiflora_adapters.device_copies import DeviceCopies
+from multiflora_adapters.device.copies import DeviceCopies
 
 _PIECE_BYTES = 2 << 20
 

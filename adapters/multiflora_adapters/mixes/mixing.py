@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_adapters.mixes.merging import merge
-from multiflora_adapters.mixes.recipe import Mix
+from multiflora_adapters.mixes.recipe import Mix, mixed_kv_digest
 from multiflora_adapters.report import AdapterError, error
 from multiflora_adapters.weights import HostAdapter, SiteWeights
 
@@ -45,7 +46,13 @@ def mix_adapters(
     rank = max(site.rank for site in sites.values())
     if rank > max_rank:
         raise MixError(error("mix", f"The mix has rank {rank}.", expected=str(max_rank), hint="Mix fewer adapters."))
-    return HostAdapter(digest, rank, sites, sum(site.num_bytes for site in sites.values()))
+    num_bytes = sum(site.num_bytes for site in sites.values())
+    return HostAdapter(digest, rank, sites, num_bytes, kv_reach=_kv_reach(digest, parts))
+
+
+def _kv_reach(digest: str, parts: Sequence[HostAdapter]) -> KvReach:
+    reaches = {part.digest: part.kv_reach or KvReach(part.digest) for part in parts}
+    return KvReach(mixed_kv_digest(digest, {part: reach.digest for part, reach in reaches.items()}))
 
 
 def random_numbers(seed: int, site: str) -> torch.Generator:

@@ -5,6 +5,7 @@ Knows no weights (mixing.py does) and no names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -48,10 +49,27 @@ def mix_digest(mix: Mix) -> str:
         return mix.parts[0].digest
     # What is drawn depends on the order of the parts.
     parts = mix.parts if mix.combination in RANDOM else sorted(mix.parts)
-    summands = ",".join(f"{digest}*{float(weight)!r}" for digest, weight in parts)
+    summands = _summands(parts)
     if mix.combination == "cat":
         return summands
     return f"{summands};{mix.combination};{float(mix.density)!r};{mix.seed}"
+
+
+def mixed_kv_digest(digest: str, kv_digests: Mapping[str, str | None]) -> str | None:
+    """What the KV of the mix of this digest is known by. kv_digests: of its parts, by their digests; None: the base's.
+
+    A sum is that of the parts that reach the KV; of another combination all is taken to matter if any part does.
+    """
+    mix = read_mix(digest)
+    assert mix is not None, "versions have theirs from their tensors"
+    reaching = [(kv, part.weight) for part in mix.parts if (kv := kv_digests[part.digest]) is not None]
+    if not reaching:
+        return None
+    if mix.combination != "cat":
+        return digest
+    if len(reaching) == 1 and reaching[0][1] == 1.0:
+        return reaching[0][0]
+    return _summands(sorted(reaching))
 
 
 def read_mix(digest: str) -> Mix | None:
@@ -65,3 +83,7 @@ def read_mix(digest: str) -> Mix | None:
         return Mix(parts)
     combination, density, seed = how
     return Mix(parts, cast(Combination, combination), float(density), int(seed))
+
+
+def _summands(parts: Iterable[tuple[str, float]]) -> str:
+    return ",".join(f"{digest}*{float(weight)!r}" for digest, weight in parts)

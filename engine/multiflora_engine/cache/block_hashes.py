@@ -1,4 +1,7 @@
-"""The identity of a KV block: its content, its adapter and its tenant, chained. Torch-free: routers compute it, too."""
+"""The identity of a KV block: its content, what of its adapter reaches it, and its tenant, chained.
+
+Torch-free: routers compute it, too.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from hashlib import blake2b
 HASH_BYTES = 32
 
 
-def root_hash(base_digest: str, adapter_digest: str | None, cache_salt: str) -> bytes:
-    """The parent of every first block. Each field has its tag and its length, so that none can pass for another."""
+def root_hash(base_digest: str, kv_digest: str | None, cache_salt: str) -> bytes:
+    """The parent of every first block. Each field has its tag and its length, so that none can pass for another.
+
+    kv_digest: of the part of an adapter that the KV depends on (multiflora_adapters.kv_reach); None: of none.
+    """
     state = blake2b(digest_size=HASH_BYTES, person=b"multiflora.root")
-    for tag, value in ((b"B", base_digest), (b"A", adapter_digest), (b"S", cache_salt)):
+    for tag, value in ((b"B", base_digest), (b"A", kv_digest), (b"S", cache_salt)):
         if value is not None:
             content = value.encode()
             state.update(tag + struct.pack("<Q", len(content)) + content)

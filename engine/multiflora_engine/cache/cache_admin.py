@@ -183,12 +183,11 @@ class CacheAdmin:
 
     def _node(self, run: RunSummary, hash: bytes, place: Place, parent: bytes | None) -> CacheNode:
         age = self._clock() - self._index.began
-        adapter, owner = place
         return CacheNode(
             hash=hash.hex(),
             parent=None if parent is None else parent.hex(),
-            adapter=adapter,
-            owner=owner,
+            adapter=place.adapter,
+            owner=place.owner,
             tokens=run.num_blocks * self._index.block_size,
             blocks=run.num_blocks,
             hits=run.hits,

@@ -9,6 +9,7 @@ import struct
 import time
 from array import array
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,13 @@ _ROW_BYTES = _ROW.size
 _PLACE = struct.Struct("<I")
 _PLACE_AT = 8
 
-# Digest of the adapter (None: the base model), and whose sequence published it (Sequence.cache_owner).
-Place = tuple[str | None, str]
+
+class Place(NamedTuple):
+    """What a published block is of."""
+
+    kv: str | None  # what its KV is known by (Sequence.kv_digest)
+    owner: str  # of the sequence that published it (Sequence.cache_owner)
+    adapter: str | None  # digest of that sequence's adapter, of several that have this KV; None: it is the base's
 
 
 class CacheIndex:
@@ -77,7 +83,8 @@ class CacheIndex:
     def published(self, sequence: Sequence, numbers: list[int]) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
         now = self._clock() - self.began
-        place = self._places.add((sequence.adapter_digest, sequence.cache_owner), len(numbers))
+        adapter = None if sequence.kv_digest is None else sequence.adapter_digest
+        place = self._places.add(Place(sequence.kv_digest, sequence.cache_owner, adapter), len(numbers))
         # All but the tag of the parent's hash is equal in all rows.
         rest = _ROW.pack(b"", place, now, now, 0)[TAG_BYTES:]
         first, end = numbers[0], numbers[-1] + 1
@@ -96,7 +103,7 @@ class CacheIndex:
         if not first:
             self._begins_prompt(sequence.block_table[0], place)
         if self.changes.is_on:
-            self.changes.stored(sequence, numbers, *self._places.name(place))
+            self.changes.stored(sequence, numbers, adapter, sequence.cache_owner)
 
     def _write_each(self, table: array[int], numbers: list[int], rows: bytes, content: bytes) -> None:
         """rows, content: of all blocks from the first of the numbers to the last."""
@@ -142,7 +149,7 @@ class CacheIndex:
         places = [self._places.name(number) for number in self._beginnings.get(beginning, ())]
         if not places:
             return "first_seen"
-        owners = {owner for adapter, owner in places if adapter == sequence.adapter_digest}
+        owners = {place.owner for place in places if place.kv == sequence.kv_digest}
         if not owners:
             return "other_adapter"
         return "other_salt" if sequence.cache_owner in owners else "other_tenant"

@@ -1,8 +1,8 @@
 """Which KV a sequence can share: hashes of its blocks, the blocks that hold them, and who is computing them now.
 
 Reads sequences and never writes them; owns no blocks. A block's hash covers everything its KV depends on: base model,
-adapter, salt and all tokens up to its end (hash chain after vLLM's automatic prefix caching). Equal hashes mean equal
-content, so nothing here is ever invalidated.
+what of the adapter reaches it, salt and all tokens up to its end (hash chain after vLLM's automatic prefix caching).
+Equal hashes mean equal content, so nothing here is ever invalidated.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class PrefixCache:
         self._enabled = enabled
         self._computing: dict[bytes, Sequence] = {}
 
-    def root_hash(self, adapter_digest: str | None, cache_salt: str) -> bytes:
-        """The parent of the first block of every sequence of this adapter and salt."""
-        return root_hash(self._base_digest, adapter_digest, cache_salt)
+    def root_hash(self, kv_digest: str | None, cache_salt: str) -> bytes:
+        """The parent of the first block of every sequence whose KV is known by this digest, and of this salt."""
+        return root_hash(self._base_digest, kv_digest, cache_salt)
 
     def new_hashes(self, sequence: Sequence) -> list[bytes]:
         """Hashes of the full blocks that `sequence.block_hashes` does not cover yet."""

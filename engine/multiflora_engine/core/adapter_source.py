@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from multiflora_adapters.kv_reach import KvReach
+
 AdapterState = Literal["slot", "loading", "cpu", "disk", "failed"]
 
 
@@ -44,6 +46,10 @@ class AdapterSource(Protocol):
 
         Idle adapters are evicted to make room. Raises AdapterUnavailable.
         """
+        ...
+
+    def kv_reach(self, digest: str) -> KvReach:
+        """What the KV of an adapter depends on; it is asked for while it is acquired."""
         ...
 
     def release(self, digest: str) -> None:

@@ -64,7 +64,10 @@ class Sequence:
     pooling: Pooling | None = None
     # Whether tokens are drafted for it; the scheduler sets it.
     is_drafted: bool = False
-    # The parent of its first block's hash: base model, adapter and salt.
+    # What its KV is known by beside base model and salt (multiflora_adapters.kv_reach); None: it is the base's. Known
+    # once root_hash is.
+    kv_digest: str | None = None
+    # The parent of its first block's hash: base model, kv_digest and salt; empty until its adapter was read.
     root_hash: bytes = b""
     # When it began to wait, Unix seconds.
     queued_at: float = 0.0
@@ -153,9 +156,7 @@ def owner_of(request: GenerateRequest) -> str:
     return request.cache_owner or request.cache_salt
 
 
-def make_sequences(
-    request: GenerateRequest, first_serial: int, root_hash: bytes, queued_at: float = 0.0
-) -> list[Sequence]:
+def make_sequences(request: GenerateRequest, first_serial: int, queued_at: float = 0.0) -> list[Sequence]:
     """The request's sequences, in the order in which they are served; what they share is the prompt's: its list, and
     which of its blocks are written."""
     written: set[int] = set()
@@ -176,7 +177,6 @@ def make_sequences(
             arrival_time=request.arrival_time,
             is_background=request.background,
             grammar=request.grammar,
-            root_hash=root_hash,
             queued_at=queued_at,
             pooling=request.pooling,
             written_blocks=written,

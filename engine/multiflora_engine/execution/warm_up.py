@@ -69,5 +69,5 @@ def warm_up_sampler(sampler: Sampler, logits: torch.Tensor) -> None:
 
 
 def _sequence(params: SamplingParams) -> Sequence:
-    (sequence,) = make_sequences(GenerateRequest(id="warm-up", prompt_token_ids=[0], params=params), 0, b"")
+    (sequence,) = make_sequences(GenerateRequest(id="warm-up", prompt_token_ids=[0], params=params), 0)
     return sequence

@@ -100,12 +100,15 @@ class ModelConfig:
     def qkv_sites(self, layer: int) -> tuple[Site, ...]:
         """The linears of q, k and v; stacked in this order, each in its `row_order`, they are what attention reads."""
         names, sizes = self.form.modules.qkv, [self.q_size, self.kv_size, self.kv_size]
-        sizes = sizes if len(names) == 3 else [sum(sizes)]
+        is_query = [True, False, False]
+        if len(names) == 1:
+            sizes, is_query = [sum(sizes)], [False]
         order = self._qkv_order()
         sites, first = [], 0
-        for name, size in zip(names, sizes, strict=True):
+        for name, size, is_behind_kv in zip(names, sizes, is_query, strict=True):
             rows = None if order is None else _own_rows(order, first, first + size)
-            sites.append(self._site(layer, name, self.hidden_size, size, self.form.qkv_bias, rows))
+            site = self._site(layer, name, self.hidden_size, size, self.form.qkv_bias, rows)
+            sites.append(site if is_behind_kv else replace(site, reaches_kv=True))
             first += size
         return tuple(sites)
 
@@ -167,7 +170,8 @@ class ModelConfig:
 
     @property
     def head_site(self) -> Site:
-        return Site(self.form.modules.head, self.hidden_size, self.vocab_size, has_bias=self.form.head_bias)
+        modules, has_bias = self.form.modules, self.form.head_bias
+        return Site(modules.head, self.hidden_size, self.vocab_size, has_bias=has_bias, reaches_kv=False)
 
     def layer_sites(self, layer: int) -> tuple[Site, ...]:
         """All linears of one layer that adapters may touch, but for those of experts (`expert_sites`)."""
@@ -192,7 +196,10 @@ class ModelConfig:
     def _site(
         self, layer: int, name: str, k: int, n: int, has_bias: bool, row_order: tuple[int, ...] | None = None
     ) -> Site:
-        return Site(self.module(layer, name), k, n, layer, has_bias=has_bias, row_order=row_order)
+        # Only keys and values of its own layer, which the caller marks, and of those behind it can depend on a linear.
+        reaches_kv = layer + 1 < self.num_layers
+        module = self.module(layer, name)
+        return Site(module, k, n, layer, has_bias=has_bias, row_order=row_order, reaches_kv=reaches_kv)
 
     @property
     def head_order(self) -> tuple[int, ...] | None:

@@ -228,7 +228,7 @@ class CacheNode(msgspec.Struct, frozen=True):
     hash: str
     # The hash of the run before it; None at the beginning.
     parent: str | None
-    # Digest; None: the base model.
+    # Digest of the adapter that it was computed for, of several that have this KV; None: it is the base model's.
     adapter: str | None
     # A tenant.
     owner: str

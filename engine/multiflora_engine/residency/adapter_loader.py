@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from multiflora_adapters.base_model import BaseModel
-from multiflora_adapters.device_copies import pinned
+from multiflora_adapters.device.copies import pinned
 from multiflora_adapters.mixes.mixing import mix_adapters
 from multiflora_adapters.mixes.recipe import read_mix
 from multiflora_adapters.report import AdapterError, error

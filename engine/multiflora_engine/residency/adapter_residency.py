@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable, NoRoomForAdapter
@@ -89,6 +90,13 @@ class AdapterResidency:
             record.users += 1
             record.used = True
             return record.slot
+
+    def kv_reach(self, digest: str) -> KvReach:
+        """What the KV of an acquired adapter depends on."""
+        with self._lock:
+            reach = self._records[digest].kv_reach
+            assert reach is not None, "it was read before it came to its slot"
+            return reach
 
     def release(self, digest: str) -> None:
         """End one use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_adapters.slots import SlotUpload
 from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
@@ -47,6 +48,8 @@ class AdapterRecord:
     num_bytes: int = 0
     # Of num_bytes, those that need room of their own beside the rank rows.
     own_bytes: int = 0
+    # Likewise; None before the first.
+    kv_reach: KvReach | None = None
     # When it was first wanted in a slot where it is not; 0 while it is there or not wanted.
     wanted_since: float = 0.0
 
@@ -57,6 +60,7 @@ class AdapterRecord:
         self.rank = host.rank
         self.num_bytes = host.num_bytes
         self.own_bytes = host.own_bytes
+        self.kv_reach = host.kv_reach or KvReach(self.digest)
 
     def fail(self, reason: AdapterUnavailable, now: float) -> None:
         """It cannot be used; asked for again it is tried again, after a while."""

@@ -75,6 +75,8 @@ class AdmissionPolicy:
             raise CannotStart(error.code, str(error)) from None
         except GrammarError as error:
             raise CannotStart("invalid_grammar", str(error)) from None
+        if not sequence.root_hash:
+            self._identify(sequence, siblings)
         hits = self._cache.hits(sequence)
         reason = self._reason_to_wait(sequence, hits, running, step)
         if reason is None:
@@ -85,6 +87,16 @@ class AdmissionPolicy:
             held = "Pinned prefixes leave too few KV blocks for this request"
             raise CannotStart("kv_cache_pinned", f"{held}, which needs {needed}; unpin a prefix or send a shorter one.")
         return reason
+
+    def _identify(self, sequence: Sequence, siblings: Items[Sequence]) -> None:
+        """Which KV the request's sequences share: it depends on their adapter, which is only known once it was read."""
+        reach = self._slots.kv_reach(sequence)
+        root = self._cache.root_hash(reach.digest, sequence.cache_salt)
+        for sibling in siblings:
+            sibling.kv_digest, sibling.root_hash = reach.digest, root
+        hashes = self._cache.new_hashes(sequence)
+        for sibling in siblings:
+            sibling.block_hashes = list(hashes)
 
     def _reason_to_wait(
         self, sequence: Sequence, hits: list[int], running: Items[Sequence], step: int

@@ -141,13 +141,10 @@ class Scheduler:
         if request.grammar is not None and self._grammars is None:
             raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
         self._waiting.check_capacity(owner_of(request))
-        root = self._cache.root_hash(request.adapter_digest, request.cache_salt)
-        sequences = make_sequences(request, self._waiting.next_serial, root, self._clock())
-        hashes = self._cache.new_hashes(sequences[0])
+        sequences = make_sequences(request, self._waiting.next_serial, self._clock())
         is_drafted = self._drafts is not None and self._drafts.wants(request.speculation)
         for sequence in sequences:
             sequence.is_drafted = is_drafted
-            sequence.block_hashes = list(hashes)
             if self._grammars is not None and sequence.grammar is not None:
                 self._grammars.begin(sequence)
         self._requests[request.id] = sequences

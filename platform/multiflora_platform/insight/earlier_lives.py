@@ -10,8 +10,6 @@ from array import array
 from collections import OrderedDict
 from itertools import takewhile
 
-from multiflora_engine.protocol.requests import GenerateRequest
-
 _MOST_BLOCKS = 1 << 16
 
 
@@ -22,10 +20,10 @@ class EarlierLives:
         self._most_blocks = most_blocks
         self._lives: OrderedDict[int, int] = OrderedDict()
 
-    def note(self, request: GenerateRequest, ids: array[int], block_size: int, life: int) -> range:
+    def note(self, kv_digest: str | None, salt: str, ids: array[int], block_size: int, life: int) -> range:
         """The prompt, of these 32-bit ids, is computed in this life (counted from 0). Returns the lengths in tokens up
         to which a cached beginning may end so that what follows was seen by earlier lives alone."""
-        checksums, lives = _checksums(request, ids, block_size), self._lives
+        checksums, lives = _checksums(kv_digest, salt, ids, block_size), self._lives
         last = [lives.pop(checksum, None) for checksum in checksums]
         # At the end: what was asked for last is forgotten last.
         for checksum in checksums:
@@ -37,10 +35,10 @@ class EarlierLives:
         return range(seen_now * block_size, seen_earlier * block_size)
 
 
-def _checksums(request: GenerateRequest, ids: array[int], block_size: int) -> list[int]:
+def _checksums(kv_digest: str | None, salt: str, ids: array[int], block_size: int) -> list[int]:
     """One for each beginning of whole blocks, of its content and of all that decides who may share it. They only
     choose a word for people: two that are equal by chance do no harm."""
-    checksum = zlib.crc32(f"{request.adapter_digest}\0{request.cache_salt}".encode())
+    checksum = zlib.crc32(f"{kv_digest}\0{salt}".encode())
     tokens, step = memoryview(ids).cast("B"), block_size * ids.itemsize
     return [
         checksum := zlib.crc32(tokens[start : start + step], checksum)

@@ -92,8 +92,9 @@ class Insight:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
         ready = self._engine.ready
         ids = array("I", request.prompt_token_ids)
-        lost = self._earlier_lives.note(request, ids, ready.block_size, self._engine.restarts) if ready else range(0)
-        self.prompts.add(KeptPrompt(facts, ids, request.cache_salt, self._engine.restarts, outline_of(body)))
+        salt, life = request.cache_salt, self._engine.restarts
+        lost = self._earlier_lives.note(facts.kv_digest, salt, ids, ready.block_size, life) if ready else range(0)
+        self.prompts.add(KeptPrompt(facts, ids, salt, life, outline_of(body)))
         watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))

@@ -91,11 +91,12 @@ class KeptPrompts:
         return list(self._by_tenant.get(tenant, {}).values())
 
     def has_twin(self, id: str, tenant: str | None, length: int) -> bool:
-        """Whether another prompt of the tenant, for other weights, begins with the same tokens, as many as `length`."""
+        """Whether another prompt of the tenant, of other KV, begins with the same tokens, as many as `length`."""
         own = self._by_tenant.get(tenant) or OrderedDict[str, KeptPrompt]()
         prompt = own.get(id)
         return prompt is not None and any(
-            one.facts.digest != prompt.facts.digest and one.ids[:length] == prompt.ids[:length] for one in own.values()
+            one.facts.kv_digest != prompt.facts.kv_digest and one.ids[:length] == prompt.ids[:length]
+            for one in own.values()
         )
 
     def _drop(self, id: str) -> None:

@@ -40,6 +40,8 @@ class PromptFacts:
     """0 for a request that was refused before it was a prompt."""
     answer: str = ""
     """The answer's id without the letters before it, one for all prompts of a request."""
+    kv_digest: str | None = None
+    """What its KV is known by; None: it is the base's, or the request was refused."""
 
 
 @dataclass

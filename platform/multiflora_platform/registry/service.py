@@ -26,6 +26,7 @@ from multiflora_platform.registry.intake.evals import AnswerEval
 from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.intake.import_job import Imports
 from multiflora_platform.registry.intake.local_paths import LocalPaths
+from multiflora_platform.registry.intake.older_facts import complete_facts
 from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, recover
 from multiflora_platform.registry.intake.submissions import VersionIntake
 from multiflora_platform.registry.intake.version_checks import VersionChecks
@@ -161,6 +162,7 @@ class Registry:
     async def _start(self) -> None:
         if self._lock.is_alone:
             await recover(self.database, self._scratch, self._artifacts)
+            await complete_facts(self.database, self._artifacts.store, self.base)
         self._lock.admit_others()
         # Before the reload: what another process changes from now on is either read by it or told by the follower.
         self.follower.subscribe(self._snapshots.follow)

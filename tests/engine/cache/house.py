@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
@@ -26,6 +27,9 @@ class Adapters:
 
     def acquire(self, digest: str) -> int | None:
         return 0
+
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
 
     def release(self, digest: str) -> None: ...
 

@@ -11,7 +11,7 @@ import pytest
 from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheAdmin
-from multiflora_engine.cache.cache_index import CacheIndex
+from multiflora_engine.cache.cache_index import CacheIndex, Place
 from multiflora_engine.cache.cache_snapshot import CacheSnapshot
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.sequence import make_sequences
@@ -53,7 +53,8 @@ class Cache:
         request = GenerateRequest(
             id="r", prompt_token_ids=prompt, params=SamplingParams(max_tokens=1), cache_salt=tenant, cache_owner=tenant
         )
-        (sequence,) = make_sequences(request, number, root_hash("base", None, tenant))
+        (sequence,) = make_sequences(request, number)
+        sequence.root_hash = root_hash("base", None, tenant)
         sequence.block_hashes = self.prefixes.new_hashes(sequence)
         sequence.block_table = array("i", self.pool.allocate(num_blocks, tenant))
         self.prefixes.publish(sequence, 0, num_blocks)
@@ -144,7 +145,7 @@ def test_blocks_that_are_given_away_during_a_report_are_never_shown_as_another_t
         for node in replies[0].nodes:
             block_id = cache.pool.find(bytes.fromhex(node.hash))
             assert owners.setdefault(node.hash, node.owner) == node.owner
-            assert block_id is None or cache.index.place(block_id) == (node.adapter, node.owner)
+            assert block_id is None or cache.index.place(block_id) == Place(None, node.owner, node.adapter)
         assert {node.parent for node in replies[0].nodes} <= {None, *(node.hash for node in replies[0].nodes)}
 
 

@@ -28,7 +28,9 @@ def make_sequence(prompt: list[int], salt: str = "", adapter: str | None = None,
         cache_salt=salt,
         adapter_digest=adapter,
     )
-    return make_sequences(request, 0, root_hash("base", adapter, salt))[0]
+    (sequence,) = make_sequences(request, 0)
+    sequence.kv_digest, sequence.root_hash = adapter, root_hash("base", adapter, salt)
+    return sequence
 
 
 def start(cache: PrefixCache, pool: BlockPool, sequence: Sequence) -> list[int]:

@@ -7,7 +7,6 @@ from array import array
 import pytest
 
 from multiflora_engine.cache import trace_recorder
-from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.trace_recorder import TraceRecorder
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -33,7 +32,7 @@ def ended(num_blocks: int = 3, owner: str = "", background: bool = False, n: int
         cache_owner=owner,
         background=background,
     )
-    sequences = make_sequences(request, 0, root_hash("base", None, ""))
+    sequences = make_sequences(request, 0)
     for sequence in sequences:
         sequence.block_hashes = [bytes([number]) * 32 for number in range(num_blocks + 1)]
         sequence.num_computed_tokens = num_blocks * BLOCK + 1

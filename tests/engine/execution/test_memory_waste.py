@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.core.adapter_source import AdapterState
 from multiflora_engine.core.step import SampledToken, StepOutput
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -22,6 +23,9 @@ class NoAdapters:
 
     def acquire(self, digest: str) -> int | None:
         return None
+
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
 
     def release(self, digest: str) -> None: ...
 

@@ -47,7 +47,7 @@ def scheduled(
     request = GenerateRequest(
         id="r", prompt_token_ids=tokens, params=SamplingParams(**({"temperature": 0.0, "max_tokens": 4} | params))
     )
-    (sequence,) = make_sequences(request, 0, b"")
+    (sequence,) = make_sequences(request, 0)
     sequence.block_table = array("i", blocks)
     sequence.num_computed_tokens = start
     sequence.adapter_slot = slot

@@ -99,6 +99,25 @@ def test_sites_are_the_modules_of_transformers(
     assert [site.layer for site in sites.values() if "layers.1." in site.name] == [1] * ((len(sites) - 2) // 2)
 
 
+@pytest.mark.parametrize("config_class", FAMILIES)
+def test_a_linear_reaches_the_kv_where_gradients_say_so(config_class: Any, tiny_config: Any, tmp_path: Path) -> None:
+    """In the last layer queries, output and MLP do not, nor does the head."""
+    few = {"num_experts": 4, "num_experts_per_tok": 2} if config_class in (Qwen2MoeConfig, Qwen3MoeConfig) else {}
+    config = tiny_config(config_class, tie_word_embeddings=False, **few)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    cache = model(torch.arange(9)[None], use_cache=True).past_key_values
+    sum((layer.keys * layer.values).sum() for layer in cache.layers).backward()
+    base = load_model_config(tmp_path).base_model("x")
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    reaching = {name for name, linear in linears.items() if linear.weight.grad is not None and linear.weight.grad.any()}
+    sites = {name for name, site in base.sites.items() if site.reaches_kv}
+    assert sites & linears.keys() == reaching
+    assert linears.keys() - reaching
+
+
 @pytest.mark.parametrize(
     ("architecture", "changes", "named"),
     [

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
@@ -114,6 +115,9 @@ class FakeResidency:
             raise AdapterUnavailable("its file is gone")
         self.want(digest)
         return 3 if self.state(digest) == "slot" else None
+
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
 
     def release(self, digest: str) -> None:
         assert digest in self.polls

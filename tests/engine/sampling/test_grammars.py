@@ -268,7 +268,7 @@ def vocabulary() -> GrammarVocabulary:
 
 
 def sequence(grammar: str | None, output: str = "", name: str = "s") -> Sequence:
-    made = make_sequences(request(name, grammar), 0, b"")[0]
+    made = make_sequences(request(name, grammar), 0)[0]
     for token in ids(output):
         made.append_token(token)
     return made

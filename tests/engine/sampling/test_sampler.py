@@ -32,7 +32,7 @@ def _sequences(name: str = "r", prompt: tuple[int, ...] = (1, 2, 2), bad: Any = 
     request = GenerateRequest(
         id=name, prompt_token_ids=list(prompt), params=SamplingParams(**params), bad_word_ids=[list(w) for w in bad]
     )
-    return make_sequences(request, 0, b"")
+    return make_sequences(request, 0)
 
 
 def _one(*outputs: int, **params: Any) -> Sequence:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.step import (
     SampledToken,
@@ -44,6 +45,9 @@ class Adapters:
             return None
         self.users[digest] = self.users.get(digest, 0) + 1
         return 0
+
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
 
     def release(self, digest: str) -> None:
         self.users[digest] -= 1

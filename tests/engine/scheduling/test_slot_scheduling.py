@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
 from multiflora_engine.core.sequence import Sequence, SequenceStatus, make_sequences
 from multiflora_engine.protocol.requests import GenerateRequest
@@ -35,6 +36,9 @@ class Slots:
             raise AdapterUnavailable("gone")
         return sorted(self.states).index(digest) if self.states[digest] == "slot" else None
 
+    def kv_reach(self, digest: str) -> KvReach:
+        return KvReach(digest)
+
     def release(self, digest: str) -> None:
         self.released.append(digest)
 
@@ -52,7 +56,7 @@ def make_sequence(serial: int, adapter: str | None, max_tokens: int = 10) -> Seq
         params=SamplingParams(max_tokens=max_tokens),
         adapter_digest=adapter,
     )
-    return make_sequences(request, serial, b"")[0]
+    return make_sequences(request, serial)[0]
 
 
 def start(scheduler: SlotScheduler, serial: int, adapter: str, max_tokens: int = 10) -> Sequence:

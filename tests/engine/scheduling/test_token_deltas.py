@@ -39,7 +39,7 @@ def test_finish(output: list[int], params: dict[str, Any], expected: tuple[str |
     request = GenerateRequest(
         id="r", prompt_token_ids=[EOS, 7, 1], params=SamplingParams(**{"max_tokens": 99, **params})
     )
-    (sequence,) = make_sequences(request, 0, b"")
+    (sequence,) = make_sequences(request, 0)
     for token_id in output:
         sequence.append_token(token_id)
     assert finish_of(sequence, {EOS}, max_model_len=10) == expected

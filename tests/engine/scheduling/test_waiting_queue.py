@@ -35,7 +35,7 @@ class Line:
                 deadline=deadline,
             )
             self.names.append(request.id)
-            sequences = make_sequences(request, self.queue.next_serial, b"")
+            sequences = make_sequences(request, self.queue.next_serial)
             self.queue.add(sequences, self.names)
             added += sequences
         return added

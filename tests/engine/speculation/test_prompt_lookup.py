@@ -15,7 +15,7 @@ from multiflora_engine.speculation.prompt_lookup import PromptLookup, PromptLook
 
 def sequence_of(prompt: list[int]) -> Sequence:
     request = GenerateRequest(id="r", prompt_token_ids=prompt, params=SamplingParams())
-    return make_sequences(request, 0, b"")[0]
+    return make_sequences(request, 0)[0]
 
 
 def lookup(**config: Any) -> PromptLookup:

@@ -230,7 +230,8 @@ class FakeRegistry:
         versions: dict[str, list[str]] = {}
         for name, digest in self.digests.items():
             versions.setdefault(digest, []).append(f"{name}@3")
-        return SimpleNamespace(digests=frozenset(self.digests.values()), versions_by_digest=versions)
+        digests = frozenset(self.digests.values())
+        return SimpleNamespace(digests=digests, versions_by_digest=versions, kv_digest=lambda digest: digest)
 
     @property
     def base(self) -> BaseModel:

@@ -18,7 +18,9 @@ def asked(token_ids: list[int], digest: str | None = None, salt: str = "") -> Ge
 
 
 def note(lives: EarlierLives, request: GenerateRequest, block_size: int, life: int) -> range:
-    return lives.note(request, array("I", request.prompt_token_ids), block_size, life)
+    return lives.note(
+        request.adapter_digest, request.cache_salt, array("I", request.prompt_token_ids), block_size, life
+    )
 
 
 def test_nothing_is_lost_in_one_life() -> None:

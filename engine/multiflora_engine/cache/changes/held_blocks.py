@@ -17,7 +17,7 @@ def held_blocks(pool: BlockPool, index: CacheIndex, first: int, stop: int) -> li
     held: list[CacheChange] = []
     run: list[bytes] = []
     parent = b""
-    place: Place = None, ""
+    place: Place | None = None
     for block_id in (np.flatnonzero(index.rows["place"][first:stop]) + first).tolist():
         hash = pool.hash_of(block_id)
         assert hash is not None, "the index has rows of published blocks alone"
@@ -26,11 +26,11 @@ def held_blocks(pool: BlockPool, index: CacheIndex, first: int, stop: int) -> li
         if run and before == run[-1] and of == place:
             run.append(hash)
             continue
-        if run:
-            held.append(CacheChange(b"".join(run), False, parent, *place))
+        if run and place is not None:
+            held.append(CacheChange(b"".join(run), False, parent, place.adapter, place.owner))
         run, parent, place = [hash], before, of
-    if run:
-        held.append(CacheChange(b"".join(run), False, parent, *place))
+    if run and place is not None:
+        held.append(CacheChange(b"".join(run), False, parent, place.adapter, place.owner))
     return held
 
 

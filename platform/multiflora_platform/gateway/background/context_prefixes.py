@@ -47,7 +47,8 @@ class ContextPrefix:
 
     hashes: list[bytes]
     """Of its whole blocks."""
-    salt: str
+    root: bytes
+    """The parent of the first: of what the KV is known by, and of the tenant's salt."""
     is_whole: bool = False
     """All of it was cached when it was last looked at."""
     was_whole: bool = False
@@ -128,12 +129,12 @@ class ContextPrefixes:
         self, kept: KeptContext, digest: str | None, ids: list[int], principal: Principal
     ) -> ContextPrefix:
         """A tenant that begins to share its prefixes has another salt."""
-        salt = cache_scope(self._parts.keys, principal).salt
+        registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
+        root = root_hash(registry.base.digest, registry.snapshot.kv_digest(digest), salt)
         prefix = kept.prefixes.get(digest)
-        if prefix is None or prefix.salt != salt:
-            root = root_hash(self._parts.registry.base.digest, digest, salt)
+        if prefix is None or prefix.root != root:
             hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size))
-            prefix = kept.prefixes[digest] = ContextPrefix(hashes, salt)
+            prefix = kept.prefixes[digest] = ContextPrefix(hashes, root)
         return prefix
 
     async def found(self, prefix: ContextPrefix) -> int:

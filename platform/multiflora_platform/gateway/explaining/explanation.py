@@ -120,13 +120,13 @@ def _why_not_shared(question: Question) -> str:
     """The earlier prompt has whole blocks of the same tokens, and the cache does not have them for ours."""
     ours, theirs = question.ours, question.theirs
     assert theirs is not None, "something is shared"
-    has_other_weights = theirs.facts.digest != ours.facts.digest
+    has_other_kv = theirs.facts.kv_digest != ours.facts.kv_digest
     # A mix has no version: another recipe is another adapter.
-    is_other_adapter = theirs.facts.adapter != ours.facts.adapter or (has_other_weights and not ours.facts.version)
+    is_other_adapter = has_other_kv and (theirs.facts.adapter != ours.facts.adapter or not ours.facts.version)
     tests = (
         ("other_tenant", theirs.facts.tenant != ours.facts.tenant),
         ("other_adapter", is_other_adapter),
-        ("adapter_version", has_other_weights),
+        ("adapter_version", has_other_kv),
         ("other_salt", theirs.cache_salt != ours.cache_salt),
         ("first_seen", not question.is_computed),
         ("engine_restarted", theirs.life != question.state.life),

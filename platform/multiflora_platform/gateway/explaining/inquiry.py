@@ -49,7 +49,7 @@ async def explain_prompt(services: Services, principal: Principal, body: CacheQu
         theirs = services.insight.prompts.find(body.compare, principal.tenant, of_all=principal.is_admin)
         if theirs is None:
             raise UnknownRequest
-    root = root_hash(services.registry.base.digest, ours.facts.digest, ours.cache_salt)
+    root = root_hash(services.registry.base.digest, ours.facts.kv_digest, ours.cache_salt)
     chain = await off_loop(len(ids), partial(chain_of, root, ids, ready.block_size))
     reply = await services.engine.cache("find", chain=chain)
     state = CacheState(
@@ -144,6 +144,7 @@ def _prompt(
         path=_PATH,
         stream=False,
         prompt_tokens=len(ids),
+        kv_digest=resolved.kv_digest,
     )
     salt = cache_scope(services.keys, principal, body.cache_salt).salt
     return KeptPrompt(facts, array("I", ids), salt, services.engine.restarts, outline)

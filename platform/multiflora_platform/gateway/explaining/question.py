@@ -67,8 +67,8 @@ def closest(ours: KeptPrompt, kept: Iterable[KeptPrompt], state: CacheState) -> 
     for one in kept:
         if one.facts.id == ours.facts.id:
             continue
-        rank = (num_shared(ours.ids, one.ids), one.facts.digest == ours.facts.digest, one.facts.at)
-        if one.facts.adapter == ours.facts.adapter and one.cache_salt == ours.cache_salt:
+        rank = (num_shared(ours.ids, one.ids), one.facts.kv_digest == ours.facts.kv_digest, one.facts.at)
+        if _may_share(one, ours) and one.cache_salt == ours.cache_salt:
             best = max(best or (rank, one), (rank, one), key=lambda pair: pair[0])
         else:
             stranger = max(stranger or (rank, one), (rank, one), key=lambda pair: pair[0])
@@ -76,6 +76,11 @@ def closest(ours: KeptPrompt, kept: Iterable[KeptPrompt], state: CacheState) -> 
     if stranger is not None and stranger[0][0] >= least:
         return stranger[1]
     return best[1] if best else None
+
+
+def _may_share(one: KeptPrompt, other: KeptPrompt) -> bool:
+    """Whether they are of one adapter, whatever its version, or have the same KV."""
+    return one.facts.adapter == other.facts.adapter or one.facts.kv_digest == other.facts.kv_digest
 
 
 def num_shared(one: array[int], other: array[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from multiflora_adapters.mixes.recipe import PRUNING, RANDOM, Mix, MixPart, mix_digest
+from multiflora_adapters.mixes.recipe import PRUNING, RANDOM, Mix, MixPart, mix_digest, mixed_kv_digest
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight, EngineRequest
@@ -52,6 +52,8 @@ class ResolvedModel:
     """The version's; 0 for the base and for mixes."""
     part_names: Mapping[str, str] = field(default_factory=dict)
     """Of a mix: what the client called each part, by its digest."""
+    kv_digest: str | None = None
+    """What its KV is known by (multiflora_adapters.kv_reach); None: it is the base's."""
 
 
 def resolve(registry: Names, base: str, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
@@ -75,7 +77,15 @@ def resolve_model(registry: Names, base: str, principal: Principal, model: str, 
     resolved = _resolve(registry, principal, model, user)
     if resolved is None:
         raise model_not_found(model, reason=registry.why_missing(model, principal.may_use, base))
-    return ResolvedModel(model, resolved.name, resolved.digest, (resolved.digest,), resolved.rollout, resolved.version)
+    return ResolvedModel(
+        model,
+        resolved.name,
+        resolved.digest,
+        (resolved.digest,),
+        resolved.rollout,
+        resolved.version,
+        kv_digest=resolved.kv_digest,
+    )
 
 
 def resolve_mix(
@@ -103,10 +113,11 @@ def resolve_mix(
     digest = mix_digest(mix)
     # One adapter at weight 1 is that adapter: it may be of any kind and is known by its own name.
     if digest in versions:
-        return ResolvedModel(body.model, parts[0].name, digest, versions)
+        return ResolvedModel(body.model, parts[0].name, digest, versions, kv_digest=parts[0].kv_digest)
     _check_combinable(mix, parts, max_rank)
     names = {part.digest: entry.name for part, entry in zip(parts, adapters, strict=True)}
-    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names)
+    kv_digest = mixed_kv_digest(digest, {part.digest: part.kv_digest for part in parts})
+    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names, kv_digest=kv_digest)
 
 
 def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:

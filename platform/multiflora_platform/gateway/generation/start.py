@@ -177,6 +177,7 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         stream=bool(getattr(admission.body, "stream", False)),
         prompt_tokens=len(request.prompt_token_ids),
         answer=admission.id,
+        kv_digest=admission.resolved.kv_digest,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
     AdapterShape,
@@ -42,12 +43,13 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
         )
     digests: dict[int, dict[int, str]] = {}
     shapes: dict[int, dict[int, AdapterShape]] = {}
-    ready = select(VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.manifest).where(
+    columns = VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.manifest, VersionRow.facts
+    ready = select(*columns).where(
         VersionRow.adapter_id.in_(ids), VersionRow.state == "ready", VersionRow.base_digest == base_digest
     )
-    for adapter_id, number, ready_digest, manifest in await session.execute(ready):
+    for adapter_id, number, ready_digest, manifest, facts in await session.execute(ready):
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
-        shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {})
+        shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {}, facts or {})
     unserved: dict[int, dict[int, str]] = {}
     unserved_digests: dict[int, dict[int, str]] = {}
     others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state, VersionRow.digest).where(
@@ -73,8 +75,9 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     ]
 
 
-def _shape(manifest: Mapping[str, Any]) -> AdapterShape:
-    return AdapterShape(manifest.get("max_rank", 0), bool(manifest.get("config", {}).get("use_dora")))
+def _shape(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> AdapterShape:
+    reach = KvReach(facts["kv_digest"]) if "kv_digest" in facts else None
+    return AdapterShape(manifest.get("max_rank", 0), bool(manifest.get("config", {}).get("use_dora")), reach)
 
 
 def _entry(

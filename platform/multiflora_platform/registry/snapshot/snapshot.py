@@ -12,6 +12,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from multiflora_adapters.kv_reach import KvReach
+from multiflora_adapters.mixes.recipe import mixed_kv_digest, read_mix
 from multiflora_platform.registry.snapshot.traffic_split import BUCKETS, bucket
 
 DEFAULT = "default"
@@ -19,10 +21,11 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class AdapterShape:
-    """What decides whether a version can be part of a mix. The loader fills it from the version's manifest."""
+    """What of a version's content a request has to know. The loader fills it from the version's manifest and facts."""
 
     rank: int = 0  # the largest of its tensors
     is_dora: bool = False
+    kv_reach: KvReach | None = None  # None: the version was validated before that was asked
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Resolved:
     shape: AdapterShape = AdapterShape()
     owner: str | None = None  # the adapter's tenant; None: the admins
     rollout: RolloutEntry | None = None  # of the alias; the gateway reports the request's outcome to it
+
+    @property
+    def kv_digest(self) -> str | None:
+        """What the KV of its requests is known by; None: it is the base's."""
+        reach = self.shape.kv_reach
+        return self.digest if reach is None else reach.digest
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,23 @@ class Snapshot:
             for number, digest in sorted({**entry.digests, **others}.items()):
                 versions.setdefault(digest, []).append(f"{name}@{number}")
         return versions
+
+    def kv_digest(self, digest: str | None) -> str | None:
+        """What the KV of requests for this digest, a version's or a mix's, is known by; None: it is the base's."""
+        mix = read_mix(digest) if digest else None
+        if digest is None or mix is None:
+            return self._kv_digests.get(digest, digest) if digest else None
+        return mixed_kv_digest(digest, {part.digest: self.kv_digest(part.digest) for part in mix.parts})
+
+    @cached_property
+    def _kv_digests(self) -> Mapping[str, str | None]:
+        """Of versions that can be served, by digest, as far as that was kept."""
+        return {
+            digest: reach.digest
+            for entry in self.adapters.values()
+            for number, digest in entry.digests.items()
+            if (reach := entry.shapes[number].kv_reach) is not None
+        }
 
     def ranks_above(self, limit: int) -> dict[str, int]:
         """Rank of each version that can be served and has a higher one, by `name@number`."""

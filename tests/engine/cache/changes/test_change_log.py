@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 
-from multiflora_engine.cache.block_hashes import root_hash
 from multiflora_engine.cache.changes.change_log import ChangeLog
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.protocol.cache_change import CacheChange
@@ -18,7 +17,7 @@ def hash_of(number: int) -> bytes:
 
 def of_five_blocks() -> Sequence:
     request = GenerateRequest(id="r", prompt_token_ids=list(range(20)), params=SamplingParams())
-    (sequence,) = make_sequences(request, 0, root_hash("base", None, ""))
+    (sequence,) = make_sequences(request, 0)
     sequence.block_hashes = [hash_of(number) for number in range(5)]
     sequence.block_table = array("i", range(5))
     return sequence

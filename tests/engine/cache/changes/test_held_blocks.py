@@ -42,7 +42,8 @@ def held_of(house: House) -> Mirror:
         hash = pool.hash_of(block_id)
         if hash is not None:
             parent = b"" if index.begins_prompt(block_id) else index.parent_tag(block_id)
-            mirror.blocks[hash] = parent, *index.place(block_id)
+            place = index.place(block_id)
+            mirror.blocks[hash] = parent, place.adapter, place.owner
     return mirror
 
 

@@ -12,6 +12,7 @@ from tests.platform.gateway.house import END, READY, House
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_hashes import HASH_BYTES, chain_of, root_hash
 from multiflora_engine.protocol.messages import CacheReply
 from multiflora_platform.text.chat_template import ChatTemplates
@@ -41,6 +42,8 @@ class Blocks:
     def __init__(self, house: House) -> None:
         self._house = house
         self._lost = 0
+        # By adapters' digests, of those whose KV is not known by all of them.
+        self.reaches: dict[str, KvReach] = {}
         self._says_evicted = False
 
     def lose(self, *, says_evicted: bool) -> None:
@@ -57,7 +60,8 @@ class Blocks:
         return CacheReply(0, found=found, evicted=self._says_evicted and bool(missed) and missed[0] in gone)
 
     def _hashes(self, request) -> list[bytes]:  # type: ignore[no-untyped-def]
-        root = root_hash(self._house.registry.base.digest, request.adapter_digest, request.cache_salt)
+        reach = self.reaches.get(request.adapter_digest, KvReach(request.adapter_digest))
+        root = root_hash(self._house.registry.base.digest, reach.digest, request.cache_salt)
         chain = chain_of(root, request.prompt_token_ids, BLOCK)
         return [chain[at : at + HASH_BYTES] for at in range(0, len(chain), HASH_BYTES)]
 

@@ -9,6 +9,9 @@ import pytest
 from tests.platform.gateway.explaining.conftest import Blocks
 from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
+from multiflora_adapters.kv_reach import KvReach
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape
+
 PATH = "/api/v1/cache:explain"
 RULES = "Answer in one short sentence."
 SYSTEM = {"role": "system", "content": RULES}
@@ -226,6 +229,26 @@ async def test_other_keys_of_the_same_tokens(house: House, blocks: Blocks) -> No
     assert (await explain(house, {**salted, "model": "base"}, TENANT))["cause"] == "other_adapter"
     house.registry.digests["sql"] = "f" * 64
     assert (await explain(house, salted, TENANT))["cause"] == "adapter_version"
+
+
+async def test_adapters_of_equal_kv_share_what_they_cached(house: House, blocks: Blocks) -> None:
+    """One that reaches no key or value shares with the base; two versions that differ elsewhere with one another."""
+    chat = {"messages": CHAT}
+    house.registry.digests |= {"triage": "e" * 64}
+    part = KvReach("k" * 64)
+    blocks.reaches |= {"e" * 64: KvReach(None), "d" * 64: part, "f" * 64: part}
+    house.registry.shapes |= {"triage": AdapterShape(kv_reach=KvReach(None)), "sql": AdapterShape(kv_reach=part)}
+    await ask(house, {**chat, "model": "triage"}, TENANT)
+    assert (await explain(house, {**chat, "model": "base"}, TENANT))["cause"] == "none"
+    assert (await explain(house, {**chat, "model": "sql"}, TENANT))["cause"] == "other_adapter"
+    await ask(house, {**chat, "model": "sql"}, TENANT)
+    house.registry.digests["sql"] = "f" * 64
+    found = await explain(house, {**chat, "model": "sql"}, TENANT)
+    assert (found["cause"], found["lost_tokens"]) == ("none", 0)
+    # Lost by an engine's death, it is not the other version's fault, nor the other adapter's.
+    blocks.lose(says_evicted=False)
+    for name in ("sql", "base"):
+        assert (await explain(house, {**chat, "model": name}, TENANT))["cause"] == "evicted"
 
 
 async def test_a_tenant_hears_of_its_own_prompts_alone(house: House, blocks: Blocks) -> None:

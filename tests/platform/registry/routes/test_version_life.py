@@ -46,6 +46,7 @@ async def test_facts_of_a_version(house):
         "num_bytes": 128,
         "bytes_per_module": {"q_proj": 128},
         "device_bytes": 2 * (8 + 8) * 4,
+        "kv_digest": facts["kv_digest"],
     }
 
 
