@@ -5,13 +5,14 @@ Owns start, exit status and last words. Knows nothing of models: `build` makes t
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from multiflora_engine.models.errors import ModelError
+from multiflora_engine.process.garbage import FullCollections
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.process.step_loop import Served, StepLoop
@@ -45,9 +46,8 @@ def serve(path: str, build: Build) -> int:
         served = build(config, lambda stage, done, total: socket.send(LoadProgress(stage, done, total)))
         lifetime.loading = False
         socket.send(served.ready)
-        gc.collect()
-        gc.freeze()  # the model's objects live as long as the process; collections need not visit them
-        StepLoop(served, socket, lifetime).run()
+        with closing(FullCollections()) as collections:
+            StepLoop(served, socket, lifetime, collections.advance).run()
     except ModelError as error:
         socket.send(Fatal("configuration", str(error)))
         return 3

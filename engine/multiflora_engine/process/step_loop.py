@@ -97,9 +97,19 @@ class Served(Protocol):
 
 
 class StepLoop:
-    """Receive, step, send, until the supervisor asks for the end or is gone."""
+    """Receive, step, send, until the supervisor asks for the end or is gone.
 
-    def __init__(self, served: Served, socket: EngineSocket, lifetime: ProcessLifetime) -> None:
+    collect: told after each turn whether there are no requests.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        socket: EngineSocket,
+        lifetime: ProcessLifetime,
+        collect: Callable[[bool], None] = lambda is_idle: None,
+    ) -> None:
+        self._collect = collect
         self._engine = served.engine
         self._cache = served.engine.cache_admin
         self._residency = served.residency
@@ -133,6 +143,7 @@ class StepLoop:
             for reply in replies:
                 self._socket.send(reply)
             self._heartbeat()
+            self._collect(not self._engine.has_work)
             self._rest()
 
     def _receive(self) -> None:

@@ -6,7 +6,6 @@ Owns the order of start and end. Each part's own work is elsewhere.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -44,6 +43,7 @@ from multiflora_platform.server.base_model import (
     prepare_data_dir,
     require_paths,
 )
+from multiflora_platform.server.garbage import collecting_while_idle
 from multiflora_platform.server.http_server import (
     HttpServer,
     address,
@@ -152,10 +152,9 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     services.seeding = False
                     app.state.batches.runner.start()
                     app.state.keeper.start()
-                    gc.collect()
-                    gc.freeze()  # what is loaded lives as long as the server; a collection of it stalls every stream
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
-                    await _watch(engine, serving)
+                    async with collecting_while_idle(services.active):
+                        await _watch(engine, serving)
             except EngineFailed as error:
                 if error.kind == "configuration":
                     raise ConfigurationError(error.message) from None

@@ -72,9 +72,10 @@ async def start(
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
         raise rate_limited(reached) from None
+    cache = cache_scope(parts.keys, admission.principal, admission.body.cache_salt)
     generations: list[Generation] = []
     for ids, params in prompts:
-        generations.append(_start_one(parts, admission, ids, params, beams, pooling, grammar, marker_ids))
+        generations.append(_start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids))
         if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
             if any(generation.stream.has_failed for generation in generations):
@@ -95,6 +96,7 @@ def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = 
 def _start_one(
     parts: StartParts,
     admission: Admission,
+    cache: CacheScope,
     ids: list[int],
     params: SamplingParams,
     beams: BeamParams | None,
@@ -110,7 +112,7 @@ def _start_one(
         params,
         parts.model.tokenizer,
         adapter_digest=resolved.digest,
-        cache=cache_scope(parts.keys, admission.principal, admission.body.cache_salt),
+        cache=cache,
         priority=admission.priority,
         background=admission.is_background,
         deadline=admission.deadline,

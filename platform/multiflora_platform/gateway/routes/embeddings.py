@@ -65,13 +65,14 @@ async def start_embeddings(
     """inputs: (the request's parameter, its texts or ids); their prompts follow each other. Raises ApiError."""
     model, limit = services.model, services.max_model_len
     prompts = []
+    params = SamplingParams(max_tokens=0)
     special = body.add_special_tokens is not False
     room = PromptRoom(limit, 0, is_cut=bool(body.truncate_prompt_tokens))
     for param, texts in inputs:
         for ids in await text_prompts(param, texts, special, model.tokenizer, model.vocab_size, room):
             ids = truncate(ids, body.truncate_prompt_tokens, limit, 0)
             output_length(len(ids), 0, None, limit, (param, param))
-            prompts.append((ids, SamplingParams(max_tokens=0)))
+            prompts.append((ids, params))
     return await start(services, admission, prompts, pooling=body.pooling or "last")
 
 
