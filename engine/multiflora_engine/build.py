@@ -20,7 +20,13 @@ from multiflora_adapters.weights import HostAdapter
 from multiflora_engine.engine import Engine
 from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.cuda_graphs import choose_capture
-from multiflora_engine.execution.device import available_host_memory, choose_device, choose_dtype, use_device
+from multiflora_engine.execution.device import (
+    available_host_memory,
+    choose_device,
+    choose_dtype,
+    use_device,
+    use_threads,
+)
 from multiflora_engine.execution.device_side import DeviceSide, build_device_side, ready_report
 from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
@@ -90,11 +96,12 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
     model = load_model_config(folder).with_ends(config.eos_token_ids)
+    use_threads(config.num_threads)  # first: how products are made is measured with these
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.
     available = available_host_memory() if device.type == "cpu" else None
-    storage = choose_storage(model, config.quantization, config.dequantize, device)
+    storage = choose_storage(model, config.dtype, config.quantization, config.dequantize, device)
     weights = load_weights(folder, model, dtype, device, partial(progress, "weights"), available, storage)
     base = model.base_model(folder.name)
     store = ArtifactStore(Path(config.artifact_root))

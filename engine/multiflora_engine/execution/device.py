@@ -83,7 +83,8 @@ def runs_asynchronously(device: torch.device) -> bool:
 
 
 def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> torch.dtype:
-    """ "auto" is float32 on a CPU (bfloat16 is about ten times slower there), elsewhere the checkpoint's own type."""
+    """Of activations and whatever is not kept narrower. "auto" is float32 on a CPU, whose kernels compute in it,
+    elsewhere the checkpoint's own type."""
     if name == "auto":
         name = "float32" if device.type == "cpu" else checkpoint or "bfloat16"
     if name not in _DTYPES:

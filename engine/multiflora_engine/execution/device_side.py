@@ -8,7 +8,7 @@ from multiflora_adapters.slots import SlotPool
 from multiflora_engine.core.kv_cache import KVCache
 from multiflora_engine.core.transfers import Staging
 from multiflora_engine.execution.decode_graphs import Capture, DecodeGraphs, graph_sizes
-from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously, use_threads
+from multiflora_engine.execution.device import choose_kv_dtype, dtype_name, runs_asynchronously
 from multiflora_engine.execution.dummy_batch import DummyPass
 from multiflora_engine.execution.executor import StepExecutor
 from multiflora_engine.execution.kv_memory import allocate_kv_cache, size_kv_cache
@@ -53,7 +53,6 @@ def build_device_side(
     capture: how the device records decode steps; None: it does not. Raises ModelError when the KV cache that the
     configuration asks for does not fit.
     """
-    use_threads(config.num_threads)
     device, dtype = weights.device, weights.dtype
     measured = device.type == "cuda" and config.kv_cache_memory is None
     # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.

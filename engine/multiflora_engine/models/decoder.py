@@ -41,6 +41,7 @@ class InputEmbedding:
     def __init__(self, config: ModelConfig, weights: ModelWeights, sites: Sites | None) -> None:
         self.site: LivePoolSite | None = None if sites is None else sites.site(weights.embedding_site)
         self._tokens = weights.embed_tokens
+        self._dtype = weights.dtype
         # Rounded as the models round it when they are trained.
         self._scale = torch.tensor(config.form.scales.embedding, dtype=weights.dtype).item()
         self._positions = weights.embed_positions
@@ -57,7 +58,7 @@ class InputEmbedding:
         return hidden if self._norm is None else self._norm.apply(hidden)
 
     def _embed(self, batch: ForwardBatch) -> torch.Tensor:
-        hidden = F.embedding(batch.token_ids, self._tokens)
+        hidden = F.embedding(batch.token_ids, self._tokens).to(self._dtype)
         if batch.lora is None or self.site is None:
             return hidden
         if is_touched(self.site, batch.lora):

@@ -74,10 +74,11 @@ def _silent(done: int, total: int) -> None:
 
 
 def _too_large(needed: int, available: int, dtype: torch.dtype, config: ModelConfig, storage: Storage) -> str:
-    narrower = ["--dtype bfloat16"] if dtype.itemsize > 2 else []
-    narrower += ["--quantization int8"] if storage == "dense" and config.quantisation is None else []
+    narrower = ["--dtype bfloat16"] if dtype.itemsize > 2 and storage != "bfloat16" else []
+    narrower += ["--quantization int8"] if storage in ("dense", "bfloat16") and config.quantisation is None else []
     advice = f", or with {' or '.join(narrower)}" if narrower else ""
-    types = str(dtype).removeprefix("torch.") + ("" if storage == "dense" else " and linears in integers")
+    kept = {"dense": "", "bfloat16": " and linears in bfloat16"}.get(storage, " and linears in integers")
+    types = str(dtype).removeprefix("torch.") + kept
     return (
         f"The weights take {needed / _GIB:.2f} GiB in {types}, and {available / _GIB:.2f} "
         "GiB are available of the machine's memory or the container's limit. Free memory, or serve a smaller model"

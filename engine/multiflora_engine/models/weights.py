@@ -15,6 +15,7 @@ from multiflora_adapters.base_model import Site
 from multiflora_engine.models.config import MlpSites, ModelConfig
 from multiflora_engine.models.families.mixture import Mixture
 from multiflora_engine.models.targets import Target, WeightTarget, weight_target
+from multiflora_kernels.linear.bfloat16 import BFloat16Weight
 from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.quantised import IntegerForm, QuantisedWeight
 from multiflora_kernels.linear.weight import LinearWeight
@@ -136,6 +137,7 @@ class LayerWeights:
 class ModelWeights:
     """One model. `allocate_weights` makes it, the loader fills it; afterwards nothing changes it."""
 
+    dtype: torch.dtype  # of activations, norms, the KV cache; weights may be narrower
     embedding_site: str  # the token embedding's name in the checkpoint
     embed_tokens: torch.Tensor  # [V, H]
     position_site: str | None  # the name of the learned positions; None in families without
@@ -145,10 +147,6 @@ class ModelWeights:
     norm: NormWeights  # [H], after the last layer
     lm_head: Projection  # [V, H]
     is_head_tied: bool  # the head's values are those of embed_tokens: the same tensor, or integers made of it
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embed_tokens.dtype
 
     @property
     def device(self) -> torch.device:
@@ -240,8 +238,8 @@ class ModelWeights:
             yield self.embed_positions
 
 
-FormOf = Callable[[Sequence[Site]], IntegerForm | None]
-"""What a product of these linears, stacked, is kept as; None: as one dense tensor."""
+FormOf = Callable[[Sequence[Site]], IntegerForm | torch.dtype | None]
+"""What a product of these linears, stacked, is kept as: integers, bfloat16, or (None) a tensor of the served dtype."""
 
 
 def _dense(sites: Sequence[Site]) -> None:
@@ -266,13 +264,17 @@ class _Allocator:
 
     def model(self) -> ModelWeights:
         config, names = self._config, self._names
-        embed_tokens = self._empty(config.vocab_size, config.hidden_size)
+        is_narrow = self._form_of([config.head_site]) == torch.bfloat16
+        embed_tokens = self._empty(
+            config.vocab_size, config.hidden_size, dtype=torch.bfloat16 if is_narrow else self._dtype
+        )
         positions = None
         if names.position_embedding is not None:
             positions = self._empty(config.max_position_embeddings + self._form.position_offset, config.hidden_size)
         norm = self._norm(names.norm, config.hidden_size)
         assert norm is not None, "every model has a last norm"
         return ModelWeights(
+            dtype=self._dtype,
             embedding_site=names.embedding,
             embed_tokens=embed_tokens,
             position_site=names.position_embedding,
@@ -379,9 +381,15 @@ class _Allocator:
 
     def _weight(self, sites: Sequence[Site], shape: tuple[int, int], values: torch.Tensor | None) -> LinearWeight:
         form = self._form_of(sites)
+        if isinstance(form, torch.dtype):
+            return BFloat16Weight(self._narrow(shape, values))
         if form is not None:
             return QuantisedWeight.empty(form, shape, self._dtype, self._device)
         return DenseWeight(self._empty(*shape) if values is None else values)
+
+    def _narrow(self, shape: tuple[int, int], values: torch.Tensor | None) -> torch.Tensor:
+        is_there = values is not None and values.dtype == torch.bfloat16
+        return values if values is not None and is_there else self._empty(*shape, dtype=torch.bfloat16)
 
     def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)

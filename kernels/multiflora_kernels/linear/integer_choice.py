@@ -5,33 +5,24 @@ Knows neither models nor what asks.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
 
 import torch
 
 from multiflora_kernels.linear.integer import IntegerWay, Kind, integer_linear
+from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, machine_key, seconds_by_rows
 from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
 from multiflora_kernels.runtime.machine_cache import remember, remembered
-from multiflora_kernels.runtime.native import library, native_status
+from multiflora_kernels.runtime.native import library
 from multiflora_kernels.runtime.processor import Processor, this_processor
 
 TABLE = "integer_products"
 """Of the machine's cache: what was measured, by what it depends on."""
 
-ROWS = (1, 2, 4, 8, 16, 64, 240)
-SIZE = 1024
-"""Inputs and outputs of the product that stands for all: large enough that no way lives from its start."""
-
-_REPEATS = 5
 _LEAST_GAIN = 1.1
 """Of the most rows, below which rounding activations is not worth it."""
-
-Seconds = Mapping[int, float]
-"""By the number of rows."""
 
 
 def candidates(processor: Processor, has_library: bool) -> tuple[Kind, ...]:
@@ -46,11 +37,8 @@ def choose(in_floats: Seconds, in_integers: Mapping[Kind, Seconds]) -> IntegerWa
     kind = min(in_integers, key=lambda kind: in_integers[kind][most], default=None)
     if kind is None or in_integers[kind][most] * _LEAST_GAIN > in_floats[most]:
         return None
-    least = most
-    for rows in sorted(in_floats, reverse=True):
-        if in_integers[kind][rows] > in_floats[rows]:
-            break
-        least = rows
+    least = first_row_without_loss(in_integers[kind], in_floats)
+    assert least is not None, "it was faster with the most rows"
     return IntegerWay(kind, least)
 
 
@@ -58,7 +46,7 @@ def choose(in_floats: Seconds, in_integers: Mapping[Kind, Seconds]) -> IntegerWa
 def integer_way() -> IntegerWay | None:
     """Of this process, the same from the first call on; None: activations stay floats. Measured once on each machine,
     in about a tenth of a second, and looked up from then on."""
-    key = "|".join([version("torch"), native_status(), f"{torch.get_num_threads()} threads", _processor_text()])
+    key = machine_key()
     found = remembered(TABLE).get(key)
     if found is None:
         way = measured_way()
@@ -72,15 +60,12 @@ def measured_way() -> IntegerWay | None:
     kinds = [kind for kind in candidates(this_processor(), library() is not None) if is_exact(kind)]
     weight = NarrowMatrix(torch.randint(-127, 128, (SIZE, SIZE)).to(torch.int8), torch.rand(SIZE, 1) / 127)
 
-    def times(product: Callable[[torch.Tensor], object]) -> Seconds:
-        return {rows: _seconds(product, torch.randn(rows, SIZE)) for rows in ROWS}
-
     ways = {kind: IntegerWay(kind, 1) for kind in kinds}
     in_integers = {
-        kind: times(lambda x, way=way: integer_linear(x, weight, None, way))  # type: ignore[misc]
+        kind: seconds_by_rows(lambda x, way=way: integer_linear(x, weight, None, way))  # type: ignore[misc]
         for kind, way in ways.items()
     }
-    return choose(times(lambda x: narrow_linear(x, weight)), in_integers)
+    return choose(seconds_by_rows(lambda x: narrow_linear(x, weight)), in_integers)
 
 
 def is_exact(kind: Kind) -> bool:
@@ -91,21 +76,6 @@ def is_exact(kind: Kind) -> bool:
     x = signs.expand(8, k).contiguous()
     y = integer_linear(x, weight, None, IntegerWay(kind, 1))
     return torch.allclose(y, k * signs @ signs.t(), rtol=1e-5)
-
-
-def _seconds(product: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
-    """The best of a few calls: what else the machine does meanwhile only makes them slower."""
-    product(x)
-    found = []
-    for _ in range(_REPEATS):
-        begin = time.perf_counter()
-        product(x)
-        found.append(time.perf_counter() - begin)
-    return min(found)
-
-
-def _processor_text() -> str:
-    return " ".join(this_processor().capabilities)
 
 
 def _read(found: object) -> IntegerWay | None:

@@ -31,6 +31,7 @@ def checks(data_dir: Path) -> Iterator[Row]:
     yield _torch()
     yield _native_kernels()
     yield _int8()
+    yield _bfloat16()
     yield _gpu()
 
 
@@ -66,6 +67,18 @@ def _int8() -> Row:
         case _:
             found = "weights alone: products in integers are no faster here"
     return _row("info", "quantization int8", found)
+
+
+def _bfloat16() -> Row:
+    """How a checkpoint in bfloat16 is served by --dtype auto, as the last start with one measured."""
+    if not this_processor().multiplies_bfloat16:
+        return _row("info", "bfloat16 checkpoints", "float32: the processor has no instruction for bfloat16")
+    found = list(remembered("bfloat16_products").values())
+    if not found:
+        return _row("info", "bfloat16 checkpoints", "measured at the first start with one")
+    if found[-1] is None:
+        return _row("info", "bfloat16 checkpoints", "float32: products in bfloat16 are no faster here")
+    return _row("info", "bfloat16 checkpoints", f"linears in bfloat16, multiplied by torch from {found[-1]} rows on")
 
 
 def _memory() -> Row:

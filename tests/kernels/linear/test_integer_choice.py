@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_kernels.linear import integer_choice
+from multiflora_kernels.linear import integer_choice, measuring
 from multiflora_kernels.linear.integer import IntegerWay
 from multiflora_kernels.linear.integer_choice import candidates, choose, integer_way, is_exact, measured_way
 from multiflora_kernels.runtime import native
@@ -45,7 +45,7 @@ def test_it_is_measured_once_and_remembered(monkeypatch, tmp_path):
     assert fresh() == fresh() == IntegerWay("native", 8)
     assert measured == [0]
     assert list(remembered(integer_choice.TABLE).values()) == [{"kind": "native", "least_rows": 8}]
-    monkeypatch.setattr(integer_choice, "native_status", lambda: "another library")
+    monkeypatch.setattr(measuring, "native_status", lambda: "another library")
     assert fresh() is fresh() is None
     assert measured == [0, 1]
 
@@ -60,9 +60,10 @@ def test_a_table_that_something_else_wrote_does_no_harm(monkeypatch, tmp_path, c
 
 
 def test_what_is_measured_here_is_a_way_of_this_machine(monkeypatch):
-    monkeypatch.setattr(integer_choice, "SIZE", 64)
+    for module in (integer_choice, measuring):
+        monkeypatch.setattr(module, "SIZE", 64)
     way = measured_way()
-    assert way is None or (way.least_rows in integer_choice.ROWS and is_exact(way.kind))
+    assert way is None or (way.least_rows in measuring.ROWS and is_exact(way.kind))
 
 
 def test_a_library_that_saturates_is_not_taken(monkeypatch):

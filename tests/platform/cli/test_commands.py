@@ -15,9 +15,11 @@ import pytest
 from rich.progress import Progress
 from safetensors.numpy import load_file, save_file
 
+from multiflora_kernels.runtime.processor import Processor
 from multiflora_platform.cli.main import main
 from multiflora_platform.cli.terminal import durations
 from multiflora_platform.cli.terminal.progress import uploading
+from multiflora_platform.observability import machine
 from multiflora_platform.observability.machine import checks
 from multiflora_platform.server.base_model import only_server_of
 from multiflora_platform.settings import ConfigurationError, Settings
@@ -180,6 +182,27 @@ def test_doctor_says_how_int8_is_multiplied(
     (tmp_path / "multiflora" / "integer_products.json").write_text(json.dumps(measured))
     rows = {row["check"]: row["found"] for row in checks(tmp_path)}
     assert rows["quantization int8"].startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("feature", "measured", "found"),
+    [
+        ("avx2", {"x": 4}, "float32: the processor has no instruction"),
+        ("avx512_bf16", {}, "measured at the first start with one"),
+        ("amx_bf16", {"x": 4, "y": None}, "float32: products in bfloat16 are no faster"),
+        ("bf16", {"x": None, "y": 4}, "linears in bfloat16, multiplied by torch from 4 rows on"),
+    ],
+)
+def test_doctor_says_how_bfloat16_is_served(
+    feature: str, measured: dict[str, object], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "this_processor", lambda: Processor("x", frozenset({feature})))
+    (tmp_path / "multiflora").mkdir()
+    (tmp_path / "multiflora" / "bfloat16_products.json").write_text(json.dumps(measured))
+    rows = {row["check"]: row["found"] for row in checks(tmp_path)}
+    assert rows["bfloat16 checkpoints"].startswith(found)
+    assert feature in rows["processor"]
 
 
 def test_doctor_looks_at_the_disk_of_the_data_folder(

@@ -9,16 +9,19 @@ import torch
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.quantisation.settings import is_made_at_load, is_weight_only
+from multiflora_kernels.linear.bfloat16 import bfloat16_rows
 from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.runtime.native import library
 
-Storage = Literal["dense", "as_stored", "w8a8", "int8_weight_only"]
-"""Of linears: in the served dtype; in a checkpoint's own integers, where one layout has them all; quantised at load,
-and multiplied with activations in integers, or as they are."""
+Storage = Literal["dense", "bfloat16", "as_stored", "w8a8", "int8_weight_only"]
+"""Of linears: in the served dtype; in bfloat16 beside float32; in a checkpoint's own integers, where one layout has
+them all; quantised at load, and multiplied with activations in integers, or as they are."""
 
 
-def choose_storage(config: ModelConfig, quantization: str | None, dequantize: bool, device: torch.device) -> Storage:
-    """quantization, dequantize: the settings. Raises ModelError for what the device cannot."""
+def choose_storage(
+    config: ModelConfig, dtype: str, quantization: str | None, dequantize: bool, device: torch.device
+) -> Storage:
+    """dtype, quantization, dequantize: the settings. Raises ModelError for what the device cannot."""
     if config.quantisation is None and quantization is not None and is_made_at_load(quantization):
         if device.type != "cpu":
             raise ModelError(
@@ -27,5 +30,7 @@ def choose_storage(config: ModelConfig, quantization: str | None, dequantize: bo
         rounds = not is_weight_only(quantization) and integer_way() is not None
         return "w8a8" if rounds else "int8_weight_only"
     # Integers are faster than what they stand for where they are widened in registers, and nowhere else.
-    keeps = config.quantisation is not None and not dequantize and device.type == "cpu" and library() is not None
-    return "as_stored" if keeps else "dense"
+    if device.type == "cpu" and config.quantisation is None:
+        is_narrow = dtype == "auto" and config.dtype == "bfloat16" and bfloat16_rows() is not None
+        return "bfloat16" if is_narrow else "dense"
+    return "as_stored" if not dequantize and device.type == "cpu" and library() is not None else "dense"

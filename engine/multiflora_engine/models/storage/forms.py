@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
+
 from multiflora_adapters.base_model import Site
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.quantisation.dense_source import DenseSource
@@ -36,11 +38,14 @@ def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Stor
         can_round = sites[0].name != head and fits_integers(sites[0].in_features)
         return W8A8 if can_round and int8(sites) == INT8 else int8(sites)
 
+    def bfloat16(sites: Sequence[Site]) -> torch.dtype | None:
+        return None if int8(sites) is None else torch.bfloat16
+
     def dense(sites: Sequence[Site]) -> None:
         return None
 
     kinds: Mapping[Storage, FormOf] = {
-        "dense": dense, "as_stored": of_stored, "w8a8": w8a8, "int8_weight_only": int8
+        "dense": dense, "bfloat16": bfloat16, "as_stored": of_stored, "w8a8": w8a8, "int8_weight_only": int8
     }  # fmt: skip
     return kinds[storage]
 

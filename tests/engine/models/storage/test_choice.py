@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,12 +22,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_what_is_kept_follows_settings_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     gptq = load_model_config(FIXTURES / "gptq-4")
     monkeypatch.setattr(choice, "library", lambda: object())
-    assert choose_storage(gptq, None, False, CPU) == "as_stored"
-    assert choose_storage(gptq, "gptq", False, CPU) == "as_stored"
-    assert choose_storage(gptq, None, True, CPU) == "dense"
-    assert choose_storage(gptq, None, False, CUDA) == "dense"
+    assert choose_storage(gptq, "auto", None, False, CPU) == "as_stored"
+    assert choose_storage(gptq, "auto", "gptq", False, CPU) == "as_stored"
+    assert choose_storage(gptq, "auto", None, True, CPU) == "dense"
+    assert choose_storage(gptq, "auto", None, False, CUDA) == "dense"
     monkeypatch.setattr(choice, "library", lambda: None)
-    assert choose_storage(gptq, None, False, CPU) == "dense"
+    assert choose_storage(gptq, "auto", None, False, CPU) == "dense"
 
 
 @pytest.mark.parametrize(("way", "of_int8"), [(IntegerWay("native", 4), "w8a8"), (None, "int8_weight_only")])
@@ -38,9 +39,28 @@ def test_int8_is_asked_for_by_name_and_served_on_a_cpu(
     _, folder = save_model(tiny_config(LlamaConfig))
     config = load_model_config(folder)
     for name in ("int8", "INT8"):
-        assert choose_storage(config, name, False, CPU) == of_int8
+        assert choose_storage(config, "auto", name, False, CPU) == of_int8
     for name in ("int8-weight-only", "int8_weight_only", "int8_per_channel_weight_only"):
-        assert choose_storage(config, name, False, CPU) == "int8_weight_only"
-    assert choose_storage(config, None, False, CPU) == "dense"
+        assert choose_storage(config, "auto", name, False, CPU) == "int8_weight_only"
+    assert choose_storage(config, "auto", None, False, CPU) == "dense"
     with pytest.raises(ModelError, match=r"quantization is int8, which is served on a CPU\. Leave it out"):
-        choose_storage(config, "int8", False, CUDA)
+        choose_storage(config, "auto", "int8", False, CUDA)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "checkpoint", "expected"),
+    [
+        (4, "auto", "bfloat16", "bfloat16"),
+        (None, "auto", "bfloat16", "dense"),
+        (4, "float32", "bfloat16", "dense"),
+        (4, "bfloat16", "bfloat16", "dense"),
+        (4, "auto", "float32", "dense"),
+    ],
+)
+def test_a_checkpoint_in_bfloat16_stays_so_where_its_products_are_faster(
+    rows: int | None, dtype: str, checkpoint: str, expected: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "bfloat16_rows", lambda: rows)
+    config = replace(load_model_config(FIXTURES / "gptq-4"), quantisation=None, dtype=checkpoint)
+    assert choose_storage(config, dtype, None, False, CPU) == expected
+    assert choose_storage(config, dtype, None, False, CUDA) == "dense"

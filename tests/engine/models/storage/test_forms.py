@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage import choice
 from multiflora_engine.models.storage.choice import Storage
 from multiflora_engine.models.weights import ModelWeights
-from multiflora_kernels.linear import quantised
+from multiflora_kernels.linear import bfloat16, quantised
+from multiflora_kernels.linear.bfloat16 import BFloat16Weight
+from multiflora_kernels.linear.dense import DenseWeight
 from multiflora_kernels.linear.integer import IntegerWay
 from multiflora_kernels.linear.quantised import INT8, W8A8, IntegerForm, QuantisedWeight
 from multiflora_kernels.runtime.native import library
@@ -187,3 +190,64 @@ def test_adapters_on_int8_say_what_peft_says_on_its_values(
     check_answer(adapted.eval(), prompts[0], adapted_answer)
     with adapted.disable_adapter():
         check_answer(adapted, prompts[1], base_answer)
+
+
+@pytest.mark.parametrize("config_class", [LlamaConfig, GPT2Config, MixtralConfig])
+def test_linears_in_bfloat16_are_those_of_the_checkpoint(
+    config_class: Any, tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the memory, and the answers of a model whose products are made in bfloat16."""
+    monkeypatch.setattr(bfloat16, "bfloat16_rows", lambda: 4)
+    monkeypatch.setattr(choice, "bfloat16_rows", lambda: 4)
+    model, folder = save_model(tiny_config(config_class))
+    model.bfloat16().save_pretrained(folder)
+    kept, dense = load(folder, "bfloat16"), load(folder, "dense")
+    is_mixture = config_class is MixtralConfig
+    assert {type(p.weight) for layer in kept.layers for p in layer.projections} == (
+        {BFloat16Weight, DenseWeight} if is_mixture else {BFloat16Weight}
+    )
+    assert kept.lm_head.weight.dequantised_rows(0, 1).dtype == kept.dtype == torch.float32
+    assert (kept.embed_tokens is getattr(kept.lm_head.weight, "tensor", None)) == kept.is_head_tied
+    # GPT-2 has a table of positions, which stays in float32.
+    assert kept.num_bytes < (0.65 if config_class is GPT2Config else 0.52) * dense.num_bytes
+    for name in dense.targets():
+        module = name.removesuffix(".weight")
+        if module in dense._places or module == dense.embedding_site:
+            assert torch.equal(kept.base_weight(module).float(), dense.base_weight(module)), name
+            assert kept.is_exact(module)
+    prompts = [[1, 5, 9, 44, 17], list(range(2, 40))]
+    engine = start_engine(folder, dtype="auto")
+    assert (engine.ready.weight_bytes, engine.ready.dtype) == (kept.num_bytes, "float32")
+    narrow, wide = ask(engine, prompts), ask(start_engine(folder, dtype="float32"), prompts)
+    assert_near(narrow, wide)
+
+
+def assert_near(narrow: list[Any], wide: list[Any]) -> None:
+    """What products in bfloat16 change of a first token's log-probability."""
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.logprobs[0] == pytest.approx(other.logprobs[0], abs=0.06)
+        assert one.logprobs[0] != other.logprobs[0]
+
+
+def test_adapters_beside_linears_in_bfloat16(
+    tiny_config: Any, save_model: Any, start_engine: Any, ask: Any, store: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """DoRA and the base in one batch, beside PEFT in float32 on the same values."""
+    for module in (choice, bfloat16):
+        monkeypatch.setattr(module, "bfloat16_rows", lambda: 4)
+    model, folder = save_model(tiny_config(LlamaConfig))
+    model.bfloat16().save_pretrained(folder)
+    torch.manual_seed(5)
+    config = LoraConfig(r=4, target_modules=[*LINEAR, "lm_head"], use_dora=True, init_lora_weights=False)
+    adapted = get_peft_model(model.float(), config).eval()
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    digest = store.add(tmp_path / "adapter").digest
+    prompts = [[1, 5, 9, 44, 17, 101], list(range(3, 60))]
+    with_adapter, base = ask(start_engine(folder, dtype="auto"), prompts, [digest, None])
+    with torch.no_grad():
+        for prompt, answer, off in ((prompts[0], with_adapter, False), (prompts[1], base, True)):
+            with adapted.disable_adapter() if off else nullcontext():
+                expected = adapted(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+            assert answer.logprobs[0] == pytest.approx(expected[answer.tokens[0]].item(), abs=0.06)
+            assert expected.max() - expected[answer.tokens[0]] < 0.12
