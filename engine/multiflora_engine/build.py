@@ -31,9 +31,13 @@ from multiflora_engine.execution.device_side import DeviceSide, build_device_sid
 from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
+from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
+from multiflora_engine.offload.folders import OffloadFolderUnusable
+from multiflora_engine.offload.offloading import Offloading
+from multiflora_engine.offload.opening import open_offloading
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
 from multiflora_engine.residency.adapter_loader import AdapterLoader
@@ -67,6 +71,8 @@ class BuiltEngine:
     ready: Ready
     grammars: GrammarMasks | None
     """None where the model has no tokenizer that grammars could be matched with."""
+    offloading: Offloading | None
+    """None where no copies of KV blocks are kept."""
 
     def probe(self, slot: int) -> float:
         """See `probe_adapter`."""
@@ -86,10 +92,12 @@ class BuiltEngine:
         return SleepingWeights(tensor for target in self.weights.targets().values() for tensor in target.tensors)
 
     def close(self) -> None:
-        """Ends the threads of the adapter reader and of the grammars."""
+        """Ends the threads of the adapter reader, of the grammars and of the copies of KV blocks."""
         self.residency.close()
         if self.grammars is not None:
             self.grammars.close()
+        if self.offloading is not None:
+            self.offloading.close()
 
 
 def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEngine:
@@ -144,6 +152,7 @@ def assemble_engine(
     runner = device_side.runner
     progress("kv_cache", 1, 1)
     residency = AdapterResidency(pool, load_adapter, config.max_cpu_loras, reserved_rows=config.max_lora_rank)
+    offloading = _offloading(config, model, base, device_side)
     scheduler = Scheduler(
         _scheduler_config(config, model, device_side, is_compute_bound=device.type == "cpu"),
         residency,
@@ -151,6 +160,7 @@ def assemble_engine(
         grammars=grammars,
         may_run_ahead=lambda sequence: runner.runs_ahead and not sampler.needs_last_token(sequence),
         drafts=_prompt_lookup(config, sampler, runner.runs_ahead),
+        tiers=offloading,
     )
     progress("warmup", 0, 1)
     warm_up(
@@ -164,7 +174,7 @@ def assemble_engine(
     )
     progress("warmup", 1, 1)
     return BuiltEngine(
-        engine=Engine(runner, scheduler, residency),
+        engine=Engine(runner, scheduler, residency, offloading),
         residency=residency,
         device_side=device_side,
         model=model,
@@ -172,7 +182,26 @@ def assemble_engine(
         base=base,
         ready=ready_report(config, weights, pool, device_side),
         grammars=grammars,
+        offloading=offloading,
     )
+
+
+def _offloading(
+    config: EngineConfig, model: ModelConfig, base: BaseModel, device_side: DeviceSide
+) -> Offloading | None:
+    """Raises ModelError."""
+    depends_on_length = any(rope.kind in ("dynamic", "longrope") for rope in model.ropes)
+    identity = {
+        "base": base.digest,
+        "weights": [config.dtype, config.quantization, config.dequantize],
+        "length": device_side.max_model_len if depends_on_length else None,
+    }
+    try:
+        # What was allocated on a CPU is not taken before it is written.
+        unwritten = device_side.cache.num_bytes if device_side.cache.keys[0].device.type == "cpu" else 0
+        return open_offloading(config, device_side.cache, identity, available_host_memory() - unwritten)
+    except OffloadFolderUnusable as error:
+        raise ModelError(str(error)) from error
 
 
 def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> PromptLookup | None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.core.block_tiers import BlockTiers
 from multiflora_engine.core.step import (
     DeviceLost,
     ModelRunner,
@@ -42,6 +43,20 @@ class PolledAdapterSource(AdapterSource, Protocol):
         ...
 
 
+class TimedTiers(BlockTiers, Protocol):
+    """The scheduler's tiers with the parts that only the step loop needs."""
+
+    def step_begins(self) -> None:
+        """The device computes from now on, perhaps on the processor that copies blocks."""
+        ...
+
+    def step_ends(self) -> None: ...
+
+    def note_computed(self, num_tokens: int, seconds: float) -> None:
+        """One step took so long."""
+        ...
+
+
 @dataclass(frozen=True)
 class _Launched:
     """began: perf_counter seconds."""
@@ -54,10 +69,18 @@ class _Launched:
 class Engine:
     """Scheduler, runner and adapters behind one `step`. Single-threaded: call everything from the step loop."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, residency: PolledAdapterSource) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler,
+        residency: PolledAdapterSource,
+        tiers: TimedTiers | None = None,
+    ) -> None:
+        """tiers: the scheduler's, if it has any."""
         self._runner = runner
         self._scheduler = scheduler
         self._residency = residency
+        self._tiers = tiers
         self._steps = 0
         self._step_seconds = 0.0
         self._step_tokens = Histogram(STEP_TOKENS)
@@ -98,7 +121,7 @@ class Engine:
         self._is_stalled = not batch.entries and not self._in_flight
         if self._is_stalled:
             return deltas
-        deltas += self._advance(batch) if self._runner.runs_ahead else self._run(batch)
+        deltas += self._execute(batch)
         self._steps += 1
         self._step_seconds += time.perf_counter() - began
         return deltas
@@ -106,6 +129,7 @@ class Engine:
     def stats(self) -> EngineStats:
         return replace(
             self._scheduler.stats(),
+            tiers=[] if self._tiers is None else self._tiers.stats(),
             steps=self._steps,
             step_seconds=self._step_seconds,
             step_tokens=self._step_tokens.read(),
@@ -117,6 +141,15 @@ class Engine:
     def cache_admin(self) -> CacheAdmin:
         """What operators ask of the prefix cache; `advance` it between steps."""
         return self._scheduler.cache_admin
+
+    def _execute(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        if self._tiers is None:
+            return self._advance(batch) if self._runner.runs_ahead else self._run(batch)
+        self._tiers.step_begins()
+        try:
+            return self._advance(batch) if self._runner.runs_ahead else self._run(batch)
+        finally:
+            self._tiers.step_ends()
 
     def _advance(self, batch: ScheduledBatch) -> list[TokenDelta]:
         """Launches the batch, then takes in the one before it: the device computes while the host does so."""
@@ -181,7 +214,10 @@ class Engine:
         """Divides the device's time since its last step among the batch's sequences by tokens, and takes in."""
         now = time.perf_counter()
         num_tokens = batch.num_tokens
-        per_token = (now - max(began, self._committed_at)) / num_tokens
+        seconds = now - max(began, self._committed_at)
+        per_token = seconds / num_tokens
+        if self._tiers is not None:
+            self._tiers.note_computed(num_tokens, seconds)
         self._step_tokens.observe(num_tokens)
         self._committed_at = now
         for entry in batch.entries:

@@ -84,6 +84,11 @@ class Settings(BaseModel):
     block_size: int = Field(16, ge=1, le=256, description="tokens of a KV block")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory to use")
     kv_cache_memory: int | None = Field(None, ge=1, description="bytes for KV blocks; default sized from the device")
+    kv_offload_bytes: int | None = Field(None, ge=1, description="bytes of host memory for copies of KV blocks")
+    kv_offload_dir: str | None = Field(
+        None, min_length=1, description="folder for copies of KV blocks, which outlive the server"
+    )
+    kv_offload_disk_bytes: int = Field(10 << 30, ge=1, description="bytes that copies in that folder may take")
     enforce_eager: bool = Field(False, description="on a GPU: no CUDA graphs for decode steps")
     max_num_seqs: int = Field(64, ge=1, description="sequences that run at the same time")
     max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")

@@ -40,7 +40,7 @@ API_SERVER = ("multiflora.entrypoints.openai.api_server",)
             f"--model {MODEL} --served-model-name llama3 --trust-remote-code --block-size 128 --swap-space 64 "
             "--gpu_memory_utilization 0.95 --max-num-seqs 1024 --enable-chunked-prefill=True",
             ("llama3",),
-            {"--trust-remote-code", "--swap-space"},
+            {"--trust-remote-code"},
             id="notes on production",
         ),
     ],

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.engine.simulated_tiers import SimulatedTiers
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.core.adapter_source import AdapterState, AdapterUnavailable
@@ -310,6 +311,7 @@ class Machine:
         load_polls: int = 2,
         runs_ahead: bool = False,
         drafts: bool = False,
+        tiers: bool = False,
         **config: Any,
     ) -> None:
         sizes = {"max_model_len": 40, "max_num_seqs": 4, "max_num_batched_tokens": 16, **config}
@@ -326,6 +328,8 @@ class Machine:
         self.clock = Clock()
         self.drafts = FakeDrafts(self.device)
         self.drafts.is_on = drafts
+        self.tiers = SimulatedTiers(self.device.kv, block_size)
+        self.tiers.is_on = tiers
         self.scheduler = Scheduler(
             self.config,
             self.adapters,
@@ -333,6 +337,7 @@ class Machine:
             self.clock,
             lambda sequence: self.device.runs_ahead and not sequence.params.presence_penalty,
             drafts=self.drafts,
+            tiers=self.tiers,
         )
         self.engine = Engine(self.device, self.scheduler, self.adapters)
         self.requests: dict[str, GenerateRequest] = {}
@@ -366,6 +371,7 @@ class Machine:
 
     def step(self) -> list[TokenDelta]:
         self.num_steps += 1
+        self.tiers.work()
         deltas = self.engine.step()
         if self.device.violation:
             raise self.device.violation
@@ -879,10 +885,11 @@ class EngineMachine(RuleBasedStateMachine):
         self.machine.device.during = self.run_pending_abort
         self.pending_abort: str | None = None
 
-    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans(), drafts=st.booleans())
-    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool) -> None:
+    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans(), drafts=st.booleans(), tiers=st.booleans())
+    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool, tiers: bool) -> None:
         self.machine.device.runs_ahead, self.machine.device.fails_late = runs_ahead, fails_late
         self.machine.drafts.is_on = drafts
+        self.machine.tiers.is_on = tiers
 
     def live(self) -> list[str]:
         return sorted(self.machine.scheduler._requests)
@@ -1011,6 +1018,8 @@ class EngineMachine(RuleBasedStateMachine):
         running, waiting = scheduler._running, list(scheduler._waiting)
         held = Counter(block_id for sequence in running for block_id in sequence.block_table)
         held.update(block_id for ids in scheduler.cache_admin._pins.values() for block_id in ids)
+        assert scheduler._loads is not None
+        held.update(block_id for loading in scheduler._loads._loading.values() for block_id in loading.table)
         assert [pool.references(b) for b in range(pool.num_blocks)] == [held[b] for b in range(pool.num_blocks)]
         assert pool.num_free == pool.num_blocks - len(held)
         assert +self.machine.adapters.users == Counter(s.adapter_digest for s in running if s.adapter_digest)

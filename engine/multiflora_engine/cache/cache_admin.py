@@ -27,6 +27,7 @@ from multiflora_engine.cache.changes.held_blocks import held_blocks
 from multiflora_engine.cache.published_blocks import TAG_BYTES
 from multiflora_engine.cache.run_tree import Positions, RunSummary, RunTree
 from multiflora_engine.cache.trace_recorder import TraceRecorder
+from multiflora_engine.core.block_tiers import BlockTiers
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import CacheNode, CacheReply, CacheRequest
 
@@ -65,10 +66,12 @@ class CacheAdmin:
         clock: Callable[[], float] = time.time,
         rows_at_once: int = 8_192,
         blocks_at_once: int = 256,
+        tiers: BlockTiers | None = None,
     ) -> None:
         self._pool = pool
         self._index = index
         self._clock = clock
+        self._tiers = tiers
         self._rows_at_once = rows_at_once
         self._blocks_at_once = blocks_at_once
         # The block's hash, then its own id and those of all blocks before it.
@@ -210,9 +213,10 @@ class CacheAdmin:
         return token_ids
 
     def _find(self, chain: bytes) -> Work[int]:
-        """How many of these blocks are cached, from the first one on. What is looked up is not used thereby."""
+        """How many of these blocks are cached, on the device or behind it, from the first one on. What is looked up is
+        not used thereby."""
         for start in range(0, len(chain), HASH_BYTES):
-            if self._pool.find(chain[start : start + HASH_BYTES]) is None:
+            if not self._is_kept(chain[start : start + HASH_BYTES]):
                 return start // HASH_BYTES
             if (start // HASH_BYTES + 1) % self._blocks_at_once == 0:
                 yield _GOES_ON
@@ -226,6 +230,9 @@ class CacheAdmin:
             held += held_blocks(self._pool, self._index, start, min(start + self._blocks_at_once, end))
             yield _GOES_ON
         return held, end if end < self._pool.num_blocks else None
+
+    def _is_kept(self, hash: bytes) -> bool:
+        return self._pool.find(hash) is not None or (self._tiers is not None and self._tiers.holds(hash))
 
     def _pin(self, hash: bytes) -> Work[None]:
         """The block and all before it stay until they are unpinned. Raises _Refused."""
@@ -271,8 +278,12 @@ class CacheAdmin:
         block_ids, tags = yield from self._find_run(hash, RunTree.with_all_behind)
         for start in range(0, len(block_ids), self._blocks_at_once):
             part = slice(start, start + self._blocks_at_once)
-            for block_id in block_ids[part][self._are_cached(block_ids[part], tags[part])].tolist():
+            cached = block_ids[part][self._are_cached(block_ids[part], tags[part])].tolist()
+            hashes = [known for block_id in cached if (known := self._pool.hash_of(block_id))]
+            for block_id in cached:
                 yield from self._drop_block(block_id)
+            if self._tiers is not None:
+                self._tiers.drop(hashes)
             yield _GOES_ON
 
     def _drop_block(self, block_id: int) -> Work[None]:

@@ -80,8 +80,9 @@ class CacheIndex:
         """Of a published block: there is none before it."""
         return bool(self._is_beginning[block_id])
 
-    def published(self, sequence: Sequence, numbers: list[int]) -> None:
-        """The blocks of these numbers in the sequence's table can be found from now on; at least one."""
+    def published(self, sequence: Sequence, numbers: list[int], table: array[int]) -> None:
+        """The blocks of these numbers in the table, which holds what the sequence's tokens say, can be found from now
+        on; at least one."""
         now = self._clock() - self.began
         adapter = None if sequence.kv_digest is None else sequence.adapter_digest
         place = self._places.add(Place(sequence.kv_digest, sequence.cache_owner, adapter), len(numbers))
@@ -95,13 +96,13 @@ class CacheIndex:
         # Of the tokens one array, because a list's slices cost more than all else.
         content = array("I", sequence.token_ids[first * self.block_size : end * self.block_size])
         if end - first == len(numbers) >= _MANY:
-            ids = np.frombuffer(sequence.block_table, np.int32)[first:end]
+            ids = np.frombuffer(table, np.int32)[first:end]
             self._row_cells[ids] = np.frombuffer(rows, self._row_cells.dtype)
             self._token_cells[ids] = np.frombuffer(content, self._token_cells.dtype)
         else:
-            self._write_each(sequence.block_table, numbers, rows, content.tobytes())
+            self._write_each(table, numbers, rows, content.tobytes())
         if not first:
-            self._begins_prompt(sequence.block_table[0], place)
+            self._begins_prompt(table[0], place)
         if self.changes.is_on:
             self.changes.stored(sequence, numbers, adapter, sequence.cache_owner)
 

@@ -7,10 +7,13 @@ Equal hashes mean equal content, so nothing here is ever invalidated.
 
 from __future__ import annotations
 
+from array import array
+
 from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.worth import COLD, NEW
+from multiflora_engine.core.block_tiers import BlockChain, BlockTiers
 from multiflora_engine.core.sequence import Sequence
 
 
@@ -21,13 +24,21 @@ class PrefixCache:
     """
 
     def __init__(
-        self, pool: BlockPool, index: CacheIndex, base_digest: str, block_size: int, enabled: bool = True
+        self,
+        pool: BlockPool,
+        index: CacheIndex,
+        base_digest: str,
+        block_size: int,
+        enabled: bool = True,
+        tiers: BlockTiers | None = None,
     ) -> None:
+        """tiers: keep copies of what is published; None: nothing does."""
         self._pool = pool
         self._index = index
         self._base_digest = base_digest
         self._block_size = block_size
         self._enabled = enabled
+        self._tiers = tiers
         self._computing: dict[bytes, Sequence] = {}
 
     def root_hash(self, kv_digest: str | None, cache_salt: str) -> bytes:
@@ -80,6 +91,8 @@ class PrefixCache:
         reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
         if sequence.is_background:
             return reason, COLD
+        if self._tiers is not None and num_hits:
+            self._tiers.keep(_chain(sequence), range(num_hits), hits, are_hits=True)
         # The request's other sequences start on what the first one computes: that is no use of its own.
         return reason, self._pool.begin(hits, missed) if sequence.index == 0 else NEW
 
@@ -101,8 +114,23 @@ class PrefixCache:
         self._computed(sequence, hashes)
         new = [first + place for place in places]
         if new:
-            self._index.published(sequence, new)
+            self._index.published(sequence, new, sequence.block_table)
+            if self._tiers is not None:
+                block_ids = [sequence.block_table[number] for number in new]
+                self._tiers.keep(_chain(sequence), new, block_ids, are_hits=False)
         return new
+
+    def missed(self, sequence: Sequence, num_hits: int) -> list[bytes]:
+        """Hashes of the blocks that the sequence could start on, behind its hits."""
+        return self._readable_hashes(sequence)[num_hits:]
+
+    def publish_loaded(self, sequence: Sequence, first: int, stop: int, table: array[int]) -> None:
+        """The table's blocks [first, stop) were filled with what the sequence, which waits, can start on."""
+        uses = COLD if sequence.is_background else NEW
+        hashes = sequence.block_hashes[first:stop]
+        places = self._pool.publish_all(table[first:stop], hashes, sequence.cache_owner, uses)
+        if places:
+            self._index.published(sequence, [first + place for place in places], table)
 
     def _computed(self, sequence: Sequence, hashes: list[bytes]) -> None:
         """The sequence is not about to compute these blocks any more."""
@@ -121,3 +149,13 @@ class PrefixCache:
 
     def _uncomputed_hashes(self, sequence: Sequence) -> list[bytes]:
         return sequence.block_hashes[sequence.num_computed_tokens // self._block_size :]
+
+
+def _chain(sequence: Sequence) -> BlockChain:
+    return BlockChain(
+        hashes=sequence.block_hashes,
+        root=sequence.root_hash,
+        owner=sequence.cache_owner,
+        share=sequence.cache_share,
+        uses=COLD if sequence.is_background else NEW,
+    )

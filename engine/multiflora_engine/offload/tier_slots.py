@@ -133,13 +133,13 @@ class TierSlots:
             self._queue.remove(slot)
             self._forget(slot)
 
-    def behind(self, hash: bytes) -> list[bytes]:
-        """The block, if it is kept, and all that continue it."""
+    def behind(self, hashes: Iterable[bytes]) -> list[bytes]:
+        """Of these blocks those that are kept, and all that continue any of them."""
         following: dict[bytes, list[bytes]] = {}
         for block in self._blocks.values():
             following.setdefault(block.parent, []).append(block.hash)
-        found = [hash] if hash in self._by_hash else []
-        reached = [hash]
+        reached = list(hashes)
+        found = [hash for hash in reached if hash in self._by_hash]
         while reached:
             after = following.pop(reached.pop()[:TAG_BYTES], [])
             found += after

@@ -8,6 +8,8 @@ _COUNTS = (
     "max_model_len",
     "block_size",
     "kv_cache_memory",
+    "kv_offload_bytes",
+    "kv_offload_disk_bytes",
     "max_num_seqs",
     "max_num_batched_tokens",
     "max_waiting",
@@ -46,6 +48,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     gpu_memory_utilization: float = 0.9
     # Bytes for KV blocks; None sizes them from the device (GPU) or a share of host memory (CPU).
     kv_cache_memory: int | None = None
+    # Bytes of host memory, and a folder and bytes of it, for copies of KV blocks; None: none are kept there.
+    kv_offload_bytes: int | None = None
+    kv_offload_dir: str | None = None
+    kv_offload_disk_bytes: int = 10 << 30
     # On a GPU, run decode steps kernel by kernel instead of as CUDA graphs.
     enforce_eager: bool = False
     # Sequences that run at the same time.

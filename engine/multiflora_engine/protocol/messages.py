@@ -168,6 +168,27 @@ class ResidencyReport(msgspec.Struct, frozen=True):
     idle_seconds: float = 0.0
 
 
+class TierStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A place for copies of KV blocks behind the device: "host" or "disk". Filled by Offloading.
+
+    Copies there are now, and sums since the engine started, in blocks.
+    """
+
+    name: str
+    blocks: int
+    bytes: int
+    capacity_bytes: int
+    stored: int
+    # Read back for requests that start on them.
+    loaded: int
+    # Wanted, and damaged or unreadable: computed again instead.
+    lost: int
+    failed_writes: int
+    evictions: int
+    # As it was measured lately; 0: not yet.
+    bytes_per_second: float
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Gauges (the first six) and monotonic counters since the engine started.
 
@@ -205,6 +226,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     accepted_tokens: int = 0
     # The host's time in those steps.
     step_seconds: float = 0.0
+    # Behind the device, the fastest first; none without --kv-offload-bytes and --kv-offload-dir.
+    tiers: list[TierStats] = []
     # Adapters that came to slots, and that were driven from them.
     adapter_loads: int = 0
     adapter_evictions: int = 0

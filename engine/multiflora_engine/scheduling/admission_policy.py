@@ -16,13 +16,14 @@ from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.prefix_loads import PrefixLoads
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 
 
 class Blocked(enum.Enum):
     """Why a sequence has to wait, which says whom it holds up."""
 
-    DEPENDENCY = "it lacks an adapter, a grammar or blocks that another sequence computes: it alone waits"
+    DEPENDENCY = "it lacks an adapter, a grammar or blocks that are loaded or another computes: it alone waits"
     QUOTA = "its owner has used up its share of the blocks: the owner's other sequences wait with it"
     CAPACITY = "the pool has too few blocks: all behind it wait, or long prompts would never start"
 
@@ -41,7 +42,7 @@ def has_begun(siblings: Items[Sequence]) -> bool:
 
 
 class AdmissionPolicy:
-    """clock: Unix seconds. grammars: None for a model that has none."""
+    """clock: Unix seconds. grammars: None for a model that has none. loads: None where no copies are kept."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class AdmissionPolicy:
         slots: SlotScheduler,
         grammars: GrammarSource | None,
         clock: Callable[[], float],
+        loads: PrefixLoads | None = None,
     ) -> None:
         self._config = config
         self._cache = cache
@@ -58,6 +60,7 @@ class AdmissionPolicy:
         self._slots = slots
         self._grammars = grammars
         self._clock = clock
+        self._loads = loads
 
     def admit(
         self, sequence: Sequence, siblings: Items[Sequence], running: Items[Sequence], step: int
@@ -67,6 +70,8 @@ class AdmissionPolicy:
         siblings: all living sequences of its request. running: those that hold blocks, in order. step: counts on.
         """
         if self._still_waits_for_prefix(sequence, step):
+            return Blocked.DEPENDENCY
+        if self._loads is not None and self._loads.has_to_wait(sequence):
             return Blocked.DEPENDENCY
         try:
             if not self._has_grammar(sequence) or not self._has_slot(sequence, siblings):
@@ -107,10 +112,14 @@ class AdmissionPolicy:
             return Blocked.CAPACITY
         if not self._budget.fits_share(sequence, hits, running):
             return Blocked.QUOTA
+        if self._loads is not None and self._loads.begin(sequence, hits):
+            return Blocked.DEPENDENCY
         return None
 
     def _will_have_room(self, sequence: Sequence, reason: Blocked, running: Items[Sequence]) -> bool:
-        """Whether a sequence runs that will give blocks back: what no sequence computes with is pinned, and stays."""
+        """Whether a sequence runs, or a load, that will give blocks back: what else is held is pinned, and stays."""
+        if self._loads is not None and self._loads.is_busy:
+            return True
         return any(reason is Blocked.CAPACITY or other.cache_owner == sequence.cache_owner for other in running)
 
     def _has_grammar(self, sequence: Sequence) -> bool:

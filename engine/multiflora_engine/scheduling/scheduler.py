@@ -30,6 +30,7 @@ from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.adapter_source import AdapterSource
+from multiflora_engine.core.block_tiers import BlockTiers
 from multiflora_engine.core.draft_source import DraftSource
 from multiflora_engine.core.grammar_source import GrammarSource
 from multiflora_engine.core.sequence import (
@@ -55,6 +56,7 @@ from multiflora_engine.scheduling.admission_policy import (
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.prefix_loads import PrefixLoads
 from multiflora_engine.scheduling.seats import Flow, beside_a_flood, flow_of, leaves_for
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 from multiflora_engine.scheduling.token_deltas import embedding_delta, failure_delta, token_delta
@@ -86,11 +88,24 @@ def _never(sequence: Sequence) -> bool:
     return False
 
 
+def _telling(index: CacheIndex, tiers: BlockTiers | None) -> Callable[[int, bytes], None]:
+    """What is to be done before a block is given away."""
+    if tiers is None:
+        return index.on_evict
+
+    def on_evict(block_id: int, hash: bytes) -> None:
+        tiers.give_up(block_id)
+        index.on_evict(block_id, hash)
+
+    return on_evict
+
+
 class Scheduler:
     """One engine's scheduler; not thread-safe. clock: Unix seconds, for deadlines.
 
     may_run_ahead: whether a sequence's next token can be chosen by a device that alone knows the one before.
-    grammars: None refuses requests that have one. drafts: None where nothing is speculated.
+    grammars: None refuses requests that have one. drafts: None where nothing is speculated. tiers: None where no
+    copies of blocks are kept.
     """
 
     def __init__(
@@ -102,20 +117,22 @@ class Scheduler:
         may_run_ahead: Callable[[Sequence], bool] = _never,
         grammars: GrammarSource | None = None,
         drafts: DraftSource | None = None,
+        tiers: BlockTiers | None = None,
     ) -> None:
         self.config = config
         self._drafts = drafts
         self._may_run_ahead = may_run_ahead
         index = CacheIndex(config.num_blocks, config.block_size, clock)
-        self.pool = BlockPool(config.num_blocks, on_evict=index.on_evict)
+        self.pool = BlockPool(config.num_blocks, on_evict=_telling(index, tiers))
         self._budget = BlockBudget(self.pool, config)
-        self.cache_admin = CacheAdmin(self.pool, index, clock)
+        self.cache_admin = CacheAdmin(self.pool, index, clock, tiers=tiers)
         self._clock = clock
         self._grammars = grammars
-        self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching)
+        self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching, tiers)
+        self._loads = None if tiers is None else PrefixLoads(tiers, self.pool, self._cache, self._budget, clock)
         self._adapters = adapters
         self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
-        self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock)
+        self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock, self._loads)
         self._requests: dict[str, list[Sequence]] = {}
         self._waiting = WaitingQueue(config.max_waiting)
         self._running: list[Sequence] = []
@@ -126,7 +143,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests)
+        return bool(self._requests) or (self._loads is not None and self._loads.is_busy)
 
     @property
     def runs_ahead(self) -> bool:
@@ -160,6 +177,8 @@ class Scheduler:
     def schedule(self) -> ScheduledBatch:
         """The next step's batch; the caller executes it and passes it to `commit` or to `fail`."""
         self._step += 1
+        if self._loads is not None:
+            self._loads.take_in()
         failures = self._expire() if self._clock() >= self._waiting.deadlines.earliest else []
         if self._waiting.length or self._slots.refusals or self._adapters.pending_placements():
             self._slots.begin_step(self._running)

@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmgtKMGT]?)")
 _SCALE = {"": 1, **{letter: 1000**power for power, letter in enumerate("kmgt", 1)}}
 _SCALE |= {letter: 1024**power for power, letter in enumerate("KMGT", 1)}
 _SHOWN = 60
+_MOST_GIB = 1 << 20
 
 
 class Verdict(NamedTuple):
@@ -137,6 +138,17 @@ def count(value: object) -> object:
     """`32k` is 32,000 and `32K` is 32,768, as vLLM reads them; what is no such text is left to the setting's checks."""
     found = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
     return int(float(found[1]) * _SCALE[found[2]]) if found else value
+
+
+def gibibytes(value: object) -> int:
+    """Bytes: of a number, or the text of one, that counts GiB."""
+    try:
+        number = float(str(value)) if not isinstance(value, bool) else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < _MOST_GIB:
+        raise ValueError("give a number of GiB")
+    return int(number * (1 << 30))
 
 
 def dtype_name(value: object) -> str:

@@ -64,10 +64,10 @@ def test_flags_that_act_and_flags_that_do_nothing(capsys: pytest.CaptureFixture[
     assert (settings["model"], settings["dtype"], settings["served_model_name"]) == ("org/m", "float16", "a, b")
     assert (settings["max_model_len"], settings["block_size"], settings["max_num_seqs"]) == ("4096", "128", "256")
     assert (settings["enable_log_requests"], settings["enable_lora"]) == ("False", "True")
+    assert settings["kv_offload_bytes"] == str(64 << 30)
     assert settings["override_generation_config"] == "{'top_k': 5}"
     assert sorted(notice.split(" has no effect: ")[0] for notice in told) == [
         "multiflora: --compilation-config",
-        "multiflora: --swap-space",
         "multiflora: --trust-remote-code",
     ]
 

@@ -423,9 +423,10 @@ def test_every_option_of_the_guides_is_accepted_at_the_values_shown(caplog: pyte
     }
     with LLM(model=model, **options, kv_cache_memory=4 << 20, num_threads=1) as made:
         assert made._built.ready.max_model_len == 256
+        assert [tier.name for tier in made._built.engine.stats().tiers] == ["host"]
         assert len(made.generate("Hello", GREEDY, use_tqdm=False)[0].outputs[0].token_ids) == 12
     told = [record.getMessage() for record in caplog.records]
-    assert [line.split()[0] for line in told] == ["trust_remote_code", "swap_space", "disable_log_stats"]
+    assert [line.split()[0] for line in told] == ["trust_remote_code", "disable_log_stats"]
     assert all(" has no effect: " in line for line in told)
 
 

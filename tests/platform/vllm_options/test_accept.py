@@ -67,6 +67,9 @@ from multiflora_platform.vllm_options.rules import Option
         ({"lora_modules": '[{"name": "a", "path": "hf://o/r"}]'}, {"lora_modules": ["a=hf://o/r"]}),
         ({"lora_modules": [{"name": "a", "path": "/a"}]}, {"lora_modules": ["a=/a"]}),
         ({"lora_modules": "a=/a,b=/b"}, {"lora_modules": "a=/a,b=/b"}),
+        ({"swap_space": 4}, {"kv_offload_bytes": 4 << 30}),
+        ({"swap_space": "0.5"}, {"kv_offload_bytes": 1 << 29}),
+        ({"kv_offloading_size": 2.0}, {"kv_offload_bytes": 2 << 30}),
         ({"shutdown_timeout": 5}, {"drain_timeout": 5}),
         ({"block_size": 128, "gpu_memory_utilization": 0.95}, {"block_size": 128, "gpu_memory_utilization": 0.95}),
         ({"max-num-seqs": "256"}, {"max_num_seqs": 256}),
@@ -81,8 +84,7 @@ def test_what_has_a_meaning_acts_without_a_word(given: dict[str, object], settin
     ("given", "reason"),
     [
         ({"trust_remote_code": True}, "never run"),
-        ({"swap_space": 4}, "computed again"),
-        ({"swap_space": "64"}, "computed again"),
+        ({"preemption_mode": "swap"}, "what is cached"),
         ({"tokenizer_mode": "slow"}, "same ids"),
         ({"enable_chunked_prefill": False}, "in chunks"),
         ({"compilation_config": {"level": 3}}, "torch.compile"),
@@ -165,12 +167,18 @@ def test_an_unknown_name_is_an_error_with_the_nearest(name: str, meant: str, val
 
 
 def test_names_are_told_as_their_user_wrote_them() -> None:
-    _, (notice,) = accept({"swap_space": "4"}, flag)
-    assert notice.startswith("--swap-space has no effect")
+    _, (notice,) = accept({"preemption_mode": "swap"}, flag)
+    assert notice.startswith("--preemption-mode has no effect")
     with pytest.raises(ConfigurationError, match=r"--tensor-parallel-size 2: .*"):
         accept({"tensor-parallel-size": "2"}, flag)
     with pytest.raises(ConfigurationError, match="--max-modl-len; did you mean --max-model-len"):
         accept({"max-modl-len": "2"}, flag)
+
+
+@pytest.mark.parametrize("value", ["many", -1, "nan", "inf", True, [4], "4GiB", 1e30])
+def test_a_number_of_gibibytes_is_one(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="--swap-space: give a number of GiB"):
+        accept({"swap_space": value}, flag)
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

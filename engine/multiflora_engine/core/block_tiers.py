@@ -1,0 +1,76 @@
+"""How scheduler and prefix cache see the memory behind the device: copies of published blocks, by hash. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from multiflora_engine.protocol.messages import TierStats
+
+
+@dataclass(frozen=True, slots=True)
+class BlockChain:
+    """The blocks of one sequence by their hashes, and whose they are.
+
+    hashes: from the first block on; root: before it. owner: whose share of a tier they count towards, and share: how
+    much of it that is, from 0 to 1. uses: see cache/worth.py.
+    """
+
+    hashes: Sequence[bytes]
+    root: bytes
+    owner: str
+    share: float
+    uses: int
+
+
+@dataclass(slots=True, eq=False)
+class BlockLoad:
+    """Copies on their way into allocated blocks, which are the load's until it is finished.
+
+    is_wanted: cleared by whoever asked, who then wants no more of it. num_loaded: leading blocks that hold their
+    content; final once the load is finished.
+    """
+
+    hashes: Sequence[bytes]
+    block_ids: Sequence[int]
+    is_wanted: bool = True
+    num_loaded: int = 0
+
+
+class BlockTiers(Protocol):
+    """Implemented by Offloading. No call waits for a copy, a disk or the device."""
+
+    def keep(self, chain: BlockChain, numbers: Sequence[int], block_ids: Sequence[int], are_hits: bool) -> None:
+        """The chain's blocks of these numbers are published: those without a copy are to be copied, behind what was
+        asked for before.
+
+        are_hits: a sequence that a client waits for started on them; else they were computed.
+        """
+        ...
+
+    def give_up(self, block_id: int) -> None:
+        """The block is published no more: from now on it may be written."""
+        ...
+
+    def holds(self, hash: bytes) -> bool:
+        """Whether there is a copy of the block."""
+        ...
+
+    def count_worth_loading(self, hashes: Sequence[bytes]) -> int:
+        """How many of these, from the first one on, are there and come sooner than they are computed."""
+        ...
+
+    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int]) -> BlockLoad:
+        """Begins to copy them into these blocks."""
+        ...
+
+    def finished(self) -> list[BlockLoad]:
+        """The loads that ended since the last call."""
+        ...
+
+    def drop(self, hashes: Sequence[bytes]) -> None:
+        """The copies of these blocks and of all that continue them are found no more."""
+        ...
+
+    def stats(self) -> list[TierStats]: ...
