@@ -193,7 +193,7 @@ def _offloading(
     depends_on_length = any(rope.kind in ("dynamic", "longrope") for rope in model.ropes)
     identity = {
         "base": base.digest,
-        "weights": [config.dtype, config.quantization, config.dequantize],
+        "computed": [config.dtype, config.kv_cache_dtype, config.quantization, config.dequantize],
         "length": device_side.max_model_len if depends_on_length else None,
     }
     try:
