@@ -33,7 +33,7 @@ from multiflora_platform.registry.intake.version_checks import VersionChecks
 from multiflora_platform.registry.jobs.runner import JobRunner
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.serving.warm_up import RunPrompts, WarmUp
+from multiflora_platform.registry.serving.warm_up import RunPrompts, WarmContexts, WarmUp
 from multiflora_platform.registry.snapshot.missing_model import Visible, why_missing
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
@@ -70,6 +70,7 @@ class Registry:
         engine: EngineLink | None,
         answer_eval: AnswerEval | None,
         run_prompts: RunPrompts | None,
+        warm_contexts: WarmContexts | None,
         adapter_resolvers: Sequence[str],
         resolver_tenants: Collection[str],
     ) -> None:
@@ -84,7 +85,7 @@ class Registry:
         self._snapshots = snapshots = SnapshotStore(database, base.digest)
         self._artifacts = artifacts = Artifacts(store, database, self._leases, self._forget)
         self._sweeper = Sweeper(database, artifacts, scratch)
-        warm_up = WarmUp(snapshots, artifacts, engine, run_prompts)
+        warm_up = WarmUp(snapshots, artifacts, engine, run_prompts, warm_contexts)
         checks = VersionChecks(store, base, max_rank, engine.probe if engine else None, answer_eval)
         imports = Imports(database, snapshots, artifacts, scratch, sources, checks, warm_up, base.digest)
         self._runner = runner = JobRunner(database, imports.run, imports.fail)
@@ -129,6 +130,7 @@ class Registry:
         engine: EngineLink | None = None,
         answer_eval: AnswerEval | None = None,
         run_prompts: RunPrompts | None = None,
+        warm_contexts: WarmContexts | None = None,
         adapter_resolvers: Sequence[str] = (),
         resolver_tenants: Collection[str] = (),
     ) -> Registry:
@@ -137,7 +139,8 @@ class Registry:
         database, follower: the caller's, who closes them after the registry; the follower has been started.
         scratch: the folder for files on their way in, of all processes on this data folder.
         source_roots: where file:// may read. reserved_names: the base model's names, which no adapter may take.
-        engine: gets commands and probes; it need not run yet. answer_eval, run_prompts: the gateway's way to ask it.
+        engine: gets commands and probes; it need not run yet. answer_eval, run_prompts, warm_contexts: the
+        gateway's ways to ask it.
         adapter_resolvers, resolver_tenants: where adapters lie that are registered at their first use, and whose
         requests may cause that.
         """
@@ -153,6 +156,7 @@ class Registry:
             engine,
             answer_eval,
             run_prompts,
+            warm_contexts,
             adapter_resolvers,
             resolver_tenants,
         )

@@ -24,6 +24,7 @@ from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.insight.insight import Insight
@@ -202,6 +203,7 @@ async def _parts(
             engine=EngineLink(engine),
             answer_eval=EvalAnswers(engine, opened.served, keys.secret).answer,
             run_prompts=PromptWarmer(engine, opened.served, keys).run,
+            warm_contexts=ContextWarmer(engine, opened.served, keys, contexts.book).run,
             adapter_resolvers=settings.adapter_resolver,
             resolver_tenants=settings.adapter_resolver_tenants,
         )

@@ -21,10 +21,12 @@ WARM_UP_SECONDS = 30.0
 
 # Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.
 RunPrompts = Callable[[str, Sequence[str], str | None], Awaitable[None]]
+# Computes the contexts of the adapter with this name on the version with this digest.
+WarmContexts = Callable[[str, str], Awaitable[None]]
 
 
 class WarmUp:
-    """Without an engine, or without run_prompts, that part is skipped."""
+    """Without an engine, run_prompts or warm_contexts, that part is skipped."""
 
     def __init__(
         self,
@@ -32,11 +34,13 @@ class WarmUp:
         artifacts: Artifacts,
         engine: EngineLink | None,
         run_prompts: RunPrompts | None,
+        warm_contexts: WarmContexts | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._artifacts = artifacts
         self._engine = engine
         self._run_prompts = run_prompts
+        self._warm_contexts = warm_contexts
 
     async def before_move(self, name: str, alias: str, versions: Collection[int]) -> None:
         """Those versions that the alias does not serve yet. Raises CommandFailed when the engine cannot load one."""
@@ -56,6 +60,7 @@ class WarmUp:
                 with self._artifacts.lease(digest):
                     await self._engine.command("load", digest)
                     await self.prompts(name, digest)
+                    await self.contexts(name, digest)
         except CommandFailed as error:
             raise type(error)(f"{error.detail} The alias was not moved.") from error
         except (TimeoutError, Unavailable) as error:
@@ -70,3 +75,12 @@ class WarmUp:
             await self._run_prompts(digest, entry.warmup_prompts, entry.owner)
         except Exception as error:
             _log.warning("a warm-up prompt of %s failed: %s", name, error)
+
+    async def contexts(self, name: str, digest: str) -> None:
+        """What fails is logged, and computed once the version is served."""
+        if self._warm_contexts is None:
+            return
+        try:
+            await self._warm_contexts(name, digest)
+        except Exception as error:
+            _log.warning("a context of %s failed: %s", name, error)

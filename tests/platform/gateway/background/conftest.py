@@ -40,7 +40,7 @@ class ScriptedCache:
         self.lose_all()
         self._house.supervisor.restarts += 1
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"", *rest: bytes) -> CacheReply:
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", *rest: int) -> CacheReply:
         if action == "unpin":
             self.pins.discard(hash)
         if action == "pin":

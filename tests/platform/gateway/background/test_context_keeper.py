@@ -10,6 +10,7 @@ from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHous
 from tests.platform.registry.house import adapter_files
 
 from multiflora_engine.protocol.messages import EngineStats
+from multiflora_platform.gateway.background.context_warming import ContextWarmer
 
 CHAT = {"model": "base", "max_tokens": 1, "context": "rules", "messages": [{"role": "user", "content": "Hello"}]}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -202,6 +203,31 @@ async def test_an_adapters_new_version_is_computed_and_the_old_one_let_go(contex
     shown = await contexts.get("rules")
     assert shown["status"] == "partial"
     assert "does not exist" in shown["adapters"]["a"]["error"]
+
+
+async def test_a_version_has_its_contexts_before_the_alias_means_it(contexts: ContextHouse) -> None:
+    services, seen = contexts.house.services, []
+    for name, adapters in (("follows", ["a"]), ("stays", ["a@1"]), ("base", [])):
+        await contexts.registry.adapter("a", 1) if name == "follows" else None
+        await contexts.put(name, prompt=name * 9, adapters=adapters)
+    warmer = ContextWarmer(services.engine, services.model, contexts.registry.keys, services.contexts.book)
+    warm_up = contexts.registry.registry.aliases._warm_up
+
+    async def warm(name: str, digest: str) -> None:
+        seen.append(contexts.registry.registry.adapter("a").aliases["default"].main_version)
+        await warmer.run(name, digest)
+
+    warm_up._warm_contexts = warm
+    await contexts.registry.upload("a", adapter_files(2))
+    etag = await contexts.registry.etag("a", "default")
+    moved = await contexts.registry.admin.put(
+        "/adapters/a/aliases/default", json={"version": 2}, headers={"If-Match": etag}
+    )
+    assert moved.is_success, moved.text
+    digest = contexts.registry.registry.adapter("a").digests[2]
+    assert [request.adapter_digest for request in contexts.house.engine.requests] == [digest]
+    assert contexts.house.engine.requests[0].prompt_token_ids == services.model.tokenizer.encode("follows" * 9)
+    assert seen == [1], "the alias had not moved yet"
 
 
 async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: ContextHouse) -> None:

@@ -1,0 +1,110 @@
+"""`multiflora contexts ls|put|show|rm`, over the server's REST API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from multiflora_platform.cli.actions import Actions, Run
+from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.terminal.output import emit, emit_one, tell
+from multiflora_platform.exit_codes import CommandError, ExitCode
+
+COLUMNS = ("name", "tenant", "status", "tokens", "cached_tokens", "held", "hits", "adapters", "expires_at")
+_POLL_SECONDS = 0.5
+
+
+def add_parser(commands: Any) -> None:
+    actions = Actions(commands, "contexts", "beginnings of prompts that the prefix cache holds")
+    listing = actions.add("ls", ls, "list contexts")
+    putting = _with_name(actions, "put", put, "make or replace one; - reads a file from standard input")
+    given = putting.add_mutually_exclusive_group(required=True)
+    given.add_argument("--system-file", metavar="FILE", help="a text, as the system message of conversations")
+    given.add_argument("--prompt-file", metavar="FILE", help="a text with which completions begin")
+    given.add_argument("--messages-file", metavar="FILE", help="JSON: a list of messages")
+    putting.add_argument("--tools-file", metavar="FILE", help="JSON: the conversation's tools")
+    putting.add_argument("--adapter", action="append", default=[], dest="adapters", help="repeatable; none: the base")
+    putting.add_argument("--ttl", metavar="TIME", help="such as 5m, 1h, 7d, or seconds; default: for ever")
+    putting.add_argument("--no-pin", dest="pin", action="store_false", help="it may be evicted")
+    putting.add_argument("--priority", type=int, default=0, help="smaller is computed first")
+    putting.add_argument("--wait", action="store_true", help="until it is computed")
+    showing = _with_name(actions, "show", show, "what the engine has of it now")
+    removing = _with_name(actions, "rm", rm, "delete one")
+    for parser in (listing, putting, showing, removing):
+        parser.add_argument("--tenant", help="whose, with an admin key")
+
+
+def _with_name(actions: Actions, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
+    parser = actions.add(name, run, help_text)
+    parser.add_argument("name")
+    return parser
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    rows = [{**row, "adapters": sorted(row["adapters"])} for row in every(arguments, "/contexts", _owner(arguments))]
+    emit(arguments.output, rows, COLUMNS)
+    return ExitCode.OK
+
+
+def put(arguments: argparse.Namespace) -> int:
+    """Exit code 1 where it was waited for and is not all cached."""
+    body = {name: getattr(arguments, name) for name in ("adapters", "ttl", "pin", "priority")}
+    body |= _content(arguments)
+    shown = request(arguments, "PUT", _path(arguments), params=_owner(arguments), json=body).json()
+    while arguments.wait and shown["status"] == "computing":
+        time.sleep(_POLL_SECONDS)
+        shown = request(arguments, "GET", _path(arguments), params=_owner(arguments)).json()
+    emit_one(arguments.output, shown)
+    return ExitCode.OK if not arguments.wait or shown["status"] == "warm" else ExitCode.FAILURE
+
+
+def show(arguments: argparse.Namespace) -> int:
+    emit_one(arguments.output, request(arguments, "GET", _path(arguments), params=_owner(arguments)).json())
+    return ExitCode.OK
+
+
+def rm(arguments: argparse.Namespace) -> int:
+    request(arguments, "DELETE", _path(arguments), params=_owner(arguments))
+    tell(arguments.output, "deleted", arguments.name)
+    return ExitCode.OK
+
+
+def _path(arguments: argparse.Namespace) -> str:
+    return f"/contexts/{quoted(arguments.name)}"
+
+
+def _owner(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"tenant": arguments.tenant} if arguments.tenant else {}
+
+
+def _content(arguments: argparse.Namespace) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if arguments.system_file is not None:
+        content["messages"] = [{"role": "system", "content": _text(arguments.system_file)}]
+    if arguments.messages_file is not None:
+        content["messages"] = _json(arguments.messages_file)
+    if arguments.prompt_file is not None:
+        content["prompt"] = _text(arguments.prompt_file)
+    if arguments.tools_file is not None:
+        content["tools"] = _json(arguments.tools_file)
+    return content
+
+
+def _text(path: str) -> str:
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.CONFIGURATION) from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{path} is no text in UTF-8", ExitCode.CONFIGURATION) from None
+
+
+def _json(path: str) -> Any:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise CommandError(f"{path} is no JSON: {error}", ExitCode.CONFIGURATION) from None
