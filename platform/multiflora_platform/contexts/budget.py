@@ -12,8 +12,9 @@ from multiflora_platform.contexts.entry import ContextDefinition, ContextEntry, 
 
 MOST_CONTEXTS = 256
 """Of a tenant, held or not."""
-# The engine lets pins take half of the blocks, so that requests can run.
-_ALL_SHARE = 0.5
+# The engine lets pins take half of the blocks, so that requests can run. Contexts may have three quarters of that, and
+# what requests mark the rest.
+_CONTEXTS_SHARE, _HINTS_SHARE = 0.375, 0.125
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class HoldRoom:
 
     @property
     def all_blocks(self) -> int:
-        return int(self.num_blocks * _ALL_SHARE)
+        """For contexts of all tenants together."""
+        return int(self.num_blocks * _CONTEXTS_SHARE)
+
+    @property
+    def hints(self) -> int:
+        """For what requests of all tenants together mark."""
+        return int(self.num_blocks * _HINTS_SHARE)
 
 
 def hold_room(num_blocks: int, block_size: int, budget: float, kv_share: float) -> HoldRoom:
@@ -68,8 +75,8 @@ def require_room(
         )
     if asked + _held(others, size, now) > room.all_blocks:
         raise ContextBudgetFull(
-            f"The context takes {_tokens(asked, size)}; the contexts of all tenants together may take half of the "
-            "cache, and less is left of that. Shorten it, or send pin: false."
+            f"The context takes {_tokens(asked, size)}; the contexts of all tenants together may take three "
+            "eighths of the cache, and less is left of that. Shorten it, or send pin: false."
         )
 
 

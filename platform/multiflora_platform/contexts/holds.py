@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from multiflora_engine.process.client import EngineUnavailable
+from multiflora_platform.contexts.budget import HoldRoom
 from multiflora_platform.engine import EngineHandle
 
 _log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ class _Hold:
     tenant: str
     hash: str
     blocks: int
+    is_hint: bool
+    """It gives way to what is held by name."""
 
 
 class PrefixHolds:
@@ -29,38 +32,50 @@ class PrefixHolds:
         self._engine = engine
         self._holds: dict[Holder, _Hold] = {}
 
-    def blocks(self, tenant: str) -> int:
-        """That the tenant holds; what two of its holders share counts twice."""
-        return sum(hold.blocks for hold in self._holds.values() if hold.tenant == tenant)
-
     def holds(self, holder: Holder) -> bool:
         return holder in self._holds
 
     def holders(self, kind: str) -> list[Holder]:
         return [holder for holder in self._holds if holder[0] == kind]
 
-    async def hold(self, holder: Holder, tenant: str, hash: str, blocks: int, most: int) -> bool:
+    async def hold(self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom) -> bool:
         """The prefix that ends with the block of this hash (hexadecimal) stays cached until it is released. False: it
-        is not cached, or the tenant would hold more than `most` blocks, or pins more than the engine allows.
+        is not cached, or there is no room for it among what the tenant holds; hints give way first.
 
         Holding again what is held asks the engine again: it may have been restarted, or an operator dropped it.
         Raises EngineUnavailable.
         """
+        for other, one in list(self._holds.items()):
+            is_full = self._blocks_beside(holder, tenant) + blocks > room.blocks
+            if one.is_hint and one.tenant == tenant and is_full:
+                await self.release(other)
+        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=False), room)
+
+    async def hold_hint(self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom) -> bool:
+        """As `hold`, of what may be let go of again at any time. All hints together have a part of the cache."""
+        hints = sum(one.blocks for other, one in self._holds.items() if other != holder and one.is_hint)
+        if hints + blocks > room.hints:
+            return False
+        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=True), room)
+
+    def _blocks_beside(self, holder: Holder, tenant: str) -> int:
+        return sum(one.blocks for other, one in self._holds.items() if other != holder and one.tenant == tenant)
+
+    async def _hold(self, holder: Holder, hold: _Hold, room: HoldRoom) -> bool:
         present = self._holds.get(holder)
-        if present is not None and present.hash != hash:
+        if present is not None and present.hash != hold.hash:
             await self.release(holder)
-            present = None
-        if self.blocks(tenant) - (present.blocks if present else 0) + blocks > most:
+        if self._blocks_beside(holder, hold.tenant) + hold.blocks > room.blocks:
             await self.release(holder)
             return False
-        self._holds[holder] = _Hold(tenant, hash, blocks)
+        self._holds[holder] = hold
         try:
-            reply = await self._engine.cache("pin", hash)
+            reply = await self._engine.cache("pin", hold.hash)
         except EngineUnavailable:
             self._holds.pop(holder, None)
             raise
         if reply.error is not None:
-            _log.debug("a prefix of %s is not held: %s", tenant or "the admins", reply.error)
+            _log.debug("a prefix of %s is not held: %s", hold.tenant or "the admins", reply.error)
             self._holds.pop(holder, None)
             return False
         return True

@@ -140,7 +140,7 @@ async def test_the_budget_is_the_tenants(contexts: ContextHouse) -> None:
     await contexts.put("c", prompt="c" * 30 * BLOCK, pin=False)
     assert (await contexts.acme.patch(f"{PATH}/c", json={"pin": True})).status_code == 409
     other = await contexts.tenant("other")
-    await contexts.put("a", other, prompt="a" * 20 * BLOCK)
+    await contexts.put("a", other, prompt="a" * 15 * BLOCK)
     third = await contexts.tenant("third")
     everybodys = await third.put(f"{PATH}/a", json={"prompt": "a" * 20 * BLOCK})
     assert everybodys.status_code == 409

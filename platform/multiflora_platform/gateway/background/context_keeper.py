@@ -17,6 +17,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.budget import HoldRoom, hold_room
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.contexts.holds import Holder
+from multiflora_platform.gateway.background.breakpoint_holds import BreakpointHolds
 from multiflora_platform.gateway.background.context_prefixes import (
     ContextPrefix,
     ContextPrefixes,
@@ -35,12 +36,14 @@ _KIND = "context"
 
 
 class ContextKeeper:
-    """`start` it once the engine is ready, `close` it before the engine ends. prefixes: what it finds as it looks."""
+    """`start` it once the engine is ready, `close` it before the engine ends. prefixes: what it finds as it looks.
+    breakpoints: what requests mark."""
 
     def __init__(self, parts: KeeperParts) -> None:
         self._parts = parts
         self._contexts = parts.contexts
         self.prefixes = ContextPrefixes(parts)
+        self.breakpoints = BreakpointHolds(parts, self.room)
         self._flushed = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,9 +54,11 @@ class ContextKeeper:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self.breakpoints.close()
 
     async def tend(self) -> None:
         """Looks at every context once; computes, holds and lets go of what has to be."""
+        await self.breakpoints.tend()
         entries = self._contexts.book.all()
         for entry in entries:
             if _is_over(entry) and not entry.expired:
@@ -168,7 +173,7 @@ class ContextKeeper:
         room = await self.room(entry.tenant)
         if room is not None and prefix.hashes:
             last, blocks = prefix.hashes[-1].hex(), len(prefix.hashes)
-            await self._contexts.holds.hold(_holder(entry, digest), entry.key[0], last, blocks, room.blocks)
+            await self._contexts.holds.hold(_holder(entry, digest), entry.key[0], last, blocks, room)
 
     def _is_idle(self) -> bool:
         stats = self._parts.engine.stats

@@ -65,9 +65,11 @@ async def start(
     pooling: Pooling | None = None,
     grammar: str | None = None,
     marker_ids: frozenset[int] = frozenset(),
+    observers: Sequence[Observer] = (),
 ) -> list[Generation]:
     """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar: for all of
-    them. marker_ids: special tokens that stay in the answers' text. Raises ApiError."""
+    them. marker_ids: special tokens that stay in the answers' text. observers: beside the server's own. Raises
+    ApiError."""
     try:
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
@@ -75,7 +77,9 @@ async def start(
     cache = cache_scope(parts.keys, admission.principal, admission.body.cache_salt)
     generations: list[Generation] = []
     for ids, params in prompts:
-        generations.append(_start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids))
+        generations.append(
+            _start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids, observers)
+        )
         if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
             if any(generation.stream.has_failed for generation in generations):
@@ -103,6 +107,7 @@ def _start_one(
     pooling: Pooling | None,
     grammar: str | None,
     marker_ids: frozenset[int],
+    further: Sequence[Observer],
 ) -> Generation:
     resolved = admission.resolved
     if beams is not None:
@@ -122,7 +127,7 @@ def _start_one(
         speculation=admission.body.speculation,
     )
     stream = _send(parts.engine, request, beams)
-    observers = _observers(parts, admission, request)
+    observers = [*_observers(parts, admission, request), *further]
     admission.state.is_listed = True
     generation = Generation(
         request, resolved.adapter, stream, parts.model.tokenizer, observers, marker_ids, resolved.part_names

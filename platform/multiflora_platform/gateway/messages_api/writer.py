@@ -19,17 +19,25 @@ from multiflora_platform.web.openai_errors import ApiError
 
 
 class MessageWriter:
-    """id: the message's. form: how to read answers. request_id: of the HTTP request, for errors within a stream."""
+    """id: the message's. form: how to read answers. request_id: of the HTTP request, for errors within a stream.
+    hour_tokens: of the prompt, those before its last mark of an hour."""
 
     done = b""
 
     def __init__(
-        self, id: str, model: str, form: MessageFormat, content: MessageContent, request_id: str | None
+        self,
+        id: str,
+        model: str,
+        form: MessageFormat,
+        content: MessageContent,
+        request_id: str | None,
+        hour_tokens: int = 0,
     ) -> None:
         self._head = {"id": id, "type": "message", "role": "assistant", "model": model}
         self._reader = form.reader()
         self._content = content
         self._request_id = request_id
+        self._hour_tokens = hour_tokens
         self.diagnostics: CacheExplanation | None = None
         """Of the prompt, where the request asks for it; `respond` has it filled before anything is written."""
 
@@ -54,7 +62,12 @@ class MessageWriter:
                 told = [one for piece in pieces for one in self._content.add(piece)]
                 if event.finish_reason is not None:
                     told += self._content.close()
-                    told.append(("message_delta", {"delta": self._ending(event), "usage": _counted(generations)}))
+                    told.append(
+                        (
+                            "message_delta",
+                            {"delta": self._ending(event), "usage": _counted(generations, self._hour_tokens)},
+                        )
+                    )
                     told.append(("message_stop", {}))
                 if out := out + b"".join(_event(name, **fields) for name, fields in told):
                     yield out
@@ -65,7 +78,7 @@ class MessageWriter:
         return b"event: error\ndata: %s\n\n" % encode(envelope(error, self._request_id))
 
     def _message(self, ending: dict[str, str | None], generations: Sequence[Generation]) -> dict[str, Any]:
-        counted = {**_counted(generations), "service_tier": "standard"}
+        counted = {**_counted(generations, self._hour_tokens), "service_tier": "standard"}
         shown = {} if self.diagnostics is None else {"diagnostics": self.diagnostics}
         return {**self._head, "content": self._content.blocks, **ending, "usage": counted, **shown}
 
@@ -80,14 +93,18 @@ class MessageWriter:
 _UNENDED: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
 
 
-def _counted(generations: Sequence[Generation]) -> dict[str, int]:
-    """The prompt's tokens in three parts: computed only, written to the prefix cache, read from it."""
+def _counted(generations: Sequence[Generation], hour_tokens: int) -> dict[str, Any]:
+    """The prompt's tokens in three parts: computed only, written to the prefix cache, read from it. What was written
+    before a mark of an hour counts there."""
     total = usage(generations)
     details = total.prompt_tokens_details
+    hour = min(max(0, hour_tokens - details.cached_tokens), details.cache_write_tokens)
+    written = {"ephemeral_5m_input_tokens": details.cache_write_tokens - hour, "ephemeral_1h_input_tokens": hour}
     return {
         "input_tokens": total.prompt_tokens - details.cache_write_tokens - details.cached_tokens,
         "cache_creation_input_tokens": details.cache_write_tokens,
         "cache_read_input_tokens": details.cached_tokens,
+        "cache_creation": written,
         "output_tokens": total.completion_tokens,
     }
 

@@ -65,6 +65,8 @@ async def prepare_chat(
         vocab_size=model.vocab_size,
     )
     params = await off_loop(units, made)
+    if body.prompt_cache_options is not None and body.prompt_cache_options.prewarm:
+        return ChatPrompt(ids, replace(params, max_tokens=0, min_tokens=0), None, None, form.message, form.marker_ids)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)

@@ -43,6 +43,7 @@ def chat_request(body: ResponseRequest) -> ChatRequest:
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         chat_template_kwargs=body.chat_template_kwargs,
+        prompt_cache_options=body.prompt_cache_options,
     )
 
 

@@ -11,6 +11,7 @@ from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.prompting.breakpoints import chat_breakpoints
 from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
@@ -37,8 +38,18 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         model, limit = services.model, services.max_model_len
         chat = await prepare_chat(body, model, limit, services.grammars, num_top, size)
         prompts = [(chat.ids, chat.params)]
+        breakpoints = request.app.state.keeper.breakpoints
+        holds = breakpoints.observer(
+            principal, chat.ids, admission.resolved.kv_digest, body.cache_salt, chat_breakpoints(body)
+        )
         generations = await start(
-            services, admission, prompts, beams=chat.beams, grammar=chat.grammar, marker_ids=chat.marker_ids
+            services,
+            admission,
+            prompts,
+            beams=chat.beams,
+            grammar=chat.grammar,
+            marker_ids=chat.marker_ids,
+            observers=holds,
         )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
         writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)

@@ -14,9 +14,11 @@ from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit, find_model
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.messages_api.cache_marks import HOUR, message_marks
 from multiflora_platform.gateway.messages_api.content import MessageContent
 from multiflora_platform.gateway.messages_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.messages_api.writer import MessageWriter
+from multiflora_platform.gateway.prompting.breakpoints import held_tokens
 from multiflora_platform.gateway.prompting.chat import count_chat, prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.prompting.tool_choice import new_call_id
@@ -72,11 +74,19 @@ async def _answer(
         model = services.model
         prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None, size)
         prompts = [(prompt.ids, prompt.params)]
-        generations = await start(services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids)
+        marks = await off_loop(size, partial(message_marks, body, chat))
+        breakpoints = request.app.state.keeper.breakpoints
+        holds = breakpoints.observer(principal, prompt.ids, admission.resolved.kv_digest, chat.cache_salt, marks)
+        generations = await start(
+            services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids, observers=holds
+        )
         shows_thinking = body.thinking is not None and body.thinking.is_shown
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
-        writer = MessageWriter(id, body.model, prompt.format, content, request_id)
+        hours = [
+            await held_tokens(mark, prompt.ids, model, services.max_model_len) for mark in marks if mark.ttl >= HOUR
+        ]
+        writer = MessageWriter(id, body.model, prompt.format, content, request_id, max(hours, default=0))
         compare = body.diagnostics.previous_message_id if body.diagnostics else None
         diagnose = diagnosing(services, principal, generations[0], chat, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)

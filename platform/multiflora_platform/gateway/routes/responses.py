@@ -13,6 +13,7 @@ from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
+from multiflora_platform.gateway.prompting.breakpoints import chat_breakpoints
 from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
@@ -49,8 +50,18 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
+        breakpoints = request.app.state.keeper.breakpoints
+        holds = breakpoints.observer(
+            principal, prompt.ids, admission.resolved.kv_digest, chat.cache_salt, chat_breakpoints(chat)
+        )
         generations = await start(
-            services, admission, prompts, beams=prompt.beams, grammar=prompt.grammar, marker_ids=prompt.marker_ids
+            services,
+            admission,
+            prompts,
+            beams=prompt.beams,
+            grammar=prompt.grammar,
+            marker_ids=prompt.marker_ids,
+            observers=holds,
         )
         writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
         compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None

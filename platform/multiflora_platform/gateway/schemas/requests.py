@@ -124,9 +124,13 @@ class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
 
 
 class PromptCacheOptions(msgspec.Struct, frozen=True):
-    """comparison_response_id: of the earlier answer that this request is to be compared with."""
+    """comparison_response_id: of the earlier answer that this request is to be compared with. ttl: how long marked
+    parts are held, and without the mode `explicit` the whole prompt. prewarm: it is computed, and nothing generated."""
 
     comparison_response_id: str | None = None
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: str | None = None
+    prewarm: bool | None = None
 
 
 class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):

@@ -1,0 +1,130 @@
+"""Holds the beginnings that requests mark, each for its time, as far as the tenant's budget has room.
+
+Marks are hints of clients: nothing here is ever an error to them, and contexts go before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.contexts.budget import HoldRoom
+from multiflora_platform.contexts.holds import Holder
+from multiflora_platform.gateway.background.context_prefixes import KeeperParts
+from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.gateway.prompting.breakpoints import Breakpoint, held_tokens
+from multiflora_platform.observability.observers import Observer, PromptStart
+from multiflora_platform.text.off_loop import off_loop
+
+_log = logging.getLogger(__name__)
+KIND = "breakpoint"
+# Marks that wait to be looked at; beyond, clients flood the server with them.
+_MOST_WAITING = 256
+
+
+class BreakpointHolds:
+    """`observer` of each request that marks something; `tend` now and then."""
+
+    def __init__(self, parts: KeeperParts, room: Callable[[str | None], Awaitable[HoldRoom | None]]) -> None:
+        self._parts = parts
+        self._room = room
+        self._holds = parts.contexts.holds
+        # time.monotonic() at which each ends.
+        self._until: dict[Holder, float] = {}
+        self._life = parts.engine.restarts
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def observer(
+        self,
+        principal: Principal,
+        ids: list[int],
+        kv_digest: str | None,
+        cache_salt: str | None,
+        marks: Sequence[Breakpoint],
+    ) -> list[Observer]:
+        """For `start`: of a prompt with these tokens, whose blocks are known by this digest. None where nothing is marked."""
+        if not marks or not self._parts.settings.enable_prefix_caching:
+            return []
+        salt = cache_scope(self._parts.keys, principal, cache_salt).salt
+        return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, kv_digest, marks))]
+
+    async def tend(self) -> None:
+        """Lets go of what is over."""
+        now = time.monotonic()
+        is_new = self._parts.engine.restarts != self._life
+        self._life = self._parts.engine.restarts
+        for holder in [holder for holder, until in self._until.items() if is_new or until <= now]:
+            await self._release(holder)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def begin(self, work: Callable[[], Awaitable[None]]) -> None:
+        if len(self._tasks) < _MOST_WAITING:
+            task = asyncio.ensure_future(self._quietly(work))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _quietly(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except EngineUnavailable:
+            _log.debug("the engine ended before a marked prefix was held")
+        except Exception:
+            _log.exception("a marked prefix could not be held")
+
+    async def _hold_all(
+        self, tenant: str | None, salt: str, ids: list[int], kv_digest: str | None, marks: Sequence[Breakpoint]
+    ) -> None:
+        room, ready = await self._room(tenant), self._parts.engine.ready
+        if room is None or ready is None:
+            return
+        root = root_hash(self._parts.registry.base.digest, kv_digest, salt)
+        hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, ready.block_size))
+        model = self._parts.model
+        for mark in marks:
+            tokens = await held_tokens(mark, ids, model, model.longest(self._parts.engine))
+            if blocks := tokens // ready.block_size:
+                await self._hold(tenant or "", hashes[:blocks], time.monotonic() + mark.ttl, room)
+
+    async def _hold(self, tenant: str, hashes: list[bytes], until: float, room: HoldRoom) -> None:
+        """The holds of its own beginnings that end no later are in it."""
+        holder = _holder(hashes[-1])
+        until = max(until, self._until.get(holder, 0.0))
+        covered = [
+            other for hash in hashes[:-1] if (other := _holder(hash)) in self._until and self._until[other] <= until
+        ]
+        for other in covered:
+            await self._release(other)
+        if await self._holds.hold_hint(holder, tenant, hashes[-1].hex(), len(hashes), room):
+            self._until[holder] = until
+        else:
+            self._until.pop(holder, None)
+
+    async def _release(self, holder: Holder) -> None:
+        self._until.pop(holder, None)
+        await self._holds.release(holder)
+
+
+class _WhenComputed(Observer):
+    """The prompt's blocks are there with its first token."""
+
+    def __init__(self, holds: BreakpointHolds, work: Callable[[], Awaitable[None]]) -> None:
+        self._holds = holds
+        self._work = work
+
+    def started(self, start: PromptStart) -> None:
+        self._holds.begin(self._work)
+
+
+def _holder(hash: bytes) -> Holder:
+    """A hash covers the tenant's salt."""
+    return KIND, 0, hash.hex()
