@@ -25,9 +25,8 @@ RULES = "Answer briefly, cite the handbook, and never guess what you do not know
 class ScriptedCache:
     """pins: hashes, hexadecimal. lost: of the requests so far, those whose blocks are gone."""
 
-    def __init__(self, house: House, base_digest: str) -> None:
+    def __init__(self, house: House) -> None:
         self._house = house
-        self._base_digest = base_digest
         self.pins: set[str] = set()
         self._lost = 0
 
@@ -54,7 +53,9 @@ class ScriptedCache:
     def _cached(self) -> set[bytes]:
         found: set[bytes] = set()
         for number, request in enumerate(self._house.engine.requests):
-            root = root_hash(self._base_digest, request.adapter_digest, request.cache_salt)
+            registry = self._house.services.registry
+            kv_digest = registry.snapshot.kv_digest(request.adapter_digest)
+            root = root_hash(registry.base.digest, kv_digest, request.cache_salt)
             hashes = hashes_behind(root, request.prompt_token_ids, BLOCK)
             pinned = max((at for at, one in enumerate(hashes, 1) if one.hex() in self.pins), default=0)
             found |= {*(hashes if number >= self._lost else hashes[:pinned])}
@@ -95,7 +96,7 @@ class ContextHouse(SimpleNamespace):
 async def contexts(make_house: Callable[..., House], tmp_path: Path) -> AsyncIterator[ContextHouse]:
     async with real_house(make_house, tmp_path / "registry") as (house, registry):
         house.engine.ready = replace(READY, max_model_len=1024, num_blocks=128, kv_bytes=1280)
-        cache = ScriptedCache(house, registry.base.digest)
+        cache = ScriptedCache(house)
         house.engine.cache = cache.cache  # type: ignore[method-assign]
         made = ContextHouse(house=house, registry=registry, cache=cache, keeper=house.app.state.keeper)
         made.acme = await made.tenant("acme")
