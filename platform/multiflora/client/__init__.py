@@ -16,6 +16,7 @@ from multiflora_platform.auth.account_requests import (
     NewTenant,
     TenantPatch,
 )
+from multiflora_platform.contexts.context_schemas import ContextBody, ContextPatch
 from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.registry.schemas.bodies import (
     AdapterPatch,
@@ -35,6 +36,8 @@ __all__ = [
     "CacheQuestion",
     "CapacityQuestion",
     "Client",
+    "ContextBody",
+    "ContextPatch",
     "Eval",
     "KeyRotation",
     "Lineage",

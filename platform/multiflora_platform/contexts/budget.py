@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from multiflora_platform.contexts.book import of_tenant
+from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_problems import ContextBudgetFull
-from multiflora_platform.contexts.entry import ContextDefinition, ContextEntry, ContextKey
+from multiflora_platform.contexts.entry import ContextEntry, ContextKey
 
 MOST_CONTEXTS = 256
 """Of a tenant, held or not."""

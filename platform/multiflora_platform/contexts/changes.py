@@ -10,8 +10,9 @@ from sqlalchemy import select
 
 from multiflora_platform.contexts.book import ContextBook
 from multiflora_platform.contexts.budget import HoldRoom, require_room
+from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_problems import ContextNotFound
-from multiflora_platform.contexts.entry import ContextDefinition, ContextEntry, ContextKey, entry_of
+from multiflora_platform.contexts.entry import ContextEntry, ContextKey, entry_of
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import ContextRow
 from multiflora_platform.web.etags import Precondition

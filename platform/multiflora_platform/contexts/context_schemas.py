@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from multiflora_platform.contexts.entry import ContextContent, ContextDefinition
+from multiflora_platform.contexts.content import ContextContent, ContextDefinition
 from multiflora_platform.web.json_bodies import Body, Patch
 from multiflora_platform.web.problems import InvalidRequest
 

@@ -13,8 +13,9 @@ from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.changes import no_context
+from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
-from multiflora_platform.contexts.entry import ContextDefinition, ContextEntry, ContextKey
+from multiflora_platform.contexts.entry import ContextEntry, ContextKey
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
 from multiflora_platform.gateway.background.context_views import context_view

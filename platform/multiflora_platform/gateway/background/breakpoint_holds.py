@@ -48,7 +48,7 @@ class BreakpointHolds:
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`: of a prompt with these tokens, whose blocks are known by kv_digest. None where nothing is marked."""
+        """For `start`: of a prompt whose blocks are known by kv_digest. None where nothing is marked."""
         if not marks or not self._parts.settings.enable_prefix_caching:
             return []
         salt = cache_scope(self._parts.keys, principal, cache_salt).salt

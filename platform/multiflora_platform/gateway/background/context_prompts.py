@@ -8,7 +8,7 @@ from itertools import takewhile
 from msgspec.structs import replace
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.contexts.entry import ContextContent
+from multiflora_platform.contexts.content import ContextContent
 from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.book import ContextBook
-from multiflora_platform.contexts.entry import ContextContent
+from multiflora_platform.contexts.content import ContextContent
 from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.prompting.tokenize import Prompt
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest

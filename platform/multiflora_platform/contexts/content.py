@@ -1,0 +1,57 @@
+"""What a context holds: the beginning of a prompt, and for which models. Imports no server, because clients do so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from multiflora_platform.web.problems import InvalidRequest
+
+
+class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a prompt begins with: a text, or the beginning of a conversation with its documents and tools."""
+
+    messages: list[dict[str, Any]] | None = None
+    prompt: str | None = None
+    documents: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+    @property
+    def is_chat(self) -> bool:
+        return self.prompt is None
+
+    @property
+    def size(self) -> int:
+        """In bytes, as JSON."""
+        return len(msgspec.json.encode(self))
+
+    def check(self) -> ContextContent:
+        """Raises InvalidRequest."""
+        chat = (self.messages, self.documents, self.tools)
+        if self.prompt is not None and any(chat):
+            raise InvalidRequest("A prompt is text as it is; messages, documents and tools go without it.", pointer="")
+        if not self.prompt and not any(chat):
+            raise InvalidRequest(
+                "The context is empty: send prompt, a text, or messages, documents or tools.", pointer=""
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class ContextDefinition:
+    """What a client sets; the route fills tokens."""
+
+    content: ContextContent
+    adapters: tuple[str, ...]
+    """As requests name models; none: the base model."""
+    ttl: int | None
+    """Seconds; None: for ever."""
+    pin: bool
+    priority: int
+    tokens: int
+
+    def blocks(self, block_size: int) -> int:
+        """That it takes when all of it is cached."""
+        return self.tokens // block_size * max(1, len(self.adapters))
