@@ -37,9 +37,10 @@ def message_marks(body: CountTokensRequest, chat: ChatRequest) -> list[Breakpoin
             marks.append(Breakpoint(ttl, replace(chat, messages=before() + _begun(system[: index + 1], []))))
     for index, message in enumerate(body.messages):
         content = message.get("content")
-        for place, block in enumerate(content if isinstance(content, list) else ()):
+        blocks: list[Any] = content if isinstance(content, list) else []
+        for place, block in enumerate(blocks):
             if ttl := _ttl(block):
-                cut = [*body.messages[:index], {**message, "content": content[: place + 1]}]
+                cut = [*body.messages[:index], {**message, "content": blocks[: place + 1]}]
                 marks.append(Breakpoint(ttl, replace(chat, messages=before() + _begun(body.system, cut))))
     if ttl := _ttl({"cache_control": body.cache_control}):
         marks.append(Breakpoint(ttl, None))

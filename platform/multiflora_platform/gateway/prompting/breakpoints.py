@@ -49,10 +49,11 @@ def chat_breakpoints(body: ChatRequest) -> list[Breakpoint]:
     marks = []
     for index, message in enumerate(body.messages):
         content = message.get("content")
-        for place, part in enumerate(content if isinstance(content, list) else ()):
+        parts: list[Any] = content if isinstance(content, list) else []
+        for place, part in enumerate(parts):
             mark = part.get("prompt_cache_breakpoint") if isinstance(part, dict) else None
             if isinstance(mark, dict) and (ttl := ttl_seconds(mark.get("ttl")) or default):
-                cut = {**message, "content": content[: place + 1]}
+                cut = {**message, "content": parts[: place + 1]}
                 marks.append(Breakpoint(ttl, replace(body, messages=[*body.messages[:index], cut])))
     if options is not None and options.ttl and options.mode != "explicit" and default:
         marks.append(Breakpoint(default, None))
