@@ -572,9 +572,9 @@ class Client(Transport):
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
         return self.call("POST", "/cache:trace", CacheTrace)
 
-    def get_cached_text(self, hash: str) -> CacheText:
+    def get_cached_text(self, hash: str, *, limit: int | None = None) -> CacheText:
         """The tokens of one run, and what they say."""
-        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText)
+        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit})
 
     def pin_cached(self, hash: str) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""
@@ -1182,9 +1182,9 @@ class AsyncClient(AsyncTransport):
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
         return await self.call("POST", "/cache:trace", CacheTrace)
 
-    async def get_cached_text(self, hash: str) -> CacheText:
+    async def get_cached_text(self, hash: str, *, limit: int | None = None) -> CacheText:
         """The tokens of one run, and what they say."""
-        return await self.call("GET", f"/cache/{quoted(hash)}/text", CacheText)
+        return await self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit})
 
     async def pin_cached(self, hash: str) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""

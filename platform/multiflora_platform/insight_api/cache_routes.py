@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 from starlette.requests import Request
 
@@ -104,11 +104,13 @@ async def take_cache_trace(request: Request) -> Response:
 
 
 @router.get("/cache/{hash}/text", responses=answers(CacheText))
-async def get_cached_text(request: Request, hash: Hash) -> Response:
+async def get_cached_text(
+    request: Request, hash: Hash, limit: Annotated[int | None, Query(ge=1, description="only the first")] = None
+) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
     reply = await _ask(services.engine, "tokens", hash)
-    ids = reply.token_ids
+    ids = reply.token_ids[:limit]
     return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
 
 

@@ -139,6 +139,11 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     assert reason.evaluate("cell => cell.getBoundingClientRect().height") < 120, "a sentence, not a column of words"
     page.set_viewport_size({"width": 1440, "height": 900})
     page = window.open("/cache")
+    picture = page.get_by_role("group", name="Memory by prefix")
+    picture.get_by_text("pirate@1 · admin").wait_for()
+    picture.get_by_role("button", name="Please list the names").first.click()
+    picture.get_by_text("pirate@1 · admin").wait_for(state="detached")
+    page.get_by_role("button", name="Show all").click()
     row = page.get_by_role("row").filter(has_text="pirate").first
     row.get_by_role("button", name="Text").click()
     page.get_by_role("group", name="Text").get_by_text("the products that cost more than forty").wait_for()

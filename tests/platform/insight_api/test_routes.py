@@ -222,6 +222,7 @@ async def test_steering_the_cache(house: House) -> None:
     ids = house.services.model.tokenizer.encode("cached text", False)
     house.engine.cache_reply = CacheReply(0, token_ids=ids)
     assert await get(house, f"cache/{HASH}/text") == {"token_ids": ids, "text": "cached text"}
+    assert (await get(house, f"cache/{HASH}/text?limit=1"))["token_ids"] == ids[:1]
     house.engine.cache_reply = CacheReply(0, error="That prefix is not cached any more.")
     answer = await house.http.post(f"/api/v1/cache/{HASH}:drop")
     assert (answer.status_code, answer.json()["detail"]) == (404, "That prefix is not cached any more.")

@@ -9,6 +9,7 @@ import { href, query } from "../lib/router.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Icicle } from "./cache/icicle.js";
 import { Tree } from "./cache/tree.js";
 import { Warm } from "./cache/warm.js";
 
@@ -22,7 +23,7 @@ export default function Cache() {
     <${Loaded} resource=${cache} lines=${8}>${(data) => html`
       <${Numbers} cache=${data} />
       <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/cache" />
-      ${tab === "tree" && html`<${Tree} cache=${data} onChange=${cache.reload} />`}
+      ${tab === "tree" && html`<${Icicle} nodes=${data.nodes} /><${Tree} cache=${data} onChange=${cache.reload} />`}
       ${tab === "misses" && html`<${Misses} />`}
       ${tab === "savings" && html`<${Savings} of=${data.savings ?? []} /><${HitRate} />`}`}<//>`;
 }
