@@ -32,7 +32,7 @@ def check_field(name: str, value: Any) -> None:
 
 
 def _integer(low: int, high: int = 2**63 - 1, allowed: str = "") -> Callable[[str, Any], None]:
-    allowed = allowed or f"an integer >= {low}" + (f" and <= {high}" if high < 2**63 - 1 else "")
+    allowed = allowed or f"an integer >= {low}" + (f" and <= {high}" if high < 2**63 - 1 else ", of 64 bits")
 
     def check(name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
+from multiflora_platform.web import integral_floats
 from multiflora_platform.web.problems import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def read_json(request: Request, body_type: type[B]) -> B:
     if too_deep(bytes(data)):
         raise InvalidRequest("The body is nested too deeply.", pointer="")
     try:
-        return msgspec.json.decode(bytes(data), type=body_type)
+        return integral_floats.decode(bytes(data), msgspec.json.Decoder(body_type))
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
         raise InvalidRequest(f"{message}.", pointer=_pointer(message, path.rstrip("`"))) from None

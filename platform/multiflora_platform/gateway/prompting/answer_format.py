@@ -123,12 +123,12 @@ def _structure(body: GenerationRequest, name: str) -> Structure:
 
 
 def _response_format(form: ResponseFormat) -> dict[str, Any]:
+    named = form.json_schema or JsonSchema()
+    schema = next((each for each in (named.schema, form.schema, form.value) if each is not None), None)
     if form.type == "json_object":
-        return json_schema({"type": "object", **(form.schema or {})})
+        return json_schema({"type": "object", **(schema or {})})
     if form.type == "structural_tag":
         return structural_tag({"format": form.format, "structures": form.structures, "triggers": form.triggers})
-    named = form.json_schema or JsonSchema()
-    schema = form.schema if named.schema is None else named.schema
     if schema is None:
         raise FormatError("json_schema.schema is missing")
     return json_schema(close_objects(schema) if named.strict else schema)

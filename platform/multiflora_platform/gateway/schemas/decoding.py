@@ -12,6 +12,7 @@ from starlette.requests import Request
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web import integral_floats
 from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_deep, too_much
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
@@ -47,7 +48,8 @@ def _read(content: bytes, kind: type[Body]) -> Body:
     if too_deep(content):
         raise _too_deep()
     try:
-        return _decode(content, kind)
+        body: Body = integral_floats.decode(content, _DECODERS[kind])
+        return body
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -58,26 +60,6 @@ def _read(content: bytes, kind: type[Body]) -> Body:
 
 def _too_deep() -> ApiError:
     return invalid(None, "The body is nested too deeply.", "invalid_json")
-
-
-def _decode(content: bytes, kind: type[Body]) -> Body:
-    """Clients of languages with one kind of number write integers as 8.0: where the first reading meets a float in an
-    integer's place, all floats without a fraction are read as integers (a field of floats takes these, too)."""
-    try:
-        body: Body = _DECODERS[kind].decode(content)
-    except msgspec.ValidationError as error:
-        if "got `float`" not in str(error):
-            raise
-        return msgspec.convert(_integral(msgspec.json.decode(content)), kind, str_keys=True)
-    return body
-
-
-def _integral(value: Any) -> Any:
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, list):
-        return [_integral(item) for item in value]
-    return {key: _integral(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:

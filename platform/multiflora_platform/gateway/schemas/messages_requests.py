@@ -93,9 +93,11 @@ class RedactedThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="
 
 
 class ToolUseBlock(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    """input: an object, or whatever a client made of a call that was cut off."""
+
     id: str
     name: str
-    input: dict[str, Any]
+    input: Any = None
 
 
 class ToolResultBlock(msgspec.Struct, frozen=True, tag_field="type", tag="tool_result"):

@@ -28,11 +28,13 @@ class JsonSchema(msgspec.Struct, frozen=True):
 
 class ResponseFormat(msgspec.Struct, frozen=True):
     """json_schema: for that type. schema: for json_object, which then follows it (llama.cpp's, Together's), and of
-    json_schema where a client writes it flat. format, or structures and triggers: for structural_tag (vLLM's)."""
+    json_schema where a client writes it flat. value: the same (TGI's). format, or structures and triggers: for
+    structural_tag (vLLM's)."""
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchema | None = None
     schema: dict[str, Any] | None = None
+    value: dict[str, Any] | None = None
     format: dict[str, Any] | None = None
     structures: list[dict[str, Any]] | None = None
     triggers: list[str] | None = None
@@ -69,12 +71,18 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     adapter_id: Any = None
     adapter_name: Any = None
     adapter_source: Any = None
+    adapter_path: Any = None
     lora: Any = None
     lora_adapter: Any = None
+    lora_adapters: Any = None
     lora_id: Any = None
+    lora_int_id: Any = None
+    lora_local_path: Any = None
     lora_name: Any = None
     lora_path: Any = None
     lora_request: Any = None
+    lora_weights: Any = None
+    loras: Any = None
     merged_adapters: Any = None
 
 

@@ -133,6 +133,8 @@ async def test_a_grammar_that_fails_midway_fails_its_request_with_its_code(house
     [
         {"type": "json_object", "schema": {"properties": {"city": {"type": "string"}}, "required": ["city"]}},
         {"type": "json_schema", "schema": {"properties": {"city": {"type": "string"}}, "required": ["city"]}},
+        {"type": "json_object", "value": {"properties": {"city": {"type": "string"}}, "required": ["city"]}},
+        {"type": "json_object", "json_schema": {"schema": {"properties": {"city": {}}, "required": ["city"]}}},
     ],
 )
 async def test_a_schema_beside_the_type_is_followed(house: House, form: dict[str, Any]) -> None:

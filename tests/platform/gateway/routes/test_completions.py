@@ -401,7 +401,19 @@ async def test_an_integer_beyond_64_bits_is_refused_by_name(house: House, name: 
 
 @pytest.mark.parametrize(
     "name",
-    ["lora_path", "adapter_id", "lora_request", "adapter", "adapter_name", "lora", "lora_name", "adapter_source"],
+    [
+        "lora_path",
+        "adapter_id",
+        "lora_request",
+        "adapter",
+        "adapter_name",
+        "lora",
+        "lora_name",
+        "adapter_source",
+        "loras",
+        "adapter_path",
+        "lora_int_id",
+    ],
 )
 @pytest.mark.parametrize(
     ("path", "fields"),

@@ -268,3 +268,11 @@ async def test_a_name_that_means_nothing_says_which_part_is_missing(house):
     assert why("sql") == "'sql' has no alias 'default'; name a version sql@1, sql@2"
     await house.admin.delete("/adapters/sql/versions/2")
     assert "version 2 of 'sql' is archived" in why("sql@2")
+
+
+async def test_an_integral_float_is_an_integer(house):
+    """As JavaScript's and Lua's clients may write it."""
+    await house.adapter("a", 1)
+    assert (await put(house, "canary", {"version": 1.0})).status_code == 201
+    assert (await put(house, "half", {"version": 1.5})).status_code == 400
+    assert (await house.admin.get("/adapters/a/aliases/canary")).json()["version"] == 1
