@@ -20,6 +20,7 @@ from multiflora_platform.insight.views import (
     CacheTrace,
     CapacityAnswer,
     DoctorPage,
+    DriftPage,
     MissPage,
     RequestPage,
     RequestView,
@@ -603,6 +604,10 @@ class Client(Transport):
     def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
         return self.call("POST", "/cache:explain", CacheExplanation, body=body)
+
+    def list_drift(self) -> DriftPage:
+        """Where the last hour's prompts part over and over, by what, its cost, and the fix; admins see all tenants'."""
+        return self.call("GET", "/cache/drift", DriftPage)
 
     def list_contexts(
         self, *, tenant: str | None = None, limit: int = 100, page_token: str | None = None
@@ -1213,6 +1218,10 @@ class AsyncClient(AsyncTransport):
     async def explain_cache(self, body: CacheQuestion) -> CacheExplanation:
         """What the prefix cache has of a prompt, where it parts from an earlier one, and why. Nothing is generated."""
         return await self.call("POST", "/cache:explain", CacheExplanation, body=body)
+
+    async def list_drift(self) -> DriftPage:
+        """Where the last hour's prompts part over and over, by what, its cost, and the fix; admins see all tenants'."""
+        return await self.call("GET", "/cache/drift", DriftPage)
 
     async def list_contexts(
         self, *, tenant: str | None = None, limit: int = 100, page_token: str | None = None

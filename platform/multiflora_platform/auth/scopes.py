@@ -8,6 +8,7 @@ Scope = Literal["inference", "registry:read", "registry:write", "usage:read", "m
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 _API = "/api/v1/"
 _EXPLAIN = "/api/v1/cache:explain"
+_DRIFT = "/api/v1/cache/drift"
 _READS = ("GET", "HEAD")
 
 
@@ -18,7 +19,7 @@ def scope_of(method: str, path: str) -> Scope:
         if kind in ("adapters", "versions", "jobs"):
             return "registry:read" if method in _READS else "registry:write"
         # Who may send a prompt may ask what the cache has of it, and hold its beginning.
-        if path == _EXPLAIN or kind == "contexts":
+        if path in (_EXPLAIN, _DRIFT) or kind == "contexts":
             return "inference"
         return "usage:read" if kind == "usage" else "admin"
     if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter"):

@@ -6,16 +6,17 @@ A condition has to hold for a while before it is shown, so that one slow second 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from multiflora_platform.insight.views import Alert, Point
+from multiflora_platform.insight.views import Alert, DriftItem, Point
 
 _QUEUE_SECONDS = 30
 _THRASHING_SECONDS = 60
 _HIT_RATE_LOST = 0.5
 _FULL = 0.98
 _ERROR_SECONDS, _ERROR_SHARE = 60, 0.05
+_DRIFTING_SHARE, _DRIFTING_PROMPTS = 0.5, 20
 
 
 class Finding(NamedTuple):
@@ -59,6 +60,17 @@ def adapter_findings(failures: dict[str, str]) -> Iterator[Finding]:
             f"adapter {name}", "error", f"The adapter {name} cannot be loaded", reason,
             "Register it again, or roll its alias back.", f"/ui/adapters/{name}",
         )  # fmt: skip
+
+
+def drift_findings(items: Iterable[DriftItem]) -> Iterator[Finding]:
+    """Of most of a tenant's prompts for a model."""
+    for item in items:
+        if item.share >= _DRIFTING_SHARE and item.prompts >= _DRIFTING_PROMPTS:
+            yield Finding(
+                f"drift {item.tenant or ''} {item.model} {item.message} {item.kind}", "warning",
+                f"Prompts of {item.tenant or 'admins'} for {item.model} miss the cache at one place", item.advice,
+                f"Change what stands there: {item.example}", "/ui/cache",
+            )  # fmt: skip
 
 
 def traffic_findings(points: Sequence[Point]) -> Iterator[Finding]:

@@ -17,12 +17,13 @@ from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
 from multiflora_platform.insight.cache_feed import CacheFeed
+from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
-from multiflora_platform.insight.views import Point, Saving
+from multiflora_platform.insight.views import DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
 from multiflora_platform.web.openai_errors import ApiError
@@ -37,15 +38,21 @@ _MOST_ADAPTERS = 4096
 class Insight:
     """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter.
 
-    bodies: None where prompts and answers are not kept.
+    bodies: None where prompts and answers are not kept. drift: None where prompts are not compared.
     """
 
     def __init__(
-        self, engine: EngineHandle, base: str, bodies: KeptBodies | None = None, clock: Callable[[], float] = time.time
+        self,
+        engine: EngineHandle,
+        base: str,
+        bodies: KeptBodies | None = None,
+        clock: Callable[[], float] = time.time,
+        drift: Drift | None = None,
     ) -> None:
         self.requests = RequestLog()
         self.prompts = KeptPrompts()
         self.bodies = bodies
+        self.drift = drift
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
@@ -94,8 +101,11 @@ class Insight:
         ids = array("I", request.prompt_token_ids)
         salt, life = request.cache_salt, self._engine.restarts
         lost = self._earlier_lives.note(facts.kv_digest, salt, ids, ready.block_size, life) if ready else range(0)
-        self.prompts.add(KeptPrompt(facts, ids, salt, life, outline_of(body)))
+        prompt = KeptPrompt(facts, ids, salt, life, outline_of(body))
         watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
+        if self.drift is not None and not request.background:
+            watches.append(self.drift.follow(prompt, body, self.prompts))
+        self.prompts.add(prompt)
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
         return watches
@@ -107,6 +117,10 @@ class Insight:
             return None
         entries = (self.requests.find(id) for id in request_ids)
         return first_miss(cause_of(entry, ready.block_size, self.prompts) for entry in entries if entry is not None)
+
+    def drift_items(self, tenant: str | None = None, *, of_all: bool = False) -> list[DriftItem]:
+        """See Drift.items."""
+        return [] if self.drift is None else self.drift.items(self.seconds_per_token, tenant, of_all=of_all)
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""

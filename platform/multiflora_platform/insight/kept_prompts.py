@@ -8,7 +8,9 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -89,6 +91,16 @@ class KeptPrompts:
     def of(self, tenant: str | None) -> list[KeptPrompt]:
         """The tenant's, oldest first. None: admins'."""
         return list(self._by_tenant.get(tenant, {}).values())
+
+    def newest_like(self, prompt: KeptPrompt, count: int) -> Iterator[KeptPrompt]:
+        """Of the tenant's, newest first, those that could share blocks with this one."""
+        own = self._by_tenant.get(prompt.facts.tenant) or OrderedDict[str, KeptPrompt]()
+        like = (
+            one
+            for one in reversed(own.values())
+            if one.facts.kv_digest == prompt.facts.kv_digest and one.cache_salt == prompt.cache_salt
+        )
+        return islice(like, count)
 
     def has_twin(self, id: str, tenant: str | None, length: int) -> bool:
         """Whether another prompt of the tenant, of other KV, begins with the same tokens, as many as `length`."""

@@ -206,6 +206,33 @@ class CacheEventPage(msgspec.Struct, frozen=True):
     is_continued: bool
 
 
+class DriftItem(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompts that part over and over at one place. tenant: None for admins, and for what the chat template does.
+    message, role: None in a text, and in the tools. position: the first character that changes, of the message's text,
+    or of the prompt. share: of the tenant's prompts for the model, of the last hour (256 at most); prompts: how many.
+    lost_tokens: of all of them, that would have been found without it. lost_seconds_per_minute: of the device,
+    estimated."""
+
+    tenant: str | None
+    model: str
+    message: int | None
+    role: str | None
+    position: int
+    kind: str
+    share: float
+    prompts: int
+    lost_tokens: int
+    lost_seconds_per_minute: float
+    example: str
+    advice: str
+
+
+class DriftPage(msgspec.Struct, frozen=True):
+    """What costs most first."""
+
+    items: list[DriftItem]
+
+
 class CacheText(msgspec.Struct, frozen=True):
     token_ids: list[int]
     text: str

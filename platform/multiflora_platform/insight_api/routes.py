@@ -15,6 +15,7 @@ from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.insight.alerts import (
     Finding,
     adapter_findings,
+    drift_findings,
     engine_findings,
     traffic_findings,
 )
@@ -75,6 +76,7 @@ async def list_alerts(request: Request) -> Response:
         *engine_findings(services.state, services.engine.restarts),
         *adapter_findings(services.insight.load_failures()),
         *traffic_findings(list(services.insight.series.seconds)),
+        *drift_findings(services.insight.drift_items(of_all=True)),
     ]
     return rendered(AlertPage(services.insight.alerts.of(findings)))
 

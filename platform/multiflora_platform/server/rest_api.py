@@ -11,6 +11,7 @@ from multiflora_platform.insight_api import (
     cache_event_routes,
     cache_routes,
     context_routes,
+    drift_routes,
     explain_routes,
 )
 from multiflora_platform.insight_api import routes as insight_routes
@@ -38,6 +39,7 @@ PARTS = (
     cache_routes,
     cache_event_routes,
     explain_routes,
+    drift_routes,
     context_routes,
 )
 for part in PARTS:

@@ -27,6 +27,8 @@ from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
+from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.observability.metrics import Metrics
@@ -227,7 +229,8 @@ async def _parts(
         shadows = Shadows(registry.rollouts, registry.lease, engine)
         stack.push_async_callback(shadows.close)
         bodies = KeptBodies() if settings.log_bodies else None
-        insight = Insight(engine, opened.served.name, bodies)
+        tokenizer = opened.served.tokenizer
+        insight = Insight(engine, opened.served.name, bodies, drift=Drift(tokenizer.decode, locator(tokenizer)))
         insight.start()
         stack.push_async_callback(insight.close)
         services = Services(

@@ -20,6 +20,7 @@ OPEN_TO_TENANTS = {
     ("POST", "/adapters"),
     ("GET", "/usage"),
     ("POST", "/cache:explain"),
+    ("GET", "/cache/drift"),
     ("GET", "/contexts"),
     ("PUT", "/contexts/{name}"),
     ("GET", "/contexts/{name}"),

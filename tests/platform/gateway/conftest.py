@@ -29,6 +29,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import SupervisedEngine
+from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.shadow_runs import Shadows
@@ -72,7 +74,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
             shadows=Shadows(registry.rollouts, registry.lease, handle),
             webhooks=SimpleNamespace(),
-            insight=Insight(handle, "base"),
+            insight=Insight(handle, "base", drift=Drift(tokenizer.decode, locator(tokenizer))),
             contexts=Contexts(SimpleNamespace(), handle),
         )
         app = create_app(services)

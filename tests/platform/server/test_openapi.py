@@ -54,6 +54,7 @@ ANY_KEY = {
     ("POST", "/api/v1/adapters"),
     ("GET", "/api/v1/usage"),
     ("POST", "/api/v1/cache:explain"),
+    ("GET", "/api/v1/cache/drift"),
     ("GET", "/api/v1/versions"),
     ("GET", "/api/v1/jobs"),
     ("GET", "/api/v1/jobs/{job_id}"),

@@ -15,11 +15,14 @@ from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.prompting.tokenize import conversation_text
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.changing_values import num_alike
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
 
 # Of Unicode's private use: in no text, and no template treats it in a way of its own.
 _MARK = "\ue000"
+_RECOGNISED = 32
+"""Characters of a message that tell where it begins."""
 _ANY_TOOL = {"type": "function", "function": {"name": _MARK, "description": _MARK, "parameters": {"type": "object"}}}
 
 
@@ -44,6 +47,16 @@ class Conversation:
             middle = (low + high) // 2
             low, high = (low, middle) if self._end_of(middle) >= place else (middle + 1, high)
         return low if low < len(self._messages) else None
+
+    def begin_of(self, index: int) -> int:
+        """Of a message's own text: its first character; of one without, what the template writes before it."""
+        start = self._end_of(index - 1) if index else 0
+        content = self._messages[index].get("content")
+        if isinstance(content, list):
+            content = next((part["text"] for part in content if part.get("text")), None)
+        # Templates may strip it.
+        found = self.text.find(content.strip()[:_RECOGNISED], start) if content else -1
+        return start if found < 0 else found
 
     def is_in_tools(self, start: int, end: int) -> bool:
         """Whether some of these characters are the tools', or stand where tools would be written first."""
@@ -91,12 +104,3 @@ def _marked(message: dict[str, Any]) -> dict[str, Any]:
     if isinstance(content, list):
         return {**message, "content": [*content[:-1], {**content[-1], "text": content[-1]["text"] + _MARK}]}
     return {**message, "content": f"{content or ''}{_MARK}"}
-
-
-def num_alike(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from multiflora_platform.gateway.explaining.changing_values import kind_of_value
-from multiflora_platform.gateway.explaining.conversation import Conversation, num_alike
+from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.explaining.question import Question
+from multiflora_platform.insight.changing_values import kind_of_value, num_alike
 from multiflora_platform.insight.views import CacheExplanation, FirstDifference
 
 _SHOWN = 40

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.drift.parting import num_shared
 from multiflora_platform.insight.kept_prompts import KeptPrompt
 from multiflora_platform.services import ServedModel
 
@@ -81,12 +79,3 @@ def closest(ours: KeptPrompt, kept: Iterable[KeptPrompt], state: CacheState) -> 
 def _may_share(one: KeptPrompt, other: KeptPrompt) -> bool:
     """Whether they are of one adapter, whatever its version, or have the same KV."""
     return one.facts.adapter == other.facts.adapter or one.facts.kv_digest == other.facts.kv_digest
-
-
-def num_shared(one: array[int], other: array[int]) -> int:
-    """Tokens that both begin with."""
-    length = min(len(one), len(other))
-    if not length:
-        return 0
-    differs = np.frombuffer(one, np.uint32)[:length] != np.frombuffer(other, np.uint32)[:length]
-    return int(differs.argmax()) if differs.any() else length

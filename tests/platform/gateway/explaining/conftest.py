@@ -50,7 +50,7 @@ class Blocks:
         """All of it. says_evicted: the engine remembers that it had them."""
         self._lost, self._says_evicted = len(self._house.engine.requests), says_evicted
 
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"") -> CacheReply:
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
         assert action == "find"
         there = {one for request in self._house.engine.requests[self._lost :] for one in self._hashes(request)}
         gone = {one for request in self._house.engine.requests[: self._lost] for one in self._hashes(request)}

@@ -1,0 +1,38 @@
+"""Where in a request a token of its prompt is: for what watches traffic and knows ids alone."""
+
+from __future__ import annotations
+
+import msgspec
+
+from multiflora_platform.gateway.explaining.conversation import Conversation
+from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.insight.drift.drift import Locate, PromptPlace
+from multiflora_platform.insight.kept_prompts import KeptPrompt
+from multiflora_platform.text.tokenizer import Tokenizer
+
+_MOST_TOKENS = 8192
+"""Of prompts whose templates are asked, which takes the event loop some milliseconds; of longer ones the place is told
+from the prompt's beginning."""
+
+
+def locator(tokenizer: Tokenizer) -> Locate:
+    """For prompts of the served model."""
+
+    def locate(body: msgspec.Struct, prompt: KeptPrompt, token: int, back: int) -> PromptPlace:
+        if isinstance(body, ChatRequest) and len(prompt.ids) <= _MOST_TOKENS:
+            conversation = Conversation(body, prompt.ids.tolist(), tokenizer)
+            if (span := conversation.span(token)) is not None:
+                return _in_chat(conversation, span[0] - back)
+        return PromptPlace(None, None, len(tokenizer.decode(prompt.ids[:token])) - back)
+
+    return locate
+
+
+def _in_chat(conversation: Conversation, character: int) -> PromptPlace:
+    if conversation.request.tools and conversation.is_in_tools(character, character + 1):
+        return PromptPlace(None, None, character)
+    message = conversation.message_at(character)
+    if message is None:
+        return PromptPlace(None, None, character)
+    role = str(conversation.request.messages[message].get("role"))
+    return PromptPlace(message, role, max(0, character - conversation.begin_of(message)))
