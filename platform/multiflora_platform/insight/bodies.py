@@ -13,12 +13,15 @@ Ranks = Annotated[list[Annotated[int, Meta(ge=1, le=1024)]], Meta(max_length=409
 
 class WarmPrompt(Body, frozen=True):
     """model: as in a request. Either prompt, a text, or messages, which go through the chat template with tools.
-    tenant: whose requests find its whole blocks; None: admins'."""
+    adapters: further models that it is computed for. tenant: whose requests find its whole blocks; None: admins'."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
+    adapters: Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=64)] = field(
+        default_factory=list
+    )
     tenant: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 

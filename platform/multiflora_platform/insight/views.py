@@ -348,7 +348,7 @@ class DoctorPage(msgspec.Struct, frozen=True):
 
 
 class WarmAnswer(msgspec.Struct, frozen=True):
-    """Tokens of the prompt that were cached before, and that were computed now."""
+    """Tokens of the prompt that were cached before, and that were computed now; of all its models together."""
 
     cached_tokens: int
     computed_tokens: int

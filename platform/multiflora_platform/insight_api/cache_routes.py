@@ -84,16 +84,18 @@ async def warm_cache(request: Request) -> Response:
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
     owner = await cache_principal(services.keys, body.tenant)
-    model = services.model.known_as(body.model)
+    models = [services.model.known_as(model) for model in dict.fromkeys([body.model, *body.adapters])]
     with as_problems():
-        digest = resolve_model(services.registry, services.model.name, owner, model, None).digest
+        base = services.model.name
+        digests = [resolve_model(services.registry, base, owner, model, None).digest for model in models]
         ids = await warmed_ids(body, services.model, services.max_model_len)
     try:
         with reaching_engine():
-            cached = await warm_prompt(services.engine, services.keys, digest, ids, owner)
+            found = [await warm_prompt(services.engine, services.keys, digest, ids, owner) for digest in digests]
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
-    return rendered(WarmAnswer(cached, len(ids) - cached))
+    cached = sum(found)
+    return rendered(WarmAnswer(cached, len(ids) * len(found) - cached))
 
 
 @router.post("/cache:trace", responses=answers(CacheTrace))

@@ -16,9 +16,10 @@ from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prom
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.insight.bodies import WarmPrompt
+from multiflora_platform.registry.schemas.fields import Warmup, WarmupPrompt
 from multiflora_platform.services import ServedModel
 from multiflora_platform.text.off_loop import off_loop
-from multiflora_platform.web.openai_errors import invalid
+from multiflora_platform.web.openai_errors import ApiError, invalid
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
 _PRIORITY = 0
@@ -32,17 +33,31 @@ class PromptWarmer:
         self._model = model
         self._keys = keys
 
-    async def run(self, digest: str, prompts: Sequence[str], owner: str | None) -> None:
-        """One after the other, one token each; a prompt longer than the model is cut. Raises RuntimeError.
+    async def run(self, digest: str, prompts: Sequence[Warmup], owner: str | None) -> None:
+        """One after the other, one token each; a text longer than the model is cut.
 
-        Cached prefixes are a tenant's own: those of the adapter's owner are warmed, or the admins'.
+        Cached prefixes are a tenant's own: those of the tenant that a prompt names are warmed, else those of the
+        adapter's owner, or the admins'. Raises RuntimeError, TenantNotFound.
         """
-        principal = await cache_principal(self._keys, owner)
         for prompt in prompts:
-            ids = await off_loop(len(prompt), partial(self._model.tokenizer.encode, prompt))
-            ids = ids[: self._model.longest(self._engine) - 1]
+            named = prompt.tenant if isinstance(prompt, WarmupPrompt) else None
+            principal = await cache_principal(self._keys, named or owner)
+            ids = await self._ids(prompt)
             if ids:
                 await warm_prompt(self._engine, self._keys, digest, ids, principal)
+
+    async def _ids(self, prompt: Warmup) -> list[int]:
+        longest = self._model.longest(self._engine)
+        text = prompt if isinstance(prompt, str) else prompt.prompt
+        if text is not None:
+            ids = await off_loop(len(text), partial(self._model.tokenizer.encode, text))
+            return ids[: longest - 1]
+        assert isinstance(prompt, WarmupPrompt), "what is no text is a conversation"
+        asked = WarmPrompt(model=self._model.name, messages=prompt.messages, tools=prompt.tools)
+        try:
+            return await warmed_ids(asked, self._model, longest)
+        except ApiError as error:
+            raise RuntimeError(error.message) from error
 
 
 async def cache_principal(keys: KeyStore, tenant: str | None) -> Principal:

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from starlette.requests import Request
 
+from multiflora_platform.auth.dependencies import keys_of
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
+from multiflora_platform.registry.schemas.fields import AdapterFields, WarmupPrompt
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
 from multiflora_platform.web.refusals import Forbidden
@@ -53,6 +55,16 @@ def promotable(request: Request, principal: Principal, name: str) -> AdapterEntr
     return entry
 
 
+async def check_warmed_tenants(request: Request, principal: Principal, fields: AdapterFields) -> None:
+    """Only admins warm another tenant's part of the cache. Raises Forbidden, TenantNotFound."""
+    for prompt in fields.warmup_prompts or ():
+        tenant = prompt.tenant if isinstance(prompt, WarmupPrompt) else None
+        if tenant is not None and not principal.is_admin and tenant != principal.tenant:
+            raise Forbidden("Warming up for another tenant needs an admin key.")
+        if tenant is not None:
+            await keys_of(request).tenants.one(tenant)
+
+
 def visible_adapters(request: Request, principal: Principal) -> list[int] | None:
     """Ids of the adapters that exist for this principal; None: all do."""
     if principal.is_admin:
@@ -79,6 +91,11 @@ def shown(principal: Principal, view: Mapping[str, Any]) -> dict[str, Any]:
             seen[field] = actor_for(principal, seen[field])
     if seen.get("owner") != principal.tenant and "owner" in seen:
         seen["owner"] = None
+    if "warmup_prompts" in seen:
+        warmed = (None, principal.tenant)
+        seen["warmup_prompts"] = [
+            one for one in seen["warmup_prompts"] if isinstance(one, str) or one.get("tenant") in warmed
+        ]
     if str(seen.get("source", "")).startswith("file:"):
         seen["source"] = "file:"
     return seen

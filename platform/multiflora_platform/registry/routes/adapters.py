@@ -12,6 +12,7 @@ from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.routes.access import (
     changeable,
+    check_warmed_tenants,
     deletable,
     listed,
     readable,
@@ -40,6 +41,7 @@ async def create_adapter(request: Request, principal: AnyKey, expected: Absent) 
     409 when the name is taken, 412 with `If-None-Match: *`.
     """
     body = await read_json(request, NewAdapter)
+    await check_warmed_tenants(request, principal, body.fields)
     entry = await registry_of(request).adapters.create(
         body.name, body.fields, principal.actor, principal.tenant, expected
     )
@@ -70,6 +72,7 @@ async def change_adapter(request: Request, principal: AnyKey, name: str, expecte
     """Description, tags, demo_prompt; null clears."""
     changeable(request, principal, name)
     fields = (await read_json(request, AdapterPatch)).fields
+    await check_warmed_tenants(request, principal, fields)
     entry = await registry_of(request).adapters.amend(name, fields, principal.actor, expected)
     return resource(request, adapter_view(entry))
 

@@ -5,6 +5,7 @@ Each function works inside a transaction that its caller began. Does not know ho
 
 from __future__ import annotations
 
+import msgspec
 from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,7 +34,7 @@ async def create(change: Change, name: str, fields: AdapterFields, owner: str | 
         description=fields.description or "",
         tags=list(dict.fromkeys(fields.tags or ())),
         demo_prompt=fields.demo_prompt or None,
-        warmup_prompts=list(fields.warmup_prompts or ()),
+        warmup_prompts=msgspec.to_builtins(list(fields.warmup_prompts or ())),
         owner=owner,
         created_at=change.now,
         updated_at=change.now,
@@ -54,7 +55,7 @@ async def amend(change: Change, name: str, fields: AdapterFields) -> AdapterRow:
         adapter.demo_prompt = fields.demo_prompt or None
         changed.append("demo_prompt")
     if fields.warmup_prompts is not None:
-        adapter.warmup_prompts = list(fields.warmup_prompts)
+        adapter.warmup_prompts = msgspec.to_builtins(list(fields.warmup_prompts))
         changed.append("warmup_prompts")
     if fields.tags is not None:
         adapter.tags = list(dict.fromkeys(fields.tags))

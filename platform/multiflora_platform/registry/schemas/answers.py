@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from multiflora_platform.registry.schemas.fields import Warmup
+
 Severity = Literal["error", "warning", "info", "ok"]
 VersionState = Literal["pending", "fetching", "validating", "ready", "rejected", "archived"]
 
@@ -24,7 +26,7 @@ class Adapter(View, frozen=True, kw_only=True):
     description: str
     tags: list[str]
     demo_prompt: str | None  # the playground shows it
-    warmup_prompts: list[str]  # the server runs them before traffic moves to a version
+    warmup_prompts: list[Warmup]  # the server runs them before traffic moves to a version
     owner: str | None
     aliases: dict[str, dict[str, Any]]
     ready_versions: list[int]  # those that an alias may point to on this base model

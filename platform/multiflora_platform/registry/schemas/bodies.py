@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType, field
 
-from multiflora_platform.registry.schemas.fields import AdapterFields
+from multiflora_platform.registry.schemas.fields import AdapterFields, Warmup
 from multiflora_platform.registry.schemas.version_metadata import Eval, Lineage, VersionDetails
 from multiflora_platform.web.json_bodies import Body
 from multiflora_platform.web.problems import InvalidRequest
@@ -17,7 +17,7 @@ class NewAdapter(Body, frozen=True):
     description: str = ""
     tags: list[str] = field(default_factory=list)
     demo_prompt: str | None = None
-    warmup_prompts: list[str] = field(default_factory=list)
+    warmup_prompts: list[Warmup] = field(default_factory=list)
 
     @property
     def fields(self) -> AdapterFields:
@@ -30,7 +30,7 @@ class AdapterPatch(Body, frozen=True):
     description: str | UnsetType | None = UNSET
     tags: list[str] | UnsetType | None = UNSET
     demo_prompt: str | UnsetType | None = UNSET
-    warmup_prompts: list[str] | UnsetType | None = UNSET
+    warmup_prompts: list[Warmup] | UnsetType | None = UNSET
 
     @property
     def fields(self) -> AdapterFields:

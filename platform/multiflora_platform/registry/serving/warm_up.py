@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import CommandFailed
+from multiflora_platform.registry.schemas.fields import Warmup
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.web.problems import Unavailable
@@ -20,7 +21,7 @@ _log = logging.getLogger(__name__)
 WARM_UP_SECONDS = 30.0
 
 # Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.
-RunPrompts = Callable[[str, Sequence[str], str | None], Awaitable[None]]
+RunPrompts = Callable[[str, Sequence[Warmup], str | None], Awaitable[None]]
 # Computes the contexts of the adapter with this name on the version with this digest.
 WarmContexts = Callable[[str, str], Awaitable[None]]
 

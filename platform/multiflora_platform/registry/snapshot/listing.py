@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from multiflora_platform.registry.snapshot.snapshot import AdapterEntry, AliasEntry, Snapshot
 from multiflora_platform.web.etags import tagged
 from multiflora_platform.web.pagination import decode_token, encode_token
@@ -46,7 +48,7 @@ def adapter_view(entry: AdapterEntry) -> dict[str, Any]:
         "description": entry.description,
         "tags": list(entry.tags),
         "demo_prompt": entry.demo_prompt,
-        "warmup_prompts": list(entry.warmup_prompts),
+        "warmup_prompts": msgspec.to_builtins(list(entry.warmup_prompts)),
         "owner": entry.owner,
         "aliases": {name: dict(alias.target) for name, alias in entry.aliases.items()},
         "ready_versions": sorted(entry.digests),

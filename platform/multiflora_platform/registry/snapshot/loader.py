@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_adapters.kv_reach import KvReach
+from multiflora_platform.registry.schemas.fields import Warmup
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
     AdapterShape,
@@ -95,7 +97,7 @@ def _entry(
         description=row.description,
         tags=tuple(row.tags),
         demo_prompt=row.demo_prompt,
-        warmup_prompts=tuple(row.warmup_prompts),
+        warmup_prompts=tuple(msgspec.convert(row.warmup_prompts, list[Warmup])),
         owner=row.owner,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -14,6 +14,7 @@ from typing import Any
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_adapters.mixes.recipe import mixed_kv_digest, read_mix
+from multiflora_platform.registry.schemas.fields import Warmup
 from multiflora_platform.registry.snapshot.traffic_split import BUCKETS, bucket
 
 DEFAULT = "default"
@@ -120,7 +121,7 @@ class AdapterEntry:
     description: str
     tags: tuple[str, ...]
     demo_prompt: str | None  # the playground shows it
-    warmup_prompts: tuple[str, ...]  # run before traffic moves to a version
+    warmup_prompts: tuple[Warmup, ...]  # run before traffic moves to a version
     owner: str | None  # the tenant that may change it; None: admins only
     created_at: datetime
     updated_at: datetime  # of the description and the like; versions and aliases do not count

@@ -34,7 +34,7 @@ class AdapterRow(Base):
     # Shown by the playground.
     demo_prompt: Mapped[str | None] = mapped_column(Text)
     # The warm-up computes them into the prefix cache once the adapter is loaded.
-    warmup_prompts: Mapped[list[str]] = mapped_column(default=list)
+    warmup_prompts: Mapped[list[Any]] = mapped_column(JSON, default=list)
     # The name of the tenant that made it; None: the administration.
     owner: Mapped[str | None] = mapped_column(String(64))
     # Digest and base of what the command line (--lora-modules) last registered under this name.
