@@ -25,6 +25,7 @@ PAGES = {
     "/cache": "Prefix cache",
     "/cache?tab=misses": "Prefix cache",
     "/cache?tab=savings": "Prefix cache",
+    "/contexts": "Contexts",
     "/slots": "Slots and memory",
     "/requests": "Requests",
     "/tenants": "Tenants and keys",
@@ -165,6 +166,26 @@ def test_a_prefix_is_warmed(window: Window) -> None:
     page.get_by_label("Text").fill("The opening hours of the shop are from nine to five on all days but Sunday. " * 3)
     page.get_by_role("button", name="Warm", exact=True).click()
     window.toast("tokens computed, 0 were there already.")
+
+
+def test_a_context_is_made_held_and_deleted(window: Window) -> None:
+    page = window.open("/contexts")
+    page.get_by_role("button", name="New context").first.click()
+    page.get_by_label("Name", exact=True).fill("handbook")
+    page.get_by_label("Text", exact=True).fill(
+        "Returns are taken for thirty days, with the bill and in their box. " * 4
+    )
+    page.get_by_label("Models", exact=True).fill("pirate")
+    page.get_by_role("button", name="Make context").click()
+    row = page.get_by_role("row", name="handbook")
+    row.get_by_text("warm").wait_for()
+    row.get_by_text("held").wait_for()
+    row.get_by_role("button", name="Release").click()
+    window.toast("handbook may be evicted; it is computed again when the server is idle.")
+    row.get_by_role("button", name="Delete…").click()
+    page.get_by_label("Type handbook to confirm").fill("handbook")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_text("No contexts yet").wait_for()
 
 
 def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) -> None:

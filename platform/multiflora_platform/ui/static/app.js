@@ -13,6 +13,7 @@ const PAGES = [
   ["/register", "register"],
   ["/playground", "playground"],
   ["/cache", "cache"],
+  ["/contexts", "contexts"],
   ["/slots", "slots"],
   ["/requests", "requests"],
   ["/requests/:id", "request"],

@@ -13,6 +13,7 @@ const GROUPS = [
     ["/", "Overview", "overview", () => isAdmin.value],
     ["/requests", "Requests", "requests", () => isAdmin.value],
     ["/cache", "Prefix cache", "cache", () => isAdmin.value],
+    ["/contexts", "Contexts", "pin", () => may("inference")],
     ["/slots", "Slots and memory", "slots", () => isAdmin.value],
   ]],
   ["Adapters", [

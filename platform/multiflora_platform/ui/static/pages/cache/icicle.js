@@ -11,7 +11,7 @@ const ROW = 26;
 const MOST_ROWS = 12;
 const SHADES = [["hits", "Hits"], ["idle", "Last use"]];
 /** Shares of an adapter's colour in a cell's: text stands on it. */
-const [PALEST, DEEPEST] = [10, 50];
+const [PALEST, DEEPEST] = [10, 38];
 /** Cells so wide, and no more than so many, say their first words. */
 const [SPEAKING_WIDTH, SPEAKING] = [0.08, 12];
 /** Long idle: as pale as never hit. */
