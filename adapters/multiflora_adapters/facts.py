@@ -26,7 +26,8 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...]  # last name parts of the touched modules, sorted
     rslora: bool
     dora: bool
-    alora: bool  # whether the configuration names invocation tokens
+    alora: bool  # whether it is an activated LoRA
+    invocation_tokens: tuple[int, ...]  # of an activated LoRA: the tokens from which on it computes
     dtype: str  # as the manifest has it
     num_parameters: int
     num_bytes: int  # in the file
@@ -42,8 +43,7 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
     """Of a folder that validation has passed. Raises AdapterError, OSError."""
-    raw = read_raw_config(folder / CONFIG_NAME)
-    config = parse_config(raw)
+    config = parse_config(read_raw_config(folder / CONFIG_NAME))
     manifest = read_manifest(folder)
     sizes: Counter[str] = Counter()
     weights = read_tensor_file(folder / WEIGHTS_NAME)
@@ -56,6 +56,7 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
     replaced = {tensor.name: tensor for tensor in layout.replaced}
     for name, tensor in replaced.items():
         sizes[tensor.sites[0].rpartition(".")[2]] += tensors[name].num_bytes
+    reach = kv_reach(config, layout, weights, manifest.digest, sha256_in(weights))
     rows = layout.pool_rank(base) * _row_elements(base, manifest.target_modules)
     elements = rows + layout.expert_elements(base) + sum(tensors[name].num_elements for name in replaced)
     return AdapterFacts(
@@ -64,13 +65,14 @@ def read_facts(folder: Path, base: BaseModel) -> AdapterFacts:
         targets=manifest.target_modules,
         rslora=config.use_rslora,
         dora=config.use_dora,
-        alora=raw.get("alora_invocation_tokens") is not None,
+        alora=reach.invocation != (),
+        invocation_tokens=reach.invocation,
         dtype=manifest.dtype,
         num_parameters=manifest.num_parameters,
         num_bytes=manifest.num_bytes,
         bytes_per_module=dict(sorted(sizes.items())),
         device_bytes=elements * _BYTES.get(manifest.dtype, 4),
-        kv_digest=kv_reach(layout, weights, manifest.digest, sha256_in(weights)).digest,
+        kv_digest=reach.digest,
     )
 
 

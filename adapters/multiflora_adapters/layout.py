@@ -106,6 +106,8 @@ def plan_layout(config: AdapterConfig, tensors: Mapping[str, TensorEntry], base:
     adapted = {module for module, names in modules.items() if names.keys() != {"bias"}}
     whole = {name for tensor in replaced for name in tensor.sites}
     rows.extend(check_targets(config, matcher, adapted, whole, base, has_fused=has_fused))
+    if config.alora_invocation_tokens is not None:
+        rows.extend(_check_activated(config.alora_invocation_tokens, touched, base))
     if config.bias == "all":
         rows.extend(check_all_biases(modules, base))
     if both := {site.name for lora in fused for linear in lora.linears for site in linear.sites} & adapted:
@@ -246,6 +248,19 @@ def _check_shapes(
         for kind, name in names.items()
         if tensors[name].shape != shapes[kind]
     ]
+
+
+def _check_activated(invocation: tuple[int, ...], touched: list[SiteTensors], base: BaseModel) -> list[ValidationRow]:
+    rows = []
+    vocabulary = base.sites[base.embedding].in_features if base.embedding in base.sites else None
+    if vocabulary is not None and not all(0 <= token < vocabulary for token in invocation):
+        message = "alora_invocation_tokens has tokens that the base does not know."
+        rows.append(error("config", message, expected=f"0 to {vocabulary - 1}", hint=_ANOTHER_BASE))
+    others = [t.site.name for t in touched if t.site.kind != "linear" or base.is_in_mixture(t.site.name)]
+    if others:
+        message = f"Activated LoRA on {some_of(others)} is not served, nor does PEFT apply it there."
+        rows.append(error("modules", message, hint="Train it on linears of attention, MLP and head."))
+    return rows
 
 
 def _check_biases(planned: SiteTensors, base: BaseModel) -> list[ValidationRow]:

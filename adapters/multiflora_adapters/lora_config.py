@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from multiflora_adapters.peft_rules import check_initialisation, check_peft_rules
+from multiflora_adapters.peft_rules import check_activation, check_initialisation, check_peft_rules
 from multiflora_adapters.report import (
     AdapterError,
     ValidationRow,
@@ -62,6 +62,8 @@ class AdapterConfig(IdentityConfig, frozen=True, kw_only=True):
     trainable_token_indices: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
     # Parameters with LoRA, matched by suffix: PEFT has no module for the linears of routers and experts.
     target_parameters: tuple[str, ...] | None = None
+    # Activated LoRA: it computes from the last place on where these tokens stand in the prompt (kv_reach.py).
+    alora_invocation_tokens: tuple[int, ...] | None = None
 
     @property
     def identity(self) -> IdentityConfig:
@@ -83,10 +85,6 @@ _REFUSED = {
         "Make it a model of its own: PEFT's merge_and_unload, then save_pretrained.",
     ),
     "megatron_config": ("Megatron parallel layers are not served.", "Convert the adapter to a plain PEFT LoRA."),
-    "alora_invocation_tokens": (
-        "Activated LoRA (aLoRA) applies the adapter to part of the tokens only, which is not served.",
-        "Train a plain LoRA.",
-    ),
     "use_qalora": ("QA-LoRA pools the inputs, which is not served.", "Train a plain LoRA."),
     "use_bdlora": ("Block-diagonal LoRA is not served.", "Train a plain LoRA."),
     "arrow_config": ("Arrow routing between adapters is not served.", "Train a plain LoRA."),
@@ -151,8 +149,9 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
 def check_raw_config(raw: dict[str, Any]) -> list[ValidationRow]:
     """Rows for everything in the configuration that cannot be served or is not known."""
     rows = [*_check_kind(raw), *check_initialisation(raw.get("init_lora_weights", True)), *check_peft_rules(raw)]
+    rows += check_activation(raw)
     for key, (reason, hint) in _REFUSED.items():
-        if _is_set(key, raw.get(key)):
+        if raw.get(key):
             rows.append(error("config", f"{key}: {reason}", observed=shown(raw[key]), hint=hint))
     if raw.get("fan_in_fan_out"):
         message = "fan_in_fan_out is for transposed (Conv1D) weights; the base has none, and PEFT ignores it there."
@@ -204,6 +203,7 @@ def _check_values(config: AdapterConfig) -> None:
         "layers_pattern",
         "modules_to_save",
         "target_parameters",
+        "alora_invocation_tokens",
     ):
         value = getattr(config, name)
         if not isinstance(value, str) and len(value or ()) > MAX_ENTRIES:
@@ -213,11 +213,6 @@ def _check_values(config: AdapterConfig) -> None:
     ranks = [config.r, *config.rank_pattern.values()]
     if min(ranks) <= 0:
         raise AdapterError(error("rank", "The rank must be positive.", observed=str(min(ranks)), expected=">= 1"))
-
-
-# An empty list of invocation tokens or of indices still turns the feature on in PEFT; elsewhere empty means off.
-def _is_set(key: str, value: object) -> bool:
-    return value is not None if key == "alora_invocation_tokens" else bool(value)
 
 
 def _integer(value: Any) -> Any:

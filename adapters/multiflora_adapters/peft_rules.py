@@ -16,6 +16,8 @@ _OBJECTS = ("eva_config", "corda_config", "lora_ga_config", "velora_config")
 _NEVER_NULL = ("bias", "rank_pattern", "alpha_pattern", "lora_dropout")
 _RULE = "PEFT does not load it either: save the adapter again with PEFT, or take the setting out."
 
+# What PEFT computes for all tokens, or not at all, when an adapter is activated.
+_NOT_ACTIVATED = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters")
 _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "lora_ga")
 _CONVERSION = (
@@ -54,6 +56,25 @@ def _broken_rules(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "lora_bias and use_dora stand together.", "both"
     if raw.get("lora_bias") and raw.get("init_lora_weights", True) not in (True, False):
         yield "lora_bias needs init_lora_weights to be true or false.", shown(raw["init_lora_weights"])
+
+
+def check_activation(raw: dict[str, Any]) -> list[ValidationRow]:
+    """Rows for an activated LoRA (aLoRA) that PEFT itself would not apply, or not from the invocation on."""
+    tokens = raw.get("alora_invocation_tokens")
+    if tokens is None:
+        return []
+    named, plain = "alora_invocation_tokens", "Train an activated LoRA of plain A and B, or a plain LoRA."
+    rows = []
+    if tokens == []:
+        rows.append(error("config", f"{named} is empty: PEFT never applies such an adapter.", hint="Name the tokens."))
+    if raw.get("task_type") != "CAUSAL_LM":
+        message = f"{named} needs the task_type CAUSAL_LM: for others PEFT never applies the adapter."
+        rows.append(error("config", message, observed=shown(raw.get("task_type")), hint="Set it to CAUSAL_LM."))
+    beside = [key for key in _NOT_ACTIVATED if raw.get(key)] + ["bias"] * (raw.get("bias", "none") != "none")
+    if beside:
+        message = f"{named} stands beside {', '.join(beside)}, which changes the tokens before the invocation, too."
+        rows.append(error("config", message, hint=plain))
+    return rows
 
 
 def check_initialisation(value: object) -> list[ValidationRow]:

@@ -140,7 +140,7 @@ def load_adapter(
         raise AdapterError(error("digest", "The stored adapter is damaged: its content changed.", hint=hint))
     for name, copied in layout.copies.items():
         content.check_base_copy(name, base_weight(copied), is_base_exact(copied))
-    reach = kv_reach(layout, weights, found, content.sha256)
+    reach = kv_reach(config, layout, weights, found, content.sha256)
     sites, experts = _prepare_all(layout, content, base, dtype, base_weight, base_bias)
     replaced = {name: rows for tensor in layout.replaced for name, rows in _replaced(tensor, content, dtype).items()}
     adapter = HostAdapter(found, layout.pool_rank(base), sites, 0, replaced, experts, reach)

@@ -232,6 +232,7 @@ def _scheduler_config(
         max_waiting=config.max_waiting,
         is_compute_bound=is_compute_bound,
         adapter_timeout=config.adapter_timeout,
+        alora_fallback=config.alora_fallback,
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),
         vocab_size=model.vocab_size,

@@ -43,6 +43,7 @@ def make_request(
     id: str | None = None,
     priority: int = 0,
     background: bool = False,
+    is_prefix: bool = False,
     deadline: float | None = None,
     arrival_time: float | None = None,
     pooling: Pooling | None = None,
@@ -50,6 +51,7 @@ def make_request(
     speculation: bool | None = None,
 ) -> GenerateRequest:
     """params: checked, with max_tokens set. tokenizer: for bad_words. background: no client waits for it.
+    is_prefix: prompts to come begin so.
     id, arrival_time: by default new, and now."""
     return GenerateRequest(
         id=id or uuid.uuid4().hex,
@@ -62,6 +64,7 @@ def make_request(
         bad_word_ids=_bad_word_ids(params, tokenizer),
         priority=priority,
         background=background,
+        is_prefix=is_prefix,
         deadline=deadline,
         arrival_time=time.time() if arrival_time is None else arrival_time,
         pooling=pooling,

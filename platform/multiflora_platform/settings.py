@@ -118,6 +118,10 @@ class Settings(BaseModel):
     adapter_timeout: float = Field(
         300.0, gt=0, allow_inf_nan=False, description="seconds that a request may wait for its adapter before 503"
     )
+    alora_fallback: Literal["error", "base"] = Field(
+        "error",
+        description="what a prompt that does not invoke its activated LoRA gets: an error (400), or the base",
+    )
     seed: int = Field(0, ge=0, description="for requests that bring none")
     enable_prompt_lookup: bool = Field(
         False, description="draft tokens that a text repeats and verify them in one step; answers stay the same"

@@ -49,7 +49,7 @@ REFUSED_SETTINGS = {
     "megatron_config": {"x": 1},
     "target_parameters": ["experts.gate_up_proj"],
     "trainable_token_indices": {"q_proj": [1, 2]},
-    "alora_invocation_tokens": [5],
+    "alora_invocation_tokens": [],
     "use_qalora": True,
     "use_bdlora": {"nblocks": 2},
     "arrow_config": {"top_k": 3},
@@ -158,8 +158,8 @@ def test_what_peft_calls_a_variant_is_served_or_refused(base, broken):
     variants = [f.name for f in dataclasses.fields(LoraConfig) if f.metadata.get("is_lora_variant")]
     assert {"use_dora", "alora_invocation_tokens"} <= set(variants)
     training_only = {"velora_config"}  # a backward pass
-    for name in sorted({*variants} - {"use_dora", *training_only}):
-        value = [1] if "tokens" in name else {"x": 1} if "config" in name else True
+    for name in sorted({*variants} - {"use_dora", "alora_invocation_tokens", *training_only}):
+        value = {"x": 1} if "config" in name else True
         assert name in refusal(broken(config={name: value}), base).message
 
 
@@ -590,3 +590,35 @@ def test_double_precision_is_converted(base, broken):
         tensors=lambda tensors: tensors.update({name: value.double() * torch.nan for name, value in tensors.items()})
     )
     assert "NaN" in refusal(nan, base).message
+
+
+ACTIVATED = {"alora_invocation_tokens": [5, 79], "task_type": "CAUSAL_LM"}
+
+
+def test_an_activated_lora_is_served(base, broken):
+    """By what invokes it, too, a version is another one; the KV before that is not its."""
+    folder = broken("all_linear", ACTIVATED)
+    report = validate_adapter(folder, base, 64)
+    assert report.ok
+    facts = read_facts(folder, base)
+    assert (facts.alora, facts.invocation_tokens) == (True, (5, 79))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        ("all_linear", {"task_type": None}, "CAUSAL_LM"),
+        ("all_linear", {"alora_invocation_tokens": [5, 80]}, "does not know"),
+        ("all_linear", {"alora_invocation_tokens": [-1]}, "does not know"),
+        ("all_linear", {"alora_invocation_tokens": "5"}, "alora_invocation_tokens"),
+        ("all_linear", {"alora_invocation_tokens": [5.5]}, "alora_invocation_tokens"),
+        ("all_linear", {"alora_invocation_tokens": [5] * 5000}, "too many"),
+        ("dora", {}, "use_dora"),
+        ("bias_of_targets", {}, "bias"),
+        ("own_matrices", {}, "modules_to_save"),
+        ("token_rows", {}, "trainable_token_indices"),
+        ("embedding", {}, "embed_tokens"),
+    ],
+)
+def test_what_peft_would_not_activate_is_refused(kind, config, words, base, broken):
+    assert words in refusal(broken(kind, {**ACTIVATED, **config}), base).message

@@ -1,1 +1,1 @@
-"""What the pool on the device is made of: rank rows, vectors of which each slot has one, adapters' own tensors."""
+"""What the pool on the device is made of (rank rows, vectors, adapters' own tensors), and copies to it."""

@@ -29,8 +29,8 @@ def mix_adapters(
     """parts: the mix's, in its order; in float32 where `dtype` is narrower, so that values are rounded once.
 
     A site is made of the parts that have it. Raises MixError for DoRA (its magnitude multiplies the base, too, and
-    cannot be summed), for biases, for LoRA on experts, for an embedding or head of a part's own, for unequal ranks
-    where they must be equal, and for a rank above max_rank. Parts are named by their digests.
+    cannot be summed), for biases, for activated LoRA, for LoRA on experts, for an embedding or head of a part's own,
+    for unequal ranks where they must be equal, and for a rank above max_rank. Parts are named by their digests.
     """
     for part in parts:
         if (what := _unmixable(part)) is not None:
@@ -68,6 +68,7 @@ def _unmixable(part: HostAdapter) -> str | None:
         ("an embedding or head of its own", part.replaced),
         ("LoRA on experts", part.experts),
         ("DoRA's magnitudes", any(site.magnitude is not None for site in sites)),
+        ("invocation tokens", part.kv_reach is not None and part.kv_reach.invocation),
         ("biases", any(site.shift is not None for site in sites)),
     ):
         if is_there:

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from multiflora_adapters.kv_reach import Activation, KvReach
+
 HASH_BYTES = 32
 
 
@@ -31,16 +33,48 @@ def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
     return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.block").digest()
 
 
-def hashes_behind(parent: bytes, token_ids: Sequence[int], block_size: int) -> list[bytes]:
-    """Of the whole blocks of these tokens, which follow the block, or root, of the parent's hash."""
+def activated(parent: bytes, activation: Activation, block_size: int) -> bytes:
+    """The parent of the block in which an activated LoRA begins: its hash thereby tells adapter and place, too."""
+    content = parent + struct.pack("<Q", activation.token % block_size) + activation.kv_digest.encode()
+    return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.activ").digest()
+
+
+def hashes_behind(
+    parent: bytes, token_ids: Sequence[int], block_size: int, first: int = 0, activation: Activation | None = None
+) -> list[bytes]:
+    """Of the whole blocks of these tokens, which follow the block, or root, of the parent's hash.
+
+    first: the number of the first of them in its prompt, in which `activation` counts.
+    """
     hashes = []
-    for start in range(0, len(token_ids) - block_size + 1, block_size):
-        parent = block_hash(parent, token_ids[start : start + block_size])
+    turn = -1 if activation is None else activation.token // block_size - first
+    for number in range(len(token_ids) // block_size):
+        if activation is not None and number == turn:
+            parent = activated(parent, activation, block_size)
+        parent = block_hash(parent, token_ids[number * block_size : (number + 1) * block_size])
         hashes.append(parent)
     return hashes
 
 
-def chain_of(root: bytes, token_ids: Sequence[int], block_size: int) -> bytes:
-    """The hashes of a prompt's whole blocks, one after another: of those that a prompt with these tokens can find, so
-    without one that holds its last token."""
-    return b"".join(hashes_behind(root, token_ids[:-1], block_size))
+def identity(
+    base_digest: str, reach: KvReach, cache_salt: str, prompt: Sequence[int]
+) -> tuple[bytes, Activation | None, int | None]:
+    """(the root of a prompt's hashes, where an adapter begins to change them, the first token that it computes)."""
+    first = reach.first_token(prompt)
+    if first == 0 or first is None or reach.digest is None:
+        return root_hash(base_digest, None if first is None else reach.digest, cache_salt), None, first
+    return root_hash(base_digest, None, cache_salt), Activation(first, reach.digest), first
+
+
+def prompt_hashes(
+    base_digest: str, reach: KvReach, cache_salt: str, prompt: Sequence[int], block_size: int
+) -> list[bytes]:
+    """Of all whole blocks of a prompt."""
+    root, activation, _ = identity(base_digest, reach, cache_salt, prompt)
+    return hashes_behind(root, prompt, block_size, activation=activation)
+
+
+def chain_of(hashes: Sequence[bytes], num_tokens: int, block_size: int) -> bytes:
+    """A prompt's hashes one after another: of those that a prompt of so many tokens can find, so without a block that
+    holds its last token."""
+    return b"".join(hashes[: max(0, num_tokens - 1) // block_size])

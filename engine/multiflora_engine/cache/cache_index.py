@@ -83,9 +83,16 @@ class CacheIndex:
     def published(self, sequence: Sequence, numbers: list[int], table: array[int]) -> None:
         """The blocks of these numbers in the table, which holds what the sequence's tokens say, can be found from now
         on; at least one."""
+        kv = self._kv_of(sequence, numbers[0])
+        same = sum(self._kv_of(sequence, number) == kv for number in numbers) if sequence.activation else len(numbers)
+        if same < len(numbers):
+            # The base's blocks of an activated LoRA's prompt, then its own.
+            self.published(sequence, numbers[:same], table)
+            self.published(sequence, numbers[same:], table)
+            return
         now = self._clock() - self.began
-        adapter = None if sequence.kv_digest is None else sequence.adapter_digest
-        place = self._places.add(Place(sequence.kv_digest, sequence.cache_owner, adapter), len(numbers))
+        adapter = None if kv is None else sequence.adapter_digest
+        place = self._places.add(Place(kv, sequence.cache_owner, adapter), len(numbers))
         # All but the tag of the parent's hash is equal in all rows.
         rest = _ROW.pack(b"", place, now, now, 0)[TAG_BYTES:]
         first, end = numbers[0], numbers[-1] + 1
@@ -105,6 +112,9 @@ class CacheIndex:
             self._begins_prompt(table[0], place)
         if self.changes.is_on:
             self.changes.stored(sequence, numbers, adapter, sequence.cache_owner)
+
+    def _kv_of(self, sequence: Sequence, number: int) -> str | None:
+        return sequence.kv_at((number + 1) * self.block_size - 1)
 
     def _write_each(self, table: array[int], numbers: list[int], rows: bytes, content: bytes) -> None:
         """rows, content: of all blocks from the first of the numbers to the last."""
@@ -150,7 +160,7 @@ class CacheIndex:
         places = [self._places.name(number) for number in self._beginnings.get(beginning, ())]
         if not places:
             return "first_seen"
-        owners = {place.owner for place in places if place.kv == sequence.kv_digest}
+        owners = {place.owner for place in places if place.kv == self._kv_of(sequence, 0)}
         if not owners:
             return "other_adapter"
         return "other_salt" if sequence.cache_owner in owners else "other_tenant"

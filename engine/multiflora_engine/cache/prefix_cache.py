@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 
-from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
+from multiflora_adapters.kv_reach import Activation, KvReach
+from multiflora_engine.cache.block_hashes import hashes_behind, identity
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.worth import COLD, NEW
@@ -41,9 +42,10 @@ class PrefixCache:
         self._tiers = tiers
         self._computing: dict[bytes, Sequence] = {}
 
-    def root_hash(self, kv_digest: str | None, cache_salt: str) -> bytes:
-        """The parent of the first block of every sequence whose KV is known by this digest, and of this salt."""
-        return root_hash(self._base_digest, kv_digest, cache_salt)
+    def identity(self, sequence: Sequence, reach: KvReach) -> tuple[bytes, Activation | None, int | None]:
+        """What its blocks are known by (see block_hashes). reach: of its adapter."""
+        asked = sequence.prompt_token_ids[: sequence.num_asked_tokens]
+        return identity(self._base_digest, reach, sequence.cache_salt, asked)
 
     def new_hashes(self, sequence: Sequence) -> list[bytes]:
         """Hashes of the full blocks that `sequence.block_hashes` does not cover yet."""
@@ -51,7 +53,7 @@ class PrefixCache:
             return []
         size, known = self._block_size, sequence.block_hashes
         parent = known[-1] if known else sequence.root_hash
-        return hashes_behind(parent, sequence.token_ids[len(known) * size :], size)
+        return hashes_behind(parent, sequence.token_ids[len(known) * size :], size, len(known), sequence.activation)
 
     def hits(self, sequence: Sequence) -> list[int]:
         """Blocks that hold the longest cached prefix short of the last token, which is always computed."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from multiflora_adapters.kv_reach import Activation
 from multiflora_engine.protocol.requests import GenerateRequest, Pooling, PositionLogprobs
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
@@ -58,15 +59,23 @@ class Sequence:
     arrival_time: float
     # No client waits for it: see GenerateRequest.
     is_background: bool = False
+    # Prompts to come begin so: see GenerateRequest.
+    is_prefix: bool = False
     # What the output must follow, as sampling/grammars.py reads it.
     grammar: str | None = None
     # What is wanted instead of tokens: hidden states of the prompt.
     pooling: Pooling | None = None
     # Whether tokens are drafted for it; the scheduler sets it.
     is_drafted: bool = False
-    # What its KV is known by beside base model and salt (multiflora_adapters.kv_reach); None: it is the base's. Known
-    # once root_hash is.
+    # Of the prompt's tokens, those that are no answer's (GenerateRequest.num_asked_tokens).
+    num_asked_tokens: int = 0
+    # What its KV is known by beside base model and salt (multiflora_adapters.kv_reach); None: it is the base's. Known,
+    # as are the next two, once root_hash is.
     kv_digest: str | None = None
+    # Where an activated LoRA changes that; blocks before it are the base's.
+    activation: Activation | None = None
+    # The first token that its adapter computes, those before are the base's; None: all are.
+    first_adapted: int | None = 0
     # The parent of its first block's hash: base model, kv_digest and salt; empty until its adapter was read.
     root_hash: bytes = b""
     # When it began to wait, Unix seconds.
@@ -146,6 +155,14 @@ class Sequence:
         """Whether something is wanted of every prompt position, so that cached blocks cannot stand in for any."""
         return self.needs_prompt_logprobs or self.pooling == "mean"
 
+    def kv_at(self, token: int) -> str | None:
+        """What the KV of the whole block that ends behind this token is known by; None: it is the base's."""
+        return self.kv_digest if self.activation is None or token >= self.activation.token else None
+
+    def slot_at(self, token: int) -> int | None:
+        """Whose weights compute this token and those behind it that are computed with it."""
+        return None if self.first_adapted is None or token < self.first_adapted else self.adapter_slot
+
     def append_token(self, token_id: int) -> None:
         self.token_ids.append(token_id)
         self.output_token_ids.append(token_id)
@@ -176,10 +193,12 @@ def make_sequences(request: GenerateRequest, first_serial: int, queued_at: float
             deadline=request.deadline,
             arrival_time=request.arrival_time,
             is_background=request.background,
+            is_prefix=request.is_prefix,
             grammar=request.grammar,
             queued_at=queued_at,
             pooling=request.pooling,
             written_blocks=written,
+            num_asked_tokens=request.num_asked_tokens or len(request.prompt_token_ids),
         )
         for index in range(request.params.num_sequences)
     ]

@@ -42,6 +42,11 @@ class Scheduled(NamedTuple):
         return self.epoch == self.sequence.epoch
 
     @property
+    def slot(self) -> int | None:
+        """Of the adapter that computes it; None: the base does."""
+        return self.sequence.slot_at(self.start)
+
+    @property
     def num_output_tokens(self) -> int:
         """Length of the output that the first token sampled here is appended to; also when the host does not know all
         of it."""

@@ -113,7 +113,7 @@ class StepPlanner:
         return [
             PromptSlice(
                 first_row + first,
-                sequence.adapter_slot,
+                entry.slot,
                 next_ids[first : first + self._slice_rows],
                 sequence.params.prompt_logprobs or 0,
             )
@@ -130,7 +130,7 @@ def step_arrays(
         sequence, start, count = entry.sequence, entry.start, entry.num_tokens
         counts.append(count)
         starts.append(start)
-        slots.append(sequence.adapter_slot)
+        slots.append(entry.slot)
         # No token there: the step in flight samples it, and the device fills it in (`_token_sources`).
         token_ids += sequence.token_ids[start : start + count] or (0,)
         token_ids += entry.drafts
@@ -189,7 +189,7 @@ def slot_order(entries: Items[Scheduled]) -> list[int]:
     """Indices of the entries, base first, then by slot; of a slot those with the same leading blocks are neighbours."""
     keys: list[list[int]] = []
     for entry in entries:
-        slot, table = entry.sequence.adapter_slot, entry.sequence.block_table
+        slot, table = entry.slot, entry.sequence.block_table
         key = [-1 if slot is None else slot]
         for probe in _PROBES:
             if probe >= len(table):
@@ -201,7 +201,7 @@ def slot_order(entries: Items[Scheduled]) -> list[int]:
 
 def _sample_runs(entries: Items[Scheduled]) -> AdapterRuns:
     sampling = [entry for entry in entries if entry.samples]
-    return adapter_runs([entry.sequence.adapter_slot for entry in sampling], [entry.num_rows for entry in sampling])
+    return adapter_runs([entry.slot for entry in sampling], [entry.num_rows for entry in sampling])
 
 
 def _block_tables(entries: Items[Scheduled], width: int) -> npt.NDArray[np.int32]:

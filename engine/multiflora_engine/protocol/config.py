@@ -71,6 +71,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_cpu_loras: int = 64
     # Seconds for which a request waits for its adapter.
     adapter_timeout: float = 300.0
+    # What a prompt that does not invoke its activated LoRA gets: an error, or the base model's answer (base).
+    alora_fallback: str = "error"
     # For requests that bring none.
     seed: int = 0
     # CPU threads; None: OMP_NUM_THREADS where it is set, else all cores.
@@ -100,6 +102,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"prompt_lookup_min must be at most {most}, got {self.prompt_lookup_min}")
         if self.adapter_matrix_memory < 0:
             raise ValueError(f"adapter_matrix_memory must be at least 0, got {self.adapter_matrix_memory}")
+        if self.alora_fallback not in ("error", "base"):
+            raise ValueError(f"alora_fallback must be error or base, got {self.alora_fallback!r}")
         if not self.adapter_timeout > 0:
             raise ValueError(f"adapter_timeout must be above 0, got {self.adapter_timeout}")
         if not 0 < self.gpu_memory_utilization <= 1:

@@ -26,6 +26,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: list[int]
     # max_tokens is always set: the front end fills it in.
     params: SamplingParams
+    # The first of them, in which an activated LoRA's invocation is looked for; the rest is an answer that this request
+    # goes on with (a beam's). 0: all.
+    num_asked_tokens: int = 0
     # SHA-256 hex of the adapter version, or a mix of some (multiflora_adapters.mixes.recipe); None: the base model.
     adapter_digest: str | None = None
     # Opaque, derived from the tenant; two requests share KV blocks only when it is equal.
@@ -41,6 +44,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     # No client waits for it (a line of a batch, a shadow, an eval, a warm-up): its blocks are the first to be evicted
     # until a request that a client waits for uses them, and it evicts little else (scheduling/block_budget.py).
     background: bool = False
+    # Prompts to come begin like this, and it is computed for the cache alone: where it does not invoke its activated
+    # LoRA, the base computes it, as it will be in those prompts.
+    is_prefix: bool = False
     # Unix seconds; None: none.
     deadline: float | None = None
     # When the gateway received it, Unix seconds.

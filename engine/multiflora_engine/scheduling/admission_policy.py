@@ -19,6 +19,11 @@ from multiflora_engine.scheduling.config import SchedulerConfig
 from multiflora_engine.scheduling.prefix_loads import PrefixLoads
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
 
+_NOT_INVOKED = (
+    "The prompt does not hold the tokens {} that invoke this adapter (alora_invocation_tokens); add their text, or "
+    "start the server with --alora-fallback base."
+)
+
 
 class Blocked(enum.Enum):
     """Why a sequence has to wait, which says whom it holds up."""
@@ -94,11 +99,16 @@ class AdmissionPolicy:
         return reason
 
     def _identify(self, sequence: Sequence, siblings: Items[Sequence]) -> None:
-        """Which KV the request's sequences share: it depends on their adapter, which is only known once it was read."""
+        """Which KV the request's sequences share: it depends on their adapter, which is only known once it was read.
+        Raises CannotStart where the prompt does not invoke it."""
         reach = self._slots.kv_reach(sequence)
-        root = self._cache.root_hash(reach.digest, sequence.cache_salt)
+        root, activation, first = self._cache.identity(sequence, reach)
+        if first is None and not sequence.is_prefix and self._config.alora_fallback != "base":
+            self._slots.release(sequence)
+            raise CannotStart("adapter_not_invoked", _NOT_INVOKED.format(list(reach.invocation)))
         for sibling in siblings:
-            sibling.kv_digest, sibling.root_hash = reach.digest, root
+            sibling.kv_digest = None if first is None else reach.digest
+            sibling.root_hash, sibling.activation, sibling.first_adapted = root, activation, first
         hashes = self._cache.new_hashes(sequence)
         for sibling in siblings:
             sibling.block_hashes = list(hashes)

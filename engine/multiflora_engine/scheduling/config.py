@@ -43,6 +43,8 @@ class SchedulerConfig:
     slot_patience: int = 16
     # Seconds for which a request waits for its adapter alone, before it is told to come back later.
     adapter_timeout: float = 300.0
+    # What answers a prompt that does not invoke its activated LoRA; "error": none does.
+    alora_fallback: str = "error"
     # How far ahead in the queue adapters are brought to host memory, in sequences.
     num_prefetched: int = 16
     # Token ids are below it; block hashes hold 32 bits of each.

@@ -328,6 +328,9 @@ class Scheduler:
         start = sequence.num_scheduled_tokens
         remaining = sequence.num_tokens - start
         num_tokens = min(remaining, budget)
+        if start < (sequence.first_adapted or 0) < start + num_tokens:
+            # The tokens of an entry have the same weights: an activated LoRA's begin the next one.
+            num_tokens = (sequence.first_adapted or 0) - start
         sequence.num_scheduled_tokens = start + num_tokens
         samples = num_tokens == remaining and sequence.pooling is None
         entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))

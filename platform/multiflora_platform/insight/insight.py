@@ -100,7 +100,8 @@ class Insight:
         ready = self._engine.ready
         ids = array("I", request.prompt_token_ids)
         salt, life = request.cache_salt, self._engine.restarts
-        lost = self._earlier_lives.note(facts.kv_digest, salt, ids, ready.block_size, life) if ready else range(0)
+        size = ready.block_size if ready else 0
+        lost = self._earlier_lives.note(facts.kv_at(size - 1), salt, ids, size, life) if size else range(0)
         prompt = KeptPrompt(facts, ids, salt, life, outline_of(body))
         watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
         if self.drift is not None and not request.background:

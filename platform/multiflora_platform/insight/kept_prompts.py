@@ -107,7 +107,7 @@ class KeptPrompts:
         own = self._by_tenant.get(tenant) or OrderedDict[str, KeptPrompt]()
         prompt = own.get(id)
         return prompt is not None and any(
-            one.facts.kv_digest != prompt.facts.kv_digest and one.ids[:length] == prompt.ids[:length]
+            one.facts.kv_at(length - 1) != prompt.facts.kv_at(length - 1) and one.ids[:length] == prompt.ids[:length]
             for one in own.values()
         )
 

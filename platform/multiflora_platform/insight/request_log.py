@@ -42,6 +42,12 @@ class PromptFacts:
     """The answer's id without the letters before it, one for all prompts of a request."""
     kv_digest: str | None = None
     """What its KV is known by; None: it is the base's, or the request was refused."""
+    activated_at: int = 0
+    """The first token of which that is so (of an activated LoRA): the KV of those before is the base's."""
+
+    def kv_at(self, token: int) -> str | None:
+        """What the KV of the block that ends with this token is known by; None: it is the base's."""
+        return self.kv_digest if token >= self.activated_at else None
 
 
 @dataclass

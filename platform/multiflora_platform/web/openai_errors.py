@@ -28,6 +28,7 @@ _FAILURES = {
     "adapter_unavailable": 503,
     "adapter_loading": 503,
     "kv_cache_pinned": 503,
+    "adapter_not_invoked": 400,
     "invalid_request": 400,
     "invalid_grammar": 400,
 }

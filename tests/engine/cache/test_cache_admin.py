@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.engine.cache.house import BLOCK, SHARED, House, two_prompts
 
-from multiflora_engine.cache.block_hashes import chain_of, root_hash
+from multiflora_adapters.kv_reach import BASE_KV
+from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
 from multiflora_engine.protocol.messages import CacheRequest
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -119,7 +120,8 @@ def test_how_far_a_prompt_is_cached_and_whether_the_rest_was_evicted() -> None:
     house.prompt([*SHARED, *range(30, 39)])
 
     def find(ids: list[int], salt: str = "") -> tuple[int, bool]:
-        house.control.submit(CacheRequest(7, "find", chain=chain_of(root_hash("base", None, salt), ids, BLOCK)))
+        hashes = prompt_hashes("base", BASE_KV, salt, ids, BLOCK)
+        house.control.submit(CacheRequest(7, "find", chain=chain_of(hashes, len(ids), BLOCK)))
         (reply,) = house.control.advance()
         return reply.found, reply.evicted
 

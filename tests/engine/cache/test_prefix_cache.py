@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiflora_engine.cache.block_hashes import block_hash, root_hash
+from multiflora_adapters.kv_reach import BASE_KV, KvReach
+from multiflora_engine.cache.block_hashes import block_hash, hashes_behind, identity, prompt_hashes, root_hash
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
@@ -171,3 +172,29 @@ def test_disabled_means_no_hashes_at_all() -> None:
     compute(cache, sequence, 2 * BLOCK)
     assert sequence.block_hashes == []
     assert pool.num_published == 0
+
+
+@given(st.lists(st.integers(0, 2), max_size=24), st.lists(st.integers(0, 2), min_size=1, max_size=3), st.booleans())
+def test_an_activated_prompt_shares_with_the_base_before_it_begins(
+    ids: list[int], invocation: list[int], is_equal: bool
+) -> None:
+    """Blocks from there on are its own, of this adapter and this place; hashed in parts they are the same."""
+    reach = KvReach("k", tuple(invocation))
+    other = KvReach("k" if is_equal else "l", tuple(invocation))
+    ours, theirs, base = (prompt_hashes("base", one, "s", ids, BLOCK) for one in (reach, other, BASE_KV))
+    found = [at for at in range(len(ids)) if ids[at : at + len(invocation)] == invocation]
+    assert reach.first_token(ids) == max(found, default=None)
+    same = len(ids) // BLOCK if not found else max(found) // BLOCK
+    assert ours[:same] == base[:same]
+    assert not set(ours[same:]) & set(base)
+    assert (ours == theirs) == (is_equal or same == len(ours))
+    root, activation, _ = identity("base", reach, "s", ids)
+    for split in range(len(ids) // BLOCK + 1):
+        head = hashes_behind(root, ids[: split * BLOCK], BLOCK, 0, activation)
+        assert head + hashes_behind([root, *head][-1], ids[split * BLOCK :], BLOCK, split, activation) == ours
+
+
+def test_the_same_tokens_activated_elsewhere_are_another_block() -> None:
+    ids = list(range(8))
+    hashes = {prompt_hashes("base", KvReach("k", (at,)), "", ids, BLOCK)[1] for at in range(1, 8)}
+    assert len(hashes) == 7

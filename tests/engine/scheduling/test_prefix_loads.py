@@ -3,7 +3,8 @@
 import pytest
 from tests.engine.test_engine import Machine
 
-from multiflora_engine.cache.block_hashes import chain_of
+from multiflora_adapters.kv_reach import BASE_KV
+from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 
 PROMPT = [1, 2, 3] * 9  # 27 tokens: 6 blocks of 4, and 3 tokens that are computed always
@@ -21,6 +22,10 @@ def evicted_machine(**sizes: int) -> Machine:
         machine.run()
     machine.tiers.work(100)
     return machine
+
+
+def hashes_of(machine: Machine) -> list[bytes]:
+    return prompt_hashes(machine.scheduler._cache._base_digest, BASE_KV, "", PROMPT, 4)
 
 
 def ask(machine: Machine, chain: bytes) -> CacheReply:
@@ -46,11 +51,10 @@ def test_what_was_evicted_is_loaded_instead_of_computed_and_counts_as_cached() -
 
 def test_a_question_after_the_prefix_counts_what_can_be_loaded_and_does_not_call_it_evicted() -> None:
     machine = evicted_machine()
-    root = machine.scheduler._cache.root_hash(None, "")
-    found = ask(machine, chain_of(root, PROMPT, 4))
+    found = ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4))
     assert (found.found, found.evicted) == (6, False)
     machine.tiers.copies.clear()
-    found = ask(machine, chain_of(root, PROMPT, 4))
+    found = ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4))
     assert (found.found, found.evicted) == (0, True)
 
 
@@ -161,7 +165,7 @@ def test_a_long_prefix_is_published_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     published = []
     while not machine.output(request):
         machine.step()
-        published.append(ask(machine, chain_of(machine.scheduler._cache.root_hash(None, ""), PROMPT, 4)).found)
+        published.append(ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4)).found)
     assert machine.deltas[request, 0][0].cached_tokens == 24
     assert len(published) >= 3
 

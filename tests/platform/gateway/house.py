@@ -17,6 +17,7 @@ import httpx
 from fastapi import FastAPI
 
 from multiflora_adapters.base_model import BaseModel, Site
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.process.cache_followers import CacheFollowers
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
@@ -231,7 +232,11 @@ class FakeRegistry:
         for name, digest in self.digests.items():
             versions.setdefault(digest, []).append(f"{name}@3")
         digests = frozenset(self.digests.values())
-        return SimpleNamespace(digests=digests, versions_by_digest=versions, kv_digest=lambda digest: digest)
+        return SimpleNamespace(digests=digests, versions_by_digest=versions, kv_reach=self._kv_reach)
+
+    def _kv_reach(self, digest: str | None) -> KvReach:
+        shapes = (self.shapes.get(name) for name, known in self.digests.items() if known == digest)
+        return next((shape.kv_reach for shape in shapes if shape and shape.kv_reach), KvReach(digest))
 
     @property
     def base(self) -> BaseModel:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
+from multiflora_adapters.kv_reach import KvReach
+from multiflora_engine.cache.block_hashes import prompt_hashes
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.budget import HoldRoom
@@ -44,15 +45,15 @@ class BreakpointHolds:
         self,
         principal: Principal,
         ids: list[int],
-        kv_digest: str | None,
+        reach: KvReach,
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`: of a prompt whose blocks are known by kv_digest. None where nothing is marked."""
+        """For `start`: of a prompt whose KV depends so on its adapter. None where nothing is marked."""
         if not marks or not self._parts.settings.enable_prefix_caching:
             return []
         salt = cache_scope(self._parts.keys, principal, cache_salt).salt
-        return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, kv_digest, marks))]
+        return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, reach, marks))]
 
     async def tend(self) -> None:
         """Lets go of what is over."""
@@ -82,13 +83,13 @@ class BreakpointHolds:
             _log.exception("a marked prefix could not be held")
 
     async def _hold_all(
-        self, tenant: str | None, salt: str, ids: list[int], kv_digest: str | None, marks: Sequence[Breakpoint]
+        self, tenant: str | None, salt: str, ids: list[int], reach: KvReach, marks: Sequence[Breakpoint]
     ) -> None:
         room, ready = await self._room(tenant), self._parts.engine.ready
         if room is None or ready is None:
             return
-        root = root_hash(self._parts.registry.base.digest, kv_digest, salt)
-        hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, ready.block_size))
+        base, size = self._parts.registry.base.digest, ready.block_size
+        hashes = await off_loop(len(ids), partial(prompt_hashes, base, reach, salt, ids, size))
         model = self._parts.model
         for mark in marks:
             tokens = await held_tokens(mark, ids, model, model.longest(self._parts.engine))

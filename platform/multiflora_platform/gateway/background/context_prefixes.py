@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from multiflora_engine.cache.block_hashes import hashes_behind, root_hash
+from multiflora_engine.cache.block_hashes import hashes_behind, identity
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.entry import ContextEntry
@@ -130,10 +130,11 @@ class ContextPrefixes:
     ) -> ContextPrefix:
         """A tenant that begins to share its prefixes has another salt."""
         registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
-        root = root_hash(registry.base.digest, registry.snapshot.kv_digest(digest), salt)
+        reach = registry.snapshot.kv_reach(digest)
+        root, activation, _ = identity(registry.base.digest, reach, salt, ids)
         prefix = kept.prefixes.get(digest)
         if prefix is None or prefix.root != root:
-            hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size))
+            hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size, 0, activation))
             prefix = kept.prefixes[digest] = ContextPrefix(hashes, root)
         return prefix
 

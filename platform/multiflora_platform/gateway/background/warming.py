@@ -102,6 +102,7 @@ async def warm_prompt(
         cache=cache_scope(keys, principal),
         priority=priority,
         background=True,
+        is_prefix=True,
     )
     cached = 0
     async for delta in engine.generate(request):

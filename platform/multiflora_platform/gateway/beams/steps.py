@@ -59,7 +59,12 @@ class BeamSteps:
             logprobs=self._num_candidates,
             prompt_logprobs=None if beam.token_ids else request.params.prompt_logprobs,
         )
-        return copy_request(request, prompt_token_ids=[*request.prompt_token_ids, *beam.token_ids], params=params)
+        return copy_request(
+            request,
+            prompt_token_ids=[*request.prompt_token_ids, *beam.token_ids],
+            num_asked_tokens=len(request.prompt_token_ids),
+            params=params,
+        )
 
     def _position(self, delta: TokenDelta) -> PositionLogprobs:
         if delta.failure is not None:

@@ -120,7 +120,8 @@ def _why_not_shared(question: Question) -> str:
     """The earlier prompt has whole blocks of the same tokens, and the cache does not have them for ours."""
     ours, theirs = question.ours, question.theirs
     assert theirs is not None, "something is shared"
-    has_other_kv = theirs.facts.kv_digest != ours.facts.kv_digest
+    missing = question.state.cached_tokens + question.state.block_size - 1
+    has_other_kv = theirs.facts.kv_at(missing) != ours.facts.kv_at(missing)
     # A mix has no version: another recipe is another adapter.
     is_other_adapter = has_other_kv and (theirs.facts.adapter != ours.facts.adapter or not ours.facts.version)
     tests = (

@@ -11,7 +11,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from multiflora_engine.cache.block_hashes import chain_of, root_hash
+from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.explanation import explain
 from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
@@ -49,8 +49,9 @@ async def explain_prompt(services: Services, principal: Principal, body: CacheQu
         theirs = services.insight.prompts.find(body.compare, principal.tenant, of_all=principal.is_admin)
         if theirs is None:
             raise UnknownRequest
-    root = root_hash(services.registry.base.digest, ours.facts.kv_digest, ours.cache_salt)
-    chain = await off_loop(len(ids), partial(chain_of, root, ids, ready.block_size))
+    base, reach = services.registry.base.digest, services.registry.snapshot.kv_reach(ours.facts.digest)
+    hashes = await off_loop(len(ids), partial(prompt_hashes, base, reach, ours.cache_salt, ids, ready.block_size))
+    chain = chain_of(hashes, len(ids), ready.block_size)
     reply = await services.engine.cache("find", chain=chain)
     state = CacheState(
         cached_tokens=reply.found * ready.block_size,
@@ -133,6 +134,7 @@ def _prompt(
     """As it would be kept if it were asked now. Raises ApiError."""
     model = services.model.known_as(body.model)
     resolved = resolve_model(services.registry, services.model.name, principal, model, None)
+    kv_digest, activated_at = resolved.kv_reach.in_prompt(ids)
     facts = PromptFacts(
         id="",
         at=time.time(),
@@ -144,7 +146,8 @@ def _prompt(
         path=_PATH,
         stream=False,
         prompt_tokens=len(ids),
-        kv_digest=resolved.kv_digest,
+        kv_digest=kv_digest,
+        activated_at=activated_at,
     )
     salt = cache_scope(services.keys, principal, body.cache_salt).salt
     return KeptPrompt(facts, array("I", ids), salt, services.engine.restarts, outline)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_adapters.mixes.recipe import PRUNING, RANDOM, Mix, MixPart, mix_digest, mixed_kv_digest
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.principals import Principal
@@ -52,8 +53,8 @@ class ResolvedModel:
     """The version's; 0 for the base and for mixes."""
     part_names: Mapping[str, str] = field(default_factory=dict)
     """Of a mix: what the client called each part, by its digest."""
-    kv_digest: str | None = None
-    """What its KV is known by (multiflora_adapters.kv_reach); None: it is the base's."""
+    kv_reach: KvReach = BASE_KV
+    """What its KV depends on."""
 
 
 def resolve(registry: Names, base: str, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
@@ -84,7 +85,7 @@ def resolve_model(registry: Names, base: str, principal: Principal, model: str, 
         (resolved.digest,),
         resolved.rollout,
         resolved.version,
-        kv_digest=resolved.kv_digest,
+        kv_reach=resolved.kv_reach,
     )
 
 
@@ -113,11 +114,11 @@ def resolve_mix(
     digest = mix_digest(mix)
     # One adapter at weight 1 is that adapter: it may be of any kind and is known by its own name.
     if digest in versions:
-        return ResolvedModel(body.model, parts[0].name, digest, versions, kv_digest=parts[0].kv_digest)
+        return ResolvedModel(body.model, parts[0].name, digest, versions, kv_reach=parts[0].kv_reach)
     _check_combinable(mix, parts, max_rank)
     names = {part.digest: entry.name for part, entry in zip(parts, adapters, strict=True)}
-    kv_digest = mixed_kv_digest(digest, {part.digest: part.kv_digest for part in parts})
-    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names, kv_digest=kv_digest)
+    reach = KvReach(mixed_kv_digest(digest, {part.digest: part.kv_reach.digest for part in parts}))
+    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names, kv_reach=reach)
 
 
 def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:
@@ -173,6 +174,8 @@ def _seed(body: EngineRequest) -> int:
 def _check_combinable(mix: Mix, parts: Sequence[Resolved], max_rank: int) -> None:
     if dora := next((part.name for part in parts if part.shape.is_dora), None):
         raise invalid("adapters", f"The adapter {dora!r} uses DoRA, which can be neither scaled nor summed.")
+    if activated := next((part.name for part in parts if part.kv_reach.invocation), None):
+        raise invalid("adapters", f"The adapter {activated!r} is an activated LoRA, which can be no part of a mix.")
     ranks = [part.shape.rank for part in parts]
     if mix.combination == "cat" and sum(ranks) > max_rank:
         raise invalid("adapters", f"The ranks of adapters add up to {sum(ranks)}; --max-lora-rank is {max_rank}.")

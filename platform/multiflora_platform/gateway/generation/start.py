@@ -172,6 +172,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
 
 
 def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts:
+    kv_digest, activated_at = admission.resolved.kv_reach.in_prompt(request.prompt_token_ids)
     return PromptFacts(
         id=request.id,
         at=admission.arrival,
@@ -184,7 +185,8 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         stream=bool(getattr(admission.body, "stream", False)),
         prompt_tokens=len(request.prompt_token_ids),
         answer=admission.id,
-        kv_digest=admission.resolved.kv_digest,
+        kv_digest=kv_digest,
+        activated_at=activated_at,
     )
 
 

@@ -40,7 +40,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         prompts = [(chat.ids, chat.params)]
         breakpoints = request.app.state.keeper.breakpoints
         holds = breakpoints.observer(
-            principal, chat.ids, admission.resolved.kv_digest, body.cache_salt, chat_breakpoints(body)
+            principal, chat.ids, admission.resolved.kv_reach, body.cache_salt, chat_breakpoints(body)
         )
         generations = await start(
             services,

@@ -76,7 +76,7 @@ async def _answer(
         prompts = [(prompt.ids, prompt.params)]
         marks = await off_loop(size, partial(message_marks, body, chat))
         breakpoints = request.app.state.keeper.breakpoints
-        holds = breakpoints.observer(principal, prompt.ids, admission.resolved.kv_digest, chat.cache_salt, marks)
+        holds = breakpoints.observer(principal, prompt.ids, admission.resolved.kv_reach, chat.cache_salt, marks)
         generations = await start(
             services, admission, prompts, grammar=prompt.grammar, marker_ids=prompt.marker_ids, observers=holds
         )

@@ -52,7 +52,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
         prompts = [(prompt.ids, prompt.params)]
         breakpoints = request.app.state.keeper.breakpoints
         holds = breakpoints.observer(
-            principal, prompt.ids, admission.resolved.kv_digest, chat.cache_salt, chat_breakpoints(chat)
+            principal, prompt.ids, admission.resolved.kv_reach, chat.cache_salt, chat_breakpoints(chat)
         )
         generations = await start(
             services,

@@ -78,7 +78,7 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
 
 
 def _shape(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> AdapterShape:
-    reach = KvReach(facts["kv_digest"]) if "kv_digest" in facts else None
+    reach = KvReach(facts["kv_digest"], tuple(facts.get("invocation_tokens", ()))) if "kv_digest" in facts else None
     return AdapterShape(manifest.get("max_rank", 0), bool(manifest.get("config", {}).get("use_dora")), reach)
 
 

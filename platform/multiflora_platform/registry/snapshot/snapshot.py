@@ -55,10 +55,9 @@ class Resolved:
     rollout: RolloutEntry | None = None  # of the alias; the gateway reports the request's outcome to it
 
     @property
-    def kv_digest(self) -> str | None:
-        """What the KV of its requests is known by; None: it is the base's."""
-        reach = self.shape.kv_reach
-        return self.digest if reach is None else reach.digest
+    def kv_reach(self) -> KvReach:
+        """What the KV of its requests depends on."""
+        return self.shape.kv_reach or KvReach(self.digest)
 
 
 @dataclass(frozen=True)
@@ -190,18 +189,18 @@ class Snapshot:
                 versions.setdefault(digest, []).append(f"{name}@{number}")
         return versions
 
-    def kv_digest(self, digest: str | None) -> str | None:
-        """What the KV of requests for this digest, a version's or a mix's, is known by; None: it is the base's."""
+    def kv_reach(self, digest: str | None) -> KvReach:
+        """What the KV of requests for this digest depends on: a version's, a mix's, or (None) the base's."""
         mix = read_mix(digest) if digest else None
         if digest is None or mix is None:
-            return self._kv_digests.get(digest, digest) if digest else None
-        return mixed_kv_digest(digest, {part.digest: self.kv_digest(part.digest) for part in mix.parts})
+            return self._kv_reaches.get(digest or "", KvReach(digest))
+        return KvReach(mixed_kv_digest(digest, {one.digest: self.kv_reach(one.digest).digest for one in mix.parts}))
 
     @cached_property
-    def _kv_digests(self) -> Mapping[str, str | None]:
+    def _kv_reaches(self) -> Mapping[str, KvReach]:
         """Of versions that can be served, by digest, as far as that was kept."""
         return {
-            digest: reach.digest
+            digest: reach
             for entry in self.adapters.values()
             for number, digest in entry.digests.items()
             if (reach := entry.shapes[number].kv_reach) is not None

@@ -14,7 +14,7 @@ from tests.platform.gateway.house import READY, House
 from tests.platform.gateway.real_house import real_house
 from tests.platform.registry.house import House as RegistryHouse
 
-from multiflora_engine.cache.block_hashes import HASH_BYTES, hashes_behind, root_hash
+from multiflora_engine.cache.block_hashes import HASH_BYTES, prompt_hashes
 from multiflora_engine.protocol.messages import CacheReply
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 
@@ -54,9 +54,8 @@ class ScriptedCache:
         found: set[bytes] = set()
         for number, request in enumerate(self._house.engine.requests):
             registry = self._house.services.registry
-            kv_digest = registry.snapshot.kv_digest(request.adapter_digest)
-            root = root_hash(registry.base.digest, kv_digest, request.cache_salt)
-            hashes = hashes_behind(root, request.prompt_token_ids, BLOCK)
+            reach, ids = registry.snapshot.kv_reach(request.adapter_digest), request.prompt_token_ids
+            hashes = prompt_hashes(registry.base.digest, reach, request.cache_salt, ids, BLOCK)
             pinned = max((at for at, one in enumerate(hashes, 1) if one.hex() in self.pins), default=0)
             found |= {*(hashes if number >= self._lost else hashes[:pinned])}
         return found

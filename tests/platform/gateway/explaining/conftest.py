@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_adapters.kv_reach import KvReach
-from multiflora_engine.cache.block_hashes import HASH_BYTES, chain_of, root_hash
+from multiflora_engine.cache.block_hashes import HASH_BYTES, prompt_hashes
 from multiflora_engine.protocol.messages import CacheReply
 from multiflora_platform.text.chat_template import ChatTemplates
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -61,9 +61,8 @@ class Blocks:
 
     def _hashes(self, request) -> list[bytes]:  # type: ignore[no-untyped-def]
         reach = self.reaches.get(request.adapter_digest, KvReach(request.adapter_digest))
-        root = root_hash(self._house.registry.base.digest, reach.digest, request.cache_salt)
-        chain = chain_of(root, request.prompt_token_ids, BLOCK)
-        return [chain[at : at + HASH_BYTES] for at in range(0, len(chain), HASH_BYTES)]
+        base, ids = self._house.registry.base.digest, request.prompt_token_ids
+        return prompt_hashes(base, reach, request.cache_salt, ids, BLOCK)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
+from multiflora_platform.text.tokenizer import Tokenizer
 
 PATH = "/api/v1/cache:explain"
 RULES = "Answer in one short sentence."
@@ -249,6 +250,22 @@ async def test_adapters_of_equal_kv_share_what_they_cached(house: House, blocks:
     blocks.lose(says_evicted=False)
     for name in ("sql", "base"):
         assert (await explain(house, {**chat, "model": name}, TENANT))["cause"] == "evicted"
+
+
+async def test_before_its_invocation_an_adapter_shares_with_the_base(
+    house: House, blocks: Blocks, tokenizer: Tokenizer
+) -> None:
+    reach = KvReach("k" * 64, tuple(tokenizer.encode("goodbye", False)))
+    blocks.reaches |= {"d" * 64: reach}
+    house.registry.shapes["sql"] = AdapterShape(kv_reach=reach)
+    await ask(house, {"messages": CHAT, "model": "base"}, TENANT)
+    found = await explain(house, {"messages": CHAT, "model": "sql"}, TENANT)
+    assert found["cause"] == "other_adapter"
+    whole = await explain(house, {"messages": CHAT, "model": "base"}, TENANT)
+    assert 0 < found["cached_tokens"] < whole["cached_tokens"]
+    # Without the word that invokes it, all of the prompt's KV is the base's.
+    await ask(house, {"messages": CHAT[:3], "model": "base"}, TENANT)
+    assert (await explain(house, {"messages": CHAT[:3], "model": "sql"}, TENANT))["cause"] == "none"
 
 
 async def test_a_tenant_hears_of_its_own_prompts_alone(house: House, blocks: Blocks) -> None:

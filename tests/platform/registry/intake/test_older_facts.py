@@ -18,7 +18,8 @@ async def test_a_start_completes_them_from_the_files(open_house: OpenHouse) -> N
     await house.adapter("a", 1, 2)
     before = [await facts_of(house, number) for number in (1, 2)]
     digests = [resolved.digest for n in (1, 2) if (resolved := house.registry.resolve(f"a@{n}", None))]
-    assert [house.registry.snapshot.kv_digest(digest) for digest in digests] == [one["kv_digest"] for one in before]
+    reaches = [house.registry.snapshot.kv_reach(digest) for digest in digests]
+    assert [reach.digest for reach in reaches] == [one["kv_digest"] for one in before]
 
     async def forget(change: Change) -> None:
         await change.session.execute(update(VersionRow).values(facts={"rank": 2}))
@@ -29,7 +30,7 @@ async def test_a_start_completes_them_from_the_files(open_house: OpenHouse) -> N
     await house.close()
     again = await open_house()
     assert await facts_of(again, 1) == before[0]
-    assert again.registry.snapshot.kv_digest(digests[0]) == before[0]["kv_digest"]
+    assert again.registry.snapshot.kv_reach(digests[0]).digest == before[0]["kv_digest"]
     # What cannot be read is left, and known by all of it.
     assert await facts_of(again, 2) == {"rank": 2}
-    assert again.registry.snapshot.kv_digest(digests[1]) == digests[1]
+    assert again.registry.snapshot.kv_reach(digests[1]).digest == digests[1]

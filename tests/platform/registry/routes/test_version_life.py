@@ -41,6 +41,7 @@ async def test_facts_of_a_version(house):
         "rslora": False,
         "dora": False,
         "alora": False,
+        "invocation_tokens": [],
         "dtype": "float32",
         "num_parameters": 32,
         "num_bytes": 128,
