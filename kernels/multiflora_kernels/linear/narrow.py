@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ MAX_NATIVE_ROWS = 64
 MAX_DOT_ROWS = 12
 """Up to here, rows of W are widened in registers for every four rows of x; above, once for all of them."""
 
-_MAX_DOT_ROWS_OF_SMALL_GROUPS = 8
-"""Of groups of one block, whose scales then take as long as their values."""
+_MAX_DOT_ROWS_OF_SLOW_FORMS = 8
+"""Of groups of one block, whose scales take as long as their values, of tables and of floats of 8 bits."""
 
 INPUTS = 32
 """Of a block: groups are a multiple, and rows of 4 bits."""
@@ -29,12 +29,15 @@ INPUTS = 32
 _TILE_ELEMENTS = 1 << 19
 """Of W, widened at a time for many rows: 2 MiB is little enough for a cache and enough for a product."""
 
+_MANTISSAS = {None: 0, torch.float8_e4m3fn: 3, torch.float8_e5m2: 2}
+"""Bits of them."""
+
 _thread = threading.local()
 
 PRODUCT = struct.Struct("3q 5q")
 """Product of native/product.h."""
 
-_ARGUMENTS = struct.Struct(f"{PRODUCT.format} 3q 2q")
+_ARGUMENTS = struct.Struct(f"{PRODUCT.format} 4q 3q")
 """NarrowArgs of native/narrow.h."""
 
 
@@ -42,14 +45,19 @@ _ARGUMENTS = struct.Struct(f"{PRODUCT.format} 3q 2q")
 class NarrowMatrix:
     """W [N, K]. Semantics: W[n, k] = (code[n, k] - zero[n, g]) * scale[n, g], g = k // group_size, in float32.
 
+    Where code is what codes stand for: themselves, the values of a table, or floats of 8 bits.
+
     codes: bfloat16 [N, K], the values themselves; int8 [N, K]; or uint8 [N, K / 2] of four bits: blocks of 32 inputs,
     whose byte i holds code i in its low half and code 16 + i in its high one. Rows are contiguous.
-    scales: float32 [N, G], None: 1. zeros: int8 [N, G], None: 0, of four bits 8.
+    scales: float32 [N, G], None: 1. zeros: int8 [N, G], None: 0, of four bits 8 but with a table.
+    table: float32 [16], of four bits. float_type: of which int8 codes are the bits, E4M3 or E5M2, all finite.
     """
 
     codes: torch.Tensor
     scales: torch.Tensor | None = None
     zeros: torch.Tensor | None = None
+    table: torch.Tensor | None = None
+    float_type: torch.dtype | None = None
 
     @property
     def bits(self) -> int:
@@ -66,7 +74,8 @@ class NarrowMatrix:
     def rows(self, first: int, end: int) -> NarrowMatrix:
         """Views."""
         scales = None if self.scales is None else self.scales[first:end]
-        return NarrowMatrix(self.codes[first:end], scales, None if self.zeros is None else self.zeros[first:end])
+        zeros = None if self.zeros is None else self.zeros[first:end]
+        return replace(self, codes=self.codes[first:end], scales=scales, zeros=zeros)
 
 
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
@@ -84,10 +93,14 @@ def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
 def widen_reference(w: NarrowMatrix) -> torch.Tensor:
     """W in float32, as `NarrowMatrix` says."""
     codes = unpack_nibbles(w.codes) if w.bits == 4 else w.codes
+    if w.table is not None:
+        codes = w.table[codes.int()]
+    elif w.float_type is not None:
+        codes = codes.view(w.float_type)
     if w.scales is None:
         return codes.float()
     groups = codes.float().view(len(codes), w.scales.shape[1], -1)
-    if w.zeros is not None or w.bits == 4:
+    if w.zeros is not None or (w.bits == 4 and w.table is None):
         groups -= 8.0 if w.zeros is None else w.zeros[..., None].float()
     return groups.mul_(w.scales[..., None]).flatten(1)
 
@@ -120,7 +133,8 @@ def narrow_linear(x: torch.Tensor, w: NarrowMatrix, bias: torch.Tensor | None = 
     if rows > MAX_NATIVE_ROWS:
         _multiply_by_tiles_(y, wide, w, wide_bias)
     elif rows > 0:
-        most = MAX_DOT_ROWS if w.group_size > INPUTS else _MAX_DOT_ROWS_OF_SMALL_GROUPS
+        is_slow = w.group_size == INPUTS or w.table is not None or w.float_type is not None
+        most = _MAX_DOT_ROWS_OF_SLOW_FORMS if is_slow else MAX_DOT_ROWS
         native(arguments(y, wide, w, wide_bias), rows <= most)
     return y.to(x.dtype)
 
@@ -152,5 +166,6 @@ def arguments(y: torch.Tensor, x: torch.Tensor | None, w: NarrowMatrix, bias: to
     rows, stride = (0, 0) if x is None else (x.shape[0], x.stride(0))
     return _ARGUMENTS.pack(
         y.data_ptr(), pointer(x), pointer(bias), rows, columns, k, stride, y.stride(0),
-        w.codes.data_ptr(), pointer(w.scales), pointer(w.zeros), w.bits, w.group_size,
+        w.codes.data_ptr(), pointer(w.scales), pointer(w.zeros), pointer(w.table), w.bits, w.group_size,
+        _MANTISSAS[w.float_type],
     )  # fmt: skip

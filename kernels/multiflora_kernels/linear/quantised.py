@@ -1,4 +1,4 @@
-"""A linear's weight kept in 4 or 8 bits: the one layout that every integer format of checkpoints maps onto exactly.
+"""A linear's weight kept in 4 or 8 bits: the one layout that formats of checkpoints map onto exactly.
 
 Source of the formula: affine quantisation by groups of inputs (GPTQ, arXiv:2210.17323; AWQ, arXiv:2306.00978).
 Knows no checkpoint format.
@@ -17,12 +17,16 @@ from multiflora_kernels.linear.narrow import INPUTS, NarrowMatrix, narrow_linear
 
 @dataclass(frozen=True)
 class IntegerForm:
-    """What two linears must share to be stacked."""
+    """What two linears must share to be stacked. Codes are integers, but with a table or a float type."""
 
     bits: int  # of a code, 2 to 8; codes of at most 4 bits are kept in 4, others in 8
     group_size: int | None = None  # inputs of an output that share a scale; None: all
     has_zeros: bool = False  # groups have zero points of their own; without, they are 2^(bits - 1)
     order: tuple[int, ...] | None = field(default=None, repr=False)  # column i is kept of input order[i]; None: of i
+    table: tuple[float, ...] | None = field(
+        default=None, repr=False
+    )  # what codes of 4 bits stand for; None: themselves
+    float_type: torch.dtype | None = None  # of which codes of 8 bits are the bits, E4M3 or E5M2; None: of integers
     rounds_inputs: bool = False  # products are those of inputs rounded to integers (`IntegerWay`); only of INT8
 
     def suits(self, k: int) -> bool:
@@ -39,9 +43,9 @@ W8A8 = replace(INT8, rounds_inputs=True)
 
 
 class QuantisedWeight:
-    """A `LinearWeight` of integers.
+    """A `LinearWeight` of integers, or of the values of a table, or of floats of 8 bits.
 
-    Semantics: W[n, order[i]] = (q[n, i] - zero[n, g]) * scale[n, g], g = i // group_size.
+    Semantics: W[n, order[i]] = (q[n, i] - zero[n, g]) * scale[n, g], g = i // group_size; the two others have no zero.
     """
 
     def __init__(
@@ -71,7 +75,8 @@ class QuantisedWeight:
         needs_zeros = form.has_zeros or form.bits not in (4, 8)
         zeros = torch.empty((rows, groups), dtype=torch.int8, device=device) if needs_zeros else None
         inputs = None if form.order is None else torch.tensor(form.order, device=device)
-        return cls(form, NarrowMatrix(codes, scales, zeros), dtype, inputs)
+        table = None if form.table is None else torch.tensor(form.table, dtype=torch.float32, device=device)
+        return cls(form, NarrowMatrix(codes, scales, zeros, table, form.float_type), dtype, inputs)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -110,7 +115,7 @@ class QuantisedWeight:
         if own.zeros is not None:
             own.zeros.copy_(self._shifted(1 << (self.form.bits - 1) if zeros is None else zeros))
         codes = codes if self._inputs is None else codes[:, self._inputs]
-        own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else (codes ^ 128).view(torch.int8))
+        own.codes.copy_(pack_nibbles(codes) if self.form.bits <= 4 else self._signed(codes).view(torch.int8))
 
     def quantise_(self, first: int, values: torch.Tensor) -> None:
         """Rows from `first` on become the nearest codes. values: [n, K]; a row of zeros stays one."""
@@ -119,6 +124,9 @@ class QuantisedWeight:
         scales = wide.abs().amax(1, keepdim=True) / 127
         codes = (wide / scales.where(scales > 0, 1.0)).round_().to(torch.int8)
         self.store_(first, codes.view(torch.uint8) ^ 128, scales, None)
+
+    def _signed(self, codes: torch.Tensor) -> torch.Tensor:
+        return codes if self.form.float_type is not None else codes ^ 128
 
     def _shifted(self, zeros: torch.Tensor | int) -> torch.Tensor:
         """Codes of 8 bits are kept as signed numbers, 128 less."""

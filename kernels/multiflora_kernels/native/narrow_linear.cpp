@@ -46,13 +46,68 @@ struct BFloat16 {
     }
 };
 
+// Floats of 8 bits. Shifted to where a float32 has its own, sign, exponent and mantissa are the same number but for a
+// power of two, subnormal ones among them.
+template <int MANTISSA>
+struct Float8 {
+    static constexpr int BYTES = INPUTS;
+    static constexpr bool HAS_ZEROS = false;
+    static constexpr float DEFAULT_ZERO = 0.0f;
+    static constexpr float POWER = MANTISSA == 3 ? 0x1p120f : 0x1p112f;
+    static inline Vec values(const uint8_t* p) {
+        // The sign is spread over all bits above; of them the highest stays.
+        constexpr int32_t KEPT = INT32_MIN | 0x7f << (23 - MANTISSA);
+        return reinterpret_cast<Vec>(widen_signed(p) << (23 - MANTISSA) & KEPT) * POWER;
+    }
+    static inline void pair(const uint8_t* block, int at, Vec& low, Vec& high) {
+        low = values(block + at);
+        high = values(block + HALF + at);
+    }
+    static inline float one(const uint8_t* row, int64_t i) {
+        const uint32_t bits = (row[i] & 0x7fu) << (23 - MANTISSA) | (row[i] & 0x80u) << 24;
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value * POWER;
+    }
+};
+
+// 4 bits that are places in a table of 16 values.
+struct Table4 {
+    static constexpr int BYTES = INPUTS / 2;
+    static constexpr bool HAS_ZEROS = false;
+    static constexpr float DEFAULT_ZERO = 0.0f;
+    alignas(64) float table[16];
+
+    explicit Table4(const float* values) { std::memcpy(table, values, sizeof table); }
+    inline Vec look_up(VecInt code) const {
+#if defined(__AVX512F__)
+        return (Vec)_mm512_permutexvar_ps((__m512i)code, _mm512_load_ps(table));
+#elif defined(__AVX2__)
+        const __m256 first = _mm256_permutevar8x32_ps(_mm256_load_ps(table), (__m256i)code);
+        const __m256 second = _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), (__m256i)code);
+        return (Vec)_mm256_blendv_ps(first, second, (__m256)(code << 28));  // by the code's highest bit
+#else
+        Vec values;
+        for (int lane = 0; lane < LANES; ++lane) values[lane] = table[code[lane]];
+        return values;
+#endif
+    }
+    inline void pair(const uint8_t* block, int at, Vec& low, Vec& high) const {
+        const VecInt both = widen_bytes(block + at);
+        low = look_up(both & 15);
+        high = look_up(both >> 4);
+    }
+    static inline float one(const uint8_t*, int64_t) { return 0.0f; }  // k is a multiple of INPUTS
+};
+
 template <class Form>
 struct Matrix {
     const NarrowArgs& a;
+    Form form;
     int64_t row_bytes, groups, whole;  // whole: inputs that fill blocks
 
-    explicit Matrix(const NarrowArgs& args)
-        : a(args), row_bytes(args.product.k * Form::BYTES / INPUTS),
+    Matrix(const NarrowArgs& args, const Form& form)
+        : a(args), form(form), row_bytes(args.product.k * Form::BYTES / INPUTS),
           groups((args.product.k + args.group - 1) / args.group), whole(args.product.k / INPUTS * INPUTS) {}
     const uint8_t* row(int64_t n) const { return a.codes + n * row_bytes; }
     float scale(int64_t n, int64_t g) const { return a.scales != nullptr ? a.scales[n * groups + g] : 1.0f; }
@@ -83,7 +138,7 @@ static void dot_block(const Matrix<Form>& w, int64_t row, int64_t column) {
                 __builtin_prefetch(codes[c] + COLUMNS * w.row_bytes);
                 for (int at = 0; at < HALF; at += LANES) {
                     Vec low, high;
-                    Form::pair(codes[c], at, low, high);
+                    w.form.pair(codes[c], at, low, high);
                     if (Form::HAS_ZEROS) low -= zero[c], high -= zero[c];
                     for (int t = 0; t < ROWS; ++t) {
                         part[0][t][c] += load(x + t * a.x_stride + i + at) * low;
@@ -141,7 +196,7 @@ static void widen_row(const Matrix<Form>& w, int64_t n, int64_t begin, int64_t e
             __builtin_prefetch(codes + next);
             for (int at = 0; at < HALF; at += LANES) {
                 Vec low, high;
-                Form::pair(codes, at, low, high);
+                w.form.pair(codes, at, low, high);
                 if (Form::HAS_ZEROS) low -= zero, high -= zero;
                 store(out + i + at, low * scale);
                 store(out + i + HALF + at, high * scale);
@@ -184,16 +239,16 @@ static void widened_item(const Matrix<Form>& w, const float* x, int64_t first, i
 }
 
 template <class Form>
-static void multiply(const NarrowArgs& args, bool dots) {
-    const Matrix<Form> w(args);
+static void multiply(const NarrowArgs& args, const Form& form, bool dots) {
+    const Matrix<Form> w(args, form);
     multiply_items(
         args.product, dots, [&](int64_t first, int64_t last) { dot_item(w, first, last); },
         [&](const float* x, int64_t first, int64_t last) { widened_item(w, x, first, last); });
 }
 
 template <class Form>
-static void widen_rows(const NarrowArgs& args) {
-    const Matrix<Form> w(args);
+static void widen_rows(const NarrowArgs& args, const Form& form) {
+    const Matrix<Form> w(args, form);
     const Product& a = args.product;
     const int threads = threads_for(a.columns * a.k, 1 << 16);
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -203,17 +258,20 @@ static void widen_rows(const NarrowArgs& args) {
 // Calls f with a value of the type that `args` are in.
 template <class F>
 static void with_form(const NarrowArgs& args, F f) {
-    if (args.bits == 4) f(Int4{});
+    if (args.table != nullptr) f(Table4(args.table));
+    else if (args.mantissa == 3) f(Float8<3>{});
+    else if (args.mantissa == 2) f(Float8<2>{});
+    else if (args.bits == 4) f(Int4{});
     else if (args.bits == 16) f(BFloat16{});
     else if (args.zeros != nullptr) f(Int8<true>{});
     else f(Int8<false>{});
 }
 
 extern "C" void multiflora_narrow_linear(const NarrowArgs* args, int64_t dots) {
-    with_form(*args, [&](auto form) { multiply<decltype(form)>(*args, dots); });
+    with_form(*args, [&](auto form) { multiply(*args, form, dots); });
 }
 
 // y[n] = W[n], float32; x and bias are not read
 extern "C" void multiflora_widen_rows(const NarrowArgs* args) {
-    with_form(*args, [&](auto form) { widen_rows<decltype(form)>(*args); });
+    with_form(*args, [&](auto form) { widen_rows(*args, form); });
 }

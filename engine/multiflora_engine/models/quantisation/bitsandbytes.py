@@ -5,6 +5,7 @@ Source of the format: https://github.com/bitsandbytes-foundation/bitsandbytes. I
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,8 +14,9 @@ import msgspec
 import torch
 
 from multiflora_engine.models.quantisation.packing import look_up_nibbles
-from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, QuantisedTensor
+from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, IntegerRows, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import BitsAndBytesSettings
+from multiflora_kernels.linear.quantised import IntegerForm
 
 _STATES = (".weight.quant_state.bitsandbytes__nf4", ".weight.quant_state.bitsandbytes__fp4")
 _MAX_STATE_BYTES = 1 << 16
@@ -57,6 +59,23 @@ class FourBitTensor(QuantisedTensor):
                 raise self.damaged(self._state_name, "lacks what belongs to scales that are quantised themselves")
             self.expect(".weight.nested_quant_map", ("F32",), (256,))
             self.expect(".weight.nested_absmax", FLOATS, (-(-blocks // state.nested_blocksize),))
+
+    @property
+    def form(self) -> IntegerForm | None:
+        """Blocks of the flat weight may begin and end within its rows: a group is what always lies in one of them."""
+        state = self._state()
+        size = math.gcd(state.shape[1], state.blocksize)
+        return IntegerForm(4, size, table=tuple(self.read(".weight.quant_map").tolist()))
+
+    def integers(self) -> Iterator[IntegerRows]:
+        state = self._state()
+        packed = self.read(".weight").flatten().view(torch.uint8).view(state.shape[0], -1)
+        size = math.gcd(state.shape[1], state.blocksize)
+        groups = state.shape[0] * state.shape[1] // size
+        scales = self._scales(state).repeat_interleave(state.blocksize // size)[:groups].view(state.shape[0], -1)
+        for first, end in self.row_ranges():
+            halves = packed[first:end]
+            yield IntegerRows(torch.stack([halves >> 4, halves & 15], dim=2).flatten(1), scales[first:end], None)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         state = self._state()

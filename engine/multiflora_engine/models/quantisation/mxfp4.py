@@ -49,15 +49,15 @@ class Mxfp4Tensor(QuantisedTensor):
 
     @property
     def form(self) -> IntegerForm:
-        """Twice its values are integers of five bits."""
-        return IntegerForm(8, _GROUP)
+        """Exactly: a group's scale is a power of two."""
+        return IntegerForm(4, _GROUP, table=E2M1)
 
     def integers(self) -> Iterator[IntegerRows]:
         blocks, exponents = self.read("_blocks"), self.read("_scales")
-        codes = torch.tensor([int(2 * value) + 128 for value in E2M1], dtype=torch.uint8)
         for first, end in self.row_ranges():
-            found = look_up_nibbles(blocks[first:end], codes, low_first=True).flatten(1)
-            yield IntegerRows(found, _powers(exponents[first:end].int() - _EXPONENT_BIAS - 1), None)
+            halves = blocks[first:end]
+            codes = torch.stack([halves & 15, halves >> 4], dim=3).flatten(1)
+            yield IntegerRows(codes, _powers(exponents[first:end].int() - _EXPONENT_BIAS), None)
 
 
 def _powers(exponents: torch.Tensor) -> torch.Tensor:

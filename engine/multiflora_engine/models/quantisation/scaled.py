@@ -12,6 +12,8 @@ from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, Integ
 from multiflora_engine.models.quantisation.settings import ScaledSettings
 from multiflora_kernels.linear.quantised import IntegerForm
 
+_FLOAT_TYPES = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+
 # bitsandbytes stores the largest value of a row, which stands for 127.
 _SCALES = {".weight_scale": 1.0, ".weight_scale_inv": 1.0, ".SCB": 1 / 127}
 
@@ -63,19 +65,31 @@ class ScaledTensor(QuantisedTensor):
 
     @property
     def form(self) -> IntegerForm | None:
-        is_integer = self.part(".weight").dtype == "I8" and self.settings.block is None
-        return IntegerForm(8, self.settings.group_size, ".weight_zero_point" in self.parts) if is_integer else None
+        float_type = _FLOAT_TYPES.get(self.part(".weight").dtype)
+        has_zeros = ".weight_zero_point" in self.parts
+        if float_type is None:
+            return None if self.settings.block is not None else IntegerForm(8, self.settings.group_size, has_zeros)
+        # The last of a row's blocks may be narrower than the others.
+        size = self.settings.group_size if self.settings.block is None else self.settings.block[1]
+        size = None if size == self.shape[1] else size
+        return None if has_zeros or self.shape[1] % (size or 1) else IntegerForm(8, size, float_type=float_type)
 
     def integers(self) -> Iterator[IntegerRows]:
         outputs, zeros = self.shape[0], None
-        scales = (self._matrix(self._scale_name) * _SCALES[self._scale_name]).expand(outputs, -1)
+        scales = self._matrix(self._scale_name) * _SCALES[self._scale_name]
+        if self.settings.block is not None:
+            scales = scales.repeat_interleave(self.settings.block[0], dim=0)[:outputs]
+        scales = scales.expand(outputs, -1)
         if ".weight_zero_point" in self.parts:
             zeros = (self._matrix(".weight_zero_point") + 128).expand(outputs, -1)
         first = 0
         for stored in read_rows(self.part(".weight")):
             end = first + len(stored)
             own = None if zeros is None else zeros[first:end]
-            yield IntegerRows(stored.view(torch.uint8) ^ 128, scales[first:end], own)
+            if stored.dtype != torch.int8 and not torch.isfinite(stored.float()).all():
+                raise self.damaged(".weight", "has values that are not finite")
+            codes = stored.view(torch.uint8) ^ (128 if stored.dtype == torch.int8 else 0)
+            yield IntegerRows(codes, scales[first:end], own)
             first = end
 
     @property
