@@ -15,9 +15,11 @@ import msgspec
 
 from multiflora_adapters.peft_rules import check_activation, check_initialisation, check_peft_rules
 from multiflora_adapters.report import (
+    POINTER,
     AdapterError,
     ValidationRow,
     error,
+    pointer_row,
     shown,
     some_of,
     warning,
@@ -109,6 +111,10 @@ def read_raw_config(path: Path) -> dict[str, Any]:
     if len(content) > MAX_CONFIG_BYTES:
         hint = "Save the adapter again."
         raise AdapterError(error("config", f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes.", hint=hint))
+    if content.startswith(POINTER):
+        raise AdapterError(pointer_row(CONFIG_NAME))
+    if not content.strip():
+        raise AdapterError(error("config", f"{CONFIG_NAME} is empty.", hint="Copy or save the adapter again."))
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:

@@ -10,6 +10,8 @@ import msgspec
 Severity = Literal["error", "warning", "info", "ok"]
 
 _NAMES_SHOWN = 5
+POINTER = b"version https://git-lfs"
+"""How a file begins that Git LFS keeps elsewhere."""
 
 
 class ValidationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,15 @@ def error(
     """A row that forbids serving."""
     return ValidationRow(
         check=check, severity="error", message=message, observed=observed, expected=expected, hint=hint
+    )
+
+
+def pointer_row(file_name: str) -> ValidationRow:
+    """Of a file that begins as POINTER does."""
+    return error(
+        "file",
+        f"{file_name} is a Git LFS pointer, not the file itself: the repository was cloned without its large files.",
+        hint="Run `git lfs pull` in it, or download the adapter with `hf download`.",
     )
 
 

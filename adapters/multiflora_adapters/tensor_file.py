@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from multiflora_adapters.lora_config import is_regular_file
 from multiflora_adapters.report import (
+    POINTER,
     AdapterError,
     ValidationRow,
     error,
+    pointer_row,
     shown,
 )
 
@@ -80,11 +82,15 @@ def read_tensor_file(path: Path) -> TensorFile:
         raise AdapterError(_missing_row(path.parent))
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        header_size = int.from_bytes(file.read(8), "little")
+        beginning = file.read(len(POINTER))
+        file.seek(8)
+        header_size = int.from_bytes(beginning[:8], "little")
         if size == 0:
             raise _corrupt("it is empty")
-        if header_size == int.from_bytes(b"version ", "little"):
-            raise AdapterError(_pointer_row())
+        if beginning == POINTER:
+            raise AdapterError(pointer_row(WEIGHTS_NAME))
+        if (kind := _other_kind(beginning)) is not None:
+            raise _corrupt(f"it is {kind}, not a safetensors file")
         if size < 8 or header_size > size - 8:
             raise _corrupt("the file ends before its header does (truncated, or not a safetensors file)")
         if header_size > MAX_HEADER_BYTES:
@@ -154,16 +160,21 @@ def _check_extent(entries: dict[str, TensorEntry], data_size: int) -> None:
         raise _corrupt("the file is truncated" if missing else "it has bytes that belong to no tensor")
 
 
+def _other_kind(beginning: bytes) -> str | None:
+    """What a file is instead, by its first bytes; of safetensors these are a small number and then a brace."""
+    kinds = {
+        b"PK": "a zip file, as torch.save writes it",
+        b"\x80": "a pickle",
+        b"GGUF": "a GGUF file",
+        b"\x89HDF": "an HDF5 file",
+        b"<": "a web page",
+    }
+    kind = next((kind for start, kind in kinds.items() if beginning.startswith(start)), None)
+    return None if beginning[8:9] == b"{" else kind
+
+
 def _corrupt(reason: str) -> AdapterError:
     return AdapterError(error("file", f"{WEIGHTS_NAME} is damaged: {reason}.", hint="Copy or save the adapter again."))
-
-
-def _pointer_row() -> ValidationRow:
-    return error(
-        "file",
-        f"{WEIGHTS_NAME} is a Git LFS pointer, not the weights: the repository was cloned without its large files.",
-        hint="Run `git lfs pull` in it, or download the adapter with `hf download`.",
-    )
 
 
 def _missing_row(folder: Path) -> ValidationRow:

@@ -430,8 +430,34 @@ F32 = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
 @pytest.mark.parametrize(
     ("content", "words"),
     [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (b"[]", "not a JSON object"),
+    ],
+)
+def test_a_config_that_is_none(content, words, base, broken):
+    folder = broken()
+    (folder / "adapter_config.json").write_bytes(content)
+    assert words in refusal(folder, base).message
+
+
+def test_a_header_as_long_as_a_kinds_first_byte_is_read(base, broken):
+    folder = broken()
+    header = json.dumps({"a": F32}, separators=(",", ":")).encode().ljust(ord("<"))
+    (folder / WEIGHTS).write_bytes(header_bytes(header) + bytes(12))
+    assert "truncated" in refusal(folder, base).message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (b"PK\x03\x04" + bytes(60), "a zip file, as torch.save writes it"),
+        (b"\x80\x02}q\x00.", "a pickle"),
+        (b"GGUF\x03\0\0\0" + bytes(60), "a GGUF file"),
+        (b"<!DOCTYPE html><title>404</title>", "a web page"),
         (b"\x10", "ends before its header"),
         (header_bytes(b"{}", 2**63), "ends before its header"),
         (header_bytes(b"{}", 1 << 20), "ends before its header"),

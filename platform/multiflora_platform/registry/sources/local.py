@@ -17,7 +17,9 @@ from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
 from multiflora_platform.registry.errors import SourceIncomplete, SourceNotFound, SourceRefused
 from multiflora_platform.web.problems import PayloadTooLarge
 
-ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+# Of these `unpack` says what they are, and what it takes.
+_OTHERS = (".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".tar.lzma", ".7z", ".rar")
+ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", *_OTHERS)
 
 
 @dataclass(frozen=True)

@@ -143,3 +143,15 @@ async def test_a_body_is_refused_in_little_memory(house: House, name: str) -> No
 async def test_metadata_is_refused_in_little_memory(house: House) -> None:
     parts = [("file", (file, data)) for file, data in GOOD.items()]
     await refused(house, files=parts, data={"metadata": DEEP.decode()})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.tar.xz", ".tar.xz"), ("A.TAR.BZ2", ".tar.bz2"), ("a.7z", "a 7z archive")]
+)
+async def test_an_archive_of_another_kind_is_no_missing_file(house: House, name: str, kind: str) -> None:
+    starts = {".tar.xz": b"\xfd7zXZ\0", ".tar.bz2": b"BZh91AY", "a 7z archive": b"7z\xbc\xaf\x27\x1c"}
+    content = starts[kind] + bytes(100)
+    response = await house.admin.post("/adapters/a/versions", files=[("file", (name, content))])
+    assert response.status_code == 400
+    assert kind in response.json()["detail"]
+    assert ".tar.gz, .tar and .zip archives are accepted" in response.json()["detail"]
