@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
@@ -45,19 +46,24 @@ class ContextKeeper:
         self.prefixes = ContextPrefixes(parts)
         self.breakpoints = BreakpointHolds(parts, self.room)
         self._flushed = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+        """Holds end in time also while a context is being computed, so each has a task."""
+        self._tasks = [asyncio.create_task(self._run(work)) for work in (self._end, self._compute_missing)]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.breakpoints.close()
 
     async def tend(self) -> None:
         """Looks at every context once; computes, holds and lets go of what has to be."""
+        await self._end()
+        await self._compute_missing()
+
+    async def _end(self) -> None:
         await self.breakpoints.tend()
         entries = self._contexts.book.all()
         for entry in entries:
@@ -65,11 +71,20 @@ class ContextKeeper:
                 await self._contexts.changes.expire(entry)
         self.prefixes.forget_all_but(entries)
         await self._release({entry.id for entry in entries if not entry.is_pinned(datetime.now(UTC))}, entries)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flushed = time.monotonic()
+            await self._contexts.book.flush()
+
+    async def _compute_missing(self) -> None:
+        """What is wrong with one keeps no other from being computed."""
         if self._parts.engine.ready is None or not self._parts.settings.enable_prefix_caching:
             return
-        for entry in sorted(entries, key=lambda one: (one.definition.priority, one.id)):
+        for entry in sorted(self._contexts.book.all(), key=lambda one: (one.definition.priority, one.id)):
             if not _is_over(entry):
-                await self._tend_one(self.prefixes.of(entry))
+                try:
+                    await self._tend_one(self.prefixes.of(entry))
+                except Exception:
+                    _log.exception("the context %s could not be looked after", "/".join(entry.key))
 
     async def room(self, tenant: str | None) -> HoldRoom | None:
         """What the tenant may hold; None while the engine's size is not known. Raises TenantNotFound."""
@@ -86,15 +101,12 @@ class ContextKeeper:
             not prefix.hashes or holds.holds(_holder(kept.entry, digest)) for digest, prefix in kept.prefixes.items()
         )
 
-    async def _run(self) -> None:
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         changed = self._contexts.book.changed
         while True:
             changed.clear()
             try:
-                await self.tend()
-                if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-                    self._flushed = time.monotonic()
-                    await self._contexts.book.flush()
+                await work()
             except Exception as error:
                 _log.warning("contexts could not be looked after, and will be with the next turn: %r", error)
             with suppress(TimeoutError):

@@ -230,6 +230,34 @@ async def test_a_version_has_its_contexts_before_the_alias_means_it(contexts: Co
     assert seen == [1], "the alias had not moved yet"
 
 
+async def test_one_that_fails_keeps_no_other_waiting(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    await contexts.put("first", prompt=RULES, priority=0)
+    await contexts.put("second", prompt=RULES * 2, priority=1)
+    ids = contexts.keeper.prefixes.ids
+
+    async def failing(kept: Any) -> Any:
+        if kept.entry.name == "first":
+            raise ValueError("its template ran wild")
+        return await ids(kept)
+
+    monkeypatch.setattr(contexts.keeper.prefixes, "ids", failing)
+    await contexts.keeper.tend()
+    assert len(contexts.house.engine.requests) == 1
+    assert (await contexts.get("second"))["status"] == "warm"
+
+
+async def test_holds_end_while_another_context_is_computed(contexts: ContextHouse) -> None:
+    await contexts.put("held", prompt=RULES)
+    await contexts.keeper.tend()
+    contexts.house.engine.hangs = True
+    await contexts.put("hangs", prompt=RULES * 2)
+    contexts.keeper.start()
+    await contexts.house.until(lambda: len(contexts.house.engine.requests) == 2)
+    await contexts.acme.delete("/api/v1/contexts/held")
+    await contexts.house.until(lambda: not contexts.cache.pins)
+    await contexts.keeper.close()
+
+
 async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: ContextHouse) -> None:
     made = await contexts.put("rules")
     await contexts.acme.post("/v1/chat/completions", json=CHAT)
