@@ -73,5 +73,5 @@ def test_a_hit_is_answered_as_a_miss(
 
 def test_what_cannot_be_is_refused_with_what_to_do() -> None:
     with pytest.raises(ModelError, match=r"as 'int4'\. Use --kv-cache-dtype auto, int8, fp8"):
-        choose_kv_dtype("int4", torch.float32, torch.device("cpu"))
-    assert choose_kv_dtype("auto", torch.bfloat16, torch.device("cuda")) == torch.bfloat16
+        choose_kv_dtype("int4", torch.float32)
+    assert choose_kv_dtype("auto", torch.bfloat16) == torch.bfloat16

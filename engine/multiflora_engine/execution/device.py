@@ -92,7 +92,7 @@ def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> tor
     return _DTYPES[name]
 
 
-def choose_kv_dtype(name: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def choose_kv_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """dtype: of the weights, which "auto" keeps for keys and values."""
     if name == "auto":
         return dtype
@@ -100,8 +100,6 @@ def choose_kv_dtype(name: str, dtype: torch.dtype, device: torch.device) -> torc
         raise ModelError(
             f"The KV cache cannot be kept as {name!r}. Use --kv-cache-dtype auto, {', '.join(_KV_DTYPES)}."
         )
-    if device.type != "cpu":
-        raise ModelError(f"A KV cache in {name} is served on a CPU alone. Use --kv-cache-dtype auto, or --device cpu.")
     return _KV_DTYPES[name]
 
 

@@ -57,7 +57,7 @@ def build_device_side(
     measured = device.type == "cuda" and config.kv_cache_memory is None
     # Adapters' own embeddings and heads are allocated as they come: the cache must leave their room.
     spare = step_bytes(config, model, weights) + config.adapter_matrix_memory if measured else 0
-    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype, device)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     size = size_kv_cache(config, model, kv_dtype, device, spare)
     cache = allocate_kv_cache(model, size.num_blocks, config.block_size, kv_dtype, device)
     decoder = Decoder(model, weights, model_tables(model, size.max_model_len, device), pool)

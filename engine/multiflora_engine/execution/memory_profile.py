@@ -33,7 +33,7 @@ def _peak(config: EngineConfig, model: ModelConfig, weights: ModelWeights, seque
     device, dtype = weights.device, weights.dtype
     decoder = Decoder(model, weights, model_tables(model, tokens, device))
     batch, blocks = dummy_batch([None] * sequences, tokens, config.block_size, model.vocab_size, device, 1)
-    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype, device)
+    kv_dtype = choose_kv_dtype(config.kv_cache_dtype, dtype)
     cache = allocate_kv_cache(model, blocks, config.block_size, kv_dtype, device)
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -21,6 +21,7 @@ from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
+from multiflora_kernels.attention.quantised_cache import is_quantised
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
@@ -122,7 +123,7 @@ class Decoder:
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
         """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
-        step = last_step = self._step(batch)
+        step = last_step = self._step(batch, replace(self.heads, reads_codes=is_quantised(cache.keys[0])))
         if batch.logit_rows is not None:
             last_step = replace(step, kept_rows=batch.logit_rows, kept_lora=batch.logit_lora)
         residual = self._embedding(batch)
@@ -143,23 +144,27 @@ class Decoder:
         sites = (self._embedding.site, self._head.site)
         return not any(site is not None and slot in site.replaced_rows for site in sites for slot in slots)
 
-    def _step(self, batch: ForwardBatch) -> ForwardStep:
+    def _step(self, batch: ForwardBatch, heads: AttentionHeads) -> ForwardStep:
         """What all layers share: made once, so that none of them asks the batch again."""
         places = batch.query_starts, batch.context_lens, batch.block_tables
         attention = {
-            window: AttentionStep(*places, self._scale, window, self._softcap, self._plan(batch, window), self._slopes)
+            window: AttentionStep(
+                *places, self._scale, window, self._softcap, self._plan(batch, window, heads), self._slopes
+            )
             for window in self._windows
         }
         ropes = tuple(RopeStep(cos, sin, batch.positions, batch.kv_slots) for cos, sin in self._ropes)
         return ForwardStep(ropes, attention, batch.lora, kept_rows=None, kept_lora=batch.lora)
 
-    def _plan(self, batch: ForwardBatch, window: int | None) -> AttentionPlan | CascadePlan | None:
+    def _plan(
+        self, batch: ForwardBatch, window: int | None, heads: AttentionHeads
+    ) -> AttentionPlan | CascadePlan | None:
         """The attention's work for the layers of one window. Groups share keys that a window would hide from some."""
         if self._slopes is not None:
             return None  # the kernels know no slopes
         lengths = batch.query_starts, batch.context_lens
         if window is None and batch.groups is not None and not self._has_sinks:
-            return plan_cascade(*lengths, batch.groups, self.heads)
+            return plan_cascade(*lengths, batch.groups, heads)
         if not self._takes_plans:
             return None
-        return plan_attention(*lengths, len(batch.token_ids), self.heads, window, batch.query_bounds)
+        return plan_attention(*lengths, len(batch.token_ids), heads, window, batch.query_bounds)

@@ -186,7 +186,7 @@ def _paged_attention_cuda(
     if step.slopes is not None:
         return paged_attention_reference(q, k_cache, v_cache, step, sinks)  # the kernels know no slopes
     if step.plan is None:
-        heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype)
+        heads = AttentionHeads(q.shape[1], k_cache.shape[1], q.shape[2], q.dtype, is_quantised(k_cache))
         step = replace(step, plan=plan_attention(step.query_starts, step.context_lens, q.shape[0], heads, step.window))
     if step.plan is None:
         return paged_attention_reference(q, k_cache, v_cache, step, sinks)

@@ -49,6 +49,7 @@ class AttentionHeads:
     kv_heads: int
     head_size: int
     dtype: torch.dtype
+    reads_codes: bool = False  # keys and values are in 8 bits (see quantised_cache.py)
 
     @property
     def group(self) -> int:
@@ -64,7 +65,7 @@ def short_tile(heads: AttentionHeads, capability: int) -> Tile:
     """
     rows = max(16, power_of_two(heads.group))
     if heads.dtype == torch.float32:
-        return Tile(rows, keys=32, wide=None, warps=8, stages=3, min_steps=4, occupancy=2)
+        return Tile(rows, 16 if heads.reads_codes else 32, None, warps=8, stages=3, min_steps=4, occupancy=2)
     keys = 64 if heads.head_size <= 128 else 32
     warps, occupancy = (4 if rows <= 32 else 8), (3 if capability >= 90 else 2)
     return Tile(rows, keys, None, warps, stages=5, min_steps=128 // keys, occupancy=occupancy)
@@ -75,11 +76,16 @@ def long_tile(heads: AttentionHeads, capability: int) -> Tile:
 
     128 rows use each key that is read often enough for L2. On sm_90 wgmma takes 64 rows a warp group, and 128 keys a
     pass halve the times that scores wait for products; masks cost registers, so masked passes are half as wide. These
-    are the largest sizes at which Triton 3.6 and 3.7 spill no register.
+    are the largest sizes at which Triton 3.6 and 3.7 spill no register. Codes become wider in registers, and leave
+    fewer to the tile.
     """
     if heads.dtype == torch.float32:
         rows = max(16, power_of_two(heads.group))
-        return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=2)
+        keys = 16 if heads.reads_codes else 32
+        return Tile(rows, keys, wide=keys, warps=8, stages=3, min_steps=8, occupancy=2)
+    if heads.reads_codes:
+        rows = 128 if capability >= 90 and heads.head_size <= 128 else 64
+        return Tile(rows, keys=32, wide=32, warps=8, stages=3, min_steps=8, occupancy=1)
     if heads.head_size <= 128:
         narrow = 64 if heads.head_size <= 64 else 32
         keys, wide = (64, 128) if capability >= 90 else (narrow, 64)

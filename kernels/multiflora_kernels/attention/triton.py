@@ -14,6 +14,8 @@ import torch
 
 from multiflora_kernels.attention.merge import merge_items
 from multiflora_kernels.attention.plan import AttentionPlan, WorkList
+from multiflora_kernels.attention.quantised_cache import block_size_of, is_quantised
+from multiflora_kernels.attention.quantised_triton import codec_arguments, decoded, decoded_scales, signature
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
@@ -39,6 +41,8 @@ def _over_keys(
     q: tl.tensor,
     k_cache: tl.tensor,
     v_cache: tl.tensor,
+    k_scales: tl.tensor,
+    v_scales: tl.tensor,
     table: tl.tensor,
     first: tl.tensor,
     skip: tl.tensor,
@@ -56,6 +60,7 @@ def _over_keys(
     HEAD_SIZE: tl.constexpr,
     HEAD_PADDED: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    CODEC: tl.constexpr,
     DOT: tl.constexpr,
 ) -> tl.tensor:
     """Online softmax (arXiv:2205.14135) over the keys first <= j < skip and resume <= j < end, in powers of two.
@@ -85,7 +90,20 @@ def _over_keys(
         else:
             k = tl.load(k_cache + offsets)
             v = tl.load(v_cache + offsets)
+        if CODEC:
+            places = blocks.to(tl.int64) * (block_stride // 2) + keys % BLOCK_SIZE
+            if MASKED:
+                k_scale = tl.load(k_scales + places, mask=is_key, other=0)
+                v_scale = tl.load(v_scales + places, mask=is_key, other=0)
+            else:
+                k_scale = tl.load(k_scales + places)
+                v_scale = tl.load(v_scales + places)
+            k = decoded(k, CODEC)
+            # Not with the weights: in float16 their products would be too small.
+            v = decoded(v, CODEC) * decoded_scales(v_scale)[:, None]
         scores = tl.dot(q, tl.trans(k.to(DOT)), input_precision="ieee") * scale
+        if CODEC:
+            scores = scores * decoded_scales(k_scale)[None, :]
         if CAPPED:
             # tanh(s) = 1 - 2 / (e^2s + 1); the hardware has powers of two: 2 / ln 2 = 2.885...
             scores = cap * (1.0 - 2.0 / (tl.exp2(scores * 2.8853900817779268) + 1.0))
@@ -115,6 +133,8 @@ def _attention_kernel(
     q: tl.tensor,
     k_cache: tl.tensor,
     v_cache: tl.tensor,
+    k_scales: tl.tensor,
+    v_scales: tl.tensor,
     block_tables: tl.tensor,
     items: tl.tensor,
     counts: tl.tensor,
@@ -137,6 +157,7 @@ def _attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     WIDE_N: tl.constexpr,
+    CODEC: tl.constexpr,
     DOT: tl.constexpr,
 ) -> None:
     """Program (g, i): item i for kv head g. Rows of the tile are (token, head of the group), heads fastest.
@@ -169,8 +190,11 @@ def _attention_kernel(
     positions = position + places
 
     table = block_tables + row.to(tl.int64) * table_stride
-    keys = k_cache + head * (BLOCK_SIZE * HEAD_SIZE)
-    values = v_cache + head * (BLOCK_SIZE * HEAD_SIZE)
+    PIECE: tl.constexpr = BLOCK_SIZE * (HEAD_SIZE + 2) if CODEC else BLOCK_SIZE * HEAD_SIZE
+    keys = k_cache + head * PIECE
+    values = v_cache + head * PIECE
+    key_scales = k_scales + head * (PIECE // 2)
+    value_scales = v_scales + head * (PIECE // 2)
     acc = tl.zeros([BLOCK_M, HEAD_PADDED], dtype=tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
@@ -187,12 +211,14 @@ def _attention_kernel(
             skip = tl.minimum(first + (begun - first + BLOCK_N - 1) // BLOCK_N * BLOCK_N, end)
         resume = skip + tl.maximum(tl.minimum(position + 1, end) - skip, 0) // WIDE_N * WIDE_N
         acc, highest, total = _over_keys(
-            acc, highest, total, query, keys, values, table, skip, skip, skip, resume, positions, block_stride, scale,
-            cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, WIDE_N, DOT,
+            acc, highest, total, query, keys, values, key_scales, value_scales, table, skip, skip, skip, resume,
+            positions, block_stride, scale, cap, window, False, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED,
+            WIDE_N, CODEC, DOT,
         )  # fmt: skip
     acc, highest, total = _over_keys(
-        acc, highest, total, query, keys, values, table, first, skip, resume, end, positions, block_stride, scale,
-        cap, window, True, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, DOT,
+        acc, highest, total, query, keys, values, key_scales, value_scales, table, first, skip, resume, end, positions,
+        block_stride, scale, cap, window, True, WINDOWED, CAPPED, BLOCK_SIZE, HEAD_SIZE, HEAD_PADDED, BLOCK_N, CODEC,
+        DOT,
     )  # fmt: skip
 
     seen = total != 0.0
@@ -237,23 +263,35 @@ def run_items(
 ) -> None:
     """Whole items are written to out, [T, Hq, D] contiguous; split ones to the work's scratch."""
     tile, softcap = work.tile, step.softcap
-    assert q.dtype == k_cache.dtype == v_cache.dtype == heads.dtype, "one dtype for queries and caches"
-    block_size, size = k_cache.shape[2:]
+    assert q.dtype == heads.dtype
+    assert k_cache.dtype == v_cache.dtype
+    assert heads.reads_codes == is_quantised(k_cache)
+    assert heads.reads_codes or k_cache.dtype == q.dtype, "one dtype for queries and caches that are not quantised"
     assert k_cache.stride() == v_cache.stride(), "caches of the same layout"
-    assert k_cache.stride()[1:] == (block_size * size, size, 1), "blocks in one piece"
+    assert k_cache[0].is_contiguous(), "blocks in one piece"
+    size, block_size = heads.head_size, block_size_of(k_cache, heads.head_size)
+    k_codes, k_scales, codec = codec_arguments(k_cache, size)
+    v_codes, v_scales, _ = codec_arguments(v_cache, size)
     assert q.stride(2) == 1, "heads in one piece"
     # Scores are powers of two inside, so the logarithm's base goes into the scale, or into the cap where there is one.
     _attention_kernel[(heads.kv_heads, work.items.shape[0])](
-        out, work.partial, work.partial_lse, q, k_cache, v_cache, step.block_tables, work.items, work.counts,
+        out, work.partial, work.partial_lse, q, k_codes, v_codes, k_scales, v_scales, step.block_tables, work.items,
+        work.counts,
         q.stride(0), q.stride(1), step.block_tables.stride(0), k_cache.stride(0),
         step.scale / softcap if softcap else step.scale * math.log2(math.e), (softcap or 0.0) * math.log2(math.e),
         step.window or 0, sinks, num_warps=tile.warps, num_stages=tile.stages,
-        **_constants(heads, tile, block_size, step.window is not None, softcap is not None, sinks is not None),
+        **_constants(heads, tile, block_size, step.window is not None, softcap is not None, sinks is not None, codec),
     )  # fmt: skip
 
 
 def _constants(
-    heads: AttentionHeads, tile: Tile, block_size: int, is_windowed: bool, is_capped: bool, has_sinks: bool
+    heads: AttentionHeads,
+    tile: Tile,
+    block_size: int,
+    is_windowed: bool,
+    is_capped: bool,
+    has_sinks: bool,
+    codec: int = 0,
 ) -> dict[str, Any]:
     return {
         "WINDOWED": is_windowed,
@@ -267,28 +305,34 @@ def _constants(
         "BLOCK_M": tile.rows,
         "BLOCK_N": tile.keys,
         "WIDE_N": tile.wide or 0,
+        "CODEC": codec,
         "DOT": dot_dtype(heads.dtype),
     }
 
 
 def kernel_variants() -> Iterator[KernelVariant]:
     """For the ahead-of-time table: head sizes and dtypes that models have, with and without window, soft cap, sinks."""
-    for q_heads, kv_heads, size, dtype, is_windowed, is_capped, has_sinks in (
-        (32, 8, 64, "bf16", False, False, False),
-        (64, 8, 64, "bf16", True, True, True),
-        (32, 8, 80, "bf16", False, False, False),
-        (32, 8, 128, "bf16", False, False, False),
-        (32, 8, 128, "bf16", True, False, False),
-        (32, 8, 128, "fp32", False, False, False),
-        (32, 8, 256, "fp16", True, True, False),
-        (8, 1, 256, "bf16", False, False, False),
+    for q_heads, kv_heads, size, dtype, is_windowed, is_capped, has_sinks, codec in (
+        (32, 8, 64, "bf16", False, False, False, 0),
+        (64, 8, 64, "bf16", True, True, True, 0),
+        (32, 8, 80, "bf16", False, False, False, 0),
+        (32, 8, 128, "bf16", False, False, False, 0),
+        (32, 8, 128, "bf16", True, False, False, 0),
+        (32, 8, 128, "fp32", False, False, False, 0),
+        (32, 8, 256, "fp16", True, True, False, 0),
+        (8, 1, 256, "bf16", False, False, False, 0),
+        (32, 8, 128, "bf16", True, False, False, 1),
+        (32, 8, 128, "bf16", False, False, False, 2),
+        (32, 8, 128, "bf16", False, False, False, 3),
+        (32, 8, 128, "fp32", False, False, False, 1),
+        (8, 1, 256, "bf16", False, False, False, 2),
     ):
-        heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype])
+        heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype], codec != 0)
         name = f"H={q_heads}/{kv_heads} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
-        name += " sinks" * has_sinks
+        name += " sinks" * has_sinks + ("", " int8", " e4m3", " e5m2")[codec]
         for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
             for tile, capabilities in _tiles(tile_of, heads):
-                constants = _constants(heads, tile, 16, is_windowed, is_capped, has_sinks)
+                constants = _constants(heads, tile, 16, is_windowed, is_capped, has_sinks, codec)
                 yield _attention_variant(f"attention {kind} {name}", tile, dtype, constants, capabilities)
 
 
@@ -313,7 +357,8 @@ def _attention_variant(
         name if len(capabilities) > 1 else f"{name} sm_{capabilities[0]}",
         _attention_kernel,
         {"out": f"*{dtype}", "partial": "*fp32", "partial_lse": "*fp32"}
-        | dict.fromkeys(("q", "k_cache", "v_cache"), f"*{dtype}")
+        | {"q": f"*{dtype}"}
+        | signature(dtype, constants["CODEC"])
         | dict.fromkeys(("block_tables", "items", "counts"), "*i32")
         | dict.fromkeys(("q_stride", "q_head_stride", "table_stride", "block_stride"), "i32")
         | {"scale": "fp32", "cap": "fp32", "window": "i32", "sinks": "*fp32"}

@@ -9,7 +9,7 @@ import struct
 
 import torch
 
-from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, block_size_of, write_tokens
+from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, block_size_of, is_quantised, write_tokens
 from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
@@ -100,9 +100,11 @@ def _rope_and_write_kv_cpu(
     return q
 
 
-def fold_into_rope(y: torch.Tensor, delta: ShrunkDelta | None, head_size: int, rotary: int) -> ShrunkDelta | None:
+def fold_into_rope(
+    y: torch.Tensor, delta: ShrunkDelta | None, head_size: int, rotary: int, k_cache: torch.Tensor
+) -> ShrunkDelta | None:
     """What of `delta` the kernel adds to q, k and v as it reads them; what it cannot is added to y [T, N] now."""
-    if delta is None or folds_into_rope(delta, head_size, rotary):
+    if delta is None or (folds_into_rope(delta, head_size, rotary) and not is_quantised(k_cache)):
         return delta
     delta.add_to_(y)
     return None

@@ -9,6 +9,14 @@ from collections.abc import Iterator
 
 import torch
 
+from multiflora_kernels.attention.quantised_cache import block_size_of
+from multiflora_kernels.attention.quantised_triton import (
+    codec_arguments,
+    decoded_scales,
+    encoded,
+    scale_bits,
+    signature,
+)
 from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.runtime.triton import (
@@ -21,8 +29,16 @@ from multiflora_kernels.runtime.triton import (
 
 
 @jit
+def _amplitude(x: tl.tensor) -> tl.tensor:
+    """x: [HEADS, N]. The largest magnitude of each head [HEADS, 1]; NaN where a value is not finite, which maxima pass
+    over."""
+    return (tl.max(tl.abs(x), axis=1) + tl.sum(x * 0.0, axis=1))[:, None]
+
+
+@jit
 def _rotate(
     out: tl.tensor,
+    scales: tl.tensor,
     x: tl.tensor,
     written: tl.tensor,
     cos: tl.tensor,
@@ -35,10 +51,12 @@ def _rotate(
     PAIRS: tl.constexpr,
     REST: tl.constexpr,
     NORMED: tl.constexpr,
+    CODEC: tl.constexpr,
 ) -> None:
     """out, x: pointers [HEADS, 1] to heads, which may be the same; written: [HEADS, 1]. cos, sin: pointers to a row.
 
-    norm: pointer to [SIZE], read if NORMED. REST: 0, or a power of two that holds what is not rotated.
+    norm: pointer to [SIZE], read if NORMED. REST: 0, or a power of two that holds what is not rotated. CODEC: 0, or
+    how out holds codes; scales: then pointers [HEADS, 1] to their scales.
     """
     dtype: tl.constexpr = x.dtype.element_ty
     # Whole tiles of addresses, also where all heads read the same row: each value then arrives where it is used.
@@ -66,10 +84,26 @@ def _rotate(
         second = rounded(rounded(second * scale, inner) * second_norm, dtype)
         if REST > 0:
             rest = rounded(rest * scale, inner) * rest_norm
-    tl.store(out + pair, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
-    tl.store(out + HALF + pair, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
-    if REST > 0:
-        tl.store(out + tail, rest.to(out.dtype.element_ty), mask=kept)
+    left, right = first * c - second * s, second * c + first * s
+    if CODEC:
+        # As they would be read from a cache of their own dtype.
+        left, right = rounded(left, dtype), rounded(right, dtype)
+        largest = tl.maximum(_amplitude(left), _amplitude(right))
+        if REST > 0:
+            rest = rounded(rest, dtype)
+            largest = tl.maximum(largest, _amplitude(rest))
+        bits = scale_bits(largest, CODEC)
+        scale = decoded_scales(bits)
+        tl.store(scales, bits.to(tl.int16), mask=written)
+        tl.store(out + pair, encoded(left / scale, CODEC), mask=inside)
+        tl.store(out + HALF + pair, encoded(right / scale, CODEC), mask=inside)
+        if REST > 0:
+            tl.store(out + tail, encoded(rest / scale, CODEC), mask=kept)
+    else:
+        tl.store(out + pair, left.to(out.dtype.element_ty), mask=inside)
+        tl.store(out + HALF + pair, right.to(out.dtype.element_ty), mask=inside)
+        if REST > 0:
+            tl.store(out + tail, rest.to(out.dtype.element_ty), mask=kept)
 
 
 @jit
@@ -83,6 +117,8 @@ def _rope_kernel(
     kv_slots: tl.tensor,
     k_cache: tl.tensor,
     v_cache: tl.tensor,
+    k_scales: tl.tensor,
+    v_scales: tl.tensor,
     q_norm: tl.tensor,
     k_norm: tl.tensor,
     eps: tl.tensor,
@@ -106,6 +142,7 @@ def _rope_kernel(
     REST: tl.constexpr,
     WIDTH: tl.constexpr,
     NORMED: tl.constexpr,
+    CODEC: tl.constexpr,
 ) -> None:
     """Program (t, c) does HEADS heads of token t: first come the parts of q, then those of k, then those of v.
 
@@ -118,12 +155,14 @@ def _rope_kernel(
     position = tl.load(positions + token)
     slot = tl.load(kv_slots + token)
     cached = slot // block_size * cache_block + slot % block_size * cache_row
+    # Scales are two bytes, and their strides half of those of the codes that are bytes.
+    scaled = slot // block_size * (cache_block // 2) + slot % block_size
     cos += position * table_row
     sin += position * table_row
     if part < q_parts:
         heads = part * HEADS + tl.arange(0, HEADS)[:, None]
         x = q + token * q_token + heads * q_head
-        _rotate(x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, HEADS, PAIRS, REST, NORMED)
+        _rotate(x, x, x, heads < Q_HEADS, cos, sin, q_norm, eps, SIZE, HALF, HEADS, PAIRS, REST, NORMED, 0)
     elif part < q_parts + k_parts:
         heads = (part - q_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         x = k + token * k_token + heads * k_head
@@ -131,6 +170,7 @@ def _rope_kernel(
         written = (heads < K_HEADS) & (slot >= 0)
         _rotate(
             k_cache + cached + heads * cache_head,
+            k_scales + scaled + heads * (cache_head // 2),
             x,
             written,
             cos,
@@ -143,20 +183,29 @@ def _rope_kernel(
             PAIRS,
             REST,
             NORMED,
+            CODEC,
         )
     else:
         heads = (part - q_parts - k_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         column = tl.arange(0, WIDTH)[None, :]
         inside = (heads < K_HEADS) & (slot >= 0) & (column < SIZE)
-        values = tl.load(v + token * v_token + heads * v_head + column, mask=inside)
-        tl.store(v_cache + cached + heads * cache_head + column, values.to(v_cache.dtype.element_ty), mask=inside)
+        values = tl.load(v + token * v_token + heads * v_head + column, mask=inside, other=0.0)
+        target = v_cache + cached + heads * cache_head + column
+        if CODEC:
+            wide = values.to(tl.float32)
+            bits = scale_bits(_amplitude(wide), CODEC)
+            written = (heads < K_HEADS) & (slot >= 0)
+            tl.store(v_scales + scaled + heads * (cache_head // 2), bits.to(tl.int16), mask=written)
+            tl.store(target, encoded(wide / decoded_scales(bits), CODEC), mask=inside)
+        else:
+            tl.store(target, values.to(v_cache.dtype.element_ty), mask=inside)
 
 
 _HEADS = 8
 """Heads of one program: two warps then move 16 bytes per thread for heads of 128."""
 
 
-def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool) -> dict[str, int | bool]:
+def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool, codec: int = 0) -> dict[str, int | bool]:
     rest = size - 2 * half
     return {
         "Q_HEADS": q_heads,
@@ -168,6 +217,7 @@ def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool) -
         "REST": power_of_two(rest) if rest else 0,
         "WIDTH": power_of_two(size),
         "NORMED": normed,
+        "CODEC": codec,
     }
 
 
@@ -186,17 +236,19 @@ def rope_and_write_kv_triton(
     assert q.stride(2) == k.stride(2) == v.stride(2) == cos.stride(1) == sin.stride(1) == 1, "rows are contiguous"
     assert cos.stride() == sin.stride()
     assert k_cache.stride() == v_cache.stride()
-    assert k_cache.stride(3) == 1
     assert cos.dtype == sin.dtype == torch.float32
-    constants = _constants(q_heads, k_heads, size, half, norms is not None)
+    k_codes, k_scales, codec = codec_arguments(k_cache, size)
+    v_codes, v_scales, _ = codec_arguments(v_cache, size)
+    assert k_codes.stride(3) == 1
+    constants = _constants(q_heads, k_heads, size, half, norms is not None, codec)
     q_norm, k_norm, eps = (cos, cos, 0.0) if norms is None else norms
     if tokens:
         heads = constants["HEADS"]
         grid = (tokens, -(-q_heads // heads) + 2 * -(-k_heads // heads))
         _rope_kernel[grid](
-            q, k, v, cos, sin, rope.positions, rope.kv_slots, k_cache, v_cache, q_norm, k_norm, eps,
+            q, k, v, cos, sin, rope.positions, rope.kv_slots, k_codes, v_codes, k_scales, v_scales, q_norm, k_norm, eps,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), cos.stride(0),
-            *k_cache.stride()[:3], k_cache.shape[2], **constants, num_warps=2,
+            *k_codes.stride()[:3], block_size_of(k_cache, size), **constants, num_warps=2,
         )  # fmt: skip
     return q
 
@@ -209,20 +261,22 @@ def kernel_variants() -> Iterator[KernelVariant]:
         "phi": (24, 8, 128, 48, False),
         "heads of 256": (16, 1, 256, 128, False),
     }
-    for name, form in forms.items():
-        for dtype in ("bf16", "fp32"):
-            constants = _constants(*form)
-            pointers = {"q": dtype, "k": dtype, "v": dtype, "cos": "fp32", "sin": "fp32", "positions": "i64"}
-            pointers |= {"kv_slots": "i64", "k_cache": dtype, "v_cache": dtype, "q_norm": dtype, "k_norm": dtype}
-            strides = ["q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "table_row"]
-            strides += ["cache_block", "cache_head", "cache_row", "block_size"]
-            yield KernelVariant(
-                f"rope {name} {dtype}",
-                _rope_kernel,
-                {name: f"*{kind}" for name, kind in pointers.items()}
-                | {"eps": "fp32"}
-                | dict.fromkeys(strides, "i32")
-                | dict.fromkeys(constants, "constexpr"),
-                constants,
-                options={"num_warps": 2},
-            )
+    plain = [(name, dtype, 0) for name in forms for dtype in ("bf16", "fp32")]
+    packed = [("qwen3", "bf16", 1), ("llama", "bf16", 2), ("phi", "bf16", 3), ("heads of 256", "fp32", 1)]
+    for name, dtype, codec in plain + packed:
+        constants = _constants(*forms[name], codec)
+        pointers = {"q": dtype, "k": dtype, "v": dtype, "cos": "fp32", "sin": "fp32", "positions": "i64"}
+        pointers |= {"kv_slots": "i64"}
+        strides = ["q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "table_row"]
+        strides += ["cache_block", "cache_head", "cache_row", "block_size"]
+        yield KernelVariant(
+            f"rope {name} {dtype}" + ("", " int8", " e4m3", " e5m2")[codec],
+            _rope_kernel,
+            {pointer: f"*{kind}" for pointer, kind in pointers.items()}
+            | signature(dtype, codec)
+            | {"q_norm": f"*{dtype}", "k_norm": f"*{dtype}", "eps": "fp32"}
+            | dict.fromkeys(strides, "i32")
+            | dict.fromkeys(constants, "constexpr"),
+            constants,
+            options={"num_warps": 2},
+        )

@@ -94,7 +94,8 @@ def loop(
 
 def plan_of(case: Case, window: int | None = None, bounds: QueryBounds | None = None) -> AttentionPlan:
     k_cache, _, starts, lengths, _ = case.arguments
-    heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype)
+    reads_codes = k_cache.dtype not in (torch.float32, torch.bfloat16, torch.float16)
+    heads = AttentionHeads(case.q.shape[1], k_cache.shape[1], case.q.shape[2], case.q.dtype, reads_codes)
     return plan_work(starts, lengths, case.q.shape[0], heads, window, bounds)
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from tests.kernels.attention.cases import attend, check, loop, make
+from tests.kernels.attention.test_quantised_cache import quantised
 
 from multiflora_kernels.attention.paged_attention import paged_attention, paged_attention_reference
 
@@ -46,6 +47,21 @@ def test_sinks(kernel_device, dtype, window, softcap):
 def test_shapes(kernel_device, heads, kv_heads, size, block_size):
     case = make([140, 70, 20], [1, 18, 2], heads, kv_heads, size, block_size, torch.float16).to(kernel_device)
     check(attend(case), loop(case))
+
+
+@pytest.mark.parametrize(
+    ("codes", "dtype", "window", "softcap"),
+    [
+        (torch.int8, torch.float32, 7, 2.0),
+        (torch.int8, torch.bfloat16, None, None),
+        (torch.float8_e4m3fn, torch.float16, None, None),
+        (torch.float8_e5m2, torch.float32, 20, None),
+    ],
+)
+def test_quantised_caches(kernel_device, codes, dtype, window, softcap):
+    """Also where keys are split among items, and a head is no power of two."""
+    case = quantised(make([17, 150, 40], [1, 1, 20], 4, 2, 24, dtype=dtype), codes).to(kernel_device)
+    check(attend(case, window, softcap), loop(case, window, softcap))
 
 
 def test_large_scores_do_not_overflow(kernel_device):

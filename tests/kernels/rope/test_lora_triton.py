@@ -49,6 +49,9 @@ class Layer:
         return rotated(q, self.positions, self.rotary), rotated(k, self.positions, self.rotary), v
 
 
+NOT_QUANTISED = torch.empty(0)
+
+
 def written(cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows that have a slot, what the cache holds there); no other entry has changed."""
     rows = (SLOTS >= 0).nonzero()[:, 0]
@@ -83,7 +86,7 @@ def test_the_delta_is_added_before_the_rotation(kernel_device, dtype, heads, kv_
     product = product_of(kernel_device, dtype, heads, kv_heads, size)
     layer = Layer(product, heads, kv_heads, size, size, is_normed=is_normed)
     y, delta = product.parts(static_segments(kernel_device))
-    folded = fold_into_rope(y, delta, size, size)
+    folded = fold_into_rope(y, delta, size, size, NOT_QUANTISED)
     assert folded is delta is not None
     plain, added = layer.run(rope_and_write_kv_triton, y.clone()), y.clone()
     values = y[:, (heads + kv_heads) * size :].clone()
@@ -121,15 +124,22 @@ def test_what_does_not_fold_is_added_at_once(kernel_device, size, rotary, presen
         product.x, product.weight, product.bias, sites, product.columns, static_segments(kernel_device)
     )
     base = y.clone()
-    assert fold_into_rope(y, delta, size, rotary) is None
+    assert fold_into_rope(y, delta, size, rotary, NOT_QUANTISED) is None
     end = product.columns[present - 1][1]
     assert_near(y[:, :end], product.expected[:, :end])
     assert torch.equal(y[:, end:], base[:, end:])
 
 
+def test_nothing_folds_into_the_write_of_quantised_keys(kernel_device):
+    product = product_of(kernel_device, torch.float32, 2, 2, 64)
+    y, delta = product.parts(static_segments(kernel_device))
+    assert fold_into_rope(y, delta, 64, 64, torch.empty(0, dtype=torch.int8)) is None
+    assert_near(y, product.expected)
+
+
 def test_nothing_is_nothing():
     y = torch.ones(2, 3)
-    assert fold_into_rope(y, None, 64, 64) is None
+    assert fold_into_rope(y, None, 64, 64, NOT_QUANTISED) is None
     assert (y == 1).all()
 
 
@@ -148,7 +158,7 @@ def test_a_graph_serves_other_adapters_on_a_gpu(kernel_device, is_normed):
 
     def work() -> torch.Tensor:
         y, delta = product.parts(segments)
-        delta = fold_into_rope(y, delta, size, size)
+        delta = fold_into_rope(y, delta, size, size, NOT_QUANTISED)
         return rope_and_write_kv(*layer.split(y), *caches, rope, layer.norms, delta)
 
     work()

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from multiflora_kernels.attention.quantised_cache import cache_shape, read_blocks
 from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
 from multiflora_kernels.rope.step import RopeStep
@@ -146,6 +147,33 @@ def test_triton_kernel(kernel_device, dtype, is_normed, heads, kv_heads, size, r
 
     close(result, expected_q)
     check_caches(close, [cache.cpu() for cache in caches], slots, expected_k, v)
+
+
+@pytest.mark.parametrize(
+    ("codes", "size", "rotary", "is_normed"),
+    [(torch.int8, 24, 16, True), (torch.float8_e4m3fn, 32, 32, False), (torch.float8_e5m2, 24, 16, False)],
+)
+def test_triton_kernel_writes_the_bytes_of_the_reference(kernel_device, codes, size, rotary, is_normed):
+    """Of large and small heads, of zeros, and of one that is not finite; nothing for rows that fill up a batch."""
+    q, k, v = split(torch.randn(9, 8, size) * torch.logspace(-7, 3, 9)[:, None, None], 4, 2)
+    v[4], v[5, 0, 1] = 0, math.nan
+    norms = QKNorm(torch.randn(size), torch.randn(size), 1e-5) if is_normed else None
+    positions, slots = torch.randperm(9), torch.randperm(16)[:9]
+    slots[3] = -1
+    sides = []
+    for op, device in ((rope_and_write_kv_reference, torch.device("cpu")), (rope_and_write_kv_triton, kernel_device)):
+        caches = [torch.empty(cache_shape(1, 2, 16, size, codes), dtype=codes, device=device) for _ in range(2)]
+        for cache in caches:
+            cache.view(torch.uint8).fill_(255)
+        rope = RopeStep(*(x.to(device) for x in (*tables(rotary), positions, slots)))
+        on_device = norms and QKNorm(norms.q.to(device), norms.k.to(device), norms.eps)
+        op(*(x.clone().to(device) for x in (q, k, v)), *caches, rope, on_device)
+        sides.append([read_blocks(cache, torch.tensor([0], device=device), size)[0].cpu() for cache in caches])
+    for expected, found in zip(*sides, strict=True):
+        steps = (expected.abs().amax(-1, keepdim=True) / 8).nan_to_num()
+        assert torch.equal(found.isnan(), expected.isnan())
+        assert (found != expected)[~expected.isnan()].float().mean() < 0.01
+        assert ((found - expected).abs() <= steps)[~expected.isnan()].all()
 
 
 @pytest.mark.parametrize("rotary", [32, 24])

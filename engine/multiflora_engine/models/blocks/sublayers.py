@@ -50,7 +50,7 @@ class SelfAttention:
             delta.add_to_(y)
             delta = None
         elif delta is not None:
-            delta = fold_into_rope(y, delta, self._head_dim, rope.rotary)
+            delta = fold_into_rope(y, delta, self._head_dim, rope.rotary, cache[0])
         if self._limit is not None:
             y.clamp_(-self._limit, self._limit)
         qkv = y.view(-1, sum(self._parts), self._head_dim)
