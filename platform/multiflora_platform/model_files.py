@@ -21,6 +21,7 @@ from multiflora_engine.models.quantisation.settings import is_made_at_load, meth
 from multiflora_platform.conversion.tokenizers import load_tokenizer
 from multiflora_platform.text.chat_template import ChatOptions
 from multiflora_platform.text.errors import TokenizerError
+from multiflora_platform.text.template_dates import DateChoice
 from multiflora_platform.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class ModelFiles:
     """A file, or the template itself."""
     chat_template_content_format: Literal["auto", "string", "openai"] = "auto"
     default_chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    template_date: DateChoice = "now"
 
     def open(self) -> tuple[ModelConfig, Tokenizer]:
         """config: with the tokenizer's end tokens, too. Raises ModelError and TokenizerError."""
@@ -110,7 +112,8 @@ class ModelFiles:
 
     def _chat_options(self) -> ChatOptions:
         template = None if self.chat_template is None else _template(self.chat_template)
-        return ChatOptions(template, self.chat_template_content_format, self.default_chat_template_kwargs)
+        variables = self.default_chat_template_kwargs
+        return ChatOptions(template, self.chat_template_content_format, variables, self.template_date)
 
 
 def _template(file_or_text: str) -> str:

@@ -74,6 +74,9 @@ class Settings(BaseModel):
     default_chat_template_kwargs: dict[str, Any] = Field(
         {}, description="variables for the chat template, as JSON, where a request gives none"
     )
+    template_date: Literal["now", "utc-day", "fixed"] = Field(
+        "now", description="the time that chat templates are told: now, the day in UTC, or always 26 July 2024"
+    )
     api_key: Words = Field((), description="admin key; may be given several times")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and KV cache")
     kv_cache_dtype: Literal["auto", "int8", "fp8", "fp8_e4m3", "fp8_e5m2"] = Field(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
 from multiflora_platform.observability.machine import checks
+from multiflora_platform.server.base_model import open_model
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.text.template_lint import template_checks
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +21,19 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _template(settings: Settings) -> list[dict[str, Any]]:
+    """Of a model that is here; nothing is downloaded for it."""
+    if settings.model is not None and not Path(settings.model).expanduser().is_dir():
+        return []
+    try:
+        tokenizer = open_model(settings).served.tokenizer
+    except ConfigurationError as error:
+        return [{"state": "error", "check": "model", "found": str(error), "advice": "Name another folder."}]
+    return list(template_checks(tokenizer.templates, tokenizer.special_tokens))
+
+
 def run(arguments: argparse.Namespace) -> int:
-    rows = list(checks(configuration_from(arguments).settings.data_dir))
+    settings = configuration_from(arguments).settings
+    rows = [*checks(settings.data_dir), *_template(settings)]
     emit(arguments.output, rows, ("state", "check", "found", "advice"))
     return 1 if any(row["state"] == "error" for row in rows) else 0

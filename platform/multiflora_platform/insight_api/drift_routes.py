@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -10,8 +11,9 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.insight.views import DriftPage
-from multiflora_platform.services import Services
+from multiflora_platform.insight.views import DriftItem, DriftPage
+from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.text.template_lint import lint
 from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"])
@@ -21,4 +23,28 @@ router = APIRouter(tags=["insight"])
 async def list_drift(request: Request, principal: Annotated[Principal, Depends(require_key)]) -> Response:
     """Where the last hour's prompts part over and over, by what, its cost, and the fix; admins see all tenants'."""
     services: Services = request.app.state.services
-    return rendered(DriftPage(services.insight.drift_items(principal.tenant, of_all=principal.is_admin)))
+    items = services.insight.drift_items(principal.tenant, of_all=principal.is_admin)
+    return rendered(DriftPage([*items, *await _of_template(services.model)]))
+
+
+async def _of_template(model: ServedModel) -> list[DriftItem]:
+    """What the chat template itself does to all prompts of chats; counted is nothing."""
+    tokenizer = model.tokenizer
+    findings = await asyncio.to_thread(lint, tokenizer.templates, tokenizer.special_tokens)
+    return [
+        DriftItem(
+            tenant=None,
+            model=model.name,
+            message=None,
+            role=None,
+            position=finding.position,
+            kind=finding.kind,
+            share=1.0,
+            prompts=0,
+            lost_tokens=0,
+            lost_seconds_per_minute=0.0,
+            example=finding.example,
+            advice=f"{finding.found}. {finding.advice}",
+        )
+        for finding in findings
+    ]

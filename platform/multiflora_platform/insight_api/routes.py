@@ -43,6 +43,7 @@ from multiflora_platform.observability.machine import checks
 from multiflora_platform.registry.snapshot.version_names import names_of
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
+from multiflora_platform.text.template_lint import template_checks
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.resources import answers, compressed, rendered
@@ -173,7 +174,11 @@ async def list_settings(request: Request) -> Response:
 @router.get("/doctor", responses=answers(DoctorPage))
 async def get_doctor(request: Request) -> Response:
     """What `multiflora doctor` says of the server's machine and of the disk with its data."""
-    rows = await asyncio.to_thread(lambda: list(checks(_services(request).settings.data_dir)))
+    services = _services(request)
+    tokenizer = services.model.tokenizer
+    rows = await asyncio.to_thread(
+        lambda: [*checks(services.settings.data_dir), *template_checks(tokenizer.templates, tokenizer.special_tokens)]
+    )
     page = [DoctorRow(row["check"], row["state"] in ("ok", "info"), row["found"], row["advice"]) for row in rows]
     return rendered(DoctorPage(page))
 

@@ -62,6 +62,8 @@ from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.text.template_lint import lint
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
 
@@ -109,6 +111,7 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     prepare_data_dir(settings)
     allow_many_connections()
     _warn_of_short_keys(settings)
+    _warn_of_template(opened.served.tokenizer)
     with only_server_of(settings), listen(settings) as listener:
         return uvloop.run(_serve(settings, sources, opened, listener))
 
@@ -122,6 +125,11 @@ def _warn_of_short_keys(settings: Settings) -> None:
                 len(key),
                 SHORTEST_KEY,
             )
+
+
+def _warn_of_template(tokenizer: Tokenizer) -> None:
+    for finding in lint(tokenizer.templates, tokenizer.special_tokens):
+        _log.warning("Prefix cache: %s. %s", finding.found, finding.advice)
 
 
 def _log_to_stderr(settings: Settings) -> None:

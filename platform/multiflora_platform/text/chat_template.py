@@ -6,7 +6,7 @@ Templates come from the model's folder, never from a request. Knows no tokens: c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
+from multiflora_platform.text.template_dates import DateChoice, dates
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -47,6 +48,8 @@ class ChatOptions:
     """Whether a template gets a message's content as a string or as parts; auto looks at the template."""
     variables: Mapping[str, Any] = field(default_factory=dict)
     """For the template, where a request's chat_template_kwargs do not say otherwise."""
+    date: DateChoice = "now"
+    """What `strftime_now` tells."""
 
 
 OF_THE_MODEL = ChatOptions()
@@ -56,16 +59,22 @@ OF_THE_MODEL = ChatOptions()
 class ChatTemplates:
     """A model's templates by name: "default", and perhaps "tool_use" and others."""
 
-    def __init__(self, sources: Mapping[str, str], options: ChatOptions = OF_THE_MODEL) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, str],
+        options: ChatOptions = OF_THE_MODEL,
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
         if refused := sorted(_OWN & options.variables.keys()):
             raise TokenizerError(f"default_chat_template_kwargs must not contain {', '.join(refused)}.")
-        environment = _environment()
+        environment = _environment(dates(options.date, clock))
         compiled = {name: _compile(environment, name, source) for name, source in sources.items()}
         if options.content_format != "auto":
             takes_parts = options.content_format == "openai"
             compiled = {name: replace(template, takes_parts=takes_parts) for name, template in compiled.items()}
         self._templates = compiled
         self._variables = options.variables
+        self._options = options
 
     @classmethod
     def load(cls, folder: Path, configured: Any, options: ChatOptions = OF_THE_MODEL) -> ChatTemplates:
@@ -74,6 +83,11 @@ class ChatTemplates:
         if options.template is not None:
             return cls({"default": options.template}, options)
         return cls({**_configured(configured), **_from_files(folder)}, options)
+
+    def at(self, moment: datetime) -> ChatTemplates:
+        """The same as they would write at that time."""
+        sources = {name: template.source for name, template in self._templates.items()}
+        return ChatTemplates(sources, self._options, lambda: moment)
 
     @property
     def is_empty(self) -> bool:
@@ -229,13 +243,13 @@ def _cut_at_tag(text: str, final: str) -> str:
     return text[:at] if text[at : at + len(_TAG)] == _TAG else text[:at].rstrip()
 
 
-def _environment() -> jinja2.Environment:
+def _environment(strftime_now: Callable[[str], str]) -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = strftime_now
     environment.globals["dict"] = _Dict()
     environment.globals["namespace"] = _Namespace
     return environment
