@@ -61,6 +61,7 @@ FLOORS = {
         "bench": 2,
         "conversion": 2,
         "demo": 2,
+        "fleet": 2,
         "engine_requests": 2,
         "observability": 2,
         "storage": 2,

@@ -104,7 +104,7 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
     model = load_model_config(folder).with_ends(config.eos_token_ids)
-    use_threads(config.num_threads)  # first: how products are made is measured with these
+    use_threads(config.num_threads, config.engines_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)
     # Linux grants more than there is, and kills the process that fills it; a GPU refuses.

@@ -54,6 +54,11 @@ class LLM(OfflineEngine):
         (max_model_len, max_loras, seed, ...); what has no effect here is logged. Raises TypeError for an unknown
         option, ValueError for one that cannot be; ModelError, AdapterRejected, and TokenizerError."""
         chosen = program_options("LLM", model, options)
+        if "engines_per_host" in chosen.engine:
+            raise ValueError(
+                "LLM computes in this process, with one engine; leave data_parallel_size out, or give it to "
+                "AsyncEngineArgs or `multiflora serve`"
+            )
         super().__init__(chosen.files, chosen.engine, adapters)
 
     @overload

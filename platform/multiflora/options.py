@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _OF_ENGINE = ((set(EngineConfig.__struct_fields__) & set(Settings.model_fields)) | {"num_threads"}) - {"tokenizer"}
 _OF_FILES = {field.name for field in fields(ModelFiles)} - {"model"}
 _OF_LOGS = {"disable_log_stats", "disable_log_requests", "enable_log_requests"}
-NAMES = (_OF_ENGINE | _OF_FILES | {*MODEL, *ENGINE} | _OF_LOGS) - {"model", "lora_modules"}
+NAMES = (_OF_ENGINE | _OF_FILES | {*MODEL, *ENGINE} | _OF_LOGS | {"replicas"}) - {"model", "lora_modules"}
 """Of every option but the model; adapters come with requests."""
 _WITHOUT_ADAPTERS = {"max_loras": 1, "max_cpu_loras": 1}
 """The least that an engine takes."""
@@ -70,6 +70,8 @@ def program_options(owner: str, model: str | Path | None, options: Mapping[str, 
     engine = {name: getattr(settings, name) for name in accepted if name in _OF_ENGINE}
     if threads is not None:
         engine["num_threads"] = threads
+    if settings.replicas > 1:
+        engine["engines_per_host"] = settings.replicas
     if not settings.enable_lora:
         engine |= _WITHOUT_ADAPTERS
     files = {name: getattr(settings, name) for name in accepted if name in _OF_FILES}

@@ -1,10 +1,11 @@
-"""The engine as the platform sees it: one handle, whether one process answers behind it or a pool of them.
+"""The engine as the platform sees it: one handle, whether one process answers behind it or several.
 
-Knows what callers may ask; not how an engine is started, watched or restarted.
+Knows what callers may ask; not how engines are started, watched or restarted, nor which one gets a request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from multiflora_engine.protocol.messages import (
@@ -22,43 +23,66 @@ if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
 
 
+class UnknownReplica(Exception):
+    """There is no replica of this id; ids: those that there are."""
+
+    def __init__(self, id: str, ids: Sequence[str]) -> None:
+        super().__init__(f"There is no replica {id[:64]!r}; there is {', '.join(ids)}.")
+
+
 class EngineCalls(Protocol):
-    """What an engine answers. Every call raises EngineUnavailable while none is there to answer."""
+    """What an engine answers, or several as one. Every call raises EngineUnavailable while none is there to answer."""
 
     @property
     def ready(self) -> Ready | None:
-        """What the engine said when it began to serve; None while it does not."""
+        """What the engine said when it began to serve; None while it does not. Of several: what holds for each."""
 
     @property
     def stats(self) -> EngineStats:
-        """Of its last heartbeat."""
-
-    @property
-    def cache_followers(self) -> CacheFollowers:
-        """Who is told what the engine caches and gives up."""
+        """Of the last heartbeat; of several, the sums."""
 
     def generate(self, request: GenerateRequest) -> TokenStream:
         """Sends the request at once; closing the stream aborts it."""
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
-        """load, unload, pin, unpin or probe."""
+        """load, unload, pin, unpin or probe; several do it all, but for the probe."""
 
     async def status(self) -> Status:
         """Pid, counters and adapter residency, asked afresh."""
 
     async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
-        """report, tokens, pin, unpin, drop, find or held."""
+        """report, tokens, pin, unpin, drop, find, trace or held."""
 
     async def slot_history(self) -> list[SlotEvent]:
         """Loads and evictions of adapters, oldest first."""
 
 
-class EngineHandle(EngineCalls, Protocol):
-    """All that the platform holds of its engine. Keep the handle, never what it stands for: that one may restart."""
+class ReplicaHandle(EngineCalls, Protocol):
+    """One engine. Keep the handle, never what it stands for: that one may restart."""
+
+    @property
+    def id(self) -> str:
+        """Of this place among the engines, whichever process has it."""
+
+    @property
+    def host(self) -> str:
+        """The machine's name."""
+
+    @property
+    def group(self) -> str:
+        """What it serves: the replicas of a group answer alike."""
+
+    @property
+    def epoch(self) -> int:
+        """Which life of it this is, counted from 0: what it cached in an earlier one is lost."""
 
     @property
     def state(self) -> str:
-        """starting, ready, restarting, failed or stopped."""
+        """starting, ready, draining, restarting, failed or stopped."""
+
+    @property
+    def cache_followers(self) -> CacheFollowers:
+        """Who is told what the engine caches and gives up."""
 
     @property
     def restarts(self) -> int:
@@ -66,64 +90,29 @@ class EngineHandle(EngineCalls, Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Of the engine's process; None while there is none."""
+        """Of the process; None while there is none."""
 
 
-class Supervisor(Protocol):
-    """multiflora_engine.process.supervisor.EngineSupervisor, as far as the handle needs it."""
-
-    restarts: int
-    pid: int | None
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def client(self) -> EngineCalls:
-        """To the process of the moment."""
-
-
-class SupervisedEngine:
-    """The handle of one supervised process. It looks the client up at every call, because a restart may change it."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+class EngineHandle(EngineCalls, Protocol):
+    """All that the platform holds of its engines."""
 
     @property
     def state(self) -> str:
-        return self._supervisor.state
+        """starting, ready, restarting, failed or stopped; ready while one of them is."""
 
     @property
     def restarts(self) -> int:
-        return self._supervisor.restarts
+        """Of all of them, since the server started."""
 
     @property
-    def pid(self) -> int | None:
-        return self._supervisor.pid
+    def replicas(self) -> Sequence[ReplicaHandle]:
+        """At least one, always the same ones."""
 
-    @property
-    def ready(self) -> Ready | None:
-        return self._supervisor.client.ready
+    def addressed(self, replica: str | None) -> EngineCalls:
+        """The replica of this id, or all of them. Raises UnknownReplica."""
 
-    @property
-    def stats(self) -> EngineStats:
-        return self._supervisor.client.stats
+    def each(self, replica: str | None = None) -> Sequence[ReplicaHandle]:
+        """Those that are ready now, or the one of this id. Raises EngineUnavailable, UnknownReplica."""
 
-    @property
-    def cache_followers(self) -> CacheFollowers:
-        return self._supervisor.client.cache_followers
-
-    def generate(self, request: GenerateRequest) -> TokenStream:
-        return self._supervisor.client.generate(request)
-
-    async def adapter(self, action: str, digest: str) -> AdapterResult:
-        return await self._supervisor.client.adapter(action, digest)
-
-    async def status(self) -> Status:
-        return await self._supervisor.client.status()
-
-    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
-        return await self._supervisor.client.cache(action, hash, chain, first)
-
-    async def slot_history(self) -> list[SlotEvent]:
-        return await self._supervisor.client.slot_history()
+    def replica_of(self, request_id: str) -> str | None:
+        """Which one has, or had, a request; None where that is forgotten."""

@@ -23,6 +23,7 @@ from multiflora_platform.web.openai_errors import ApiError, unavailable
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
     from multiflora_platform.auth.limits import Limits
+    from multiflora_platform.auth.principals import Principal
     from multiflora_platform.auth.usage import UsageLedger
     from multiflora_platform.contexts.service import Contexts
     from multiflora_platform.insight.insight import Insight
@@ -149,6 +150,13 @@ class Services:
         """Why the prefix cache had no more of a request's prompts, as its answer tells. request_ids: the engine's."""
         reason = self.insight.cache_reason(request_ids) if self.settings.enable_prefix_caching else None
         return {} if reason is None else {"x-cache-reason": reason}
+
+    def replica_headers(self, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:
+        """Which engines answered, for admins' keys. request_ids: the engine's."""
+        if not principal.is_admin:
+            return {}
+        replicas = {replica: None for id in request_ids if (replica := self.engine.replica_of(id)) is not None}
+        return {"x-multiflora-replica": ",".join(replicas)} if replicas else {}
 
     def request_began(self) -> None:
         self.in_flight += 1

@@ -86,7 +86,9 @@ class Settings(BaseModel):
     max_model_len: int | None = Field(None, ge=1, description="longest prompt plus answer in tokens")
     block_size: int = Field(16, ge=1, le=256, description="tokens of a KV block")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of the GPU's memory to use")
-    kv_cache_memory: int | None = Field(None, ge=1, description="bytes for KV blocks; default sized from the device")
+    kv_cache_memory: int | None = Field(
+        None, ge=1, description="bytes for KV blocks of each engine; default sized from the device"
+    )
     kv_offload_bytes: int | None = Field(None, ge=1, description="bytes of host memory for copies of KV blocks")
     kv_offload_dir: str | None = Field(
         None, min_length=1, description="folder for copies of KV blocks, which outlive the server"
@@ -151,7 +153,13 @@ class Settings(BaseModel):
     reasoning_parser: Literal["none", "deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss"] = Field(
         "none", description="how the model marks its reasoning, which is then kept apart from the answer"
     )
-    num_threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default all cores")
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of each engine; default all cores, divided among the replicas"
+    )
+    replicas: int = Field(1, ge=1, le=64, description="engines behind this server, each a process with the whole model")
+    routing: Literal["least-loaded", "round-robin"] = Field(
+        "least-loaded", description="which replica gets a request: that with the fewest, or all in turn"
+    )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
     data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")
     allow_source_root: Paths = Field((), description="folder below which file:// sources are allowed; repeatable")

@@ -51,11 +51,11 @@ def available_host_memory() -> int:
     return memory
 
 
-def use_threads(num_threads: int | None) -> None:
-    """Let torch compute with this many threads; None: as OMP_NUM_THREADS says, else all available cores."""
+def use_threads(num_threads: int | None, engines_per_host: int = 1) -> None:
+    """Let torch compute with this many threads; None: as OMP_NUM_THREADS says, else this engine's part of the cores."""
     if num_threads is None and "OMP_NUM_THREADS" in os.environ:
         return
-    torch.set_num_threads(num_threads or available_cores())
+    torch.set_num_threads(num_threads or max(1, available_cores() // engines_per_host))
 
 
 def choose_device(name: str) -> torch.device:

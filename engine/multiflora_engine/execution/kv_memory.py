@@ -72,7 +72,7 @@ def size_kv_cache(
         if device.type == "cpu":
             _require_host_memory(memory)
     elif device.type == "cpu":
-        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes)
+        memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes, config.engines_per_host)
     else:
         memory = _gpu_memory(config.gpu_memory_utilization, device) - step_bytes
     num_blocks = max(0, memory) // block_bytes
@@ -81,9 +81,10 @@ def size_kv_cache(
     return CacheSize(num_blocks, min(wanted, num_blocks * config.block_size))
 
 
-def _host_memory(useful: int, needed: int) -> int:
-    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use."""
-    available = available_host_memory()
+def _host_memory(useful: int, needed: int, engines: int) -> int:
+    """Bytes for the cache. useful: more would never be used; needed: less than this is of no use. engines: that share
+    what is available."""
+    available = available_host_memory() // engines
     modest = min(useful, int(available * _CPU_SHARE), _CPU_CAP)
     return max(modest, min(needed, int(available * _CPU_LIMIT)))
 

@@ -25,6 +25,7 @@ from multiflora_engine.protocol.messages import (
     CacheReply,
     CacheRequest,
     Deltas,
+    Draining,
     EndSequence,
     EngineStats,
     Fatal,
@@ -48,6 +49,14 @@ Event = LoadProgress | Ready | Fatal
 Answer = AdapterResult | Status | CacheReply | SlotHistory
 
 
+def _no_rescue(stream: TokenStream) -> bool:
+    return False
+
+
+def _no_record(stats: EngineStats) -> None:
+    pass
+
+
 class EngineUnavailable(Exception):
     """The engine cannot serve now: not started, restarting, failed, or gone while it was answering.
 
@@ -66,6 +75,9 @@ class EngineClient:
     ready: what the engine said when it began to serve; None while it does not. stats: of the latest heartbeat.
     last_message: when the engine was last heard of, `time.monotonic()`. pinned: digests that are to stay in slots.
     cache_followers: who is told what the engine caches and gives up, across its lives.
+    is_draining: the engine ends once it has answered what it has. rescue: asked for each stream of an engine that is
+    gone of which nothing has come; True where another engine has the request now. on_end: told the last statistics of
+    each engine that is gone.
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -74,6 +86,9 @@ class EngineClient:
         self.last_message = time.monotonic()
         self.pinned: set[str] = set()
         self.cache_followers = CacheFollowers(self.send)
+        self.is_draining = False
+        self.rescue: Callable[[TokenStream], bool] = _no_rescue
+        self.on_end: Callable[[EngineStats], None] = _no_record
         self._on_event = on_event
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -91,20 +106,30 @@ class EngineClient:
     def generate(self, request: GenerateRequest) -> TokenStream:
         """Sends the request at once. Raises EngineUnavailable. Ids must be unique among running requests."""
         self._require_ready()
-        assert request.id not in self._streams, "request ids are made by the server and unique"
-        stream = self._streams[request.id] = TokenStream(self, request)
-        self.send(Generate(request))
+        stream = TokenStream(self, request)
+        self._send_request(stream)
         return stream
+
+    def take_over(self, stream: TokenStream) -> None:
+        """Sends the request of a stream that another engine owed and has sent nothing of. Raises EngineUnavailable."""
+        self._require_ready()
+        stream.moved_to(self)
+        self._send_request(stream)
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
         """load, unload, pin, unpin or probe; answers when it is done. Raises EngineUnavailable."""
         result = await self._call(AdapterCommand(next(self._call_ids), action, digest))
         assert isinstance(result, AdapterResult), "call ids are unique"
-        if action == "pin" and result.error is None:
-            self.pinned.add(digest)
-        if action in ("unpin", "unload") and result.error is None:
-            self.pinned.discard(digest)
+        if result.error is None:
+            self.note_pin(action, digest)
         return result
+
+    def note_pin(self, action: str, digest: str) -> None:
+        """What the action means for an engine that is started later."""
+        if action == "pin":
+            self.pinned.add(digest)
+        elif action in ("unpin", "unload"):
+            self.pinned.discard(digest)
 
     async def status(self) -> Status:
         """Pid, counters and adapter residency, asked afresh. Raises EngineUnavailable."""
@@ -169,6 +194,7 @@ class EngineClient:
         The side that connects may send before the other is there: messages wait for it.
         """
         assert self._socket is None, "disconnect first"
+        self.is_draining = False
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(1)
         self._socket = self._context.socket(zmq.DEALER)
@@ -181,14 +207,18 @@ class EngineClient:
     def disconnect(self, failure: EngineFailure) -> None:
         """Ends the connection; every stream and call ends with the failure at once."""
         self.ready = None
+        self.on_end(self.stats)
+        self.stats = EngineStats()
         if self._socket is not None and self._loop is not None and self._context is not None:
             self._loop.remove_reader(self._socket.fileno())
             self._context.destroy(linger=0)
         self._socket = self._context = None
         self.cache_followers.end()
-        for stream in list(self._streams.values()):
-            stream.fail(failure)
+        owed = list(self._streams.values())
         self._streams.clear()
+        for stream in owed:
+            if stream.has_begun or not self.rescue(stream):
+                stream.fail(failure)
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(EngineUnavailable(failure.code, failure.message))
@@ -207,6 +237,11 @@ class EngineClient:
             self.send(AdapterCommand(next(self._call_ids), "pin", digest))
 
     # ---- inside
+
+    def _send_request(self, stream: TokenStream) -> None:
+        assert stream.request.id not in self._streams, "request ids are made by the server and unique"
+        self._streams[stream.request.id] = stream
+        self.send(Generate(stream.request))
 
     def _require_ready(self) -> None:
         if self.ready is None:
@@ -256,5 +291,7 @@ class EngineClient:
                 self.ready = message
                 self.cache_followers.begin()
                 self._on_event(message)
+            case Draining():
+                self.is_draining = True
             case LoadProgress() | Fatal():
                 self._on_event(message)

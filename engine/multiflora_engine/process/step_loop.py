@@ -22,6 +22,7 @@ from multiflora_engine.protocol.messages import (
     CacheReply,
     CacheRequest,
     Deltas,
+    Draining,
     EndSequence,
     EngineStats,
     FollowCache,
@@ -118,6 +119,7 @@ class StepLoop:
         self._lifetime = lifetime
         self._shutdown = False
         self._following = 0
+        self._is_draining = False
         self._next_heartbeat = 0.0
         # Of requests that were not taken in, since the last deltas were sent.
         self._refusals: list[TokenDelta] = []
@@ -127,6 +129,7 @@ class StepLoop:
     def run(self) -> None:
         # Shutdown ends the loop at once; after SIGTERM the requests that are here are finished first.
         while not self._shutdown and not (self._lifetime.stop_requested and not self._engine.has_work):
+            self._announce_end()
             self._receive()
             if self._engine.has_work:
                 deltas = self._engine.step()
@@ -145,6 +148,11 @@ class StepLoop:
             self._heartbeat()
             self._collect(not self._engine.has_work)
             self._rest()
+
+    def _announce_end(self) -> None:
+        if self._lifetime.stop_requested and not self._is_draining:
+            self._is_draining = True
+            self._socket.send(Draining("SIGTERM"))
 
     def _receive(self) -> None:
         until = time.monotonic() + _RECEIVING_SECONDS

@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 State = Literal["starting", "ready", "restarting", "failed", "stopped"]
 _COMMAND = (sys.executable, "-P", "-m", "multiflora_engine.process.main")
 _TICK = 0.25
+_NO_VARIABLES: Mapping[str, str] = {}
 _DEAD = EngineFailure("engine_dead", "The engine process ended while the request was running; it is being restarted.")
 
 
@@ -71,7 +72,7 @@ class EngineSupervisor:
     """state: starting, ready, restarting, failed (see `failure`) or stopped. pid: of the running process.
 
     on_progress hears of loading, each time the engine starts. command: the engine's program, to which the path of the
-    socket is appended.
+    socket is appended. variables: of its environment, beside ours.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class EngineSupervisor:
         patience: Patience | None = None,
         on_progress: Callable[[LoadProgress], None] = lambda progress: None,
         command: Sequence[str] = _COMMAND,
+        variables: Mapping[str, str] = _NO_VARIABLES,
     ) -> None:
         self.client = EngineClient(self._on_event)
         self.state: State = "starting"
@@ -91,6 +93,7 @@ class EngineSupervisor:
         self._patience = patience or Patience()
         self._on_progress = on_progress
         self._command = command
+        self._variables = variables
         self._ready_at = 0.0
         self._stopping = False
         self._settled = asyncio.Event()
@@ -183,7 +186,7 @@ class EngineSupervisor:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[held],
                 start_new_session=True,
-                env=_environment(os.environ),
+                env=_environment({**os.environ, **self._variables}),
             )
         finally:
             os.close(held)

@@ -29,11 +29,13 @@ class TokenStream:
 
     def __init__(self, client: Aborter, request: GenerateRequest) -> None:
         self._client = client
-        self._request_id = request.id
+        self.request = request
         self._unfinished = set(range(request.params.num_sequences))
         self._deltas: deque[TokenDelta] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        # A delta has come: what the reader has may have been sent on.
+        self.has_begun = False
 
     def __aiter__(self) -> TokenStream:
         return self
@@ -72,7 +74,7 @@ class TokenStream:
             return
         self._closed = True
         if self._unfinished:
-            self._client.abort(self._request_id)
+            self._client.abort(self.request.id)
         self._wake()
 
     def end(self, index: int) -> None:
@@ -81,20 +83,25 @@ class TokenStream:
             return
         self._unfinished.discard(index)
         if self._unfinished:
-            self._client.end_sequence(self._request_id, index)
+            self._client.end_sequence(self.request.id, index)
         else:
-            self._client.abort(self._request_id)
+            self._client.abort(self.request.id)
 
     def cut(self) -> None:
         """Another one than the reader ends the request: its sequences end with finish_reason "abort"."""
         if self._unfinished and not self._closed:
-            self._client.abort(self._request_id)
+            self._client.abort(self.request.id)
             for index in sorted(self._unfinished):
-                self.push(TokenDelta(request_id=self._request_id, index=index, finish_reason="abort"))
+                self.push(TokenDelta(request_id=self.request.id, index=index, finish_reason="abort"))
 
     def __del__(self) -> None:
         if not self._closed and self._unfinished:
-            self._client.abort_later(self._request_id)
+            self._client.abort_later(self.request.id)
+
+    def moved_to(self, client: Aborter) -> None:
+        """Another engine has the request from now on; of the one before nothing has come."""
+        assert not self.has_begun, "its reader has something already"
+        self._client = client
 
     @property
     def has_failed(self) -> bool:
@@ -104,6 +111,7 @@ class TokenStream:
     def push(self, delta: TokenDelta) -> bool:
         """True when this was the last one. A second delta of the same step costs no second wake-up."""
         self._deltas.append(delta)
+        self.has_begun = True
         if delta.finish_reason is not None:
             self._unfinished.discard(delta.index)
         self._wake()
@@ -111,7 +119,7 @@ class TokenStream:
 
     def fail(self, failure: EngineFailure) -> None:
         for index in sorted(self._unfinished):
-            self.push(TokenDelta(request_id=self._request_id, index=index, finish_reason="error", failure=failure))
+            self.push(TokenDelta(request_id=self.request.id, index=index, finish_reason="error", failure=failure))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

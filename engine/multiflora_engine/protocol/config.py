@@ -17,6 +17,7 @@ _COUNTS = (
     "max_lora_rank",
     "max_cpu_loras",
     "num_threads",
+    "engines_per_host",
     "num_speculative_tokens",
     "prompt_lookup_max",
     "prompt_lookup_min",
@@ -75,8 +76,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     alora_fallback: str = "error"
     # For requests that bring none.
     seed: int = 0
-    # CPU threads; None: OMP_NUM_THREADS where it is set, else all cores.
+    # CPU threads; None: OMP_NUM_THREADS where it is set, else this engine's part of the cores.
     num_threads: int | None = None
+    # Engines that serve side by side on this machine; each takes its part of cores and host memory.
+    engines_per_host: int = 1
     # What tokenizer.json says once the front end has merged the folder's other files into it; None: as it is.
     tokenizer: str | None = None
     # What ends an answer beside the model's own end tokens, from the front end's tokenizer.

@@ -190,7 +190,7 @@ class TierStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges (the first six) and monotonic counters since the engine started.
+    """Gauges (the first seven) and monotonic counters since the engine started.
 
     The scheduler fills what it knows; the engine adds steps, step_seconds, step_tokens and the adapters' counters.
     """
@@ -207,6 +207,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     free_blocks: int = 0
     # Published blocks, evictable ones and those in use.
     cached_blocks: int = 0
+    # Tokens of prompts that are still to be computed, as far as is known before a waiting sequence starts.
+    pending_prefill_tokens: int = 0
     # Calls that had something to execute or to take in.
     steps: int = 0
     # Of every request with a computed prompt, once.
@@ -325,6 +327,12 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     stats: EngineStats
 
 
+class Draining(msgspec.Struct, frozen=True, tag="draining"):
+    """The engine was told to end: it answers what it has, and goes. New requests are for others."""
+
+    reason: str
+
+
 class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
     """The engine cannot start or go on; kind "configuration" is the user's to mend, "internal" is ours."""
 
@@ -333,5 +341,15 @@ class Fatal(msgspec.Struct, frozen=True, tag="fatal"):
 
 
 FromEngine = (
-    LoadProgress | Ready | Deltas | AdapterResult | Status | CacheReply | CacheChanges | SlotHistory | Heartbeat | Fatal
+    LoadProgress
+    | Ready
+    | Deltas
+    | AdapterResult
+    | Status
+    | CacheReply
+    | CacheChanges
+    | SlotHistory
+    | Heartbeat
+    | Draining
+    | Fatal
 )

@@ -246,6 +246,7 @@ class Scheduler:
             num_blocks=self.pool.num_blocks,
             free_blocks=self.pool.num_free,
             cached_blocks=self.pool.num_published,
+            pending_prefill_tokens=self._pending_prefill(),
             prompt_tokens=self._counts.prompt_tokens,
             generation_tokens=self._counts.generation_tokens,
             cache_queries=self._counts.cache_queries,
@@ -257,6 +258,15 @@ class Scheduler:
             accepted_tokens=self._counts.accepted_tokens,
             sequence_preemptions=self._counts.sequence_preemptions.read(),
         )
+
+    def _pending_prefill(self) -> int:
+        """Of a request's sequences the first one computes what the others find in the cache."""
+        remaining = (
+            len(sequence.token_ids) - sequence.num_scheduled_tokens
+            for sequences in self._requests.values()
+            for sequence in sequences[:1]
+        )
+        return sum(tokens for tokens in remaining if tokens > 1)
 
     def _beside_a_flood(self) -> frozenset[Flow]:
         """Those whose own step this is; none: it is everybody's."""

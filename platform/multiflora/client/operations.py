@@ -87,21 +87,29 @@ class Client(Transport):
         """The name is a 404 at once and free again; running requests finish."""
         self.call("DELETE", f"/adapters/{quoted(name)}", None, headers={"if-match": if_match})
 
-    def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    def load_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Bring it into a slot now, rather than at its first request."""
-        return self.call("POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version})
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    def unload_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    def unload_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Take it out of memory; its next request loads it again."""
-        return self.call("POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version})
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    def pin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    def pin_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Load it and never evict it."""
-        return self.call("POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version})
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    def unpin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    def unpin_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """It may be evicted again."""
-        return self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
+        return self.call(
+            "POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version, "replica": replica}
+        )
 
     def add_version(
         self,
@@ -537,9 +545,9 @@ class Client(Transport):
         """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
-    def get_slots(self) -> SlotsAnswer:
-        """Which adapters are on the device, and the last loads and evictions."""
-        return self.call("GET", "/slots", SlotsAnswer)
+    def get_slots(self, *, replica: str | None = None) -> SlotsAnswer:
+        """Which adapters are on the device of each engine, and the last loads and evictions."""
+        return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica})
 
     def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
@@ -557,47 +565,53 @@ class Client(Transport):
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
         return self.call("GET", "/activity", ActivityAnswer)
 
-    def get_cache(self) -> CacheAnswer:
-        """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
-        return self.call("GET", "/cache", CacheAnswer)
+    def get_cache(self, *, replica: str | None = None) -> CacheAnswer:
+        """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
+        return self.call("GET", "/cache", CacheAnswer, query={"replica": replica})
 
     def list_misses(self) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
         return self.call("GET", "/cache/misses", MissPage)
 
-    def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
+    def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
-        return self.call("POST", "/cache:warm", WarmAnswer, body=body)
+        return self.call("POST", "/cache:warm", WarmAnswer, query={"replica": replica}, body=body)
 
     def take_cache_trace(self) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
         return self.call("POST", "/cache:trace", CacheTrace)
 
-    def get_cached_text(self, hash: str, *, limit: int | None = None) -> CacheText:
+    def get_cached_text(self, hash: str, *, limit: int | None = None, replica: str | None = None) -> CacheText:
         """The tokens of one run, and what they say."""
-        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit})
+        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica})
 
-    def pin_cached(self, hash: str) -> None:
+    def pin_cached(self, hash: str, *, replica: str | None = None) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""
-        self.call("POST", f"/cache/{quoted(hash)}:pin", None)
+        self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica})
 
-    def unpin_cached(self, hash: str) -> None:
+    def unpin_cached(self, hash: str, *, replica: str | None = None) -> None:
         """It may be evicted again."""
-        self.call("POST", f"/cache/{quoted(hash)}:unpin", None)
+        self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica})
 
-    def drop_cached(self, hash: str) -> None:
+    def drop_cached(self, hash: str, *, replica: str | None = None) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
-        self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+        self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica})
 
     def list_cache_events(
-        self, *, cursor: int | None = None, limit: int = 1000, snapshot: bool = False, last_event_id: str | None = None
+        self,
+        *,
+        cursor: int | None = None,
+        limit: int = 1000,
+        snapshot: bool = False,
+        replica: str | None = None,
+        last_event_id: str | None = None,
     ) -> CacheEventPage:
         """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
         return self.call(
             "GET",
             "/cache/events",
             CacheEventPage,
-            query={"cursor": cursor, "limit": limit, "snapshot": snapshot},
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica},
             headers={"last-event-id": last_event_id},
         )
 
@@ -685,21 +699,29 @@ class AsyncClient(AsyncTransport):
         """The name is a 404 at once and free again; running requests finish."""
         await self.call("DELETE", f"/adapters/{quoted(name)}", None, headers={"if-match": if_match})
 
-    async def load_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    async def load_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Bring it into a slot now, rather than at its first request."""
-        return await self.call("POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version})
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}:load", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    async def unload_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    async def unload_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Take it out of memory; its next request loads it again."""
-        return await self.call("POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version})
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}:unload", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    async def pin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    async def pin_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """Load it and never evict it."""
-        return await self.call("POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version})
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}:pin", CommandDone, query={"version": version, "replica": replica}
+        )
 
-    async def unpin_adapter(self, name: str, *, version: str | None = None) -> CommandDone:
+    async def unpin_adapter(self, name: str, *, version: str | None = None, replica: str | None = None) -> CommandDone:
         """It may be evicted again."""
-        return await self.call("POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version})
+        return await self.call(
+            "POST", f"/adapters/{quoted(name)}:unpin", CommandDone, query={"version": version, "replica": replica}
+        )
 
     async def add_version(
         self,
@@ -1151,9 +1173,9 @@ class AsyncClient(AsyncTransport):
         """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
-    async def get_slots(self) -> SlotsAnswer:
-        """Which adapters are on the device, and the last loads and evictions."""
-        return await self.call("GET", "/slots", SlotsAnswer)
+    async def get_slots(self, *, replica: str | None = None) -> SlotsAnswer:
+        """Which adapters are on the device of each engine, and the last loads and evictions."""
+        return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica})
 
     async def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
@@ -1171,47 +1193,55 @@ class AsyncClient(AsyncTransport):
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
         return await self.call("GET", "/activity", ActivityAnswer)
 
-    async def get_cache(self) -> CacheAnswer:
-        """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
-        return await self.call("GET", "/cache", CacheAnswer)
+    async def get_cache(self, *, replica: str | None = None) -> CacheAnswer:
+        """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
+        return await self.call("GET", "/cache", CacheAnswer, query={"replica": replica})
 
     async def list_misses(self) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
         return await self.call("GET", "/cache/misses", MissPage)
 
-    async def warm_cache(self, body: WarmPrompt) -> WarmAnswer:
+    async def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
-        return await self.call("POST", "/cache:warm", WarmAnswer, body=body)
+        return await self.call("POST", "/cache:warm", WarmAnswer, query={"replica": replica}, body=body)
 
     async def take_cache_trace(self) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
         return await self.call("POST", "/cache:trace", CacheTrace)
 
-    async def get_cached_text(self, hash: str, *, limit: int | None = None) -> CacheText:
+    async def get_cached_text(self, hash: str, *, limit: int | None = None, replica: str | None = None) -> CacheText:
         """The tokens of one run, and what they say."""
-        return await self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit})
+        return await self.call(
+            "GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica}
+        )
 
-    async def pin_cached(self, hash: str) -> None:
+    async def pin_cached(self, hash: str, *, replica: str | None = None) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""
-        await self.call("POST", f"/cache/{quoted(hash)}:pin", None)
+        await self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica})
 
-    async def unpin_cached(self, hash: str) -> None:
+    async def unpin_cached(self, hash: str, *, replica: str | None = None) -> None:
         """It may be evicted again."""
-        await self.call("POST", f"/cache/{quoted(hash)}:unpin", None)
+        await self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica})
 
-    async def drop_cached(self, hash: str) -> None:
+    async def drop_cached(self, hash: str, *, replica: str | None = None) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
-        await self.call("POST", f"/cache/{quoted(hash)}:drop", None)
+        await self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica})
 
     async def list_cache_events(
-        self, *, cursor: int | None = None, limit: int = 1000, snapshot: bool = False, last_event_id: str | None = None
+        self,
+        *,
+        cursor: int | None = None,
+        limit: int = 1000,
+        snapshot: bool = False,
+        replica: str | None = None,
+        last_event_id: str | None = None,
     ) -> CacheEventPage:
         """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
         return await self.call(
             "GET",
             "/cache/events",
             CacheEventPage,
-            query={"cursor": cursor, "limit": limit, "snapshot": snapshot},
+            query={"cursor": cursor, "limit": limit, "snapshot": snapshot, "replica": replica},
             headers={"last-event-id": last_event_id},
         )
 

@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
+from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Fatal, Ready
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
-from multiflora_platform.engine import EngineCalls, SupervisedEngine
+from multiflora_platform.engine import EngineCalls
+from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready, wait_any_ready
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +45,7 @@ class BackgroundEngine:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self._supervisor = EngineSupervisor(config)
-        self._engine = SupervisedEngine(self._supervisor)
+        self._engine = supervised(config, [{}] * config.engines_per_host)
         # The two below belong to the loop's thread. By request, what the client sends and the task that passes it on.
         self._sources: dict[str, TokenStream] = {}
         self._forwarding: set[asyncio.Task[None]] = set()
@@ -62,7 +62,7 @@ class BackgroundEngine:
     def wait_ready(self) -> Ready:
         """Blocks until the model is loaded. Raises ModelError for what the user can mend, EngineDeadError otherwise."""
         try:
-            return self._submit(self._supervisor.wait_ready()).result()
+            return self._submit(wait_all_ready(self._engine)).result()
         except EngineFailed as error:
             if error.kind == "configuration":
                 raise ModelError(error.message) from None
@@ -83,7 +83,7 @@ class BackgroundEngine:
     @property
     def failure(self) -> Fatal | None:
         """Why it last died."""
-        return self._supervisor.failure
+        return self._engine.replicas[0].supervisor.failure
 
     # ---- from threads without a loop
 
@@ -112,7 +112,7 @@ class BackgroundEngine:
         """Waits while the engine is restarted. Raises EngineDeadError when it never will be."""
         try:
             if self._engine.ready is None:
-                await self.ask(lambda _: self._supervisor.wait_ready())
+                await self.ask(lambda _: wait_any_ready(self._engine))
         except EngineFailed as error:
             raise _cannot_start(error) from None
 
@@ -145,12 +145,12 @@ class BackgroundEngine:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await self._supervisor.start()
+        await start_all(self._engine)
         self._running.set()
         try:
             await self._stopping.wait()
         finally:
-            await self._supervisor.stop()
+            await stop_all(self._engine)
             # What waited for the engine hears of its end before the loop cancels the rest.
             waiting = asyncio.all_tasks() - {asyncio.current_task()}
             if waiting:

@@ -17,7 +17,7 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.cache_change import CacheChange
 
 if TYPE_CHECKING:
-    from multiflora_platform.engine import EngineHandle
+    from multiflora_platform.engine import ReplicaHandle
 
 _MOST_BLOCKS = 1 << 16
 _PATIENCE = 60.0
@@ -51,7 +51,7 @@ class CacheFeed:
     """
 
     def __init__(
-        self, engine: EngineHandle, clock: Callable[[], float] = time.time, most_blocks: int = _MOST_BLOCKS
+        self, engine: ReplicaHandle, clock: Callable[[], float] = time.time, most_blocks: int = _MOST_BLOCKS
     ) -> None:
         self.position = int(clock() * 1_000_000)
         self.block_size = 0

@@ -56,7 +56,7 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
-        self.cache_feed = CacheFeed(engine, clock)
+        self.cache_feeds = {replica.id: CacheFeed(replica, clock) for replica in engine.replicas}
         self._earlier_lives = EarlierLives()
         self._engine = engine
         self._base = base
@@ -85,7 +85,8 @@ class Insight:
 
     def stop(self) -> None:
         """Ends all followers: the server is going."""
-        self.cache_feed.stop()
+        for feed in self.cache_feeds.values():
+            feed.stop()
         for queue in self._followers:
             queue.put_nowait(None)
 
@@ -154,8 +155,11 @@ class Insight:
         return adapter or self._base
 
     def gauges(self) -> Gauges:
-        stats, ready, pid = self._engine.stats, self._engine.ready, self._engine.pid
-        on_gpu = ready is not None and ready.device.startswith("cuda")
+        stats = self._engine.stats
+        pids = [replica.pid for replica in self._engine.replicas if replica.pid is not None]
+        sizes = [size for pid in pids if (size := resident_bytes(pid)) is not None]
+        ready = [replica.ready for replica in self._engine.replicas if replica.ready is not None]
+        on_gpu = bool(ready) and ready[0].device.startswith("cuda")
         return Gauges(
             running=stats.running,
             waiting=stats.waiting,
@@ -163,8 +167,8 @@ class Insight:
             cache_queries=stats.cache_queries,
             cache_hits=stats.cache_hits,
             gateway_bytes=own_resident_bytes(),
-            engine_bytes=None if pid is None else resident_bytes(pid),
-            device_bytes=ready.kv_bytes + ready.weight_bytes if on_gpu and ready is not None else None,
+            engine_bytes=sum(sizes) if sizes else None,
+            device_bytes=sum(one.kv_bytes + one.weight_bytes for one in ready) if on_gpu else None,
         )
 
     async def _tick(self) -> None:

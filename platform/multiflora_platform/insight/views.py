@@ -142,9 +142,10 @@ class RequestPage(msgspec.Struct, frozen=True):
 class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
     """Successive cached blocks that were used alike. hash: of the last one. digest: of the version that
     computed them, None for the base. adapters: their names that have it. versions: the same as `name@number`; of a
-    mix, its recipe. owner: the tenant, None for admins.
+    mix, its recipe. owner: the tenant, None for admins. replica: the engine that has it.
     """
 
+    replica: str
     hash: str
     parent: str | None
     digest: str | None
@@ -295,8 +296,9 @@ class SlotMoment(msgspec.Struct, frozen=True):
 
 
 class ReplicaSlots(msgspec.Struct, frozen=True):
-    """rows: rank rows of the pool. bytes: that the residents take."""
+    """replica: the engine's id. rows: rank rows of the pool. bytes: that the residents take."""
 
+    replica: str
     pid: int
     slots: int
     rows: int
@@ -348,7 +350,8 @@ class DoctorPage(msgspec.Struct, frozen=True):
 
 
 class WarmAnswer(msgspec.Struct, frozen=True):
-    """Tokens of the prompt that were cached before, and that were computed now; of all its models together."""
+    """Tokens of the prompt that were cached before, and that were computed now; of all its models and engines
+    together."""
 
     cached_tokens: int
     computed_tokens: int

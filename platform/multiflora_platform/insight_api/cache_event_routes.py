@@ -12,8 +12,11 @@ from starlette.requests import Request
 
 from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_platform.auth.dependencies import require_admin
-from multiflora_platform.insight.cache_feed import Events, NumberedChange
+from multiflora_platform.engine import UnknownReplica
+from multiflora_platform.insight.cache_feed import CacheFeed, Events, NumberedChange
 from multiflora_platform.insight.views import CacheEvent, CacheEventPage
+from multiflora_platform.registry.errors import ReplicaNotFound
+from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import event_id
 from multiflora_platform.web.problems import InvalidRequest
@@ -31,26 +34,37 @@ async def list_cache_events(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     snapshot: Annotated[bool, Query(description="begin with all that is cached")] = False,
     last_event_id: Annotated[str | None, Header()] = None,
+    replica: OneReplica = None,
 ) -> Response:
     """What was cached and given up after `cursor`; a live feed when Accept asks for text/event-stream."""
     services: Services = request.app.state.services
     if not services.settings.enable_prefix_caching:
         raise InvalidRequest("This server runs without a prefix cache (--no-enable-prefix-caching).", pointer="")
-    feed = services.insight.cache_feed
+    feed = _feed(services, replica)
     if "text/event-stream" in request.headers.get("accept", ""):
         # A browser that comes again sends the same address and what it has heard.
         heard = event_id(last_event_id) if last_event_id else None
         events = feed.follow(cursor if heard is None else heard, snapshot=snapshot and heard is None)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_frames(services, events), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_frames(services, feed, events), media_type="text/event-stream", headers=headers)
     page = await feed.page(cursor, limit, snapshot=snapshot)
     assert page.position is not None, "a page is whole"
     return await compressed(
-        request, CacheEventPage(_shown(services, page.items), page.position, is_continued=not page.begins)
+        request, CacheEventPage(_shown(services, feed, page.items), page.position, is_continued=not page.begins)
     )
 
 
-async def _frames(services: Services, events: AsyncIterator[Events]) -> AsyncIterator[bytes]:
+def _feed(services: Services, replica: str | None) -> CacheFeed:
+    """Raises InvalidRequest, ReplicaNotFound."""
+    feeds = services.insight.cache_feeds
+    if replica is None and len(feeds) > 1:
+        raise InvalidRequest(f"Each engine has events of its own; name one with ?replica= of {', '.join(feeds)}.")
+    if replica is not None and replica not in feeds:
+        raise ReplicaNotFound(str(UnknownReplica(replica, list(feeds))))
+    return feeds[replica] if replica is not None else next(iter(feeds.values()))
+
+
+async def _frames(services: Services, feed: CacheFeed, events: AsyncIterator[Events]) -> AsyncIterator[bytes]:
     """Parts of a snapshot have no id: a client that loses the line within one needs all of it again."""
     yield b": cache events\n\n"
     async for part in events:
@@ -58,7 +72,7 @@ async def _frames(services: Services, events: AsyncIterator[Events]) -> AsyncIte
         yield (
             b"".join(
                 b"%sevent: %s\ndata: %s\n\n" % (line, item.type.encode(), msgspec.json.encode(item))
-                for line, item in zip(lines, _shown(services, part.items), strict=True)
+                for line, item in zip(lines, _shown(services, feed, part.items), strict=True)
             )
             or b": alive\n\n"
         )
@@ -66,9 +80,9 @@ async def _frames(services: Services, events: AsyncIterator[Events]) -> AsyncIte
             yield b"id: %d\n\n" % part.position
 
 
-def _shown(services: Services, events: list[NumberedChange]) -> list[CacheEvent]:
-    owners, block_size = services.keys.cache_owners(), services.insight.cache_feed.block_size
-    return [_one(event, owners, block_size) for event in events]
+def _shown(services: Services, feed: CacheFeed, events: list[NumberedChange]) -> list[CacheEvent]:
+    owners = services.keys.cache_owners()
+    return [_one(event, owners, feed.block_size) for event in events]
 
 
 def _one(event: NumberedChange, owners: dict[str, str | None], block_size: int) -> CacheEvent:

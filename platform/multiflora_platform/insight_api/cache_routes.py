@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -11,7 +12,8 @@ from starlette.requests import Request
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine import EngineCalls
+from multiflora_platform.fleet.reports import sum_of
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.insight.bodies import WarmPrompt
@@ -26,6 +28,7 @@ from multiflora_platform.insight.views import (
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached, as_problems
+from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of
 from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
@@ -40,22 +43,25 @@ _MOST_MISSES = 200
 
 
 @router.get("/cache", responses=answers(CacheAnswer))
-async def get_cache(request: Request) -> Response:
-    """Everything that is cached, as a tree of runs of blocks; the 500 longest."""
+async def get_cache(request: Request, replica: OneReplica = None) -> Response:
+    """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
     services: Services = request.app.state.services
-    reply = await _ask(services.engine, "report")
-    stats, ready = services.engine.stats, ready_engine(services.engine)
+    with reaching_engine():
+        engines = services.engine.each(replica)
+        replies = await asyncio.gather(*(_ask(engine, "report") for engine in engines))
+    stats, ready = sum_of([engine.stats for engine in engines]), ready_engine(services.engine)
     snapshot = services.registry.snapshot
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
     nodes = [
-        _run(node, names_of(snapshot, node.adapter), owners.get(node.owner, node.owner), per_block)
+        _run(engine.id, node, names_of(snapshot, node.adapter), owners.get(node.owner, node.owner), per_block)
+        for engine, reply in zip(engines, replies, strict=True)
         for node in reply.nodes
     ]
     return await compressed(
         request,
         CacheAnswer(
-            blocks=ready.num_blocks,
+            blocks=sum(engine.ready.num_blocks for engine in engines if engine.ready is not None),
             free=stats.free_blocks,
             cached=stats.cached_blocks,
             block_size=ready.block_size,
@@ -79,7 +85,7 @@ async def list_misses(request: Request) -> Response:
 
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))
-async def warm_cache(request: Request) -> Response:
+async def warm_cache(request: Request, replica: OneReplica = None) -> Response:
     """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
@@ -91,57 +97,64 @@ async def warm_cache(request: Request) -> Response:
         ids = await warmed_ids(body, services.model, services.max_model_len)
     try:
         with reaching_engine():
-            found = [await warm_prompt(services.engine, services.keys, digest, ids, owner) for digest in digests]
+            engines = services.engine.each(replica)
+            found = [await warm_prompt(engines, services.keys, digest, ids, owner) for digest in digests]
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
-    cached = sum(found)
-    return rendered(WarmAnswer(cached, len(ids) * len(found) - cached))
+    cached = [tokens for of_engines in found for tokens in of_engines]
+    return rendered(WarmAnswer(sum(cached), len(ids) * len(cached) - sum(cached)))
 
 
 @router.post("/cache:trace", responses=answers(CacheTrace))
 async def take_cache_trace(request: Request) -> Response:
     """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
-    reply = await _ask(request.app.state.services.engine, "trace")
+    services: Services = request.app.state.services
+    reply = await _ask(services.engine, "trace")
     return rendered(CacheTrace(reply.traced, reply.lost, reply.has_more))
 
 
 @router.get("/cache/{hash}/text", responses=answers(CacheText))
 async def get_cached_text(
-    request: Request, hash: Hash, limit: Annotated[int | None, Query(ge=1, description="only the first")] = None
+    request: Request,
+    hash: Hash,
+    limit: Annotated[int | None, Query(ge=1, description="only the first")] = None,
+    replica: OneReplica = None,
 ) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
-    reply = await _ask(services.engine, "tokens", hash)
+    with reaching_engine():
+        reply = await _ask(services.engine.addressed(replica), "tokens", hash)
     ids = reply.token_ids[:limit]
     return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
 
 
 @router.post("/cache/{hash}:pin", status_code=204)
-async def pin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+async def pin_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
     """The run and all before it stay cached until they are unpinned or the engine restarts."""
-    return await _steer(request, principal, "pin", hash)
+    return await _steer(request, principal, "pin", hash, replica)
 
 
 @router.post("/cache/{hash}:unpin", status_code=204)
-async def unpin_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+async def unpin_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
     """It may be evicted again."""
-    return await _steer(request, principal, "unpin", hash)
+    return await _steer(request, principal, "unpin", hash, replica)
 
 
 @router.post("/cache/{hash}:drop", status_code=204)
-async def drop_cached(request: Request, hash: Hash, principal: Admin) -> Response:
+async def drop_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
-    return await _steer(request, principal, "drop", hash)
+    return await _steer(request, principal, "drop", hash, replica)
 
 
-async def _steer(request: Request, principal: Principal, action: str, hash: str) -> Response:
+async def _steer(request: Request, principal: Principal, action: str, hash: str, replica: str | None) -> Response:
     services: Services = request.app.state.services
-    await _ask(services.engine, action, hash)
+    with reaching_engine():
+        await _ask(services.engine.addressed(replica), action, hash)
     await services.registry.note(principal.actor, f"cache.{action}", hash)
     return Response(status_code=204)
 
 
-async def _ask(engine: EngineHandle, action: str, hash: str = "") -> CacheReply:
+async def _ask(engine: EngineCalls, action: str, hash: str = "") -> CacheReply:
     with reaching_engine():
         reply = await engine.cache(action, hash)
     if reply.error is not None:
@@ -149,7 +162,7 @@ async def _ask(engine: EngineHandle, action: str, hash: str = "") -> CacheReply:
     return reply
 
 
-def _run(node: CacheNode, names: DigestNames, owner: str | None, per_block: int) -> CacheRun:
+def _run(replica: str, node: CacheNode, names: DigestNames, owner: str | None, per_block: int) -> CacheRun:
     shown: dict[str, Any] = {field: getattr(node, field) for field in CacheNode.__struct_fields__}
     shown |= {"digest": shown.pop("adapter"), "owner": owner or None, **names._asdict()}
-    return CacheRun(**shown, bytes=node.blocks * per_block)
+    return CacheRun(**shown, replica=replica, bytes=node.blocks * per_block)

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import Ready
-from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine import EngineCalls, UnknownReplica
+from multiflora_platform.registry.errors import ReplicaNotFound
 from multiflora_platform.web.problems import Unavailable
 
 
-def ready_engine(engine: EngineHandle) -> Ready:
+def ready_engine(engine: EngineCalls) -> Ready:
     """What it said when it began to serve. Raises Unavailable."""
     ready = engine.ready
     if ready is None:
@@ -21,8 +22,10 @@ def ready_engine(engine: EngineHandle) -> Ready:
 
 @contextmanager
 def reaching_engine() -> Iterator[None]:
-    """Raises Unavailable."""
+    """Raises Unavailable, ReplicaNotFound."""
     try:
         yield
+    except UnknownReplica as error:
+        raise ReplicaNotFound(str(error)) from None
     except EngineUnavailable as error:
         raise Unavailable(f"The engine is not available: {error.message}") from error

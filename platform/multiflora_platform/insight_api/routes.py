@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
+from multiflora_platform.engine import ReplicaHandle
 from multiflora_platform.insight.alerts import (
     Finding,
     adapter_findings,
@@ -40,6 +41,8 @@ from multiflora_platform.insight.views import (
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.observability.machine import checks
+from multiflora_platform.registry.routes.access import OneReplica
+from multiflora_platform.registry.snapshot.snapshot import Snapshot
 from multiflora_platform.registry.snapshot.version_names import names_of
 from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings, shown
@@ -123,13 +126,18 @@ async def get_request(request: Request, id: str) -> Response:
 
 
 @router.get("/slots", responses=answers(SlotsAnswer))
-async def get_slots(request: Request) -> Response:
-    """Which adapters are on the device, and the last loads and evictions."""
+async def get_slots(request: Request, replica: OneReplica = None) -> Response:
+    """Which adapters are on the device of each engine, and the last loads and evictions."""
     services = _services(request)
-    engine, ready = services.engine, ready_engine(services.engine)
     with reaching_engine():
-        status, events = await engine.status(), await engine.slot_history()
-    snapshot = services.registry.snapshot
+        engines = services.engine.each(replica)
+        shown = await asyncio.gather(*(_slots_of(engine, services.registry.snapshot) for engine in engines))
+    return rendered(SlotsAnswer(shown))
+
+
+async def _slots_of(engine: ReplicaHandle, snapshot: Snapshot) -> ReplicaSlots:
+    status, events = await engine.status(), await engine.slot_history()
+    ready = ready_engine(engine)
     residents = [
         SlotResident(
             a.slot, a.digest, *names_of(snapshot, a.digest), a.rank, a.bytes, a.pinned, a.running, a.idle_seconds
@@ -141,9 +149,7 @@ async def get_slots(request: Request) -> Response:
         SlotMoment(e.at, e.event, e.slot, e.digest, *names_of(snapshot, e.digest), e.seconds, e.bytes) for e in events
     ]
     taken = sum(resident.bytes for resident in residents)
-    return rendered(
-        SlotsAnswer([ReplicaSlots(status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline)])
-    )
+    return ReplicaSlots(engine.id, status.pid, ready.lora_slots, ready.lora_rows, taken, residents, timeline)
 
 
 @router.post("/capacity", responses=answers(CapacityAnswer), openapi_extra=schema(CapacityQuestion))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -41,8 +41,19 @@ _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 5
 
 
 @dataclass(frozen=True)
+class ReplicaView:
+    """One engine at the time of a scrape; stats: of its last heartbeat."""
+
+    id: str
+    state: str
+    restarts: int
+    pid: int | None
+    stats: EngineStats
+
+
+@dataclass(frozen=True)
 class EngineView:
-    """The engine at the time of a scrape; the route of /metrics fills it."""
+    """The engines together at the time of a scrape; the route of /metrics fills it."""
 
     state: str
     restarts: int
@@ -54,7 +65,7 @@ class EngineView:
     """Adapter names of our requests that have their first token."""
     waiting: Iterable[str] = ()
     """Adapter names of our requests that wait for it."""
-    engine_pid: int | None = None
+    replicas: Sequence[ReplicaView] = ()
     gpus: Iterable[Gpu] = ()
 
 
@@ -256,6 +267,7 @@ class _Snapshot(Collector):
         yield self._counter("multiflora_adapter_evictions", "Adapters sent from the device", stats.adapter_evictions)
         yield self._counter("multiflora_engine_restarts", "Restarts of the engine", self._view.restarts)
         yield self._states()
+        yield from self._replicas()
         yield self._memory()
         yield from self._gpus()
         yield self._residency()
@@ -307,12 +319,18 @@ class _Snapshot(Collector):
             yield self._labelled("multiflora_gpu_memory_used_bytes", "Memory of all processes", [*memory])
 
     def _memory(self) -> GaugeMetricFamily:
-        pid = self._view.engine_pid
-        engine = None if pid is None else resident_bytes(pid)
+        pids = [replica.pid for replica in self._view.replicas if replica.pid is not None]
+        sizes = [size for pid in pids if (size := resident_bytes(pid)) is not None]
         rows: list[tuple[Mapping[str, str], float]] = [({"process": "gateway"}, own_resident_bytes())]
-        if engine is not None:
-            rows.append(({"process": "engine"}, engine))
+        if sizes:
+            rows.append(({"process": "engine"}, sum(sizes)))
         return self._labelled("multiflora_resident_memory_bytes", "Memory that a process has now", rows)
+
+    def _replicas(self) -> Iterable[GaugeMetricFamily]:
+        """The parts of the sums above, by engine."""
+        for name, text, value in _OF_REPLICAS:
+            rows = [({"replica": replica.id}, value(replica)) for replica in self._view.replicas]
+            yield self._labelled(f"multiflora_replica_{name}", text, [*rows])
 
     def _residency(self) -> GaugeMetricFamily:
         counts = dict.fromkeys(("slot", "cpu", "disk"), 0)
@@ -345,6 +363,17 @@ class _Snapshot(Collector):
                 labels = {"model_name": self._model, **sample.labels}
                 alias.add_sample(sample.name.replace(family.name, name), labels, sample.value)
         return alias
+
+
+_OF_REPLICAS: tuple[tuple[str, str, Callable[[ReplicaView], float]], ...] = (
+    ("ready", "1 while it serves", lambda replica: float(replica.state == "ready")),
+    ("restarts", "Restarts since the server started", lambda replica: replica.restarts),
+    ("running", "Sequences that run", lambda replica: replica.stats.running),
+    ("waiting", "Sequences that wait", lambda replica: replica.stats.waiting),
+    ("pending_prefill_tokens", "Prompt tokens to be computed", lambda replica: replica.stats.pending_prefill_tokens),
+    ("kv_cache_usage", "Used share of KV blocks", lambda replica: _usage(replica.stats)),
+    ("kv_blocks_cached", "Blocks that its prefix cache can find", lambda replica: replica.stats.cached_blocks),
+)
 
 
 def _usage(stats: EngineStats) -> float:

@@ -9,7 +9,8 @@ web/problems.py, those of keys and webhooks in their own folders.
     ├── AdapterNotFound 404       ├── RolloutConflict 409
     ├── AliasNotFound 404         ├── VersionInUse 409
     ├── JobNotFound 404           ├── VersionNotReady 409
-    ├── RolloutNotFound 404       ├── IdempotencyMismatch 422
+    ├── ReplicaNotFound 404       ├── IdempotencyMismatch 422
+    ├── RolloutNotFound 404       │
     ├── SourceNotFound 404        ├── VersionRejected 422
     ├── VersionNotFound 404       ├── CommandFailed 502
     │                             │   └── NoRoom 409
@@ -49,6 +50,10 @@ class AdapterNotFound(Problem):
 
 class VersionNotFound(Problem):
     status, slug, title = 404, "version-not-found", "No such version"
+
+
+class ReplicaNotFound(Problem):
+    status, slug, title = 404, "replica-not-found", "No such replica"
 
 
 class AliasNotFound(Problem):

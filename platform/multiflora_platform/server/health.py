@@ -12,7 +12,7 @@ from starlette.responses import Response
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView
+from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView, ReplicaView
 from multiflora_platform.observability.nvml import gpus
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import with_disk
@@ -86,7 +86,7 @@ async def _view(engine: EngineHandle, registry: Registry, active: Collection[Act
     return EngineView(
         state=engine.state,
         restarts=engine.restarts,
-        engine_pid=engine.pid,
+        replicas=[ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats) for one in engine.replicas],
         gpus=await asyncio.to_thread(gpus),
         stats=stats,
         ready=engine.ready,

@@ -16,14 +16,16 @@ import uvloop
 from uvicorn.config import LOG_LEVELS
 
 from multiflora_adapters.store import ArtifactStore
-from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor
+from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.service import Contexts
-from multiflora_platform.engine import SupervisedEngine
 from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready
+from multiflora_platform.fleet.routing import Router
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
@@ -43,6 +45,7 @@ from multiflora_platform.server.base_model import (
     engine_config,
     only_server_of,
     open_model,
+    places_of,
     prepare_data_dir,
     require_paths,
 )
@@ -85,16 +88,16 @@ SHORTEST_KEY = 16
 #            grammars       compilers, each a process of its own
 #            shadows        nothing to start; they lease versions of the registry and ask the engine
 #            insight        samples the engine, also while it does not run
-#            engine         loads the model in a process of its own
+#            engines        load the model, each in a process of its own
 #   _serve   HTTP server    answers health checks while the engine loads
-#            adapters       of the demo and --lora-modules, once the engine is ready; then the first admin key
+#            adapters       of the demo and --lora-modules, once all engines are ready; then the first admin key
 #            batch runner   once its batches can find those adapters
 #            keeper         computes and holds contexts, of those adapters, too
 #
 # A signal first drains: new requests are refused, running ones end. Then the HTTP server ends, for its routes reach all
-# the others; then the keeper and the batch runner; then the engine and the rest of _parts in reverse, so that what a
-# request still changes as the engine ends it is counted and written; the socket and the lock last. Where the engine
-# dies for good there is no drain; the rest is the same.
+# the others; then the keeper and the batch runner; then the engines and the rest of _parts in reverse, so that what a
+# request still changes as its engine ends it is counted and written; the socket and the lock last. Where all engines
+# die for good there is no drain; the rest is the same.
 
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
@@ -149,14 +152,14 @@ def _log_to_stderr(settings: Settings) -> None:
 
 async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedBase, listener: socket.socket) -> int:
     with LoadingDisplay() as display:
-        async with _parts(settings, opened, display) as (services, engine):
+        async with _parts(settings, opened, display) as (services, fleet):
             url = address(listener, settings)
             services.setting_sources = sources
             app = create_app(services)
             server = HttpServer(app, services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
-                ready = await _ready_or_stopped(engine, serving)
+                ready = await _ready_or_stopped(fleet, serving)
                 if ready is not None:
                     await seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
@@ -165,7 +168,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     app.state.keeper.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     async with collecting_while_idle(services.active):
-                        await _watch(engine, serving)
+                        await _watch(fleet, serving)
             except EngineFailed as error:
                 if error.kind == "configuration":
                     raise ConfigurationError(error.message) from None
@@ -181,8 +184,8 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
 @asynccontextmanager
 async def _parts(
     settings: Settings, opened: ServedBase, display: LoadingDisplay
-) -> AsyncIterator[tuple[Services, EngineSupervisor]]:
-    """The services and their engine, started; stopped in reverse order."""
+) -> AsyncIterator[tuple[Services, Fleet]]:
+    """The services and their engines, started; stopped in reverse order."""
     async with AsyncExitStack() as stack:
         database = await _open_database(settings)
         stack.push_async_callback(database.close)
@@ -193,11 +196,13 @@ async def _parts(
             database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
-        supervisor = EngineSupervisor(
+        engine = supervised(
             engine_config(settings, opened, settings.data_dir / "artifacts"),
+            places_of(settings),
+            Router(settings.routing),
+            group=opened.served.name,
             on_progress=display.update,
-        )
-        engine = SupervisedEngine(supervisor)  # asked from now on, started last
+        )  # asked from now on, started last
         contexts = await Contexts.open(database, follower, engine)
         stack.push_async_callback(contexts.close)
         registry = await Registry.open(
@@ -258,9 +263,9 @@ async def _parts(
             contexts=contexts,
             seeding=True,
         )
-        await supervisor.start()
-        stack.push_async_callback(supervisor.stop)
-        yield services, supervisor
+        stack.push_async_callback(stop_all, engine)
+        await start_all(engine)
+        yield services, engine
 
 
 async def _open_database(settings: Settings) -> Database:
@@ -271,9 +276,9 @@ async def _open_database(settings: Settings) -> Database:
         raise ConfigurationError(error.detail) from None
 
 
-async def _ready_or_stopped(engine: EngineSupervisor, serving: asyncio.Task[None]) -> Ready | None:
-    """None when a signal ended the server before the engine was ready. Raises EngineFailed."""
-    waiting = asyncio.create_task(engine.wait_ready())
+async def _ready_or_stopped(fleet: Fleet, serving: asyncio.Task[None]) -> Ready | None:
+    """None when a signal ended the server before all engines were ready. Raises EngineFailed."""
+    waiting = asyncio.create_task(wait_all_ready(fleet))
     await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
     if not waiting.done():
         waiting.cancel()
@@ -281,13 +286,12 @@ async def _ready_or_stopped(engine: EngineSupervisor, serving: asyncio.Task[None
     return waiting.result()
 
 
-async def _watch(engine: EngineSupervisor, serving: asyncio.Task[None]) -> None:
-    """Until the server ends. Raises EngineFailed when the engine has died for good."""
+async def _watch(fleet: Fleet, serving: asyncio.Task[None]) -> None:
+    """Until the server ends. Raises EngineFailed when all engines have died for good."""
     while not serving.done():
         await asyncio.wait({serving}, timeout=1.0)
-        if engine.state == "failed":
-            assert engine.failure is not None, "a failed engine says why"
-            raise EngineFailed(engine.failure)
+        if fleet.failure is not None:
+            raise EngineFailed(fleet.failure)
 
 
 def _key_source(settings: Settings) -> KeySource:

@@ -19,7 +19,8 @@ from multiflora_platform.vllm_options.rules import (
 )
 
 _ONE_DEVICE = "one engine runs on one device; leave it at 1, and give a model that does not fit a smaller dtype"
-_MORE_SERVERS = "one server has one engine; start several that share a --database-url behind a load balancer"
+_MORE_SERVERS = "its engines are on this machine, see --replicas; start several servers that share a --database-url"
+_OWN_ENGINES = "the server's engines are processes of this machine"
 _NO_WORKERS = "the engine is one process, which needs no workers"
 _NO_SPLIT = "a model is never split over devices"
 _NO_COMPILE = "nothing is compiled by torch.compile; --enforce-eager does without CUDA graphs"
@@ -35,19 +36,19 @@ _PARALLEL: Mapping[str, Option] = {
     "pipeline_parallel_size": one_only(_ONE_DEVICE, "-pp"),
     "decode_context_parallel_size": one_only(_ONE_DEVICE, "-dcp"),
     "prefill_context_parallel_size": one_only(_ONE_DEVICE, "-pcp"),
-    "data_parallel_size": one_only(_MORE_SERVERS, "-dp"),
+    "data_parallel_size": acts("replicas", count, short=("-dp",)),
     "data_parallel_size_local": one_only(_MORE_SERVERS, "-dpl"),
     "data_parallel_rank": refused(_MORE_SERVERS, "0", short=("-dpn",)),
     "data_parallel_start_rank": refused(_MORE_SERVERS, "0", short=("-dpr",)),
-    "data_parallel_address": harmless("there is one engine, on this machine", short=("-dpa",)),
-    "data_parallel_rpc_port": harmless("there is one engine, on this machine", short=("-dpp",)),
-    "data_parallel_backend": harmless("there is one engine, on this machine", "mp", short=("-dpb",)),
+    "data_parallel_address": harmless(_OWN_ENGINES, short=("-dpa",)),
+    "data_parallel_rpc_port": harmless(_OWN_ENGINES, short=("-dpp",)),
+    "data_parallel_backend": harmless(_OWN_ENGINES, "mp", short=("-dpb",)),
     "data_parallel_hybrid_lb": refused(_MORE_SERVERS, shape="switch", short=("-dph",)),
     "data_parallel_external_lb": refused(_MORE_SERVERS, shape="switch", short=("-dpe",)),
     "nnodes": one_only(_MORE_SERVERS),
     "node_rank": refused(_MORE_SERVERS, "0"),
-    "master_addr": harmless("there is one engine, on this machine"),
-    "master_port": harmless("there is one engine, on this machine"),
+    "master_addr": harmless(_OWN_ENGINES),
+    "master_port": harmless(_OWN_ENGINES),
     "headless": refused(_MORE_SERVERS, shape="switch"),
     "distributed_executor_backend": partly(
         ("ray",), _NO_WORKERS, "the engine is one process of this server; leave it out", "mp", "uni"

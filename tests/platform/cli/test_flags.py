@@ -125,7 +125,7 @@ def test_other_commands_show_their_own_usage_and_the_nearest_flag(
     ("arguments", "parts"),
     [
         (["--tensor-parallel-size", "2"], ("--tensor-parallel-size 2", "one device", "leave it at 1")),
-        (["-dp", "2"], ("--data-parallel-size 2", "load balancer")),
+        (["-dpr", "2"], ("--data-parallel-start-rank 2", "--replicas")),
         (["--load-format", "dummy"], ("--load-format dummy", "safetensors")),
         (["--quantization", "awq"], ("quantization is awq", "not quantised", "Leave it out")),
         (["--no-enable-lora", "--lora-modules", "a=b"], ("enable_lora", "--lora-modules")),

@@ -28,7 +28,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.contexts.service import Contexts
-from multiflora_platform.engine import SupervisedEngine
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.gateway.explaining.placing import locator
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
@@ -61,7 +62,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
     def make(settings: dict[str, Any] | None = None, **defaults: Any) -> House:
         engine, registry = FakeClient(tokenizer, ready=READY), FakeRegistry()
         supervisor = SimpleNamespace(client=engine, state="ready", restarts=2, pid=os.getpid())
-        handle = SupervisedEngine(supervisor)
+        handle = Fleet([EngineReplica("0", supervisor)])
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),
             model=ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults),

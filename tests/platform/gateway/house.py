@@ -88,6 +88,12 @@ class FakeClient:
     cache_reply: CacheReply = field(default_factory=lambda: CacheReply(0))
     cache_calls: list[tuple[str, str]] = field(default_factory=list)
     cache_followers: CacheFollowers = field(default_factory=lambda: CacheFollowers(lambda message: None))
+    # As a fleet of several uses a client.
+    in_flight: int = 0
+    is_draining: bool = False
+    pinned: set[str] = field(default_factory=set)
+    commands: list[tuple[str, str]] = field(default_factory=list)
+    adapter_result: AdapterResult = field(default_factory=lambda: AdapterResult(0))
 
     def generate(self, request: GenerateRequest) -> TokenStream:
         if self.ready is None:
@@ -107,7 +113,16 @@ class FakeClient:
         self.ended.append((request_id, index))
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
-        return AdapterResult(0)
+        if self.ready is None:
+            raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
+        self.commands.append((action, digest))
+        return self.adapter_result
+
+    def note_pin(self, action: str, digest: str) -> None:
+        if action == "pin":
+            self.pinned.add(digest)
+        else:
+            self.pinned.discard(digest)
 
     async def status(self) -> Status:
         if self.ready is None:

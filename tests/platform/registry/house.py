@@ -23,7 +23,8 @@ from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.service import Contexts
-from multiflora_platform.engine import SupervisedEngine
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
@@ -140,7 +141,9 @@ class House:
         self.app = FastAPI()
         self.usage = UsageLedger(self.registry.database)
         self.webhooks = Webhooks(self.registry.database, self.keys.secret, ["127.0.0.0/8"])
-        engine = SupervisedEngine(SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))
+        engine = Fleet(
+            [EngineReplica("0", SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))]
+        )
         self.contexts = await Contexts.open(self.database, self.follower, engine)
         self.app.state.services = services = SimpleNamespace(
             registry=self.registry,

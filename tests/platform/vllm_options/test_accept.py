@@ -122,7 +122,7 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
     ("given", "parts"),
     [
         ({"tensor_parallel_size": 2}, ("tensor_parallel_size 2", "one device", "leave it at 1")),
-        ({"data_parallel_size": "4"}, ("data_parallel_size 4", "one engine", "--database-url")),
+        ({"data_parallel_rank": "4"}, ("data_parallel_rank 4", "--replicas", "--database-url")),
         ({"load_format": "pt"}, ("load_format pt", "safetensors", "save the model")),
         ({"load_format": "dummy"}, ("load_format dummy", "safetensors")),
         ({"tokenizer_mode": "mistral"}, ("tokenizer_mode mistral", "tokenizer.json", "auto")),

@@ -171,7 +171,7 @@ class ContextKeeper:
         prefix.is_computing, prefix.error = True, None
         try:
             with parts.registry.lease(digest) if digest else nullcontext():
-                await warm_prompt(parts.engine, parts.keys, digest, ids, principal, entry.definition.priority)
+                await warm_prompt(parts.engine.each(), parts.keys, digest, ids, principal, entry.definition.priority)
         except RuntimeError as error:
             prefix.error = str(error)
         finally:

@@ -5,6 +5,7 @@ Asks the engine; computes and holds nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -139,10 +140,12 @@ class ContextPrefixes:
         return prefix
 
     async def found(self, prefix: ContextPrefix) -> int:
-        """Blocks that are cached, from the first one on. Raises EngineUnavailable."""
+        """Blocks that are cached on every engine, from the first one on. Raises EngineUnavailable."""
         if not prefix.hashes:
             return 0
-        return (await self._parts.engine.cache("find", chain=b"".join(prefix.hashes))).found
+        chain = b"".join(prefix.hashes)
+        engines = self._parts.engine.each()
+        return min(reply.found for reply in await asyncio.gather(*(one.cache("find", chain=chain) for one in engines)))
 
     @property
     def block_size(self) -> int:

@@ -33,6 +33,6 @@ class ContextWarmer:
                 ids = await context_ids(entry.definition.content, self._model, self._model.longest(self._engine))
                 principal = await cache_principal(self._keys, entry.tenant)
                 priority = entry.definition.priority
-                await warm_prompt(self._engine, self._keys, digest, ids, principal, priority)
+                await warm_prompt(self._engine.each(), self._keys, digest, ids, principal, priority)
             except (ApiError, EngineUnavailable) as error:
                 raise RuntimeError(error.message) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine import EngineCalls, EngineHandle
 from multiflora_platform.engine_requests import make_request
 from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.gateway.prompting.messages import chat_prompt
@@ -33,8 +34,9 @@ class PromptWarmer:
         self._model = model
         self._keys = keys
 
-    async def run(self, digest: str, prompts: Sequence[Warmup], owner: str | None) -> None:
-        """One after the other, one token each; a text longer than the model is cut.
+    async def run(self, digest: str, prompts: Sequence[Warmup], owner: str | None, replica: str | None = None) -> None:
+        """One after the other, one token each; a text longer than the model is cut. replica: the only engine that
+        computes them; None: each does.
 
         Cached prefixes are a tenant's own: those of the tenant that a prompt names are warmed, else those of the
         adapter's owner, or the admins'. Raises RuntimeError, TenantNotFound.
@@ -44,7 +46,7 @@ class PromptWarmer:
             principal = await cache_principal(self._keys, named or owner)
             ids = await self._ids(prompt)
             if ids:
-                await warm_prompt(self._engine, self._keys, digest, ids, principal)
+                await warm_prompt(self._engine.each(replica), self._keys, digest, ids, principal)
 
     async def _ids(self, prompt: Warmup) -> list[int]:
         longest = self._model.longest(self._engine)
@@ -83,18 +85,24 @@ async def warmed_ids(body: WarmPrompt, model: ServedModel, limit: int) -> list[i
 
 
 async def warm_prompt(
-    engine: EngineHandle,
+    engines: Sequence[EngineCalls],
     keys: KeyStore,
     digest: str | None,
     ids: list[int],
     principal: Principal,
     priority: int = _PRIORITY,
-) -> int:
-    """Computes a prompt for the principal's cache; how many of its tokens were cached before.
+) -> list[int]:
+    """Computes a prompt for the principal's cache on each engine; how many of its tokens each had cached before.
 
     digest: of the adapter, None for the base. priority: a request's.
-    Raises EngineUnavailable, or RuntimeError with the engine's reason.
+    Raises EngineUnavailable, or RuntimeError with an engine's reason.
     """
+    return await asyncio.gather(*(_warm(engine, keys, digest, ids, principal, priority) for engine in engines))
+
+
+async def _warm(
+    engine: EngineCalls, keys: KeyStore, digest: str | None, ids: list[int], principal: Principal, priority: int
+) -> int:
     request = make_request(
         ids,
         SamplingParams(temperature=0.0, max_tokens=1),

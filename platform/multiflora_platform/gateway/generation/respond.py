@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -27,9 +26,6 @@ from multiflora_platform.gateway.schemas.answers import encode
 from multiflora_platform.services import Services
 from multiflora_platform.text.best_answers import Answer
 from multiflora_platform.text.off_loop import off_loop
-
-REQUEST_ID = attrgetter("request.id")
-"""Of a generation, as the engine has it."""
 
 
 class Writer(Protocol):
@@ -69,7 +65,7 @@ async def respond(
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
-            headers |= services.cache_headers(map(REQUEST_ID, generations))
+            headers |= answer_headers(services, admission, generations)
             return Response(content, media_type="application/json", headers=headers)
         finally:
             admission.close()
@@ -78,8 +74,14 @@ async def respond(
     if diagnose is not None:
         await diagnose()
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
-    sent.headers.update(headers | services.cache_headers(map(REQUEST_ID, generations)))
+    sent.headers.update(headers | answer_headers(services, admission, generations))
     return sent
+
+
+def answer_headers(services: Services, admission: Admission, generations: Sequence[Generation]) -> dict[str, str]:
+    """What is known once the prompts are computed: why the cache had no more of them, which engines have them."""
+    ids = [generation.request.id for generation in generations]
+    return services.cache_headers(ids) | services.replica_headers(admission.principal, ids)
 
 
 def version_headers(admission: Admission) -> dict[str, str]:

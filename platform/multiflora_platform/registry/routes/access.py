@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
+from fastapi import Query
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import keys_of
@@ -14,6 +15,8 @@ from multiflora_platform.registry.schemas.fields import AdapterFields, WarmupPro
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
 from multiflora_platform.web.refusals import Forbidden
+
+OneReplica = Annotated[str | None, Query(max_length=64, description="one engine's id; without it, all of them")]
 
 
 def registry_of(request: Request) -> Registry:

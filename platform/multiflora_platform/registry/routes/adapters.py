@@ -11,6 +11,7 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_admin, require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.routes.access import (
+    OneReplica,
     changeable,
     check_warmed_tenants,
     deletable,
@@ -90,33 +91,42 @@ async def _command(
     principal: Principal,
     name: str,
     version: str | None,
+    replica: str | None,
     action: Literal["load", "unload", "pin", "unpin"],
 ) -> dict[str, Any]:
     number = version_number(version, name) if version is not None else None
     if request.headers.get("content-length", "0") != "0":
         number = (await read_json(request, CommandTarget)).version or number
-    return await registry_of(request).engine.command(action, name, number, principal.actor)
+    return await registry_of(request).engine.command(action, name, number, principal.actor, replica)
 
 
 @router.post("/adapters/{name}:load", responses=answers(CommandDone), response_model=None)
-async def load_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
+async def load_adapter(
+    request: Request, principal: Admin, name: str, version: str | None = None, replica: OneReplica = None
+) -> dict[str, Any]:
     """Bring it into a slot now, rather than at its first request."""
-    return await _command(request, principal, name, version, "load")
+    return await _command(request, principal, name, version, replica, "load")
 
 
 @router.post("/adapters/{name}:unload", responses=answers(CommandDone), response_model=None)
-async def unload_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
+async def unload_adapter(
+    request: Request, principal: Admin, name: str, version: str | None = None, replica: OneReplica = None
+) -> dict[str, Any]:
     """Take it out of memory; its next request loads it again."""
-    return await _command(request, principal, name, version, "unload")
+    return await _command(request, principal, name, version, replica, "unload")
 
 
 @router.post("/adapters/{name}:pin", responses=answers(CommandDone), response_model=None)
-async def pin_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
+async def pin_adapter(
+    request: Request, principal: Admin, name: str, version: str | None = None, replica: OneReplica = None
+) -> dict[str, Any]:
     """Load it and never evict it."""
-    return await _command(request, principal, name, version, "pin")
+    return await _command(request, principal, name, version, replica, "pin")
 
 
 @router.post("/adapters/{name}:unpin", responses=answers(CommandDone), response_model=None)
-async def unpin_adapter(request: Request, principal: Admin, name: str, version: str | None = None) -> dict[str, Any]:
+async def unpin_adapter(
+    request: Request, principal: Admin, name: str, version: str | None = None, replica: OneReplica = None
+) -> dict[str, Any]:
     """It may be evicted again."""
-    return await _command(request, principal, name, version, "unpin")
+    return await _command(request, principal, name, version, replica, "unpin")

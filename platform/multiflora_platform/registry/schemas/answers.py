@@ -190,10 +190,19 @@ class ResidentAdapter(View, frozen=True, kw_only=True):
 
 
 class Replica(View, frozen=True, kw_only=True):
-    """pid: null while there is no process."""
+    """One engine. pid: null while there is no process. group: what it serves. epoch: which life of it this is; what it
+    cached in an earlier one is lost."""
 
+    id: str
+    host: str
+    group: str
+    epoch: int
     pid: int | None
     state: str
+    running: int  # sequences
+    waiting: int  # sequences
+    pending_prefill_tokens: int  # prompt tokens that are still to be computed
+    free_blocks: int  # that can be allocated, evictable ones included
     adapters: list[ResidentAdapter]
 
 

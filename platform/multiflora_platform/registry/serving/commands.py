@@ -33,9 +33,11 @@ class EngineCommands:
         self._warm_up = warm_up
         self._engine = engine
 
-    async def command(self, action: str, name: str, number: int | None, actor: str) -> dict[str, Any]:
+    async def command(
+        self, action: str, name: str, number: int | None, actor: str, replica: str | None = None
+    ) -> dict[str, Any]:
         """action: load (with its warm-up prompts), unload, pin or unpin; of a version, or of the one that `model=name`
-        means."""
+        means. replica: the only one that does it; None: all do."""
         resolved = self._snapshots.adapter(name).resolve(str(number) if number else "default", None)
         if resolved is None:
             wanted = f"version {number}" if number else "default version"
@@ -43,9 +45,9 @@ class EngineCommands:
         if self._engine is None:
             raise Unavailable("No engine is running.")
         with self._artifacts.lease(resolved.digest):
-            await self._engine.command(action, resolved.digest)
+            await self._engine.command(action, resolved.digest, replica)
             if action == "load":
-                await self._warm_up.prompts(name, resolved.digest)
+                await self._warm_up.prompts(name, resolved.digest, replica)
 
         async def work(change: Change) -> None:
             target = f"{name}@{resolved.version}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from multiflora_engine.process.client import EngineUnavailable
-from multiflora_engine.protocol.messages import AdapterResult, ResidencyReport
-from multiflora_platform.engine import EngineHandle
-from multiflora_platform.registry.errors import CommandFailed, NoRoom
+from multiflora_engine.protocol.messages import AdapterResult, ResidencyReport, Status
+from multiflora_platform.engine import EngineHandle, ReplicaHandle, UnknownReplica
+from multiflora_platform.registry.errors import CommandFailed, NoRoom, ReplicaNotFound
 from multiflora_platform.web.problems import Unavailable
+
+_SHOWN = ("digest", "residency", "pinned", "rank", "bytes", "running")
 
 
 def with_disk(held: Sequence[ResidencyReport], registered: Collection[str]) -> list[ResidencyReport]:
@@ -20,7 +24,7 @@ def with_disk(held: Sequence[ResidencyReport], registered: Collection[str]) -> l
 
 
 class EngineLink:
-    """One engine, seen from the registry."""
+    """The engines, seen from the registry."""
 
     def __init__(self, engine: EngineHandle) -> None:
         self._engine = engine
@@ -29,10 +33,13 @@ class EngineLink:
     def is_ready(self) -> bool:
         return self._engine.state == "ready"
 
-    async def command(self, action: str, digest: str) -> AdapterResult:
-        """Raises Unavailable when no engine is there, CommandFailed when it refuses, NoRoom when pins are why."""
+    async def command(self, action: str, digest: str, replica: str | None = None) -> AdapterResult:
+        """replica: the only one that is told; None: all are. Raises Unavailable when no engine is there, CommandFailed
+        when it refuses, NoRoom when pins are why, ReplicaNotFound."""
         try:
-            result = await self._engine.adapter(action, digest)
+            result = await self._engine.addressed(replica).adapter(action, digest)
+        except UnknownReplica as error:
+            raise ReplicaNotFound(str(error)) from None
         except EngineUnavailable as error:
             raise Unavailable(f"The engine is not available: {error.message}") from error
         if result.error is not None:
@@ -53,19 +60,31 @@ class EngineLink:
             await self.command("unload", digest)
 
     async def replicas(self, registered: Collection[str]) -> list[dict[str, Any]]:
-        """`[{pid, state, adapters: [{digest, residency, pinned, ...}]}]`; pid None while there is no process.
+        """Each engine: what it is, what it has to do, and `adapters: [{digest, residency, pinned, ...}]`.
 
-        registered: digests that the engine may be asked for; those that it does not hold are on disk.
+        pid is None while there is no process. registered: digests that the engines may be asked for; those that one
+        does not hold are on disk.
         """
-        state = self._engine.state
-        try:
-            status = await self._engine.status() if state == "ready" else None
-        except EngineUnavailable:
-            status, state = None, self._engine.state
-        if status is None:
-            return [{"pid": None, "state": state, "adapters": []}]
-        fields = ("digest", "residency", "pinned", "rank", "bytes", "running")
-        adapters = [
-            {field: getattr(adapter, field) for field in fields} for adapter in with_disk(status.adapters, registered)
-        ]
-        return [{"pid": status.pid, "state": state, "adapters": adapters}]
+        return list(await asyncio.gather(*(_shown(replica, registered) for replica in self._engine.replicas)))
+
+
+async def _shown(replica: ReplicaHandle, registered: Collection[str]) -> dict[str, Any]:
+    status: Status | None = None
+    if replica.ready is not None:
+        with contextlib.suppress(EngineUnavailable):
+            status = await replica.status()
+    stats = replica.stats if status is None else status.stats
+    held = [] if status is None else with_disk(status.adapters, registered)
+    return {
+        "id": replica.id,
+        "host": replica.host,
+        "group": replica.group,
+        "epoch": replica.epoch,
+        "pid": None if status is None else status.pid,
+        "state": replica.state,
+        "running": stats.running,
+        "waiting": stats.waiting,
+        "pending_prefill_tokens": stats.pending_prefill_tokens,
+        "free_blocks": stats.free_blocks,
+        "adapters": [{field: getattr(adapter, field) for field in _SHOWN} for adapter in held],
+    }

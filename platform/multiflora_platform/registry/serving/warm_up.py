@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 WARM_UP_SECONDS = 30.0
 
 # Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.
-RunPrompts = Callable[[str, Sequence[Warmup], str | None], Awaitable[None]]
+RunPrompts = Callable[[str, Sequence[Warmup], str | None, str | None], Awaitable[None]]
 # Computes the contexts of the adapter with this name on the version with this digest.
 WarmContexts = Callable[[str, str], Awaitable[None]]
 
@@ -67,13 +67,13 @@ class WarmUp:
         except (TimeoutError, Unavailable) as error:
             _log.warning("%s is not warm: %s", name, str(error) or f"not within {WARM_UP_SECONDS:g} s")
 
-    async def prompts(self, name: str, digest: str) -> None:
+    async def prompts(self, name: str, digest: str, replica: str | None = None) -> None:
         """What fails is logged: a bad prompt must not keep a version from being served."""
         entry = self._snapshots.adapter(name)
         if self._run_prompts is None or not entry.warmup_prompts:
             return
         try:
-            await self._run_prompts(digest, entry.warmup_prompts, entry.owner)
+            await self._run_prompts(digest, entry.warmup_prompts, entry.owner, replica)
         except Exception as error:
             _log.warning("a warm-up prompt of %s failed: %s", name, error)
 

@@ -37,8 +37,9 @@ function Replicas() {
   const replicas = useResource((signal) => get("/api/v1/replicas", { signal }), [], { every: 5 });
   const held = (replica, where) => replica.adapters.filter((one) => one.residency === where);
   return html`<${Card} title="Engine processes" wide flush><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<table>
-    <thead><tr><th>Process</th><th>State</th><th class="number">On device</th><th class="number">In host memory</th><th class="number">On disk</th><th class="number">Adapters' memory</th></tr></thead>
-    <tbody>${items.map((one, i) => html`<tr key=${i}><td class="mono">${one.pid ?? "none"}</td><td><${State} of=${one.state} /></td>
+    <thead><tr><th>Engine</th><th>Process</th><th>State</th><th class="number">Running</th><th class="number">Waiting</th><th class="number">On device</th><th class="number">In host memory</th><th class="number">On disk</th><th class="number">Adapters' memory</th></tr></thead>
+    <tbody>${items.map((one, i) => html`<tr key=${i}><td class="mono">${one.id}</td><td class="mono">${one.pid ?? "none"}</td><td><${State} of=${one.state} /></td>
+      <td class="number">${count(one.running)}</td><td class="number">${count(one.waiting)}</td>
       ${["slot", "cpu", "disk"].map((where) => html`<td class="number" key=${where}>${count(held(one, where).length)}</td>`)}
       <td class="number">${bytes(held(one, "slot").reduce((sum, adapter) => sum + (adapter.bytes ?? 0), 0))}</td></tr>`)}</tbody></table>`}<//><//>`;
 }

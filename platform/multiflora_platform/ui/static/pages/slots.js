@@ -13,27 +13,28 @@ import { Timeline } from "./slots/timeline.js";
 export default function Slots() {
   const slots = useResource((signal) => get("/api/v1/slots", { signal }), [], { every: 3 });
   return html`<${PageHeader} title="Slots and memory" about="An adapter takes memory in proportion to its rank; idle ones make room for others" />
-    <${Loaded} resource=${slots} lines=${8}>${({ replicas }) => replicas.map((replica) => html`<${Replica} key=${replica.pid} replica=${replica} onChange=${slots.reload} />`)}<//>
+    <${Loaded} resource=${slots} lines=${8}>${({ replicas }) => replicas.map((replica) => html`<${Replica} key=${replica.replica} replica=${replica} of=${replicas.length} onChange=${slots.reload} />`)}<//>
     <${Capacity} />`;
 }
 
-function Replica({ replica, onChange }) {
+function Replica({ replica, of, onChange }) {
+  const which = of > 1 ? ` of engine ${replica.replica}` : "";
   const { residents, rows, slots } = replica;
   const used = residents.reduce((sum, one) => sum + one.rank, 0);
   const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
-  return html`<${Card} title="On the device" about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
+  return html`<${Card} title=${`On the device${which}`} about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
       <div class="body-row"><${Share} label="Rank rows" parts=${parts} /></div>
       ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<table>
         <thead><tr><th class="number">Slot</th><th>Adapter</th><th class="number">Rank</th><th class="number">Size</th><th class="number">Requests now</th><th class="number">Idle</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-        <tbody>${residents.map((one) => html`<${Resident} key=${one.digest} one=${one} onChange=${onChange} />`)}</tbody></table>`}
+        <tbody>${residents.map((one) => html`<${Resident} key=${one.digest} one=${one} replica=${replica.replica} onChange=${onChange} />`)}</tbody></table>`}
     <//>
-    <${Card} title="Loads and evictions" about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} /><//>`;
+    <${Card} title=${`Loads and evictions${which}`} about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} /><//>`;
 }
 
-function Resident({ one, onChange }) {
+function Resident({ one, replica, onChange }) {
   // Any of the names does: what is pinned or unloaded is the content, for all that have it.
   const [name, version] = one.names.length ? one.versions[0].split("@") : [];
-  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}?version=${version}`), done).then(onChange);
+  const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}?version=${version}&replica=${encodeURIComponent(replica)}`), done).then(onChange);
   return html`<tr><td class="number">${one.slot}</td><td><${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
     <td class="number">${one.rank}</td><td class="number">${bytes(one.bytes)}</td><td class="number">${count(one.users)}</td><td class="number">${seconds(one.idle_seconds)}</td>
     <td class="number nowrap">${name && html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>

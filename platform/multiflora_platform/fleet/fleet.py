@@ -1,0 +1,216 @@
+"""The engines of a server as one: a request goes to one of them, administration to all, reports come from all.
+
+A request of which its engine had sent nothing when it died is given to another one. Knows no HTTP and no adapters'
+names; which replica is best for a request is the router's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import (
+    AdapterResult,
+    CacheReply,
+    EngineStats,
+    Fatal,
+    Ready,
+    SlotEvent,
+    Status,
+)
+from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.engine import EngineCalls, UnknownReplica
+from multiflora_platform.fleet.replica import EngineReplica
+from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
+from multiflora_platform.fleet.routing import Router
+
+if TYPE_CHECKING:
+    from multiflora_engine.process.token_stream import TokenStream
+
+Answer = TypeVar("Answer")
+
+_NONE_READY = "No engine is ready; they are starting or restarting."
+_REMEMBERED = 4096
+_MOST_MOVES = 2
+# What a fleet of several is as a whole: the first of these that one of them is.
+_STATES = ("ready", "draining", "starting", "restarting", "failed", "stopped")
+
+
+class Fleet:
+    """An EngineHandle. Of one replica it is that replica: nothing is chosen, and a request that it loses has failed."""
+
+    def __init__(self, replicas: Sequence[EngineReplica], router: Router | None = None) -> None:
+        self.replicas = tuple(replicas)
+        self._only = self.replicas[0] if len(self.replicas) == 1 else None
+        self._router = router or Router("least-loaded")
+        # Counters of engines that are gone: sums of what only grows must not shrink.
+        self._ended = EngineStats()
+        self._places: OrderedDict[str, str] = OrderedDict()
+        self._moves: dict[str, int] = {}
+        if self._only is None:
+            for replica in self.replicas:
+                replica.client.rescue = self._rescue
+                replica.client.on_end = self._note_end
+
+    # ---- what the platform sees
+
+    @property
+    def state(self) -> str:
+        if self._only is not None:
+            return self._only.supervisor.state
+        states = {replica.state for replica in self.replicas}
+        state = next(state for state in _STATES if state in states)
+        return "ready" if state == "draining" else state
+
+    @property
+    def failure(self) -> Fatal | None:
+        """Why the engines cannot serve; None while one of them might."""
+        failed = [replica for replica in self.replicas if replica.supervisor.state == "failed"]
+        return failed[0].supervisor.failure if len(failed) == len(self.replicas) else None
+
+    @property
+    def restarts(self) -> int:
+        return sum(replica.restarts for replica in self.replicas)
+
+    @property
+    def ready(self) -> Ready | None:
+        if self._only is not None:
+            return self._only.ready
+        return common([ready for replica in self.replicas if (ready := replica.ready) is not None])
+
+    @property
+    def stats(self) -> EngineStats:
+        if self._only is not None:
+            return self._only.stats
+        return sum_of([self._ended, *(replica.stats for replica in self.replicas)])
+
+    def addressed(self, replica: str | None) -> EngineCalls:
+        return self if replica is None else self._replica(replica)
+
+    def each(self, replica: str | None = None) -> Sequence[EngineReplica]:
+        if replica is not None:
+            return [self._replica(replica)]
+        return self._ready()
+
+    def _replica(self, id: str) -> EngineReplica:
+        found = next((one for one in self.replicas if one.id == id), None)
+        if found is None:
+            raise UnknownReplica(id, [one.id for one in self.replicas])
+        return found
+
+    def _ready(self) -> list[EngineReplica]:
+        ready = [replica for replica in self.replicas if replica.ready is not None]
+        if not ready:
+            raise EngineUnavailable("engine_unavailable", _NONE_READY)
+        return ready
+
+    def replica_of(self, request_id: str) -> str | None:
+        return self._only.id if self._only is not None else self._places.get(request_id)
+
+    # ---- a request
+
+    def generate(self, request: GenerateRequest) -> TokenStream:
+        if self._only is not None:
+            return self._only.generate(request)
+        replica = self._router.choose(self._open(), request)
+        stream = replica.generate(request)
+        self._note_place(request.id, replica.id)
+        return stream
+
+    def _open(self) -> list[EngineReplica]:
+        """Those that take requests: ready and, if there are others, not about to go. Raises EngineUnavailable."""
+        ready = self._ready()
+        return [replica for replica in ready if not replica.client.is_draining] or ready
+
+    def _rescue(self, stream: TokenStream) -> bool:
+        """Gives another engine the request of one that is gone, as it was, its deadline included."""
+        request = stream.request
+        moves = self._moves.get(request.id, 0)
+        if moves == _MOST_MOVES:
+            return False
+        try:
+            replica = self._router.choose(self._open(), request)
+            replica.client.take_over(stream)
+        except EngineUnavailable:
+            return False
+        self._moves[request.id] = moves + 1
+        self._note_place(request.id, replica.id)
+        return True
+
+    def _note_place(self, request_id: str, replica: str) -> None:
+        self._places[request_id] = replica
+        if len(self._places) > _REMEMBERED:
+            forgotten, _ = self._places.popitem(last=False)
+            self._moves.pop(forgotten, None)
+
+    def _note_end(self, stats: EngineStats) -> None:
+        self._ended = sum_of([self._ended, counters_of(stats)])
+
+    # ---- administration
+
+    async def adapter(self, action: str, digest: str) -> AdapterResult:
+        """An engine that is not there does it when it is back. Of pins, all hold or none: what one cannot pin is
+        unpinned again where it was not pinned before."""
+        if self._only is not None:
+            return await self._only.adapter(action, digest)
+        if action == "probe":
+            return await self._open()[0].adapter(action, digest)
+        were_pinned = [replica for replica in self.replicas if digest in replica.client.pinned]
+        for replica in self.replicas:
+            if replica.ready is None:
+                replica.client.note_pin(action, digest)
+        results = await self._ask_all(lambda replica: replica.adapter(action, digest))
+        failed = [(replica, result) for replica, result in results if result.error is not None]
+        if not failed:
+            for replica in self.replicas:
+                replica.client.note_pin(action, digest)
+            return results[0][1]
+        if action == "pin":
+            await self._unpin(digest, were_pinned)
+        replica, result = failed[0]
+        return AdapterResult(result.call_id, f"replica {replica.id}: {result.error}", is_full=result.is_full)
+
+    async def _unpin(self, digest: str, besides: Sequence[EngineReplica]) -> None:
+        others = [replica for replica in self.replicas if replica not in besides]
+        for replica in others:
+            replica.client.note_pin("unpin", digest)
+        for replica in others:
+            with contextlib.suppress(EngineUnavailable):
+                await replica.adapter("unpin", digest)
+
+    async def status(self) -> Status:
+        if self._only is not None:
+            return await self._only.status()
+        together = joined([status for _, status in await self._ask_all(EngineReplica.status)])
+        return Status(together.call_id, together.pid, sum_of([self._ended, together.stats]), together.adapters)
+
+    async def cache(self, action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+        if self._only is not None:
+            return await self._only.cache(action, hash, chain, first)
+        assert action != "held", "each engine is mirrored by itself"
+        return merged_cache(action, [r for _, r in await self._ask_all(lambda one: one.cache(action, hash, chain))])
+
+    async def slot_history(self) -> list[SlotEvent]:
+        if self._only is not None:
+            return await self._only.slot_history()
+        events = [event for _, history in await self._ask_all(EngineReplica.slot_history) for event in history]
+        return sorted(events, key=lambda event: event.at)
+
+    async def _ask_all(self, ask: Callable[[EngineReplica], Awaitable[Answer]]) -> list[tuple[EngineReplica, Answer]]:
+        """What those that are there answer; one that goes meanwhile is not there. Raises EngineUnavailable."""
+        asked = self._ready()
+        answers = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+        answered: list[tuple[EngineReplica, Answer]] = []
+        for replica, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, EngineUnavailable):
+                    raise answer
+            else:
+                answered.append((replica, answer))
+        if not answered:
+            raise EngineUnavailable("engine_unavailable", _NONE_READY)
+        return answered
