@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from multiflora_engine.protocol.histograms import Distribution
-from multiflora_engine.protocol.messages import CacheReply, EngineStats, Ready, ResidencyReport, Status
+from multiflora_engine.protocol.messages import CacheReply, EngineStats, Ready, ResidencyReport, Status, TierStats
 
 _PLACES = ("slot", "cpu", "disk")
 _FIELDS = msgspec.structs.asdict(EngineStats())
 _DISTRIBUTIONS = [name for name, value in _FIELDS.items() if isinstance(value, Distribution)]
-_NUMBERS = [name for name in _FIELDS if name not in _DISTRIBUTIONS]
+_NUMBERS = [name for name, value in _FIELDS.items() if isinstance(value, int | float)]
+_OF_TIERS = [field for field in TierStats.__struct_fields__ if field not in ("name", "bytes_per_second")]
 _GAUGES = ("running", "waiting", "deferred", "num_blocks", "free_blocks", "cached_blocks", "pending_prefill_tokens")
 
 
@@ -21,12 +22,14 @@ def sum_of(stats: Sequence[EngineStats]) -> EngineStats:
     """Gauges and counters of all engines together."""
     sums: dict[str, Any] = {name: sum(getattr(one, name) for one in stats) for name in _NUMBERS}
     sums |= {name: _joined([getattr(one, name) for one in stats]) for name in _DISTRIBUTIONS}
-    return EngineStats(**sums)
+    return EngineStats(**sums, tiers=_tiers([tier for one in stats for tier in one.tiers]))
 
 
 def counters_of(stats: EngineStats) -> EngineStats:
     """What an engine that is gone leaves to the sums: its counters, for they only grow."""
-    return msgspec.structs.replace(stats, **dict.fromkeys(_GAUGES, 0))
+    gone = {"blocks": 0, "bytes": 0, "capacity_bytes": 0, "bytes_per_second": 0.0}
+    tiers = [msgspec.structs.replace(tier, **gone) for tier in stats.tiers]
+    return msgspec.structs.replace(stats, **dict.fromkeys(_GAUGES, 0), tiers=tiers)
 
 
 def common(ready: Sequence[Ready]) -> Ready | None:
@@ -81,6 +84,20 @@ def _both(one: ResidencyReport, other: ResidencyReport) -> ResidencyReport:
         running=one.running + other.running,
         idle_seconds=min(one.idle_seconds, other.idle_seconds),
     )
+
+
+def _tiers(tiers: Sequence[TierStats]) -> list[TierStats]:
+    """One of each name; the speed is their mean, of those that have measured one."""
+    joined: dict[str, list[TierStats]] = {}
+    for tier in tiers:
+        joined.setdefault(tier.name, []).append(tier)
+    return [_tier(name, of_name) for name, of_name in joined.items()]
+
+
+def _tier(name: str, tiers: Sequence[TierStats]) -> TierStats:
+    sums = {field: sum(getattr(tier, field) for tier in tiers) for field in _OF_TIERS}
+    speeds = [tier.bytes_per_second for tier in tiers if tier.bytes_per_second]
+    return TierStats(name=name, **sums, bytes_per_second=sum(speeds) / len(speeds) if speeds else 0.0)
 
 
 def _joined(distributions: Iterable[Distribution]) -> Distribution:

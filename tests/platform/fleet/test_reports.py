@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiflora_engine.protocol.histograms import Distribution
-from multiflora_engine.protocol.messages import CacheReply, EngineStats, ResidencyReport, Status
+from multiflora_engine.protocol.messages import CacheReply, EngineStats, ResidencyReport, Status, TierStats
 from multiflora_platform.fleet.reports import counters_of, joined, merged_cache, sum_of
 
 
@@ -15,6 +15,22 @@ def test_counters_gauges_and_distributions_are_added_up() -> None:
     assert both.step_tokens == Distribution((1, 8), (1, 4, 3), 70)
     assert sum_of([]) == EngineStats()
     assert counters_of(both) == EngineStats(step_seconds=0.75, step_tokens=both.step_tokens)
+
+
+def test_tiers_are_added_up_by_name() -> None:
+    def tier(name: str, stored: int, speed: float) -> TierStats:
+        rest = dict.fromkeys(("bytes", "capacity_bytes", "loaded", "lost", "failed_writes", "evictions"), 0)
+        return TierStats(name=name, blocks=1, stored=stored, bytes_per_second=speed, **rest)
+
+    both = sum_of(
+        [EngineStats(tiers=[tier("host", 3, 0.0), tier("disk", 1, 2.0)]), EngineStats(tiers=[tier("host", 4, 8.0)])]
+    )
+    assert [(one.name, one.blocks, one.stored, one.bytes_per_second) for one in both.tiers] == [
+        ("host", 2, 7, 8.0),
+        ("disk", 1, 1, 2.0),
+    ]
+    (left, _) = counters_of(both).tiers
+    assert (left.blocks, left.stored) == (0, 7)
 
 
 def test_an_adapter_is_where_it_is_fastest() -> None:

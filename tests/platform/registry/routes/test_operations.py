@@ -20,7 +20,9 @@ from multiflora_platform.storage import outbox as events
 
 
 class FakeEngine:
-    """Remembers commands, answers as told."""
+    """Remembers commands, answers as told: a fleet of one, and that one."""
+
+    id, host, group, epoch, stats = "0", "here", "base", 0, EngineStats(free_blocks=7)
 
     def __init__(self, state="ready", error=None, distance=0.25):
         self.state = state
@@ -28,6 +30,17 @@ class FakeEngine:
         self.distance = distance
         self.is_full = False
         self.commands = []
+
+    @property
+    def ready(self):
+        return self if self.state == "ready" else None
+
+    @property
+    def replicas(self):
+        return [self]
+
+    def addressed(self, replica):
+        return self
 
     async def adapter(self, action, digest):
         if self.state != "ready":
@@ -251,7 +264,7 @@ async def test_replicas(open_house):
     engine = FakeEngine()
     house = await open_house(engine=engine)
     (row,) = (await house.admin.get("/replicas")).json()["items"]
-    assert (row["pid"], row["state"]) == (4242, "ready")
+    assert (row["pid"], row["state"], row["id"], row["host"], row["group"]) == (4242, "ready", "0", "here", "base")
     assert row["adapters"][0] | {"residency": "slot", "pinned": True, "digest": "d" * 64} == row["adapters"][0]
     await house.adapter("a", 1)
     rows = (await house.admin.get("/replicas")).json()["items"][0]["adapters"]
@@ -261,9 +274,8 @@ async def test_replicas(open_house):
         (digest, "disk", False),
     ]
     engine.state = "restarting"
-    assert (await house.admin.get("/replicas")).json()["items"] == [
-        {"pid": None, "state": "restarting", "adapters": []}
-    ]
+    (row,) = (await house.admin.get("/replicas")).json()["items"]
+    assert (row["pid"], row["state"], row["adapters"], row["free_blocks"]) == (None, "restarting", [], 7)
 
 
 async def test_an_artifact_stays_while_requests_run_on_it_and_then_goes(open_house):
