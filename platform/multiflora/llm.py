@@ -162,6 +162,10 @@ class LLM(OfflineEngine):
         continue_final_message: the last message goes on, which needs add_generation_prompt=False. Raises as `generate`,
         and ChatTemplateError.
         """
+        if isinstance(messages, str | Mapping):
+            raise TypeError(
+                f"messages is a list of messages, {{'role': ..., 'content': ...}}, not {type(messages).__name__}"
+            )
         one = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Any = [messages] if one else messages
         texts = [

@@ -175,7 +175,7 @@ def _text_or_ids(prompt: Prompt) -> tuple[str | None, list[int] | None]:
     text, ids = _under_keys(prompt) if isinstance(prompt, Mapping) else (None, prompt)
     if ids is None and isinstance(text, str):
         return text, None
-    if not isinstance(ids, Iterable) or isinstance(ids, str | Mapping):
+    if not isinstance(ids, Iterable) or isinstance(ids, str | bytes | Mapping):
         raise no_prompt(prompt)
     try:
         return text if isinstance(text, str) else None, [index(token) for token in ids]

@@ -135,7 +135,7 @@ class SamplingParams(msgspec.Struct, metaclass=_NamesTheNearest, kw_only=True, o
     def __post_init__(self) -> None:
         # Also the engine's decoder comes here: what is at its default, as most fields are, costs next to nothing.
         for name, value, default in zip(_DEFAULTS, _values_of(self), _DEFAULTS.values(), strict=True):
-            if value is not default and value != {}:
+            if value is not default and not (value.__class__ is dict and not value):
                 force_setattr(self, name, _checked(name, value))
         _check_together(self)
 
@@ -165,6 +165,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 _values_of = attrgetter(*_DEFAULTS)
 _LISTS = {"stop", "bad_words", "stop_token_ids", "allowed_token_ids"}
+_NUMBERS = {name for name, default in _DEFAULTS.items() if isinstance(default, float)}
+_TEXTS = ("stop", "bad_words")
 _INTEGERS = {"n", "best_of", "top_k", "seed", "min_tokens", "max_tokens", "logprobs", "prompt_logprobs"}
 _MAY_BE_NONE = {name for name, default in _DEFAULTS.items() if default is None} | {"max_tokens"}
 
@@ -201,11 +203,15 @@ def _normal(name: str, value: Any) -> Any:
         value = _as_integer(value)
         return 0 if name == "top_k" and value == -1 else value
     if name in _LISTS:
-        return _as_tuple(name, value)
+        items = _as_tuple(name, value)
+        # Without a step of Python for each of perhaps a whole vocabulary.
+        return items if name in _TEXTS or {*map(type, items)} <= {int} else tuple(map(_as_integer, items))
     if name == "logit_bias":
         if not isinstance(value, Mapping):
             raise InvalidParameter(name, "a map of token ids to numbers", value)
         return dict(value)
+    if name in _NUMBERS:
+        return _as_number(value)
     if name == "structured_outputs" and not isinstance(value, StructuredOutputsParams):
         raise InvalidParameter(name, "StructuredOutputsParams", value)
     if name == "output_kind":
@@ -225,11 +231,26 @@ def _as_integer(value: Any) -> Any:
     """8.0, and NumPy's integers, as int; anything else stays for the check to name."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return index(value) if not isinstance(value, int | float) and hasattr(value, "__index__") else value
+    if isinstance(value, int | float) or not hasattr(value, "__index__"):
+        return value
+    try:
+        return index(value)
+    except TypeError:  # an array of several has the method, too
+        return value
+
+
+def _as_number(value: Any) -> Any:
+    """NumPy's and PyTorch's, as float; anything else stays for the check to name."""
+    if isinstance(value, str | int | float):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # an array of several has the method, too
+        return value
 
 
 def _as_tuple(name: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str) and name in ("stop", "bad_words"):
+    if isinstance(value, str) and name in _TEXTS:
         return (value,)
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidParameter(name, "a list", value)

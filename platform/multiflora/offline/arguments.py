@@ -23,7 +23,7 @@ def as_list(prompts: Any) -> list[Prompt]:
     """One prompt, as text, ids or under its key, or an iterable of these. Raises TypeError for what is neither."""
     if isinstance(prompts, str | Mapping):
         return [prompts]  # type: ignore[list-item]  # a mapping is looked into later
-    if not isinstance(prompts, Iterable):
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
         raise no_prompt(prompts)
     items = list(prompts)
     if items and isinstance(items[0], SupportsIndex) and not isinstance(items[0], Sized):

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from multiflora_engine.protocol.sampling_params import (
     SamplingParams,
@@ -212,6 +213,23 @@ def test_what_crosses_the_socket_is_what_was_sent_and_defaults_are_not_sent() ->
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(SamplingParams())) == {}
     with pytest.raises(msgspec.ValidationError, match="top_p must be"):
         msgspec.msgpack.decode(msgspec.msgpack.encode({"top_p": 2.0}), type=SamplingParams)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    params = SamplingParams(
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        stop_token_ids=np.array([3, 4]),  # type: ignore[arg-type]
+        allowed_token_ids=torch.tensor([5, 6]),  # type: ignore[arg-type]
+    )
+    assert params == SamplingParams(temperature=0.5, stop_token_ids=(3, 4), allowed_token_ids=(5, 6))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(params), type=SamplingParams) == params
+    for wrong in (
+        {"temperature": np.float32("nan")},
+        {"top_p": np.array([0.5, 1.0])},
+        {"stop_token_ids": [np.array([1, 2])]},
+    ):
+        with pytest.raises((InvalidParameter, TypeError)):
+            SamplingParams(**wrong)
 
 
 def test_bad_words_are_banned_with_and_without_a_space() -> None:

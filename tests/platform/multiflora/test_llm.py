@@ -261,7 +261,8 @@ def test_a_refused_prompt_withdraws_those_before_it_whatever_the_reason(
 
 
 @pytest.mark.parametrize(
-    "prompts", [None, 5, {"text": "x"}, [{"prompt": 5}], {"prompt_token_ids": "x"}, [["x"]], [1, "x"], [None]]
+    "prompts",
+    [None, 5, {"text": "x"}, [{"prompt": 5}], {"prompt_token_ids": "x"}, [["x"]], [1, "x"], [None], b"ab", [b"ab"]],
 )
 def test_what_is_no_prompt_is_named(llm: LLM, prompts: Any) -> None:
     with pytest.raises(TypeError, match="a prompt is a string or a list of token ids, or"):
@@ -297,6 +298,12 @@ def test_a_lone_surrogate_is_named_wherever_a_text_is_given(llm: LLM, ask: Calla
         ask(llm)
     assert not isinstance(refusal.value, UnicodeEncodeError), "Python's own words name no prompt"
     assert not llm._built.engine.has_work
+
+
+@pytest.mark.parametrize("messages", ["Hi", {"role": "user", "content": "Hi"}])
+def test_what_is_no_conversation_is_named(llm: LLM, messages: Any) -> None:
+    with pytest.raises(TypeError, match="messages is a list of messages"):
+        llm.chat(messages, GREEDY)
 
 
 def test_which_of_several_texts_is_too_long_is_told(llm: LLM) -> None:
