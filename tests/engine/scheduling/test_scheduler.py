@@ -350,6 +350,25 @@ def test_when_the_computing_one_aborts_a_twin_takes_over_and_others_wait_for_it(
     assert harness.step() == {("b", 0): 1, ("c", 0): 1}
 
 
+@pytest.mark.parametrize("aborts", [0, 3])
+def test_sixteen_equal_prompts_compute_what_they_share_once(aborts: int) -> None:
+    """Whoever of them computes it may go: the next one goes on from the blocks that are published."""
+    harness = Harness(num_blocks=1200, max_model_len=1100, max_num_seqs=16, max_num_batched_tokens=64)
+    for number in range(16):
+        harness.add(str(number), [*range(1024), number], max_tokens=1)
+    prompts, left, steps = 0, aborts, 0
+    while harness.scheduler.has_work:
+        sizes = harness.step()
+        prompts, steps = prompts + sum(sizes.values()), steps + 1
+        if left and steps % 4 == 0:
+            leader = next(id for id, _ in sizes)
+            harness.scheduler.abort(leader)
+            left -= 1
+    # Nothing that was computed before an abort is computed again, and no step is lost by waiting.
+    assert prompts == 1024 + 16 - aborts
+    assert steps == 1024 // 64 + 1
+
+
 def test_an_abort_between_schedule_and_commit_publishes_nothing() -> None:
     harness = Harness()
     harness.add("a", 17)
