@@ -3,7 +3,7 @@ import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { bytes, count, percent, seconds } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
-import { REASONS } from "../lib/misses.js";
+import { DRIFTS, REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
@@ -24,7 +24,7 @@ export default function Cache() {
       <${Numbers} cache=${data} />
       <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/cache" />
       ${tab === "tree" && html`<${Icicle} nodes=${data.nodes} /><${Tree} cache=${data} onChange=${cache.reload} />`}
-      ${tab === "misses" && html`<${Misses} />`}
+      ${tab === "misses" && html`<${Drift} /><${Misses} />`}
       ${tab === "savings" && html`<${Savings} of=${data.savings ?? []} /><${HitRate} />`}`}<//>`;
 }
 
@@ -37,6 +37,15 @@ function Numbers({ cache }) {
     ["Free", count(free), `of ${count(blocks)} blocks`],
     ["Evicted", count(cache.evictions), "blocks, since the start"],
   ]} />`;
+}
+
+function Drift() {
+  const drift = useResource((signal) => get("/api/v1/cache/drift", { signal }), [], { every: 8 });
+  return html`<${Card} title="Drift" about="Prompts of the last hour that miss over and over at one place" flush><${Loaded} resource=${drift}>${({ items }) => (items.length
+    ? html`<table><thead><tr><th>Tenant</th><th>Model</th><th>What</th><th class="number">Prompts</th><th class="number">Tokens lost</th><th>Example</th><th>What to do</th></tr></thead>
+      <tbody>${items.map((item) => html`<tr key=${[item.tenant, item.model, item.message, item.kind].join()}><td>${item.prompts ? item.tenant ?? "admins" : "all chats"}</td><td>${item.model}</td><td><${Badge}>${DRIFTS[item.kind] ?? item.kind}<//></td>
+        <td class="number">${item.prompts ? `${count(item.prompts)} (${percent(item.share)})` : ""}</td><td class="number">${item.prompts ? count(item.lost_tokens) : ""}</td><td class="break sentence">${item.example}</td><td class="break sentence">${item.advice}</td></tr>`)}</tbody></table>`
+    : html`<${Empty} title="No drift" icon="check">No date, id or order of things makes prompts miss over and over.<//>`)}<//><//>`;
 }
 
 function Misses() {
