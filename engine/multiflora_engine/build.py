@@ -96,6 +96,10 @@ class BuiltEngine:
         self.residency.close()
         if self.grammars is not None:
             self.grammars.close()
+        self.finish()
+
+    def finish(self) -> None:
+        """Copies of KV blocks that wait to be written are, as far as two seconds reach."""
         if self.offloading is not None:
             self.offloading.close()
 

@@ -125,9 +125,11 @@ class CacheAdmin:
                 case "tokens":
                     return replace(reply, token_ids=(yield from self._tokens(bytes.fromhex(request.hash))))
                 case "find":
-                    found = yield from self._find(request.chain)
-                    missed = request.chain[found * HASH_BYTES : (found + 1) * HASH_BYTES]
-                    return replace(reply, found=found, evicted=bool(missed) and missed in self._pool.evicted)
+                    found = yield from self._count(request.chain, self._is_cached)
+                    reached = yield from self._count(request.chain, self._is_reached)
+                    missed = request.chain[reached * HASH_BYTES : (reached + 1) * HASH_BYTES]
+                    evicted = bool(missed) and missed in self._pool.evicted
+                    return replace(reply, found=found, reached=reached, evicted=evicted)
                 case "trace":
                     traced, lost, has_more = self.recorder.take()
                     return replace(reply, traced=traced, lost=lost, has_more=has_more)
@@ -212,11 +214,10 @@ class CacheAdmin:
             yield _GOES_ON
         return token_ids
 
-    def _find(self, chain: bytes) -> Work[int]:
-        """How many of these blocks are cached, on the device or behind it, from the first one on. What is looked up is
-        not used thereby."""
+    def _count(self, chain: bytes, is_there: Callable[[bytes], bool]) -> Work[int]:
+        """How many of these blocks are there, from the first one on. What is looked up is not used thereby."""
         for start in range(0, len(chain), HASH_BYTES):
-            if not self._is_kept(chain[start : start + HASH_BYTES]):
+            if not is_there(chain[start : start + HASH_BYTES]):
                 return start // HASH_BYTES
             if (start // HASH_BYTES + 1) % self._blocks_at_once == 0:
                 yield _GOES_ON
@@ -231,8 +232,11 @@ class CacheAdmin:
             yield _GOES_ON
         return held, end if end < self._pool.num_blocks else None
 
-    def _is_kept(self, hash: bytes) -> bool:
-        return self._pool.find(hash) is not None or (self._tiers is not None and self._tiers.holds(hash))
+    def _is_cached(self, hash: bytes) -> bool:
+        return self._pool.find(hash) is not None
+
+    def _is_reached(self, hash: bytes) -> bool:
+        return self._is_cached(hash) or (self._tiers is not None and self._tiers.holds(hash))
 
     def _pin(self, hash: bytes) -> Work[None]:
         """The block and all before it stay until they are unpinned. Raises _Refused."""

@@ -84,6 +84,12 @@ class Offloading:
     def drop(self, hashes: Sequence[bytes]) -> None:
         self._submit(self._urgent, partial(self._drop, hashes))
 
+    def clear(self) -> None:
+        """No copy is found any more, on return."""
+        done = threading.Event()
+        self._submit(self._urgent, partial(self._clear, done))
+        done.wait()
+
     def give_up(self, block_id: int) -> None:
         self._generations[block_id] += 1
 
@@ -266,6 +272,16 @@ class Offloading:
         for tier in self._tiers:
             for hash in tier.slots.behind(hashes):
                 tier.discard(hash)
+
+    def _clear(self, done: threading.Event) -> None:
+        try:
+            # What waits to be copied would be found again.
+            self._jobs.clear()
+            for tier in self._tiers:
+                for hash in tier.slots.hashes():
+                    tier.discard(hash)
+        finally:
+            done.set()
 
     def _behind(self) -> None:
         """What waits for a load does not wait for this."""

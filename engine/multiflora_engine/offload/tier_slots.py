@@ -58,6 +58,10 @@ class TierSlots:
     def find(self, hash: bytes) -> int | None:
         return self._by_hash.get(hash)
 
+    def hashes(self) -> list[bytes]:
+        """Of all copies."""
+        return list(self._by_hash)
+
     def block(self, slot: int) -> KeptBlock:
         """Of a slot that holds one."""
         return self._blocks[slot]

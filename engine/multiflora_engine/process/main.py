@@ -48,6 +48,7 @@ def serve(path: str, build: Build) -> int:
         socket.send(served.ready)
         with closing(FullCollections()) as collections:
             StepLoop(served, socket, lifetime, collections.advance).run()
+        served.finish()
     except ModelError as error:
         socket.send(Fatal("configuration", str(error)))
         return 3

@@ -278,8 +278,10 @@ class CacheReply(msgspec.Struct, frozen=True, tag="cache_reply"):
     error: str | None = None
     nodes: list[CacheNode] = []
     token_ids: list[int] = []
-    # Of find: blocks that are cached before the first one that is not, and whether that one was evicted.
+    # Of find: blocks that are on the device before the first one that is not; those that are there or can be loaded;
+    # and whether the one behind these was evicted.
     found: int = 0
+    reached: int = 0
     evicted: bool = False
     # Of a trace, with how many requests are lost because it was asked for too seldom, and whether more can be had now.
     traced: list[TracedRequest] = []

@@ -109,6 +109,8 @@ class OfflineEngine:
             while runs := [node for node in ask("report").nodes if node.parent is None]:
                 for run in runs:
                     ask("drop", run.hash)
+            if self._built.offloading is not None:
+                self._built.offloading.clear()
             return True
 
     # ---- its life

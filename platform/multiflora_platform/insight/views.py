@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from multiflora_engine.protocol.messages import TierStats
 from multiflora_engine.protocol.traced_request import TracedRequest
 
 
@@ -179,6 +180,7 @@ class CacheAnswer(msgspec.Struct, frozen=True):
     hits_tokens: int
     queries_tokens: int
     evictions: int
+    tiers: list[TierStats]
     savings: list[Saving]
     nodes: list[CacheRun]
 

@@ -69,6 +69,7 @@ async def get_cache(request: Request, replica: OneReplica = None) -> Response:
             hits_tokens=stats.cache_hits,
             queries_tokens=stats.cache_queries,
             evictions=stats.evictions,
+            tiers=stats.tiers,
             savings=services.insight.savings(),
             nodes=nodes,
         ),

@@ -28,6 +28,7 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
+from multiflora_platform.observability.tier_metrics import tier_families
 from multiflora_platform.web.openai_errors import ApiError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -262,6 +263,7 @@ class _Snapshot(Collector):
         yield self._counter("multiflora_engine_steps", "Engine steps", stats.steps)
         yield self._counter("multiflora_engine_step_seconds", "Seconds in engine steps", stats.step_seconds)
         yield self._counter("multiflora_kv_block_evictions", "Cached blocks given up", stats.evictions)
+        yield from tier_families(self._model, stats.tiers)
         yield self._gauge("multiflora_kv_blocks_cached", "Blocks that the prefix cache can find", stats.cached_blocks)
         yield self._counter("multiflora_adapter_loads", "Adapters brought to the device", stats.adapter_loads)
         yield self._counter("multiflora_adapter_evictions", "Adapters sent from the device", stats.adapter_evictions)

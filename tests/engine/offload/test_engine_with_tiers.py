@@ -248,3 +248,18 @@ def test_host_memory_is_bounded_by_what_is_free(
     ask(built, prompts_of(3))
     settled(built)
     assert tiers_of(built)["host"].blocks == 10
+
+
+def test_a_reset_finds_nothing_anywhere(model: Saved, start_engine: Any, ask: Any, tmp_path: Path) -> None:
+    """As LLM.reset_prefix_cache does it: on the device run by run, behind it at once."""
+    built = start_engine(model[1], kv_offload_dir=str(tmp_path / "kv"), kv_offload_bytes=100 * BLOCK_BYTES)
+    asked = prompts_of(3)
+    ask(built, asked)
+    for node in ask_admin(built.engine.cache_admin, "report").nodes:
+        ask_admin(built.engine.cache_admin, "drop", node.hash)
+    assert built.offloading is not None
+    built.offloading.clear()
+    assert [tier.blocks for tier in built.engine.stats().tiers] == [0, 0]
+    assert [answer.cached_tokens for answer in ask(built, asked)] == [0, 0, 0]
+    settled(built)
+    assert [tier.blocks for tier in built.engine.stats().tiers] == [18, 18]

@@ -157,6 +157,9 @@ class FakeServed:
     def call_between_layers(self, callback: Callable[[], None]) -> None:
         """Its steps are short."""
 
+    def finish(self) -> None:
+        """It writes nothing."""
+
 
 def build(config: EngineConfig, progress: Progress) -> FakeServed:
     """model_path "missing" is the user's to mend; "crash" dies, "killed" by SIGKILL; "mute" loads forever; "flaky:FILE"

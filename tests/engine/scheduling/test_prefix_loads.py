@@ -52,10 +52,10 @@ def test_what_was_evicted_is_loaded_instead_of_computed_and_counts_as_cached() -
 def test_a_question_after_the_prefix_counts_what_can_be_loaded_and_does_not_call_it_evicted() -> None:
     machine = evicted_machine()
     found = ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4))
-    assert (found.found, found.evicted) == (6, False)
+    assert (found.found, found.reached, found.evicted) == (0, 6, False)
     machine.tiers.copies.clear()
     found = ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4))
-    assert (found.found, found.evicted) == (0, True)
+    assert (found.found, found.reached, found.evicted) == (0, 0, True)
 
 
 def test_others_go_on_while_one_waits_for_its_prefix() -> None:

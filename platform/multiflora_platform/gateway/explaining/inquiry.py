@@ -54,7 +54,7 @@ async def explain_prompt(services: Services, principal: Principal, body: CacheQu
     chain = chain_of(hashes, len(ids), ready.block_size)
     reply = await services.engine.cache("find", chain=chain)
     state = CacheState(
-        cached_tokens=reply.found * ready.block_size,
+        cached_tokens=reply.reached * ready.block_size,
         block_size=ready.block_size,
         life=services.engine.restarts,
         seconds_per_token=services.insight.seconds_per_token,
