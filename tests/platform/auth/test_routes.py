@@ -68,6 +68,7 @@ ADMINS = {
     ("POST", "/adapters/{name}:pin"),
     ("POST", "/adapters/{name}:unpin"),
     ("GET", "/replicas"),
+    ("GET", "/rollouts"),
     ("GET", "/events"),
     ("GET", "/audit"),
     ("GET", "/tenants"),
