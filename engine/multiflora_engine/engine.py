@@ -193,7 +193,7 @@ class Engine:
 
     def _run(self, batch: ScheduledBatch) -> list[TokenDelta]:
         """Launches, waits and takes in."""
-        began = time.perf_counter()
+        began, computed = time.perf_counter(), time.thread_time()
         try:
             outputs = self._runner.launch(batch).collect()
             _check(batch, outputs)
@@ -208,6 +208,7 @@ class Engine:
         except BaseException:  # Ctrl-C in an offline LLM: a caller that goes on finds all schedulable
             self._scheduler.withdraw(batch)
             raise
+        self._scheduler.note_step(batch, time.thread_time() - computed)
         return self._commit(batch, outputs, began)
 
     def _commit(self, batch: ScheduledBatch, outputs: list[StepOutput], began: float) -> list[TokenDelta]:

@@ -285,6 +285,9 @@ class FakeDrafts:
         wrong = chance.randrange(2 * len(drafts))
         return [(token + (place == wrong)) % VOCABULARY for place, token in enumerate(drafts)]
 
+    def observe(self, num_sequences: int, num_rows: int, seconds: float) -> None:
+        assert 0 < num_sequences <= num_rows
+
     def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         assert 0 <= num_accepted <= num_drafted
         self.drafted += num_drafted

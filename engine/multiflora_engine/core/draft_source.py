@@ -21,6 +21,10 @@ class DraftSource(Protocol):
         """
         ...
 
+    def observe(self, num_sequences: int, num_rows: int, seconds: float) -> None:
+        """A step took the processor so long for a row of each sequence and one of each drafted token."""
+        ...
+
     def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         """How many of the last draft the model would have chosen itself."""
         ...

@@ -305,6 +305,11 @@ class Scheduler:
                 budget -= self._schedule_chunk(sequence, budget, entries)
         return budget
 
+    def note_step(self, batch: ScheduledBatch, seconds: float) -> None:
+        """What the step took of the processor: drafts are weighed by it, where the step read no prompt."""
+        if self._drafts is not None and all(entry.num_tokens == 1 + len(entry.drafts) for entry in batch.entries):
+            self._drafts.observe(len(batch.entries), batch.num_tokens, seconds)
+
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:
         """Tokens to be verified behind the sequence's last one; no other sequence makes room for them."""
         assert self._drafts is not None, "the caller knows"

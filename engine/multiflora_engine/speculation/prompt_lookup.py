@@ -12,14 +12,25 @@ from weakref import WeakKeyDictionary
 
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.speculation.ngram_index import NgramIndex
+from multiflora_engine.speculation.regret import RegretBudget
+from multiflora_engine.speculation.step_costs import StepCosts
 
 _FIRST_RATE = 0.5
 _NEWEST_SHARE = 0.25
 """Weight of the newest draft in the rate of accepted tokens."""
 
-_ROW_COST = 0.12
-"""What a drafted token costs as a part of a step for one sequence, as measured on a CPU with a model of 30 million
-parameters; of larger ones it is less."""
+_CAUTION = 1.2
+"""Times what a row is measured to cost: looking up takes time, too, and steps are no line over their rows."""
+
+_LOST_SHARE = 0.01
+"""Of decoding, what wrong drafts may cost in the long run, in each request and in the engine."""
+
+_FIRST_LOSS, _MOST_SAVED = 0.5, 4.0
+_ENGINE_FIRST_LOSS, _ENGINE_MOST_SAVED = 3.0, 32.0
+"""Tokens' worth of computing: what may be lost beside that share, and what successes save up for later drafts."""
+
+_MOST_IN_A_ROW = 32
+"""Steps with drafts before one without: what a step would take without them has to be seen, too."""
 
 _LEAST_WORTH, _MOST_WORTH = 0.2, 0.7
 """However many share the step: copies are accepted nearly whole."""
@@ -52,7 +63,14 @@ class PromptLookupConfig:
 class _Lookup:
     """What is known of one sequence. Filled by `PromptLookup`."""
 
-    index: NgramIndex
+    index: NgramIndex | None
+    """Of the text so far, made at the first draft that the budgets allow."""
+    num_tokens: int
+    """Length of the text that the budgets know of."""
+    budget: RegretBudget
+    num_running: int = 1
+    """Of the last draft's step, and what a row of it was thought to cost, in tokens."""
+    row_cost: float = 0.0
     size: int = 1
     """Tokens of the next draft, unless a long match promises more."""
     rate: float = _FIRST_RATE
@@ -76,6 +94,10 @@ class PromptLookup:
         self._longest = config.prompt_lookup_max + config.num_speculative_tokens
         # Weak keys: a sequence that ends or is aborted takes its index along, without a call.
         self._lookups: WeakKeyDictionary[Sequence, _Lookup] = WeakKeyDictionary()
+        self._costs = StepCosts()
+        # Since a step without drafts was last seen.
+        self._drafted_steps = _MOST_IN_A_ROW
+        self._budget = RegretBudget(_ENGINE_FIRST_LOSS, _LOST_SHARE, _ENGINE_MOST_SAVED)
 
     def wants(self, speculation: bool | None) -> bool:
         """See `DraftSource.wants`."""
@@ -83,10 +105,17 @@ class PromptLookup:
 
     def draft(self, sequence: Sequence, limit: int, num_running: int) -> list[int]:
         """See `DraftSource.draft`."""
-        if num_running > self._config.disable_by_batch_size or not self._may_draft(sequence):
+        is_full = num_running > self._config.disable_by_batch_size
+        if is_full or self._drafted_steps >= _MOST_IN_A_ROW or not self._may_draft(sequence):
             return []
         lookup = self._lookup(sequence)
-        match = lookup.index.longest_match()
+        lookup.num_running = num_running
+        lookup.row_cost = _CAUTION * self._costs.of_row(num_running)
+        limit = min(limit, *(budget.affordable(lookup.row_cost) for budget in (lookup.budget, self._budget)))
+        if limit < 1:
+            return []
+        index = self._index(lookup, sequence)
+        match = index.longest_match()
         if match is None:
             return []
         size = lookup.size
@@ -96,13 +125,18 @@ class PromptLookup:
                 return []
         else:
             size = max(size, match.length - self._config.prompt_lookup_max + 1)
-        lookup.worth = min(_MOST_WORTH, max(_LEAST_WORTH, _ROW_COST * num_running))
+        lookup.worth = min(_MOST_WORTH, max(_LEAST_WORTH, lookup.row_cost))
         size = min(size, limit, self._config.num_speculative_tokens, max(1, _MOST_DRAFTED // num_running))
-        return lookup.index.following(match.follows, size)
+        return index.following(match.follows, size)
 
     def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         """See `DraftSource.learn`."""
         lookup = self._lookups[sequence]
+        # The step itself has been seen meanwhile, and may have cost more than was thought.
+        row_cost = max(lookup.row_cost, _CAUTION * self._costs.of_row(lookup.num_running))
+        token_worth = _token_worth(min(1.0, row_cost), lookup.num_running)
+        for budget in (lookup.budget, self._budget):
+            budget.settle(num_drafted * row_cost, num_accepted * token_worth)
         lookup.rate += _NEWEST_SHARE * (num_accepted / num_drafted - lookup.rate)
         is_whole = num_accepted == num_drafted
         lookup.size = min(2 * num_drafted, self._config.num_speculative_tokens) if is_whole else max(1, num_accepted)
@@ -115,11 +149,32 @@ class PromptLookup:
             # One draft decides anew.
             lookup.size, lookup.rate = 1, _FIRST_RATE
 
+    def observe(self, num_sequences: int, num_rows: int, seconds: float) -> None:
+        """See `DraftSource.observe`."""
+        self._drafted_steps = self._drafted_steps + 1 if num_rows > num_sequences else 0
+        self._costs.observe(num_rows, seconds)
+
     def _lookup(self, sequence: Sequence) -> _Lookup:
         lookup = self._lookups.get(sequence)
         if lookup is None:
-            index = NgramIndex(sequence.token_ids, self._config.prompt_lookup_min, self._longest)
-            lookup = self._lookups[sequence] = _Lookup(index)
-        elif lookup.index.num_tokens < sequence.num_tokens:
-            lookup.index.extend(sequence.token_ids[lookup.index.num_tokens :])
+            budget = RegretBudget(_FIRST_LOSS, _LOST_SHARE, _MOST_SAVED)
+            lookup = self._lookups[sequence] = _Lookup(None, sequence.num_tokens, budget)
+        for budget in (lookup.budget, self._budget):
+            budget.decoded(sequence.num_tokens - lookup.num_tokens)
+        lookup.num_tokens = sequence.num_tokens
         return lookup
+
+    def _index(self, lookup: _Lookup, sequence: Sequence) -> NgramIndex:
+        """With all of the sequence's text in it."""
+        index = lookup.index
+        if index is None:
+            index = lookup.index = NgramIndex(sequence.token_ids, self._config.prompt_lookup_min, self._longest)
+        elif index.num_tokens < sequence.num_tokens:
+            index.extend(sequence.token_ids[index.num_tokens :])
+        return index
+
+
+def _token_worth(row_cost: float, num_running: int) -> float:
+    """What an accepted token saves, in tokens: a whole one where all that share the step go ahead alike, and only a row
+    of a later step where one of them does. Fewer do where many share it."""
+    return row_cost + (1 - row_cost) * float(num_running**-0.75)

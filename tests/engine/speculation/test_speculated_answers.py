@@ -15,12 +15,20 @@ from transformers import LlamaConfig
 from multiflora_engine.build import BuiltEngine
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_engine.speculation import prompt_lookup
 
 TOLERANCE = 2e-3
 BLOCK_BYTES = 2 * 2 * 32 * 4
 EAGER: dict[str, Any] = {"enable_prompt_lookup": True, "prompt_lookup_min": 1, "speculative_disable_by_batch_size": 64}
 FEW = (7, 8, 9, 10, 11, 2)
 """Answers of so few different tokens repeat themselves, which this tiny model does not do by itself."""
+
+
+@pytest.fixture(autouse=True)
+def _all_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are to be right with many wrong drafts, however fast this machine is."""
+    for name in ("_FIRST_LOSS", "_MOST_SAVED", "_ENGINE_FIRST_LOSS", "_ENGINE_MOST_SAVED"):
+        monkeypatch.setattr(prompt_lookup, name, 1e9)
 
 
 @dataclass
