@@ -5,6 +5,7 @@ Each prompt is compared with the tenant's last ones when it comes, and counted w
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from multiflora_platform.insight.drift.parting import LEAST_TOKENS, num_shared
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts
 from multiflora_platform.insight.views import DriftItem
 from multiflora_platform.observability.observers import Observer, PromptStart
+
+_log = logging.getLogger(__name__)
 
 WINDOW = 3600.0
 """Seconds for which a prompt counts."""
@@ -75,8 +78,14 @@ class Drift:
 
     def follow(self, prompt: KeptPrompt, body: msgspec.Struct, prompts: KeptPrompts) -> Observer:
         """What counts the prompt, whose body this was, once it has begun. prompts: those before it."""
-        found = self._difference(prompt, prompts)
-        place = None if found is None or found.kind is None else self._place(prompt, body, found)
+        found: Difference | None = None
+        place: PromptPlace | None = None
+        try:
+            found = self._difference(prompt, prompts)
+            place = None if found is None or found.kind is None else self._place(prompt, body, found)
+        except Exception:
+            # What is told of a prompt must not end the request.
+            _log.exception("What a prompt drifts by could not be told")
         return _Counting(self, prompt, found, place)
 
     def count(self, prompt: KeptPrompt, found: Difference | None, place: PromptPlace | None) -> None:

@@ -161,6 +161,14 @@ def test_clean_traffic_is_never_named(clean: Callable[[random.Random, Traffic], 
     assert traffic.items() == []
 
 
+def test_a_place_that_cannot_be_told_ends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    traffic = Traffic()
+    monkeypatch.setattr(traffic.drift, "_locate", lambda *which: 1 // 0)
+    for number in range(8):
+        traffic.send(f"It is {at_minute(number).isoformat()}. {GUIDE}")
+    assert traffic.items() == []
+
+
 def test_numbers_that_do_not_grow_are_no_counter_and_what_was_found_all_the_same_is_not_missed() -> None:
     chance, traffic = random.Random(1), Traffic()
     for _ in range(60):
