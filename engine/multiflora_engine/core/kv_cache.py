@@ -20,6 +20,7 @@ class KVCache:
     values: tuple[torch.Tensor, ...]
     num_blocks: int
     block_size: int
+    is_quantised: bool = False
 
     @property
     def num_bytes(self) -> int:

@@ -11,7 +11,7 @@ from multiflora_engine.execution.device import available_host_memory
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.config import EngineConfig
-from multiflora_kernels.attention.quantised_cache import bytes_per_head, cache_shape
+from multiflora_kernels.attention.quantised_cache import bytes_per_head, cache_shape, is_quantised
 
 _CPU_SHARE = 0.25
 _CPU_CAP = 4 << 30
@@ -40,7 +40,8 @@ def allocate_kv_cache(
         raise ModelError(
             f"A KV cache of {size} bytes does not fit into the memory of {device}. Give a smaller --kv-cache-memory."
         ) from error
-    return KVCache(tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :]), num_blocks, block_size)
+    keys, values = tuple(caches[: model.num_layers]), tuple(caches[model.num_layers :])
+    return KVCache(keys, values, num_blocks, block_size, is_quantised(keys[0]))
 
 
 def bytes_per_block(model: ModelConfig, block_size: int, dtype: torch.dtype) -> int:

@@ -21,7 +21,6 @@ from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_kernels.attention.cascade import plan_cascade
 from multiflora_kernels.attention.plan import AttentionPlan, CascadePlan, has_kernels, plan_attention
-from multiflora_kernels.attention.quantised_cache import is_quantised
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
@@ -123,7 +122,7 @@ class Decoder:
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
         """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
-        step = last_step = self._step(batch, replace(self.heads, reads_codes=is_quantised(cache.keys[0])))
+        step = last_step = self._step(batch, replace(self.heads, reads_codes=cache.is_quantised))
         if batch.logit_rows is not None:
             last_step = replace(step, kept_rows=batch.logit_rows, kept_lora=batch.logit_lora)
         residual = self._embedding(batch)

@@ -306,8 +306,12 @@ class Scheduler:
         return budget
 
     def note_step(self, batch: ScheduledBatch, seconds: float) -> None:
-        """What the step took of the processor: drafts are weighed by it, where the step read no prompt."""
-        if self._drafts is not None and all(entry.num_tokens == 1 + len(entry.drafts) for entry in batch.entries):
+        """What the step took of the processor: drafts are weighed by it, where any may be made and the step read no
+        prompt."""
+        entries = batch.entries
+        if self._drafts is None or not any(entry.sequence.is_drafted for entry in entries):
+            return
+        if all(entry.num_tokens == 1 + len(entry.drafts) for entry in entries):
             self._drafts.observe(len(batch.entries), batch.num_tokens, seconds)
 
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:

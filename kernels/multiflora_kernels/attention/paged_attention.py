@@ -212,7 +212,7 @@ def paged_attention(
     if q.device.type != "cpu":
         return _paged_attention_cuda(q, k_cache, v_cache, step, sinks)
     native = native_function("multiflora_paged_attention", "p")
-    if native is not None and is_quantised(k_cache) and q.dtype != torch.float32:
+    if native is not None and q.dtype != torch.float32 and is_quantised(k_cache):
         # The kernel's arithmetic is float32 all the same; queries are few beside what it reads.
         return paged_attention(q.float(), k_cache, v_cache, step, sinks).to(q.dtype)
     if native is None or not _native_fits(q, k_cache, v_cache):
@@ -228,7 +228,7 @@ def paged_attention(
         out.data_ptr(), q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
         starts.data_ptr(), lengths.data_ptr(), tables.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
         0 if sinks is None else sinks.data_ptr(),
-        lengths.shape[0], q_heads, k_cache.shape[1], size, block_size_of(k_cache, size),
+        lengths.shape[0], q_heads, k_cache.shape[1], size, k_cache.stride(1),
         q.stride(0), q.stride(1), tables.stride(0), step.window or 0, NATIVE_CODECS[k_cache.dtype],
         step.scale, step.softcap or 0.0,
     )  # fmt: skip

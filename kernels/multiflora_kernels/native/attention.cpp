@@ -22,7 +22,9 @@ struct AttentionArgs {
     const int32_t *query_starts, *context_lens, *block_tables;
     const float* slopes;  // [q heads]: added to a score is slope * (key position - query position); null: nothing
     const float* sinks;  // [q heads]: a score whose value is 0, beside those of the keys; null: none
-    int64_t sequences, q_heads, k_heads, n, block_size, q_token, q_head, table_stride, window;
+    int64_t sequences, q_heads, k_heads, n;
+    int64_t block_size;  // given as the elements of a block's piece of one kv head
+    int64_t q_token, q_head, table_stride, window;
     int64_t codec;  // what the caches hold; where it is not FLOAT32, k_cache and v_cache point to packed pieces
     float scale, softcap;
 };
@@ -393,7 +395,9 @@ static void plan(const AttentionArgs& a, std::vector<Item>& items) {
 
 // n must be one that decode_row_for knows.
 extern "C" void multiflora_paged_attention(const AttentionArgs* args) {
-    const AttentionArgs a = *args;
+    AttentionArgs given = *args;
+    given.block_size = block_size_of(given.codec, given.block_size, given.n);
+    const AttentionArgs& a = given;
     const DecodeRow decode = decode_row_for(a.n);
     static thread_local std::vector<Item> items;
     items.clear();

@@ -17,6 +17,11 @@ struct PackedPiece {
     uint8_t* scales;
 };
 
+// Of a piece's elements: values, or codes with their scales.
+static inline int64_t block_size_of(int64_t codec, int64_t piece, int64_t n) {
+    return piece / (codec == FLOAT32 ? n : n + SCALE_BYTES);
+}
+
 static inline PackedPiece packed_piece(void* cache, int64_t piece, int64_t block_size, int64_t n) {
     uint8_t* start = static_cast<uint8_t*>(cache) + piece * block_size * (n + SCALE_BYTES);
     return {start, start + block_size * n};

@@ -102,7 +102,9 @@ struct RopeArgs {
     const float *v, *cosine, *sine;
     const int64_t *positions, *slots;
     void *k_cache, *v_cache;
-    int64_t tokens, q_heads, k_heads, n, half, table_stride, block_size, codec;
+    int64_t tokens, q_heads, k_heads, n, half, table_stride;
+    int64_t block_size;  // given as the elements of a block's piece of one kv head
+    int64_t codec;
     int64_t q_token, q_head, k_token, k_head, v_token, v_head;
 };
 
@@ -115,7 +117,9 @@ static void cache_head(const RopeArgs& a, void* cache, int64_t piece, int64_t of
 
 // Rotates q and k in place and writes k and v to their cache slots; of a row whose slot is negative nothing is written.
 extern "C" void multiflora_rope_and_write_kv(const RopeArgs* args) {
-    const RopeArgs a = *args;
+    RopeArgs given = *args;
+    given.block_size = block_size_of(given.codec, given.block_size, given.n);
+    const RopeArgs& a = given;
     const int threads = threads_for(a.tokens * (a.q_heads + 2 * a.k_heads) * a.n, PARALLEL_ELEMENTS);
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t t = 0; t < a.tokens; ++t) {

@@ -9,7 +9,7 @@ import struct
 
 import torch
 
-from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, block_size_of, is_quantised, write_tokens
+from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, is_quantised, write_tokens
 from multiflora_kernels.lora.fused_linear import ShrunkDelta
 from multiflora_kernels.rms_norm import rms_norm, rms_norm_reference
 from multiflora_kernels.rope.lora_triton import folds_into_rope, rope_lora_triton
@@ -93,7 +93,7 @@ def _rope_and_write_kv_cpu(
     arguments = _ARGUMENTS.pack(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), rope.cos.data_ptr(), rope.sin.data_ptr(),
         rope.positions.data_ptr(), rope.kv_slots.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-        tokens, q_heads, k.shape[1], size, rope.cos.shape[1], rope.cos.stride(0), block_size_of(k_cache, size),
+        tokens, q_heads, k.shape[1], size, rope.cos.shape[1], rope.cos.stride(0), k_cache.stride(1),
         NATIVE_CODECS[k_cache.dtype], q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
     )  # fmt: skip
     native(arguments)
