@@ -157,8 +157,8 @@ class Settings(BaseModel):
         None, ge=1, description="CPU threads of each engine; default all cores, divided among the replicas"
     )
     replicas: int = Field(1, ge=1, le=64, description="engines behind this server, each a process with the whole model")
-    routing: Literal["least-loaded", "round-robin"] = Field(
-        "least-loaded", description="which replica gets a request: that with the fewest, or all in turn"
+    routing: Literal["score", "least-loaded", "round-robin"] = Field(
+        "score", description="which replica gets a request: the soonest for it, that with the fewest, or all in turn"
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default SQLite in the data folder")
     data_dir: Path = Field(default_factory=default_data_dir, description="database, artifacts and secrets")

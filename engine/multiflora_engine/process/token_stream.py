@@ -104,6 +104,11 @@ class TokenStream:
         self._client = client
 
     @property
+    def is_closed(self) -> bool:
+        """Whether its reader has left it."""
+        return self._closed
+
+    @property
     def has_failed(self) -> bool:
         """Whether the next that its reader gets of a sequence is the engine's failure."""
         return bool(self._deltas) and self._deltas[0].failure is not None

@@ -26,7 +26,7 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import EngineCalls, UnknownReplica
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
-from multiflora_platform.fleet.routing import Router
+from multiflora_platform.fleet.routing import Choice, Router
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
@@ -46,12 +46,13 @@ class Fleet:
     def __init__(self, replicas: Sequence[EngineReplica], router: Router | None = None) -> None:
         self.replicas = tuple(replicas)
         self._only = self.replicas[0] if len(self.replicas) == 1 else None
-        self._router = router or Router("least-loaded")
+        self._router = router or Router("score")
         # Counters of engines that are gone: sums of what only grows must not shrink.
         self._ended = EngineStats()
         self._places: OrderedDict[str, str] = OrderedDict()
         self._moves: dict[str, int] = {}
         if self._only is None:
+            self._router.follow(self.replicas)
             for replica in self.replicas:
                 replica.client.rescue = self._rescue
                 replica.client.on_end = self._note_end
@@ -116,9 +117,9 @@ class Fleet:
     def generate(self, request: GenerateRequest) -> TokenStream:
         if self._only is not None:
             return self._only.generate(request)
-        replica = self._router.choose(self._open(), request)
-        stream = replica.generate(request)
-        self._note_place(request.id, replica.id)
+        choice = self._router.choose(self._open(), request)
+        stream = choice.replica.generate(request)
+        self._note_choice(choice, stream)
         return stream
 
     def _open(self) -> list[EngineReplica]:
@@ -133,16 +134,17 @@ class Fleet:
         if moves == _MOST_MOVES:
             return False
         try:
-            replica = self._router.choose(self._open(), request)
-            replica.client.take_over(stream)
+            choice = self._router.choose(self._open(), request)
+            choice.replica.client.take_over(stream)
         except EngineUnavailable:
             return False
         self._moves[request.id] = moves + 1
-        self._note_place(request.id, replica.id)
+        self._note_choice(choice, stream)
         return True
 
-    def _note_place(self, request_id: str, replica: str) -> None:
-        self._places[request_id] = replica
+    def _note_choice(self, choice: Choice, stream: TokenStream) -> None:
+        self._router.sent(choice, stream)
+        self._places[stream.request.id] = choice.replica.id
         if len(self._places) > _REMEMBERED:
             forgotten, _ = self._places.popitem(last=False)
             self._moves.pop(forgotten, None)

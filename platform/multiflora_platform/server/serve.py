@@ -25,7 +25,7 @@ from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready
-from multiflora_platform.fleet.routing import Router
+from multiflora_platform.fleet.routing import Router, prompt_hashes_by
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
@@ -196,10 +196,11 @@ async def _parts(
             database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
+        router = Router(settings.routing)
         engine = supervised(
             engine_config(settings, opened, settings.data_dir / "artifacts"),
             places_of(settings),
-            Router(settings.routing),
+            router,
             group=opened.served.name,
             on_progress=display.update,
         )  # asked from now on, started last
@@ -223,6 +224,7 @@ async def _parts(
             resolver_tenants=settings.adapter_resolver_tenants,
         )
         stack.push_async_callback(registry.close)
+        router.hashes = prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest))
         require_ranks(registry.snapshot, settings.max_lora_rank)
         webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()

@@ -1,0 +1,196 @@
+"""Which replica gets a request: the one that will have its first token soonest, by what it has and has to do."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.platform.fleet.lines import READY, Line, a_request, fleet_of
+
+from multiflora_adapters.kv_reach import BASE_KV, KvReach
+from multiflora_engine.cache.block_hashes import prompt_hashes
+from multiflora_engine.protocol.cache_change import CacheChange
+from multiflora_engine.protocol.messages import CacheChanges, EngineStats
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.fleet.block_index import KEY_BYTES, BlockIndex
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.pace import Pace
+from multiflora_platform.fleet.routing import prompt_hashes_by
+
+SIZE = READY.block_size
+CONTEXT = [*range(100, 100 + 4 * SIZE)]
+OTHER = [*range(500, 500 + 4 * SIZE)]
+
+
+def ask(id: str, prompt: list[int], adapter: str | None = None, salt: str = "") -> GenerateRequest:
+    return GenerateRequest(
+        id=id, prompt_token_ids=prompt, params=SamplingParams(max_tokens=8), adapter_digest=adapter, cache_salt=salt
+    )
+
+
+def scored(*lines: Line) -> Fleet:
+    fleet = fleet_of(*lines, policy="score")
+    fleet._router.hashes = prompt_hashes_by("base", lambda digest: BASE_KV if digest is None else KvReach(digest))
+    for line in lines:
+        line.cache_followers.begin()
+    return fleet
+
+
+def publish(line: Line, prompt: list[int], adapter: str | None = None, salt: str = "", removed: bool = False) -> None:
+    hashes = prompt_hashes("base", KvReach(adapter), salt, prompt, SIZE)
+    line.cache_followers.take(CacheChanges(1, [CacheChange(b"".join(hashes), is_removal=removed)]))
+
+
+def place(fleet: Fleet, request: GenerateRequest) -> str | None:
+    stream = fleet.generate(request)
+    line = fleet.replicas[int(fleet.replica_of(request.id) or 0)].client
+    assert isinstance(line, Line)
+    line.says(TokenDelta(request_id=request.id, finish_reason="stop", token_ids=[1]))
+    del stream
+    return fleet.replica_of(request.id)
+
+
+def test_a_request_goes_where_its_beginning_is_cached() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    publish(lines[0], CONTEXT)
+    publish(lines[1], OTHER)
+    for number in range(4):
+        assert place(fleet, ask(f"a{number}", [*CONTEXT, number])) == "0"
+        assert place(fleet, ask(f"b{number}", [*OTHER, number])) == "1"
+    publish(lines[1], CONTEXT, salt="tenant")
+    assert place(fleet, ask("c", [*CONTEXT, 1], salt="tenant")) == "1"
+    publish(lines[1], CONTEXT, adapter="d")
+    assert place(fleet, ask("d", [*CONTEXT, 1], adapter="d")) == "1"
+
+
+def test_what_was_given_up_counts_no_more() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    publish(lines[0], CONTEXT)
+    publish(lines[1], CONTEXT[: 2 * SIZE])
+    assert place(fleet, ask("a", [*CONTEXT, 1])) == "0"
+    publish(lines[0], CONTEXT, removed=True)
+    assert place(fleet, ask("b", [*CONTEXT, 1])) == "1"
+    lines[1].cache_followers.end()
+    publish(lines[0], CONTEXT)
+    assert place(fleet, ask("c", [*CONTEXT, 1])) == "0"
+
+
+def test_requests_that_come_together_share_what_the_first_computes_and_part_otherwise() -> None:
+    """Nothing is cached yet: twins follow the first, strangers go to the idle one."""
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    streams = [fleet.generate(ask(f"a{number}", [*CONTEXT, number])) for number in range(3)]
+    first = fleet.replica_of("a0")
+    assert [fleet.replica_of(f"a{number}") for number in range(3)] == [first] * 3
+    streams.append(fleet.generate(ask("b", [*OTHER, 1])))
+    assert fleet.replica_of("b") != first
+
+
+def test_a_hot_beginning_spreads_once_waiting_for_it_takes_longer_than_computing_it() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    publish(lines[0], CONTEXT)
+    streams = [
+        fleet.generate(ask(f"a{number}", [*CONTEXT, *range(1000 * number, 1000 * number + SIZE)]))
+        for number in range(40)
+    ]
+    places = [fleet.replica_of(stream.request.id) for stream in streams]
+    assert places[0] == "0"
+    assert 10 < places.count("0") < 30
+
+
+def test_an_adapter_stays_where_it_is_and_a_new_one_has_a_home() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    homes = {digest: place(fleet, ask(f"{digest}-0", [1, 2, 3], digest)) for digest in map(str, range(20))}
+    assert set(homes.values()) == {"0", "1"}
+    again = {digest: place(fleet, ask(f"{digest}-1", [4, 5, 6], digest)) for digest in homes}
+    recent = [*homes][-READY.lora_slots :]
+    assert {digest: again[digest] for digest in recent} == {digest: homes[digest] for digest in recent}
+    assert {digest: place(scored(Line(), Line()), ask("x", [1], digest)) for digest in homes} == homes
+
+
+def test_a_replica_that_goes_takes_its_part_of_the_index_along() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    publish(lines[0], CONTEXT)
+    assert place(fleet, ask("a", [*CONTEXT, 1])) == "0"
+    stream = fleet.generate(ask("b", [*CONTEXT, 2]))
+    lines[0].dies()
+    assert fleet.replica_of("b") == "1", "given to the other"
+    assert not stream.has_failed
+    lines[0].ready = READY
+    lines[0].cache_followers.begin()
+    publish(lines[1], CONTEXT)
+    assert place(fleet, ask("c", [*CONTEXT, 3])) == "1"
+
+
+def test_what_waits_is_taken_off_when_it_begins_or_is_left() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    load = fleet._router._loads["0"]
+    stream = fleet.generate(ask("a", CONTEXT))
+    where = fleet.replica_of("a")
+    load = fleet._router._loads[where or ""]
+    assert load.pending_tokens() == len(CONTEXT)
+    assert set(load.expected) == {hash[:KEY_BYTES] for hash in prompt_hashes("base", BASE_KV, "", CONTEXT, SIZE)}
+    stream.close()
+    assert (load.pending_tokens(), len(load.expected)) == (0, 0)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_index_is_what_the_replicas_have(seed: int) -> None:
+    random_of = random.Random(seed)
+    index, held = BlockIndex(), [set[bytes]() for _ in range(3)]
+    followers = [index.follower(number) for number in range(3)]
+    hashes = [bytes([number]) * 32 for number in range(24)]
+    for _ in range(300):
+        number = random_of.randrange(3)
+        chosen = random_of.sample(hashes, random_of.randint(1, 4))
+        kind = random_of.random()
+        if kind < 0.02:
+            followers[number].cleared()
+            held[number].clear()
+        else:
+            followers[number].changed([CacheChange(b"".join(chosen), is_removal=kind < 0.5)])
+            held[number] = held[number] - set(chosen) if kind < 0.5 else held[number] | set(chosen)
+    expected = {hash[:KEY_BYTES]: sum(1 << n for n in range(3) if hash in held[n]) for hash in hashes}
+    assert {key: index.holders(key) for key in expected} == expected
+    assert len(index) == sum(bits > 0 for bits in expected.values())
+
+
+def test_the_pace_is_learned_from_heartbeats() -> None:
+    pace, stats = Pace(), EngineStats(steps=1)
+    random_of = random.Random(1)
+    pace.observe(stats)
+    for _ in range(60):
+        prompt, answer = random_of.randrange(2000), random_of.randrange(100)
+        stats = replace(
+            stats, steps=stats.steps + 1, cache_hits=stats.cache_hits + 50,
+            prompt_tokens=stats.prompt_tokens + prompt + 50, generation_tokens=stats.generation_tokens + answer,
+            step_seconds=stats.step_seconds + prompt * 2e-4 + answer * 3e-3,
+        )  # fmt: skip
+        pace.observe(stats)
+    assert abs(pace.prompt_seconds - 2e-4) < 1e-6
+    assert abs(pace.answer_seconds - 3e-3) < 1e-5
+    only = Pace()
+    for number in range(1, 30):
+        only.observe(EngineStats(steps=number, prompt_tokens=100 * number, step_seconds=0.01 * number))
+    assert abs(only.prompt_seconds - 1e-4) < 1e-6
+    assert abs(only.answer_seconds / only.prompt_seconds - 10) < 1e-6, "what was not seen keeps its ratio"
+    pace.observe(EngineStats(steps=1, step_seconds=0.1))
+    assert abs(pace.prompt_seconds - 2e-4) < 1e-6, "an engine that begins anew counts anew"
+
+
+def test_one_replica_is_never_asked_what_it_has() -> None:
+    line = Line()
+    fleet = fleet_of(line, policy="score")
+    fleet._router.hashes = None  # type: ignore[assignment]
+    fleet.generate(a_request("a"))
+    assert len(line.requests) == 1
+    assert not [message for message in line.sent if not hasattr(message, "request")]
