@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -146,13 +146,17 @@ class Services:
     def max_model_len(self) -> int:
         return self.model.longest(self.engine)
 
-    def cache_headers(self, request_ids: Iterable[str]) -> dict[str, str]:
-        """Why the prefix cache had no more of a request's prompts, as its answer tells. request_ids: the engine's."""
+    def answer_headers(self, principal: Principal, request_ids: Sequence[str]) -> dict[str, str]:
+        """What is known once prompts are computed: why the cache had no more of them, which engines have them.
+        request_ids: the engine's."""
+        return self._cache_headers(request_ids) | self._replica_headers(principal, request_ids)
+
+    def _cache_headers(self, request_ids: Iterable[str]) -> dict[str, str]:
         reason = self.insight.cache_reason(request_ids) if self.settings.enable_prefix_caching else None
         return {} if reason is None else {"x-cache-reason": reason}
 
-    def replica_headers(self, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:
-        """Which engines answered, for admins' keys. request_ids: the engine's."""
+    def _replica_headers(self, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:
+        """For admins' keys."""
         if not principal.is_admin:
             return {}
         replicas = {replica: None for id in request_ids if (replica := self.engine.replica_of(id)) is not None}

@@ -36,14 +36,20 @@ from multiflora_platform.storage.connections import private_folder
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.migrations import upgrade
 from multiflora_platform.storage.outbox_follower import Follower
+from multiflora_platform.text.chat_template import ChatTemplates
 from multiflora_platform.web import error_responses
 from multiflora_platform.webhooks.service import Webhooks
 
 ADMIN = "mf-admin-for-tests"
 SITE = "model.layers.0.self_attn.q_proj"
 Files = dict[str, bytes]
-# Reads texts: a token for each byte.
-_BYTES = SimpleNamespace(encode=lambda text, special, most: list(text.encode()), beyond=lambda ids, size: None)
+# Reads texts: a token for each byte. Has no chat template.
+_BYTES = SimpleNamespace(
+    encode=lambda text, special, most: list(text.encode()),
+    beyond=lambda ids, size: None,
+    templates=ChatTemplates({}),
+    special_tokens={},
+)
 _MODEL = {"name": "base", "names": ("base",), "known_as": str, "tokenizer": _BYTES, "vocab_size": 256}
 _SCHEMA: list[bytes] = []
 # FastAPI reads the signatures of routes anew for each application that includes their router; all houses share these.
@@ -101,6 +107,9 @@ class ProbedEngine:
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
+
+    def addressed(self, replica: str | None) -> ProbedEngine:
+        return self
 
     async def adapter(self, action: str, digest: str) -> AdapterResult:
         return AdapterResult(1, None, await self._prober(digest) if action == "probe" else None)

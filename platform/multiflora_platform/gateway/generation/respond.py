@@ -56,7 +56,7 @@ async def respond(
     The caller closes the admission when this raises; otherwise it is closed here, or at the end of the stream.
     """
     services: Services = request.app.state.services
-    headers = version_headers(admission)
+    headers, ids = version_headers(admission), [generation.request.id for generation in generations]
     if not stream:
         try:
             answers = await until_disconnect(request.receive, collect_all(generations))
@@ -65,7 +65,7 @@ async def respond(
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
-            headers |= answer_headers(services, admission, generations)
+            headers |= services.answer_headers(admission.principal, ids)
             return Response(content, media_type="application/json", headers=headers)
         finally:
             admission.close()
@@ -74,14 +74,8 @@ async def respond(
     if diagnose is not None:
         await diagnose()
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
-    sent.headers.update(headers | answer_headers(services, admission, generations))
+    sent.headers.update(headers | services.answer_headers(admission.principal, ids))
     return sent
-
-
-def answer_headers(services: Services, admission: Admission, generations: Sequence[Generation]) -> dict[str, str]:
-    """What is known once the prompts are computed: why the cache had no more of them, which engines have them."""
-    ids = [generation.request.id for generation in generations]
-    return services.cache_headers(ids) | services.replica_headers(admission.principal, ids)
 
 
 def version_headers(admission: Admission) -> dict[str, str]:

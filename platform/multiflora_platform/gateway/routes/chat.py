@@ -14,7 +14,12 @@ from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.breakpoints import chat_breakpoints
 from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
-from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
+from multiflora_platform.gateway.schemas.checks import (
+    check_streaming,
+    marks_beginnings,
+    num_top_logprobs,
+    refuse_unsupported,
+)
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.writing.chat import ChatWriter
@@ -30,18 +35,19 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     size = await body_size(request)
     refuse_unsupported(body)
     check_streaming(body)
-    num_top = num_top_logprobs(body)
+    num_top, has_marks = num_top_logprobs(body), marks_beginnings(body)
     services: Services = request.app.state.services
-    body, size = await chat_with_context(services.contexts.book, principal, body, size)
+    if body.context is not None:
+        body, size = await chat_with_context(services.contexts.book, principal, body, size)
     admission = await admit(services, request, principal, body)
     try:
         model, limit = services.model, services.max_model_len
         chat = await prepare_chat(body, model, limit, services.grammars, num_top, size)
         prompts = [(chat.ids, chat.params)]
-        breakpoints = request.app.state.keeper.breakpoints
-        holds = breakpoints.observer(
-            principal, chat.ids, admission.resolved.kv_reach, body.cache_salt, chat_breakpoints(body)
-        )
+        holds = []
+        if has_marks:
+            breakpoints, reach = request.app.state.keeper.breakpoints, admission.resolved.kv_reach
+            holds = breakpoints.observer(principal, chat.ids, reach, body.cache_salt, chat_breakpoints(body))
         generations = await start(
             services,
             admission,

@@ -16,7 +16,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission, admit
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.respond import answer_headers, version_headers
+from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.prompting.sampling import output_length
@@ -53,7 +53,8 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
         await until_disconnect(request.receive, collect_all(generations))
         size = sum(len(_raw_vector(generation)) for generation in generations)
         content = await off_loop(size, lambda: encode(_answer(admission, body, generations)))
-        headers = version_headers(admission) | answer_headers(services, admission, generations)
+        ids = [generation.request.id for generation in generations]
+        headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
         return Response(content, media_type="application/json", headers=headers)
     finally:
         admission.close()

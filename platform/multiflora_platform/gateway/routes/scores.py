@@ -13,7 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.generation.admission import Admission, admit
 from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.respond import answer_headers, version_headers
+from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.usage import embedding_usage
 from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
@@ -43,7 +43,8 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
         generations = await start_embeddings(services, admission, body, ("text_1", left), ("text_2", right))
         await until_disconnect(request.receive, collect_all(generations))
         content = encode(_answer(admission, body, generations, len(left)))
-        headers = version_headers(admission) | answer_headers(services, admission, generations)
+        ids = [generation.request.id for generation in generations]
+        headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
         return Response(content, media_type="application/json", headers=headers)
     finally:
         admission.close()

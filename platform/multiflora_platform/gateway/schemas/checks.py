@@ -38,6 +38,14 @@ def num_top_logprobs(body: ChatRequest) -> int | None:
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
+def marks_beginnings(body: ChatRequest) -> bool:
+    """Whether it may mark beginnings of its prompt that are to be held."""
+    contents = [message.get("content") for message in body.messages if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    marked = any(isinstance(part, dict) and "prompt_cache_breakpoint" in part for part in parts)
+    return body.prompt_cache_options is not None or marked
+
+
 def refuse_chat_template(value: object) -> None:
     if value is not None:
         raise unsupported("chat_template", "chat_template in a request is refused; the model's own template is used.")

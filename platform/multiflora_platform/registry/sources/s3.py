@@ -44,7 +44,8 @@ class S3Source:
         bucket, _, key = address.partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise InvalidRequest(
-                f"A bucket's name is of 3 to 63 lower-case letters, digits, dots and dashes; {shown(bucket)} is none.",
+                "A bucket's name is of 3 to 63 lower-case letters, digits, dots and dashes; "
+                f"{shown('s3://' + address)} has none.",
                 pointer="/source",
             )
         if not _KEY.fullmatch(key):

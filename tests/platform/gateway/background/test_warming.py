@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
 
-from multiflora_engine.cache.block_hashes import chain_of, root_hash
+from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
 from multiflora_platform.gateway.background.warming import PromptWarmer
 
 SYSTEM = [{"role": "system", "content": RULES}]
@@ -22,8 +22,9 @@ async def found_blocks(contexts: ContextHouse, model: str, **body: Any) -> tuple
     answer = await contexts.acme.post("/v1/chat/completions", json=asked)
     assert answer.status_code == 200, answer.text
     request, registry = contexts.house.engine.requests[-1], contexts.registry.registry
-    root = root_hash(registry.base.digest, registry.snapshot.kv_digest(request.adapter_digest), request.cache_salt)
-    chain = chain_of(root, request.prompt_token_ids, BLOCK)
+    reach = registry.snapshot.kv_reach(request.adapter_digest)
+    ids = request.prompt_token_ids
+    chain = chain_of(prompt_hashes(registry.base.digest, reach, request.cache_salt, ids, BLOCK), len(ids), BLOCK)
     hashes = [chain[at : at + 32] for at in range(0, len(chain), 32)]
     return sum(one in before for one in hashes), len(hashes)
 

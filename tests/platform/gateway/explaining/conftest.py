@@ -57,7 +57,9 @@ class Blocks:
         hashes = [chain[at : at + HASH_BYTES] for at in range(0, len(chain), HASH_BYTES)]
         found = next((i for i, one in enumerate(hashes) if one not in there), len(hashes))
         missed = hashes[found : found + 1]
-        return CacheReply(0, found=found, evicted=self._says_evicted and bool(missed) and missed[0] in gone)
+        return CacheReply(
+            0, found=found, reached=found, evicted=self._says_evicted and bool(missed) and missed[0] in gone
+        )
 
     def _hashes(self, request) -> list[bytes]:  # type: ignore[no-untyped-def]
         reach = self.reaches.get(request.adapter_digest, KvReach(request.adapter_digest))

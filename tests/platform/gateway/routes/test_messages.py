@@ -73,6 +73,7 @@ async def test_a_message(house: House) -> None:
         "input_tokens": num_prompt - num_prompt // 2 - num_prompt // 3,
         "cache_creation_input_tokens": num_prompt // 3,
         "cache_read_input_tokens": num_prompt // 2,
+        "cache_creation": {"ephemeral_5m_input_tokens": num_prompt // 3, "ephemeral_1h_input_tokens": 0},
         "output_tokens": len(REPLY.encode()) + 1,
         "service_tier": "standard",
     }

@@ -95,9 +95,9 @@ async def test_other_sources(rooted, source, status):
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("s3://b/x", "3 to 63 lower-case letters, digits, dots and dashes; b is none"),
-        ("s3://My_Bucket/x", "My_Bucket is none"),
-        ("s3:///x", "digits, dots and dashes;  is none"),
+        ("s3://b/x", "3 to 63 lower-case letters, digits, dots and dashes; s3://b/x has none"),
+        ("s3://My_Bucket/x", "s3://My_Bucket/x has none"),
+        ("s3:///x", "digits, dots and dashes; s3:///x has none"),
         ("s3://bucket/", "s3://bucket/folder or s3://bucket/adapter.tar.gz; no folder is named"),
         ("s3://bucket/a\nb", "this key has control characters"),
     ],
