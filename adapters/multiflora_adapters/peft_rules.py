@@ -66,7 +66,8 @@ def check_activation(raw: dict[str, Any]) -> list[ValidationRow]:
     named, plain = "alora_invocation_tokens", "Train an activated LoRA of plain A and B, or a plain LoRA."
     rows = []
     if tokens == []:
-        rows.append(error("config", f"{named} is empty: PEFT never applies such an adapter.", hint="Name the tokens."))
+        message = f"{named} is empty: PEFT never applies such an adapter."
+        rows.append(error("config", message, observed=shown(tokens), hint="Name the tokens."))
     if raw.get("task_type") != "CAUSAL_LM":
         message = f"{named} needs the task_type CAUSAL_LM: for others PEFT never applies the adapter."
         rows.append(error("config", message, observed=shown(raw.get("task_type")), hint="Set it to CAUSAL_LM."))
