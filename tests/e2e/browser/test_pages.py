@@ -98,15 +98,15 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
 
 def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> None:
     with shop.http() as http:
-        assert http.put("/api/v1/adapters/pirate/aliases/marked", json={"version": 1}).status_code in (200, 201)
+        assert http.put("/api/v1/adapters/sql/aliases/marked", json={"version": 1}).status_code in (200, 201)
         refused = {"model": "no-such-model", "prompt": "a"}
         assert http.post("/v1/completions", json=refused).status_code == 404
-        assert http.post("/v1/completions", json={"model": "pirate", "prompt": "Ahoy"}).status_code == 200
+        assert http.post("/v1/completions", json={"model": "sql", "prompt": "SELECT"}).status_code == 200
     page = window.open("/")
     page.get_by_role("region", name="Refused").get_by_text("model_not_found").wait_for()
-    page.get_by_role("region", name="Busiest models").get_by_role("link", name="pirate").wait_for()
+    page.get_by_role("region", name="Busiest models").get_by_role("link", name="sql").wait_for()
     heat = page.get_by_role("region", name="Tokens by model and time")
-    heat.locator("i[title*='pirate'][style*='opacity']").first.wait_for()
+    heat.locator("i[title*='sql'][style*='opacity']").first.wait_for()
     chart = page.get_by_role("region", name="Generated tokens per second, by model")
     other = page.get_by_role("region", name="Memory").locator(".legend .at")
     assert other.count() == 0
@@ -118,7 +118,7 @@ def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> 
         page.mouse.move(plot["x"] + plot["width"] * step / 100, plot["y"] + 20)
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         said.update(other.all_inner_texts())
-    assert any("pirate@marked alias moved" in text for text in said), said
+    assert any("sql@marked alias moved" in text for text in said), said
 
 
 def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:

@@ -184,7 +184,7 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     page.wait_for_url("**/ui/adapters")
     page.get_by_role("link", name="sql", exact=True).wait_for()
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Adapters", "Register", "Playground", "Usage"]
+    assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
     for path in ("/adapters/sql", "/adapters/sql?tab=aliases", "/adapters/sql?tab=activity", "/usage"):
         window.open(path)

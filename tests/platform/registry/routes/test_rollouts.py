@@ -366,7 +366,7 @@ async def test_history_is_read_newest_first_and_survives_the_alias(house):
 async def test_weights_and_prompts_are_warm_before_traffic_moves(open_house):
     seen = []
 
-    async def run(digest, prompts, owner):
+    async def run(digest, prompts, owner, replica):
         seen.append((digest, tuple(prompts), owner, house.registry.resolve("a", None).version))
 
     engine = FakeEngine()
