@@ -6,7 +6,7 @@ Knows what callers may ask; not how engines are started, watched or restarted, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from multiflora_engine.protocol.messages import (
     AdapterResult,
@@ -28,6 +28,13 @@ class UnknownReplica(Exception):
 
     def __init__(self, id: str, ids: Sequence[str]) -> None:
         super().__init__(f"There is no replica {id[:64]!r}; there is {', '.join(ids)}.")
+
+
+class Life(NamedTuple):
+    """One life of a replica, from a start to its end: what is cached in it is lost with it. epoch: counted from 0."""
+
+    replica: str
+    epoch: int
 
 
 class EngineCalls(Protocol):
@@ -116,3 +123,6 @@ class EngineHandle(EngineCalls, Protocol):
 
     def replica_of(self, request_id: str) -> str | None:
         """Which one has, or had, a request; None where that is forgotten."""
+
+    def life_of(self, request_id: str) -> Life | None:
+        """The life that this one is in now."""

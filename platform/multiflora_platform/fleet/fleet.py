@@ -23,7 +23,7 @@ from multiflora_engine.protocol.messages import (
     Status,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_platform.engine import EngineCalls, UnknownReplica
+from multiflora_platform.engine import EngineCalls, Life, UnknownReplica
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
 from multiflora_platform.fleet.routing import Choice, Router
@@ -111,6 +111,10 @@ class Fleet:
 
     def replica_of(self, request_id: str) -> str | None:
         return self._only.id if self._only is not None else self._places.get(request_id)
+
+    def life_of(self, request_id: str) -> Life | None:
+        id = self.replica_of(request_id)
+        return None if id is None else Life(id, self._replica(id).epoch)
 
     # ---- a request
 

@@ -1,4 +1,4 @@
-"""Which prompts earlier lives of the engine had seen: their KV ended with them, and a later miss can say so.
+"""Which prompts earlier lives of an engine, or other engines, had seen: a later miss can say so.
 
 Keeps checksums of prompts' beginnings, neither text nor token ids. Does not know what the engine holds now.
 """
@@ -9,30 +9,51 @@ import zlib
 from array import array
 from collections import OrderedDict
 from itertools import takewhile
+from typing import NamedTuple
+
+from multiflora_platform.engine import Life
 
 _MOST_BLOCKS = 1 << 16
 
 
+class SeenBefore(NamedTuple):
+    """Lengths in tokens of a prompt's beginnings that were computed before: by the replica that has it, in this life;
+    by it in any; by any replica in any."""
+
+    now: int = 0
+    ever: int = 0
+    anywhere: int = 0
+
+    def reason(self, cached_tokens: int) -> str | None:
+        """Why the replica has not cached what follows, if it was seen by earlier lives or elsewhere alone."""
+        if self.now <= cached_tokens < self.ever:
+            return "engine_restarted"
+        return "other_replica" if max(self.now, self.ever) <= cached_tokens < self.anywhere else None
+
+
 class EarlierLives:
-    """The last `most_blocks` beginnings, one for each whole block of a prompt, and the engine's life that saw them."""
+    """The last `most_blocks` beginnings, one for each whole block of a prompt, and of each replica that saw them its
+    last life that did."""
 
     def __init__(self, most_blocks: int = _MOST_BLOCKS) -> None:
         self._most_blocks = most_blocks
-        self._lives: OrderedDict[int, int] = OrderedDict()
+        self._lives: OrderedDict[int, tuple[Life, ...]] = OrderedDict()
 
-    def note(self, kv_digest: str | None, salt: str, ids: array[int], block_size: int, life: int) -> range:
-        """The prompt, of these 32-bit ids, is computed in this life (counted from 0). Returns the lengths in tokens up
-        to which a cached beginning may end so that what follows was seen by earlier lives alone."""
+    def note(self, kv_digest: str | None, salt: str, ids: array[int], block_size: int, life: Life) -> SeenBefore:
+        """The prompt, of these 32-bit ids, is computed in this life. Returns what was known of it before."""
         checksums, lives = _checksums(kv_digest, salt, ids, block_size), self._lives
-        last = [lives.pop(checksum, None) for checksum in checksums]
+        last = [lives.pop(checksum, ()) for checksum in checksums]
         # At the end: what was asked for last is forgotten last.
-        for checksum in checksums:
-            lives[checksum] = life
+        alone = (life,)
+        for checksum, seen in zip(checksums, last, strict=True):
+            others = tuple(one for one in seen if one.replica != life.replica)
+            lives[checksum] = (*others, life) if others else alone
         while len(lives) > self._most_blocks:
             lives.popitem(last=False)
-        seen_now = sum(1 for _ in takewhile(lambda seen: seen == life, last))
-        seen_earlier = sum(1 for _ in takewhile(lambda seen: seen is not None, last))
-        return range(seen_now * block_size, seen_earlier * block_size)
+        now = sum(1 for _ in takewhile(lambda seen: life in seen, last))
+        ever = sum(1 for _ in takewhile(lambda seen: any(one.replica == life.replica for one in seen), last))
+        anywhere = sum(1 for _ in takewhile(bool, last))
+        return SeenBefore(now * block_size, ever * block_size, anywhere * block_size)
 
 
 def _checksums(kv_digest: str | None, salt: str, ids: array[int], block_size: int) -> list[int]:

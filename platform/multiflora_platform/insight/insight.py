@@ -21,7 +21,7 @@ from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
-from multiflora_platform.insight.request_log import PromptFacts, RequestLog
+from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
@@ -98,19 +98,23 @@ class Insight:
 
     def follow_prompt(self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct) -> Sequence[Observer]:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
-        ready = self._engine.ready
-        ids = array("I", request.prompt_token_ids)
-        salt, life = request.cache_salt, self._engine.restarts
-        size = ready.block_size if ready else 0
-        lost = self._earlier_lives.note(facts.kv_at(size - 1), salt, ids, size, life) if size else range(0)
-        prompt = KeptPrompt(facts, ids, salt, life, outline_of(body))
-        watches: list[Observer] = [self.requests.open(facts, lost), _SeriesWatch(self, facts)]
+        prompt = KeptPrompt(facts, array("I", request.prompt_token_ids), request.cache_salt, outline_of(body))
+        entry = self.requests.open(facts)
+        watches: list[Observer] = [_LifeWatch(self, prompt, entry), entry, _SeriesWatch(self, facts)]
         if self.drift is not None and not request.background:
             watches.append(self.drift.follow(prompt, body, self.prompts))
         self.prompts.add(prompt)
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
         return watches
+
+    def note_life(self, prompt: KeptPrompt, entry: LoggedRequest) -> None:
+        """An engine has computed the prompt; before, the one that dies first may hand it on to another."""
+        ready, prompt.life = self._engine.ready, self._engine.life_of(prompt.facts.id)
+        if ready is not None and ready.block_size and prompt.life is not None:
+            size = ready.block_size
+            kv_digest = prompt.facts.kv_at(size - 1)
+            entry.seen = self._earlier_lives.note(kv_digest, prompt.cache_salt, prompt.ids, size, prompt.life)
 
     def cache_reason(self, request_ids: Iterable[str]) -> str | None:
         """Why the cache had no more of a request's prompts: a word of cache_causes. None where it is not known."""
@@ -179,6 +183,18 @@ class Insight:
             point = self.series.tick(self._clock(), self.gauges())
             for queue in self._followers:
                 queue.put_nowait(point)
+
+
+class _LifeWatch(Observer):
+    """Notes which life of which engine computed a prompt. Stands before the prompt's entry, which uses it."""
+
+    def __init__(self, insight: Insight, prompt: KeptPrompt, entry: LoggedRequest) -> None:
+        self._insight = insight
+        self._prompt = prompt
+        self._entry = entry
+
+    def started(self, start: PromptStart) -> None:
+        self._insight.note_life(self._prompt, self._entry)
 
 
 class _SeriesWatch(Observer):

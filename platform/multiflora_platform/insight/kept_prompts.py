@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.engine import Life
 from multiflora_platform.insight.request_log import PromptFacts
 
 MOST_PROMPTS = 100
@@ -40,15 +41,15 @@ class Outline:
     """Of what else the template gets."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class KeptPrompt:
     facts: PromptFacts
     ids: array[int]
     """32-bit."""
     cache_salt: str
-    life: int
-    """The engine's, counted from 0, in which it was computed."""
     outline: Outline
+    life: Life | None = None
+    """The replica's in which it was computed; Insight fills it with its first token."""
 
 
 class KeptPrompts:

@@ -10,6 +10,7 @@ _WORDS = {
     "diverged": "The prompt begins like a cached one, and differs from token {cached} on.",
     "whole_prompt_asked": "It is cached, but prompt log-probabilities or a mean need every position computed.",
     "engine_restarted": "It was cached until the engine restarted, which begins with an empty cache.",
+    "other_replica": "Another engine has computed the same beginning; each has a cache of its own.",
     "evicted": "It was cached, and gave way to others when KV blocks ran out.",
     "other_adapter": "The same beginning is cached for another adapter, whose KV differs.",
     "other_tenant": "The same beginning is cached for another tenant; tenants never share.",

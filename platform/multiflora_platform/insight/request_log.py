@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from multiflora_platform.insight.earlier_lives import SeenBefore
 from multiflora_platform.insight.views import RequestView, Stage
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.web.openai_errors import ApiError
@@ -72,8 +73,8 @@ class LoggedRequest(Observer):
     """The number of its last change; a prompt that runs changes all the time."""
     count: int = 1
     """Requests of this entry; more than one only of refusals."""
-    lost: range = range(0)
-    """A cached beginning of one of these lengths, in tokens, went on before the engine restarted; see EarlierLives."""
+    seen: SeenBefore = field(default_factory=SeenBefore)
+    """What EarlierLives knows of its beginnings; Insight fills it before `started`."""
     # Of the engine's PromptStart: `started` fills them.
     cached_tokens: int = 0
     cache_write_tokens: int = 0
@@ -98,9 +99,9 @@ class LoggedRequest(Observer):
         self.first_at = time.time()
         self.cached_tokens, self.miss_reason = start.cached_tokens, start.miss_reason
         self.cache_write_tokens = start.cache_write_tokens
-        # The engine that runs now never had what it lost.
-        if start.miss_reason in ("first_seen", "diverged") and start.cached_tokens in self.lost:
-            self.miss_reason = "engine_restarted"
+        # The engine that runs now knows neither what it lost nor what others have.
+        if start.miss_reason in ("first_seen", "diverged"):
+            self.miss_reason = self.seen.reason(start.cached_tokens) or start.miss_reason
         self.queue_seconds, self.load_seconds = start.queued_seconds, start.load_seconds
 
     def tokens(self, new: NewTokens) -> None:
@@ -191,8 +192,8 @@ class RequestLog:
         name, _, number = (cursor or "").partition(".")
         return int(number) if name == self._name and number.isdecimal() and len(number) < 20 else None
 
-    def open(self, facts: PromptFacts, lost: range = range(0)) -> LoggedRequest:
-        return self._add(LoggedRequest(facts, self._changes, lost=lost))
+    def open(self, facts: PromptFacts) -> LoggedRequest:
+        return self._add(LoggedRequest(facts, self._changes))
 
     def refuse(self, facts: PromptFacts, status: int, code: str) -> None:
         """A request that was no prompt yet. The entry keeps the first one's id, and has the last one's time."""

@@ -243,7 +243,7 @@ class CacheText(msgspec.Struct, frozen=True):
 
 class Miss(msgspec.Struct, frozen=True):
     """reason: evicted, diverged, other_adapter, other_tenant, other_salt, whole_prompt_asked,
-    engine_restarted or first_seen; detail says it in words."""
+    engine_restarted, other_replica or first_seen; detail says it in words."""
 
     request_id: str
     at: float

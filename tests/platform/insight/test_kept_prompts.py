@@ -11,7 +11,7 @@ from multiflora_platform.insight.request_log import PromptFacts
 
 def prompt(id: str, tenant: str | None = "a", size: int = 1) -> KeptPrompt:
     facts = PromptFacts(id, 1.0, tenant, "m", None, 0, None, "/v1", False, size, f"{id}answer")
-    return KeptPrompt(facts, array("I", range(size)), "", 0, Outline())
+    return KeptPrompt(facts, array("I", range(size)), "", Outline())
 
 
 def ids(kept: KeptPrompts, tenant: str | None) -> list[str]:

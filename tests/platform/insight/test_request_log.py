@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from multiflora_platform.insight import request_log
+from multiflora_platform.insight.earlier_lives import SeenBefore
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.request_log import PromptFacts, RequestLog
 from multiflora_platform.observability.observers import NewTokens, PromptStart
@@ -116,13 +117,15 @@ def test_what_changed_since_a_cursor() -> None:
         ("first_seen", 0, "first_seen"),
         ("diverged", 16, "engine_restarted"),
         ("diverged", 32, "engine_restarted"),
-        ("diverged", 48, "diverged"),
+        ("diverged", 48, "other_replica"),
+        ("diverged", 64, "diverged"),
         ("evicted", 16, "evicted"),
         ("", 16, ""),
     ],
 )
-def test_what_was_lost_with_the_engine_is_a_reason(reason: str, cached: int, told: str) -> None:
-    entry = RequestLog().open(facts(), lost=range(16, 48))
+def test_what_was_lost_with_the_engine_or_is_elsewhere_is_a_reason(reason: str, cached: int, told: str) -> None:
+    entry = RequestLog().open(facts())
+    entry.seen = SeenBefore(16, 48, 64)
     entry.started(PromptStart(cached, 0.0, 0.0, reason))
     assert entry.view().miss_reason == told
     assert bool(miss_of(entry.view())) == bool(told)

@@ -37,6 +37,7 @@ _ADVICE = {
     "other_tenant": "The earlier prompt is another tenant's; tenants never share.",
     "evicted": "It was cached, and gave way to others. Pin it, or give the cache more blocks.",
     "engine_restarted": "It was cached until the engine restarted. Warm it after a start.",
+    "other_replica": "Another engine computed it, and each has a cache of its own. Warm it: all of them do.",
     "whole_prompt_asked": "It is cached, but prompt log-probabilities want every position. Leave them out.",
     "diverged": "The prompts differ from there on. Put what they have in common first.",
 }
@@ -129,8 +130,12 @@ def _why_not_shared(question: Question) -> str:
         ("other_adapter", is_other_adapter),
         ("adapter_version", has_other_kv),
         ("other_salt", theirs.cache_salt != ours.cache_salt),
-        ("first_seen", not question.is_computed),
-        ("engine_restarted", theirs.life != question.state.life),
+        ("first_seen", theirs.life is None),
+        ("other_replica", theirs.life is not None and theirs.life.replica not in question.state.epochs),
+        (
+            "engine_restarted",
+            theirs.life is not None and theirs.life.epoch != question.state.epochs[theirs.life.replica],
+        ),
     )
     return next((cause for cause, holds in tests if holds), "evicted")
 

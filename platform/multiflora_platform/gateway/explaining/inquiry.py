@@ -56,7 +56,7 @@ async def explain_prompt(services: Services, principal: Principal, body: CacheQu
     state = CacheState(
         cached_tokens=reply.reached * ready.block_size,
         block_size=ready.block_size,
-        life=services.engine.restarts,
+        epochs={replica.id: replica.epoch for replica in services.engine.replicas},
         seconds_per_token=services.insight.seconds_per_token,
         was_evicted=reply.evicted,
     )
@@ -70,12 +70,12 @@ async def explain_started(
     kept, the closest is taken. None: it is too long to be kept."""
     insight, ready = services.insight, services.engine.ready
     ours, entry = insight.prompts.find(request_id, principal.tenant), insight.requests.find(request_id)
-    if ours is None or entry is None or ready is None:
+    if ours is None or ours.life is None or entry is None or ready is None:
         return None
     state = CacheState(
         cached_tokens=entry.cached_tokens,
         block_size=ready.block_size,
-        life=services.engine.restarts,
+        epochs={ours.life.replica: ours.life.epoch},
         seconds_per_token=insight.seconds_per_token,
         was_evicted=entry.miss_reason == "evicted",
         wants_all=entry.miss_reason == "whole_prompt_asked",
@@ -89,13 +89,10 @@ async def _explained(
 ) -> CacheExplanation:
     """theirs: as it was named; None: the closest one."""
     kept = services.insight.prompts.of(ours.facts.tenant)
-    log = services.insight.requests
 
     def work() -> CacheExplanation:
         other = theirs or closest(ours, kept, state)
-        entry = None if other is None else log.find(other.facts.id)
-        is_computed = entry is None or entry.first_at is not None
-        return explain(Question(ours, other, theirs is not None, is_computed, chat, state, services.model))
+        return explain(Question(ours, other, theirs is not None, chat, state, services.model))
 
     return await off_loop(len(ours.ids) * (1 + len(kept)), work)
 
@@ -150,4 +147,4 @@ def _prompt(
         activated_at=activated_at,
     )
     salt = cache_scope(services.keys, principal, body.cache_salt).salt
-    return KeptPrompt(facts, array("I", ids), salt, services.engine.restarts, outline)
+    return KeptPrompt(facts, array("I", ids), salt, outline)

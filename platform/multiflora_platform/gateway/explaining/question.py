@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multiflora_platform.gateway.schemas.requests import ChatRequest
@@ -18,8 +18,8 @@ class CacheState:
     cached_tokens: int
     """Of the prompt."""
     block_size: int
-    life: int
-    """The engine's, counted from 0."""
+    epochs: Mapping[str, int]
+    """Of the replica that has computed the prompt, by its id; of all that may, where it is not asked yet."""
     seconds_per_token: float = 0.0
     """Of the device, for a token of a prompt that is not cached."""
     was_evicted: bool = False
@@ -36,8 +36,6 @@ class Question:
     """The earlier one; None: there is none to compare with."""
     is_named: bool
     """Whoever asks has named the earlier one: they take both for the same conversation."""
-    is_computed: bool
-    """The earlier one's prompt was computed; False: it waits, or was given up before."""
     chat: ChatRequest | None
     """What our prompt was made of; None: a text or token ids."""
     state: CacheState

@@ -10,6 +10,7 @@ from tests.platform.gateway.explaining.conftest import Blocks
 from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
 from multiflora_adapters.kv_reach import KvReach
+from multiflora_platform.engine import Life
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -315,3 +316,12 @@ async def test_what_cannot_be_explained_is_refused_by_name(house: House, blocks:
 async def test_without_an_engine_it_is_a_503(house: House) -> None:
     house.engine.ready = None
     await explain(house, LONG, status=503)
+
+
+async def test_what_another_engine_computed_is_not_put_down_to_a_restart(house: House, blocks: Blocks) -> None:
+    await ask(house, LONG)
+    blocks.lose(says_evicted=False)
+    (theirs,) = house.services.insight.prompts.of(None)
+    assert theirs.life == ("0", 2)
+    theirs.life = Life("1", 0)
+    assert (await explain(house, LONG))["cause"] == "other_replica"

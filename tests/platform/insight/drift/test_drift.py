@@ -48,7 +48,7 @@ class Traffic:
             id=str(self.count), at=self.now, tenant=tenant, model="sql", adapter="sql", version=1, digest="d", path="",
             stream=False, prompt_tokens=len(ids),
         )  # fmt: skip
-        prompt = KeptPrompt(facts, ids, tenant or "", 0, outline or Outline())
+        prompt = KeptPrompt(facts, ids, tenant or "", outline or Outline())
         watch = self.drift.follow(prompt, msgspec.Struct(), self.kept)
         self.kept.add(prompt)
         watch.started(PromptStart(cached, 0.0, 0.0, "diverged"))

@@ -1,0 +1,72 @@
+"""What a prompt missed is put down to the engine that computed it, of several and after a death."""
+
+from __future__ import annotations
+
+from tests.platform.fleet.lines import Line, a_request, fleet_of
+
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.gateway.schemas.requests import CompletionRequest
+from multiflora_platform.insight.insight import Insight
+from multiflora_platform.insight.request_log import PromptFacts
+from multiflora_platform.observability.observers import PromptStart
+
+PROMPT = list(range(40))
+
+
+class Asking:
+    """Prompts by way of a fleet whose engines know nothing of what they are asked."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.insight = Insight(fleet, "base")
+
+    def send(self, id: str) -> None:
+        request = a_request(id, PROMPT)
+        self.stream = self.fleet.generate(request)
+        facts = PromptFacts(id, 0.0, None, "base", None, 0, None, "/v1/completions", False, len(PROMPT))
+        self.watches = self.insight.follow_prompt(facts, request, CompletionRequest(model="base", prompt="x"))
+
+    def starts(self, id: str) -> str:
+        """The reason of its miss."""
+        for watch in self.watches:
+            watch.started(PromptStart(0, 0.0, 0.0, "first_seen"))
+        entry = self.insight.requests.find(id)
+        assert entry is not None
+        return entry.miss_reason
+
+    def ask(self, id: str) -> str:
+        self.send(id)
+        return self.starts(id)
+
+
+async def test_a_restart_is_a_reason_for_what_the_restarted_engine_had_alone() -> None:
+    fleet = fleet_of(Line(), Line())  # in turn: 1, 0, 1, …
+    asking = Asking(fleet)
+    assert asking.ask("one") == "first_seen"
+    fleet.replicas[0].supervisor.restarts += 1
+    assert asking.ask("zero, which restarted and never had it") == "other_replica"
+    assert asking.ask("one, which has it and did not restart") == "first_seen"
+    fleet.replicas[1].supervisor.restarts += 1
+    assert asking.ask("zero, which has it by now") == "first_seen"
+    assert asking.ask("one, which had it and restarted") == "engine_restarted"
+
+
+async def test_a_prompt_that_was_handed_on_is_of_the_engine_that_computed_it() -> None:
+    lines = Line(), Line()
+    fleet = fleet_of(*lines)
+    asking = Asking(fleet)
+    asking.ask("at one")
+    asking.send("at zero")
+    asking.starts("at zero")
+    asking.send("at one, which dies")
+    fleet.replicas[1].supervisor.restarts += 1
+    lines[1].dies()
+    lines[1].ready = None
+    assert "at one, which dies" in [request.id for request in lines[0].requests]
+    assert asking.starts("at one, which dies") == "first_seen"
+    prompts = asking.insight.prompts.of(None)
+    assert [prompt.life and (prompt.life.replica, prompt.life.epoch) for prompt in prompts] == [
+        ("1", 0),
+        ("0", 0),
+        ("0", 0),
+    ]
