@@ -125,17 +125,16 @@ def _why_not_shared(question: Question) -> str:
     has_other_kv = theirs.facts.kv_at(missing) != ours.facts.kv_at(missing)
     # A mix has no version: another recipe is another adapter.
     is_other_adapter = has_other_kv and (theirs.facts.adapter != ours.facts.adapter or not ours.facts.version)
+    life = theirs.life
+    epoch = None if life is None else question.state.epochs.get(life.replica)
     tests = (
         ("other_tenant", theirs.facts.tenant != ours.facts.tenant),
         ("other_adapter", is_other_adapter),
         ("adapter_version", has_other_kv),
         ("other_salt", theirs.cache_salt != ours.cache_salt),
-        ("first_seen", theirs.life is None),
-        ("other_replica", theirs.life is not None and theirs.life.replica not in question.state.epochs),
-        (
-            "engine_restarted",
-            theirs.life is not None and theirs.life.epoch != question.state.epochs[theirs.life.replica],
-        ),
+        ("first_seen", life is None),
+        ("other_replica", epoch is None),
+        ("engine_restarted", life is not None and life.epoch != epoch),
     )
     return next((cause for cause, holds in tests if holds), "evicted")
 
