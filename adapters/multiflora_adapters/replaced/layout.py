@@ -86,7 +86,7 @@ def _token_rows(
         return
     embedded = by_site.get(base.embedding)
     is_tied = base.is_head_tied and embedded is not None
-    is_shared = is_tied and (not isinstance(indices, dict) or by_site.get(base.head or "") == embedded)
+    is_shared = is_tied and by_site.get(base.head or "", embedded) == embedded
     for name, token_ids in by_site.items():
         if not (is_shared and name == base.head):
             sites = _ends(base) if is_shared else (name,)

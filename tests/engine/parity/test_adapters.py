@@ -66,6 +66,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "target_modules": ["q_proj", "v_proj"],
         "trainable_token_indices": {"embed_tokens": [7, 5, *range(100, 200)], "lm_head": [*range(250, 40, -2)]},
     },
+    "token_rows_by_name": {
+        "r": 4,
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [*range(299, 40, -2)]},
+    },
     "token_rows_and_own_head": {
         "r": 4,
         "target_modules": ["o_proj"],
@@ -75,7 +80,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bfloat16": {"r": 4, "target_modules": LINEAR, "dtype": torch.bfloat16},
 }
 TIED_KINDS = ["embeddings", "all_linear", "own_embedding", "own_head", "own_both", "own_tied"]
-TIED_KINDS += ["token_rows", "token_rows_of_each"]
+TIED_KINDS += ["token_rows", "token_rows_of_each", "token_rows_by_name"]
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 GPT2 = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 512}
 BASES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {

@@ -1,4 +1,4 @@
-"""PiSSA and OLoRA change the base while they train; what PEFT converts says the same on the plain base."""
+"""PiSSA, OLoRA, CorDA and LoRA-GA change the base in training; what PEFT converts says the same on the plain base."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, LoraGAConfig, PeftModel, get_peft_model, preprocess_loraga
+from peft.tuners.lora.config import CordaConfig
+from peft.tuners.lora.corda import preprocess_corda
 from transformers import LlamaConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -16,12 +18,29 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import load_adapter
 from multiflora_engine.models.config import load_model_config
 
+LORA = {"task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj", "down_proj"]}
+FROM_DATA: dict[str, dict[str, Any]] = {
+    "corda": {"corda_config": CordaConfig(corda_method="kpm")},
+    "lora_ga": {"lora_ga_config": LoraGAConfig()},
+}
+
+
+def prepare(init: str, model: Any, config: LoraConfig) -> None:
+    """What PEFT asks for before it makes the adapter: activations for CorDA, gradients for LoRA-GA."""
+    texts = torch.randint(1, model.config.vocab_size, (4, 1, 24))
+    if init == "corda":
+        preprocess_corda(model, config, run_model=lambda: [model(text) for text in texts])
+    elif init == "lora_ga":
+        preprocess_loraga(model, config, lambda: [model(text, labels=text).loss.backward() for text in texts])
+
 
 def trained(base: Path, folder: Path, init: str) -> PreTrainedModel:
     """The model as it was trained, saved converted in `folder`/converted and unconverted in `folder`/plain."""
     torch.manual_seed(4)
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=init)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    config = LoraConfig(**LORA, init_lora_weights=init, **FROM_DATA.get(init, {}))
+    start = AutoModelForCausalLM.from_pretrained(base)
+    prepare(init, start, config)
+    model = get_peft_model(start, config)
     model.peft_config["default"].init_lora_weights = True
     model.save_pretrained(folder / "initial")
     model.peft_config["default"].init_lora_weights = init
@@ -35,7 +54,8 @@ def trained(base: Path, folder: Path, init: str) -> PreTrainedModel:
     return model.eval()  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # LoRA-GA's own
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga"])
 def test_a_converted_adapter_says_what_was_trained(
     init: str,
     tiny_config: Any,
