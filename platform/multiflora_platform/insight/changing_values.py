@@ -81,12 +81,3 @@ def _is_alone(one: re.Match[str], other: re.Match[str], same_after: int) -> bool
 def _at(pattern: str, text: str, place: int) -> re.Match[str] | None:
     """The match that holds the character at the place."""
     return next((found for found in re.finditer(pattern, text) if found.start() <= place < found.end()), None)
-
-
-def num_alike(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low

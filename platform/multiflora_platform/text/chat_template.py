@@ -84,10 +84,10 @@ class ChatTemplates:
             return cls({"default": options.template}, options)
         return cls({**_configured(configured), **_from_files(folder)}, options)
 
-    def at(self, moment: datetime) -> ChatTemplates:
-        """The same as they would write at that time."""
+    def with_clock(self, clock: Callable[[], datetime]) -> ChatTemplates:
+        """The same as they write at the clock's time."""
         sources = {name: template.source for name, template in self._templates.items()}
-        return ChatTemplates(sources, self._options, lambda: moment)
+        return ChatTemplates(sources, self._options, clock)
 
     @property
     def is_empty(self) -> bool:

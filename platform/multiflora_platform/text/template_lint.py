@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from multiflora_platform.text.chat_template import ChatTemplates
+from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.text.errors import ChatTemplateError
 
 Message = dict[str, Any]
@@ -46,10 +47,25 @@ _CONVERSATIONS: dict[str, list[Message]] = {
     ],
 }
 _NOW = datetime(2026, 11, 30, 12, 34, 56, tzinfo=UTC)
-_LATER = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)} | {
-    "day": timedelta(days=1)
+_LATER = {
+    "second": timedelta(seconds=1),
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+    "day": timedelta(days=1),
 }
+_ADVICE = "--template-date utc-day changes it once a day, --template-date fixed never."
+_ADVICE_OF_DAYS = "--template-date fixed never changes it."
 _SHOWN = 40
+
+
+class _Clock:
+    """What the templates are told of the time."""
+
+    def __init__(self) -> None:
+        self.now = _NOW
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 @dataclass(frozen=True)
@@ -69,8 +85,9 @@ def lint(templates: ChatTemplates, variables: Mapping[str, Any]) -> list[Templat
     refuses tells nothing."""
     if templates.is_empty:
         return []
-    found = [*_dates(templates, variables), *_histories(templates, variables)]
-    return list({finding.kind: finding for finding in reversed(found)}.values())[::-1]
+    clock = _Clock()
+    templates = templates.with_clock(clock)
+    return [*_dates(templates, clock, variables), *_histories(templates, variables)]
 
 
 def template_checks(templates: ChatTemplates, variables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -83,11 +100,13 @@ def template_checks(templates: ChatTemplates, variables: Mapping[str, Any]) -> I
         yield {"state": "ok", "check": "chat template", "found": found, "advice": ""}
 
 
-def _dates(templates: ChatTemplates, variables: Mapping[str, Any]) -> Iterator[TemplateFinding]:
+def _dates(templates: ChatTemplates, clock: _Clock, variables: Mapping[str, Any]) -> Iterator[TemplateFinding]:
+    """clock: the templates'; it is moved."""
     messages = _CONVERSATIONS["plain"][:2]
-    before = _render(templates.at(_NOW), "plain", messages, variables)
+    before = _render(templates, "plain", messages, variables)
     for unit, later in _LATER.items():
-        after = _render(templates.at(_NOW + later), "plain", messages, variables)
+        clock.now = _NOW + later
+        after = _render(templates, "plain", messages, variables)
         if before is not None and after is not None and before != after:
             at, example = _parting(before, after)
             yield TemplateFinding(
@@ -95,14 +114,13 @@ def _dates(templates: ChatTemplates, variables: Mapping[str, Any]) -> Iterator[T
                 at,
                 f"the chat template writes a time at character {at}, another one each {unit}: all prompts behind it "
                 "are computed again then",
-                "--template-date utc-day changes it once a day, --template-date fixed never.",
+                _ADVICE_OF_DAYS if unit == "day" else _ADVICE,
                 example,
             )
             return
 
 
 def _histories(templates: ChatTemplates, variables: Mapping[str, Any]) -> Iterator[TemplateFinding]:
-    templates = templates.at(_NOW)
     for name, conversation in _CONVERSATIONS.items():
         turns = [end for end in range(1, len(conversation) + 1) if conversation[end - 1]["role"] in ("user", "tool")]
         for end, following in itertools.pairwise(turns):
@@ -164,6 +182,5 @@ def _render(
 
 
 def _parting(earlier: str, later: str) -> tuple[int, str]:
-    length = min(len(earlier), len(later))
-    at = next((place for place in range(length) if earlier[place] != later[place]), length)
+    at = num_alike(earlier, later)
     return at, f"{earlier[at : at + _SHOWN]!r} -> {later[at : at + _SHOWN]!r}"

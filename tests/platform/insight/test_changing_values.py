@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_platform.insight.changing_values import kind_of_value, num_alike
+from multiflora_platform.insight.changing_values import kind_of_value
+from multiflora_platform.text.common_beginning import num_alike
 
 AFTER = " is what the header says."
 SAME: dict[tuple[str, str], str] = {

@@ -43,11 +43,13 @@ def test_a_date_is_found_with_how_often_it_changes(template: str, unit: str) -> 
     assert template[: finding.position].startswith(("Today is ", "It is ")[template is TIMED])
     assert f"each {unit}" in finding.found
     assert "--template-date" in finding.advice
+    assert ("utc-day" in finding.advice) == (unit != "day"), "that changes as often"
 
 
 def test_the_operators_date_changes_once_a_day_or_never() -> None:
     (finding,) = findings(TIMED.replace("%H:%M", "%d %H:%M"), "utc-day")
     assert "each day" in finding.found
+    assert finding.advice == "--template-date fixed never changes it."
     assert findings(TIMED, "utc-day") == findings(DATED, "fixed") == []
 
 
@@ -75,7 +77,7 @@ def test_what_a_template_is_told_of_the_time() -> None:
     told = {}
     for date in ("now", "utc-day", "fixed"):
         templates = ChatTemplates({"default": "{{ strftime_now('%Y-%m-%d %H:%M') }}"}, ChatOptions(date=date))
-        told[date] = templates.at(moment).render(
+        told[date] = templates.with_clock(lambda: moment).render(
             [], tools=None, documents=None, add_generation_prompt=False, continue_final_message=False, variables={}
         )
     assert told == {"now": "2026-11-30 12:34", "utc-day": "2026-11-30 00:00", "fixed": "2024-07-26 00:00"}

@@ -15,7 +15,7 @@ from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.prompting.tokenize import conversation_text
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.insight.changing_values import num_alike
+from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.tokenizer import Tokenizer
 

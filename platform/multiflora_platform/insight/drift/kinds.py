@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from multiflora_platform.insight.changing_values import find_value, num_alike, without_values
+from multiflora_platform.insight.changing_values import find_value, without_values
 from multiflora_platform.insight.drift.parting import Parting, order_parting, value_parting
 from multiflora_platform.insight.kept_prompts import Outline
+from multiflora_platform.text.common_beginning import num_alike
 
 Decode = Callable[[Sequence[int]], str]
 
