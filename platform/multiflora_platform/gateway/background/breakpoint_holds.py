@@ -19,7 +19,7 @@ from multiflora_platform.contexts.budget import HoldRoom
 from multiflora_platform.contexts.holds import Holder
 from multiflora_platform.gateway.background.context_prefixes import KeeperParts
 from multiflora_platform.gateway.generation.start import cache_scope
-from multiflora_platform.gateway.prompting.breakpoints import Breakpoint, held_tokens
+from multiflora_platform.gateway.prompting.breakpoints import Breakpoint
 from multiflora_platform.observability.observers import Observer, PromptStart
 from multiflora_platform.text.off_loop import off_loop
 
@@ -92,7 +92,7 @@ class BreakpointHolds:
         hashes = await off_loop(len(ids), partial(prompt_hashes, base, reach, salt, ids, size))
         model = self._parts.model
         for mark in marks:
-            tokens = await held_tokens(mark, ids, model, model.longest(self._parts.engine))
+            tokens = await mark.held_tokens(ids, model, model.longest(self._parts.engine))
             if blocks := tokens // ready.block_size:
                 await self._hold(tenant or "", hashes[:blocks], time.monotonic() + mark.ttl, room)
 

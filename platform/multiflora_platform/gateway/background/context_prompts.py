@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from msgspec.structs import replace
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.content import ContextContent
 from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE_OFF, resolve_model
-from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.chat import begun_ids
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
-from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT
 from multiflora_platform.services import ServedModel
+from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found
 
 # How a request's first own message may begin; what both have is the context's alone.
@@ -50,19 +49,10 @@ async def _beginning(content: ContextContent, model: ServedModel, limit: int) ->
 
 
 async def _common(content: ContextContent, role: str, model: ServedModel, limit: int) -> list[int]:
-    one, other = [await _with_next(content, role, text, model, limit) for text in _BEGINNINGS]
-    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
-
-
-async def _with_next(content: ContextContent, role: str, text: str, model: ServedModel, limit: int) -> list[int]:
-    chat = ChatRequest(
-        model="",
-        messages=[*(content.messages or ()), {"role": role, "content": text}],
-        tools=offered_tools(content.tools),
-        documents=content.documents,
-        add_generation_prompt=False,
-    )
-    return await chat_prompt(chat, model.tokenizer, model.vocab_size, PromptRoom(limit, 1))
+    begun = [[*(content.messages or ()), {"role": role, "content": text}] for text in _BEGINNINGS]
+    chats = [ChatRequest(model="", messages=m, tools=content.tools, documents=content.documents) for m in begun]
+    one, other = [await begun_ids(chat, model, limit) for chat in chats]
+    return one[: num_alike(one, other)]
 
 
 def context_digests(

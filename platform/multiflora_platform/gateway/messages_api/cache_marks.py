@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
 from multiflora_platform.gateway.messages_api.conversation import chat_messages
-from multiflora_platform.gateway.prompting.breakpoints import Breakpoint, last_of_each_ttl, ttl_seconds
+from multiflora_platform.gateway.prompting.breakpoints import Breakpoint, Marks, ttl_seconds
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.web.openai_errors import ApiError
@@ -16,35 +17,22 @@ HOUR = 3600
 _DEFAULT = "5m"
 
 
-def message_marks(body: CountTokensRequest, chat: ChatRequest) -> list[Breakpoint]:
+def message_marks(body: CountTokensRequest, chat: ChatRequest, of_context: int) -> list[Breakpoint]:
     """Of tools, system and messages, in the order of the prompt, the last one of each ttl.
 
-    chat: of the body, perhaps with a named context's messages before its own.
+    chat: of the body; the first `of_context` of its messages are a named context's, which stand before the body's own.
     """
-
-    def before() -> list[dict[str, Any]]:
-        return chat.messages[: len(chat.messages) - len(chat_messages(body.system, body.messages))]
-
-    marks = []
+    marks = Marks()
     for index, tool in enumerate(body.tools or ()):
-        if ttl := _ttl(tool):
-            marks.append(
-                Breakpoint(ttl, replace(chat, tools=(chat.tools or [])[: index + 1], messages=chat.messages[:1]))
-            )
-    system = body.system if isinstance(body.system, list) else []
-    for index, block in enumerate(system):
-        if ttl := _ttl(block):
-            marks.append(Breakpoint(ttl, replace(chat, messages=before() + _begun(system[: index + 1], []))))
+        marks.note(_ttl(tool), partial(_until_tool, chat, index))
+    for index, block in enumerate(body.system if isinstance(body.system, list) else ()):
+        marks.note(_ttl(block), partial(_until_text, body, chat, of_context, index))
     for index, message in enumerate(body.messages):
         content = message.get("content")
-        blocks: list[Any] = content if isinstance(content, list) else []
-        for place, block in enumerate(blocks):
-            if ttl := _ttl(block):
-                cut = [*body.messages[:index], {**message, "content": blocks[: place + 1]}]
-                marks.append(Breakpoint(ttl, replace(chat, messages=before() + _begun(body.system, cut))))
-    if ttl := _ttl({"cache_control": body.cache_control}):
-        marks.append(Breakpoint(ttl, None))
-    return last_of_each_ttl(marks)
+        for place, block in enumerate(content if isinstance(content, list) else ()):
+            marks.note(_ttl(block), partial(_until_block, body, chat, of_context, index, place))
+    marks.note(_ttl({"cache_control": body.cache_control}), lambda: None)
+    return marks.breakpoints()
 
 
 def _ttl(block: Any) -> int | None:
@@ -53,6 +41,24 @@ def _ttl(block: Any) -> int | None:
     if not isinstance(mark, dict) or mark.get("type") != "ephemeral":
         return None
     return ttl_seconds(mark.get("ttl") or _DEFAULT)
+
+
+def _until_tool(chat: ChatRequest, index: int) -> ChatRequest:
+    return replace(chat, tools=(chat.tools or [])[: index + 1], messages=chat.messages[:1])
+
+
+def _until_text(body: CountTokensRequest, chat: ChatRequest, of_context: int, index: int) -> ChatRequest:
+    """index: of the block of `system`."""
+    begun = _begun((body.system or [])[: index + 1], [])
+    return replace(chat, messages=chat.messages[:of_context] + begun)
+
+
+def _until_block(body: CountTokensRequest, chat: ChatRequest, of_context: int, index: int, place: int) -> ChatRequest:
+    """index: of the message. place: of its block."""
+    message = body.messages[index]
+    cut = {**message, "content": message["content"][: place + 1]}
+    begun = _begun(body.system, [*body.messages[:index], cut])
+    return replace(chat, messages=chat.messages[:of_context] + begun)
 
 
 def _begun(system: str | list[dict[str, Any]] | None, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

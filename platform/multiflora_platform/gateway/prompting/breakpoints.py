@@ -5,19 +5,19 @@ A mark is the conversation up to it; how many tokens that is, rendering tells.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_platform.gateway.prompting.messages import chat_prompt
-from multiflora_platform.gateway.prompting.tokenize import PromptRoom
-from multiflora_platform.gateway.prompting.tool_choice import offered_tools
+from multiflora_platform.gateway.prompting.chat import begun_ids
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.services import ServedModel
+from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.web.openai_errors import ApiError
 
 _TTL = re.compile(r"([1-9][0-9]{0,3})([smh])\Z")
@@ -25,14 +25,47 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 _LONGEST = 86_400
 _DEFAULT = "30m"
 _NEXT = {"role": "user", "content": "a"}
+# Of one request, as Anthropic's API takes them: each is rendered and tokenised.
+_MOST_MARKS = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class Breakpoint:
+    """A mark of one prompt."""
+
     ttl: int
     """Seconds."""
     beginning: ChatRequest | None
     """Whose prompt ends there; None: the whole prompt is held."""
+    _tokens: int | None = field(default=None, init=False)
+    """What `held_tokens` counted."""
+    _counting: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    async def held_tokens(self, ids: list[int], model: ServedModel, limit: int) -> int:
+        """Of the prompt, which has these tokens, those before the mark; 0 where the template makes no prompt of that
+        beginning. They are counted once, whoever asks first. limit: tokens of prompt and answer."""
+        async with self._counting:
+            if self._tokens is None:
+                self._tokens = len(ids) if self.beginning is None else await _begun(self.beginning, ids, model, limit)
+        return self._tokens
+
+
+class Marks:
+    """The last mark of each ttl, for it holds what those before it do. Of more ttls than a request may have, the last
+    ones in the prompt."""
+
+    def __init__(self) -> None:
+        self._noted: dict[int, Callable[[], ChatRequest | None]] = {}
+
+    def note(self, ttl: int | None, beginning: Callable[[], ChatRequest | None]) -> None:
+        """In the order of the prompt. ttl: None is no mark. beginning: makes what stands before the mark; only the few
+        that remain are made, for each one reads the request anew."""
+        if ttl is not None:
+            self._noted.pop(ttl, None)
+            self._noted[ttl] = beginning
+
+    def breakpoints(self) -> list[Breakpoint]:
+        return [Breakpoint(ttl, beginning()) for ttl, beginning in [*self._noted.items()][-_MOST_MARKS:]]
 
 
 def ttl_seconds(ttl: Any) -> int | None:
@@ -46,42 +79,30 @@ def chat_breakpoints(body: ChatRequest) -> list[Breakpoint]:
     the mode `explicit`."""
     options = body.prompt_cache_options
     default = ttl_seconds((options and options.ttl) or _DEFAULT)
-    marks = []
+    marks = Marks()
     for index, message in enumerate(body.messages):
         content = message.get("content")
-        parts: list[Any] = content if isinstance(content, list) else []
-        for place, part in enumerate(parts):
+        for place, part in enumerate(content if isinstance(content, list) else ()):
             mark = part.get("prompt_cache_breakpoint") if isinstance(part, dict) else None
-            if isinstance(mark, dict) and (ttl := ttl_seconds(mark.get("ttl")) or default):
-                cut = {**message, "content": parts[: place + 1]}
-                marks.append(Breakpoint(ttl, replace(body, messages=[*body.messages[:index], cut])))
-    if options is not None and options.ttl and options.mode != "explicit" and default:
-        marks.append(Breakpoint(default, None))
-    return last_of_each_ttl(marks)
+            if isinstance(mark, dict):
+                marks.note(ttl_seconds(mark.get("ttl")) or default, partial(_until, body, index, place))
+    if options is not None and options.ttl and options.mode != "explicit":
+        marks.note(default, lambda: None)
+    return marks.breakpoints()
 
 
-def last_of_each_ttl(marks: Sequence[Breakpoint]) -> list[Breakpoint]:
-    """Of marks in the order of the prompt: the later one holds what the earlier one does."""
-    return list({mark.ttl: mark for mark in marks}.values())
+def _until(body: ChatRequest, index: int, place: int) -> ChatRequest:
+    """What goes until this part of this message."""
+    message = body.messages[index]
+    cut = {**message, "content": message["content"][: place + 1]}
+    return replace(body, messages=[*body.messages[:index], cut])
 
 
-async def held_tokens(mark: Breakpoint, ids: Sequence[int], model: ServedModel, limit: int) -> int:
-    """Of the prompt with these tokens, those before the mark; 0 where the template makes no prompt of that beginning.
-    limit: tokens of prompt and answer."""
-    if mark.beginning is None:
-        return len(ids)
-    beginning = mark.beginning
+async def _begun(beginning: ChatRequest, ids: list[int], model: ServedModel, limit: int) -> int:
     for messages in ([*beginning.messages, _NEXT], beginning.messages):
-        chat = replace(
-            beginning,
-            messages=messages,
-            tools=offered_tools(beginning.tools),
-            add_generation_prompt=False,
-            continue_final_message=False,
-        )
         try:
-            found = await chat_prompt(chat, model.tokenizer, model.vocab_size, PromptRoom(limit, 1))
+            found = await begun_ids(replace(beginning, messages=messages), model, limit)
         except ApiError:
             continue  # roles that do not alternate, a call without its result
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(found, ids, strict=False)))
+        return num_alike(found, ids)
     return 0

@@ -79,6 +79,13 @@ async def count_chat(body: ChatRequest, model: ServedModel, size: int) -> int:
     return len(await chat_prompt(body, model.tokenizer, model.vocab_size, room, size))
 
 
+async def begun_ids(body: ChatRequest, model: ServedModel, limit: int) -> list[int]:
+    """The prompt of a conversation that goes on behind these messages. limit: tokens of prompt and answer. Raises
+    ApiError."""
+    begun = replace(body, tools=offered_tools(body.tools), add_generation_prompt=False, continue_final_message=False)
+    return await chat_prompt(begun, model.tokenizer, model.vocab_size, PromptRoom(limit, 1))
+
+
 def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:
     """The tools as the template gets them, and checked: the template would only say that it fails."""
     if body.tools is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -24,6 +26,7 @@ from multiflora_platform.gateway.schemas.decoding import body_schema, body_size,
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.writing.chat import ChatWriter
 from multiflora_platform.services import Services
+from multiflora_platform.text.off_loop import off_loop
 
 router = APIRouter(tags=["inference"])
 
@@ -47,7 +50,8 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         holds = []
         if has_marks:
             breakpoints, reach = request.app.state.keeper.breakpoints, admission.resolved.kv_reach
-            holds = breakpoints.observer(principal, chat.ids, reach, body.cache_salt, chat_breakpoints(body))
+            marks = await off_loop(size, partial(chat_breakpoints, body))
+            holds = breakpoints.observer(principal, chat.ids, reach, body.cache_salt, marks)
         generations = await start(
             services,
             admission,

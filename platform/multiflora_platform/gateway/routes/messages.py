@@ -18,7 +18,6 @@ from multiflora_platform.gateway.messages_api.cache_marks import HOUR, message_m
 from multiflora_platform.gateway.messages_api.content import MessageContent
 from multiflora_platform.gateway.messages_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.messages_api.writer import MessageWriter
-from multiflora_platform.gateway.prompting.breakpoints import held_tokens
 from multiflora_platform.gateway.prompting.chat import count_chat, prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.prompting.tool_choice import new_call_id
@@ -68,13 +67,17 @@ async def _answer(
     """size: of the request, in bytes."""
     refuse_unsupported(chat)
     services: Services = request.app.state.services
+    own_messages = len(chat.messages)
     chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
     admission = await admit(services, request, principal, chat)
     try:
         model = services.model
         prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None, size)
         prompts = [(prompt.ids, prompt.params)]
-        marks = await off_loop(size, partial(message_marks, body, chat))
+        marks = []
+        if services.settings.enable_prefix_caching:
+            of_context = len(chat.messages) - own_messages
+            marks = await off_loop(size, partial(message_marks, body, chat, of_context))
         breakpoints = request.app.state.keeper.breakpoints
         holds = breakpoints.observer(principal, prompt.ids, admission.resolved.kv_reach, chat.cache_salt, marks)
         generations = await start(
@@ -84,7 +87,7 @@ async def _answer(
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
         hours = [
-            await held_tokens(mark, prompt.ids, model, services.max_model_len) for mark in marks if mark.ttl >= HOUR
+            await mark.held_tokens(prompt.ids, model, services.max_model_len) for mark in marks if mark.ttl >= HOUR
         ]
         writer = MessageWriter(id, body.model, prompt.format, content, request_id, max(hours, default=0))
         compare = body.diagnostics.previous_message_id if body.diagnostics else None

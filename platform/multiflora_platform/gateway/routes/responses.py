@@ -50,10 +50,9 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
-        breakpoints = request.app.state.keeper.breakpoints
-        holds = breakpoints.observer(
-            principal, prompt.ids, admission.resolved.kv_reach, chat.cache_salt, chat_breakpoints(chat)
-        )
+        breakpoints, reach = request.app.state.keeper.breakpoints, admission.resolved.kv_reach
+        marks = await off_loop(size, partial(chat_breakpoints, chat))
+        holds = breakpoints.observer(principal, prompt.ids, reach, chat.cache_salt, marks)
         generations = await start(
             services,
             admission,

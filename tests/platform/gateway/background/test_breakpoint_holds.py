@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
 
 from multiflora_platform.gateway.background import breakpoint_holds
+from multiflora_platform.gateway.prompting import breakpoints
 
 MARK = {"cache_control": {"type": "ephemeral"}}
 HOUR = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
@@ -164,6 +166,31 @@ async def test_marks_have_an_eighth_and_contexts_go_before(contexts: ContextHous
     assert held_blocks(contexts) == [30]
     await ask(contexts, system=[text("t" * 10 * BLOCK, MARK)])
     assert held_blocks(contexts) == [30]
+
+
+async def test_a_mark_of_an_hour_is_counted_once(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    begun_ids = breakpoints.begun_ids
+
+    async def counting(*parts: Any) -> list[int]:
+        counted.append(parts)
+        await asyncio.sleep(0.01)
+        return await begun_ids(*parts)
+
+    monkeypatch.setattr(breakpoints, "begun_ids", counting)
+    await ask(contexts, system=[text(RULES, HOUR)])
+    assert len(counted) == len(held_blocks(contexts)) == 1
+
+
+async def test_without_a_prefix_cache_no_mark_is_counted(
+    contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = contexts.house.services
+    services.settings = services.settings.model_copy(update={"enable_prefix_caching": False})
+    monkeypatch.setattr(breakpoints, "begun_ids", None)
+    used = (await ask(contexts, system=[text(RULES, HOUR)]))["usage"]
+    assert used["cache_creation"]["ephemeral_1h_input_tokens"] == 0
+    assert not held_blocks(contexts)
 
 
 async def test_an_engine_that_restarted_holds_nothing(contexts: ContextHouse) -> None:
