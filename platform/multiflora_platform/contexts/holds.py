@@ -7,6 +7,7 @@ that was restarted has no pins: holders hold again.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 
 from multiflora_engine.process.client import EngineUnavailable
@@ -45,27 +46,34 @@ class PrefixHolds:
         Holding again what is held asks the engine again: it may have been restarted, or an operator dropped it.
         Raises EngineUnavailable.
         """
+        over = self._blocks_beside({holder}, tenant) + blocks - room.blocks
         for other, one in list(self._holds.items()):
-            is_full = self._blocks_beside(holder, tenant) + blocks > room.blocks
-            if one.is_hint and one.tenant == tenant and is_full:
+            if over > 0 and one.is_hint and one.tenant == tenant:
                 await self.release(other)
+                over -= one.blocks
         return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=False), room)
 
-    async def hold_hint(self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom) -> bool:
-        """As `hold`, of what may be let go of again at any time. All hints together have a part of the cache."""
-        hints = sum(one.blocks for other, one in self._holds.items() if other != holder and one.is_hint)
+    async def hold_hint(
+        self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom, covered: Collection[Holder] = ()
+    ) -> bool:
+        """As `hold`, of what may be let go of again at any time. All hints together have a part of the cache.
+
+        covered: hints that take no room beside this one, because the caller releases them once it is held.
+        """
+        gone = {holder, *covered}
+        hints = sum(one.blocks for other, one in self._holds.items() if other not in gone and one.is_hint)
         if hints + blocks > room.hints:
             return False
-        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=True), room)
+        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=True), room, covered)
 
-    def _blocks_beside(self, holder: Holder, tenant: str) -> int:
-        return sum(one.blocks for other, one in self._holds.items() if other != holder and one.tenant == tenant)
+    def _blocks_beside(self, gone: Set[Holder], tenant: str) -> int:
+        return sum(one.blocks for other, one in self._holds.items() if other not in gone and one.tenant == tenant)
 
-    async def _hold(self, holder: Holder, hold: _Hold, room: HoldRoom) -> bool:
+    async def _hold(self, holder: Holder, hold: _Hold, room: HoldRoom, covered: Collection[Holder] = ()) -> bool:
         present = self._holds.get(holder)
         if present is not None and present.hash != hold.hash:
             await self.release(holder)
-        if self._blocks_beside(holder, hold.tenant) + hold.blocks > room.blocks:
+        if self._blocks_beside({holder, *covered}, hold.tenant) + hold.blocks > room.blocks:
             await self.release(holder)
             return False
         self._holds[holder] = hold

@@ -24,7 +24,7 @@ from multiflora_platform.observability.observers import Observer, PromptStart
 from multiflora_platform.text.off_loop import off_loop
 
 _log = logging.getLogger(__name__)
-KIND = "breakpoint"
+_KIND = "breakpoint"
 # Marks that wait to be looked at; beyond, clients flood the server with them.
 _MOST_WAITING = 256
 
@@ -97,18 +97,18 @@ class BreakpointHolds:
                 await self._hold(tenant or "", hashes[:blocks], time.monotonic() + mark.ttl, room)
 
     async def _hold(self, tenant: str, hashes: list[bytes], until: float, room: HoldRoom) -> None:
-        """The holds of its own beginnings that end no later are in it."""
+        """The holds of its own beginnings that end no later are in it: they are let go once it is held."""
         holder = _holder(hashes[-1])
         until = max(until, self._until.get(holder, 0.0))
-        covered = [
-            other for hash in hashes[:-1] if (other := _holder(hash)) in self._until and self._until[other] <= until
-        ]
-        for other in covered:
-            await self._release(other)
-        if await self._holds.hold_hint(holder, tenant, hashes[-1].hex(), len(hashes), room):
+        own = [other for hash in hashes[:-1] if (other := _holder(hash)) in self._until]
+        covered = [other for other in own if self._until[other] <= until]
+        if await self._holds.hold_hint(holder, tenant, hashes[-1].hex(), len(hashes), room, covered):
             self._until[holder] = until
+            for other in covered:
+                if self._until.get(other, 0.0) <= until:  # meanwhile another request may have marked it for longer
+                    await self._release(other)
         else:
-            self._until.pop(holder, None)
+            await self._release(holder)
 
     async def _release(self, holder: Holder) -> None:
         self._until.pop(holder, None)
@@ -128,4 +128,4 @@ class _WhenComputed(Observer):
 
 def _holder(hash: bytes) -> Holder:
     """A hash covers the tenant's salt."""
-    return KIND, 0, hash.hex()
+    return _KIND, 0, hash.hex()

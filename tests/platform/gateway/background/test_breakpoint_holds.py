@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
 
 from multiflora_platform.gateway.background import breakpoint_holds
@@ -46,6 +47,10 @@ async def ask(contexts: ContextHouse, path: str = "messages", **body: Any) -> An
 def held_blocks(contexts: ContextHouse) -> list[int]:
     holds = contexts.house.services.contexts.holds._holds.values()
     return sorted(hold.blocks for hold in holds)
+
+
+def user(content: str, mark: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": [text(content, mark)]}
 
 
 def text(content: str, mark: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -166,6 +171,34 @@ async def test_marks_have_an_eighth_and_contexts_go_before(contexts: ContextHous
     assert held_blocks(contexts) == [30]
     await ask(contexts, system=[text("t" * 10 * BLOCK, MARK)])
     assert held_blocks(contexts) == [30]
+
+
+async def test_a_longer_mark_without_room_leaves_the_shorter_ones_hold(contexts: ContextHouse, clock: Clock) -> None:
+    """Of 128 blocks marks have 16."""
+    await ask(contexts, system=[text("s" * 10 * BLOCK, MARK)])
+    clock.now += 100
+    await ask(contexts, system=[text("s" * 10 * BLOCK)], messages=[user("m" * 8 * BLOCK, MARK)])
+    assert held_blocks(contexts) == [10]
+    for seconds, blocks in ((199, [10]), (2, [])):
+        clock.now += seconds
+        await contexts.keeper.tend()
+        assert held_blocks(contexts) == blocks, "for as long as it was marked"
+
+
+async def test_a_longer_mark_takes_the_place_of_the_shorter_ones(contexts: ContextHouse) -> None:
+    """Beside them it would have no room."""
+    await ask(contexts, system=[text("s" * 10 * BLOCK, MARK)])
+    await ask(contexts, system=[text("s" * 10 * BLOCK)], messages=[user("m" * 4 * BLOCK, MARK)])
+    assert held_blocks(contexts) == [14]
+
+
+async def test_a_mark_without_room_any_more_is_held_no_more(contexts: ContextHouse) -> None:
+    """As of an engine that began again with fewer blocks."""
+    await ask(contexts, system=[text("s" * 10 * BLOCK, MARK)])
+    contexts.house.engine.ready = replace(contexts.house.engine.ready, num_blocks=64)
+    await ask(contexts, system=[text("s" * 10 * BLOCK, MARK)])
+    assert held_blocks(contexts) == []
+    assert not contexts.cache.pins
 
 
 async def test_a_mark_of_an_hour_is_counted_once(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
