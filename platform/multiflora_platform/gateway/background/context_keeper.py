@@ -29,7 +29,7 @@ from multiflora_platform.gateway.background.warming import warm_prompt
 from multiflora_platform.web.openai_errors import ApiError
 
 _log = logging.getLogger(__name__)
-POLL_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 # What is whole is looked at again so often, and what failed is tried again so often.
 _CHECK_SECONDS, _RETRY_SECONDS = 5.0, 15.0
 _FLUSH_SECONDS = 30.0
@@ -65,12 +65,11 @@ class ContextKeeper:
 
     async def _end(self) -> None:
         await self.breakpoints.tend()
-        entries = self._contexts.book.all()
-        for entry in entries:
+        for entry in self._contexts.book.all():
             if _is_over(entry) and not entry.expired:
                 await self._contexts.changes.expire(entry)
-        self.prefixes.forget_all_but(entries)
-        await self._release({entry.id for entry in entries if not entry.is_pinned(datetime.now(UTC))}, entries)
+        self.prefixes.forget_all_but(self._contexts.book.all())
+        await self._release()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._flushed = time.monotonic()
             await self._contexts.book.flush()
@@ -110,14 +109,20 @@ class ContextKeeper:
             except Exception as error:
                 _log.warning("contexts could not be looked after, and will be with the next turn: %r", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                await asyncio.wait_for(changed.wait(), _POLL_SECONDS)
 
-    async def _release(self, ended: set[int], entries: list[ContextEntry]) -> None:
-        """The holds of contexts that are held no more, or are not there any more."""
-        there = {entry.id for entry in entries}
+    async def _release(self) -> None:
+        """The holds of contexts that are held no more, or are not there any more. Contexts come and change while a
+        hold is released: the next one is looked at with what is there then."""
+        pinned = self._pinned()
         for holder in self._contexts.holds.holders(_KIND):
-            if holder[1] in ended or holder[1] not in there:
+            if holder[1] not in pinned:
                 await self._contexts.holds.release(holder)
+                pinned = self._pinned()
+
+    def _pinned(self) -> set[int]:
+        now = datetime.now(UTC)
+        return {entry.id for entry in self._contexts.book.all() if entry.is_pinned(now)}
 
     async def _tend_one(self, kept: KeptContext) -> None:
         """Superseded versions are let go first: what they held is room for the new ones."""
@@ -151,7 +156,7 @@ class ContextKeeper:
                 lost = (len(prefix.hashes) - found) * self.prefixes.block_size
                 await self._contexts.changes.tell_evicted(entry, lost)
             if prefix.was_whole and not self._is_idle():
-                prefix.look_at = time.monotonic() + POLL_SECONDS
+                prefix.look_at = time.monotonic() + _POLL_SECONDS
                 return
             await self._compute(entry, digest, prefix, ids, principal)
             found = await self.prefixes.found(prefix)

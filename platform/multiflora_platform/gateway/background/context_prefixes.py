@@ -50,10 +50,12 @@ class ContextPrefix:
     """Of its whole blocks."""
     root: bytes
     """The parent of the first: of what the KV is known by, and of the tenant's salt."""
+    lives: list[tuple[str, int]]
+    """Of the engines that were ready: each replica's id and epoch."""
     is_whole: bool = False
     """All of it was cached when it was last looked at."""
     was_whole: bool = False
-    """It was, since the engine's start: what is missing now was evicted or dropped."""
+    """It was, since each engine's start: what is missing now was evicted or dropped."""
     is_computing: bool = False
     look_at: float = 0.0
     """time.monotonic(); not before."""
@@ -82,16 +84,11 @@ class ContextPrefixes:
     def __init__(self, parts: KeeperParts) -> None:
         self._parts = parts
         self._kept: dict[int, KeptContext] = {}
-        self._life = parts.engine.restarts
         # With the time of the look, by tenant.
         self._principals: dict[str | None, tuple[float, Principal]] = {}
 
     def of(self, entry: ContextEntry) -> KeptContext:
-        """All of it is unknown again after a change of the context, and its blocks after a restart of the engine."""
-        if self._parts.engine.restarts != self._life:
-            self._life = self._parts.engine.restarts
-            for kept in self._kept.values():
-                kept.prefixes.clear()
+        """All of it is unknown again after a change of the context."""
         known = self._kept.get(entry.id)
         if known is None or known.entry.definition != entry.definition:
             known = self._kept[entry.id] = KeptContext(entry)
@@ -129,14 +126,16 @@ class ContextPrefixes:
     async def prefix(
         self, kept: KeptContext, digest: str | None, ids: list[int], principal: Principal
     ) -> ContextPrefix:
-        """A tenant that begins to share its prefixes has another salt."""
+        """Another one once other engines are ready: one that began has computed nothing, and evicted nothing. A tenant
+        that begins to share its prefixes has another salt."""
         registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
         reach = registry.snapshot.kv_reach(digest)
         root, activation, _ = identity(registry.base.digest, reach, salt, ids)
+        lives = [(one.id, one.epoch) for one in self._parts.engine.replicas if one.ready is not None]
         prefix = kept.prefixes.get(digest)
-        if prefix is None or prefix.root != root:
+        if prefix is None or (prefix.root, prefix.lives) != (root, lives):
             hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size, 0, activation))
-            prefix = kept.prefixes[digest] = ContextPrefix(hashes, root)
+            prefix = kept.prefixes[digest] = ContextPrefix(hashes, root, lives)
         return prefix
 
     async def found(self, prefix: ContextPrefix) -> int:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.platform.fleet.lines import Line, fleet_of
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
 from tests.platform.registry.house import adapter_files
 
-from multiflora_engine.protocol.messages import EngineStats
+from multiflora_engine.cache.block_hashes import HASH_BYTES
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.messages import CacheReply, EngineStats
+from multiflora_platform.contexts.entry import ContextEntry
+from multiflora_platform.gateway.background import context_keeper, context_warming
+from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
+from multiflora_platform.web.openai_errors import invalid
 
 CHAT = {"model": "base", "max_tokens": 1, "context": "rules", "messages": [{"role": "user", "content": "Hello"}]}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -230,6 +238,36 @@ async def test_a_version_has_its_contexts_before_the_alias_means_it(contexts: Co
     assert seen == [1], "the alias had not moved yet"
 
 
+async def test_contexts_are_computed_before_a_move_whatever_form_names_the_adapter_and_whichever_fails(
+    contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = contexts.house.services
+    await contexts.registry.adapter("a", 1)
+    await contexts.put("first", prompt="fails" * 9, adapters=["a"])
+    await contexts.put("gone", prompt="gone" * 9, adapters=["a@default"])
+    await contexts.put("last", prompt="last" * 9, adapters=["base:a"])
+    await contexts.put("other", prompt="other" * 9, adapters=["base"])
+    warmer = ContextWarmer(services.engine, services.model, contexts.registry.keys, services.contexts.book)
+    ids, unavailable = context_warming.context_ids, EngineUnavailable("engine_unavailable", "It restarts.")
+    digest = contexts.registry.registry.adapter("a").digests[1]
+    failures: dict[str, Exception] = {"fails": invalid("prompt", "No."), "gone": RuntimeError("The cache is full.")}
+
+    async def failing(content: Any, *rest: Any) -> list[int]:
+        for beginning, error in failures.items():
+            if content.prompt.startswith(beginning):
+                raise error
+        return await ids(content, *rest)
+
+    monkeypatch.setattr(context_warming, "context_ids", failing)
+    await warmer.run("a", digest)
+    (request,) = contexts.house.engine.requests
+    assert request.prompt_token_ids == services.model.tokenizer.encode("last" * 9)
+    failures["gone"] = unavailable
+    with pytest.raises(EngineUnavailable):
+        await warmer.run("a", digest)
+    assert len(contexts.house.engine.requests) == 1
+
+
 async def test_one_that_fails_keeps_no_other_waiting(contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch) -> None:
     await contexts.put("first", prompt=RULES, priority=0)
     await contexts.put("second", prompt=RULES * 2, priority=1)
@@ -256,6 +294,60 @@ async def test_holds_end_while_another_context_is_computed(contexts: ContextHous
     await contexts.acme.delete("/api/v1/contexts/held")
     await contexts.house.until(lambda: not contexts.cache.pins)
     await contexts.keeper.close()
+
+
+async def test_what_is_held_while_an_expiry_is_written_stays_held(
+    contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await contexts.put("old", prompt=RULES)
+    is_over = ContextEntry.is_over
+    monkeypatch.setattr(ContextEntry, "is_over", lambda self, now: self.name == "old" or is_over(self, now))
+
+    async def slow(entry: Any) -> None:
+        await contexts.put("fresh", prompt=RULES * 2)
+        await contexts.keeper._compute_missing()
+        assert contexts.cache.pins
+
+    monkeypatch.setattr(contexts.house.services.contexts.changes, "expire", slow)
+    await contexts.keeper._end()
+    assert contexts.cache.pins
+    assert (await contexts.get("fresh"))["held"]
+
+
+async def test_a_replica_that_comes_back_has_evicted_nothing(
+    contexts: ContextHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is computed there at once, also while the others are busy."""
+    await contexts.put("rules")
+    services, lines = contexts.house.services, [Line(), Line()]
+    fleet = fleet_of(*lines)
+    cached = {"0": False, "1": False}
+
+    def cache_of(id: str) -> Any:
+        async def cache(action: str, hash: str = "", chain: bytes = b"", first: int = 0) -> CacheReply:
+            return CacheReply(0, found=len(chain) // HASH_BYTES if cached[id] else 0)
+
+        return cache
+
+    async def warm(engines: Any, *rest: Any) -> None:
+        cached.update({engine.id: True for engine in engines})
+
+    monkeypatch.setattr(context_keeper, "warm_prompt", warm)
+    for replica, line in zip(fleet.replicas, lines, strict=True):
+        monkeypatch.setattr(line, "cache", cache_of(replica.id))
+    names = ("settings", "model", "registry", "keys", "contexts")
+    parts: Any = SimpleNamespace(engine=fleet, **{name: getattr(services, name) for name in names})
+    keeper = ContextKeeper(parts)
+    await keeper.tend()
+    assert cached == {"0": True, "1": True}
+    lines[1].ready, cached["1"] = None, False
+    fleet.replicas[1].supervisor.restarts += 1
+    await keeper.tend()
+    assert cached == {"0": True, "1": False}
+    lines[1].ready, lines[0].stats = lines[0].ready, EngineStats(running=1)
+    await keeper.tend()
+    assert cached == {"0": True, "1": True}
+    assert "context.evicted" not in await contexts.events()
 
 
 async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: ContextHouse) -> None:
