@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -21,11 +22,6 @@ class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     @property
     def is_chat(self) -> bool:
         return self.prompt is None
-
-    @property
-    def size(self) -> int:
-        """In bytes, as JSON."""
-        return len(msgspec.json.encode(self))
 
     def check(self) -> ContextContent:
         """Raises InvalidRequest."""
@@ -51,6 +47,11 @@ class ContextDefinition:
     pin: bool
     priority: int
     tokens: int
+
+    @cached_property
+    def size(self) -> int:
+        """Of the content in bytes, as JSON. Each request that names the context asks for it."""
+        return len(msgspec.json.encode(self.content))
 
     def blocks(self, block_size: int) -> int:
         """That it takes when all of it is cached."""

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.book import ContextBook
-from multiflora_platform.contexts.content import ContextContent
+from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.gateway.prompting.messages import template_messages
-from multiflora_platform.gateway.prompting.tokenize import Prompt
+from multiflora_platform.gateway.prompting.tokenize import MAX_PROMPTS, Prompt
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -24,7 +24,8 @@ async def chat_with_context(
     """The request as if it had been sent whole, and its size in bytes. Raises ApiError."""
     if body.context is None:
         return body, size
-    content = _content(book, principal, body.context)
+    definition = _definition(book, principal, body.context)
+    content = definition.content
     if not content.is_chat:
         raise invalid("context", f"The context {body.context!r} is a prompt, for /v1/completions; this is a chat.")
     # Before the context's messages stand before them: what is wrong with one is told by its own number.
@@ -35,7 +36,7 @@ async def chat_with_context(
         tools=content.tools if body.tools is None else body.tools,
         documents=content.documents if body.documents is None else body.documents,
     )
-    return whole, size + content.size
+    return whole, size + definition.size
 
 
 async def completion_with_context(
@@ -44,7 +45,7 @@ async def completion_with_context(
     """As chat_with_context. Raises ApiError."""
     if body.context is None:
         return body, size
-    content = _content(book, principal, body.context)
+    content = _definition(book, principal, body.context).content
     if content.prompt is None:
         raise invalid("context", f"The context {body.context!r} is a conversation, for chats; this is a completion.")
     before, ids = content.prompt, []
@@ -60,6 +61,8 @@ def _joined(before: str, ids: list[int], prompt: Prompt) -> Prompt:
         return before + prompt
     if prompt and all(isinstance(part, int) for part in prompt):
         return [*ids, *prompt]
+    if len(prompt) > MAX_PROMPTS:
+        return prompt  # refused with its number where prompts are split, before the text is there so often
     joined: list[Any] = [before + part if isinstance(part, str) else _after(ids, part) for part in prompt]
     return joined
 
@@ -69,11 +72,11 @@ def _after(ids: list[int], part: Any) -> Any:
     return [*ids, *part] if isinstance(part, list) else part
 
 
-def _content(book: ContextBook, principal: Principal, name: str) -> ContextContent:
+def _definition(book: ContextBook, principal: Principal, name: str) -> ContextDefinition:
     """Counts the hit. Raises ApiError."""
     entry = book.find((principal.tenant or "", name))
     if entry is None:
         message = f"There is no context {name[:80]!r}; GET /api/v1/contexts lists them."
         raise ApiError(404, "context_not_found", message, param="context", type="invalid_request_error")
     book.count_hit(entry)
-    return entry.definition.content
+    return entry.definition

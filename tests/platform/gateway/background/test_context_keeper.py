@@ -14,10 +14,14 @@ from tests.platform.registry.house import adapter_files
 from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import CacheReply, EngineStats
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.gateway.background import context_keeper, context_warming
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
+from multiflora_platform.gateway.prompting.named_contexts import completion_with_context
+from multiflora_platform.gateway.prompting.tokenize import MAX_PROMPTS
+from multiflora_platform.gateway.schemas.requests import CompletionRequest
 from multiflora_platform.web.openai_errors import invalid
 
 CHAT = {"model": "base", "max_tokens": 1, "context": "rules", "messages": [{"role": "user", "content": "Hello"}]}
@@ -87,6 +91,26 @@ async def test_a_completion_begins_with_the_contexts_prompt(contexts: ContextHou
     expected = [encode(RULES + p) if isinstance(p, str) else [*encode(RULES), *p] for p in prompts]
     assert [request.prompt_token_ids for request in contexts.house.engine.requests] == expected
     assert len(expected[0]) > len(own)
+
+
+@pytest.mark.parametrize("part", ["Hello", [1, 2]])
+async def test_too_many_prompts_are_refused_before_the_context_is_put_before_each(
+    contexts: ContextHouse, part: Any
+) -> None:
+    await contexts.put("text", prompt=RULES)
+    services = contexts.house.services
+    prompts = [part] * (MAX_PROMPTS + 1)
+    body = CompletionRequest(model="base", prompt=prompts, context="text")
+    acme, tokenizer = Principal("tenant", "acme", "k"), services.model.tokenizer
+    whole, _ = await completion_with_context(services.contexts.book, acme, body, 1, tokenizer)
+    assert whole.prompt is prompts
+    one = replace(body, prompt=[7] * len(prompts))
+    whole, _ = await completion_with_context(services.contexts.book, acme, one, 1, tokenizer)
+    assert whole.prompt == [*tokenizer.encode(RULES), *([7] * len(prompts))], "of ids: that is one prompt"
+    asked = {"model": "base", "prompt": prompts, "context": "text"}
+    answer = await contexts.acme.post("/v1/completions", json=asked)
+    assert answer.status_code == 400
+    assert f"prompt holds {MAX_PROMPTS + 1} prompts" in answer.json()["error"]["message"]
 
 
 async def test_unknown_contexts_and_those_of_others_are_not_found(contexts: ContextHouse) -> None:
