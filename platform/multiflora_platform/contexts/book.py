@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -55,22 +56,26 @@ class ContextBook:
         change.after_commit.append(visible)
 
     async def flush(self) -> None:
-        """Writes the hits that the database does not know. Raises Unavailable."""
-        taken, self._hits = self._hits, Counter()
-        if not taken:
+        """Writes the hits that the database does not know, and learns those of other servers. Raises Unavailable."""
+        if not self._hits:
             return
 
         async def work(change: Change) -> None:
+            # Taken here, where one write runs at a time: a flush whose caller left is finished before the next.
+            taken = Counter(self._hits)
             for id, hits in taken.items():
                 added = update(ContextRow).where(ContextRow.id == id).values(hits=ContextRow.hits + hits)
                 await change.session.execute(added)
-            await self._read(change.session)
+            known = dict((await change.session.execute(select(ContextRow.id, ContextRow.hits))).tuples().all())
+            change.after_commit.append(lambda: self._flushed(taken, known))
 
-        try:
-            await self._database.write("system", work)
-        except BaseException:
-            self._hits.update(taken)
-            raise
+        await self._database.write("system", work)
+
+    def _flushed(self, taken: Counter[int], known: Mapping[int, int]) -> None:
+        """known: each context's hits by its id, as the database has them. No keeper has to look because of them."""
+        self._hits -= taken
+        entries = self._entries.items()
+        self._entries = {key: replace(entry, hits=known.get(entry.id, entry.hits)) for key, entry in entries}
 
     async def _follow(self, events: Sequence[EventRow]) -> None:
         """Another process's events."""
@@ -84,8 +89,3 @@ class ContextBook:
     def _show(self, entries: Mapping[ContextKey, ContextEntry]) -> None:
         self._entries = entries
         self.changed.set()
-
-
-def of_tenant(entries: Iterable[ContextEntry], tenant: str) -> list[ContextEntry]:
-    """tenant: "" for admins."""
-    return [entry for entry in entries if entry.key[0] == tenant]

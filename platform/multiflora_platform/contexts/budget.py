@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from multiflora_platform.contexts.book import of_tenant
 from multiflora_platform.contexts.content import ContextDefinition
 from multiflora_platform.contexts.context_problems import ContextBudgetFull
 from multiflora_platform.contexts.entry import ContextEntry, ContextKey
@@ -61,7 +60,7 @@ def require_room(
     room: None while the engine's size is not known; the keeper then holds what fits.
     """
     others = [entry for entry in entries if entry.key != key]
-    own = of_tenant(others, key[0])
+    own = [entry for entry in others if entry.key[0] == key[0]]
     if len(own) >= MOST_CONTEXTS:
         raise ContextBudgetFull(f"There are {len(own)} contexts, and at most {MOST_CONTEXTS} may be; delete some.")
     if room is None or not definition.pin:

@@ -48,10 +48,10 @@ class ContextBody(Body, frozen=True):
         messages, documents, tools = (part or None for part in given)
         return ContextContent(messages=messages, prompt=self.prompt, documents=documents, tools=tools).check()
 
-    def definition(self, content: ContextContent, tokens: int) -> ContextDefinition:
-        """Raises InvalidRequest."""
+    def definition(self) -> ContextDefinition:
+        """Its tokens are not counted yet. Raises InvalidRequest."""
         adapters = tuple(dict.fromkeys(self.adapters))
-        return ContextDefinition(content, adapters, seconds(self.ttl), self.pin, self.priority, tokens)
+        return ContextDefinition(self.content, adapters, seconds(self.ttl), self.pin, self.priority, tokens=0)
 
 
 class ContextPatch(Patch, frozen=True):

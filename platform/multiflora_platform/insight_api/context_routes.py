@@ -105,7 +105,7 @@ async def _definition(request: Request, principal: Principal, key: ContextKey, b
     services = _services(request)
     if body.priority < 0 and not principal.is_admin:
         raise Forbidden("A priority below 0 needs an admin key.")
-    definition = body.definition(body.content, 0)
+    definition = body.definition()
     owner = await _keeper(request).prefixes.principal(key[0] or None)
     with as_problems():
         for adapter in definition.adapters or (services.model.name,):

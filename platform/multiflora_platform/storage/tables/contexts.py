@@ -24,7 +24,7 @@ class ContextRow(Base):
     name: Mapped[str] = mapped_column(String(64))
     # messages, prompt, documents and tools, those that were given.
     content: Mapped[dict[str, Any]]
-    # As requests name models: `name`, `name@alias`, `name@3`. None: the base model.
+    # As requests name models: `name`, `name@alias`, `name@3`. Empty: the base model.
     adapters: Mapped[list[str]]
     # Seconds; None: it is held for ever.
     ttl: Mapped[int | None] = mapped_column(BigInteger)
