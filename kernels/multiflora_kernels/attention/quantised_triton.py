@@ -34,11 +34,13 @@ def decoded_scales(halves: tl.tensor) -> tl.tensor:
 
 @jit
 def scale_bits(largest: tl.tensor, CODEC: tl.constexpr) -> tl.tensor:
-    """The scales of heads whose largest magnitudes are `largest`, NaN where one is: bfloat16 as the low 16 bits of
-    int32."""
+    """The scales of heads whose largest magnitudes are `largest`, NaN where one is not finite: bfloat16 as the low 16
+    bits of int32."""
     LIMIT: tl.constexpr = 127.0 if CODEC == 1 else (448.0 if CODEC == 2 else 57344.0)
     bits = (tl.where(largest < 1e-30, 1e-30, largest) / LIMIT).to(tl.int32, bitcast=True)
-    return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    halves = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    # A card's NaN has all bits but the sign: rounding would carry it over to -0.0.
+    return tl.where(largest < float("inf"), halves, 0x7FC0)
 
 
 @jit

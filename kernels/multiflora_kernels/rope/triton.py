@@ -30,8 +30,8 @@ from multiflora_kernels.runtime.triton import (
 
 @jit
 def _amplitude(x: tl.tensor) -> tl.tensor:
-    """x: [HEADS, N]. The largest magnitude of each head [HEADS, 1]; NaN where a value is not finite, which maxima pass
-    over."""
+    """x: [HEADS, N]. The largest magnitude of each head [HEADS, 1]; NaN where a value is not finite, which a card's
+    maxima pass over."""
     return (tl.max(tl.abs(x), axis=1) + tl.sum(x * 0.0, axis=1))[:, None]
 
 
@@ -88,10 +88,10 @@ def _rotate(
     if CODEC:
         # As they would be read from a cache of their own dtype.
         left, right = rounded(left, dtype), rounded(right, dtype)
-        largest = tl.maximum(_amplitude(left), _amplitude(right))
+        largest = tl.maximum(_amplitude(left), _amplitude(right), propagate_nan=tl.PropagateNan.ALL)
         if REST > 0:
             rest = rounded(rest, dtype)
-            largest = tl.maximum(largest, _amplitude(rest))
+            largest = tl.maximum(largest, _amplitude(rest), propagate_nan=tl.PropagateNan.ALL)
         bits = scale_bits(largest, CODEC)
         scale = decoded_scales(bits)
         tl.store(scales, bits.to(tl.int16), mask=written)

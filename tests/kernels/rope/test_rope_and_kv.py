@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,10 @@ from multiflora_kernels.rope.qk_norm import QKNorm
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv, rope_and_write_kv_reference
 from multiflora_kernels.rope.step import RopeStep
 from multiflora_kernels.rope.triton import rope_and_write_kv_triton
+from multiflora_kernels.runtime.triton import INTERPRETED
 
+CARDS_NAN = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32).item()
+"""The NaN that operations of an NVIDIA GPU have for a result."""
 POSITIONS = 40
 
 
@@ -174,6 +179,37 @@ def test_triton_kernel_writes_the_bytes_of_the_reference(kernel_device, codes, s
         assert torch.equal(found.isnan(), expected.isnan())
         assert (found != expected)[~expected.isnan()].float().mean() < 0.01
         assert ((found - expected).abs() <= steps)[~expected.isnan()].all()
+
+
+@pytest.fixture
+def maxima_of_a_card():
+    """In the interpreter, too, the larger of NaN and a number is the number, where a kernel does not say otherwise."""
+    if not INTERPRETED:
+        yield
+        return
+    from triton.runtime.interpreter import interpreter_builder
+
+    def create_maxnumf(left, right):
+        return interpreter_builder.binary_op(left, right, np.fmax)
+
+    with patch.object(interpreter_builder, "create_maxnumf", create_maxnumf):
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.usefixtures("maxima_of_a_card")
+@pytest.mark.parametrize("codes", [torch.int8, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, CARDS_NAN])
+def test_triton_kernel_writes_nothing_finite_for_a_head_that_is_not(kernel_device, codes, bad):
+    """Wherever the value is: in what is rotated of a key, in the rest of it, or in what is attended to."""
+    q, k, v = (torch.randn(4, 1, 24) for _ in range(3))
+    k[0, 0, 3] = k[1, 0, 20] = v[2, 0, 5] = bad
+    caches = [torch.zeros(cache_shape(1, 1, 16, 24, codes), dtype=codes, device=kernel_device) for _ in range(2)]
+    rope = RopeStep(*(x.to(kernel_device) for x in (*tables(16), torch.arange(4), torch.arange(4))))
+    rope_and_write_kv_triton(*(x.to(kernel_device) for x in (q, k, v)), *caches, rope)
+    keys, values = (read_blocks(cache, torch.tensor([0], device=kernel_device), 24)[0, 0, :4].cpu() for cache in caches)
+    for read, expected in ((keys, [False, False, True, True]), (values, [True, True, False, True])):
+        assert read.isfinite().all(-1).tolist() == read.isfinite().any(-1).tolist() == expected
 
 
 @pytest.mark.parametrize("rotary", [32, 24])
