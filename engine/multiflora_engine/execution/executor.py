@@ -6,7 +6,7 @@ Knows neither sequences nor what is sampled how: each rank of a group executes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -56,6 +56,7 @@ class StepExecutor:
         self.feedback = feedback
         self._decoder = decoder
         self._cache = cache
+        self._heads = replace(decoder.heads, reads_codes=cache.is_quantised)
         self._staging = staging
         self._score_prompt = score_prompt
         self._graphs = graphs
@@ -66,7 +67,7 @@ class StepExecutor:
         if self._graphs is not None and self._fits_graph(self._graphs, arrays):
             # Groups are found on the host, because a graph with them is another one than without.
             block_size = self._cache.block_size
-            groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._decoder.heads)
+            groups = shared_groups(arrays.block_tables, arrays.context_lens, block_size, self._heads)
             hidden, lora = self._graphs.run(arrays, groups)
             return StepResults(self._decoder.logits(hidden, lora)[:num_sequences], [], [])
         batch = forward_batch(arrays, self._staging, self.feedback)

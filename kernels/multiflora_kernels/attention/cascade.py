@@ -75,7 +75,7 @@ def shared_groups(
     if len(counts) < 2 or not (block_tables[1:, 0] == block_tables[:-1, 0]).any():
         return None
     common = _common_blocks(block_tables, np.maximum(counts - 1, 0) // block_size)
-    block_bytes = 2 * heads.kv_heads * heads.head_size * heads.dtype.itemsize * block_size
+    block_bytes = 2 * heads.kv_heads * heads.entry_bytes * block_size
     found = sorted(_best_groups(common, 0, len(counts), 0), key=_saved_blocks, reverse=True)[:_MOST_GROUPS]
     saved = sum(map(_saved_blocks, found)) * block_bytes
     # Each query's result is written and read once more by either part.

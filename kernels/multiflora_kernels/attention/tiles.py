@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from multiflora_kernels.attention.quantised_cache import bytes_per_head
 from multiflora_kernels.runtime.triton import power_of_two
 
 _CLASSES = ((90, 227 << 10), (80, 163 << 10))
@@ -54,6 +55,11 @@ class AttentionHeads:
     @property
     def group(self) -> int:
         return self.q_heads // self.kv_heads
+
+    @property
+    def entry_bytes(self) -> int:
+        """Of one token's keys, or values, in one kv head. Codes of all types take as much as those of int8."""
+        return bytes_per_head(self.head_size, torch.int8 if self.reads_codes else self.dtype)
 
 
 def short_tile(heads: AttentionHeads, capability: int) -> Tile:

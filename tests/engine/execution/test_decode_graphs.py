@@ -16,6 +16,7 @@ from transformers import LlamaConfig
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.execution.decode_graphs import Graph, graph_sizes
 from multiflora_kernels.attention.cascade import CascadeCosts, shared_groups
+from multiflora_kernels.attention.tiles import AttentionHeads
 
 # Rows that fill up a batch hold whatever their memory held: interpreted kernels compute with it, nobody looks at it.
 pytestmark = [
@@ -167,6 +168,29 @@ def test_adapters_with_matrices_of_their_own_leave_the_graphs_and_those_with_bia
         for adapter, prompt, answer in zip(adapters, prompts, answers, strict=True):
             check_answer(oracles[adapter], prompt, answer)
         assert bool(capture.replays) == is_graphed
+
+
+@pytest.mark.parametrize("dtype", ["auto", "int8"])
+def test_groups_are_weighed_by_what_the_cache_holds(
+    dtype: str,
+    capture: FakeCapture,
+    save_model: Any,
+    tiny_config: Any,
+    start_engine: Any,
+    ask: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: set[int] = set()
+
+    def weigh(tables: object, lengths: object, block_size: int, heads: AttentionHeads) -> None:
+        sizes.add(2 * heads.kv_heads * heads.entry_bytes * block_size)
+
+    monkeypatch.setattr("multiflora_engine.execution.executor.shared_groups", weigh)
+    _, folder = save_model(tiny_config(LlamaConfig))
+    built = start_engine(folder, kv_cache_dtype=dtype)
+    ask(built, [[5, 6, 7]], max_tokens=3)
+    cache = built.device_side.cache
+    assert sizes == {cache.keys[0][0].nbytes + cache.values[0][0].nbytes}
 
 
 def test_sequences_with_common_blocks_replay_as_groups(

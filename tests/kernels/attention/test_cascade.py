@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,18 @@ def test_what_does_not_pay_is_left():
     tables[:, :128] = tables[0, :128]
     assert shared_groups(tables, lengths, 16, heads)[1, 0] == 32
     assert shared_groups(tables, lengths, 16, heads, CascadeCosts(extra_seconds=1.0)) is None
+
+
+def test_a_cache_of_8_bits_shares_less_than_the_same_keys_in_bfloat16():
+    plain = AttentionHeads(32, 8, 128, torch.bfloat16)
+    packed = replace(plain, reads_codes=True)
+    assert (plain.entry_bytes, packed.entry_bytes) == (256, 130)
+    tables, lengths = np.arange(2 * 2000, dtype=np.int32).reshape(2, 2000), np.full(2, 31_000)
+    tables[1, :1000] = tables[0, :1000]
+    assert shared_groups(tables, lengths, 16, plain)[1, 0] == 2
+    assert shared_groups(tables, lengths, 16, packed) is None
+    tables[1, :1900] = tables[0, :1900]
+    assert shared_groups(tables, lengths, 16, packed)[1, 0] == 2
 
 
 def test_a_cpu_needs_no_plan():
