@@ -13,6 +13,9 @@ import torch
 from multiflora_kernels.attention.quantised_cache import NATIVE_CODECS, codes_and_scales, is_quantised
 from multiflora_kernels.runtime.triton import jit, tl
 
+CODEC_NAMES = ("", " int8", " e4m3", " e5m2")
+"""By CODEC: what tells a kernel's variants apart in the ahead-of-time table."""
+
 
 @jit
 def decoded(codes: tl.tensor, CODEC: tl.constexpr) -> tl.tensor:

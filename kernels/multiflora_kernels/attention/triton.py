@@ -15,7 +15,13 @@ import torch
 from multiflora_kernels.attention.merge import merge_items
 from multiflora_kernels.attention.plan import AttentionPlan, WorkList
 from multiflora_kernels.attention.quantised_cache import block_size_of, is_quantised
-from multiflora_kernels.attention.quantised_triton import codec_arguments, decoded, decoded_scales, signature
+from multiflora_kernels.attention.quantised_triton import (
+    CODEC_NAMES,
+    codec_arguments,
+    decoded,
+    decoded_scales,
+    signature,
+)
 from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import (
     AttentionHeads,
@@ -291,7 +297,7 @@ def _constants(
     is_windowed: bool,
     is_capped: bool,
     has_sinks: bool,
-    codec: int = 0,
+    codec: int,
 ) -> dict[str, Any]:
     return {
         "WINDOWED": is_windowed,
@@ -329,7 +335,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
     ):
         heads = AttentionHeads(q_heads, kv_heads, size, _TORCH_DTYPES[dtype], codec != 0)
         name = f"H={q_heads}/{kv_heads} D={size} {dtype}" + " window" * is_windowed + " softcap" * is_capped
-        name += " sinks" * has_sinks + ("", " int8", " e4m3", " e5m2")[codec]
+        name += " sinks" * has_sinks + CODEC_NAMES[codec]
         for kind, tile_of in (("decode", short_tile), ("prefill", long_tile)):
             for tile, capabilities in _tiles(tile_of, heads):
                 constants = _constants(heads, tile, 16, is_windowed, is_capped, has_sinks, codec)

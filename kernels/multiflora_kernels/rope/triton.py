@@ -11,6 +11,7 @@ import torch
 
 from multiflora_kernels.attention.quantised_cache import block_size_of
 from multiflora_kernels.attention.quantised_triton import (
+    CODEC_NAMES,
     codec_arguments,
     decoded_scales,
     encoded,
@@ -188,13 +189,13 @@ def _rope_kernel(
     else:
         heads = (part - q_parts - k_parts) * HEADS + tl.arange(0, HEADS)[:, None]
         column = tl.arange(0, WIDTH)[None, :]
-        inside = (heads < K_HEADS) & (slot >= 0) & (column < SIZE)
+        written = (heads < K_HEADS) & (slot >= 0)
+        inside = written & (column < SIZE)
         values = tl.load(v + token * v_token + heads * v_head + column, mask=inside, other=0.0)
         target = v_cache + cached + heads * cache_head + column
         if CODEC:
             wide = values.to(tl.float32)
             bits = scale_bits(_amplitude(wide), CODEC)
-            written = (heads < K_HEADS) & (slot >= 0)
             tl.store(v_scales + scaled + heads * (cache_head // 2), bits.to(tl.int16), mask=written)
             tl.store(target, encoded(wide / decoded_scales(bits), CODEC), mask=inside)
         else:
@@ -205,7 +206,7 @@ _HEADS = 8
 """Heads of one program: two warps then move 16 bytes per thread for heads of 128."""
 
 
-def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool, codec: int = 0) -> dict[str, int | bool]:
+def _constants(q_heads: int, k_heads: int, size: int, half: int, normed: bool, codec: int) -> dict[str, int | bool]:
     rest = size - 2 * half
     return {
         "Q_HEADS": q_heads,
@@ -270,7 +271,7 @@ def kernel_variants() -> Iterator[KernelVariant]:
         strides = ["q_token", "q_head", "k_token", "k_head", "v_token", "v_head", "table_row"]
         strides += ["cache_block", "cache_head", "cache_row", "block_size"]
         yield KernelVariant(
-            f"rope {name} {dtype}" + ("", " int8", " e4m3", " e5m2")[codec],
+            f"rope {name} {dtype}" + CODEC_NAMES[codec],
             _rope_kernel,
             {pointer: f"*{kind}" for pointer, kind in pointers.items()}
             | signature(dtype, codec)
