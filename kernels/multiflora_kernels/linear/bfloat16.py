@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from multiflora_kernels.linear.dense import DenseWeight
-from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, machine_key, seconds_by_rows
+from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, found_once, seconds_by_rows
 from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
-from multiflora_kernels.runtime.machine_cache import remember, remembered
 from multiflora_kernels.runtime.native import library
 from multiflora_kernels.runtime.processor import Processor, this_processor
 
@@ -78,21 +77,15 @@ def bfloat16_rows() -> int | None:
     """`choose` for this machine, the same from the first call on: measured once, and looked up from then on."""
     if not can_multiply(this_processor(), library() is not None):
         return None
-    key = machine_key()
-    table = remembered(TABLE)
-    if key not in table:
-        found = _measured_rows()
-        remember(TABLE, {key: found})
-        return found
-    rows = table[key]
+    rows = found_once(TABLE, _measured_rows)
     return rows if isinstance(rows, int) else None
 
 
 def _measured_rows() -> int | None:
     wide = torch.randn(SIZE, SIZE)
     narrow, dense = NarrowMatrix(wide.bfloat16()), DenseWeight(wide)
-    by_kernel, by_torch = (
-        seconds_by_rows(lambda x, least=least: bfloat16_product(x.bfloat16(), narrow, least).float())  # type: ignore[misc]
-        for least in (1 << 30, 0)
-    )
-    return choose(seconds_by_rows(dense.matmul), by_kernel, by_torch)
+
+    def seconds(least_rows: int) -> Seconds:
+        return seconds_by_rows(lambda x: bfloat16_product(x.bfloat16(), narrow, least_rows).float())
+
+    return choose(seconds_by_rows(dense.matmul), by_kernel=seconds(1 << 30), by_torch=seconds(0))

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 
 import torch
 
 from multiflora_kernels.linear.integer import IntegerWay, Kind, integer_linear
-from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, machine_key, seconds_by_rows
+from multiflora_kernels.linear.measuring import SIZE, Seconds, first_row_without_loss, found_once, seconds_by_rows
 from multiflora_kernels.linear.narrow import NarrowMatrix, narrow_linear
-from multiflora_kernels.runtime.machine_cache import remember, remembered
 from multiflora_kernels.runtime.native import library
 from multiflora_kernels.runtime.processor import Processor, this_processor
 
@@ -46,26 +45,17 @@ def choose(in_floats: Seconds, in_integers: Mapping[Kind, Seconds]) -> IntegerWa
 def integer_way() -> IntegerWay | None:
     """Of this process, the same from the first call on; None: activations stay floats. Measured once on each machine,
     in about a tenth of a second, and looked up from then on."""
-    key = machine_key()
-    found = remembered(TABLE).get(key)
-    if found is None:
-        way = measured_way()
-        remember(TABLE, {key: {} if way is None else asdict(way)})
-        return way
-    return _read(found)
+    return _read(found_once(TABLE, lambda: _written(measured_way())))
 
 
 def measured_way() -> IntegerWay | None:
     """What `integer_way` remembers."""
     kinds = [kind for kind in candidates(this_processor(), library() is not None) if is_exact(kind)]
     weight = NarrowMatrix(torch.randint(-127, 128, (SIZE, SIZE)).to(torch.int8), torch.rand(SIZE, 1) / 127)
-
-    ways = {kind: IntegerWay(kind, 1) for kind in kinds}
     in_integers = {
-        kind: seconds_by_rows(lambda x, way=way: integer_linear(x, weight, None, way))  # type: ignore[misc]
-        for kind, way in ways.items()
+        kind: seconds_by_rows(partial(integer_linear, w=weight, bias=None, way=IntegerWay(kind, 1))) for kind in kinds
     }
-    return choose(seconds_by_rows(lambda x: narrow_linear(x, weight)), in_integers)
+    return choose(seconds_by_rows(partial(narrow_linear, w=weight)), in_integers)
 
 
 def is_exact(kind: Kind) -> bool:
@@ -78,8 +68,12 @@ def is_exact(kind: Kind) -> bool:
     return torch.allclose(y, k * signs @ signs.t(), rtol=1e-5)
 
 
+def _written(way: IntegerWay | None) -> dict[str, object]:
+    return {} if way is None else asdict(way)
+
+
 def _read(found: object) -> IntegerWay | None:
-    """Of a table that anybody may have written."""
+    """What `_written` made; anything else, which another version or the user may have written, means floats."""
     match found:
         case {"kind": "native" | "torch" as kind, "least_rows": int(rows)}:
             return IntegerWay(kind, rows)

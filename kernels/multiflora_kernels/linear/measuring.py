@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import torch
 
+from multiflora_kernels.runtime.machine_cache import remember, remembered
 from multiflora_kernels.runtime.native import native_status
 from multiflora_kernels.runtime.processor import this_processor
 
@@ -26,6 +27,18 @@ def machine_key() -> str:
     """What the fastest way depends on."""
     parts = version("torch"), native_status(), f"{torch.get_num_threads()} threads", *this_processor().capabilities
     return "|".join(parts)
+
+
+def found_once(table: str, measure: Callable[[], object]) -> object:
+    """What `measure` found the first time that it was asked on this machine, whichever process did: values that JSON
+    has. table: of the machine's cache. What is read there may be anything: it is a file that the user can write."""
+    key = machine_key()
+    known = remembered(table)
+    if key in known:
+        return known[key]
+    found = measure()
+    remember(table, {key: found})
+    return found
 
 
 def seconds_by_rows(product: Product) -> Seconds:
