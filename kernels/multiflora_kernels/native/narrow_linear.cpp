@@ -38,37 +38,19 @@ struct BFloat16 {
         low = reinterpret_cast<Vec>(widen_halves(block + 2 * at) << 16);
         high = reinterpret_cast<Vec>(widen_halves(block + 2 * (HALF + at)) << 16);
     }
-    static inline float one(const uint8_t* row, int64_t i) {
-        const uint32_t bits = static_cast<uint32_t>(row[2 * i] | row[2 * i + 1] << 8) << 16;
-        float value;
-        std::memcpy(&value, &bits, sizeof value);
-        return value;
-    }
+    static inline float one(const uint8_t* row, int64_t i) { return from_bfloat16(row + 2 * i); }
 };
 
-// Floats of 8 bits. Shifted to where a float32 has its own, sign, exponent and mantissa are the same number but for a
-// power of two, subnormal ones among them.
 template <int MANTISSA>
 struct Float8 {
     static constexpr int BYTES = INPUTS;
     static constexpr bool HAS_ZEROS = false;
     static constexpr float DEFAULT_ZERO = 0.0f;
-    static constexpr float POWER = MANTISSA == 3 ? 0x1p120f : 0x1p112f;
-    static inline Vec values(const uint8_t* p) {
-        // The sign is spread over all bits above; of them the highest stays.
-        constexpr int32_t KEPT = INT32_MIN | 0x7f << (23 - MANTISSA);
-        return reinterpret_cast<Vec>(widen_signed(p) << (23 - MANTISSA) & KEPT) * POWER;
-    }
     static inline void pair(const uint8_t* block, int at, Vec& low, Vec& high) {
-        low = values(block + at);
-        high = values(block + HALF + at);
+        low = widen_float8<MANTISSA>(block + at);
+        high = widen_float8<MANTISSA>(block + HALF + at);
     }
-    static inline float one(const uint8_t* row, int64_t i) {
-        const uint32_t bits = (row[i] & 0x7fu) << (23 - MANTISSA) | (row[i] & 0x80u) << 24;
-        float value;
-        std::memcpy(&value, &bits, sizeof value);
-        return value * POWER;
-    }
+    static inline float one(const uint8_t* row, int64_t i) { return from_float8<MANTISSA>(row[i]); }
 };
 
 // 4 bits that are places in a table of 16 values.

@@ -27,29 +27,9 @@ static inline PackedPiece packed_piece(void* cache, int64_t piece, int64_t block
     return {start, start + block_size * n};
 }
 
-static inline float from_bfloat16(const uint8_t* p) {
-    uint16_t half;
-    std::memcpy(&half, p, sizeof half);
-    const uint32_t bits = static_cast<uint32_t>(half) << 16;
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-// A float8 has the bits of a float32 with a smaller exponent: moved to their place and multiplied by a power of two.
 template <int CODEC>
 static inline Vec decode_codes(const uint8_t* p) {
-    if (CODEC == INT8) return to_float(widen_signed(p));
-    constexpr int SHIFT = CODEC == E4M3 ? 20 : 21;
-    const VecInt bits = widen_bytes(p);
-    const Vec moved = reinterpret_cast<Vec>(((bits & 0x80) << 24) | ((bits & 0x7f) << SHIFT));
-    return moved * (CODEC == E4M3 ? 0x1p120f : 0x1p112f);
+    return CODEC == INT8 ? to_float(widen_signed(p)) : widen_float8<CODEC == E4M3 ? 3 : 2>(p);
 }
 
 template <int CODEC>
@@ -83,10 +63,8 @@ static inline uint8_t encode_float8(float x) {
 static inline void pack_row(int64_t codec, const PackedPiece& piece, int64_t offset, const float* x, int64_t n) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < n; ++i) largest = std::max(largest, bits_of(x[i]) & 0x7fffffff);
-    float amplitude;
-    std::memcpy(&amplitude, &largest, sizeof amplitude);
     const float limit = codec == INT8 ? 127.0f : codec == E4M3 ? 448.0f : 57344.0f;
-    const uint32_t wide = bits_of(std::max(amplitude, 1e-30f) / limit);
+    const uint32_t wide = bits_of(std::max(float_of(largest), 1e-30f) / limit);
     const uint16_t half = largest >= 0x7f800000 ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
     std::memcpy(piece.scales + offset * SCALE_BYTES, &half, sizeof half);
     const float scale = from_bfloat16(piece.scales + offset * SCALE_BYTES);

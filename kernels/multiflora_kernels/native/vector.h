@@ -88,6 +88,42 @@ static inline VecInt widen_bytes(const uint8_t* p) { return widen_each<uint8_t>(
 static inline VecInt widen_halves(const uint8_t* p) { return widen_each<uint16_t>(p); }
 #endif
 
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+static inline float float_of(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// The bfloat16 at p, unaligned.
+static inline float from_bfloat16(const uint8_t* p) {
+    uint16_t half;
+    std::memcpy(&half, p, sizeof half);
+    return float_of(static_cast<uint32_t>(half) << 16);
+}
+
+// Floats of 8 bits. Shifted to where a float32 has its own, sign, exponent and mantissa are the same number but for a
+// power of two, subnormal ones among them.
+template <int MANTISSA>
+constexpr float FLOAT8_POWER = MANTISSA == 3 ? 0x1p120f : 0x1p112f;
+
+template <int MANTISSA>
+static inline float from_float8(uint8_t code) {
+    return float_of((code & 0x7fu) << (23 - MANTISSA) | (code & 0x80u) << 24) * FLOAT8_POWER<MANTISSA>;
+}
+
+// LANES of them at p, unaligned.
+template <int MANTISSA>
+static inline Vec widen_float8(const uint8_t* p) {
+    // The sign is spread over all bits above; of them the highest stays.
+    constexpr int32_t KEPT = INT32_MIN | 0x7f << (23 - MANTISSA);
+    return reinterpret_cast<Vec>(widen_signed(p) << (23 - MANTISSA) & KEPT) * FLOAT8_POWER<MANTISSA>;
+}
+
 // exp(x) for x <= 0 (Cephes' polynomial, about 2 ulp); exactly 0 below -87.3 and for -inf; NaN stays NaN.
 static inline Vec exp_nonpositive(Vec x) {
     const Vec floor = splat(-87.33654f);
