@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,9 +16,8 @@ _VECTORS = {"avx2", "avx512f", "asimd"}
 
 @dataclass(frozen=True)
 class Processor:
-    """machine: as Python names the architecture. features: by Linux's names; empty where it does not say."""
+    """features: by Linux's names; empty where it does not say."""
 
-    machine: str
     features: frozenset[str]
 
     @property
@@ -38,7 +36,7 @@ class Processor:
         return tuple(sorted(self.features & (_VECTORS | _INT8 | _BFLOAT16)))
 
 
-def described(machine: str, cpuinfo: str) -> Processor:
+def described(cpuinfo: str) -> Processor:
     """cpuinfo: as Linux writes it; what all its processors have counts."""
     lists = [
         frozenset(value.split())
@@ -46,7 +44,7 @@ def described(machine: str, cpuinfo: str) -> Processor:
         for name, _, value in [line.partition(":")]
         if name.strip() in _LISTS
     ]
-    return Processor(machine, frozenset.intersection(*lists) if lists else frozenset())
+    return Processor(frozenset.intersection(*lists) if lists else frozenset())
 
 
 @cache
@@ -56,4 +54,4 @@ def this_processor() -> Processor:
         cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         cpuinfo = ""
-    return described(platform.machine(), cpuinfo)
+    return described(cpuinfo)

@@ -11,8 +11,8 @@ from multiflora_kernels.runtime import native
 from multiflora_kernels.runtime.machine_cache import remembered
 from multiflora_kernels.runtime.processor import Processor
 
-PLAIN = Processor("x86_64", frozenset({"avx2"}))
-VNNI = Processor("x86_64", frozenset({"avx2", "avx512_vnni"}))
+PLAIN = Processor(frozenset({"avx2"}))
+VNNI = Processor(frozenset({"avx2", "avx512_vnni"}))
 FLOATS = {1: 1.0, 4: 2.0, 16: 4.0, 64: 16.0}
 
 

@@ -197,7 +197,7 @@ def test_doctor_says_how_bfloat16_is_served(
     feature: str, measured: dict[str, object], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(machine, "this_processor", lambda: Processor("x", frozenset({feature})))
+    monkeypatch.setattr(machine, "this_processor", lambda: Processor(frozenset({feature})))
     (tmp_path / "multiflora").mkdir()
     (tmp_path / "multiflora" / "bfloat16_products.json").write_text(json.dumps(measured))
     rows = {row["check"]: row["found"] for row in checks(tmp_path)}
