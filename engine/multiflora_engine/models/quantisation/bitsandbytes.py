@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import torch
 
-from multiflora_engine.models.quantisation.packing import look_up_nibbles
+from multiflora_engine.models.quantisation.packing import NIBBLES, look_up_nibbles
 from multiflora_engine.models.quantisation.quantised_tensor import FLOATS, IntegerRows, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import BitsAndBytesSettings
 from multiflora_kernels.linear.quantised import IntegerForm
@@ -28,6 +28,11 @@ class _State(msgspec.Struct, frozen=True):
     shape: tuple[int, int]
     nested_blocksize: int | None = None  # scales that share one, where they are quantised themselves
     nested_offset: float | None = None
+
+    @property
+    def group_size(self) -> int:
+        """Blocks of the flat weight may begin and end within its rows: a group is what always lies in one of them."""
+        return math.gcd(self.shape[1], self.blocksize)
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,17 @@ class FourBitTensor(QuantisedTensor):
 
     @property
     def form(self) -> IntegerForm | None:
-        """Blocks of the flat weight may begin and end within its rows: a group is what always lies in one of them."""
-        state = self._state()
-        size = math.gcd(state.shape[1], state.blocksize)
-        return IntegerForm(4, size, table=tuple(self.read(".weight.quant_map").tolist()))
+        return IntegerForm(4, self._state().group_size, table=tuple(self.read(".weight.quant_map").tolist()))
 
     def integers(self) -> Iterator[IntegerRows]:
         state = self._state()
-        packed = self.read(".weight").flatten().view(torch.uint8).view(state.shape[0], -1)
-        size = math.gcd(state.shape[1], state.blocksize)
-        groups = state.shape[0] * state.shape[1] // size
-        scales = self._scales(state).repeat_interleave(state.blocksize // size)[:groups].view(state.shape[0], -1)
+        outputs, inputs = state.shape
+        packed = self.read(".weight").flatten().view(torch.uint8).view(outputs, -1)
+        groups = outputs * inputs // state.group_size
+        scales = self._scales(state).repeat_interleave(state.blocksize // state.group_size)[:groups].view(outputs, -1)
         for first, end in self.row_ranges():
-            halves = packed[first:end]
-            yield IntegerRows(torch.stack([halves >> 4, halves & 15], dim=2).flatten(1), scales[first:end], None)
+            codes = look_up_nibbles(packed[first:end], NIBBLES, low_first=False)
+            yield IntegerRows(codes, scales[first:end], None)
 
     def pieces(self) -> Iterator[torch.Tensor]:
         state = self._state()

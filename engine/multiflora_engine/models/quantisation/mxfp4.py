@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from multiflora_engine.models.quantisation.packing import E2M1, look_up_nibbles
+from multiflora_engine.models.quantisation.packing import E2M1, NIBBLES, look_up_nibbles
 from multiflora_engine.models.quantisation.quantised_tensor import IntegerRows, QuantisedTensor
 from multiflora_engine.models.quantisation.settings import Mxfp4Settings
 from multiflora_kernels.linear.quantised import IntegerForm
@@ -55,8 +55,7 @@ class Mxfp4Tensor(QuantisedTensor):
     def integers(self) -> Iterator[IntegerRows]:
         blocks, exponents = self.read("_blocks"), self.read("_scales")
         for first, end in self.row_ranges():
-            halves = blocks[first:end]
-            codes = torch.stack([halves & 15, halves >> 4], dim=3).flatten(1)
+            codes = look_up_nibbles(blocks[first:end], NIBBLES, low_first=True).flatten(1)
             yield IntegerRows(codes, _powers(exponents[first:end].int() - _EXPONENT_BIAS), None)
 
 

@@ -9,6 +9,8 @@ import torch
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """The values of a four-bit float: a sign, two bits of exponent and one of mantissa."""
+NIBBLES = torch.arange(16, dtype=torch.uint8)
+"""The table for `look_up_nibbles` of what is wanted as it is."""
 
 
 def words_for(count: int, bits: int) -> int:
