@@ -77,8 +77,10 @@ def _too_large(needed: int, available: int, dtype: torch.dtype, config: ModelCon
     narrower = ["--dtype bfloat16"] if dtype.itemsize > 2 and storage != "bfloat16" else []
     narrower += ["--quantization int8"] if storage in ("dense", "bfloat16") and config.quantisation is None else []
     advice = f", or with {' or '.join(narrower)}" if narrower else ""
-    kept = {"dense": "", "bfloat16": " and linears in bfloat16"}.get(storage, " and linears in integers")
-    types = str(dtype).removeprefix("torch.") + kept
+    kept: dict[Storage, str] = {
+        "dense": "", "bfloat16": " and linears in bfloat16", "as_stored": " and linears as the checkpoint has them"
+    }  # fmt: skip
+    types = str(dtype).removeprefix("torch.") + kept.get(storage, " and linears in integers")
     return (
         f"The weights take {needed / _GIB:.2f} GiB in {types}, and {available / _GIB:.2f} "
         "GiB are available of the machine's memory or the container's limit. Free memory, or serve a smaller model"

@@ -253,6 +253,9 @@ def test_weights_beyond_the_available_memory_are_refused_before_they_are_read(sa
         load_weights(folder, config, torch.bfloat16, CPU, available=needed // 2 - 1)
     with pytest.raises(ModelError, match=r"in bfloat16 and linears in integers, .*or serve a smaller model\.$"):
         load_weights(folder, config, torch.bfloat16, CPU, available=1, storage="int8_weight_only")
+    as_stored = r"in bfloat16 and linears as the checkpoint has them, .*or serve a smaller model\.$"
+    with pytest.raises(ModelError, match=as_stored):
+        load_weights(folder, config, torch.bfloat16, CPU, available=1, storage="as_stored")
 
 
 def test_an_engine_compares_its_weights_with_the_machines_memory(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
