@@ -14,23 +14,24 @@ from multiflora_kernels.linear.integer_choice import integer_way
 from multiflora_kernels.runtime.native import library
 
 Storage = Literal["dense", "bfloat16", "as_stored", "w8a8", "int8_weight_only"]
-"""Of linears: in the served dtype; in bfloat16 beside float32; in a checkpoint's own integers, where one layout has
-them all; quantised at load, and multiplied with activations in integers, or as they are."""
+"""Of linears: in the served dtype; in bfloat16 beside float32; in a checkpoint's own codes, where one layout has them
+all; quantised at load, and multiplied with activations in integers, or as they are."""
 
 
 def choose_storage(
     config: ModelConfig, dtype: str, quantization: str | None, dequantize: bool, device: torch.device
 ) -> Storage:
     """dtype, quantization, dequantize: the settings. Raises ModelError for what the device cannot."""
-    if config.quantisation is None and quantization is not None and is_made_at_load(quantization):
-        if device.type != "cpu":
-            raise ModelError(
-                f"quantization is {quantization}, which is served on a CPU. Leave it out, or use --device cpu."
-            )
-        rounds = not is_weight_only(quantization) and integer_way() is not None
+    made = quantization if config.quantisation is None and quantization and is_made_at_load(quantization) else None
+    if device.type != "cpu":
+        if made is not None:
+            raise ModelError(f"quantization is {made}, which is served on a CPU. Leave it out, or use --device cpu.")
+        return "dense"
+    if made is not None:
+        rounds = not is_weight_only(made) and integer_way() is not None
         return "w8a8" if rounds else "int8_weight_only"
-    # Integers are faster than what they stand for where they are widened in registers, and nowhere else.
-    if device.type == "cpu" and config.quantisation is None:
-        is_narrow = dtype == "auto" and config.dtype == "bfloat16" and bfloat16_rows() is not None
-        return "bfloat16" if is_narrow else "dense"
-    return "as_stored" if not dequantize and device.type == "cpu" and library() is not None else "dense"
+    if config.quantisation is not None:
+        # Codes are faster than what they stand for where our kernels widen them in registers, and nowhere else.
+        return "as_stored" if not dequantize and library() is not None else "dense"
+    is_narrow = dtype == "auto" and config.dtype == "bfloat16" and bfloat16_rows() is not None
+    return "bfloat16" if is_narrow else "dense"

@@ -18,7 +18,7 @@ from multiflora_kernels.linear.quantised import INT8, W8A8, IntegerForm
 
 def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Storage) -> FormOf:
     """sources: by the names of the dense tensors, checked."""
-    left_out = frozenset(_gates(config))
+    left_out = frozenset(_left_out(config))
     head = config.head_site.name
 
     def of_stored(sites: Sequence[Site]) -> IntegerForm | None:
@@ -29,8 +29,6 @@ def forms(config: ModelConfig, sources: Mapping[str, DenseSource], storage: Stor
         return form if not found and form is not None and form.suits(sites[0].in_features) else None
 
     def int8(sites: Sequence[Site]) -> IntegerForm | None:
-        if sites[0].name == head and config.form.head_is_normalised:
-            return None
         return None if sites[0].name in left_out else INT8
 
     def w8a8(sites: Sequence[Site]) -> IntegerForm | None:
@@ -54,8 +52,11 @@ def _form(source: DenseSource) -> IntegerForm | None:
     return source.form if isinstance(source, QuantisedTensor) else None
 
 
-def _gates(config: ModelConfig) -> Iterator[str]:
-    """What decides between experts: small, and a wrong choice costs more than an inexact product."""
+def _left_out(config: ModelConfig) -> Iterator[str]:
+    """What is not made narrower: a head whose rows are divided by their lengths, which only dense ones are; and what
+    decides between experts: small, and a wrong choice costs more than an inexact product."""
+    if config.form.head_is_normalised:
+        yield config.head_site.name
     for layer in range(config.num_layers):
         if (mixture := config.mixture(layer)) is not None:
             yield config.router_site(layer, mixture).name
