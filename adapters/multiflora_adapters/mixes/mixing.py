@@ -47,12 +47,12 @@ def mix_adapters(
     if rank > max_rank:
         raise MixError(error("mix", f"The mix has rank {rank}.", expected=str(max_rank), hint="Mix fewer adapters."))
     num_bytes = sum(site.num_bytes for site in sites.values())
-    return HostAdapter(digest, rank, sites, num_bytes, kv_reach=_kv_reach(digest, parts))
+    return HostAdapter(digest, rank, sites, num_bytes, kv_reach=_kv_reach(mix, parts))
 
 
-def _kv_reach(digest: str, parts: Sequence[HostAdapter]) -> KvReach:
+def _kv_reach(mix: Mix, parts: Sequence[HostAdapter]) -> KvReach:
     reaches = {part.digest: part.kv_reach or KvReach(part.digest) for part in parts}
-    return KvReach(mixed_kv_digest(digest, {part: reach.digest for part, reach in reaches.items()}))
+    return KvReach(mixed_kv_digest(mix, {part: reach.digest for part, reach in reaches.items()}))
 
 
 def random_numbers(seed: int, site: str) -> torch.Generator:

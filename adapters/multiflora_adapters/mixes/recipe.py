@@ -55,18 +55,16 @@ def mix_digest(mix: Mix) -> str:
     return f"{summands};{mix.combination};{float(mix.density)!r};{mix.seed}"
 
 
-def mixed_kv_digest(digest: str, kv_digests: Mapping[str, str | None]) -> str | None:
-    """What the KV of the mix of this digest is known by. kv_digests: of its parts, by their digests; None: the base's.
+def mixed_kv_digest(mix: Mix, kv_digests: Mapping[str, str | None]) -> str | None:
+    """What the KV of the mix is known by. kv_digests: of its parts, by their digests; None: the base's.
 
     A sum is that of the parts that reach the KV; of another combination all is taken to matter if any part does.
     """
-    mix = read_mix(digest)
-    assert mix is not None, "versions have theirs from their tensors"
     reaching = [(kv, part.weight) for part in mix.parts if (kv := kv_digests[part.digest]) is not None]
     if not reaching:
         return None
     if mix.combination != "cat":
-        return digest
+        return mix_digest(mix)
     if len(reaching) == 1 and reaching[0][1] == 1.0:
         return reaching[0][0]
     return _summands(sorted(reaching))

@@ -117,7 +117,7 @@ def resolve_mix(
         return ResolvedModel(body.model, parts[0].name, digest, versions, kv_reach=parts[0].kv_reach)
     _check_combinable(mix, parts, max_rank)
     names = {part.digest: entry.name for part, entry in zip(parts, adapters, strict=True)}
-    reach = KvReach(mixed_kv_digest(digest, {part.digest: part.kv_reach.digest for part in parts}))
+    reach = KvReach(mixed_kv_digest(mix, {part.digest: part.kv_reach.digest for part in parts}))
     return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names, kv_reach=reach)
 
 

@@ -194,7 +194,7 @@ class Snapshot:
         mix = read_mix(digest) if digest else None
         if digest is None or mix is None:
             return self._kv_reaches.get(digest or "", KvReach(digest))
-        return KvReach(mixed_kv_digest(digest, {one.digest: self.kv_reach(one.digest).digest for one in mix.parts}))
+        return KvReach(mixed_kv_digest(mix, {one.digest: self.kv_reach(one.digest).digest for one in mix.parts}))
 
     @cached_property
     def _kv_reaches(self) -> Mapping[str, KvReach]:
