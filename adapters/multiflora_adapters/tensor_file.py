@@ -162,6 +162,8 @@ def _check_extent(entries: dict[str, TensorEntry], data_size: int) -> None:
 
 def _other_kind(beginning: bytes) -> str | None:
     """What a file is instead, by its first bytes; of safetensors these are a small number and then a brace."""
+    if beginning[8:9] == b"{":
+        return None
     kinds = {
         b"PK": "a zip file, as torch.save writes it",
         b"\x80": "a pickle",
@@ -169,8 +171,7 @@ def _other_kind(beginning: bytes) -> str | None:
         b"\x89HDF": "an HDF5 file",
         b"<": "a web page",
     }
-    kind = next((kind for start, kind in kinds.items() if beginning.startswith(start)), None)
-    return None if beginning[8:9] == b"{" else kind
+    return next((kind for start, kind in kinds.items() if beginning.startswith(start)), None)
 
 
 def _corrupt(reason: str) -> AdapterError:

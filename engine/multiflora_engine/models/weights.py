@@ -388,8 +388,9 @@ class _Allocator:
         return DenseWeight(self._empty(*shape) if values is None else values)
 
     def _narrow(self, shape: tuple[int, int], values: torch.Tensor | None) -> torch.Tensor:
-        is_there = values is not None and values.dtype == torch.bfloat16
-        return values if values is not None and is_there else self._empty(*shape, dtype=torch.bfloat16)
+        if values is not None and values.dtype == torch.bfloat16:
+            return values
+        return self._empty(*shape, dtype=torch.bfloat16)
 
     def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype or self._dtype, device=self._device)

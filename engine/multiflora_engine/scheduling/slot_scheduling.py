@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from multiflora_adapters.kv_reach import KvReach
+from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.sequence import Sequence, SequenceStatus
 
@@ -98,7 +98,7 @@ class SlotScheduler:
     def kv_reach(self, sequence: Sequence) -> KvReach:
         """What the KV of a sequence depends on that has its slot."""
         digest = sequence.adapter_digest
-        return KvReach(None) if digest is None else self._adapters.kv_reach(digest)
+        return BASE_KV if digest is None else self._adapters.kv_reach(digest)
 
     def release(self, sequence: Sequence) -> None:
         """Ends the use that `acquire` began."""

@@ -59,7 +59,8 @@ Settings = (
 
 # vLLM's names of kernels, which its --quantization takes beside the methods' own.
 _KERNELS = {"awq-marlin": "awq", "gptq-marlin": "gptq", "gptq-bitblas": "gptq"}
-_MADE_AT_LOAD = ("int8", "int8-weight-only", "int8-per-channel-weight-only")
+_WEIGHT_ONLY = ("int8-weight-only", "int8-per-channel-weight-only")
+_MADE_AT_LOAD = ("int8", *_WEIGHT_ONLY)
 
 
 def method_name(text: str) -> str:
@@ -75,7 +76,7 @@ def is_made_at_load(text: str) -> bool:
 
 def is_weight_only(text: str) -> bool:
     """Of those: whether it says that activations stay as they are."""
-    return method_name(text) in _MADE_AT_LOAD[1:]
+    return method_name(text) in _WEIGHT_ONLY
 
 
 @dataclass(frozen=True)
