@@ -93,7 +93,7 @@ def choose_dtype(name: str, checkpoint: str | None, device: torch.device) -> tor
 
 
 def choose_kv_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    """dtype: of the weights, which "auto" keeps for keys and values."""
+    """dtype: of activations, which "auto" keeps for keys and values."""
     if name == "auto":
         return dtype
     if name not in _KV_DTYPES:

@@ -149,7 +149,7 @@ def weight_target(
     if isinstance(weight, QuantisedWeight):
         assert not is_normalised, "only heads are"
         return QuantisedTarget(weight.rows(first, end), row_order, is_transposed)
-    assert isinstance(weight, DenseWeight), "there are two kinds"
+    assert isinstance(weight, DenseWeight), "what is not kept in codes is one tensor"
     return Target(weight.tensor[first:end], row_order, is_transposed, is_normalised=is_normalised)
 
 

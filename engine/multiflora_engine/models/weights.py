@@ -137,7 +137,7 @@ class LayerWeights:
 class ModelWeights:
     """One model. `allocate_weights` makes it, the loader fills it; afterwards nothing changes it."""
 
-    dtype: torch.dtype  # of activations, norms, the KV cache; weights may be narrower
+    dtype: torch.dtype  # of activations; linears and embeddings may be narrower, norms wider
     embedding_site: str  # the token embedding's name in the checkpoint
     embed_tokens: torch.Tensor  # [V, H]
     position_site: str | None  # the name of the learned positions; None in families without

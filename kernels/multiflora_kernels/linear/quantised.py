@@ -23,9 +23,8 @@ class IntegerForm:
     group_size: int | None = None  # inputs of an output that share a scale; None: all
     has_zeros: bool = False  # groups have zero points of their own; without, they are 2^(bits - 1)
     order: tuple[int, ...] | None = field(default=None, repr=False)  # column i is kept of input order[i]; None: of i
-    table: tuple[float, ...] | None = field(
-        default=None, repr=False
-    )  # what codes of 4 bits stand for; None: themselves
+    # What codes of 4 bits stand for; None: themselves.
+    table: tuple[float, ...] | None = field(default=None, repr=False)
     float_type: torch.dtype | None = None  # of which codes of 8 bits are the bits, E4M3 or E5M2; None: of integers
     rounds_inputs: bool = False  # products are those of inputs rounded to integers (`IntegerWay`); only of INT8
 
