@@ -21,6 +21,8 @@ class SimulatedTiers:
         self.given_up: Counter[int] = Counter()
         self.num_loaded = 0
         self.dropped: list[bytes] = []
+        # What sequences that clients wait for started on.
+        self.hits: list[bytes] = []
         self._kv = kv
         self._size = block_size
         self._to_keep: deque[tuple[bytes, int, int]] = deque()
@@ -31,6 +33,7 @@ class SimulatedTiers:
     def keep(self, chain: BlockChain, numbers: Sequence[int], block_ids: Sequence[int], are_hits: bool) -> None:
         for number, block_id in zip(numbers, block_ids, strict=True):
             self._to_keep.append((chain.hashes[number], block_id, self.given_up[block_id]))
+            self.hits += [chain.hashes[number]] * are_hits
 
     def give_up(self, block_id: int) -> None:
         self.given_up[block_id] += 1

@@ -93,10 +93,12 @@ class PrefixCache:
         reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
         if sequence.is_background:
             return reason, COLD
+        if sequence.index > 0:
+            # The request's other sequences start on what the first one computes: that is no use of its own.
+            return reason, NEW
         if self._tiers is not None and num_hits:
             self._tiers.keep(_chain(sequence), range(num_hits), hits, are_hits=True)
-        # The request's other sequences start on what the first one computes: that is no use of its own.
-        return reason, self._pool.begin(hits, missed) if sequence.index == 0 else NEW
+        return reason, self._pool.begin(hits, missed)
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine.simulated_tiers import SimulatedTiers
 
 from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_engine.cache.block_hashes import block_hash, hashes_behind, identity, prompt_hashes, root_hash
@@ -51,10 +52,10 @@ def compute(cache: PrefixCache, sequence: Sequence, end: int) -> None:
     cache.publish(sequence, first, end // BLOCK)
 
 
-def make_cache(enabled: bool = True) -> tuple[PrefixCache, BlockPool]:
+def make_cache(enabled: bool = True, tiers: SimulatedTiers | None = None) -> tuple[PrefixCache, BlockPool]:
     index = CacheIndex(32, BLOCK)
     pool = BlockPool(32, on_evict=index.on_evict)
-    return PrefixCache(pool, index, "base", BLOCK, enabled), pool
+    return PrefixCache(pool, index, "base", BLOCK, enabled, tiers), pool
 
 
 def test_no_two_kinds_of_identity_collide() -> None:
@@ -163,6 +164,24 @@ def test_retracting_leaves_what_others_compute() -> None:
     assert cache.is_computing(first.block_hashes[0])
     assert cache.is_computing(first.block_hashes[1])
     assert not cache.is_computing(second.block_hashes[1])
+
+
+def test_what_a_requests_first_sequence_computed_is_no_hit_of_its_others() -> None:
+    """Nor is it for the copies behind the device: what many continuations were asked of is not used more often."""
+    tiers = SimulatedTiers([None] * 32 * BLOCK, BLOCK)
+    cache, pool = make_cache(tiers=tiers)
+    prompt = list(range(10))
+    for index in (0, 1, 2):
+        sequence = make_sequence(prompt)
+        sequence.index = index
+        assert len(start(cache, pool, sequence)) == (2 if index else 0)
+        cache.record_start(sequence, 2 if index else 0)
+        compute(cache, sequence, 10)
+    assert tiers.hits == []
+    another = make_sequence(prompt)
+    start(cache, pool, another)
+    cache.record_start(another, 2)
+    assert tiers.hits == another.block_hashes
 
 
 def test_disabled_means_no_hashes_at_all() -> None:
