@@ -31,11 +31,9 @@ from multiflora_engine.execution.device_side import DeviceSide, build_device_sid
 from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
-from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.loader import load_weights
 from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
-from multiflora_engine.offload.folders import OffloadFolderUnusable
 from multiflora_engine.offload.offloading import Offloading
 from multiflora_engine.offload.opening import open_offloading
 from multiflora_engine.protocol.config import EngineConfig
@@ -200,12 +198,10 @@ def _offloading(
         "computed": [config.dtype, config.kv_cache_dtype, config.quantization, config.dequantize],
         "length": device_side.max_model_len if depends_on_length else None,
     }
-    try:
-        # What was allocated on a CPU is not taken before it is written.
-        unwritten = device_side.cache.num_bytes if device_side.cache.keys[0].device.type == "cpu" else 0
-        return open_offloading(config, device_side.cache, identity, available_host_memory() - unwritten)
-    except OffloadFolderUnusable as error:
-        raise ModelError(str(error)) from error
+    # What was allocated on a CPU is not taken before it is written.
+    unwritten = device_side.cache.num_bytes if device_side.cache.keys[0].device.type == "cpu" else 0
+    available = available_host_memory() // config.engines_per_host - unwritten
+    return open_offloading(config, device_side.cache, identity, available)
 
 
 def _prompt_lookup(config: EngineConfig, sampler: Sampler, runs_ahead: bool) -> PromptLookup | None:

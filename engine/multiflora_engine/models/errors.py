@@ -1,4 +1,4 @@
-"""The one exception for a base model that cannot be served. Torch-free."""
+"""The exception for a base model that cannot be served as it was asked to. Torch-free."""
 
 from __future__ import annotations
 

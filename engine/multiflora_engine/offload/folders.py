@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from multiflora_engine.models.errors import ModelError
+
 OWN_FOLDER = "multiflora-kv"
 _LOCK_NAME = "lock"
 _IDENTITY_NAME = "identity.json"
@@ -25,7 +27,7 @@ _OWN_PART = 0.5
 _SECTOR = 512
 
 
-class OffloadFolderUnusable(Exception):
+class OffloadFolderUnusable(ModelError):
     """The operator's folder cannot hold copies; the message says why and what to do."""
 
 

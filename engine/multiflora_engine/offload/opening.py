@@ -27,7 +27,7 @@ def open_offloading(
     config: EngineConfig, cache: KVCache, identity: Mapping[str, object], available: int
 ) -> Offloading | None:
     """None where no copies are wanted. identity: all that KV depends on beside a block's hash and how the cache lies in
-    memory. available: bytes of the host's memory.
+    memory. available: bytes of the host's memory that are this engine's to use.
 
     Raises OffloadFolderUnusable.
     """
@@ -56,7 +56,9 @@ def _host_tier(asked: int, block_bytes: int, available: int) -> HostTier:
     most = max(0, int(available * _HOST_PART))
     if asked > most:
         _log.warning(
-            "Copies of KV blocks get %d bytes of host memory instead of %d: half of what is free.", most, asked
+            "Copies of KV blocks get %d bytes of host memory instead of %d: half of what is free for this engine.",
+            most,
+            asked,
         )
     return HostTier(block_bytes, min(asked, most) // block_bytes)
 

@@ -250,6 +250,15 @@ def test_host_memory_is_bounded_by_what_is_free(
     assert tiers_of(built)["host"].blocks == 10
 
 
+def test_engines_of_one_host_share_what_is_free(
+    model: Saved, start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 2 * ((4 << 20) + 20 * BLOCK_BYTES)
+    monkeypatch.setattr(build_module, "available_host_memory", lambda: free)
+    built = start_engine(model[1], kv_offload_bytes=64 << 30, engines_per_host=2)
+    assert tiers_of(built)["host"].capacity_bytes == 10 * BLOCK_BYTES
+
+
 def test_a_reset_finds_nothing_anywhere(model: Saved, start_engine: Any, ask: Any, tmp_path: Path) -> None:
     """As LLM.reset_prefix_cache does it: on the device run by run, behind it at once."""
     built = start_engine(model[1], kv_offload_dir=str(tmp_path / "kv"), kv_offload_bytes=100 * BLOCK_BYTES)
