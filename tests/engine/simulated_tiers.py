@@ -26,7 +26,7 @@ class SimulatedTiers:
         self._kv = kv
         self._size = block_size
         self._to_keep: deque[tuple[bytes, int, int]] = deque()
-        self._loads: deque[BlockLoad] = deque()
+        self.loads: deque[BlockLoad] = deque()
         self._finished: list[BlockLoad] = []
         self._chance = random.Random(5)
 
@@ -44,9 +44,9 @@ class SimulatedTiers:
     def count_worth_loading(self, hashes: Sequence[bytes]) -> int:
         return next((place for place, hash in enumerate(hashes) if hash not in self.copies), len(hashes))
 
-    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int]) -> BlockLoad:
-        load = BlockLoad(hashes, block_ids)
-        self._loads.append(load)
+    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int], share: float) -> BlockLoad:
+        load = BlockLoad(hashes, block_ids, share)
+        self.loads.append(load)
         return load
 
     def finished(self) -> list[BlockLoad]:
@@ -64,8 +64,8 @@ class SimulatedTiers:
     def work(self, most: int = 3) -> None:
         """Loads go first; what was not done is done later."""
         for _ in range(most):
-            if self._loads and not self.is_stuck:
-                self._load_one(self._loads[0])
+            if self.loads and not self.is_stuck:
+                self._load_one(self.loads[0])
             elif self._to_keep:
                 self._keep_one(*self._to_keep.popleft())
 
@@ -85,4 +85,4 @@ class SimulatedTiers:
             load.num_loaded += 1
             self.num_loaded += 1
         if not load.is_wanted or hash not in self.copies or load.num_loaded == len(load.hashes):
-            self._finished.append(self._loads.popleft())
+            self._finished.append(self.loads.popleft())

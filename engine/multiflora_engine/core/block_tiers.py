@@ -28,12 +28,13 @@ class BlockChain:
 class BlockLoad:
     """Copies on their way into allocated blocks, which are the load's until it is finished.
 
-    is_wanted: cleared by whoever asked, who then wants no more of it. num_loaded: leading blocks that hold their
-    content; final once the load is finished.
+    share: of a tier, see BlockChain. is_wanted: cleared by the scheduler when the sequence that it is for has ended.
+    num_loaded: leading blocks that hold their content; final once the load is finished.
     """
 
     hashes: Sequence[bytes]
     block_ids: Sequence[int]
+    share: float
     is_wanted: bool = True
     num_loaded: int = 0
 
@@ -61,8 +62,9 @@ class BlockTiers(Protocol):
         """How many of these, from the first one on, are there and come sooner than they are computed."""
         ...
 
-    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int]) -> BlockLoad:
-        """Begins to copy them into these blocks."""
+    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int], share: float) -> BlockLoad:
+        """Begins to copy them into these blocks, and into faster tiers than they are in: there their owner has no more
+        than this share."""
         ...
 
     def finished(self) -> list[BlockLoad]:

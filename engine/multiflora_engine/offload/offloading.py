@@ -22,7 +22,7 @@ from multiflora_engine.offload.block_memory import BlockMemory
 from multiflora_engine.offload.folders import OffloadFolder
 from multiflora_engine.offload.slot_index import OWNER_BYTES
 from multiflora_engine.offload.step_pace import StepPace
-from multiflora_engine.offload.tier import Tier
+from multiflora_engine.offload.tier import Pace, Tier
 from multiflora_engine.offload.tier_slots import KeptBlock
 from multiflora_engine.offload.transfer_cost import TransferCost
 from multiflora_engine.protocol.messages import TierStats
@@ -110,8 +110,8 @@ class Offloading:
             return 0
         return count
 
-    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int]) -> BlockLoad:
-        load = BlockLoad(hashes, block_ids)
+    def load(self, hashes: Sequence[bytes], block_ids: Sequence[int], share: float) -> BlockLoad:
+        load = BlockLoad(hashes, block_ids, share)
         self._num_loading += len(hashes)
         self._submit(self._urgent, partial(self._load, load, self._memory.fence()))
         return load
@@ -207,7 +207,7 @@ class Offloading:
         try:
             for hash, block_id in zip(load.hashes, load.block_ids, strict=True):
                 began = time.perf_counter()
-                tier = self._read(hash) if load.is_wanted else None
+                tier = self._read(hash, load.share) if load.is_wanted else None
                 if tier is None:
                     break
                 self._memory.copy_in(block_id, fence, self._pace.ahead)
@@ -219,7 +219,7 @@ class Offloading:
                 self._cost.note_loaded(name, count * self._memory.block_bytes, seconds[name])
             self._finished.append(load)
 
-    def _read(self, hash: bytes) -> Tier | None:
+    def _read(self, hash: bytes, share: float) -> Tier | None:
         """The fastest tier that had the block's content, which is in the buffer then, and in all faster ones."""
         for number, tier in enumerate(self._tiers):
             slot = tier.slots.find(hash)
@@ -229,7 +229,7 @@ class Offloading:
             if tier.read(hash, self._memory.buffer, self._pace.ahead):
                 for faster in self._tiers[:number]:
                     if faster.slots.find(hash) is None:
-                        faster.write(replace(block), self._memory.buffer, None, self._pace.ahead)
+                        self._write(block, faster, share, self._pace.ahead)
                 return tier
         return None
 
@@ -247,7 +247,10 @@ class Offloading:
             missing = [tier for tier in self._tiers if tier.slots.find(hash) is None]
             if missing and self._copy_out(block_id, generation):
                 parent = chain.hashes[number - 1] if number else chain.root
-                self._write(KeptBlock(hash, owner, parent[:TAG_BYTES], number, uses=chain.uses), missing, chain.share)
+                block = KeptBlock(hash, owner, parent[:TAG_BYTES], number, uses=chain.uses)
+                for tier in missing:
+                    self._write(block, tier, chain.share, self._behind)
+                self._behind()
         # The last part first: the beginnings of prompts are to stay longest.
         for start in reversed(range(0, len(hashes), _USED_AT_ONCE)):
             for tier in self._tiers:
@@ -262,11 +265,10 @@ class Offloading:
         self._missed += not is_whole
         return is_whole
 
-    def _write(self, block: KeptBlock, tiers: Sequence[Tier], share: float) -> None:
-        for tier in tiers:
-            limit = None if share >= 1 else int(tier.slots.capacity * share)
-            tier.write(replace(block), self._memory.buffer, limit, self._behind)
-        self._behind()
+    def _write(self, block: KeptBlock, tier: Tier, share: float, pace: Pace) -> None:
+        """What the buffer holds. share: the part of the tier that the block's owner may have."""
+        limit = None if share >= 1 else int(tier.slots.capacity * share)
+        tier.write(replace(block), self._memory.buffer, limit, pace)
 
     def _drop(self, hashes: Sequence[bytes]) -> None:
         for tier in self._tiers:

@@ -113,7 +113,7 @@ class PrefixLoads:
         # Held as the hits of a sequence that starts are: an allocation could evict them.
         self._pool.share(hits, sequence.cache_owner)
         blocks = self._pool.allocate(len(hashes), sequence.cache_owner, self._budget.limit(sequence))
-        load = self._tiers.load(hashes, blocks)
+        load = self._tiers.load(hashes, blocks, sequence.cache_share)
         loading = _Loading(sequence, load, array("i", [*hits, *blocks]), len(hits))
         self._loading[load] = loading
         self._hashes.update(dict.fromkeys(hashes, loading))

@@ -39,10 +39,14 @@ class Memory:
 
 
 class Setting:
-    def __init__(self) -> None:
+    """slower: a tier of so many copies behind the first one."""
+
+    def __init__(self, slower: int = 0) -> None:
         self.memory = Memory()
         self.tier = HostTier(BLOCK_BYTES, 16)
-        self.offloading = Offloading([self.tier], self.memory, num_blocks=16, block_size=16, paced=False)
+        self.slower = HostTier(BLOCK_BYTES, slower)
+        tiers = [self.tier, self.slower] if slower else [self.tier]
+        self.offloading = Offloading(tiers, self.memory, num_blocks=16, block_size=16, paced=False)
 
     def keep(self, names: Sequence[object], are_hits: bool = False, share: float = 1.0) -> None:
         for block_id, name in enumerate(names):
@@ -53,8 +57,8 @@ class Setting:
     def settle(self) -> None:
         assert self.offloading.wait_until_kept(60)
 
-    def load(self, names: Sequence[object], block_ids: Sequence[int]) -> BlockLoad:
-        load = self.offloading.load([hash_of(name) for name in names], block_ids)
+    def load(self, names: Sequence[object], block_ids: Sequence[int], share: float = 1.0) -> BlockLoad:
+        load = self.offloading.load([hash_of(name) for name in names], block_ids, share)
         self.settle()
         assert self.offloading.finished() == [load]
         return load
@@ -121,7 +125,7 @@ def test_loads_go_before_what_waits_to_be_kept(setting: Setting) -> None:
     setting.keep(["first"])
     assert entered.wait(60)
     setting.keep(["second", "third"])
-    setting.offloading.load([hash_of("a")], [9])
+    setting.offloading.load([hash_of("a")], [9], 1.0)
     may_go_on.set()
     setting.settle()
     assert order == [0, 9, 0, 1]
@@ -141,7 +145,7 @@ def test_a_load_that_is_not_wanted_any_more_stops(setting: Setting) -> None:
     setting.settle()
     setting.memory.during = lambda block_id: setattr(load, "is_wanted", False) if block_id == 7 else None
     hashes = [hash_of(name) for name in "abc"]
-    load = BlockLoad(hashes, [7, 8, 9])
+    load = BlockLoad(hashes, [7, 8, 9], 1.0)
     setting.offloading._num_loading += 3
     setting.offloading._load(load, None)
     assert (setting.offloading.finished(), load.num_loaded) == ([load], 1)
@@ -172,6 +176,17 @@ def test_an_owner_has_its_share_of_a_tier(setting: Setting) -> None:
     setting.keep(range(8), share=0.25)
     setting.settle()
     assert len(setting.tier.slots) == 4
+
+
+def test_an_owner_has_no_more_than_its_share_of_a_faster_tier_either() -> None:
+    """What comes back from the slower one is not copied there beyond it."""
+    setting = Setting(slower=32)
+    setting.keep(range(8), share=0.25)
+    setting.settle()
+    assert (len(setting.tier.slots), len(setting.slower.slots)) == (4, 8)
+    assert setting.load(range(8), range(8, 16), share=0.25).num_loaded == 8
+    assert len(setting.tier.slots) == 4
+    setting.offloading.close()
 
 
 def test_hits_make_blocks_stay_and_bring_back_what_was_lost(setting: Setting) -> None:

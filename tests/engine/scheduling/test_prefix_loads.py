@@ -49,6 +49,15 @@ def test_what_was_evicted_is_loaded_instead_of_computed_and_counts_as_cached() -
     machine.check_idle()
 
 
+def test_a_load_knows_the_share_of_whose_it_is() -> None:
+    machine = evicted_machine()
+    machine.add(PROMPT, max_tokens=1, share=0.9)
+    machine.step()
+    (load,) = machine.tiers.loads
+    assert load.share == 0.9
+    machine.run()
+
+
 def test_a_question_after_the_prefix_counts_what_can_be_loaded_and_does_not_call_it_evicted() -> None:
     machine = evicted_machine()
     found = ask(machine, chain_of(hashes_of(machine), len(PROMPT), 4))
@@ -137,7 +146,7 @@ def test_what_cannot_be_loaded_is_computed_and_not_tried_again() -> None:
     machine = evicted_machine()
     real = machine.tiers.load
     loads = []
-    machine.tiers.load = lambda hashes, blocks: loads.append(hashes) or real(hashes, blocks)  # type: ignore[func-returns-value,method-assign]
+    machine.tiers.load = lambda *asked: loads.append(asked) or real(*asked)  # type: ignore[func-returns-value,method-assign]
     machine.tiers.count_worth_loading = lambda hashes: 6 if len(hashes) == 6 else 0  # type: ignore[method-assign]
     del machine.tiers.copies[list(machine.tiers.copies)[2]]
     request = machine.add(PROMPT, max_tokens=1)
