@@ -53,7 +53,7 @@ class TimedTiers(BlockTiers, Protocol):
     def step_ends(self) -> None: ...
 
     def note_computed(self, num_tokens: int, seconds: float) -> None:
-        """One step took so long."""
+        """One step that read prompts took so long."""
         ...
 
 
@@ -90,7 +90,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether any request has not ended yet."""
+        """Whether any request has not ended yet, or blocks are loaded into its cache."""
         return self._scheduler.has_work
 
     @property
@@ -143,11 +143,12 @@ class Engine:
         return self._scheduler.cache_admin
 
     def _execute(self, batch: ScheduledBatch) -> list[TokenDelta]:
+        execute = self._advance if self._runner.runs_ahead else self._run
         if self._tiers is None:
-            return self._advance(batch) if self._runner.runs_ahead else self._run(batch)
+            return execute(batch)
         self._tiers.step_begins()
         try:
-            return self._advance(batch) if self._runner.runs_ahead else self._run(batch)
+            return execute(batch)
         finally:
             self._tiers.step_ends()
 
@@ -217,7 +218,7 @@ class Engine:
         num_tokens = batch.num_tokens
         seconds = now - max(began, self._committed_at)
         per_token = seconds / num_tokens
-        if self._tiers is not None:
+        if self._tiers is not None and batch.reads_prompts:
             self._tiers.note_computed(num_tokens, seconds)
         self._step_tokens.observe(num_tokens)
         self._committed_at = now

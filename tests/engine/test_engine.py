@@ -469,6 +469,37 @@ def test_the_steps_time_is_divided_among_the_requests() -> None:
     assert 0 < sum(charged) <= machine.engine.stats().step_seconds
 
 
+class TimedTiers(SimulatedTiers):
+    """Notes what the step loop tells of its steps."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.device.kv, machine.config.block_size)
+        self.steps: list[str] = []
+        self.computed: list[int] = []
+
+    def step_begins(self) -> None:
+        self.steps.append("begins")
+
+    def step_ends(self) -> None:
+        self.steps.append("ends")
+
+    def note_computed(self, num_tokens: int, seconds: float) -> None:
+        assert seconds > 0
+        self.computed.append(num_tokens)
+
+
+@pytest.mark.parametrize("runs_ahead", [False, True])
+def test_tiers_hear_of_each_step_and_of_what_was_computed_of_those_alone_that_read_prompts(runs_ahead: bool) -> None:
+    machine = Machine(runs_ahead=runs_ahead, drafts=True)
+    tiers = TimedTiers(machine)
+    machine.engine = Engine(machine.device, machine.scheduler, machine.adapters, tiers)
+    for tag in (1, 2):
+        machine.add([tag] * 5, max_tokens=6, ignore_eos=True)
+    machine.run()
+    assert tiers.computed == [10]
+    assert tiers.steps == ["begins", "ends"] * machine.engine.stats().steps
+
+
 def test_a_failing_request_fails_alone_in_a_full_batch(caplog: pytest.LogCaptureFixture) -> None:
     machine = Machine(num_blocks=64, max_num_seqs=8)
     others = [machine.add([1, 2, 3], ignore_eos=True), machine.add([1, 2, 3, 4, 5], adapter="a")]

@@ -77,6 +77,11 @@ class ScheduledBatch:
     def num_tokens(self) -> int:
         return sum(entry.num_tokens for entry in self.entries)
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether it computes parts of prompts. All other entries are one token and what is drafted behind it."""
+        return any(entry.num_tokens > 1 + len(entry.drafts) for entry in self.entries)
+
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:

@@ -133,7 +133,7 @@ class Offloading:
             self._pace.step_ends()
 
     def note_computed(self, num_tokens: int, seconds: float) -> None:
-        """Of one step: what computing a prompt takes is known by those that compute parts of prompts."""
+        """Of one step that computed parts of prompts."""
         if num_tokens >= _FEWEST_TOKENS:
             self._cost.note_computed(num_tokens, seconds)
 

@@ -21,7 +21,7 @@ class _Rate:
 
 
 class TransferCost:
-    """backlog: bytes of loads that wait; the step loop adds, the thread that loads subtracts."""
+    """Bytes per second of each tier's loads, and tokens per second of prompts."""
 
     def __init__(self) -> None:
         self._tiers: dict[str, _Rate] = {}

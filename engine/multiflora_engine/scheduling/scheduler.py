@@ -311,8 +311,8 @@ class Scheduler:
         entries = batch.entries
         if self._drafts is None or not any(entry.sequence.is_drafted for entry in entries):
             return
-        if all(entry.num_tokens == 1 + len(entry.drafts) for entry in entries):
-            self._drafts.observe(len(batch.entries), batch.num_tokens, seconds)
+        if not batch.reads_prompts:
+            self._drafts.observe(len(entries), batch.num_tokens, seconds)
 
     def _draft(self, sequence: Sequence, limit: int) -> list[int]:
         """Tokens to be verified behind the sequence's last one; no other sequence makes room for them."""
