@@ -66,6 +66,8 @@ class Offloading:
         self._generations = array("Q", [0]) * num_blocks
         self._urgent: deque[Job] = deque()
         self._jobs: deque[Job] = deque(maxlen=_MOST_JOBS)
+        # What the urgent job `_drop` is for; none waits where this is empty.
+        self._to_drop: list[bytes] = []
         self._num_loading = 0
         self._finished: deque[BlockLoad] = deque()
         self._wake = threading.Condition(threading.Lock())
@@ -82,7 +84,12 @@ class Offloading:
         self._submit(self._jobs, partial(self._keep, chain, numbers, block_ids, generations, are_hits))
 
     def drop(self, hashes: Sequence[bytes]) -> None:
-        self._submit(self._urgent, partial(self._drop, hashes))
+        with self._wake:
+            # Parts of one drop that come before the thread gets to them are one job: it looks through all copies.
+            if hashes and not self._to_drop:
+                self._urgent.append(self._drop)
+            self._to_drop += hashes
+            self._wake.notify()
 
     def clear(self) -> None:
         """No copy is found any more, on return."""
@@ -270,7 +277,9 @@ class Offloading:
         limit = None if share >= 1 else int(tier.slots.capacity * share)
         tier.write(replace(block), self._memory.buffer, limit, pace)
 
-    def _drop(self, hashes: Sequence[bytes]) -> None:
+    def _drop(self) -> None:
+        with self._wake:
+            hashes, self._to_drop = self._to_drop, []
         for tier in self._tiers:
             for hash in tier.slots.behind(hashes):
                 tier.discard(hash)

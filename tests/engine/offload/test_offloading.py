@@ -131,6 +131,37 @@ def test_loads_go_before_what_waits_to_be_kept(setting: Setting) -> None:
     assert order == [0, 9, 0, 1]
 
 
+def test_parts_of_a_drop_that_wait_together_are_one_search(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.keep(range(8))
+    setting.settle()
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def wait(block_id: int) -> None:
+        entered.set()
+        may_go_on.wait(60)
+
+    setting.memory.during = wait
+    setting.keep(["another"])
+    assert entered.wait(60)
+    searches: list[list[bytes]] = []
+    behind = setting.tier.slots.behind
+
+    def counted(hashes: Sequence[bytes]) -> list[bytes]:
+        searches.append(list(hashes))
+        return behind(hashes)
+
+    monkeypatch.setattr(setting.tier.slots, "behind", counted)
+    for part in ([0, 1], [2], [], [3]):
+        setting.offloading.drop([hash_of(name) for name in part])
+    may_go_on.set()
+    setting.settle()
+    assert searches == [[hash_of(name) for name in range(4)]]
+    setting.offloading.drop([hash_of("another")])
+    setting.settle()
+    assert len(searches) == 2
+    assert not any(setting.offloading.holds(hash_of(name)) for name in (*range(4), "another"))
+
+
 def test_a_load_ends_before_the_first_block_that_is_not_there(setting: Setting) -> None:
     setting.keep(["a", "b", "c"])
     setting.settle()
