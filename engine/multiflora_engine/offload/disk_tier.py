@@ -23,7 +23,7 @@ CONTENT_NAME = "blocks"
 INDEX_NAME = "index"
 _PRIVATE = 0o600
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Seconds for which nothing is written after a write failed.
+# Seconds for which no copy is written after a write failed.
 _PAUSE = 10.0
 
 
@@ -44,11 +44,10 @@ class DiskTier:
         self._index_file = _opened(folder / INDEX_NAME, None)
         self._index = SlotIndex(self._index_file)
         self.slots = TierSlots(num_slots, self._clear)
-        blocks = self._index.read_all()
-        self.slots.restore({slot: block for slot, block in blocks.items() if slot < num_slots})
+        self.slots.restore(self._index.read_all())
 
     def write(self, block: KeptBlock, content: memoryview, limit: int | None, pace: Pace) -> bool:
-        if self._clock() < self._paused_until:
+        if self._is_paused():
             return False
         while (slot := self.slots.reserve(block.owner, limit)) is not None:
             try:
@@ -82,12 +81,14 @@ class DiskTier:
         return False
 
     def use(self, hashes: Iterable[bytes], counts: bool) -> None:
-        for slot in self.slots.use(hashes, counts, int(self._clock())):
-            try:
+        changed = self.slots.use(hashes, counts, int(self._clock()))
+        if self._is_paused():
+            return
+        try:
+            for slot in changed:
                 self._index.write(slot, self.slots.block(slot))
-            except OSError as error:
-                self._pause(error)
-                return
+        except OSError as error:
+            self._pause(error)
 
     def discard(self, hash: bytes) -> None:
         self.slots.discard(hash)
@@ -123,11 +124,17 @@ class DiskTier:
     def _clear(self, slot: int) -> None:
         """The slot's copy is given up: no later process may take what follows for it."""
         try:
+            # Also during a pause: what an operator drops is to be gone, if there is any way.
             self._index.clear(slot)
         except OSError as error:
             self._pause(error)
 
+    def _is_paused(self) -> bool:
+        return self._clock() < self._paused_until
+
     def _pause(self, error: OSError) -> None:
+        if self._is_paused():
+            return
         _log.warning("Copies of KV blocks cannot be written to disk (%s): next try in %d seconds.", error, _PAUSE)
         self._paused_until = self._clock() + _PAUSE
 

@@ -162,6 +162,34 @@ def test_a_write_that_fails_is_counted_and_tried_again_later(disk: Disk, monkeyp
     assert read(tier, 1) == bytes(content_of(1))
 
 
+def test_a_disk_that_fails_is_told_of_once_and_asked_for_nothing_but_to_forget(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier, attempts = disk.open(), []
+    for name in range(4):
+        write(tier, name)
+
+    def broken(fd: int, content: memoryview, offset: int) -> int:
+        attempts.append(offset)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slot_index.os, "pwrite", broken)
+        disk.now += 100
+        for _ in range(3):
+            tier.use([hash_of(0), hash_of(1)], counts=True)
+        assert len(attempts) == 1
+        for name in (2, 3):
+            tier.discard(hash_of(name))
+        disk.now += 9
+        tier.use([hash_of(0)], counts=True)
+    assert len(attempts) == 3, "what is dropped is cleared where that can be"
+    assert len(caplog.records) == 1
+    disk.now += 2
+    assert write(tier, "new"), "forgetting in vain makes the pause no longer"
+    assert tier.slots.find(hash_of(2)) is None
+
+
 def test_a_full_disk_keeps_what_fits_and_evicts_from_then_on(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     tier, real = disk.open(), os.pwrite
 
