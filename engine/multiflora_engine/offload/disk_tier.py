@@ -25,6 +25,8 @@ _PRIVATE = 0o600
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds for which no copy is written after a write failed.
 _PAUSE = 10.0
+# Seconds for which a full disk is asked for no more room.
+_FULL_FOR = 60.0
 
 
 class DiskTier:
@@ -39,7 +41,9 @@ class DiskTier:
         self.block_bytes = block_bytes
         self.counts = TierCounts()
         self._clock = clock
-        self._paused_until = 0.0
+        self._paused_until = self._full_until = 0.0
+        # Copies at which the disk was last full; None: it never was.
+        self._full_at: int | None = None
         self._content = _opened(folder / CONTENT_NAME, num_slots * block_bytes)
         self._index_file = _opened(folder / INDEX_NAME, None)
         self._index = SlotIndex(self._index_file)
@@ -49,14 +53,15 @@ class DiskTier:
     def write(self, block: KeptBlock, content: memoryview, limit: int | None, pace: Pace) -> bool:
         if self._is_paused():
             return False
+        if self._clock() >= self._full_until:
+            self.slots.grow_again()
         while (slot := self.slots.reserve(block.owner, limit)) is not None:
             try:
                 self._write(slot, block, content, pace)
             except OSError as error:
                 self.counts.failed_writes += 1
                 if error.errno in _NO_ROOM and self.slots.is_first_use(slot):
-                    _log.warning("The disk is full at %d copies of KV blocks: old ones make room.", slot)
-                    self.slots.stop_growing()
+                    self._stop_growing(slot)
                     continue
                 self._pause(error)
                 self.slots.give_back(slot)
@@ -128,6 +133,15 @@ class DiskTier:
             self._index.clear(slot)
         except OSError as error:
             self._pause(error)
+
+    def _stop_growing(self, num_copies: int) -> None:
+        """The disk is full with so many: old ones make room for new ones until it is tried again."""
+        self.slots.stop_growing()
+        self._full_until = self._clock() + _FULL_FOR
+        # A disk that stays full is told of once.
+        if num_copies != self._full_at:
+            _log.warning("The disk is full at %d copies of KV blocks: old ones make room.", num_copies)
+        self._full_at = num_copies
 
     def _is_paused(self) -> bool:
         return self._clock() < self._paused_until

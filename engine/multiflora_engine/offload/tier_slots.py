@@ -38,11 +38,12 @@ class KeptBlock:
 class TierSlots:
     """Slots 0 ... num_slots - 1, each empty, reserved (being written) or holding the copy of one block.
 
-    on_evict: told each slot whose copy is given up.
+    capacity: num_slots, or fewer while it does not grow. on_evict: told each slot whose copy is given up.
     """
 
     def __init__(self, num_slots: int, on_evict: Callable[[int], None] = lambda slot: None) -> None:
         self.capacity = num_slots
+        self._num_slots = num_slots
         self.evictions = 0
         self._on_evict = on_evict
         self._by_hash: dict[bytes, int] = {}
@@ -108,6 +109,10 @@ class TierSlots:
         """There is no room behind the slots that were filled; the one reserved last is not one of them."""
         self._never_used -= 1
         self.capacity = self._never_used
+
+    def grow_again(self) -> None:
+        """There may be room by now."""
+        self.capacity = self._num_slots
 
     def use(self, hashes: Iterable[bytes], counts: bool, now: int) -> list[int]:
         """These blocks were used, the first of a prompt first; the slots whose block changed in what is worth writing.

@@ -207,6 +207,31 @@ def test_a_full_disk_keeps_what_fits_and_evicts_from_then_on(disk: Disk, monkeyp
     assert 7 in found
 
 
+def test_a_full_disk_that_has_room_again_is_filled_on(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried once a minute, and told of again only where it is full at another number."""
+    tier, real, room = disk.open(), os.pwrite, 0
+
+    def full(fd: int, content: memoryview, offset: int) -> int:
+        if len(content) > ENTRY_BYTES and offset >= room * BLOCK_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, content, offset)
+
+    monkeypatch.setattr(slot_index.os, "pwrite", full)
+    sizes = []
+    for minute, copies in enumerate([3, 3, 5, 8]):
+        room = copies
+        disk.now += 50
+        assert write(tier, (minute, "early"))
+        disk.now += 10
+        assert all(write(tier, (minute, name)) for name in range(8))
+        sizes.append((len(tier.slots), tier.slots.capacity, tier.counts.failed_writes, len(caplog.records)))
+    assert sizes == [(3, 3, 1, 1), (3, 3, 2, 1), (5, 5, 3, 2), (8, 8, 3, 2)]
+    assert [read(tier, (3, name)) for name in range(8)] == [bytes(content_of((3, name))) for name in range(8)]
+    assert len(disk.open().slots) == 8
+
+
 def test_a_disk_that_was_full_from_the_start_holds_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

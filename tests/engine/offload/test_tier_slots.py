@@ -80,7 +80,7 @@ def test_all_that_continues_a_block_is_found() -> None:
     assert {*slots.behind([hash_of(2)])} == {hash_of(3)}, "it is gone itself, and what is behind it is found"
 
 
-ACTIONS = st.tuples(st.sampled_from(["fill", "fail", "use", "discard", "shrink"]), st.integers(0, 9))
+ACTIONS = st.tuples(st.sampled_from(["fill", "fail", "use", "discard", "shrink", "grow"]), st.integers(0, 9))
 
 
 @settings(max_examples=30, deadline=None)
@@ -95,6 +95,8 @@ def test_slots_are_neither_lost_nor_given_twice(actions: list[tuple[str, int]]) 
                 slots.give_back(slot)
             case "shrink" if (slot := slots.reserve(kept(name).owner)) is not None:
                 slots.stop_growing() if slots.is_first_use(slot) else slots.give_back(slot)
+            case "grow":
+                slots.grow_again()
             case "use":
                 slots.use([hash_of(name)], counts=bool(name % 2), now=NOW)
             case "discard":
