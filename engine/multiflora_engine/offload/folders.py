@@ -22,7 +22,7 @@ _LOCK_NAME = "lock"
 _IDENTITY_NAME = "identity.json"
 _PRIVATE = 0o700
 _MOST_ENGINES = 256
-# Of what all of --kv-offload-dir may take, this engine's copies get at least this part.
+# Of what all of --kv-offload-dir may take, what no engine uses leaves at least this part to this engine's copies.
 _OWN_PART = 0.5
 _SECTOR = 512
 
@@ -44,7 +44,8 @@ class OffloadFolder:
 
 
 def open_folder(parent: Path, identity: Mapping[str, object], num_bytes: int) -> OffloadFolder:
-    """The first folder of this identity that no other engine has. num_bytes: what all of them may take together.
+    """The first folder of this identity that no other engine has. num_bytes: what the copies of this engine may take
+    together with what others' folders take now. Engines that run do not make room, and may write more later.
 
     Raises OffloadFolderUnusable.
     """

@@ -69,5 +69,11 @@ def _disk_tier(folder: OffloadFolder, block_bytes: int, name: str) -> DiskTier:
         tier = DiskTier(folder.path, block_bytes, num_slots)
     except OSError as error:
         raise OffloadFolderUnusable(f"--kv-offload-dir {name} cannot be used: {error}.") from error
+    if not num_slots:
+        _log.warning(
+            "No copy of a KV block fits into --kv-offload-dir %s: give a larger --kv-offload-disk-bytes, or another "
+            "folder if other engines fill this one.",
+            name,
+        )
     _log.info("%s holds copies of %d KV blocks, and may hold %d.", folder.path, len(tier.slots), num_slots)
     return tier

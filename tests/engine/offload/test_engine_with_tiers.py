@@ -237,6 +237,17 @@ def test_a_folder_that_cannot_be_used_is_an_error_by_name(model: Saved, start_en
         start_engine(model[1], kv_offload_dir=str(tmp_path / "file"))
 
 
+def test_a_folder_that_has_no_room_for_a_copy_is_told_of(
+    model: Saved, start_engine: Any, ask: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """As where other engines fill it: nothing is kept there, and requests are answered all the same."""
+    built = start_engine(model[1], kv_offload_dir=str(tmp_path / "kv"), kv_offload_disk_bytes=BLOCK_BYTES)
+    assert f"No copy of a KV block fits into --kv-offload-dir {tmp_path / 'kv'}" in caplog.text
+    assert [len(answer.tokens) for answer in ask(built, prompts_of(1))] == [6]
+    settled(built)
+    assert tiers_of(built)["disk"].blocks == 0
+
+
 def test_host_memory_is_bounded_by_what_is_free(
     model: Saved, start_engine: Any, ask: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
