@@ -15,6 +15,9 @@ _TRUST = 0.5
 _OUTLIER = 3.0
 """Times what was expected; a step that takes longer was interrupted."""
 
+_FEWEST = 8
+"""Steps, by their weight, after which something is expected."""
+
 _LEAST, _MOST = 0.02, 20.0
 """Parts of a token that a row is said to cost at least and at most."""
 
@@ -32,16 +35,22 @@ class StepCosts:
 
     def observe(self, rows: int, seconds: float) -> None:
         """A step of that many rows, one for each running sequence and one for each drafted token."""
-        if self._weight > 8 and seconds > _OUTLIER * (self._seconds + self._slope() * (rows - self._rows)):
+        expected = self._seconds + self._slope() * (rows - self._rows)
+        is_outlier = self._weight > _FEWEST and seconds > _OUTLIER * expected
+        # Also where the step is not counted: if all take so long from now on, earlier ones are soon too few to say so.
+        self._weight *= _KEPT
+        self._spread *= _KEPT
+        self._common *= _KEPT
+        if is_outlier:
             return
-        kept = _KEPT * self._weight
-        self._weight = kept + 1
+        kept = self._weight
+        self._weight += 1
         off_rows, off_seconds = rows - self._rows, seconds - self._seconds
         self._rows += off_rows / self._weight
         self._seconds += off_seconds / self._weight
         share = kept / self._weight
-        self._spread = _KEPT * self._spread + share * off_rows * off_rows
-        self._common = _KEPT * self._common + share * off_rows * off_seconds
+        self._spread += share * off_rows * off_rows
+        self._common += share * off_rows * off_seconds
 
     def of_row(self, sequences: int) -> float:
         """What a row more costs a step of so many sequences, in tokens: parts of what that step takes for each."""
