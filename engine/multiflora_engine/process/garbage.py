@@ -14,7 +14,10 @@ _LONGEST = 600.0
 
 class FullCollections:
     """Young objects are collected as always; all of them only by `advance`. What is loaded when this is made lives as
-    long as the process and is never looked at again. clock: seconds."""
+    long as the process and is never looked at again. clock: seconds.
+
+    A Python without a third threshold (3.14) collects old objects in small parts by itself: there is nothing to do.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         gc.collect()
@@ -26,7 +29,8 @@ class FullCollections:
 
     def advance(self, is_idle: bool) -> None:
         """is_idle: there are few objects, so that this takes milliseconds. Does nothing while little was made."""
-        if gc.get_count()[2] < self._thresholds[2]:
+        threshold = self._thresholds[2]
+        if not threshold or gc.get_count()[2] < threshold:
             return
         if is_idle or self._clock() - self._last >= _LONGEST:
             gc.collect()

@@ -59,6 +59,20 @@ def test_an_idle_process_is_swept(collections: FullCollections) -> None:
     assert gc.get_count()[2] == 0
 
 
+def test_a_python_without_a_third_threshold_is_left_alone() -> None:
+    """As 3.14 is: else each idle turn would collect everything."""
+    before = gc.get_threshold()
+    gc.set_threshold(*before[:2], 0)
+    try:
+        with closing(FullCollections()) as collections:
+            cycle = old_cycle()
+            collections.advance(is_idle=True)
+            assert cycle() is not None
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def test_where_little_was_made_there_is_nothing_to_do(collections: FullCollections) -> None:
     node = Node()
     known = weakref.ref(node)
