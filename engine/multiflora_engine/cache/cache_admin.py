@@ -125,8 +125,8 @@ class CacheAdmin:
                 case "tokens":
                     return replace(reply, token_ids=(yield from self._tokens(bytes.fromhex(request.hash))))
                 case "find":
-                    found = yield from self._count(request.chain, self._is_cached)
-                    reached = yield from self._count(request.chain, self._is_reached)
+                    found = yield from self._count(request.chain, 0, self._is_cached)
+                    reached = yield from self._count(request.chain, found, self._is_reached)
                     missed = request.chain[reached * HASH_BYTES : (reached + 1) * HASH_BYTES]
                     evicted = bool(missed) and missed in self._pool.evicted
                     return replace(reply, found=found, reached=reached, evicted=evicted)
@@ -214,9 +214,12 @@ class CacheAdmin:
             yield _GOES_ON
         return token_ids
 
-    def _count(self, chain: bytes, is_there: Callable[[bytes], bool]) -> Work[int]:
-        """How many of these blocks are there, from the first one on. What is looked up is not used thereby."""
-        for start in range(0, len(chain), HASH_BYTES):
+    def _count(self, chain: bytes, known: int, is_there: Callable[[bytes], bool]) -> Work[int]:
+        """How many of these blocks are there, from the first one on. What is looked up is not used thereby.
+
+        known: so many are there, and are not looked up.
+        """
+        for start in range(known * HASH_BYTES, len(chain), HASH_BYTES):
             if not is_there(chain[start : start + HASH_BYTES]):
                 return start // HASH_BYTES
             if (start // HASH_BYTES + 1) % self._blocks_at_once == 0:
