@@ -111,7 +111,7 @@ class CacheIndex:
         if not first:
             self._begins_prompt(table[0], place)
         if self.changes.is_on:
-            self.changes.stored(sequence, numbers, adapter, sequence.cache_owner)
+            self.changes.stored(sequence, numbers, adapter)
 
     def _kv_of(self, sequence: Sequence, number: int) -> str | None:
         return sequence.kv_at((number + 1) * self.block_size - 1)

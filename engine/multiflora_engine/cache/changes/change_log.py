@@ -32,10 +32,10 @@ class ChangeLog:
         self._taken = 0
         self._changes, self._removed = [], bytearray()
 
-    def stored(self, sequence: Sequence, numbers: list[int], adapter: str | None, owner: str) -> None:
+    def stored(self, sequence: Sequence, numbers: list[int], adapter: str | None) -> None:
         """The blocks of these numbers in the sequence's table can be found from now on; at least one, in order."""
         self._close_removal()
-        hashes, first = sequence.block_hashes, 0
+        hashes, owner, first = sequence.block_hashes, sequence.cache_owner, 0
         for place in range(1, len(numbers) + 1):
             # What was published before by another sequence divides them: each change is a run.
             if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:

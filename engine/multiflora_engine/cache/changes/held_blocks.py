@@ -14,24 +14,18 @@ from multiflora_engine.protocol.cache_change import CacheChange
 
 def held_blocks(pool: BlockPool, index: CacheIndex, first: int, stop: int) -> list[CacheChange]:
     """Those of ids [first, stop). A block may come before the one that it goes on from."""
-    held: list[CacheChange] = []
-    run: list[bytes] = []
-    parent = b""
-    place: Place | None = None
+    # Of each run the hash before it, the place of its blocks, and their hashes.
+    runs: list[tuple[bytes, Place, list[bytes]]] = []
     for block_id in (np.flatnonzero(index.rows["place"][first:stop]) + first).tolist():
         hash = pool.hash_of(block_id)
         assert hash is not None, "the index has rows of published blocks alone"
-        before, of = _parent(pool, index, block_id), index.place(block_id)
+        parent, place = _parent(pool, index, block_id), index.place(block_id)
         # A prompt's blocks mostly have ids in a row.
-        if run and before == run[-1] and of == place:
-            run.append(hash)
-            continue
-        if run and place is not None:
-            held.append(CacheChange(b"".join(run), False, parent, place.adapter, place.owner))
-        run, parent, place = [hash], before, of
-    if run and place is not None:
-        held.append(CacheChange(b"".join(run), False, parent, place.adapter, place.owner))
-    return held
+        if runs and runs[-1][1] == place and runs[-1][2][-1] == parent:
+            runs[-1][2].append(hash)
+        else:
+            runs.append((parent, place, [hash]))
+    return [CacheChange(b"".join(hashes), False, parent, place.adapter, place.owner) for parent, place, hashes in runs]
 
 
 def _parent(pool: BlockPool, index: CacheIndex, block_id: int) -> bytes:
