@@ -99,16 +99,17 @@ class ModelConfig:
 
     def qkv_sites(self, layer: int) -> tuple[Site, ...]:
         """The linears of q, k and v; stacked in this order, each in its `row_order`, they are what attention reads."""
-        names, sizes = self.form.modules.qkv, [self.q_size, self.kv_size, self.kv_size]
-        is_query = [True, False, False]
+        names = self.form.modules.qkv
+        # Of each linear its rows, and whether keys or values are among them.
+        parts = [(self.q_size, False), (self.kv_size, True), (self.kv_size, True)]
         if len(names) == 1:
-            sizes, is_query = [sum(sizes)], [False]
+            parts = [(self.q_size + 2 * self.kv_size, True)]
         order = self._qkv_order()
         sites, first = [], 0
-        for name, size, is_behind_kv in zip(names, sizes, is_query, strict=True):
+        for name, (size, has_kv) in zip(names, parts, strict=True):
             rows = None if order is None else _own_rows(order, first, first + size)
             site = self._site(layer, name, self.hidden_size, size, self.form.qkv_bias, rows)
-            sites.append(site if is_behind_kv else replace(site, reaches_kv=True))
+            sites.append(replace(site, reaches_kv=True) if has_kv else site)
             first += size
         return tuple(sites)
 
