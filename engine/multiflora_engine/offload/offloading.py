@@ -29,7 +29,7 @@ from multiflora_engine.protocol.messages import TierStats
 
 _log = logging.getLogger(__name__)
 
-# Of blocks that are to be copied; the oldest jobs are forgotten for newer ones.
+# Lists of blocks that are to be copied; the oldest are forgotten for newer ones.
 _MOST_JOBS = 4096
 # Tokens of a step whose time says what computing a prompt takes.
 _FEWEST_TOKENS = 32

@@ -37,7 +37,7 @@ class StepPace:
             self._changed.notify()
 
     def behind(self, is_urgent: Callable[[], bool]) -> None:
-        """Returns when what nobody waits for may go on, or when it has become urgent."""
+        """Returns when what no request waits for may go on, or when it has become urgent."""
         self._wait(lambda: self._used < _SECONDS_PER_STEP or is_urgent())
 
     def ahead(self) -> None:

@@ -62,7 +62,7 @@ class CacheFollowers:
                 follower.cleared()
 
     def take(self, message: CacheChanges) -> None:
-        # What was on its way when the last follower left is of no following that anyone counts.
+        # What was on its way when the last follower left is of a following that has ended: it counts for none.
         if message.following == self._current:
             self.count += len(message.changes)
             for follower in list(self._followers):

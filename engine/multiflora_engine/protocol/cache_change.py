@@ -6,7 +6,7 @@ import msgspec
 
 
 class CacheChange(msgspec.Struct, frozen=True, array_like=True):
-    """Some blocks can be found from now on, or no more. Filled by ChangeLog and HeldBlocks.
+    """Some blocks can be found from now on, or no more. Filled by ChangeLog and held_blocks.
 
     hashes: of HASH_BYTES each, one behind another; the first TAG_BYTES of one tell it from all others.
     """
@@ -14,7 +14,7 @@ class CacheChange(msgspec.Struct, frozen=True, array_like=True):
     hashes: bytes
     is_removal: bool = False
     # Of blocks that are found, each of which goes on where the one before it ends: the hash of the block before the
-    # first; b"" where that begins a prompt; TAG_BYTES of it where HeldBlocks knows no more.
+    # first; b"" where that begins a prompt; TAG_BYTES of it where held_blocks knows no more.
     parent: bytes = b""
     # Digest; None: the base model.
     adapter: str | None = None

@@ -48,7 +48,7 @@ class AdapterRecord:
     num_bytes: int = 0
     # Of num_bytes, those that need room of their own beside the rank rows.
     own_bytes: int = 0
-    # Likewise; None before the first.
+    # Of the copy that was last read; None before the first.
     kv_reach: KvReach | None = None
     # When it was first wanted in a slot where it is not; 0 while it is there or not wanted.
     wanted_since: float = 0.0

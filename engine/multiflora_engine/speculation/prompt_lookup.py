@@ -69,8 +69,9 @@ class _Lookup:
     """Length of the text that the budgets know of."""
     budget: RegretBudget
     num_running: int = 1
-    """Of the last draft's step, and what a row of it was thought to cost, in tokens."""
+    """Sequences of the last draft's step."""
     row_cost: float = 0.0
+    """What a row of that step was thought to cost, in tokens."""
     size: int = 1
     """Tokens of the next draft, unless a long match promises more."""
     rate: float = _FIRST_RATE
