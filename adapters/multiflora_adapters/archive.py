@@ -22,7 +22,7 @@ from typing import IO, Protocol
 from multiflora_adapters.bounded_reader import BoundedReader, ReadLimitError
 from multiflora_adapters.lora_config import CONFIG_NAME, MAX_CONFIG_BYTES
 from multiflora_adapters.manifest import ARTIFACT_FILES, CARD_NAME
-from multiflora_adapters.report import shown
+from multiflora_adapters.report import POINTER, shown
 from multiflora_adapters.tensor_file import WEIGHTS_NAME
 
 MAX_MEMBERS = 1000
@@ -83,8 +83,12 @@ def unpack_adapter(archive: Path, destination: Path, max_bytes: int) -> None:
 @contextmanager
 def _open(archive: Path, max_bytes: int) -> Iterator[_Opened]:
     with archive.open("rb") as file:
-        magic = file.read(6)
+        magic = file.read(len(POINTER))
         file.seek(0)
+        if not magic:
+            raise ArchiveError("The file is empty. Copy it again.")
+        if magic == POINTER:
+            raise ArchiveError("The file is a Git LFS pointer, not the archive itself. Run `git lfs pull` beside it.")
         if magic[:2] == b"PK":
             _check_zip_directory(file)
             with zipfile.ZipFile(file) as unzipped:
@@ -101,7 +105,7 @@ def _open(archive: Path, max_bytes: int) -> Iterator[_Opened]:
 
 
 def _unaccepted_kind(magic: bytes) -> str | None:
-    """What a compressed file of another kind is, by its first six bytes."""
+    """What a file of another kind is, by its first bytes."""
     kinds = {
         b"BZh": "compressed with bzip2 (.tar.bz2)",
         b"\xfd7zXZ": "compressed with xz (.tar.xz)",
@@ -109,6 +113,7 @@ def _unaccepted_kind(magic: bytes) -> str | None:
         b"7z\xbc\xaf": "a 7z archive",
         b"Rar!": "a rar archive",
         b"]\x00\x00": "compressed with lzma (.tar.lzma)",
+        b"<": "a web page",
     }
     return next((kind for start, kind in kinds.items() if magic.startswith(start)), None)
 

@@ -146,7 +146,10 @@ def _group_by_module(
         module, kind = split_tensor_name(name) or (None, "")
         site = None if module is None else base.site(module)
         if module is None:
-            (weights if name.endswith(".weight") else unknown).append(name)
+            if name.endswith(".weight"):
+                weights.append(_whole_weight(name, entry, base))
+            else:
+                unknown.append(name)
         elif site is None:
             is_norm = kind == "bias" and module.rpartition(".")[2] not in linears
             (of_mixtures if base.is_in_mixture(module) else norm_biases if is_norm else unserved).append(name)
@@ -173,6 +176,14 @@ def _group_by_module(
         if names
     ]
     return modules, rows
+
+
+def _whole_weight(name: str, entry: TensorEntry, base: BaseModel) -> str:
+    """Its name, with both shapes where only a copy of another shape is refused: a vocabulary that was resized."""
+    site = base.sites.get(name.removeprefix(PREFIX).removesuffix(".weight"))
+    if site is None or site.layer is not None or entry.shape == (needed := _weight_shape(site)):
+        return name
+    return f"{name} (its shape is {list(entry.shape)}, the base's {list(needed)})"
 
 
 def _expected_tensors(site: Site, config: AdapterConfig, rank: int, *, has_lora: bool) -> dict[str, Shape]:

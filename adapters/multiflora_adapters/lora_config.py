@@ -96,6 +96,7 @@ _REFUSED = {
 
 # PEFT asks of these only whether they hold something.
 _NONE_WHEN_EMPTY = {"modules_to_save", "exclude_modules", "layers_pattern", "target_parameters"}
+_INTEGERS = {"r", "rank_pattern", "layers_to_transform", "trainable_token_indices", "alora_invocation_tokens"}
 _SWITCHES = {"use_dora", "use_rslora", "lora_bias", "ensure_weight_tying"}
 
 KNOWN_SETTINGS = _HARMLESS | _REFUSED.keys() | set(AdapterConfig.__struct_fields__) | {"fan_in_fan_out"}
@@ -113,8 +114,9 @@ def read_raw_config(path: Path) -> dict[str, Any]:
         raise AdapterError(error("config", f"{CONFIG_NAME} is larger than {MAX_CONFIG_BYTES} bytes.", hint=hint))
     if content.startswith(POINTER):
         raise AdapterError(pointer_row(CONFIG_NAME))
-    if not content.strip():
-        raise AdapterError(error("config", f"{CONFIG_NAME} is empty.", hint="Copy or save the adapter again."))
+    if not content.strip() or content.startswith(b"<"):
+        found = "a web page, not a configuration" if content.strip() else "empty"
+        raise AdapterError(error("config", f"{CONFIG_NAME} is {found}.", hint="Copy or save the adapter again."))
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as problem:
@@ -132,15 +134,12 @@ def parse_config(raw: dict[str, Any]) -> AdapterConfig:
     fields = {key: value for key, value in raw.items() if key in ("r", "lora_alpha") or not _is_absent(key, value)}
     for key in _SWITCHES & fields.keys():
         fields[key] = bool(fields[key]) if fields[key] in (0, 1, "", [], {}) else fields[key]
-    for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
-        if isinstance(fields.get(key), kind) and not isinstance(fields[key], bool):
-            fields[key] = [fields[key]]
-    if isinstance(fields.get("layers_to_transform"), list):
-        fields["layers_to_transform"] = [_integer(layer) for layer in fields["layers_to_transform"]]
-    if isinstance(fields.get("rank_pattern"), dict):
-        fields["rank_pattern"] = {key: _integer(value) for key, value in fields["rank_pattern"].items()}
     try:
-        config = msgspec.convert({**fields, "r": _integer(fields["r"])} if "r" in fields else fields, AdapterConfig)
+        fields |= {key: _integer(fields[key]) for key in _INTEGERS & fields.keys()}
+        for key, kind in (("layers_to_transform", int), ("layers_pattern", str)):
+            if isinstance(fields.get(key), kind) and not isinstance(fields[key], bool):
+                fields[key] = [fields[key]]
+        config = msgspec.convert(fields, AdapterConfig)
     except (msgspec.ValidationError, RecursionError) as problem:
         raise AdapterError(error("config", f"{CONFIG_NAME}: {shown(problem)}", hint="See PEFT's LoraConfig.")) from None
     _check_values(config)
@@ -187,7 +186,7 @@ def _check_kind(raw: dict[str, Any]) -> list[ValidationRow]:
     kind = raw.get("peft_type")
     if isinstance(kind, str) and kind.upper() == "LORA":
         return []
-    found = "no peft_type" if kind is None else f"peft_type {shown(kind)}"
+    found = "no peft_type" if kind in (None, "") else f"peft_type {shown(kind)}"
     return [
         error(
             "config",
@@ -222,7 +221,11 @@ def _check_values(config: AdapterConfig) -> None:
 
 
 def _integer(value: Any) -> Any:
-    """JSON written by other tools says 2.0 where PEFT says 2."""
+    """JSON written by other tools says 2.0 where PEFT says 2, also in lists and maps."""
+    if isinstance(value, list):
+        return [_integer(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _integer(item) for key, item in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -31,6 +31,7 @@ from multiflora_adapters.tensor_file import WEIGHTS_NAME, read_tensor_file
 BaseWeight = Callable[[str], torch.Tensor]
 
 _CHUNK_ELEMENTS = 4 << 20
+_BEYOND_FLOAT32 = "Save the adapter again, in float32, and compare its output with what was trained."
 
 
 @dataclass(frozen=True)
@@ -261,4 +262,5 @@ def _column_norm(weight: torch.Tensor, a: torch.Tensor, scaled_b: torch.Tensor) 
 def _check_finite(tensors: Iterable[torch.Tensor], site: str, dtype: torch.dtype) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         message = f"{site} holds values that {str(dtype).removeprefix('torch.')} cannot express."
-        raise AdapterError(error("values", message, hint="Serve with --dtype bfloat16 or float32."))
+        hint = "Serve with --dtype bfloat16 or float32." if dtype == torch.float16 else _BEYOND_FLOAT32
+        raise AdapterError(error("values", message, hint=hint))

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 
 from multiflora_adapters.facts import read_facts
-from multiflora_adapters.lora_config import KNOWN_SETTINGS
+from multiflora_adapters.lora_config import KNOWN_SETTINGS, parse_config
+from multiflora_adapters.report import AdapterError
 from multiflora_adapters.validation import AdapterReport, validate_adapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -100,6 +101,35 @@ def test_initialisations_that_leave_the_base_alone(init, base, broken):
 )
 def test_wrong_configurations(change, words, base, broken):
     assert words in refusal(broken(config=change), base).message
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"r": 4.0, "rank_pattern": {"q_proj": 4.0}}, {"r": 4, "rank_pattern": {"q_proj": 4}}),
+        ({"layers_to_transform": [0.0, 1.0]}, {"layers_to_transform": [0, 1]}),
+        ({"layers_to_transform": 1.0}, {"layers_to_transform": 1}),
+        ({"trainable_token_indices": [1.0, 5.0]}, {"trainable_token_indices": [1, 5]}),
+        ({"trainable_token_indices": {"lm_head": [2.0]}}, {"trainable_token_indices": {"lm_head": [2]}}),
+        ({"alora_invocation_tokens": [7.0, 8.0]}, {"alora_invocation_tokens": [7, 8]}),
+    ],
+    ids=str,
+)
+def test_floats_without_a_fraction_are_integers(changes, same):
+    assert parse_config(changes) == parse_config(same)
+
+
+@pytest.mark.parametrize("key", ["layers_to_transform", "trainable_token_indices", "alora_invocation_tokens"])
+def test_a_fraction_is_no_integer(key):
+    with pytest.raises(AdapterError, match=key):
+        parse_config({key: [1.5]})
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"<!DOCTYPE html>", "a web page"), (b" \n", "is empty")])
+def test_a_configuration_that_is_another_file(content, words, base, broken):
+    folder = broken()
+    (folder / "adapter_config.json").write_bytes(content)
+    assert words in refusal(folder, base).message
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000, b'{"r": NaN}', b'{"a":' * 50_000])
@@ -218,7 +248,11 @@ def replace(name, tensor):
         (rename("lora_A", "lora_embedding_A"), "tensors", "lacks lora_A"),
         (replace(f"{Q0}.lora_magnitude_vector", torch.ones(64)), "tensors", "lora_magnitude_vector"),
         (replace(f"{Q0}.lora_A.other.weight", torch.ones(4, 64)), "tensors", "second one"),
-        (replace("base_model.model.lm_head.weight", torch.ones(81, 64)), "tensors", "whole weights"),
+        (
+            replace("base_model.model.lm_head.weight", torch.ones(81, 64)),
+            "tensors",
+            "its shape is [81, 64], the base's",
+        ),
         (replace(f"{Q0}.lora_B.bias", torch.ones(64)), "tensors", "does not use: " + f"{Q0}.lora_B.bias"),
         (replace(f"{Q0}.base_layer.bias", torch.ones(64)), "tensors", "does not use: " + f"{Q0}.base_layer.bias"),
         (replace(f"{Q0}.lora_A.weight", torch.ones(4, 128)), "shape", "expected [4, 64], found [4, 128]"),

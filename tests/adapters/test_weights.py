@@ -170,8 +170,19 @@ def test_values_beyond_float16_are_refused(load, broken):
 
     folder = broken(tensors=change)
     assert load(folder, torch.bfloat16).sites
-    with pytest.raises(AdapterError, match="float16 cannot express"):
+    with pytest.raises(AdapterError, match="float16 cannot express") as refused:
         load(folder, torch.float16)
+    assert "--dtype" in (refused.value.row.hint or "")
+
+
+def test_values_beyond_float32_are_refused_without_asking_for_float32(load, broken):
+    def change(tensors):
+        name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+        tensors[name] = tensors[name].double() + 1e300
+
+    with pytest.raises(AdapterError, match="float32 cannot express") as refused:
+        load(broken(tensors=change))
+    assert "--dtype" not in (refused.value.row.hint or "")
 
 
 @pytest.mark.parametrize("change", [{"modules_to_save": ["norm"]}, {"r": 5}, {"bias": "all"}])

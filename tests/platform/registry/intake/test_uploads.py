@@ -155,3 +155,19 @@ async def test_an_archive_of_another_kind_is_no_missing_file(house: House, name:
     assert response.status_code == 400
     assert kind in response.json()["detail"]
     assert ".tar.gz, .tar and .zip archives are accepted" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><title>404</title>", "a web page"),
+    ],
+    ids=["empty", "pointer", "page"],
+)
+async def test_a_file_in_an_archives_place_is_told(house: House, content: bytes, words: str) -> None:
+    for name in ("a.zip", "a.tar.gz", "a.tar"):
+        response = await house.admin.post("/adapters/a/versions", files=[("file", (name, content))])
+        assert response.status_code == 400
+        assert words in response.json()["detail"]
