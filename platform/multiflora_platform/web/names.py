@@ -8,6 +8,8 @@ from multiflora_platform.web.problems import InvalidRequest
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LONGEST_LABEL = 64
+# Spaces and joiners that Python does not call printable, though people's languages and emoji are written with them.
+_ALSO_PRINTABLE = str.maketrans(dict.fromkeys("\u00a0\u3000\u200c\u200d", "_"))
 LABEL_RULE = f"1 to {LONGEST_LABEL} printable characters on one line, without spaces around them"
 RULE = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 
@@ -33,7 +35,8 @@ def check_label(label: str, pointer: str = "/name") -> str:
 
     What is not printable (line ends, terminal codes, marks that turn the writing's direction) could forge a log line.
     """
-    if not (0 < len(label) <= LONGEST_LABEL and label.isprintable() and label == label.strip()):
+    is_printable = label.translate(_ALSO_PRINTABLE).isprintable()
+    if not (0 < len(label) <= LONGEST_LABEL and is_printable and label == label.strip()):
         raise InvalidRequest(f"{label[:80]!r} cannot be a label: use {LABEL_RULE}.", pointer=pointer)
     return label
 

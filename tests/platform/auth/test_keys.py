@@ -195,7 +195,9 @@ async def test_authenticating_is_fast(house):
     assert min(once() for _ in range(5)) < 100e-6
 
 
-@pytest.mark.parametrize("name", ["CI of the shop", "Zoë’s laptop", "a/b: c", "鍵", "x" * 64])
+@pytest.mark.parametrize(
+    "name", ["CI of the shop", "Zoë’s laptop", "a/b: c", "鍵", "x" * 64, "鍵\u3000一", "👩\u200d💻", "می\u200cخواهم"]
+)
 async def test_a_keys_name_is_a_label_for_people(house, name):
     assert (await make(house, name=name)).name == name
 
