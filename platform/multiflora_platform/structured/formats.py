@@ -24,6 +24,10 @@ Format = dict[str, Any]
 # Keywords below which close_objects changes nothing, and those whose values are schemas by name.
 _LITERAL = ("allOf", "const", "enum", "default", "examples")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_DATA = ("const", "enum", "default", "examples")
+_COUNTS = (
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains",
+)  # fmt: skip
 _KINDS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
@@ -112,6 +116,25 @@ def _close_below(keyword: str, value: Any) -> Any:
     if keyword in _NAMED and isinstance(value, dict):
         return {name: close_objects(schema) for name, schema in value.items()}
     return close_objects(value)
+
+
+def integral_counts(schema: Any, *, is_named: bool = False) -> Any:
+    """The schema with maxLength: 3.0 and its like as 3: clients write it so whose language has one kind of number.
+
+    is_named: its keys are names of properties or definitions, not keywords."""
+    if isinstance(schema, list):
+        return [integral_counts(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if is_named:
+        return {name: integral_counts(value) for name, value in schema.items()}
+    return {key: _integral_below(key, value) for key, value in schema.items()}
+
+
+def _integral_below(keyword: str, value: Any) -> Any:
+    if keyword in _COUNTS:
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+    return value if keyword in _DATA else integral_counts(value, is_named=keyword in _NAMED)
 
 
 def _json(params: StructuredOutputsParams) -> Format:

@@ -18,6 +18,7 @@ from multiflora_platform.structured.formats import (
     FormatError,
     Structure,
     Whitespace,
+    integral_counts,
 )
 
 # As many as an indented line break takes; without a bound a model may go on with them for ever.
@@ -79,7 +80,7 @@ class _Writer:
             schema = {} if schema else {"not": {}}  # the options below need an object to stand in
         if not isinstance(schema, dict):
             raise FormatError(f"a JSON schema must be an object, not {type(schema).__name__}")
-        return {**schema, "x-guidance": self._json_options}
+        return {**integral_counts(schema), "x-guidance": self._json_options}
 
     def _regex(self, form: Format) -> str:
         return self._rule(f"/{regex_to_lark(_text(form, 'pattern'))}/")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.platform.structured.conftest import DEMO_BASE, EOS, VOCAB
 
+from multiflora_engine.core.grammar_source import GrammarError
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.structured import formats
@@ -15,6 +16,7 @@ from multiflora_platform.structured.formats import (
     Structure,
     Whitespace,
     close_objects,
+    integral_counts,
     structure_of,
 )
 from multiflora_platform.structured.lark import grammar_of
@@ -166,6 +168,19 @@ def test_a_nest_of_formats_beyond_all_measure_is_refused() -> None:
     for _ in range(5000):
         form = {"type": "sequence", "elements": [form]}
     assert compile_structure(Structure(form), VOCABULARY, SPECIAL).error == "it is nested too deeply"
+
+
+def test_a_count_may_be_written_as_a_float() -> None:
+    word = {"type": "string", "minLength": 2.0, "maxLength": 3.0}
+    several = {"type": "array", "items": word, "minItems": 1.0, "maxItems": 2.0}
+    assert reads(params(json=several), '["ab","abc"]') == "all"
+    for text in ('["a"]', '["abcd"]', "[]", '["ab","ab","ab"]'):
+        assert reads(params(json=several), text) == "no"
+    with pytest.raises(GrammarError, match="maxLength"):
+        reads(params(json={"type": "string", "maxLength": 2.5}), '"ab"')
+    kept = {"properties": {"const": {"maxItems": 1}}, "const": {"maxItems": 1.0}, "default": {"maxItems": 1.0}}
+    assert integral_counts({**kept, "properties": {"const": {"maxItems": 1.0}}}) == kept
+    assert type(integral_counts(kept)["const"]["maxItems"]) is float
 
 
 def test_strict_schemas_are_closed_where_they_leave_it_open() -> None:

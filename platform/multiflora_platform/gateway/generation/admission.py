@@ -41,26 +41,6 @@ _PRIORITIES = 2**31
 # A tenant's class decides before what its requests ask for; these are the classes' first priorities.
 _CLASS_WIDTH = 1 << 20
 _CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
-# How other servers' requests name an adapter (SGLang, LoRAX, vLLM's Python, llama.cpp and others).
-_FOREIGN = (
-    "adapter",
-    "adapter_id",
-    "adapter_name",
-    "adapter_path",
-    "adapter_source",
-    "lora",
-    "lora_adapter",
-    "lora_adapters",
-    "lora_id",
-    "lora_int_id",
-    "lora_local_path",
-    "lora_name",
-    "lora_path",
-    "lora_request",
-    "lora_weights",
-    "loras",
-    "merged_adapters",
-)
 
 
 class AdmissionParts(Protocol):
@@ -144,7 +124,6 @@ class Admission:
         """As the engine reads it: smaller runs first."""
         self.is_background = getattr(request.state, "is_background", False)
         """No client waits for the answer; only what makes requests inside the server says so."""
-        _refuse_foreign_names(body)
         registry, max_rank = parts.registry, parts.settings.max_lora_rank
         model = parts.model.known_as(body.model)
         named = body if model == body.model else replace(body, model=model)
@@ -166,15 +145,6 @@ class Admission:
         self.held.callback(self.claim.close)
         for version in self.resolved.versions:
             self.held.enter_context(registry.lease(version))
-
-
-def _refuse_foreign_names(body: EngineRequest) -> None:
-    for name in _FOREIGN:
-        value = getattr(body, name)
-        if value and value != [None] and value != body.model:
-            raise invalid(
-                name, f"{name} is not read here; name the adapter in model, or several with their weights in adapters."
-            )
 
 
 def _deadline(timeout: str | None, arrival: float) -> float | None:

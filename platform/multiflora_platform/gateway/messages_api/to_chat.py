@@ -108,7 +108,7 @@ def _tool_choice(choice: ToolChoice | None) -> Any:
 
 
 def _response_format(body: CountTokensRequest) -> ResponseFormat | None:
-    form = None if body.output_config is None else body.output_config.format
+    form = body.output_format if body.output_config is None else body.output_config.format or body.output_format
     if form is None:
         return body.response_format
     return ResponseFormat("json_schema", JsonSchema(schema=form.schema, strict=True))

@@ -77,7 +77,17 @@ def _reasoning(model: ServedModel, prompt_ids: list[int]) -> tuple[ReasoningForm
     return model.reasoning_format, state_after(prompt_end, model.reasoning_format)
 
 
-_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+# vLLM's older names, SGLang's and llama.cpp's, and what each is called now.
+_GUIDED = {
+    "guided_json": "json",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+    "regex": "regex",
+    "ebnf": "grammar",
+    "grammar": "grammar",
+    "json_schema": "json",
+}
 
 
 def requested_structure(body: GenerationRequest) -> tuple[str, Structure] | None:
@@ -109,7 +119,9 @@ async def compile_structure(compiler: GrammarCompiler, param: str, structure: St
 
 def _asks(body: GenerationRequest, name: str) -> bool:
     value = getattr(body, name)
-    return value is not None and not (isinstance(value, ResponseFormat) and value.type == "text")
+    if isinstance(value, ResponseFormat):
+        return value.type != "text"
+    return value is not None and (value not in ("", {}) or name.startswith("guided_"))  # llama.cpp's page sends ""
 
 
 def _structure(body: GenerationRequest, name: str) -> Structure:
@@ -118,17 +130,17 @@ def _structure(body: GenerationRequest, name: str) -> Structure:
         return Structure(_response_format(value))
     if isinstance(value, StructuredOutputsParams):
         return structure_of(value)
-    kind = name.removeprefix("guided_")
-    return structure_of(StructuredOutputsParams(**{kind: value}, whitespace_pattern=body.guided_whitespace_pattern))
+    given = {_GUIDED[name]: value}
+    return structure_of(StructuredOutputsParams(**given, whitespace_pattern=body.guided_whitespace_pattern))
 
 
 def _response_format(form: ResponseFormat) -> dict[str, Any]:
     named = form.json_schema or JsonSchema()
     schema = next((each for each in (named.schema, form.schema, form.value) if each is not None), None)
-    if form.type == "json_object":
-        return json_schema({"type": "object", **(schema or {})})
     if form.type == "structural_tag":
         return structural_tag({"format": form.format, "structures": form.structures, "triggers": form.triggers})
-    if schema is None:
+    if schema is None and (form.type == "json_schema" or form.json_schema is not None):
         raise FormatError("json_schema.schema is missing")
+    if form.type == "json_object":
+        return json_schema({"type": "object", **(schema or {})})
     return json_schema(close_objects(schema) if named.strict else schema)

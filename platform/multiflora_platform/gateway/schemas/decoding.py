@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from multiflora_platform.gateway.schemas.foreign_adapters import refuse_foreign_names
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
-from multiflora_platform.gateway.schemas.requests import BODIES, ResponseRequest
+from multiflora_platform.gateway.schemas.requests import BODIES, EngineRequest, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web import integral_floats
 from multiflora_platform.web.body_work import MOST_VALUES, SMALL, too_deep, too_much
@@ -49,13 +50,15 @@ def _read(content: bytes, kind: type[Body]) -> Body:
         raise _too_deep()
     try:
         body: Body = integral_floats.decode(content, _DECODERS[kind])
-        return body
     except msgspec.ValidationError as error:
         raise _wrong_type(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(None, f"The body is not valid JSON: {error}.", "invalid_json") from None
     except RecursionError:
         raise _too_deep() from None
+    if isinstance(body, EngineRequest):
+        refuse_foreign_names(content, kind.__struct_fields__)
+    return body
 
 
 def _too_deep() -> ApiError:

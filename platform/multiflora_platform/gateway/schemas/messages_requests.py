@@ -58,7 +58,7 @@ class OutputConfig(msgspec.Struct, frozen=True):
 class CountTokensRequest(GenerationRequest, kw_only=True, frozen=True):
     """What /v1/messages and its count_tokens share: Anthropic's fields, then those of every generation. tools: their
     `input_schema` is for the template and for grammars. cache_control: marks the whole prompt; in a block, what stands
-    up to its end."""
+    up to its end. output_format: what older clients of Anthropic's send in place of output_config.format."""
 
     messages: list[dict[str, Any]]
     system: str | list[dict[str, Any]] | None = None
@@ -66,6 +66,7 @@ class CountTokensRequest(GenerationRequest, kw_only=True, frozen=True):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
     cache_control: Any = None
     chat_template_kwargs: dict[str, Any] | None = None
 

@@ -52,8 +52,6 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     or what PEFT's combination_type makes of them. density: the share of values that it keeps, where it prunes.
     combination_seed: for what DARE keeps; without it, the request's seed. speculation: whether tokens are drafted by
     prompt lookup, which changes no answer.
-
-    Fields typed Any are how other servers name an adapter: refused, because the base model would answer instead.
     """
 
     model: str
@@ -67,28 +65,12 @@ class EngineRequest(msgspec.Struct, kw_only=True, frozen=True):
     cache_salt: str | None = None
     truncate_prompt_tokens: int | None = None
     add_special_tokens: bool | None = None
-    adapter: Any = None
-    adapter_id: Any = None
-    adapter_name: Any = None
-    adapter_source: Any = None
-    adapter_path: Any = None
-    lora: Any = None
-    lora_adapter: Any = None
-    lora_adapters: Any = None
-    lora_id: Any = None
-    lora_int_id: Any = None
-    lora_local_path: Any = None
-    lora_name: Any = None
-    lora_path: Any = None
-    lora_request: Any = None
-    lora_weights: Any = None
-    loras: Any = None
-    merged_adapters: Any = None
 
 
 class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
     """What completions and chat completions share; names and meaning are OpenAI's, then vLLM's. context: the name of
-    one of /api/v1/contexts, which stands before the request's own messages or prompt."""
+    one of /api/v1/contexts, which stands before the request's own messages or prompt. regex, ebnf, grammar and
+    json_schema: how SGLang and llama.cpp call guided_regex, guided_grammar and guided_json."""
 
     context: str | None = None
     n: int | None = None
@@ -124,6 +106,10 @@ class GenerationRequest(EngineRequest, kw_only=True, frozen=True):
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
     guided_whitespace_pattern: str | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    grammar: str | None = None
+    json_schema: str | dict[str, Any] | None = None
     logits_processors: Any = None
     use_beam_search: bool | None = None
     length_penalty: float | None = None

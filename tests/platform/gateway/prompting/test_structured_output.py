@@ -35,6 +35,8 @@ async def test_schemas_reach_the_engine_from_each_parameter(house: House) -> Non
         {"structured_outputs": {"json": SCHEMA}},
         {"structured_outputs": {"json": json.dumps(SCHEMA)}},
         {"guided_json": SCHEMA},
+        {"json_schema": SCHEMA, "grammar": ""},
+        {"json_schema": json.dumps(SCHEMA)},
     ]
     for fields in ways:
         for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", COMPLETION)):
@@ -57,6 +59,9 @@ async def test_the_other_kinds(house: House) -> None:
         ({"guided_regex": "[0-9]{3}"}, "[0-9]{3}"),
         ({"guided_grammar": 'root ::= "a"'}, 'start: "a"'),
         ({"structured_outputs": {"regex": "[0-9]{3}"}}, "[0-9]{3}"),
+        ({"regex": "[0-9]{3}", "json_schema": {}}, "[0-9]{3}"),
+        ({"ebnf": 'root ::= "a"'}, 'start: "a"'),
+        ({"grammar": 'root ::= "a"'}, 'start: "a"'),
     ):
         await house.post("/v1/completions", {**COMPLETION, **fields})
         assert expected in grammar(house)["lark_grammar"]
@@ -65,6 +70,14 @@ async def test_the_other_kinds(house: House) -> None:
     assert '"fixed"' in grammar(house)["lark_grammar"]
     await house.post("/v1/chat/completions", {**CHAT, "response_format": {"type": "text"}})
     assert house.engine.requests[-1].grammar is None
+
+
+@pytest.mark.parametrize("kind", ["json_schema", "json_object"])
+async def test_a_schema_that_stands_elsewhere_is_not_ignored(house: House, kind: str) -> None:
+    form = {"type": kind, "json_schema": SCHEMA}
+    response = await house.post("/v1/chat/completions", {**CHAT, "response_format": form})
+    assert response.status_code == 400
+    assert "json_schema.schema is missing" in response.json()["error"]["message"]
 
 
 async def test_whitespace_options(house: House) -> None:

@@ -413,6 +413,11 @@ async def test_an_integer_beyond_64_bits_is_refused_by_name(house: House, name: 
         "loras",
         "adapter_path",
         "lora_int_id",
+        "merged_adapters",
+        "lora_adapter_name",
+        "loraPath",
+        "LoRA",
+        "peft-model",
     ],
 )
 @pytest.mark.parametrize(
@@ -432,3 +437,25 @@ async def test_an_adapter_that_is_named_as_elsewhere_is_refused(
     assert (response.status_code, error["param"]) == (400, name)
     assert "name the adapter in model" in error["message"]
     assert (await house.post(path, {"model": "base", name: None, **fields})).status_code == 200
+
+
+@pytest.mark.parametrize("inside", ["extra_body", "parameters", "sampling_params"])
+async def test_nor_is_it_named_inside_another_field(house: House, inside: str) -> None:
+    response = await house.post(PATH, {"model": "base", "prompt": "x", inside: {"top_k": 1, "adapter_id": "sql"}})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, f"{inside}.adapter_id")
+    assert (await house.post(PATH, {"model": "base", "prompt": "x", inside: {"top_k": 1}})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"lora_path": "base"},
+        {"lora_path": [None], "adapter_id": "", "loras": []},
+        {"explorable": 1, "user": "adapter"},
+        {"metadata": {"adapter": "sql"}},
+        {"prompt": '"lora_path": "sql"'},
+    ],
+    ids=str,
+)
+async def test_what_names_no_other_adapter_is_no_fault(house: House, fields: dict[str, Any]) -> None:
+    assert (await house.post(PATH, {"model": "base", "prompt": "x", **fields})).status_code == 200

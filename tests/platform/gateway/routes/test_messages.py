@@ -224,6 +224,9 @@ async def test_an_answer_that_follows_a_schema(house: House) -> None:
     body = {**ASKED, "output_config": {"format": form, "effort": "low"}}
     assert (await house.post(PATH, body)).status_code == 200
     assert house.engine.requests[-1].grammar
+    for older in ({"output_format": form}, {"output_format": form, "output_config": {"effort": "low"}}):
+        assert (await house.post(PATH, {**ASKED, **older})).status_code == 200
+        assert house.engine.requests[-1].grammar
     form["schema"] = {"not": {}}
     refused = await house.post(PATH, body)
     assert refused.status_code == 400
