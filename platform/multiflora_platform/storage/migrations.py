@@ -72,6 +72,7 @@ def _run(database_url: str, action: Callable[[Config], None]) -> None:
     try:
         with connected(database_url) as connection:
             config.attributes["connection"] = connection
+            connection.begin()  # before Alembic, which would otherwise end SQLite's transaction after each script
             if connection.dialect.name == "postgresql":  # SQLite's BEGIN IMMEDIATE is such a lock by itself
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})"))
             action(config)

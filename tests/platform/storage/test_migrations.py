@@ -11,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import Engine, create_engine, event, inspect, select, text
 
 from multiflora_platform.storage.connections import with_driver
 from multiflora_platform.storage.migrations import (
@@ -149,6 +149,17 @@ def test_an_old_and_a_newer_database_are_named(url):
         upgrade(url)
     with pytest.raises(DatabaseOutdated):
         check_current(url)
+
+
+def test_an_upgrade_is_one_transaction(url):
+    commits = []
+    listen = (Engine, "commit", commits.append)
+    event.listen(*listen)
+    try:
+        upgrade(url)
+    finally:
+        event.remove(*listen)
+    assert len(commits) == 1
 
 
 def test_processes_that_start_together_wait_for_each_other(url):
