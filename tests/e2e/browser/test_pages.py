@@ -104,6 +104,7 @@ def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> 
         assert http.post("/v1/completions", json={"model": "sql", "prompt": "SELECT"}).status_code == 200
     page = window.open("/")
     page.get_by_role("region", name="Refused").get_by_text("model_not_found").wait_for()
+    page.get_by_role("region", name="Refused").get_by_text("1×", exact=True).wait_for()
     page.get_by_role("region", name="Busiest models").get_by_role("link", name="sql").wait_for()
     heat = page.get_by_role("region", name="Tokens by model and time")
     heat.locator("i[title*='sql'][style*='opacity']").first.wait_for()
@@ -145,6 +146,8 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     picture.get_by_role("button", name="Please list the names").first.click()
     picture.get_by_text("pirate@1 · admin").wait_for(state="detached")
     page.get_by_role("button", name="Show all").click()
+    fold = page.get_by_role("button", name="Prefixes that continue").first
+    assert fold.get_attribute("aria-expanded") == "true", "the prompts above begin alike"
     row = page.get_by_role("row").filter(has_text="pirate").first
     row.get_by_role("button", name="Text").click()
     page.get_by_role("group", name="Text").get_by_text("the products that cost more than forty").wait_for()
@@ -158,6 +161,27 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page.get_by_role("button", name="Drop", exact=True).click()
     window.toast("Dropped, with everything that continues it.")
     page.locator("code", has_text=name).wait_for(state="detached")
+
+
+# What the picture makes of two engines that have the same chain of eight runs; a run has what follows it once.
+CELLS = """async () => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { cellsOf } = await import(base + "pages/cache/cells.js");
+    const of = { bytes: 8, digest: null, owner: null };
+    const run = (replica, i) => ({ ...of, replica, hash: `h${i}`, parent: i ? `h${i - 1}` : null });
+    const nodes = ["0", "1"].flatMap(replica => Array.from({ length: 8 }, (_, i) => run(replica, i)));
+    const cells = cellsOf(nodes, null);
+    const rows = Object.values(Object.groupBy(cells, cell => cell.depth));
+    return {
+        keys: new Set(cells.map(cell => cell.key)).size, cells: cells.length, bytes: cells[0].bytes,
+        widest: Math.max(...rows.map(row => row.reduce((sum, cell) => sum + cell.width, 0))),
+    };
+}"""
+
+
+def test_runs_that_several_engines_have_are_each_engines_own(window: Window) -> None:
+    page = window.open("/cache")
+    assert page.evaluate(CELLS) == {"keys": 17, "cells": 17, "bytes": 128, "widest": 1}
 
 
 def test_a_prefix_is_warmed(window: Window) -> None:

@@ -1,5 +1,6 @@
 /** The course of a number, as small as a word. */
 import { html } from "../lib/html.js";
+import { highest } from "../lib/measured.js";
 
 const WIDTH = 100;
 const HEIGHT = 20;
@@ -13,9 +14,4 @@ export function Sparkline({ values }) {
   const at = (value, i) => `${((i * WIDTH) / Math.max(steps.length - 1, 1)).toFixed(1)} ${(HEIGHT - 1 - ((HEIGHT - 2) * value) / most).toFixed(1)}`;
   const path = steps.map((value, i) => (value === null ? "" : `${(steps[i - 1] ?? null) === null ? "M" : "L"}${at(value, i)}`)).join("");
   return html`<svg class="sparkline" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" aria-hidden="true"><path d=${path} /></svg>`;
-}
-
-function highest(values) {
-  const known = values.filter((value) => value !== null && value !== undefined);
-  return known.length ? Math.max(...known) : null;
 }

@@ -3,6 +3,7 @@ import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { ago, moment } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
+import { highest, intervalOf, mean } from "../lib/measured.js";
 import { useResource } from "../lib/resource.js";
 import { href, query, setQuery } from "../lib/router.js";
 import { colourOf } from "../lib/theme.js";
@@ -44,16 +45,15 @@ function Alerts() {
 function thinned(points) {
   const size = Math.ceil(points.length / MOST_POINTS);
   if (size < 2) return points;
-  const groups = Map.groupBy(points, (point) => Math.floor(point.at / (size * (points[1].at - points[0].at))));
+  const groups = Map.groupBy(points, (point) => Math.floor(point.at / (size * intervalOf(points))));
   return [...groups.values()].map((group) => ({ ...merged(group), at: group.at(-1).at, by_model: means(group) }));
 }
 
 function merged(group) {
   const fields = Object.keys(group[0]).filter((field) => field !== "by_model");
   return Object.fromEntries(fields.map((field) => {
-    const values = group.map((point) => point[field]).filter((value) => value !== null);
-    if (!values.length) return [field, null];
-    return [field, field.endsWith("_p95") ? Math.max(...values) : values.reduce((sum, value) => sum + value, 0) / values.length];
+    const values = group.map((point) => point[field]);
+    return [field, field.endsWith("_p95") ? highest(values) : mean(values)];
   }));
 }
 

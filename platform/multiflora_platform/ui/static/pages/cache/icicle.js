@@ -45,7 +45,7 @@ function Cell({ cell, strength, onZoom }) {
   const name = `${of.versions.join(", ") || (of.digest ? of.digest.slice(0, 12) : "base model")} · ${of.owner ?? "admin"}`;
   if (!cell.node) return html`<b class="cut" style=${{ ...place, background }} title=${`${name}: ${bytes(cell.bytes)}`}>${name}</b>`;
   const facts = `${count(of.tokens)} tokens, ${bytes(cell.bytes)} with what continues it, ${count(of.hits)} hits, idle ${seconds(of.idle_seconds)}`;
-  return html`<button class="cut" style=${{ ...place, background }} title=${`${name}: ${facts}`} onClick=${() => onZoom(of.hash)}>${words.get(of.hash) ?? count(of.tokens)}</button>`;
+  return html`<button class="cut" style=${{ ...place, background }} title=${`${name}: ${facts}`} onClick=${() => onZoom(cell.key)}>${words.get(of.hash) ?? count(of.tokens)}</button>`;
 }
 
 /** The first words of a run, once. */

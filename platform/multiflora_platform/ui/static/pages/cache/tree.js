@@ -8,15 +8,13 @@ import { Badge, Card, Names } from "../../components/bits.js";
 import { ConfirmByName, Dialog } from "../../components/dialog.js";
 import { Icon } from "../../components/icon.js";
 import { Empty, Loaded } from "../../components/states.js";
+import { childrenOf, keyOf } from "./runs.js";
 
-/** Several engines may have the same run. */
-const keyOf = (node, hash = node.hash) => `${node.replica}:${hash}`;
 const about = (node, what = "") => `/api/v1/cache/${node.hash}${what}?replica=${encodeURIComponent(node.replica)}`;
 
 /** Depth first, largest first; a child whose parent is not listed stands at the top. */
 function rowsOf(nodes, closed) {
-  const known = new Set(nodes.map(keyOf));
-  const children = Map.groupBy(nodes, (node) => (known.has(keyOf(node, node.parent)) ? keyOf(node, node.parent) : null));
+  const children = childrenOf(nodes);
   const rows = [];
   const stack = (children.get(null) ?? []).toSorted((a, b) => a.bytes - b.bytes).map((node) => [node, 0]);
   while (stack.length) {

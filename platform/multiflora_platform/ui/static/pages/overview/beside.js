@@ -1,7 +1,7 @@
 /** Beside the charts: what one would look for next. */
 import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
-import { count, percent, rate, seconds } from "../../lib/format.js";
+import { count, percent, seconds } from "../../lib/format.js";
 import { loadRequests } from "../../lib/requests.js";
 import { useResource } from "../../lib/resource.js";
 import { href } from "../../lib/router.js";
@@ -60,5 +60,5 @@ function Refusals({ of }) {
   for (const one of of) if (one.status >= 400 && one.status < 500) counts.set(one.code ?? one.status, (counts.get(one.code ?? one.status) ?? 0) + one.count);
   const rows = [...counts].sort((a, b) => b[1] - a[1]).slice(0, LISTED);
   return html`<${List} title="Refused" about="By cause" rows=${rows.map(([code, times]) => html`<li key=${code}>
-    <a class="cut" href=${href(`/requests?show=failed&q=${encodeURIComponent(code)}`)}>${code}</a><span class="muted small">${rate(times)}×</span></li>`)} />`;
+    <a class="cut" href=${href(`/requests?show=failed&q=${encodeURIComponent(code)}`)}>${code}</a><span class="muted small">${count(times)}×</span></li>`)} />`;
 }

@@ -1,4 +1,5 @@
 /** Tokens by model over time: as lines of the largest, and as rows of a heat map. */
+import { intervalOf } from "../../lib/measured.js";
 
 const MOST_LINES = 7;
 const OTHERS = "var(--series-8)";
@@ -33,7 +34,7 @@ export function heat(points, span, stretch, mostRows) {
   const last = Math.floor((points.at(-1)?.at ?? 0) / stretch);
   const columns = Math.ceil(span / stretch);
   const first = last - columns + 1;
-  const interval = points.length > 1 ? points[1].at - points[0].at : 1;
+  const interval = intervalOf(points);
   const rows = sumsByModel(points).slice(0, mostRows).map(([name]) => ({ name, cells: new Array(columns).fill(0) }));
   for (const point of points) {
     const column = Math.floor(point.at / stretch) - first;

@@ -1,23 +1,19 @@
 /** The window in a row of numbers: each with its course, its change and what it is now. */
 import { html } from "../../lib/html.js";
 import { count, percent, rate, seconds } from "../../lib/format.js";
+import { highest, intervalOf, known, mean, sum } from "../../lib/measured.js";
 import { Sparkline } from "../../components/sparkline.js";
 
 /** Less change than this is none. */
 const NOTABLE = 0.05;
-const known = (values) => values.filter((value) => value !== null && value !== undefined);
-const mean = (values) => (known(values).length ? known(values).reduce((sum, value) => sum + value, 0) / known(values).length : null);
-const highest = (values) => (known(values).length ? Math.max(...known(values)) : null);
-const sum = (values) => known(values).reduce((total, value) => total + value, 0);
 
 export function Tiles({ points }) {
   const of = (field) => points.map((point) => point[field]);
   const requests = sum(of("requests"));
   const errors = sum(of("errors"));
-  const interval = points.length > 1 ? points[1].at - points[0].at : 1;
   return html`<dl class="stats tiles" aria-label="Over the window">
     <${Tile} label="Tokens per second" values=${of("tokens_per_second")} of=${mean} format=${rate} />
-    <${Tile} label="Requests per second" values=${of("requests").map((value) => value / interval)} of=${mean} format=${rate} />
+    <${Tile} label="Requests per second" values=${of("requests").map((value) => value / intervalOf(points))} of=${mean} format=${rate} />
     <${Tile} label="Errors" values=${of("errors")} of=${sum} format=${(value) => `${percent(requests ? value / requests : 0)}`} now=${`${count(errors)} of ${count(requests)}`} />
     <${Tile} label="Time to first token" values=${of("ttft_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("ttft_p95")))}`} />
     <${Tile} label="Between tokens" values=${of("itl_p50")} of=${mean} format=${seconds} now=${`p95 ${seconds(mean(of("itl_p95")))}`} />
