@@ -23,7 +23,9 @@ from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Fatal, Ready
 from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, TokenDelta
 from multiflora_platform.engine import EngineCalls
+from multiflora_platform.fleet.places import places_of
 from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready, wait_any_ready
+from multiflora_platform.fleet.routing import Router
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +47,10 @@ class BackgroundEngine:
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self._engine = supervised(config, [{}] * config.engines_per_host)
+        """Raises ValueError for more engines than GPUs."""
+        places = places_of(config.engines_per_host, config.device, config.kv_cache_memory)
+        # By load alone: which prompts an engine has cached is looked up by identities that the gateway knows.
+        self._engine = supervised(config, places, Router("least-loaded"))
         # The two below belong to the loop's thread. By request, what the client sends and the task that passes it on.
         self._sources: dict[str, TokenStream] = {}
         self._forwarding: set[asyncio.Task[None]] = set()

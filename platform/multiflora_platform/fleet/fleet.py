@@ -61,8 +61,6 @@ class Fleet:
 
     @property
     def state(self) -> str:
-        if self._only is not None:
-            return self._only.supervisor.state
         states = {replica.state for replica in self.replicas}
         state = next(state for state in _STATES if state in states)
         return "ready" if state == "draining" else state
@@ -165,6 +163,7 @@ class Fleet:
             return await self._only.adapter(action, digest)
         if action == "probe":
             return await self._open()[0].adapter(action, digest)
+        self._ready()  # raises while none is there: then nothing is noted
         were_pinned = [replica for replica in self.replicas if digest in replica.client.pinned]
         for replica in self.replicas:
             if replica.ready is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -68,23 +67,21 @@ async def wait_all_ready(fleet: Fleet) -> Ready:
 async def wait_any_ready(fleet: Fleet) -> None:
     """Raises EngineFailed when none of them ever will be."""
     waiting = [asyncio.ensure_future(replica.supervisor.wait_ready()) for replica in fleet.replicas]
-    rest = set(waiting)
+    failure: EngineFailed | None = None
     try:
-        while rest:
-            done, rest = await asyncio.wait(rest, return_when=asyncio.FIRST_COMPLETED)
-            failures = [one.exception() for one in done]
-            if None in failures:
+        for one in asyncio.as_completed(waiting):
+            try:
+                await one
                 return
-            if not rest:
-                assert isinstance(failures[0], Exception), "a supervisor that never will be ready says why"
-                raise failures[0]
+            except EngineFailed as error:
+                failure = failure or error
     finally:
         await _cancel(waiting)
+    assert failure is not None, "there is at least one engine"
+    raise failure
 
 
 async def _cancel(waiting: Sequence[asyncio.Future[Ready]]) -> None:
     for one in waiting:
         one.cancel()
-    for one in waiting:
-        with contextlib.suppress(asyncio.CancelledError, EngineFailed):
-            await one
+    await asyncio.gather(*waiting, return_exceptions=True)

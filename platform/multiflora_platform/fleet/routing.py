@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
@@ -77,9 +77,7 @@ class _Load:
         self.pace = Pace()
         # Blocks that it will have when it comes to what was given to it.
         self.expected: Counter[bytes] = Counter()
-        self._reserved: WeakKeyDictionary[TokenStream, _Reserved] = WeakKeyDictionary()
-        # Of them, those that `expected` is about: streams that are dropped go by themselves.
-        self._num_known = 0
+        self._reserved: list[tuple[ref[TokenStream], _Reserved]] = []
         # The last that came to it, as many as it has slots.
         self.adapters: OrderedDict[str, None] = OrderedDict()
 
@@ -90,22 +88,30 @@ class _Load:
         """The engine is gone; the next one begins with nothing."""
         self._blocks.cleared()
         self._reserved.clear()
-        self._num_known = 0
         self.expected.clear()
         self.adapters.clear()
 
     def reserve(self, stream: TokenStream, reserved: _Reserved) -> None:
-        self._reserved[stream] = reserved
-        self._num_known += 1
+        self._reserved.append((ref(stream), reserved))
         self.expected.update(reserved.keys)
 
     def pending_tokens(self) -> int:
         """Of prompts that have not begun. What has begun, or has ended, is taken off first."""
-        kept = [(stream, one) for stream, one in self._reserved.items() if not (stream.has_begun or stream.is_closed)]
-        if len(kept) < self._num_known:
-            self._reserved, self._num_known = WeakKeyDictionary(dict(kept)), len(kept)
-            self.expected = Counter(key for _, one in kept for key in one.keys)
+        kept = []
+        for waiting, one in self._reserved:
+            stream = waiting()
+            if stream is not None and not (stream.has_begun or stream.is_closed):
+                kept.append((waiting, one))
+            else:
+                self._expect_no_more(one.keys)
+        self._reserved = kept
         return sum(one.tokens for _, one in kept)
+
+    def _expect_no_more(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self.expected[key] -= 1
+            if not self.expected[key]:
+                del self.expected[key]
 
     @property
     def num_reserved(self) -> int:
@@ -159,7 +165,7 @@ class Router:
     def _soonest(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         ready = replicas[0].ready
         assert ready is not None, "requests go to replicas that serve"
-        keys = keys_of(self.hashes(request, ready.block_size)) if ready.block_size else []
+        keys = keys_of(self.hashes(request, ready.block_size))
         pending = {replica.id: self._loads[replica.id].pending_tokens() for replica in replicas}
         found = self._leading(replicas, keys)
         # The last token is computed in any case, and so is the block that it lies in.

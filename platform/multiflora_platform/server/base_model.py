@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,7 +22,6 @@ from multiflora_platform.demo import (
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.model_files import ModelFiles
-from multiflora_platform.observability.nvml import gpus
 from multiflora_platform.registry.sources.resolver import adapter_source
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import ConfigurationError, Settings
@@ -142,22 +141,6 @@ def only_server_of(settings: Settings) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def places_of(settings: Settings) -> list[Mapping[str, str]]:
-    """Variables of each engine's environment: a GPU of its own, where there are GPUs. Raises ConfigurationError."""
-    if settings.replicas == 1 or settings.device == "cpu":
-        return [{} for _ in range(settings.replicas)]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(gpu.index) for gpu in gpus()] if visible is None else [one for one in visible.split(",") if one]
-    if not names:
-        return [{} for _ in range(settings.replicas)]
-    if len(names) < settings.replicas and settings.kv_cache_memory is None:
-        raise ConfigurationError(
-            f"--replicas {settings.replicas}: there are {len(names)} GPUs; start as many, or let engines share a GPU "
-            "with --kv-cache-memory, the bytes of KV blocks of each"
-        )
-    return [{"CUDA_VISIBLE_DEVICES": names[number % len(names)]} for number in range(settings.replicas)]
 
 
 def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> EngineConfig:

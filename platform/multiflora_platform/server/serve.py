@@ -24,6 +24,7 @@ from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.places import places_of
 from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready
 from multiflora_platform.fleet.routing import Router, prompt_hashes_by
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
@@ -45,7 +46,6 @@ from multiflora_platform.server.base_model import (
     engine_config,
     only_server_of,
     open_model,
-    places_of,
     prepare_data_dir,
     require_paths,
 )
@@ -65,7 +65,6 @@ from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.text.template_lint import lint
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
@@ -114,7 +113,6 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     prepare_data_dir(settings)
     allow_many_connections()
     _warn_of_short_keys(settings)
-    _warn_of_template(opened.served.tokenizer)
     with only_server_of(settings), listen(settings) as listener:
         return uvloop.run(_serve(settings, sources, opened, listener))
 
@@ -131,7 +129,7 @@ def _warn_of_short_keys(settings: Settings) -> None:
 
 
 def _warn_of_template(tokenizer: Tokenizer) -> None:
-    for finding in lint(tokenizer.templates, tokenizer.special_tokens):
+    for finding in tokenizer.template_findings:
         _log.warning("Prefix cache: %s. %s", finding.found, finding.advice)
 
 
@@ -159,6 +157,8 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
             server = HttpServer(app, services)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
+                # While the engines load: templates are rendered some dozens of times.
+                await asyncio.to_thread(_warn_of_template, opened.served.tokenizer)
                 ready = await _ready_or_stopped(fleet, serving)
                 if ready is not None:
                     await seed(services.registry, settings, opened.demo)
@@ -199,7 +199,7 @@ async def _parts(
         router = Router(settings.routing)
         engine = supervised(
             engine_config(settings, opened, settings.data_dir / "artifacts"),
-            places_of(settings),
+            _places(settings),
             router,
             group=opened.served.name,
             on_progress=display.update,
@@ -268,6 +268,14 @@ async def _parts(
         stack.push_async_callback(stop_all, engine)
         await start_all(engine)
         yield services, engine
+
+
+def _places(settings: Settings) -> list[Mapping[str, str]]:
+    """Raises ConfigurationError."""
+    try:
+        return places_of(settings.replicas, settings.device, settings.kv_cache_memory)
+    except ValueError as error:
+        raise ConfigurationError(f"--replicas {settings.replicas}: {error}") from None
 
 
 async def _open_database(settings: Settings) -> Database:

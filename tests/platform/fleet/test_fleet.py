@@ -154,6 +154,24 @@ async def test_an_engine_that_is_away_pins_when_it_is_back(make_house: Callable[
     second.adapter_result = AdapterResult(0, "full")
     assert (await fleet.adapter("unpin", "d")).error is None
     assert second.pinned == set()
+    first.ready = None
+    with pytest.raises(EngineUnavailable):
+        await fleet.adapter("pin", "d")
+    assert first.pinned == second.pinned == set(), "what was refused does not come true later"
+
+
+async def test_the_caches_sums_keep_what_an_engine_counted_that_is_gone(make_house: Callable[..., House]) -> None:
+    house = make_house()
+    first, second = fakes(house)
+    fleet = fleet_of(first, second)
+    behind(house, fleet)
+    fleet._note_end(EngineStats(cache_hits=40, cache_queries=100, evictions=3, running=7))
+    first.stats, second.stats = EngineStats(cache_hits=1, cache_queries=2), EngineStats(cache_hits=5, cache_queries=5)
+    async with house.http:
+        shown = (await house.http.get("/api/v1/cache")).json()
+        assert (shown["hits_tokens"], shown["queries_tokens"], shown["evictions"]) == (46, 107, 3)
+        of_one = (await house.http.get("/api/v1/cache?replica=1")).json()
+        assert (of_one["hits_tokens"], of_one["queries_tokens"], of_one["evictions"]) == (5, 5, 0)
 
 
 def test_round_robin_takes_turns_and_least_loaded_the_one_with_fewest() -> None:
