@@ -12,10 +12,9 @@ from starlette.requests import Request
 
 from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_platform.auth.dependencies import require_admin
-from multiflora_platform.engine import UnknownReplica
 from multiflora_platform.insight.cache_feed import CacheFeed, Events, NumberedChange
 from multiflora_platform.insight.views import CacheEvent, CacheEventPage
-from multiflora_platform.registry.errors import ReplicaNotFound
+from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
 from multiflora_platform.web.pagination import event_id
@@ -59,9 +58,11 @@ def _feed(services: Services, replica: str | None) -> CacheFeed:
     feeds = services.insight.cache_feeds
     if replica is None and len(feeds) > 1:
         raise InvalidRequest(f"Each engine has events of its own; name one with ?replica= of {', '.join(feeds)}.")
-    if replica is not None and replica not in feeds:
-        raise ReplicaNotFound(str(UnknownReplica(replica, list(feeds))))
-    return feeds[replica] if replica is not None else next(iter(feeds.values()))
+    if replica is None:
+        return next(iter(feeds.values()))
+    with reaching_engine():
+        services.engine.addressed(replica)
+    return feeds[replica]
 
 
 async def _frames(services: Services, feed: CacheFeed, events: AsyncIterator[Events]) -> AsyncIterator[bytes]:

@@ -12,8 +12,7 @@ from starlette.requests import Request
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.engine import EngineCalls
-from multiflora_platform.fleet.reports import sum_of
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.insight.bodies import WarmPrompt
@@ -48,8 +47,8 @@ async def get_cache(request: Request, replica: OneReplica = None) -> Response:
     services: Services = request.app.state.services
     with reaching_engine():
         engines = services.engine.each(replica)
-        replies = await asyncio.gather(*(_ask(engine, "report") for engine in engines))
-    stats, ready = sum_of([engine.stats for engine in engines]), ready_engine(services.engine)
+        replies = await asyncio.gather(*(engine.cache("report") for engine in engines))
+        stats, ready = services.engine.addressed(replica).stats, ready_engine(services.engine)
     snapshot = services.registry.snapshot
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
@@ -123,8 +122,7 @@ async def get_cached_text(
 ) -> Response:
     """The tokens of one run, and what they say."""
     services: Services = request.app.state.services
-    with reaching_engine():
-        reply = await _ask(services.engine.addressed(replica), "tokens", hash)
+    reply = await _ask(services.engine, "tokens", hash, replica)
     ids = reply.token_ids[:limit]
     return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
 
@@ -149,15 +147,15 @@ async def drop_cached(request: Request, hash: Hash, principal: Admin, replica: O
 
 async def _steer(request: Request, principal: Principal, action: str, hash: str, replica: str | None) -> Response:
     services: Services = request.app.state.services
-    with reaching_engine():
-        await _ask(services.engine.addressed(replica), action, hash)
+    await _ask(services.engine, action, hash, replica)
     await services.registry.note(principal.actor, f"cache.{action}", hash)
     return Response(status_code=204)
 
 
-async def _ask(engine: EngineCalls, action: str, hash: str = "") -> CacheReply:
+async def _ask(engine: EngineHandle, action: str, hash: str = "", replica: str | None = None) -> CacheReply:
+    """Raises Unavailable, ReplicaNotFound, NotCached."""
     with reaching_engine():
-        reply = await engine.cache(action, hash)
+        reply = await engine.addressed(replica).cache(action, hash)
     if reply.error is not None:
         raise NotCached(reply.error)
     return reply

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 
 from multiflora_platform.auth.account_problems import TenantNotFound
@@ -44,15 +46,12 @@ async def list_contexts(
     page_token: str | None = None,
 ) -> Response:
     """By tenant and name; admins see all, or a tenant's."""
-    if tenant is not None or not principal.is_admin:
-        owner: str | None = _owner(principal, tenant)
-    else:
-        owner = None
+    owner = None if principal.is_admin and tenant is None else _owner(principal, tenant)
     after = _place(page_token) if page_token else ("", "")
     book = _services(request).contexts.book
     found = [one for one in book.all() if one.key > after and owner in (None, one.key[0])]
     token = encode_token("/".join(found[limit - 1].key)) if len(found) > limit else None
-    return rendered(ContextPage([await _view(request, one) for one in found[:limit]], token))
+    return rendered(ContextPage(await asyncio.gather(*(_view(request, one) for one in found[:limit])), token))
 
 
 @router.put("/contexts/{name}", openapi_extra=schema(ContextBody), responses=answers(Context, 200, 201))
@@ -61,6 +60,7 @@ async def put_context(
 ) -> Response:
     """Makes or replaces it; it is computed afterwards and held, within the tenant's budget (409 when full)."""
     body = await read_json(request, ContextBody)
+    _check_priority(principal, body.priority)
     key = (await _known_owner(request, principal, body.tenant or tenant), check_name(name))
     definition = await _definition(request, principal, key, body)
     room = await _keeper(request).room(key[0] or None)
@@ -82,6 +82,7 @@ async def change_context(
 ) -> Response:
     """Of the fields that are sent; what is not yet computed of it is computed."""
     patch = await read_json(request, ContextPatch)
+    _check_priority(principal, patch.priority)
     before = _entry(request, (_owner(principal, tenant), name))
     definition = await _definition(request, principal, before.key, patch.onto(before.definition))
     room = await _keeper(request).room(before.tenant)
@@ -103,8 +104,6 @@ async def delete_context(
 async def _definition(request: Request, principal: Principal, key: ContextKey, body: ContextBody) -> ContextDefinition:
     """Counted, and its adapters looked up. Raises InvalidRequest, AdapterNotFound, Forbidden."""
     services = _services(request)
-    if body.priority < 0 and not principal.is_admin:
-        raise Forbidden("A priority below 0 needs an admin key.")
     definition = body.definition()
     owner = await _keeper(request).prefixes.principal(key[0] or None)
     with as_problems():
@@ -112,6 +111,12 @@ async def _definition(request: Request, principal: Principal, key: ContextKey, b
             context_digests(services.registry, services.model, owner, adapter, services.settings.enable_lora)
         ids = await context_ids(definition.content, services.model, services.model.longest(services.engine))
     return replace(definition, tokens=len(ids))
+
+
+def _check_priority(principal: Principal, asked: int | UnsetType) -> None:
+    """Raises Forbidden."""
+    if asked is not UNSET and asked < 0 and not principal.is_admin:
+        raise Forbidden("A priority below 0 needs an admin key.")
 
 
 def _owner(principal: Principal, tenant: str | None) -> str:

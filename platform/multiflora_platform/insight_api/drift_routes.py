@@ -13,7 +13,6 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.insight.views import DriftItem, DriftPage
 from multiflora_platform.services import ServedModel, Services
-from multiflora_platform.text.template_lint import lint
 from multiflora_platform.web.resources import answers, rendered
 
 router = APIRouter(tags=["insight"])
@@ -29,8 +28,7 @@ async def list_drift(request: Request, principal: Annotated[Principal, Depends(r
 
 async def _of_template(model: ServedModel) -> list[DriftItem]:
     """What the chat template itself does to all prompts of chats; counted is nothing."""
-    tokenizer = model.tokenizer
-    findings = await asyncio.to_thread(lint, tokenizer.templates, tokenizer.special_tokens)
+    findings = await asyncio.to_thread(lambda: model.tokenizer.template_findings)
     return [
         DriftItem(
             tenant=None,

@@ -17,6 +17,7 @@ from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions, Ch
 from multiflora_platform.text.errors import ChatTemplateError, NotUnicode, TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
 from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
+from multiflora_platform.text.template_lint import TemplateFinding, lint
 from multiflora_platform.text.token_bytes import TokenBytes
 
 
@@ -41,6 +42,11 @@ class Tokenizer:
         self.bos_token_id = self._id("bos_token")
         self.eos_token_id = self._id("eos_token")
         self.token_bytes = TokenBytes(rust)
+
+    @cached_property
+    def template_findings(self) -> list[TemplateFinding]:
+        """What makes prompts of the model's own template miss the prefix cache; looked for once."""
+        return lint(self.templates, self.special_tokens)
 
     @classmethod
     def load(cls, folder: Path | str, chat: ChatOptions = OF_THE_MODEL) -> Tokenizer:

@@ -121,6 +121,11 @@ async def test_admins_act_for_tenants_and_tenants_for_themselves(contexts: Conte
         ("GET", PATH, {"params": {"tenant": "acme"}}),
     ):
         assert (await other.request(method, path, **options)).status_code == 403, (method, path)
+    urgent = await admin.patch(f"{PATH}/x", json={"priority": -1}, params={"tenant": "acme"})
+    assert urgent.status_code == 200, urgent.text
+    kept = await contexts.acme.patch(f"{PATH}/x", json={"pin": False})
+    assert (kept.status_code, kept.json()["priority"]) == (200, -1), "a patch is asked for what it names"
+    assert (await contexts.acme.patch(f"{PATH}/x", json={"priority": -2})).status_code == 403
     await contexts.keeper.tend()
     salts = {request.cache_salt for request in contexts.house.engine.requests}
     assert len(salts) == 2, "each is computed where its tenant's requests look"

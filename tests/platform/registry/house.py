@@ -49,6 +49,7 @@ _BYTES = SimpleNamespace(
     beyond=lambda ids, size: None,
     templates=ChatTemplates({}),
     special_tokens={},
+    template_findings=[],
 )
 _MODEL = {"name": "base", "names": ("base",), "known_as": str, "tokenizer": _BYTES, "vocab_size": 256}
 _SCHEMA: list[bytes] = []
