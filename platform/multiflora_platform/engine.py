@@ -80,10 +80,6 @@ class ReplicaHandle(EngineCalls, Protocol):
         """What it serves: the replicas of a group answer alike."""
 
     @property
-    def epoch(self) -> int:
-        """Which life of it this is, counted from 0: what it cached in an earlier one is lost."""
-
-    @property
     def state(self) -> str:
         """starting, ready, draining, restarting, failed or stopped."""
 
@@ -93,7 +89,7 @@ class ReplicaHandle(EngineCalls, Protocol):
 
     @property
     def restarts(self) -> int:
-        """Since the server started."""
+        """Since the server started: what it cached in an earlier life is lost."""
 
     @property
     def pid(self) -> int | None:

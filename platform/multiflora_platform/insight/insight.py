@@ -25,7 +25,7 @@ from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, 
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
-from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
+from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
@@ -160,8 +160,6 @@ class Insight:
 
     def gauges(self) -> Gauges:
         stats = self._engine.stats
-        pids = [replica.pid for replica in self._engine.replicas if replica.pid is not None]
-        sizes = [size for pid in pids if (size := resident_bytes(pid)) is not None]
         ready = [replica.ready for replica in self._engine.replicas if replica.ready is not None]
         on_gpu = bool(ready) and ready[0].device.startswith("cuda")
         return Gauges(
@@ -171,7 +169,7 @@ class Insight:
             cache_queries=stats.cache_queries,
             cache_hits=stats.cache_hits,
             gateway_bytes=own_resident_bytes(),
-            engine_bytes=sum(sizes) if sizes else None,
+            engine_bytes=resident_bytes_of(replica.pid for replica in self._engine.replicas),
             device_bytes=sum(one.kv_bytes + one.weight_bytes for one in ready) if on_gpu else None,
         )
 

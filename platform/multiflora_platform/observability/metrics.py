@@ -27,7 +27,7 @@ from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyRep
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
-from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
+from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.observability.tier_metrics import tier_families
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -321,11 +321,10 @@ class _Snapshot(Collector):
             yield self._labelled("multiflora_gpu_memory_used_bytes", "Memory of all processes", [*memory])
 
     def _memory(self) -> GaugeMetricFamily:
-        pids = [replica.pid for replica in self._view.replicas if replica.pid is not None]
-        sizes = [size for pid in pids if (size := resident_bytes(pid)) is not None]
+        of_engines = resident_bytes_of(replica.pid for replica in self._view.replicas)
         rows: list[tuple[Mapping[str, str], float]] = [({"process": "gateway"}, own_resident_bytes())]
-        if sizes:
-            rows.append(({"process": "engine"}, sum(sizes)))
+        if of_engines is not None:
+            rows.append(({"process": "engine"}, of_engines))
         return self._labelled("multiflora_resident_memory_bytes", "Memory that a process has now", rows)
 
     def _replicas(self) -> Iterable[GaugeMetricFamily]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -16,6 +17,12 @@ def resident_bytes(pid: int) -> int | None:
     except OSError:
         return None
     return int(fields[1]) * resource.getpagesize()
+
+
+def resident_bytes_of(pids: Iterable[int | None]) -> int | None:
+    """Of these processes together; None where none can be told."""
+    sizes = [size for pid in pids if pid is not None and (size := resident_bytes(pid)) is not None]
+    return sum(sizes) if sizes else None
 
 
 def own_resident_bytes() -> int:

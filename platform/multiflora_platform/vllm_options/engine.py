@@ -19,7 +19,9 @@ from multiflora_platform.vllm_options.rules import (
 )
 
 _ONE_DEVICE = "one engine runs on one device; leave it at 1, and give a model that does not fit a smaller dtype"
-_MORE_SERVERS = "its engines are on this machine, see --replicas; start several servers that share a --database-url"
+_MORE_SERVERS = (
+    "the server's engines are on this machine, see --replicas; start several servers that share a --database-url"
+)
 _OWN_ENGINES = "the server's engines are processes of this machine"
 _NO_WORKERS = "the engine is one process, which needs no workers"
 _NO_SPLIT = "a model is never split over devices"

@@ -56,7 +56,7 @@ SERVER: Mapping[str, Option] = {
     # How it listens.
     "uds": refused("the server listens on an address; give --host and --port"),
     "grpc": refused("the server speaks HTTP; leave it out", shape="switch"),
-    "api_server_count": harmless("one process serves HTTP for one engine", "1", short=("-asc",)),
+    "api_server_count": harmless("one process serves HTTP for all engines", "1", short=("-asc",)),
     "disable_frontend_multiprocessing": harmless("the engine is always a process of its own", shape="switch"),
     "allowed_origins": acts("allowed_origins", words),
     "allowed_methods": harmless("pages of --allowed-origins may use every method"),
@@ -81,7 +81,7 @@ SERVER: Mapping[str, Option] = {
     "disable_uvicorn_access_log": switches("enable_log_requests", opposite),
     "disable_access_log_for_endpoints": harmless("--no-enable-log-requests silences all of them"),
     "disable_log_stats": harmless("numbers are in /metrics and the admin UI, never in the log", shape="switch"),
-    "aggregate_engine_logging": harmless("there is one engine", shape="switch"),
+    "aggregate_engine_logging": harmless("the gateway logs for all engines", shape="switch"),
     "enable_log_outputs": harmless(_NO_PROMPTS, shape="switch"),
     "enable_log_deltas": harmless(_NO_PROMPTS, "true", shape="switch"),
     "max_log_len": harmless(_NO_PROMPTS),

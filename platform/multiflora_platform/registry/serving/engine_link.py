@@ -79,7 +79,7 @@ async def _shown(replica: ReplicaHandle, registered: Collection[str]) -> dict[st
         "id": replica.id,
         "host": replica.host,
         "group": replica.group,
-        "epoch": replica.epoch,
+        "epoch": replica.restarts,
         "pid": None if status is None else status.pid,
         "state": replica.state,
         "running": stats.running,

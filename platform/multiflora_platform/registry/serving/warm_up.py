@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 # An engine with every slot taken must not hold a move up for ever: then the alias moves cold.
 WARM_UP_SECONDS = 30.0
 
-# Runs prompts on the version with this digest, for the owner's cache; the owner is a tenant's name, None the admins.
+# Runs prompts on the version with this digest, for the tenants that they name or else the owner's cache (None: the
+# admins'); the last one is the only replica that does it, None: all do.
 RunPrompts = Callable[[str, Sequence[Warmup], str | None, str | None], Awaitable[None]]
 # Computes the contexts of the adapter with this name on the version with this digest.
 WarmContexts = Callable[[str, str], Awaitable[None]]
