@@ -80,6 +80,10 @@ class ReplicaHandle(EngineCalls, Protocol):
         """What it serves: the replicas of a group answer alike."""
 
     @property
+    def epoch(self) -> int:
+        """Which life of it this is, counted from 0: what it cached in an earlier one is lost."""
+
+    @property
     def state(self) -> str:
         """starting, ready, draining, restarting, failed or stopped."""
 
@@ -89,7 +93,7 @@ class ReplicaHandle(EngineCalls, Protocol):
 
     @property
     def restarts(self) -> int:
-        """Since the server started: what it cached in an earlier life is lost."""
+        """Since the server started."""
 
     @property
     def pid(self) -> int | None:

@@ -64,6 +64,10 @@ class EngineReplica:
         return self.supervisor.restarts
 
     @property
+    def epoch(self) -> int:
+        return self.supervisor.restarts
+
+    @property
     def pid(self) -> int | None:
         return self.supervisor.pid
 

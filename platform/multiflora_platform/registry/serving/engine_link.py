@@ -79,7 +79,7 @@ async def _shown(replica: ReplicaHandle, registered: Collection[str]) -> dict[st
         "id": replica.id,
         "host": replica.host,
         "group": replica.group,
-        "epoch": replica.restarts,
+        "epoch": replica.epoch,
         "pid": None if status is None else status.pid,
         "state": replica.state,
         "running": stats.running,
