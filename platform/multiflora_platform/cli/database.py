@@ -45,7 +45,8 @@ def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Nam
         settings = _with_data(settings)
     if arguments.action == "backup":
         _require_database(settings)
-    prepare_data_dir(settings)
+    else:
+        prepare_data_dir(settings)
     try:
         print(action(settings, arguments))
     except Problem as error:
@@ -63,10 +64,18 @@ def _with_data(settings: Settings) -> Settings:
 
 
 def _require_database(settings: Settings) -> None:
-    """A backup makes no database. Raises ConfigurationError."""
-    database = _database_of(settings.data_dir)
-    if settings.database_url is None and not database.exists():
-        raise ConfigurationError(f"there is no database {database}; --data-dir names the folder that the server uses")
+    """A backup makes neither database nor data folder. Raises ConfigurationError."""
+    from sqlalchemy.exc import ArgumentError
+
+    from multiflora_platform.storage.connections import sqlite_file
+
+    try:
+        database = sqlite_file(settings.resolved_database_url)
+    except ArgumentError:
+        raise ConfigurationError("--database-url is no address, such as postgresql://user@host/name") from None
+    for needed, kind in ((database, "database"), (settings.data_dir, "folder")):
+        if needed is not None and not needed.exists():
+            raise ConfigurationError(f"there is no {kind} {needed}; --data-dir names the folder that the server uses")
 
 
 def _database_of(folder: Path) -> Path:

@@ -27,6 +27,7 @@ from multiflora_platform.web.problems import Problem
 
 _FORMAT = 1
 _BATCH = 500
+_OTHER_FOLDER = "--data-dir names the server's folder."
 
 
 class BackupFailed(Problem):
@@ -91,6 +92,8 @@ def _write(database_url: str, data_dir: Path, folder: Path) -> Contents:
         missing = [digest for digest in digests if not _copy_artifact(store, digest, folder / "artifacts" / digest)]
     if (data_dir / SECRET_NAME).exists():
         _copy_private(data_dir / SECRET_NAME, folder / SECRET_NAME)
+    elif rows.get("keys") or len(missing) == len(digests) > 0:
+        raise BackupFailed(f"{data_dir} is not the folder of this database: it has no secret. {_OTHER_FOLDER}")
     contents = Contents(_FORMAT, revision, datetime.now(UTC), rows, len(digests) - len(missing), missing)
     (folder / "backup.json").write_bytes(msgspec.json.format(msgspec.json.encode(contents)))
     return contents
@@ -188,7 +191,7 @@ def _schema(connection: Connection) -> MetaData:
     metadata = MetaData()
     metadata.reflect(connection)
     if "alembic_version" not in metadata.tables:
-        raise BackupFailed("The database is empty: no server has used it yet. --data-dir names the server's folder.")
+        raise BackupFailed(f"The database is empty: no server has used it yet. {_OTHER_FOLDER}")
     metadata.remove(metadata.tables["alembic_version"])
     for table in metadata.tables.values():
         for column in table.columns:

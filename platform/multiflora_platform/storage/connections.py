@@ -40,11 +40,18 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def sqlite_file(database_url: str | URL) -> Path | None:
+    """None: the database is no file."""
+    url = make_url(database_url)
+    is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
+    return Path(url.database) if is_file and url.database else None
+
+
 def private_database(url: URL) -> None:
     """Create SQLite's file as 0600 before SQLite does; its journal files take the same mode."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+    path = sqlite_file(url)
+    if path is None:
         return
-    path = Path(url.database)
     if not path.parent.exists():
         private_folder(path.parent)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

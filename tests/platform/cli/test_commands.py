@@ -287,6 +287,16 @@ def test_a_backup_finds_the_data_of_make_serve(
     assert str(tmp_path / ".multiflora") in capsys.readouterr().err
 
 
+def test_a_backup_makes_no_database_that_an_address_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, none = tmp_path / "data", tmp_path / "none.db"
+    for url in (f"sqlite:///{none}", f"sqlite+aiosqlite:///{none}", "no address"):
+        command = ["db", "backup", str(tmp_path / "copy"), "--data-dir", str(data), "--database-url", url]
+        assert main(command) == 3
+        error = capsys.readouterr().err
+        assert "--database-url" in error if url == "no address" else str(none) in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_backup_of_an_empty_database_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "multiflora.db").touch()
     assert main(["db", "backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 3

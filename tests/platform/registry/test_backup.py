@@ -52,6 +52,17 @@ async def test_all_comes_back(house, tmp_path, other_database):
         await copy.close()
 
 
+@pytest.mark.parametrize("has", ["versions", "keys"])
+async def test_a_backup_from_another_folder_than_the_databases_is_refused(house, tmp_path, has):
+    if has == "versions":
+        await house.adapter("a", 1)
+    else:
+        await house.tenant("t")
+    with pytest.raises(BackupFailed, match="elsewhere is not the folder of this database"):
+        await asyncio.to_thread(backup, house.database_url, tmp_path / "elsewhere", tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+
+
 async def test_a_backup_under_writes_names_no_artifact_that_it_lacks(house, tmp_path):
     await house.adapter("a", 0)
     stop = asyncio.Event()

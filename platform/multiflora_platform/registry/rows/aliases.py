@@ -84,12 +84,20 @@ async def _move_by_hand(
     change: Change, adapter: AdapterRow, alias: str, row: AliasRow | None, target: Mapping[str, Any]
 ) -> None:
     """A rollout's share is no settled target: who moves the alias during one leaves the stable version."""
-    settled = row.target if row is not None else None
+    settled = None if row is None else row.previous if _is_step(row, target) else row.target
     for rollout in await supersede_rollouts(change, adapter, alias):
         settled = {"version": rollout.stable}
     moved = await move(change, adapter, alias, target)
     if settled != moved.target:
         moved.previous = settled
+
+
+def _is_step(row: AliasRow, target: Mapping[str, Any]) -> bool:
+    """Whether a move from its split only gives other shares to versions that it has, as a rollout by hand does: then
+    the split was one of its steps, with its candidate in it, and not what was settled before."""
+    return (
+        "split" in row.target and row.previous is not None and shares_of(target).keys() <= shares_of(row.target).keys()
+    )
 
 
 async def move(change: Change, adapter: AdapterRow, alias: str, target: Mapping[str, Any]) -> AliasRow:

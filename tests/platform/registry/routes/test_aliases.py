@@ -163,6 +163,26 @@ async def test_rollback_goes_to_the_settled_target_before_and_stays_there(house)
     assert (await house.admin.post("/adapters/a/aliases/nope:rollback")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("steps", "back"),
+    [
+        ([{"1": 90, "2": 10}, {"1": 50, "2": 50}, {"2": 100}], {"version": 1}),
+        ([{"1": 90, "2": 10}, {"1": 100}], {"version": 1}),
+        ([{"1": 90, "2": 10}, {"1": 50, "2": 50}], {"version": 1}),
+        ([{"1": 50, "2": 50}, {"3": 100}], {"split": {"1": 50, "2": 50}}),
+        ([{"1": 50, "2": 50}, {"1": 45, "2": 45, "3": 10}, {"3": 100}], {"split": {"1": 50, "2": 50}}),
+    ],
+)
+async def test_steps_of_a_rollout_by_hand_are_no_settled_targets(house, steps, back):
+    await house.adapter("a", 1, 2, 3)
+    for shares in steps:
+        whole = next((int(version) for version, share in shares.items() if share == 100), None)
+        await put(house, "default", {"version": whole} if whole else {"split": shares}, if_match="*")
+    for _ in range(2):
+        shown = (await house.admin.post("/adapters/a/aliases/default:rollback")).json()
+        assert back.items() <= shown.items()
+
+
 async def test_without_default_the_name_is_nothing_but_versions_stay(house):
     await house.adapter("a", 1)
     await house.admin.delete("/adapters/a/aliases/default", headers={"If-Match": "*"})
