@@ -24,6 +24,7 @@ from multiflora_engine.execution.device import (
     available_host_memory,
     choose_device,
     choose_dtype,
+    memory_errors_explained,
     use_device,
     use_threads,
 )
@@ -127,7 +128,8 @@ def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEng
         config.adapter_matrix_memory,
     )
     grammars = load_grammar_masks(config.tokenizer, folder, model.vocab_size, model.eos_token_ids)
-    return assemble_engine(config, model, weights, base, loader, grammars, progress)
+    with memory_errors_explained():
+        return assemble_engine(config, model, weights, base, loader, grammars, progress)
 
 
 def assemble_engine(

@@ -19,6 +19,7 @@ _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
 SECRETS = frozenset({"api_key", "hf_token"})
 _RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
+_LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigurationError(Exception):
@@ -95,8 +96,8 @@ class Settings(BaseModel):
     )
     kv_offload_disk_bytes: int = Field(10 << 30, ge=1, description="bytes that copies in that folder may take")
     enforce_eager: bool = Field(False, description="on a GPU: no CUDA graphs for decode steps")
-    max_num_seqs: int = Field(64, ge=1, description="sequences that run at the same time")
-    max_num_batched_tokens: int = Field(2048, ge=1, description="token budget of one engine step")
+    max_num_seqs: int = Field(64, ge=1, le=1 << 16, description="sequences that run at the same time")
+    max_num_batched_tokens: int = Field(2048, ge=1, le=1 << 22, description="token budget of one engine step")
     max_waiting: int = Field(1024, ge=1, description="requests that may queue before 429")
     enable_prefix_caching: bool = Field(True, description="share KV blocks of equal prefixes")
     context_budget: float = Field(
@@ -112,7 +113,9 @@ class Settings(BaseModel):
     adapter_resolver_tenants: Words = Field(
         (), description="tenants whose requests may cause that, as acme,globex; without it, admins alone"
     )
-    max_loras: int = Field(8, ge=1, description="adapters of --max-lora-rank that fit on the device at once")
+    max_loras: int = Field(
+        8, ge=1, le=1 << 16, description="adapters of --max-lora-rank that fit on the device at once"
+    )
     max_lora_rank: int = Field(64, ge=1, le=1024, description="largest accepted rank")
     adapter_matrix_memory: int = Field(
         256 << 20,
@@ -192,6 +195,14 @@ class Settings(BaseModel):
         "warning", description="what the HTTP server's own parts log"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+
+    @field_validator("*")
+    @classmethod
+    def _check_size(cls, value: Any) -> Any:
+        """The engine is told in 64 bits."""
+        if isinstance(value, int) and value > _LARGEST_INTEGER:
+            raise ValueError(f"the largest integer is {_LARGEST_INTEGER}")
+        return value
 
     @field_validator("allowed_origins")
     @classmethod

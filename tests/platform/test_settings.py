@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from multiflora_platform.settings import ENV_PREFIX, Settings, flag, shown
 
@@ -31,3 +32,9 @@ def test_no_secret_is_shown() -> None:
     assert shown("database_url", "sqlite+aiosqlite:////var/a@b.db") == "sqlite+aiosqlite:////var/a@b.db"
     assert "hush" not in shown("api_key", ("hush",))
     assert "hush" not in shown("hf_token", "hush")
+
+
+@pytest.mark.parametrize("field", ["kv_cache_memory", "seed", "max_num_seqs", "max_loras", "kv_offload_disk_bytes"])
+def test_numbers_that_no_engine_could_be_told_are_refused(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Settings.model_validate({field: 2**63})

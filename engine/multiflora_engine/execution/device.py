@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,6 +51,21 @@ def available_host_memory() -> int:
     if limit.isdigit() and used.isdigit():
         memory = min(memory, max(0, int(limit) - int(used)))
     return memory
+
+
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """Raises ModelError for an allocation that this machine refuses."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch has no type for it.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ModelError(
+            "The engine needs more memory than there is. Lower --max-num-seqs, --max-num-batched-tokens, --max-loras "
+            f"or --kv-cache-memory. ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from error
 
 
 def use_threads(num_threads: int | None, engines_per_host: int = 1) -> None:

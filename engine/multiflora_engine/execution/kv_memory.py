@@ -71,7 +71,7 @@ def size_kv_cache(
     if config.kv_cache_memory is not None:
         memory = config.kv_cache_memory
         if device.type == "cpu":
-            _require_host_memory(memory)
+            _require_host_memory(memory, config.engines_per_host)
     elif device.type == "cpu":
         memory = _host_memory(useful * block_bytes, is_asked * needed * block_bytes, config.engines_per_host)
     else:
@@ -90,13 +90,15 @@ def _host_memory(useful: int, needed: int, engines: int) -> int:
     return max(modest, min(needed, int(available * _CPU_LIMIT)))
 
 
-def _require_host_memory(asked: int) -> None:
-    """Linux grants more than there is, and kills the process once it is written to: refused before that."""
+def _require_host_memory(asked: int, engines: int) -> None:
+    """Linux grants more than there is, and kills the process once it is written to: refused before that. engines: each
+    of which takes as much."""
     available = available_host_memory()
-    if asked > available:
+    if asked * engines > available:
+        times = f" {engines} times" if engines > 1 else ""
         raise ModelError(
-            f"--kv-cache-memory asks for {asked / _GIB:.2f} GiB, and {available / _GIB:.2f} GiB are available of the "
-            "machine's memory or the container's limit. Give a smaller --kv-cache-memory, or free memory."
+            f"--kv-cache-memory asks{times} for {asked / _GIB:.2f} GiB, and {available / _GIB:.2f} GiB are available "
+            "of the machine's memory or the container's limit. Give a smaller --kv-cache-memory, or free memory."
         )
 
 

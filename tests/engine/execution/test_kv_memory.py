@@ -23,6 +23,14 @@ def test_more_than_is_available_is_refused_before_it_is_allocated(monkeypatch: p
         size_kv_cache(replace(fits, kv_cache_memory=3 << 29), CONFIG, torch.float32, device)
 
 
+def test_engines_of_one_machine_ask_for_their_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 1 << 30)
+    one = EngineConfig(model_path="x", artifact_root="", kv_cache_memory=3 << 28)
+    size_kv_cache(one, CONFIG, torch.float32, torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"asks 2 times for 0\.75 GiB, and 1\.00 GiB"):
+        size_kv_cache(replace(one, engines_per_host=2), CONFIG, torch.float32, torch.device("cpu"))
+
+
 def test_a_cache_beyond_the_memory_is_a_sentence() -> None:
     with pytest.raises(ModelError, match=r"does not fit into the memory of cpu\. Give a smaller --kv-cache-memory"):
         allocate_kv_cache(CONFIG, 1 << 40, 16, torch.float32, torch.device("cpu"))
