@@ -106,7 +106,7 @@ class BuiltEngine:
 def build_engine(config: EngineConfig, progress: Progress = _silent) -> BuiltEngine:
     """Loads the model and makes everything ready to step. Raises ModelError for what the user can mend."""
     folder = Path(config.model_path)
-    model = load_model_config(folder).with_ends(config.eos_token_ids)
+    model = load_model_config(folder, config.hf_overrides).with_ends(config.eos_token_ids)
     use_threads(config.num_threads, config.engines_per_host)  # first: how products are made is measured with these
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, model.dtype, device)

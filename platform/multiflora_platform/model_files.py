@@ -40,6 +40,8 @@ class ModelFiles:
     download_dir: Path | None = None
     """None: Hugging Face's cache."""
     hf_token: str | None = None
+    hf_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Values in the place of config.json's own."""
     quantization: str | None = None
     """How the checkpoint must be quantised, or dense weights at load; None: as it says itself."""
     generation_config: str = "auto"
@@ -55,7 +57,7 @@ class ModelFiles:
         """config: with the tokenizer's end tokens, too. Raises ModelError and TokenizerError."""
         folder = resolve_model(self.model, self.download_dir, self.revision, self.hf_token)
         # First: a folder that holds no model should not be blamed for its tokenizer.
-        config = load_model_config(folder)
+        config = load_model_config(folder, self.hf_overrides)
         weight_files(folder)  # nor for the time that its conversion takes
         for warning in config.warnings:
             _log.warning("%s", warning)

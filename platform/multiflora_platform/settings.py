@@ -60,6 +60,7 @@ class Settings(BaseModel):
     tokenizer_revision: str | None = Field(None, min_length=1, description="branch, tag or commit of --tokenizer")
     download_dir: Path | None = Field(None, description="where models from the hub are kept; default its own cache")
     hf_token: str | None = Field(None, min_length=1, description="token for the hub; default HF_TOKEN or its login")
+    hf_overrides: dict[str, Any] = Field({}, description="values in the place of those of config.json, as JSON")
     quantization: str | None = Field(
         None, description="int8: of dense weights, on a CPU; else how the checkpoint is quantised, which must agree"
     )

@@ -5,11 +5,14 @@ Source of the format: https://github.com/huggingface/safetensors. Knows no model
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -89,9 +92,13 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def model_digest(folder: Path) -> str:
-    """SHA-256 hex over config.json's and the weight files' own SHA-256, which are cached by path, size and time."""
-    return combined_digest([folder / "config.json", *weight_files(folder)])
+def model_digest(folder: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """SHA-256 hex over config.json's and the weight files' own SHA-256, which are cached by path, size and time; and
+    over what stands in the place of config.json's values, if anything does."""
+    digest = combined_digest([folder / "config.json", *weight_files(folder)])
+    if not overrides:
+        return digest
+    return hashlib.sha256(digest.encode() + msgspec.json.encode(dict(overrides), order="deterministic")).hexdigest()
 
 
 def _read_header(path: Path) -> dict[str, StoredTensor]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, ExpertLinear, Site, SparseLayer
 from multiflora_engine.models.checkpoint import model_digest
-from multiflora_engine.models.config_fields import ConfigFields, read_json_object
+from multiflora_engine.models.config_fields import ConfigFields, overridden, read_json_object
 from multiflora_engine.models.config_keys import check_keys
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.catalogue import find_family
@@ -74,6 +75,7 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...]  # any of them ends a generation
     generation_defaults: Mapping[str, float]  # sampling values of generation_config.json that can be used
     warnings: tuple[str, ...]  # what of the two files is ignored though it might matter; for the operator
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # the operator's, in the place of config.json's own
 
     def with_ends(self, token_ids: Iterable[int]) -> ModelConfig:
         """Any of these ends a generation, too: those of them that the model can produce."""
@@ -216,12 +218,12 @@ class ModelConfig:
 
     def base_model(self, name: str, digest: str | None = None) -> BaseModel:
         """What adapters need to know. Without a digest of the weights, their files are hashed the first time (see
-        `checkpoint.model_digest`)."""
+        `checkpoint.model_digest`); a configuration with overrides is another model's."""
         sites = {site.name: site for site in self._sites()}
         return BaseModel(
             name,
             self.architecture,
-            digest or model_digest(self.folder),
+            digest or model_digest(self.folder, self.overrides),
             self.num_layers,
             sites,
             embedding=self.form.modules.embedding,
@@ -278,11 +280,12 @@ def _own_rows(order: tuple[int, ...], first: int, end: int) -> tuple[int, ...]:
     return tuple(row - first for row in order[first:end])
 
 
-def load_model_config(folder: Path) -> ModelConfig:
-    """Read the two configuration files. Raises ModelError for what is missing, damaged or unsupported."""
-    given = read_json_object(folder / "config.json")
+def load_model_config(folder: Path, overrides: Mapping[str, Any] = MappingProxyType({})) -> ModelConfig:
+    """Read the two configuration files. overrides: values in the place of config.json's own. Raises ModelError for what
+    is missing, damaged or unsupported."""
+    given = overridden(read_json_object(folder / "config.json"), overrides)
     family = find_family(given)
-    raw = _in_llamas_words(given, family)
+    raw = _in_llamas_words(given, family) | {key: overrides[key] for key in family.aliases.keys() & overrides}
     defaults = {**COMMON_DEFAULTS, **family.defaults}
     fields = ConfigFields(raw, defaults, aliases=family.aliases)
     form = family.form(fields)
@@ -322,6 +325,7 @@ def load_model_config(folder: Path) -> ModelConfig:
         eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
         generation_defaults=advice,
         warnings=(*check_keys(given, family), *ignored),
+        overrides=overrides,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 _COUNTS = (
@@ -33,6 +35,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str
     # The artifact store of `<digest>/` folders.
     artifact_root: str
+    # Values in the place of those of the folder's config.json.
+    hf_overrides: dict[str, Any] = {}
     dtype: str = "auto"
     # How keys and values are kept: auto (as dtype), int8, fp8 (as fp8_e4m3) or fp8_e5m2.
     kv_cache_dtype: str = "auto"

@@ -29,7 +29,11 @@ def accept(options: Mapping[str, object], spelled: Callable[[str], str] = str) -
             require_known(name, spelled)
         elif name in OPTIONS:
             verdict = OPTIONS[name].judge(spelled(name), value)
-            settings.update(verdict.settings)
+            for setting, judged in verdict.settings.items():
+                earlier = settings.get(setting)
+                if isinstance(earlier, dict) and isinstance(judged, dict):
+                    judged = earlier | judged
+                settings[setting] = judged
             notices += [verdict.notice] if verdict.notice else []
         else:
             require_known(name, spelled)

@@ -10,14 +10,15 @@ from multiflora_platform.vllm_options.rules import (
     count,
     dtype_name,
     harmless,
+    json_object,
     mapping,
+    number,
     partly,
     refused,
     words,
 )
 
 _NO_CODE = "code that comes with a model or a client is never run"
-_EDIT_CONFIG = "a model's config.json is read as it is; change the file instead"
 _DOWNLOADS = "only the files that a model needs are fetched, and they are read once"
 
 MODEL: Mapping[str, Option] = {
@@ -51,9 +52,9 @@ MODEL: Mapping[str, Option] = {
     ),
     "config_format": refused("only a config.json is read; convert the model's configuration", "auto", "hf"),
     "hf_config_path": refused("config.json is read from the model's folder; put it there"),
-    "hf_overrides": refused(_EDIT_CONFIG),
-    "rope_scaling": refused(_EDIT_CONFIG),
-    "rope_theta": refused(_EDIT_CONFIG),
+    "hf_overrides": acts("hf_overrides", json_object),
+    "rope_scaling": acts("hf_overrides", lambda value: {"rope_scaling": json_object(value)}),
+    "rope_theta": acts("hf_overrides", lambda value: {"rope_theta": number(value)}),
     "model_impl": refused("models are built in; leave it at auto", "auto", "vllm"),
     "model_loader_extra_config": harmless(_DOWNLOADS),
     "safetensors_load_strategy": harmless(_DOWNLOADS, "lazy"),
@@ -100,7 +101,7 @@ MODEL: Mapping[str, Option] = {
     "generation_config": acts("generation_config", str),
     "override_generation_config": acts("override_generation_config", mapping),
     "logprobs_mode": refused("log-probabilities are the model's own; leave it out", "raw_logprobs"),
-    "enable_sleep_mode": refused("an engine keeps its memory while it runs; stop the server", shape="switch"),
+    "enable_sleep_mode": harmless("LLM.sleep() works without it, and a server's engine stays awake", shape="switch"),
     # Structured output, reasoning, tools.
     "guided_decoding_backend": harmless("llguidance follows every format", "auto", "guidance"),
     "guided_decoding_disable_fallback": harmless("there is one backend, llguidance", shape="switch"),

@@ -6,6 +6,7 @@ Owns the rule's form and how it judges one value. Does not know which options th
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,6 +152,17 @@ def gibibytes(value: object) -> int:
     return int(number * (1 << 30))
 
 
+def number(value: object) -> float:
+    """Of a finite number, or the text of one. Raises ValueError."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = math.nan
+    if isinstance(value, bool) or not math.isfinite(found):
+        raise ValueError("give a number")
+    return found
+
+
 def dtype_name(value: object) -> str:
     """vLLM's two short names, and torch's own dtypes."""
     name = str(value).removeprefix("torch.")
@@ -191,5 +203,14 @@ def mapping(value: object) -> dict[str, object]:
     """A JSON object, or what is one already."""
     content = _parsed(value) if isinstance(value, str) else value
     if not isinstance(content, dict):
-        raise ValueError('give a JSON object, as {"temperature": 0.5}')
+        raise ValueError("give a JSON object")
     return content
+
+
+def json_object(value: object) -> dict[str, object]:
+    """A mapping of what JSON has, and nothing else; Python may give objects of any kind."""
+    content = mapping(value)
+    try:
+        return mapping(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("give a JSON object of texts, numbers, lists and objects") from None

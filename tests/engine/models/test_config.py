@@ -250,6 +250,39 @@ def test_both_spellings_of_rope_mean_the_same(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("own", [{"rope_theta": 5e5}, {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}])
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_an_operators_rotation_goes_before_the_files(own: dict[str, Any], name: str, tmp_path: Path) -> None:
+    linear = {"type": "linear", "factor": 4}
+    expected = load(tmp_path, rope_theta=5e5, rope_scaling=linear).ropes
+    load(tmp_path, **own)
+    assert load_model_config(tmp_path, {name: linear}).ropes == expected
+    (faster,) = load_model_config(tmp_path, {name: linear, "rope_theta": 7.0}).ropes
+    assert (faster.kind, faster.theta) == ("linear", 7.0)
+    assert load_model_config(tmp_path, {"rope_theta": 7.0}).ropes[0].theta == 7.0
+    load(tmp_path, **own, rope_scaling=linear)
+    assert load_model_config(tmp_path, {name: None}).ropes[0].kind == "default"
+    assert load_model_config(tmp_path, {"vocab_size": 9, "architectures": ["Qwen2ForCausalLM"]}).vocab_size == 9
+
+
+def test_an_operators_value_goes_before_the_files_under_another_name(tmp_path: Path) -> None:
+    gpt2 = {"architectures": ["GPT2LMHeadModel"], "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 128}
+    config_of(tmp_path, {"vocab_size": 300, **gpt2})
+    for name in ("n_layer", "num_hidden_layers"):
+        assert load_model_config(tmp_path, {name: 2}).num_layers == 2
+
+
+def test_one_rotation_in_the_place_of_several_is_refused(tmp_path: Path) -> None:
+    kinds = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("full_attention", "sliding_attention")}
+    own = load(tmp_path, architectures=["Gemma3ForCausalLM"], rope_parameters=kinds)
+    yarn = {"rope_type": "yarn", "factor": 4.0}
+    for wrong in ({"rope_theta": 7.0}, {"rope_scaling": yarn}, {"rope_parameters": yarn}):
+        with pytest.raises(ModelError, match="several rotations"):
+            load_model_config(tmp_path, wrong)
+    changed = load_model_config(tmp_path, {"rope_parameters": {**kinds, "full_attention": {**yarn, "rope_theta": 1e4}}})
+    assert (changed.ropes[0].kind, changed.ropes[1]) == ("yarn", own.ropes[1])
+
+
 def test_early_phi3_spellings_of_longrope(tmp_path: Path) -> None:
     factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
     for name in ("su", "yarn", "longrope"):
@@ -400,6 +433,8 @@ def test_the_digest_follows_content(tmp_path: Path) -> None:
     second = config.base_model("a").digest
     assert second != first
     assert load(tmp_path, rms_norm_eps=1e-5).base_model("a").digest != second
+    changed = [load_model_config(tmp_path, {"rms_norm_eps": value}).base_model("a").digest for value in (1e-4, 1e-3)]
+    assert len({second, *changed}) == 3
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"one")

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 import multiflora
 from multiflora import LLM, EngineArgs, LLMEngine, PoolingParams, SamplingParams
@@ -57,6 +60,30 @@ def test_a_programs_command_line_has_every_option_and_its_own_arguments() -> Non
     assert chosen == {"enable_prefix_caching": False, "dtype": "float16", "seed": None}
     with pytest.raises(ValueError, match="tensor_parallel_size 2: one engine runs on one device"):
         EngineArgs.from_cli_args(parser().parse_args(["--tensor-parallel-size", "2"]))
+
+
+def test_a_context_extended_by_hf_overrides_says_what_transformers_says() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    length = {"max_position_embeddings": 64}
+    config = AutoConfig.from_pretrained(DEMO / "base", **length)
+    theta = config.rope_parameters["rope_theta"]
+    config.rope_parameters = {**yarn, "rope_theta": theta}
+    oracle = AutoModelForCausalLM.from_pretrained(DEMO / "base", config=config, dtype=torch.float32).eval()
+    with LLM(str(DEMO / "base"), hf_overrides=length | {"rope_scaling": yarn}, max_model_len=200, num_threads=1) as llm:
+        prompt = [3 + 7 * i % 900 for i in range(150)]
+        (output,) = llm.generate([prompt], GREEDY, use_tqdm=False)
+    answer = output.outputs[0].token_ids
+    with torch.no_grad():
+        logits = oracle(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    assert logits.argmax(-1).tolist() == answer
+
+
+def test_a_program_that_asks_for_sleep_may_sleep(caplog: pytest.LogCaptureFixture) -> None:
+    with LLM(str(DEMO / "base"), enable_sleep_mode=True, max_model_len=64, num_threads=1) as llm:
+        llm.sleep(level=1)
+        llm.wake_up()
+        assert llm.generate("Hello", GREEDY, use_tqdm=False)[0].finished
+    assert "enable_sleep_mode has no effect: LLM.sleep() works without it" in caplog.text
 
 
 def test_the_options_may_stand_in_a_group_of_the_parser() -> None:

@@ -37,6 +37,10 @@ from multiflora_platform.vllm_options.rules import Option
         ({"allowed_origins": '["https://a.org"]'}, {"allowed_origins": ["https://a.org"]}),
         ({"allowed_origins": ['["https://a.org"]', "*"]}, {"allowed_origins": ["https://a.org", "*"]}),
         ({"override_generation_config": '{"top_k": 3}'}, {"override_generation_config": {"top_k": 3}}),
+        (
+            {"hf_overrides": '{"vocab_size": 9}', "rope_theta": "1e6", "rope_scaling": {"type": "yarn"}},
+            {"hf_overrides": {"vocab_size": 9, "rope_theta": 1e6, "rope_scaling": {"type": "yarn"}}},
+        ),
         ({"served_model_name": ["a", "b"]}, {"served_model_name": ["a", "b"]}),
         (
             {
@@ -92,6 +96,7 @@ def test_what_has_a_meaning_acts_without_a_word(given: dict[str, object], settin
         ({"lora_dtype": "bfloat16"}, "the base's dtype"),
         ({"enable_prompt_tokens_details": False}, "always so"),
         ({"task": "embed"}, "embeddings"),
+        ({"enable_sleep_mode": True}, "works without it"),
     ],
 )
 def test_what_is_harmless_is_told_in_one_line_and_changes_nothing(given: dict[str, object], reason: str) -> None:
@@ -135,7 +140,12 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"speculative_config": '{"method": ["ngram"]}'}, ("speculative_config", "give ngram")),
         ({"cpu_offload_gb": 4}, ("cpu_offload_gb 4", "smaller dtype")),
         ({"max_logprobs": 50}, ("max_logprobs 50", "up to 20")),
-        ({"enable_sleep_mode": True}, ("enable_sleep_mode:", "stop the server")),
+        ({"hf_overrides": "[1]"}, ("hf_overrides", "JSON object")),
+        ({"hf_overrides": {"rope_theta": object()}}, ("hf_overrides", "JSON object")),
+        ({"hf_overrides": {"rope_theta": float("nan")}}, ("hf_overrides", "JSON object")),
+        ({"hf_overrides": lambda config: config}, ("hf_overrides", "JSON object")),
+        ({"rope_theta": "inf"}, ("rope_theta", "give a number")),
+        ({"rope_theta": True}, ("rope_theta", "give a number")),
         ({"logits_processors": ["my.code"]}, ("logits_processors", "never run")),
         ({"override_generation_config": "{"}, ("override_generation_config", "not valid JSON")),
         ({"override_generation_config": "[1]"}, ("override_generation_config", "JSON object")),
