@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from multiflora_engine.protocol.messages import (
     AdapterResult,
     CacheReply,
@@ -35,6 +37,21 @@ class Life(NamedTuple):
 
     replica: str
     epoch: int
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Which replica got a request, and why. reason: what set it apart from the next best: cached (it has more of the
+    prompt), idle (less waits there), adapter (which is there, or sooner there), faster (its steps are), tie (nothing:
+    of equals, each adapter and each beginning has its home), only (no other took requests), or turn (round-robin).
+    cached_tokens: of the prompt, that it was expected to have. seconds: to the first token, as predicted;
+    runner_up_seconds: of the next best. None where the policy predicts none. moves: engines that it has lost."""
+
+    replica: str
+    reason: str
+    cached_tokens: int | None = None
+    seconds: float | None = None
+    runner_up_seconds: float | None = None
+    moves: int = 0
 
 
 class EngineCalls(Protocol):
@@ -99,6 +116,10 @@ class ReplicaHandle(EngineCalls, Protocol):
     def pid(self) -> int | None:
         """Of the process; None while there is none."""
 
+    @property
+    def state_age(self) -> float | None:
+        """Seconds since it was last heard of; None while it does not serve."""
+
 
 class EngineHandle(EngineCalls, Protocol):
     """All that the platform holds of its engines."""
@@ -123,6 +144,9 @@ class EngineHandle(EngineCalls, Protocol):
 
     def replica_of(self, request_id: str) -> str | None:
         """Which one has, or had, a request; None where that is forgotten."""
+
+    def placement_of(self, request_id: str) -> Placement | None:
+        """Why that one."""
 
     def life_of(self, request_id: str) -> Life | None:
         """The life that this one is in now."""

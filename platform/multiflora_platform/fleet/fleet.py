@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import (
     AdapterResult,
@@ -23,7 +25,7 @@ from multiflora_engine.protocol.messages import (
     Status,
 )
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_platform.engine import EngineCalls, Life, UnknownReplica
+from multiflora_platform.engine import EngineCalls, Life, Placement, UnknownReplica
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
 from multiflora_platform.fleet.routing import Choice, Router
@@ -49,8 +51,8 @@ class Fleet:
         self._router = router or Router("score")
         # Counters of engines that are gone: sums of what only grows must not shrink.
         self._ended = EngineStats()
-        self._places: OrderedDict[str, str] = OrderedDict()
-        self._moves: dict[str, int] = {}
+        self._places: OrderedDict[str, Placement] = OrderedDict()
+        self._only_place = Placement(self.replicas[0].id, "only")
         if self._only is None:
             self._router.follow(self.replicas)
             for replica in self.replicas:
@@ -108,7 +110,11 @@ class Fleet:
         return ready
 
     def replica_of(self, request_id: str) -> str | None:
-        return self._only.id if self._only is not None else self._places.get(request_id)
+        place = self.placement_of(request_id)
+        return None if place is None else place.replica
+
+    def placement_of(self, request_id: str) -> Placement | None:
+        return self._only_place if self._only is not None else self._places.get(request_id)
 
     def life_of(self, request_id: str) -> Life | None:
         id = self.replica_of(request_id)
@@ -132,7 +138,8 @@ class Fleet:
     def _rescue(self, stream: TokenStream) -> bool:
         """Gives another engine the request of one that is gone, as it was, its deadline included."""
         request = stream.request
-        moves = self._moves.get(request.id, 0)
+        lost = self._places.get(request.id)
+        moves = 0 if lost is None else lost.moves
         if moves == _MOST_MOVES:
             return False
         try:
@@ -140,16 +147,17 @@ class Fleet:
             choice.replica.client.take_over(stream)
         except EngineUnavailable:
             return False
-        self._moves[request.id] = moves + 1
-        self._note_choice(choice, stream)
+        if lost is not None:
+            cause = "drain" if self._replica(lost.replica).client.is_draining else "engine_dead"
+            self._router.observer.moved(lost.replica, cause)
+        self._note_choice(choice, stream, moves + 1)
         return True
 
-    def _note_choice(self, choice: Choice, stream: TokenStream) -> None:
+    def _note_choice(self, choice: Choice, stream: TokenStream, moves: int = 0) -> None:
         self._router.sent(choice, stream)
-        self._places[stream.request.id] = choice.replica.id
+        self._places[stream.request.id] = msgspec.structs.replace(choice.placement, moves=moves)
         if len(self._places) > _REMEMBERED:
-            forgotten, _ = self._places.popitem(last=False)
-            self._moves.pop(forgotten, None)
+            self._places.popitem(last=False)
 
     def _note_end(self, stats: EngineStats) -> None:
         self._ended = sum_of([self._ended, counters_of(stats)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from multiflora_engine.process.cache_followers import CacheFollowers
@@ -70,6 +71,10 @@ class EngineReplica:
     @property
     def pid(self) -> int | None:
         return self.supervisor.pid
+
+    @property
+    def state_age(self) -> float | None:
+        return None if self.ready is None else time.monotonic() - self.client.last_message
 
     @property
     def ready(self) -> Ready | None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
-from weakref import ref
 
 from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
-from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.requests import GenerateRequest
-from multiflora_platform.fleet.block_index import BlockIndex, ReplicaBlocks, keys_of
-from multiflora_platform.fleet.pace import Pace
+from multiflora_platform.engine import Placement
+from multiflora_platform.fleet.block_index import BlockIndex, keys_of
+from multiflora_platform.fleet.prediction import Prediction, soonest
 from multiflora_platform.fleet.replica import EngineReplica
+from multiflora_platform.fleet.replica_load import ReplicaLoad, Reserved
+from multiflora_platform.observability.observers import RoutingObserver
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
@@ -28,8 +29,6 @@ _MOST_LOOKED_UP = 8192
 """Tokens of a prompt: what replicas have of it is decided by then."""
 _LOAD_SECONDS = 0.05
 """Until an adapter is on a replica that has not had it lately."""
-_AS_SOON = 1.1
-"""Times the soonest: of those that are no later, the one that has most of the prompt leaves most to the others."""
 
 
 def prompt_hashes_by(base_digest: str, reach_of: Callable[[str | None], KvReach]) -> Hashes:
@@ -50,114 +49,61 @@ def _no_hashes(request: GenerateRequest, block_size: int) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """replica: that gets the request. cached: of its prompt's tokens, those that it has there, or will have when it
-    comes to it. seconds: to its first token, as predicted; 0 where the policy predicts none."""
+    """replica: that gets the request. placement: why. pending: of the prompt's tokens, those that it will compute.
+    keys: of the prompt's whole blocks."""
 
     replica: EngineReplica
-    cached: int = 0
-    seconds: float = 0.0
+    placement: Placement
+    pending: int = 0
     keys: list[bytes] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reserved:
-    """What a request that was given to a replica will take there before its first token: select and reserve are one
-    step, so that requests that come together do not all find the same replica idle."""
-
-    tokens: int
-    keys: list[bytes]
-
-
-class _Load:
-    """What one replica has and has to do, as far as this process gave it. The CacheFollower of its engine."""
-
-    def __init__(self, blocks: ReplicaBlocks) -> None:
-        self.bit = blocks.bit
-        self._blocks = blocks
-        self.pace = Pace()
-        # Blocks that it will have when it comes to what was given to it.
-        self.expected: Counter[bytes] = Counter()
-        self._reserved: list[tuple[ref[TokenStream], _Reserved]] = []
-        # The last that came to it, as many as it has slots.
-        self.adapters: OrderedDict[str, None] = OrderedDict()
-
-    def changed(self, changes: list[CacheChange]) -> None:
-        self._blocks.changed(changes)
-
-    def cleared(self) -> None:
-        """The engine is gone; the next one begins with nothing."""
-        self._blocks.cleared()
-        self._reserved.clear()
-        self.expected.clear()
-        self.adapters.clear()
-
-    def reserve(self, stream: TokenStream, reserved: _Reserved) -> None:
-        self._reserved.append((ref(stream), reserved))
-        self.expected.update(reserved.keys)
-
-    def pending_tokens(self) -> int:
-        """Of prompts that have not begun. What has begun, or has ended, is taken off first."""
-        kept = []
-        for waiting, one in self._reserved:
-            stream = waiting()
-            if stream is not None and not (stream.has_begun or stream.is_closed):
-                kept.append((waiting, one))
-            else:
-                self._expect_no_more(one.keys)
-        self._reserved = kept
-        return sum(one.tokens for _, one in kept)
-
-    def _expect_no_more(self, keys: Sequence[bytes]) -> None:
-        for key in keys:
-            self.expected[key] -= 1
-            if not self.expected[key]:
-                del self.expected[key]
-
-    @property
-    def num_reserved(self) -> int:
-        return len(self._reserved)
-
-    def note_adapter(self, digest: str, slots: int) -> None:
-        self.adapters[digest] = None
-        self.adapters.move_to_end(digest)
-        while len(self.adapters) > slots:
-            self.adapters.popitem(last=False)
 
 
 class Router:
     """policy: round-robin takes replicas in turn; least-loaded the one with the fewest requests, of equals in turn;
-    score the one that is predicted to have the first token soonest. hashes: what score looks prompts up by."""
+    score the one that is predicted to have the first token soonest. hashes: what score looks prompts up by. observer:
+    hears of each choice."""
 
     def __init__(self, policy: Policy, hashes: Hashes = _no_hashes) -> None:
         self.hashes = hashes
+        self.observer = RoutingObserver()
         self._policy = policy
         self._turn = 0
         self._index = BlockIndex()
-        self._loads: dict[str, _Load] = {}
+        self._loads: dict[str, ReplicaLoad] = {}
 
     def follow(self, replicas: Sequence[EngineReplica]) -> None:
         """Replicas tell what they have from their first block on. Once, before any of them serves."""
         for number, replica in enumerate(replicas):
-            load = self._loads[replica.id] = _Load(self._index.follower(number))
+            load = self._loads[replica.id] = ReplicaLoad(self._index.follower(number))
             if self._policy == "score":
                 replica.cache_followers.add(load)
 
     def choose(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         """One of these, of which there is at least one. `sent` is to follow at once."""
+        began = time.perf_counter()
         self._turn += 1
         in_turn = [replicas[(self._turn + place) % len(replicas)] for place in range(len(replicas))]
+        choice = self._soonest(in_turn, request) if self._policy == "score" else self._next(in_turn)
+        self.observer.decided(time.perf_counter() - began)
+        return choice
+
+    def _next(self, in_turn: Sequence[EngineReplica]) -> Choice:
+        if len(in_turn) == 1:
+            return Choice(in_turn[0], Placement(in_turn[0].id, "only"))
         if self._policy == "round-robin":
-            return Choice(in_turn[0])
-        if self._policy == "least-loaded":
-            return Choice(min(in_turn, key=lambda replica: replica.client.in_flight))
-        return self._soonest(in_turn, request)
+            return Choice(in_turn[0], Placement(in_turn[0].id, "turn"))
+        in_flight = [replica.client.in_flight for replica in in_turn]
+        least = min(in_flight)
+        chosen = in_turn[in_flight.index(least)]
+        return Choice(chosen, Placement(chosen.id, "tie" if in_flight.count(least) > 1 else "idle"))
 
     def sent(self, choice: Choice, stream: TokenStream) -> None:
         """The chosen replica has the request now."""
+        self.observer.placed(choice.placement)
         if self._policy != "score":
             return
         load, request = self._loads[choice.replica.id], stream.request
-        load.reserve(stream, _Reserved(len(request.prompt_token_ids) - choice.cached, choice.keys))
+        load.reserve(stream, Reserved(choice.pending, choice.keys))
         ready = choice.replica.ready
         if request.adapter_digest is not None and ready is not None:
             load.note_adapter(request.adapter_digest, ready.lora_slots)
@@ -170,14 +116,18 @@ class Router:
         found = self._leading(replicas, keys)
         # The last token is computed in any case, and so is the block that it lies in.
         most = (len(request.prompt_token_ids) - 1) // ready.block_size
-        choices = []
-        for replica in replicas:
-            cached = min(found[replica.id], most) * ready.block_size
-            choices.append(Choice(replica, cached, self._seconds(replica, request, cached, pending[replica.id]), keys))
-        limit = _AS_SOON * min(choice.seconds for choice in choices)
-        near = [choice for choice in choices if choice.seconds <= limit]
-        home = {choice.replica.id: _distance(choice.replica.id, request, keys) for choice in near}
-        return min(near, key=lambda choice: (-choice.cached, choice.seconds, home[choice.replica.id]))
+        predictions = [
+            self._predicted(one, request, min(found[one.id], most) * ready.block_size, pending[one.id])
+            for one in replicas
+        ]
+        # One measure for all of them, whichever of them take requests at the moment.
+        pace = next(iter(self._loads.values())).pace
+        chosen, runner_up, reason = soonest(predictions, pace, lambda id: _distance(id, request, keys))
+        placement = Placement(
+            chosen.replica, reason, chosen.cached, chosen.seconds, None if runner_up is None else runner_up.seconds
+        )
+        replica = next(one for one in replicas if one.id == chosen.replica)
+        return Choice(replica, placement, len(request.prompt_token_ids) - chosen.cached, keys)
 
     def _leading(self, replicas: Sequence[EngineReplica], keys: Sequence[bytes]) -> dict[str, int]:
         """How many of the first blocks each of them has, or is computing."""
@@ -195,7 +145,7 @@ class Router:
                     break
         return found
 
-    def _seconds(self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int) -> float:
+    def _predicted(self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int) -> Prediction:
         """To the first token: what stands before it, its own, its adapter's way to a slot, and the answers that are
         written meanwhile."""
         load = self._loads[replica.id]
@@ -203,9 +153,9 @@ class Router:
         own = len(request.prompt_token_ids) - cached
         running = max(0, replica.client.in_flight - load.num_reserved)
         seconds = (pending + own) * load.pace.prompt_seconds + running * load.pace.answer_seconds
-        if request.adapter_digest is not None and request.adapter_digest not in load.adapters:
-            seconds += _LOAD_SECONDS
-        return seconds
+        is_there = request.adapter_digest is None or request.adapter_digest in load.adapters
+        adapter_seconds = 0.0 if is_there else _LOAD_SECONDS
+        return Prediction(replica.id, cached, pending, running, adapter_seconds, seconds + adapter_seconds)
 
 
 def _distance(replica: str, request: GenerateRequest, keys: Sequence[bytes]) -> bytes:

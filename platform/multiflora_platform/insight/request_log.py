@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from multiflora_platform.engine import Placement
 from multiflora_platform.insight.earlier_lives import SeenBefore
 from multiflora_platform.insight.views import RequestView, Stage
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
@@ -73,6 +74,9 @@ class LoggedRequest(Observer):
     """The number of its last change; a prompt that runs changes all the time."""
     count: int = 1
     """Requests of this entry; more than one only of refusals."""
+    placement: Placement | None = None
+    """Which engine has it, and why; Insight fills it, and again when it was handed on. None of a search with beams,
+    whose steps go to the engines one by one, and of a refusal."""
     seen: SeenBefore = field(default_factory=SeenBefore)
     """What EarlierLives knows of its beginnings; Insight fills it before `started`."""
     # Of the engine's PromptStart: `started` fills them.
@@ -152,6 +156,7 @@ class LoggedRequest(Observer):
             miss_reason=self.miss_reason,
             timeline=stages,
             count=self.count,
+            placement=self.placement,
         )
 
     def _stages(self) -> Iterator[Stage]:

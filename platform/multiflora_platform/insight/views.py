@@ -8,6 +8,7 @@ import msgspec
 
 from multiflora_engine.protocol.messages import TierStats
 from multiflora_engine.protocol.traced_request import TracedRequest
+from multiflora_platform.engine import Placement
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -126,6 +127,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     timeline: list[Stage]
     count: int = 1
     """Requests that this stands for: refusals that are equal are one, with the last one's time."""
+    placement: Placement | None = None
+    """Which engine has it, and why; None where none does, and of a search with beams."""
     body: KeptBody | None = None
 
 

@@ -28,6 +28,7 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
+from multiflora_platform.observability.router_metrics import RouterMetrics
 from multiflora_platform.observability.tier_metrics import tier_families
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -50,6 +51,8 @@ class ReplicaView:
     restarts: int
     pid: int | None
     stats: EngineStats
+    state_age: float | None = None
+    """Seconds since it was last heard of, before the scrape asked; None while it does not serve."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Metrics:
         self._http = Counter(
             "multiflora_http_requests", "HTTP responses", ["method", "route", "status"], registry=self._registry
         )
+        self.router = RouterMetrics(self._registry, model_name)
 
     def prompt(self, adapter: str | None, num_tokens: int, params: SamplingParams, arrival: float) -> PromptMetrics:
         """arrival: Unix seconds."""
@@ -332,6 +336,8 @@ class _Snapshot(Collector):
         for name, text, value in _OF_REPLICAS:
             rows = [({"replica": replica.id}, value(replica)) for replica in self._view.replicas]
             yield self._labelled(f"multiflora_replica_{name}", text, [*rows])
+        ages = [({"replica": one.id}, one.state_age) for one in self._view.replicas if one.state_age is not None]
+        yield self._labelled("multiflora_replica_state_age_seconds", "Seconds since it was last heard of", [*ages])
 
     def _residency(self) -> GaugeMetricFamily:
         counts = dict.fromkeys(("slot", "cpu", "disk"), 0)

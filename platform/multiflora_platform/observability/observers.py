@@ -1,4 +1,4 @@
-"""Who wants to know how a generation goes: metrics, usage, limits and rollouts hear of it while it runs."""
+"""Who wants to know how a generation goes, and where it goes: metrics, usage, limits and rollouts hear of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from multiflora_platform.engine import Placement
 from multiflora_platform.web.openai_errors import ApiError
 
 
@@ -54,3 +55,17 @@ class Observer:
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
         """Once: "ok", "error" (with the error) or "abort"."""
+
+
+class RoutingObserver:
+    """Hears of each choice between several engines, in the event loop. Override what is of interest."""
+
+    def decided(self, seconds: float) -> None:
+        """A choice took so long."""
+
+    def placed(self, placement: Placement) -> None:
+        """A request was sent there."""
+
+    def moved(self, replica: str, cause: str) -> None:
+        """A request of which this replica had sent nothing is another one's now. cause: drain (it was told to end), or
+        engine_dead."""

@@ -78,6 +78,10 @@ async def metrics(request: Request) -> Response:
 async def _view(engine: EngineHandle, registry: Registry, active: Collection[ActivePrompt]) -> EngineView:
     """Fresh numbers from the engine, or those of its last heartbeat when it is too busy to answer."""
     stats, adapters = engine.stats, []
+    # Before they are asked: their answers are news.
+    replicas = [
+        ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats, one.state_age) for one in engine.replicas
+    ]
     try:
         status = await asyncio.wait_for(engine.status(), _STATUS_PATIENCE)
         stats, adapters = status.stats, with_disk(status.adapters, registry.snapshot.digests)
@@ -86,7 +90,7 @@ async def _view(engine: EngineHandle, registry: Registry, active: Collection[Act
     return EngineView(
         state=engine.state,
         restarts=engine.restarts,
-        replicas=[ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats) for one in engine.replicas],
+        replicas=replicas,
         gpus=await asyncio.to_thread(gpus),
         stats=stats,
         ready=engine.ready,

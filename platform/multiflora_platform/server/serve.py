@@ -196,7 +196,9 @@ async def _parts(
             database, follower, settings.data_dir, admin_keys=settings.api_key, no_auth=settings.no_auth
         )
         stack.push_async_callback(keys.close)
+        metrics = Metrics(opened.served.name)
         router = Router(settings.routing)
+        router.observer = metrics.router
         engine = supervised(
             engine_config(settings, opened, settings.data_dir / "artifacts"),
             _places(settings),
@@ -254,7 +256,7 @@ async def _parts(
             engine=engine,
             registry=registry,
             keys=keys,
-            metrics=Metrics(opened.served.name),
+            metrics=metrics,
             limits=Limits(),
             usage=usage,
             grammars=grammars,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,7 @@ class FakeClient:
     # As a fleet of several uses a client.
     in_flight: int = 0
     is_draining: bool = False
+    last_message: float = field(default_factory=time.monotonic)
     pinned: set[str] = field(default_factory=set)
     commands: list[tuple[str, str]] = field(default_factory=list)
     adapter_result: AdapterResult = field(default_factory=lambda: AdapterResult(0))

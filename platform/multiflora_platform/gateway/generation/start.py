@@ -162,6 +162,8 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         Meter(parts.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
         *parts.insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
     ]
+    if len(parts.engine.replicas) > 1:
+        observers.append(parts.metrics.router.follow(lambda: parts.engine.placement_of(request.id)))
     if parts.tracing is not None:
         facts = _trace_facts(admission, request)
         observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))

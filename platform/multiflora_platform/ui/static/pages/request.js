@@ -17,6 +17,20 @@ export default function RequestPage({ id }) {
     <${Loaded} resource=${request}>${(one) => html`<${Shown} one=${one} />`}<//>`;
 }
 
+const WHY = { cached: "it has more of the prompt", idle: "less waits there", adapter: "the adapter is there, or sooner there", faster: "its steps are faster", tie: "as good as another, and the home of this beginning or adapter", turn: "in turn" };
+
+/** Which of several engines had it, and what was expected of that; what came of it stands behind. */
+function Placed({ of, request }) {
+  const expected = of.cached_tokens != null;
+  return html`<${Card} title="Which engine"><${Facts} of=${[
+    ["Replica", of.replica], ["Chosen because", WHY[of.reason] ?? of.reason],
+    of.moves > 0 && ["Handed on", of.moves > 1 ? `${of.moves} times` : "once, by an engine that was gone"],
+    expected && ["Expected in its cache", `${count(of.cached_tokens)} tokens; ${request.ttft == null ? "not begun yet" : `${count(request.cached_tokens)} were`}`],
+    expected && ["Expected first token", `${seconds(of.seconds)}; ${request.ttft == null ? "not there yet" : `${seconds(request.ttft)} it was`}`],
+    of.runner_up_seconds != null && ["The next best", seconds(of.runner_up_seconds)],
+  ]} /><//>`;
+}
+
 /** What a request left out is null in the kept body. */
 const withoutNulls = (_, value) => value ?? undefined;
 
@@ -41,6 +55,7 @@ function Shown({ one }) {
       <${Card} title="Prefix cache"><p>${one.cached_tokens ? `${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : "Nothing of the prompt was found in the cache."}
           ${one.miss_reason && html` Why not more: <${Badge}>${REASONS[one.miss_reason]}<//>`}</p>
         <p><a href=${href("/cache?tab=misses")}>All recent misses</a></p><//>
+      ${one.placement && one.placement.reason !== "only" && html`<${Placed} of=${one.placement} request=${one} />`}
     </div>
     ${one.body
       ? html`<${Card} title="Body"><${Code} wrap label="Body" text=${JSON.stringify(one.body.request, withoutNulls, 2)} /><//>
