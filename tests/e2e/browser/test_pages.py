@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -46,6 +50,9 @@ LINES = """row => {
     };
     return Math.abs(bottom(row.querySelector("td > button")) - bottom(row.querySelector("td")));
 }"""
+# Tables without buttons that export them.
+NOT_EXPORTED = """() => [...document.querySelectorAll("table, .vtable")]
+    .filter(table => !table.closest(".card, .rollout")?.querySelector(".export")).length"""
 # Of a bar, the part that its phases take.
 FILLED = """bar => [...bar.children].reduce((sum, phase) => sum + phase.getBoundingClientRect().width, 0)
     / bar.getBoundingClientRect().width"""
@@ -82,6 +89,8 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
         page = window.open(path)
         page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
         window.settled()
+        if tables := page.evaluate(NOT_EXPORTED):
+            found[path, "tables that cannot be exported"] = tables
         assert page.title() == f"{title} · Multiflora"
         page.evaluate(AXE)
         for theme in ("light", "dark"):
@@ -120,6 +129,63 @@ def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> 
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         said.update(other.all_inner_texts())
     assert any("sql@marked alias moved" in text for text in said), said
+
+
+def downloaded(page: Page, table: str, kind: str) -> str:
+    with page.expect_download() as download:
+        page.get_by_role("group", name=f"Export {table}").get_by_role("button", name=kind).click()
+    assert download.value.suggested_filename == f"multiflora-{table}.{kind.lower()}"
+    return download.value.path().read_text(encoding="utf-8")
+
+
+def test_what_a_table_shows_is_what_it_exports_and_its_address_says(window: Window) -> None:
+    page = window.open("/adapters?q=rat")
+    page.get_by_role("link", name="pirate", exact=True).wait_for()
+    assert page.get_by_role("link", name="sql", exact=True).count() == 0
+    (row,) = csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV")))
+    assert (row["name"], row["version"], row["rank"]) == ("pirate", "1", "32")
+    (row,) = json.loads(downloaded(page, "adapters", "JSON"))
+    assert row["aliases"] == {"default": {"version": 1}}
+    page = window.open("/adapters")
+    for address in ("?sort=rank", "?sort=-rank"):
+        page.get_by_role("columnheader", name="Rank").get_by_role("button").click()
+        page.wait_for_url(f"**/ui/adapters{address}")
+    page.reload()
+    page.locator("[role=columnheader][aria-sort=descending]", has_text="Rank").wait_for()
+    ranks = [int(row["rank"]) for row in csv.DictReader(io.StringIO(downloaded(page, "adapters", "CSV")))]
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(set(ranks)) > 1
+    page = window.open("/settings?q=log_bodies&sort=name")
+    page.get_by_role("row", name="log_bodies").wait_for()
+    assert {row["name"] for row in csv.DictReader(io.StringIO(downloaded(page, "settings", "CSV")))} == {"log_bodies"}
+
+
+# What clients chose of a table's text, in a file that spreadsheets open; and rows whose value is not known, in order.
+FILE = """async () => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { csv, sorted } = await import(base + "lib/tables.js");
+    const columns = [{ key: "model" }, { key: "at", time: true }, { key: "gain" }, { key: "buttons", control: true }];
+    const rows = [{ model: '=HYPERLINK("x")', at: 0, gain: -1.5 }, { model: "a, b\\n", at: null, gain: null }];
+    return [csv(columns, rows), sorted(rows, columns, { key: "gain", down: true }).map(row => row.gain)];
+}"""
+
+
+def test_exported_text_is_neither_a_formula_nor_another_column(window: Window) -> None:
+    text, gains = window.open("/settings").evaluate(FILE)
+    quoted = '"\'=HYPERLINK(""x"")"'
+    assert text == f'model,at,gain\r\n{quoted},1970-01-01T00:00:00.000Z,-1.5\r\n"a, b\n",,\r\n'
+    assert gains == [-1.5, None]
+
+
+def test_how_long_ago_tells_the_moment_and_its_zone(make_window: Any, shop: Server) -> None:
+    window = make_window(shop, timezone_id="Asia/Shanghai")
+    window.sign_in(shop.key)
+    page = window.open("/audit")
+    time = page.locator("time").first
+    time.wait_for()
+    assert re.search(r"\d:\d\d:\d\d.*GMT\+8", time.get_attribute("title") or "")
+    assert (time.get_attribute("datetime") or "").endswith("Z")
+    page.get_by_text(re.compile(r"^Version \S+ · 1 replica$")).wait_for()
 
 
 def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:

@@ -123,7 +123,7 @@ def test_ten_thousand_adapters_scroll(window: Window) -> None:
     assert statistics.median(frames) < 1000, frames
     assert page.get_by_role("row").count() < 200, "only what is seen is drawn"
     page.get_by_label("Search name, description, tag").fill("adapter-00042")
-    page.get_by_text("1 shown").wait_for()
+    page.get_by_text("1 row", exact=True).wait_for()
     table.focus()
     page.keyboard.press("ArrowDown")
     page.unroute("**/api/v1/adapters?*")

@@ -15,7 +15,7 @@ from multiflora_platform.ui.assets import FOLDER, bundle
 from multiflora_platform.ui.routes import router
 
 ROOT = Path(__file__).parents[3]
-LIMIT = 250_000
+LIMIT = 120_000
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ async def test_a_key_opens_a_session_that_reads_and_changes(browser: httpx.Async
     assert (await browser.get("/ui/session")).json() == {"signed_in": False}
     headers = await sign_in(browser)
     shown = (await browser.get("/ui/session")).json()
+    assert shown["replicas"] == 1
     assert (shown["role"], shown["tenant"], shown["base_model"]) == ("admin", None, "base")
     assert (await browser.get("/api/v1/adapters")).status_code == 200
     assert (await browser.post("/api/v1/adapters", json=NEW, headers=headers)).status_code == 201

@@ -1,7 +1,7 @@
 /** The smallest parts: headings, badges, numbers, meters, tabs, choices. */
 import { html, useEffect, useRef } from "../lib/html.js";
 import { href } from "../lib/router.js";
-import { ago, dateTime } from "../lib/format.js";
+import { ago, dateTime, isoTime } from "../lib/format.js";
 import { colourOf } from "../lib/theme.js";
 import { Icon } from "./icon.js";
 
@@ -25,9 +25,12 @@ export function PageHeader({ title, about, back, actions }) {
 export function Card({ title, about, actions, children, flush, wide }) {
   return html`<section class=${`card${wide ? " wide" : ""}`} aria-label=${title}>
     ${title && html`<header><div><h2>${title}</h2>${about && html`<p>${about}</p>`}</div>${actions && html`<div class="row">${actions}</div>`}</header>`}
-    <div class=${flush ? "scroll" : "body"} ...${flush ? { tabindex: 0, role: "group", "aria-label": title } : {}}>${children}</div>
+    ${flush ? children : html`<div class="body">${children}</div>`}
   </section>`;
 }
+
+/** What may be wider than its place; scrolled with the keyboard, too. */
+export const Scroll = ({ label, children }) => html`<div class="scroll" tabindex="0" role="group" aria-label=${label}>${children}</div>`;
 
 /** A card that opens on demand. */
 export const Fold = ({ title, about, open, children }) => html`<details class="card" open=${open}>
@@ -35,7 +38,10 @@ export const Fold = ({ title, about, open, children }) => html`<details class="c
 
 export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${kind}`}>${children}</span>`;
 export const Tags = ({ of }) => html`${of.map((tag) => html`<span class="tag" key=${tag}>${tag}</span> `)}`;
-export const Time = ({ at }) => html`<time title=${dateTime(at)} class="nowrap">${ago(at)}</time>`;
+/** How long ago, with the moment and its zone on hover. words: instead of how long ago */
+export const Time = ({ at, words }) => html`<time title=${dateTime(at)} datetime=${isoTime(at)} class="nowrap">${words ?? ago(at)}</time>`;
+/** When an adapter was last used (`of` an AdapterUse, or none); after a restart of the server only the day is known. */
+export const LastUsed = ({ of }) => (of?.last_used_at ? html`<${Time} at=${of.last_used_at} />` : html`<span title=${of?.last_day ? "A day of UTC: the moment was before this server's start" : undefined}>${of?.last_day ?? "–"}</span>`);
 
 const STATES = { ready: "ok", succeeded: "ok", slot: "ok", rejected: "bad", failed: "bad", archived: "", cancelled: "", pending: "info",
   fetching: "info", validating: "info", queued: "info", running: "info", cpu: "info", promoted: "ok", rolled_back: "bad", starting: "warn" };

@@ -2,6 +2,7 @@
 import { html, useEffect, useSignal } from "../lib/html.js";
 import { online } from "../lib/api.js";
 import { asset } from "../lib/assets.js";
+import { count } from "../lib/format.js";
 import { href, path } from "../lib/router.js";
 import { isAdmin, may, session, signOut } from "../lib/session.js";
 import { setTheme, theme } from "../lib/theme.js";
@@ -69,7 +70,7 @@ function Group({ name, pages }) {
 }
 
 function Who() {
-  const { tenant, key_id: key, open, version } = session.value;
+  const { tenant, key_id: key, open, version, replicas } = session.value;
   return html`<footer>
     <label class="who">Theme
       <select aria-label="Theme" class="theme" value=${theme.value} onChange=${(event) => setTheme(event.target.value)}>
@@ -77,7 +78,7 @@ function Who() {
       </select></label>
     <div class="who"><span class="cut" title=${key}>${open ? "Open server, no key" : tenant ?? "Administrator"}</span>
       ${!open && html`<button class="button quiet small" onClick=${() => attempt(signOut)}><${Icon} name="out" size=${15} />Sign out</button>`}</div>
-    <span>Version ${version}</span>
+    <span>Version ${version}${replicas && html` · <a href=${href("/settings")}>${count(replicas)} ${replicas === 1 ? "replica" : "replicas"}</a>`}</span>
   </footer>`;
 }
 

@@ -4,9 +4,11 @@ import { getAll } from "../lib/api.js";
 import { count, percent, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { Card, Stats } from "./bits.js";
+import { Export } from "./export.js";
 import { Empty, Loaded } from "./states.js";
 
 const DAYS = 30;
+const COLUMNS = ["day", "requests", "prompt_tokens", "cached_tokens", "cache_write_tokens", "uncached_tokens", "completion_tokens", "device_ms"].map((key) => ({ key }));
 
 /** @param {{title: string, filter: {adapter?: string, tenant?: string}}} props */
 export function UsageDays({ title, filter }) {
@@ -29,6 +31,7 @@ function Shown({ rows, since }) {
     <div class="days" role="img" aria-label=${`Tokens by day: ${rows.map((row) => `${row.day} ${row.prompt_tokens + row.completion_tokens}`).join(", ")}`}>
       ${days.map((day) => html`<${Day} key=${day} day=${day} row=${by.get(day)} most=${most} />`)}</div>
     <ul class="legend"><li><i class="s2"></i>prompt</li><li><i class="s1"></i>generated</li><li>${days[0]} to ${days.at(-1)}</li></ul>
+    <${Export} name="usage by day" columns=${COLUMNS} rows=${rows} />
   </div>`;
 }
 

@@ -1,15 +1,19 @@
 /** A table of any length that draws only the rows one can see; with sorting and the keyboard. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
+import { useSorting } from "../lib/sorting.js";
+import { Export } from "./export.js";
+import { cellOf, orderOf, SortButton } from "./table.js";
 
 const ROW = 44;
 const BEYOND = 8;
 
 /**
  * @param {object} props
- * columns: [{key, label, width (of a grid), sortable, align, cell(row)}]; keyOf(row); onOpen(row) on Enter;
- * sort: {key, down}; onSort(key); least: the narrowest it gets before it scrolls sideways
+ * columns: as of a Table, and width (of a grid); keyOf(row); onOpen(row) on Enter; onToggle(row) on Space;
+ * sort, first: see useSorting; least: the narrowest it gets before it scrolls sideways
  */
-export function VirtualTable({ label, columns, rows, keyOf, onOpen, onToggle, sort, onSort, least = "720px" }) {
+export function VirtualTable({ name, label = name, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = "720px" }) {
+  const { rows, sort, onSort } = useSorting(columns, all, param, first);
   const viewport = useRef(null);
   const [range, setRange] = useState([0, 30]);
   const [active, setActive] = useState(-1);
@@ -52,18 +56,14 @@ export function VirtualTable({ label, columns, rows, keyOf, onOpen, onToggle, so
       <div class="vbody" role="rowgroup" style=${{ height: `${rows.length * ROW}px` }}>
         ${shown.map((row, i) => html`<div class=${`vrow${range[0] + i === active ? " active" : ""}`} role="row" key=${keyOf(row)}
           aria-rowindex=${range[0] + i + 2} style=${{ top: `${(range[0] + i) * ROW}px` }} onClick=${() => setActive(range[0] + i)}>
-          ${columns.map((column) => html`<div role="cell" class=${`cut ${column.align ?? ""}`} key=${column.key}>${column.cell(row)}</div>`)}
+          ${columns.map((column) => html`<div role="cell" class=${`cut${column.number ? " number" : ""}`} key=${column.key}>${cellOf(column, row)}</div>`)}
         </div>`)}
       </div>
     </div>
+    <${Export} name=${name} columns=${columns} rows=${rows} />
   </div>`;
 }
 
-function Head({ column, sort, onSort }) {
-  const order = sort?.key === column.key ? (sort.down ? "descending" : "ascending") : undefined;
-  const mark = order === "descending" ? " ↓" : order ? " ↑" : "";
-  return html`<div role="columnheader" class=${`cut ${column.align ?? ""}`} aria-sort=${order}>
-    ${column.sortable ? html`<button type="button" onClick=${() => onSort(column.key)}>${column.label}${mark}</button>`
-      : column.hidden ? html`<span class="visually-hidden">${column.label}</span>` : column.label}
-  </div>`;
-}
+const Head = ({ column, sort, onSort }) => html`<div role="columnheader" class=${`cut${column.number ? " number" : ""}`} aria-sort=${orderOf(column, sort)}>
+  ${column.control ? html`<span class="visually-hidden">${column.label}</span>` : html`<${SortButton} column=${column} sort=${sort} onSort=${onSort} />`}
+</div>`;

@@ -1,6 +1,5 @@
 /** The adapters with all that is known of each: from the registry, the engine and the activity. */
 import { get, getAll } from "./api.js";
-import { ago } from "./format.js";
 import { isAdmin } from "./session.js";
 
 const ORDER = { slot: 0, cpu: 1, disk: 2 };
@@ -24,9 +23,6 @@ export async function loadActivity(signal) {
 
 /** Of an adapter that /api/v1/activity does not name. */
 export const NOT_USED = { requests: 0, last_day: null, last_used_at: null, timed_answers: 0, p95_seconds: null, tokens_per_second: 0 };
-
-/** When it was last used, in words; after a restart of the server only the day is known. */
-export const lastUsed = ({ last_used_at: at, last_day: day }) => (at ? ago(at) : (day ?? "–"));
 
 /** One row for each adapter. */
 export function joined(adapters, activity) {

@@ -48,7 +48,11 @@ function coarse(span) {
   return `${Math.floor(span)} s`;
 }
 
-export const dateTime = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleString(undefined, { hourCycle: "h23" }));
+const full = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" });
+/** The moment in the reader's time zone, which it names. */
+export const dateTime = (at) => (moment(at) === null ? DASH : full.format(moment(at) * 1000));
+/** The moment in UTC, for programs; undefined for none. */
+export const isoTime = (at) => (moment(at) === null ? undefined : new Date(moment(at) * 1000).toISOString());
 export const clock = (at) => (moment(at) === null ? DASH : new Date(moment(at) * 1000).toLocaleTimeString(undefined, { hourCycle: "h23" }));
 export const digest = (text) => (text ? text.slice(0, 12) : DASH);
 

@@ -1,13 +1,13 @@
 /** Adapters: all of them, to search, sort, load, pin and archive. */
 import { html, useMemo, useState } from "../lib/html.js";
-import { joined, lastUsed, loadActivity, loadAdapters } from "../lib/adapters.js";
+import { joined, loadActivity, loadAdapters } from "../lib/adapters.js";
 import { post, remove } from "../lib/api.js";
 import { bytes, count, rate, seconds, target } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { go, href, query, setQuery } from "../lib/router.js";
 import { isAdmin, may, session } from "../lib/session.js";
 import { attempt, toast } from "../lib/toasts.js";
-import { PageHeader, Search, State, Swatch, Tags } from "../components/bits.js";
+import { LastUsed, PageHeader, Search, State, Swatch, Tags } from "../components/bits.js";
 import { ConfirmByName } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -23,41 +23,32 @@ export default function Adapters() {
       : html`<div class="card"><${Empty} title="No adapters yet" icon="adapters" action=${register}>A PEFT folder with adapter_config.json and adapter_model.safetensors is all it takes.<//></div>`)}<//>`;
 }
 
-/** What can be asked of the rows: text in name, description and tags; one tag; sorted by any column. */
+/** What can be asked of the rows: text in name, description and tags; one tag. */
 function useView(items, activity) {
   const text = (query.value.get("q") ?? "").toLowerCase();
   const tag = query.value.get("tag");
-  const [key, down] = [query.value.get("sort") ?? "name", query.value.has("down")];
   const rows = useMemo(() => joined(items, activity), [items, activity]);
   const found = useMemo(() => rows.filter((row) => (!tag || row.tags.includes(tag))
     && (!text || `${row.name} ${row.description} ${row.tags.join(" ")}`.toLowerCase().includes(text))), [rows, text, tag]);
-  const sorted = useMemo(() => found.toSorted((a, b) => compared(a[key], b[key]) * (down ? -1 : 1) || compared(a.name, b.name)), [found, key, down]);
-  return { sorted, text, tag, sort: { key, down } };
-}
-
-function compared(a, b) {
-  if (a === null || a === undefined) return b === null || b === undefined ? 0 : 1;
-  if (b === null || b === undefined) return -1;
-  return typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+  return { found, text, tag };
 }
 
 function Table({ items, activity, onChange }) {
-  const { sorted, text, tag, sort } = useView(items, activity);
+  const { found, text, tag } = useView(items, activity);
   const [chosen, setChosen] = useState(new Set());
   const toggle = (row) => setChosen((old) => (old.has(row.name) ? new Set([...old].filter((name) => name !== row.name)) : new Set([...old, row.name])));
   const tags = useMemo(() => topTags(items), [items]);
-  const onSort = (key) => setQuery({ sort: key === "name" ? null : key, down: sort.key === key && !sort.down ? "1" : null });
   return html`<div class="stack">
     <div class="row">
       <${Search} label="Search name, description, tag" value=${query.value.get("q") ?? ""} onInput=${(value) => setQuery({ q: value })} />
       <div class="row" role="group" aria-label="Tags">${tags.map((one) => html`<button class="tag" key=${one} aria-pressed=${one === tag} onClick=${() => setQuery({ tag: one === tag ? null : one })}>${one}</button>`)}</div>
     </div>
     ${chosen.size > 0 && html`<${Bulk} names=${[...chosen]} onDone=${() => { setChosen(new Set()); onChange(); }} />`}
-    <div class="card">${sorted.length ? html`<${VirtualTable} label="Adapters" columns=${columns(chosen, toggle)} rows=${sorted} keyOf=${(row) => row.name}
-      sort=${sort} onSort=${onSort} onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "1010px" : "560px"} />`
+    <div class="card">${found.length ? html`<${VirtualTable} name="adapters" label="Adapters" columns=${columns(chosen, toggle)} rows=${found} keyOf=${(row) => row.name}
+      first="name" onOpen=${(row) => go(`/adapters/${row.name}`)} onToggle=${toggle} least=${isAdmin.value ? "1010px" : "560px"} />`
       : html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, tag: null })}>Show all</button>`}>${text ? `No adapter mentions “${text}”` : "No adapter"}${tag ? ` with the tag ${tag}` : ""}.<//>`}</div>
     ${isAdmin.value && html`<p class="muted small">Requests are counted by day (UTC). The p95 is of each adapter's last 100 answers since this server's start, from request to end; tokens/s are of the last 10 seconds.</p>`}
-    <p class="muted small">${count(sorted.length)} shown. <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> opens, <kbd>Space</kbd> selects.</p>
+    <p class="muted small"><kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> opens, <kbd>Space</kbd> selects.</p>
   </div>`;
 }
 
@@ -69,22 +60,22 @@ function topTags(items) {
 
 function columns(chosen, toggle) {
   const all = [
-    { key: "chosen", label: "Select", hidden: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
-    { key: "name", label: "Name", sortable: true, width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><${Swatch} of=${row.name} /><b>${row.name}</b></a>` },
-    { key: "version", label: "Default", sortable: true, width: "60px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
-    { key: "aliases", label: "Aliases", width: "minmax(60px, 0.7fr)", cell: (row) => aliases(row) },
-    { key: "tags", label: "Tags", width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
+    { key: "chosen", label: "Select", control: true, width: "20px", cell: (row) => html`<input type="checkbox" aria-label=${`Select ${row.name}`} checked=${chosen.has(row.name)} onChange=${() => toggle(row)} />` },
+    { key: "name", label: "Name", width: "minmax(110px, 1.4fr)", cell: (row) => html`<a href=${href(`/adapters/${row.name}`)} title=${row.description || row.name}><${Swatch} of=${row.name} /><b>${row.name}</b></a>` },
+    { key: "version", label: "Default", width: "60px", cell: (row) => (row.version ? `v${row.version}` : html`<span class="muted">none</span>`) },
+    { key: "aliases", label: "Aliases", value: (row) => Object.entries(row.aliases).map(([alias, to]) => `${alias}: ${target(to)}`).join(", "), width: "minmax(60px, 0.7fr)", cell: (row) => aliases(row) },
+    { key: "tags", label: "Tags", value: (row) => row.tags.join(" "), width: "minmax(80px, 1.4fr)", cell: (row) => html`<${Tags} of=${row.tags} />` },
   ];
   if (!isAdmin.value) return all;
   return [
     ...all,
-    { key: "residency", label: "Where", sortable: true, width: "106px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title="pinned" aria-label="pinned"><${Icon} name="pin" size=${14} /></span>`}` },
-    { key: "rank", label: "Rank", sortable: true, width: "46px", align: "number", cell: (row) => row.rank ?? "–" },
-    { key: "bytes", label: "Size", sortable: true, width: "64px", align: "number", cell: (row) => bytes(row.bytes) },
-    { key: "requests", label: "Requests, 7 days", sortable: true, width: "108px", align: "number", cell: (row) => count(row.requests) },
-    { key: "speed", label: "Tokens/s", sortable: true, width: "66px", align: "number", cell: (row) => rate(row.speed) },
-    { key: "p95", label: "p95 time", sortable: true, width: "66px", align: "number", cell: (row) => html`<span title=${row.p95 && `Of the last ${row.use.timed_answers} answers`}>${seconds(row.p95)}</span>` },
-    { key: "used", label: "Last used", sortable: true, width: "86px", cell: (row) => html`<span class="muted">${row.use ? lastUsed(row.use) : "–"}</span>` },
+    { key: "residency", label: "Where", width: "106px", cell: (row) => html`${row.residency && html`<${State} of=${row.residency} />`}${row.pinned && html` <span title="pinned" aria-label="pinned"><${Icon} name="pin" size=${14} /></span>`}` },
+    { key: "rank", label: "Rank", width: "46px", number: true, cell: (row) => row.rank ?? "–" },
+    { key: "bytes", label: "Size", width: "64px", number: true, cell: (row) => bytes(row.bytes) },
+    { key: "requests", label: "Requests, 7 days", width: "108px", number: true, cell: (row) => count(row.requests) },
+    { key: "speed", label: "Tokens/s", width: "66px", number: true, cell: (row) => rate(row.speed) },
+    { key: "p95", label: "p95 time", width: "66px", number: true, cell: (row) => html`<span title=${row.p95 && `Of the last ${row.use.timed_answers} answers`}>${seconds(row.p95)}</span>` },
+    { key: "used", label: "Last used", time: true, width: "86px", cell: (row) => html`<span class="muted"><${LastUsed} of=${row.use} /></span>` },
   ];
 }
 

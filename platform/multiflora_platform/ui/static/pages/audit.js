@@ -5,7 +5,7 @@ import { count } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { query, setQuery } from "../lib/router.js";
 import { attempt } from "../lib/toasts.js";
-import { PageHeader, Search, Time } from "../components/bits.js";
+import { PageHeader, Search } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { VirtualTable } from "../components/virtual-table.js";
 
@@ -27,16 +27,17 @@ function Rows({ page, text }) {
   });
   const rows = useMemo(() => (text ? items.filter((row) => JSON.stringify(row).toLowerCase().includes(text)) : items), [items, text]);
   if (!items.length) return html`<${Empty} title="Nothing was changed yet" />`;
-  return html`${rows.length ? html`<${VirtualTable} label="Audit" rows=${rows} keyOf=${(row) => row.id} columns=${COLUMNS} least="820px" />` : html`<${Empty} title="Nothing matches">Only the rows that are loaded are searched.<//>`}
+  return html`${rows.length ? html`<${VirtualTable} name="audit" label="Audit" rows=${rows} keyOf=${(row) => row.id} columns=${COLUMNS} least="820px" />` : html`<${Empty} title="Nothing matches">Only the rows that are loaded are searched.<//>`}
     ${token && html`<div class="row body-row"><button class="button small" onClick=${more}>Load older ones</button><span class="muted small">${count(items.length)} loaded</span></div>`}`;
 }
 
+const words = (row) => row.action.replace(".", " ").replaceAll("_", " ");
 const details = (row) => Object.entries(row.detail ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
 const COLUMNS = [
-  { key: "at", label: "When", width: "130px", cell: (row) => html`<${Time} at=${row.at} />` },
+  { key: "at", label: "When", time: true, width: "130px" },
   { key: "actor", label: "Who", width: "minmax(130px, 0.8fr)", cell: (row) => html`<span title=${row.actor}>${row.actor}</span>` },
-  { key: "action", label: "What", width: "minmax(120px, 0.6fr)", cell: (row) => html`<b>${row.action.replace(".", " ").replaceAll("_", " ")}</b>` },
+  { key: "action", label: "What", value: words, width: "minmax(120px, 0.6fr)", cell: (row) => html`<b>${words(row)}</b>` },
   { key: "target", label: "Where", width: "minmax(110px, 0.7fr)", cell: (row) => html`<span title=${row.target}>${row.target}</span>` },
-  { key: "detail", label: "Details", width: "2fr", cell: (row) => html`<span class="muted small" title=${details(row)}>${details(row)}</span>` },
+  { key: "detail", label: "Details", value: details, width: "2fr", cell: (row) => html`<span class="muted small" title=${details(row)}>${details(row)}</span>` },
 ];

@@ -9,6 +9,7 @@ import { href, query } from "../lib/router.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Table } from "../components/table.js";
 import { Icicle } from "./cache/icicle.js";
 import { Tree } from "./cache/tree.js";
 import { Warm } from "./cache/warm.js";
@@ -39,27 +40,47 @@ function Numbers({ cache }) {
   ]} />`;
 }
 
+const DRIFT = [
+  { key: "tenant", label: "Tenant", value: (item) => (item.prompts ? item.tenant ?? "admins" : "all chats") },
+  { key: "model", label: "Model" },
+  { key: "kind", label: "What", cell: (item) => html`<${Badge}>${DRIFTS[item.kind] ?? item.kind}<//>` },
+  { key: "prompts", label: "Prompts", number: true, cell: (item) => (item.prompts ? `${count(item.prompts)} (${percent(item.share)})` : "") },
+  { key: "lost_tokens", label: "Tokens lost", number: true, cell: (item) => (item.prompts ? count(item.lost_tokens) : "") },
+  { key: "example", label: "Example", class: "break sentence" },
+  { key: "advice", label: "What to do", class: "break sentence" },
+];
+
 function Drift() {
   const drift = useResource((signal) => get("/api/v1/cache/drift", { signal }), [], { every: 8 });
   return html`<${Card} title="Drift" about="Prompts of the last hour that miss over and over at one place" flush><${Loaded} resource=${drift}>${({ items }) => (items.length
-    ? html`<table><thead><tr><th>Tenant</th><th>Model</th><th>What</th><th class="number">Prompts</th><th class="number">Tokens lost</th><th>Example</th><th>What to do</th></tr></thead>
-      <tbody>${items.map((item) => html`<tr key=${[item.tenant, item.model, item.message, item.kind].join()}><td>${item.prompts ? item.tenant ?? "admins" : "all chats"}</td><td>${item.model}</td><td><${Badge}>${DRIFTS[item.kind] ?? item.kind}<//></td>
-        <td class="number">${item.prompts ? `${count(item.prompts)} (${percent(item.share)})` : ""}</td><td class="number">${item.prompts ? count(item.lost_tokens) : ""}</td><td class="break sentence">${item.example}</td><td class="break sentence">${item.advice}</td></tr>`)}</tbody></table>`
+    ? html`<${Table} name="drift" label="Drift" sort="drift" columns=${DRIFT} rows=${items} keyOf=${(item) => [item.tenant, item.model, item.message, item.kind].join()} />`
     : html`<${Empty} title="No drift" icon="check">No date, id or order of things makes prompts miss over and over.<//>`)}<//><//>`;
 }
+
+const MISSES = [
+  { key: "at", label: "When", time: true, cell: (miss) => html`<a href=${href(`/requests/${miss.request_id}`)}><${Time} at=${miss.at} /></a>` },
+  { key: "model", label: "Model" },
+  { key: "cached_tokens", label: "Cached", number: true, cell: (miss) => count(miss.cached_tokens) },
+  { key: "prompt_tokens", label: "Prompt", number: true, cell: (miss) => count(miss.prompt_tokens) },
+  { key: "reason", label: "Why", cell: (miss) => html`<${Badge}>${REASONS[miss.reason] ?? miss.reason}<//>` },
+  { key: "detail", label: "What that means", class: "break sentence" },
+];
 
 function Misses() {
   const misses = useResource((signal) => get("/api/v1/cache/misses", { signal }), [], { every: 4 });
   return html`<${Card} title="Last misses" about="The last 200 at most, the newest first" flush><${Loaded} resource=${misses}>${({ items }) => (items.length
-    ? html`<table><thead><tr><th>When</th><th>Model</th><th class="number">Cached</th><th class="number">Prompt</th><th>Why</th><th>What that means</th></tr></thead>
-      <tbody>${items.map((miss) => html`<tr key=${miss.request_id}><td><a href=${href(`/requests/${miss.request_id}`)}><${Time} at=${miss.at} /></a></td><td>${miss.model}</td>
-        <td class="number">${count(miss.cached_tokens)}</td><td class="number">${count(miss.prompt_tokens)}</td><td><${Badge}>${REASONS[miss.reason] ?? miss.reason}<//></td><td class="break sentence">${miss.detail}</td></tr>`)}</tbody></table>`
+    ? html`<${Table} name="misses" label="Last misses" columns=${MISSES} rows=${items} keyOf=${(miss) => miss.request_id} />`
     : html`<${Empty} title="No misses" icon="check">Every prompt since the start was found, or none has come yet.<//>`)}<//><//>`;
 }
 
+const SAVINGS = [
+  { key: "adapter", label: "Adapter", value: (row) => row.adapter ?? "base model", cell: (row) => (row.adapter ? html`<b>${row.adapter}</b>` : "base model") },
+  { key: "tokens", label: "Tokens", number: true, cell: (row) => count(row.tokens) },
+  { key: "device_seconds", label: "Device time", number: true, cell: (row) => seconds(row.device_seconds) },
+];
+
 const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
-  ? html`<table><thead><tr><th>Adapter</th><th class="number">Tokens</th><th class="number">Device time</th></tr></thead>
-    <tbody>${of.toSorted((a, b) => b.tokens - a.tokens).map((row) => html`<tr key=${row.adapter}><td>${row.adapter ? html`<b>${row.adapter}</b>` : "base model"}</td><td class="number">${count(row.tokens)}</td><td class="number">${seconds(row.device_seconds)}</td></tr>`)}</tbody></table>`
+  ? html`<${Table} name="savings" label="Saved by the cache" first="-tokens" columns=${SAVINGS} rows=${of} keyOf=${(row) => row.adapter} />`
   : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>`;
 
 function HitRate() {

@@ -9,6 +9,7 @@ import { Badge, PageHeader, Swatch, Time } from "../components/bits.js";
 import { ConfirmByName } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Table } from "../components/table.js";
 import { NewContext } from "./contexts/new-context.js";
 
 const KINDS = { warm: "ok", computing: "info", partial: "warn", cold: "bad" };
@@ -19,30 +20,35 @@ export default function Contexts() {
   const [isNew, setNew] = useState(false);
   const make = html`<button class="button primary" onClick=${() => setNew(true)}><${Icon} name="plus" size=${16} />New context</button>`;
   return html`<${PageHeader} title="Contexts" about=${html`Beginnings of prompts that stay computed. A request names one with <code>"context": "name"</code> and sends only what comes after it`} actions=${make} />
-    <div class="card"><${Loaded} resource=${contexts}>${(items) => (items.length ? html`<${Table} items=${items} onChange=${contexts.reload} />`
+    <div class="card"><${Loaded} resource=${contexts}>${(items) => (items.length ? html`<${Listed} items=${items} onChange=${contexts.reload} />`
       : html`<${Empty} title="No contexts yet" icon="cache" action=${make}>Give the documents or the system prompt that many requests begin with a name: they are computed once, kept, and computed again if they are lost.<//>`)}<//></div>
     ${isNew && html`<${NewContext} onClose=${() => setNew(false)} onChange=${contexts.reload} />`}`;
 }
 
-function Table({ items, onChange }) {
+function Listed({ items, onChange }) {
   const [dropped, setDropped] = useState(null);
-  return html`<div class="scroll" tabindex="0" role="group" aria-label="Contexts"><table>
-    <thead><tr><th>Context</th>${isAdmin.value && html`<th>Owner</th>`}<th>Status</th><th>Models</th><th class="number">Tokens cached</th><th class="number">Memory</th><th class="number">Hits</th><th>Expires</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-    <tbody>${items.map((one) => html`<${Row} key=${`${one.tenant} ${one.name}`} one=${one} onChange=${onChange} onDrop=${() => setDropped(one)} />`)}</tbody></table>
+  return html`<${Table} name="contexts" label="Contexts" columns=${columnsOf(onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
     ${dropped && html`<${ConfirmByName} title="Delete this context?" name=${dropped.name} action="Delete" onClose=${() => setDropped(null)}
       onConfirm=${async () => { await remove(pathOf(dropped)); toast(`${dropped.name} is deleted.`); onChange(); }}>
-      Requests that name it are refused from now on. What is cached of it may be found until it is evicted.<//>`}</div>`;
+      Requests that name it are refused from now on. What is cached of it may be found until it is evicted.<//>`}`;
 }
 
-function Row({ one, onChange, onDrop }) {
+const OWNER = { key: "tenant", label: "Owner", cell: (one) => one.tenant ?? html`<span class="muted">admin</span>` };
+
+const columnsOf = (onChange, onDrop) => [
+  { key: "name", label: "Context", cell: (one) => html`<b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}` },
+  ...(isAdmin.value ? [OWNER] : []),
+  { key: "status", label: "Status", cell: (one) => html`<${Badge} kind=${KINDS[one.status]}>${one.status}<//>` },
+  { key: "models", label: "Models", value: (one) => Object.keys(one.adapters).join(", "), cell: (one) => Object.entries(one.adapters).map(([name, state]) => html`<div class="nowrap" key=${name} title=${state.error ?? `${state.status}, ${count(state.cached_tokens)} tokens cached`}><${Swatch} of=${name} />${name}${state.error && html` <span class="problem small">${state.error}</span>`}</div>`) },
+  { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title="Whole blocks are cached">${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
+  { key: "bytes", label: "Memory", number: true, cell: (one) => bytes(one.bytes) },
+  { key: "hits", label: "Hits", number: true, cell: (one) => count(one.hits) },
+  { key: "expires_at", label: "Expires", time: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`) },
+  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} onChange=${onChange} onDrop=${() => onDrop(one)} />` },
+];
+
+function Actions({ one, onChange, onDrop }) {
   const hold = () => attempt(() => patch(pathOf(one), { pin: !one.pin }, { headers: { "If-Match": one.etag } }), one.pin ? `${one.name} may be evicted; it is computed again when the server is idle.` : `${one.name} is held.`).then(onChange);
-  return html`<tr><td><b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}</td>
-    ${isAdmin.value && html`<td>${one.tenant ?? html`<span class="muted">admin</span>`}</td>`}
-    <td><${Badge} kind=${KINDS[one.status]}>${one.status}<//></td>
-    <td>${Object.entries(one.adapters).map(([name, state]) => html`<div class="nowrap" key=${name} title=${state.error ?? `${state.status}, ${count(state.cached_tokens)} tokens cached`}><${Swatch} of=${name} />${name}${state.error && html` <span class="problem small">${state.error}</span>`}</div>`)}</td>
-    <td class="number" title="Whole blocks are cached">${count(one.cached_tokens)} of ${count(one.tokens)}</td>
-    <td class="number">${bytes(one.bytes)}</td><td class="number">${count(one.hits)}</td>
-    <td>${one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`}</td>
-    <td class="number nowrap"><button class="button small quiet" onClick=${hold}>${one.pin ? "Release" : "Hold"}</button>
-      <button class="button small quiet" onClick=${onDrop}>Delete…</button></td></tr>`;
+  return html`<button class="button small quiet" onClick=${hold}>${one.pin ? "Release" : "Hold"}</button>
+    <button class="button small quiet" onClick=${onDrop}>Delete…</button>`;
 }

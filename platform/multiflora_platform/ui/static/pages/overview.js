@@ -1,13 +1,13 @@
 /** Overview: what the server does now and did lately, and what needs attention. */
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { ago, moment } from "../lib/format.js";
+import { moment } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
 import { useResource } from "../lib/resource.js";
 import { href, query, setQuery } from "../lib/router.js";
 import { colourOf } from "../lib/theme.js";
-import { Card, PageHeader, Segmented } from "../components/bits.js";
+import { Card, PageHeader, Segmented, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Failure, Notice, Skeleton } from "../components/states.js";
 import { Beside } from "./overview/beside.js";
@@ -37,7 +37,7 @@ function Alerts() {
   return html`<div class="stack tight" aria-live="polite">${alerts.data.items.map((alert) => html`
     <${Notice} key=${alert.id} kind=${alert.severity === "error" ? "bad" : "warn"} title=${alert.title}
       action=${alert.link && html`<a class="button small" href=${alert.link.startsWith("/ui") ? alert.link : href(alert.link)}>Look</a>`}>
-      ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since ${ago(alert.since)}.</span>
+      ${alert.detail} ${alert.next_step} <span class="muted nowrap">Since <${Time} at=${alert.since} />.</span>
     <//>`)}</div>`;
 }
 

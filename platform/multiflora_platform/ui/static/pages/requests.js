@@ -32,7 +32,7 @@ function Table({ items, text, shown }) {
   const longest = useMemo(() => Math.max(quantile(rows.slice(0, 200).map((row) => row.total_seconds), 0.9) ?? 0, 0.001), [rows]);
   if (!items.length) return html`<${Empty} title="No requests yet" action=${html`<a class="button" href=${href("/playground")}>Send one from the playground</a>`} />`;
   if (!rows.length) return html`<${Empty} title="Nothing matches" action=${html`<button class="button" onClick=${() => setQuery({ q: null, show: null })}>Show all</button>`} />`;
-  return html`<${VirtualTable} label="Requests" rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest)} least="900px" />`;
+  return html`<${VirtualTable} name="requests" label="Requests" rows=${rows} keyOf=${(row) => row.id} onOpen=${(row) => go(`/requests/${row.id}`)} columns=${columns(longest)} least="900px" />`;
 }
 
 const columns = (longest) => [
@@ -40,10 +40,10 @@ const columns = (longest) => [
   { key: "model", label: "Model", width: "minmax(110px, 1.2fr)", cell: (row) => html`${row.model && html`<${Swatch} of=${row.adapter ?? row.model} />`}<b title=${row.version ? `version ${row.version}` : row.model}>${row.model || row.path}</b>` },
   { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", cell: (row) => row.tenant ?? html`<span class="muted">${row.status === 401 ? "unknown" : "admin"}</span>` },
   { key: "status", label: "Outcome", width: "minmax(70px, 1.2fr)", cell: (row) => html`<${Outcome} of=${row} />` },
-  { key: "prompt", label: "Prompt", width: "58px", align: "number", cell: (row) => count(row.prompt_tokens) },
-  { key: "cached", label: "Cached", width: "58px", align: "number", cell: (row) => count(row.cached_tokens) },
-  { key: "answer", label: "Answer", width: "58px", align: "number", cell: (row) => count(row.completion_tokens) },
-  { key: "ttft", label: "First token", width: "76px", align: "number", cell: (row) => seconds(row.ttft) },
-  { key: "total", label: "Total", width: "62px", align: "number", cell: (row) => seconds(row.total_seconds) },
+  { key: "prompt", label: "Prompt", width: "58px", number: true, cell: (row) => count(row.prompt_tokens) },
+  { key: "cached", label: "Cached", width: "58px", number: true, cell: (row) => count(row.cached_tokens) },
+  { key: "answer", label: "Answer", width: "58px", number: true, cell: (row) => count(row.completion_tokens) },
+  { key: "ttft", label: "First token", width: "76px", number: true, cell: (row) => seconds(row.ttft) },
+  { key: "total", label: "Total", width: "62px", number: true, cell: (row) => seconds(row.total_seconds) },
   { key: "phases", label: "Where the time went", width: "minmax(120px, 1.6fr)", cell: (row) => html`<${Phases} of=${row} longest=${longest} />` },
 ];

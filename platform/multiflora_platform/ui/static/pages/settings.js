@@ -1,11 +1,13 @@
 /** Settings and health: what the server is doing, what it was told, and where each setting came from. */
-import { html, useState } from "../lib/html.js";
+import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { bytes, count } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
+import { query, setQuery } from "../lib/router.js";
 import { session } from "../lib/session.js";
 import { Badge, Card, Facts, PageHeader, Search, State } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Table } from "../components/table.js";
 
 const SOURCES = { cli: ["accent", "command line"], env: ["info", "environment"], file: ["warn", "file"], default: ["", "default"] };
 
@@ -33,26 +35,42 @@ function Server() {
 const Checks = ({ items }) => html`<ul class="report">${items.map((one) => html`<li key=${one.check}><${Badge} kind=${one.ok ? "ok" : "bad"}>${one.ok ? "good" : "problem"}<//>
   <div class="break"><b>${one.check}</b> <span>${one.detail}</span>${!one.ok && one.next_step && html`<div class="small"><b>Next:</b> ${one.next_step}</div>`}</div></li>`)}</ul>`;
 
-function Replicas() {
-  const replicas = useResource((signal) => get("/api/v1/replicas", { signal }), [], { every: 5 });
-  const held = (replica, where) => replica.adapters.filter((one) => one.residency === where);
-  return html`<${Card} title="Engine processes" wide flush><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<table>
-    <thead><tr><th>Engine</th><th>Process</th><th>State</th><th class="number">Running</th><th class="number">Waiting</th><th class="number">On device</th><th class="number">In host memory</th><th class="number">On disk</th><th class="number">Adapters' memory</th></tr></thead>
-    <tbody>${items.map((one, i) => html`<tr key=${i}><td class="mono">${one.id}</td><td class="mono">${one.pid ?? "none"}</td><td><${State} of=${one.state} /></td>
-      <td class="number">${count(one.running)}</td><td class="number">${count(one.waiting)}</td>
-      ${["slot", "cpu", "disk"].map((where) => html`<td class="number" key=${where}>${count(held(one, where).length)}</td>`)}
-      <td class="number">${bytes(held(one, "slot").reduce((sum, adapter) => sum + (adapter.bytes ?? 0), 0))}</td></tr>`)}</tbody></table>`}<//><//>`;
+const heldBy = (replica, where) => replica.adapters.filter((one) => one.residency === where);
+const held = (where, label) => ({ key: where, label, number: true, value: (one) => heldBy(one, where).length, cell: (one) => count(heldBy(one, where).length) });
+const ENGINES = [
+  { key: "id", label: "Engine", class: "mono" },
+  { key: "pid", label: "Process", class: "mono", cell: (one) => one.pid ?? "none" },
+  { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />` },
+  { key: "running", label: "Running", number: true, cell: (one) => count(one.running) },
+  { key: "waiting", label: "Waiting", number: true, cell: (one) => count(one.waiting) },
+  held("slot", "On device"), held("cpu", "In host memory"), held("disk", "On disk"),
+  { key: "bytes", label: "Adapters' memory", number: true, value: deviceBytes, cell: (one) => bytes(deviceBytes(one)) },
+];
+
+function deviceBytes(replica) {
+  return heldBy(replica, "slot").reduce((sum, adapter) => sum + (adapter.bytes ?? 0), 0);
 }
 
+function Replicas() {
+  const replicas = useResource((signal) => get("/api/v1/replicas", { signal }), [], { every: 5 });
+  return html`<${Card} title="Engine processes" wide flush><${Loaded} resource=${replicas} lines=${2}>${({ items }) => html`<${Table} name="engines" label="Engine processes" sort="engines" columns=${ENGINES} rows=${items} keyOf=${(one) => one.id} />`}<//><//>`;
+}
+
+const shownValue = (item) => (item.value === "" || item.value === null ? null : String(item.value));
+const SETTINGS = [
+  { key: "name", label: "Setting", class: "mono" },
+  { key: "value", label: "Value", class: "mono break", value: shownValue, cell: (item) => shownValue(item) ?? html`<span class="muted">not set</span>` },
+  { key: "source", label: "From", cell: (item) => html`<${Badge} kind=${SOURCES[item.source]?.[0]}>${SOURCES[item.source]?.[1] ?? item.source}<//>` },
+  { key: "description", label: "Meaning", class: "muted" },
+];
+
 function Configuration() {
-  const [text, setText] = useState("");
-  const [changedOnly, setChangedOnly] = useState(false);
+  const text = query.value.get("q") ?? "";
+  const changedOnly = query.value.has("set");
   const settings = useResource((signal) => get("/api/v1/settings", { signal }), []);
   const wanted = (item) => (!changedOnly || item.source !== "default") && `${item.name} ${item.description}`.toLowerCase().includes(text.toLowerCase());
-  return html`<${Card} title="Settings" wide flush actions=${html`<${Search} label="Search the settings" value=${text} onInput=${setText} />
-      <label class="check small"><input type="checkbox" checked=${changedOnly} onChange=${(event) => setChangedOnly(event.target.checked)} />Only what was set</label>`}>
-    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<table class="stacked"><thead><tr><th>Setting</th><th>Value</th><th>From</th><th>Meaning</th></tr></thead>
-      <tbody>${items.filter(wanted).map((item) => html`<tr key=${item.name}><td class="mono">${item.name}</td><td class="mono break">${item.value === "" || item.value === null ? html`<span class="muted">not set</span>` : String(item.value)}</td>
-        <td><${Badge} kind=${SOURCES[item.source]?.[0]}>${SOURCES[item.source]?.[1] ?? item.source}<//></td><td class="muted">${item.description}</td></tr>`)}</tbody></table>`
+  return html`<${Card} title="Settings" wide flush actions=${html`<${Search} label="Search the settings" value=${text} onInput=${(value) => setQuery({ q: value })} />
+      <label class="check small"><input type="checkbox" checked=${changedOnly} onChange=${(event) => setQuery({ set: event.target.checked ? "1" : null })} />Only what was set</label>`}>
+    <${Loaded} resource=${settings}>${({ items }) => (items.some(wanted) ? html`<${Table} name="settings" label="Settings" columns=${SETTINGS} rows=${items.filter(wanted)} keyOf=${(item) => item.name} />`
       : html`<${Empty} title="Nothing matches" />`)}<//><//>`;
 }

@@ -7,6 +7,7 @@ import { colourOf } from "../lib/theme.js";
 import { attempt } from "../lib/toasts.js";
 import { Badge, Card, Names, PageHeader, Share } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Table } from "../components/table.js";
 import { Capacity } from "./slots/capacity.js";
 import { Timeline } from "./slots/timeline.js";
 
@@ -24,19 +25,26 @@ function Replica({ replica, of, onChange }) {
   const parts = [...residents.map((one) => ({ label: one.versions.join(", ") || one.digest.slice(0, 12), value: one.rank, colour: colourOf(one.names[0] ?? one.digest) })), { label: "free", value: Math.max(0, rows - used), colour: "var(--hover)" }];
   return html`<${Card} title=${`On the device${which}`} about=${`${count(residents.length)} of at most ${count(slots)} adapters, ${count(used)} of ${count(rows)} rank rows, ${bytes(replica.bytes)}`} flush>
       <div class="body-row"><${Share} label="Rank rows" parts=${parts} /></div>
-      ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<table>
-        <thead><tr><th class="number">Slot</th><th>Adapter</th><th class="number">Rank</th><th class="number">Size</th><th class="number">Requests now</th><th class="number">Idle</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
-        <tbody>${residents.map((one) => html`<${Resident} key=${one.digest} one=${one} replica=${replica.replica} onChange=${onChange} />`)}</tbody></table>`}
+      ${residents.length === 0 ? html`<${Empty} title="No adapter is on the device">The first request for one brings it there.<//>` : html`<${Table} name=${`on the device${which}`} label=${`On the device${which}`} columns=${columnsOf(replica.replica, onChange)} rows=${residents} keyOf=${(one) => one.digest} />`}
     <//>
-    <${Card} title=${`Loads and evictions${which}`} about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} /><//>`;
+    <${Card} title=${`Loads and evictions${which}`} about=${`The last ${count(replica.timeline.length)}`}><${Timeline} events=${replica.timeline} name=${`loads and evictions${which}`} /><//>`;
 }
 
-function Resident({ one, replica, onChange }) {
+const columnsOf = (replica, onChange) => [
+  { key: "slot", label: "Slot", number: true },
+  { key: "versions", label: "Adapter", value: (one) => one.versions.join(", ") || one.digest, cell: (one) => html`<${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}` },
+  { key: "rank", label: "Rank", number: true },
+  { key: "bytes", label: "Size", number: true, cell: (one) => bytes(one.bytes) },
+  { key: "users", label: "Requests now", number: true, cell: (one) => count(one.users) },
+  { key: "idle_seconds", label: "Idle", number: true, cell: (one) => seconds(one.idle_seconds) },
+  { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} replica=${replica} onChange=${onChange} />` },
+];
+
+function Actions({ one, replica, onChange }) {
+  if (!one.names.length) return null;
   // Any of the names does: what is pinned or unloaded is the content, for all that have it.
-  const [name, version] = one.names.length ? one.versions[0].split("@") : [];
+  const [name, version] = one.versions[0].split("@");
   const command = (verb, done) => attempt(() => post(`/api/v1/adapters/${name}:${verb}?version=${version}&replica=${encodeURIComponent(replica)}`), done).then(onChange);
-  return html`<tr><td class="number">${one.slot}</td><td><${Names} of=${one.versions} digest=${one.digest} link /> ${one.pinned && html`<${Badge} kind="accent">pinned<//>`}</td>
-    <td class="number">${one.rank}</td><td class="number">${bytes(one.bytes)}</td><td class="number">${count(one.users)}</td><td class="number">${seconds(one.idle_seconds)}</td>
-    <td class="number nowrap">${name && html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
-      <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${one.versions.join(", ")} has left the device.`)}>Unload</button>`}</td></tr>`;
+  return html`<button class="button small quiet" onClick=${() => command(one.pinned ? "unpin" : "pin", one.pinned ? "It may leave again." : "Pinned: it stays.")}>${one.pinned ? "Unpin" : "Pin"}</button>
+    <button class="button small quiet" disabled=${one.users > 0} onClick=${() => command("unload", `${one.versions.join(", ")} has left the device.`)}>Unload</button>`;
 }

@@ -7,6 +7,7 @@ import { href, query } from "../lib/router.js";
 import { Badge, Card, PageHeader, Tabs } from "../components/bits.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Table } from "../components/table.js";
 import { UsageDays } from "../components/usage-days.js";
 import { Keys } from "./tenants/keys.js";
 import { NewKey } from "./tenants/new-key.js";
@@ -24,20 +25,25 @@ export default function Tenants() {
       <button class="button" onClick=${() => setOpen("tenant")}><${Icon} name="plus" size=${16} />New tenant</button>
       <button class="button primary" onClick=${() => setOpen("key")}><${Icon} name="plus" size=${16} />New key</button>`} />
     <${Tabs} label="Parts of this page" of=${TABS} current=${tab} path="/tenants" />
-    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Table} items=${items} keys=${keys.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
+    ${tab === "tenants" && html`<div class="card"><${Loaded} resource=${tenants}>${({ items }) => html`<${Listed} items=${items} keys=${keys.data?.items ?? []} onNew=${() => setOpen("tenant")} />`}<//></div>`}
     ${tab === "keys" && html`<div class="card"><${Loaded} resource=${keys}>${({ items }) => html`<${Keys} items=${items} onChange=${keys.reload} />`}<//></div>`}
     ${tab === "usage" && html`<${UsageDays} title="All tenants, last 30 days" filter=${{}} />`}
     ${open === "tenant" && html`<${TenantForm} onClose=${() => setOpen(null)} onChange=${tenants.reload} />`}
     ${open === "key" && html`<${NewKey} tenants=${names} onClose=${() => setOpen(null)} onChange=${keys.reload} />`}`;
 }
 
-const limit = (value) => (value === null ? html`<span class="muted">no limit</span>` : count(value));
+const limited = (key, label) => ({ key, label, number: true, cell: (tenant) => (tenant[key] === null ? html`<span class="muted">no limit</span>` : count(tenant[key])) });
 
-function Table({ items, keys, onNew }) {
+function Listed({ items, keys, onNew }) {
   if (!items.length) return html`<${Empty} title="No tenants yet" icon="tenants" action=${html`<button class="button" onClick=${onNew}>New tenant</button>`}>A tenant has its own limits, its own part of the cache and its own adapters.<//>`;
   const live = (tenant) => keys.filter((key) => key.tenant === tenant.name && !key.revoked_at).length;
-  return html`<div class="scroll" tabindex="0" role="group" aria-label="Tenants"><table><thead><tr><th>Tenant</th><th>Adapters</th><th class="number">Requests/min</th><th class="number">Tokens/min</th><th class="number">At once</th><th class="number">Cache share</th><th>Priority</th><th class="number">Keys</th></tr></thead>
-    <tbody>${items.map((tenant) => html`<tr key=${tenant.name}><td><a href=${href(`/tenants/${tenant.name}`)}><b>${tenant.name}</b></a> ${tenant.disabled && html`<${Badge} kind="bad">disabled<//>`}</td>
-      <td class="break mono">${tenant.allowed_adapters.join(", ")}</td><td class="number">${limit(tenant.requests_per_minute)}</td><td class="number">${limit(tenant.tokens_per_minute)}</td>
-      <td class="number">${limit(tenant.max_concurrent_requests)}</td><td class="number">${percent(tenant.kv_share)}</td><td>${tenant.priority}</td><td class="number">${live(tenant)}</td></tr>`)}</tbody></table></div>`;
+  return html`<${Table} name="tenants" label="Tenants" columns=${[...COLUMNS, { key: "keys", label: "Keys", number: true, value: live }]} rows=${items} keyOf=${(tenant) => tenant.name} />`;
 }
+
+const COLUMNS = [
+  { key: "name", label: "Tenant", cell: (tenant) => html`<a href=${href(`/tenants/${tenant.name}`)}><b>${tenant.name}</b></a> ${tenant.disabled && html`<${Badge} kind="bad">disabled<//>`}` },
+  { key: "allowed_adapters", label: "Adapters", class: "break mono", value: (tenant) => tenant.allowed_adapters.join(", ") },
+  limited("requests_per_minute", "Requests/min"), limited("tokens_per_minute", "Tokens/min"), limited("max_concurrent_requests", "At once"),
+  { key: "kv_share", label: "Cache share", number: true, cell: (tenant) => percent(tenant.kv_share) },
+  { key: "priority", label: "Priority" },
+];

@@ -1,12 +1,13 @@
 /** How much an adapter is used, and what happened to it. */
 import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
-import { lastUsed, NOT_USED } from "../../lib/adapters.js";
+import { NOT_USED } from "../../lib/adapters.js";
 import { count, rate, seconds } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { isAdmin, may } from "../../lib/session.js";
-import { Card, Stats, Time } from "../../components/bits.js";
+import { Card, LastUsed, Stats } from "../../components/bits.js";
 import { Empty, Loaded } from "../../components/states.js";
+import { Table } from "../../components/table.js";
 import { UsageDays } from "../../components/usage-days.js";
 
 const MOST = 100;
@@ -26,17 +27,23 @@ function Now({ name }) {
     ["Requests, 7 days", count(use.requests), `since ${since}, UTC`],
     ["Tokens per second", rate(use.tokens_per_second), `last ${span} s`],
     ["p95 of an answer's time", seconds(use.p95_seconds), use.timed_answers ? `last ${use.timed_answers} answers` : "none since the start"],
-    ["Last used", lastUsed(use), use.requests ? "" : "not in 7 days"],
+    ["Last used", html`<${LastUsed} of=${use} />`, use.requests ? "" : "not in 7 days"],
   ]} />`;
 }
 
 const WORDS = (payload) => Object.entries(payload ?? {}).filter(([key]) => key !== "digest")
   .map(([key, value]) => `${key} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
+const COLUMNS = [
+  { key: "at", label: "When", time: true, class: "muted" },
+  { key: "action", label: "What", value: (row) => row.action.replace(".", " ").replaceAll("_", " ") },
+  { key: "detail", label: "Details", value: (row) => WORDS(row.detail), class: "break sentence" },
+  { key: "actor", label: "By", class: "muted break" },
+];
+
 function Events({ name }) {
   const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST}&adapter=${encodeURIComponent(name)}`, { signal }), [name], { every: 10 });
   return html`<${Card} title="Events" about=${`The last ${MOST} at most`} flush><${Loaded} resource=${audit}>${({ items }) => (items.length
-    ? html`<table><thead><tr><th>When</th><th>What</th><th>Details</th><th>By</th></tr></thead><tbody>${items.map((row) => html`<tr key=${row.id}>
-        <td class="muted"><${Time} at=${row.at} /></td><td>${row.action.replace(".", " ").replaceAll("_", " ")}</td><td class="break sentence">${WORDS(row.detail)}</td><td class="muted break">${row.actor}</td></tr>`)}</tbody></table>`
+    ? html`<${Table} name=${`events of ${name}`} label="Events" columns=${COLUMNS} rows=${items} keyOf=${(row) => row.id} />`
     : html`<${Empty} title="Nothing has happened yet" />`)}<//><//>`;
 }

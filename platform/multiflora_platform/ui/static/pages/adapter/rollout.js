@@ -6,6 +6,7 @@ import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { State, Time } from "../../components/bits.js";
 import { Dialog } from "../../components/dialog.js";
+import { Export } from "../../components/export.js";
 import { Select, TextField } from "../../components/fields.js";
 
 export function Rollout({ adapter, alias, path, mine, onChange }) {
@@ -23,10 +24,13 @@ export function Rollout({ adapter, alias, path, mine, onChange }) {
   </div>`;
 }
 
+const COLUMNS = ["version", "requests", "errors", "p50_seconds", "p95_seconds"].map((key) => ({ key }));
+
 function Observed({ rollout, path, mine, onChange }) {
   const end = (verb, done) => attempt(() => post(`${path}/rollout:${verb}`), done).then(onChange);
   const share = (part) => attempt(() => patch(`${path}/rollout`, { percent: part }), `${part}% get v${rollout.candidate}.`, { undo: () => attempt(() => patch(`${path}/rollout`, { percent: rollout.percent })).then(onChange) }).then(onChange);
   const { stable_observed: stable, candidate_observed: candidate, shadow_observed: shadow } = rollout;
+  const arms = [stable && { version: rollout.stable, ...stable }, candidate && { version: rollout.candidate, ...candidate }].filter(Boolean);
   const line = (label, show) => html`<tr key=${label}><th scope="row">${label}</th><td>${stable ? show(stable) : "–"}</td><td>${candidate ? show(candidate) : "–"}</td></tr>`;
   return html`<section class="rollout" aria-label="Rollout">
     <div class="row between"><div class="row"><b>v${rollout.candidate}</b> to ${rollout.percent}%${rollout.shadow_percent > 0 && `, shadowing ${rollout.shadow_percent}%`} <${State} of=${rollout.state} />
@@ -40,6 +44,7 @@ function Observed({ rollout, path, mine, onChange }) {
       ${line("Median time", (one) => seconds(one.p50_seconds))}
       ${line("95th percentile", (one) => seconds(one.p95_seconds))}
     </tbody></table>
+    <${Export} name="rollout" columns=${COLUMNS} rows=${arms} />
     ${shadow && html`<p class="small muted">Shadow: ${count(shadow.requests)} requests, ${count(shadow.exact)} of ${count(shadow.compared)} answers equal, agreement ${percent(shadow.agreement)}, ${rate(shadow.latency_ratio)}× the time.</p>`}
     <p class="small muted">Rolls back by itself at ${percent(rollout.max_error_rate)} more errors than v${rollout.stable}${rollout.max_p95_ratio ? ` or ${rollout.max_p95_ratio}× the stable p95` : ""}, from ${rollout.min_samples} requests on.</p>
   </section>`;

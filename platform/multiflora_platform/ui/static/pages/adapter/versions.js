@@ -4,10 +4,12 @@ import { get, post, remove } from "../../lib/api.js";
 import { bytes, count, digest, target } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
-import { Card, State, Tags, Time } from "../../components/bits.js";
+import { Card, Scroll, State } from "../../components/bits.js";
 import { ConfirmByName } from "../../components/dialog.js";
+import { Export } from "../../components/export.js";
 import { Empty, Loaded } from "../../components/states.js";
 import { Report } from "../../components/report.js";
+import { Table } from "../../components/table.js";
 
 const MOST = 3;
 
@@ -18,20 +20,28 @@ export function Versions({ adapter, versions, aliases, api, mine, onChange }) {
   const shown = versions.filter((one) => chosen.includes(one.version)).toReversed();
   return html`<div class="stack">
     <${Card} title="Versions" about=${`Immutable and numbered; choose up to ${MOST} to compare`} flush>
-      <table><thead><tr><th><span class="visually-hidden">Compare</span></th><th>Version</th><th>State</th><th>Aliases</th><th class="number">Rank</th><th class="number">Size</th><th>Digest</th><th>Made</th><th></th></tr></thead>
-      <tbody>${versions.map((one) => html`<tr key=${one.version}>
-        <td><input type="checkbox" aria-label=${`Compare version ${one.version}`} checked=${chosen.includes(one.version)} onChange=${() => toggle(one.version)} /></td>
-        <td><b>v${one.version}</b></td><td><${State} of=${one.deleted_at ? "archived" : one.state} /></td>
-        <td>${pointing(aliases, one.version).map((alias) => html`<span class="tag" key=${alias.alias} title=${target(alias)}>${alias.alias}</span> `)}</td>
-        <td class="number">${one.manifest?.max_rank ?? "–"}</td><td class="number">${bytes(one.manifest?.num_bytes)}</td>
-        <td class="mono">${digest(one.digest)}</td><td class="muted"><${Time} at=${one.created_at} /></td>
-        <td class="number">${mine && html`<${End} one=${one} adapter=${adapter} api=${api} onChange=${onChange} />`}</td></tr>`)}</tbody></table>
+      <${Table} name=${`versions of ${adapter.name}`} label="Versions" rows=${versions} keyOf=${(one) => one.version} columns=${columnsOf(chosen, toggle, aliases,
+        mine && ((one) => html`<${End} one=${one} adapter=${adapter} api=${api} onChange=${onChange} />`))} />
     <//>
     ${shown.length > 0 && html`<${Compared} versions=${shown} api=${api} />`}
     ${shown.map((one) => html`<${Validation} key=${one.version} one=${one} api=${api} />`)}
   </div>`;
 }
 
+const columnsOf = (chosen, toggle, aliases, end) => [
+  { key: "chosen", label: "Compare", control: true, cell: (one) => html`<input type="checkbox" aria-label=${`Compare version ${one.version}`} checked=${chosen.includes(one.version)} onChange=${() => toggle(one.version)} />` },
+  { key: "version", label: "Version", cell: (one) => html`<b>v${one.version}</b>` },
+  { key: "state", label: "State", value: stateOf, cell: (one) => html`<${State} of=${stateOf(one)} />` },
+  { key: "aliases", label: "Aliases", value: (one) => pointing(aliases, one.version).map((alias) => alias.alias).join(", "),
+    cell: (one) => pointing(aliases, one.version).map((alias) => html`<span class="tag" key=${alias.alias} title=${target(alias)}>${alias.alias}</span> `) },
+  { key: "rank", label: "Rank", number: true, value: (one) => one.manifest?.max_rank, cell: (one) => one.manifest?.max_rank ?? "–" },
+  { key: "bytes", label: "Size", number: true, value: (one) => one.manifest?.num_bytes, cell: (one) => bytes(one.manifest?.num_bytes) },
+  { key: "digest", label: "Digest", class: "mono", cell: (one) => digest(one.digest) },
+  { key: "created_at", label: "Made", time: true, class: "muted" },
+  ...(end ? [{ key: "actions", label: "Actions", control: true, cell: end }] : []),
+];
+
+const stateOf = (one) => (one.deleted_at ? "archived" : one.state);
 const pointing = (aliases, number) => aliases.filter((alias) => alias.version === number || (alias.split && String(number) in alias.split));
 
 function End({ one, adapter, api, onChange }) {
@@ -75,9 +85,10 @@ function Compared({ versions }) {
     .filter(({ values }) => values.some((value) => value !== undefined && value !== null && value !== "" && value !== 0));
   const differs = ({ values }) => new Set(values.map(String)).size > 1;
   return html`<${Card} title=${versions.length > 1 ? "Side by side" : `Version ${versions[0].version}`} about=${versions.length > 1 && "What differs stands out"} flush>
-    <table class="compare"><thead><tr><th></th>${versions.map((one) => html`<th key=${one.version}>v${one.version}</th>`)}</tr></thead>
+    <${Scroll} label="Side by side"><table class="compare"><thead><tr><th></th>${versions.map((one) => html`<th key=${one.version}>v${one.version}</th>`)}</tr></thead>
     <tbody>${lines.map((line) => html`<tr key=${line.label} class=${differs(line) ? "differs" : ""}><th scope="row">${line.label}</th>
-      ${line.values.map((value, i) => html`<td key=${i} class=${line.label === "Digest" ? "mono" : ""}>${line.show(value)}</td>`)}</tr>`)}</tbody></table>
+      ${line.values.map((value, i) => html`<td key=${i} class=${line.label === "Digest" ? "mono" : ""}>${line.show(value)}</td>`)}</tr>`)}</tbody></table><//>
+    <${Export} name="versions side by side" columns=${[{ key: "label" }, ...versions.map((one, i) => ({ key: `v${one.version}`, value: (line) => line.values[i] }))]} rows=${lines} />
   <//>`;
 }
 

@@ -4,8 +4,9 @@ import { get, post } from "../../lib/api.js";
 import { bytes, count, seconds } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { attempt, toast } from "../../lib/toasts.js";
-import { Badge, Card, Names } from "../../components/bits.js";
+import { Badge, Card, Names, Scroll } from "../../components/bits.js";
 import { ConfirmByName, Dialog } from "../../components/dialog.js";
+import { Export } from "../../components/export.js";
 import { Icon } from "../../components/icon.js";
 import { Empty, Loaded } from "../../components/states.js";
 import { childrenOf, keyOf } from "./runs.js";
@@ -26,6 +27,13 @@ function rowsOf(nodes, closed) {
   return rows;
 }
 
+/** Of the exported file; the tree has an order of its own. */
+const COLUMNS = [
+  ...["replica", "hash", "parent"].map((key) => ({ key })),
+  { key: "versions", value: (node) => node.versions.join(" ") },
+  ...["digest", "owner", "tokens", "bytes", "hits", "age_seconds", "idle_seconds", "pinned", "referenced"].map((key) => ({ key })),
+];
+
 export function Tree({ cache, onChange }) {
   const [closed, setClosed] = useState(new Set());
   const [open, setOpen] = useState(null);
@@ -35,7 +43,7 @@ export function Tree({ cache, onChange }) {
   const pin = (node) => attempt(() => post(about(node, node.pinned ? ":unpin" : ":pin")), node.pinned ? "It may be evicted again." : "Pinned: it stays cached.").then(onChange);
   if (!rows.length) return html`<div class="card"><${Empty} title="Nothing is cached yet" icon="cache">Every prompt leaves its full blocks of ${cache.block_size} tokens here.<//></div>`;
   return html`<${Card} title="Prefixes" about=${`${count(cache.nodes.length)} runs of blocks; what is indented continues the line above it`} flush>
-    <table class="tree"><thead><tr><th>Prefix</th><th>Adapter</th><th>Owner</th><th class="number">Tokens</th><th class="number">Size</th><th class="number">Hits</th><th class="number">Idle</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+    <${Scroll} label="Prefixes"><table class="tree"><thead><tr><th>Prefix</th><th>Adapter</th><th>Owner</th><th class="number">Tokens</th><th class="number">Size</th><th class="number">Hits</th><th class="number">Idle</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
     <tbody>${rows.map(({ node, depth, below }) => html`<tr key=${keyOf(node)}>
       <td class="nowrap"><span style=${{ paddingLeft: `${Math.min(depth, 8) * 18}px` }}></span>
         ${below ? html`<button class="button quiet fold" aria-expanded=${!closed.has(keyOf(node))} aria-label=${`Prefixes that continue ${node.hash.slice(0, 10)}`} onClick=${() => flip(keyOf(node))}><${Icon} name=${closed.has(keyOf(node)) ? "right" : "down"} size=${14} /></button>` : html`<span class="fold"></span>`}
@@ -44,7 +52,8 @@ export function Tree({ cache, onChange }) {
       <td class="number">${count(node.tokens)}</td><td class="number">${bytes(node.bytes)}</td><td class="number">${count(node.hits)}</td><td class="number">${seconds(node.idle_seconds)}</td>
       <td class="number nowrap"><button class="button small quiet" onClick=${() => setOpen({ node, what: "text" })}>Text</button>
         <button class="button small quiet" onClick=${() => pin(node)}>${node.pinned ? "Unpin" : "Pin"}</button>
-        <button class="button small quiet" onClick=${() => setOpen({ node, what: "drop" })}>Drop…</button></td></tr>`)}</tbody></table>
+        <button class="button small quiet" onClick=${() => setOpen({ node, what: "drop" })}>Drop…</button></td></tr>`)}</tbody></table><//>
+    <${Export} name="prefixes" columns=${COLUMNS} rows=${rows.map((row) => row.node)} />
     ${open?.what === "text" && html`<${Text} node=${open.node} onClose=${() => setOpen(null)} />`}
     ${open?.what === "drop" && html`<${ConfirmByName} title="Drop this prefix?" name=${open.node.hash.slice(0, 10)} action="Drop" onClose=${() => setOpen(null)}
       onConfirm=${async () => { await post(about(open.node, ":drop")); toast("Dropped, with everything that continues it."); onChange(); }}>

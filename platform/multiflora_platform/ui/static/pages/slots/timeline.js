@@ -2,8 +2,9 @@
 import { html, useMemo } from "../../lib/html.js";
 import { bytes, clock, seconds } from "../../lib/format.js";
 import { colourOf } from "../../lib/theme.js";
-import { Names, Time } from "../../components/bits.js";
+import { Names } from "../../components/bits.js";
 import { Empty } from "../../components/states.js";
+import { Table } from "../../components/table.js";
 
 const LISTED = 30;
 
@@ -27,7 +28,17 @@ function staysOf(events) {
   return stays;
 }
 
-export function Timeline({ events }) {
+const COLUMNS = [
+  { key: "at", label: "When", time: true, class: "muted" },
+  { key: "event", label: "What" },
+  { key: "versions", label: "Adapter", value: (event) => event.versions.join(", ") || event.digest, cell: (event) => html`<${Names} of=${event.versions} digest=${event.digest} />` },
+  { key: "slot", label: "Slot", number: true },
+  { key: "seconds", label: "Took", number: true, cell: (event) => seconds(event.seconds) },
+  { key: "bytes", label: "Size", number: true, cell: (event) => bytes(event.bytes) },
+];
+
+/** @param {{events: Array, name: string}} props name: of the table of them */
+export function Timeline({ events, name }) {
   const stays = useMemo(() => staysOf(events), [events]);
   if (!stays.length) return html`<${Empty} title="Nothing was loaded yet" />`;
   const start = Math.min(...stays.map((stay) => stay.from));
@@ -41,7 +52,6 @@ export function Timeline({ events }) {
           style=${{ left: at(stay.from), right: `calc(100% - ${at(stay.until ?? end)})`, background: colourOf(stay.name.split("@")[0]) }}></i>`)}</span></div>`)}
       <div class="lane"><span></span><span class="row between muted small"><span>${clock(start)}</span><span>now</span></span></div>
     </div>
-    <details><summary class="small muted">As a table</summary><table><thead><tr><th>When</th><th>What</th><th>Adapter</th><th class="number">Slot</th><th class="number">Took</th><th class="number">Size</th></tr></thead>
-      <tbody>${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED).map((event, i) => html`<tr key=${i}><td class="muted"><${Time} at=${event.at} /></td><td>${event.event}</td><td><${Names} of=${event.versions} digest=${event.digest} /></td><td class="number">${event.slot}</td><td class="number">${seconds(event.seconds)}</td><td class="number">${bytes(event.bytes)}</td></tr>`)}</tbody></table></details>
+    <details><summary class="small muted">As a table</summary><${Table} name=${name} label=${name} sort="loads" columns=${COLUMNS} rows=${events.toSorted((a, b) => b.at - a.at).slice(0, LISTED)} /></details>
   </div>`;
 }

@@ -1,0 +1,21 @@
+/** What a table shows, as a file: what is filtered and how it is sorted there, it is here. */
+import { html } from "../lib/html.js";
+import { count } from "../lib/format.js";
+import { csv, json } from "../lib/tables.js";
+
+/** @param {{name: string, columns: Array, rows: Array}} props name: of the file, without the time and the ending */
+export const Export = ({ name, columns, rows }) => html`<div class="export" role="group" aria-label=${`Export ${name}`}>
+  <span>${count(rows.length)} ${rows.length === 1 ? "row" : "rows"}</span>
+  <button type="button" class="button quiet small" onClick=${() => save(`${name}.csv`, "text/csv", csv(columns, rows))}>CSV</button>
+  <button type="button" class="button quiet small" onClick=${() => save(`${name}.json`, "application/json", json(rows))}>JSON</button>
+</div>`;
+
+function save(name, type, text) {
+  const address = URL.createObjectURL(new Blob([text], { type: `${type};charset=utf-8` }));
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = `multiflora-${name}`;
+  link.click();
+  // The download has its own hold of the bytes from the click on.
+  setTimeout(() => URL.revokeObjectURL(address), 0);
+}

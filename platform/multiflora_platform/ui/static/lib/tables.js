@@ -1,0 +1,48 @@
+/** What a table says, without its markup: rows in the order that was asked for, and as text for files. Columns are those of
+ * components/table.js. */
+import { isoTime, moment } from "./format.js";
+
+const collator = new Intl.Collator("en", { numeric: true });
+
+/** What a column says of a row, as text or number: sorted by, searched, exported. */
+export const valueOf = (column, row) => (column.value ? column.value(row) : row[column.key]);
+
+/** @param {{key: string, down: boolean}|null} sort null: as they come */
+export function sorted(rows, columns, sort) {
+  const column = sort && columns.find((one) => one.key === sort.key && !one.control);
+  if (!column) return rows;
+  const keyed = rows.map((row) => [column.time ? moment(valueOf(column, row)) : valueOf(column, row), row]);
+  return keyed.sort((a, b) => compared(a[0], b[0], sort.down)).map(([, row]) => row);
+}
+
+/** What is not known stands last, in both directions. */
+function compared(a, b, down) {
+  const unknown = (value) => value === null || value === undefined || value === "";
+  if (unknown(a) || unknown(b)) return unknown(a) - unknown(b);
+  const order = typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
+  return down ? -order : order;
+}
+
+/** One line for each row (RFC 4180), headed by the columns' keys; times are ISO 8601 in UTC. */
+export function csv(columns, rows) {
+  const told = columns.filter((column) => !column.control);
+  const lines = [told.map((column) => column.key), ...rows.map((row) => told.map((column) => exported(column, row)))];
+  return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");
+}
+
+function exported(column, row) {
+  const value = valueOf(column, row);
+  return column.time ? isoTime(value) : value;
+}
+
+/** Spreadsheets take text that begins like this for a formula; clients choose some of the text in here. */
+const FORMULA = /^[=+\-@\t\r]/;
+
+function cell(value) {
+  if (value === null || value === undefined) return "";
+  const text = typeof value === "string" && FORMULA.test(value) ? `'${value}` : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** The rows as the API gave them. */
+export const json = (rows) => `${JSON.stringify(rows, null, 2)}\n`;
