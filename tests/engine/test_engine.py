@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -919,11 +920,26 @@ class EngineMachine(RuleBasedStateMachine):
         self.machine.device.during = self.run_pending_abort
         self.pending_abort: str | None = None
 
-    @initialize(runs_ahead=st.booleans(), fails_late=st.booleans(), drafts=st.booleans(), tiers=st.booleans())
-    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool, tiers: bool) -> None:
+    @initialize(
+        runs_ahead=st.booleans(),
+        fails_late=st.booleans(),
+        drafts=st.booleans(),
+        tiers=st.booleans(),
+        most=st.sampled_from([9, 4, 3]),
+    )
+    def choose_device(self, runs_ahead: bool, fails_late: bool, drafts: bool, tiers: bool, most: int) -> None:
+        """most: tokens of a chunk; where they are few, several prefills share a step, and sequences do not wait for
+        each other's blocks."""
         self.machine.device.runs_ahead, self.machine.device.fails_late = runs_ahead, fails_late
         self.machine.drafts.is_on = drafts
         self.machine.tiers.is_on = tiers
+        scheduler = self.machine.scheduler
+        if most < 9:
+            schedule_chunk = scheduler._schedule_chunk
+            scheduler._schedule_chunk = (  # type: ignore[method-assign]
+                lambda sequence, budget, entries: schedule_chunk(sequence, min(budget, most), entries)
+            )
+            scheduler._admission._config = replace(scheduler.config, prefix_wait_steps=0)
 
     def live(self) -> list[str]:
         return sorted(self.machine.scheduler._requests)

@@ -129,10 +129,15 @@ class BlockPool:
         # The block before was never used by another sequence: what goes on like this, a conversation, goes on again.
         # Behind what is used often, each prompt ends in its own way.
         grows = len(hits) > 0 and self._evictable.uses(hits[-1]) <= NEW
-        self._evictable.use(hits, len(missed))
+        self._evictable.note_new(len(missed))
+        self._evictable.use(hits)
         if evicted is not None:
             return self._evictable.uses_after(evicted)
         return NEW + 1 if grows else NEW
+
+    def use(self, hits: array[int]) -> None:
+        """A sequence that a client waits for, and that began before, goes on with blocks that it shares."""
+        self._evictable.use(hits)
 
     def publish(self, block_id: int, hash: bytes, owner: str) -> bool:
         """Offers a computed block for hits; False if the same content is published already: this copy stays private."""

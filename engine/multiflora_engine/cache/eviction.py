@@ -88,9 +88,12 @@ class EvictionQueue:
         for block_id in block_ids:
             all_uses[block_id] = uses
 
-    def use(self, block_ids: array[int], num_new: int) -> None:
-        """A sequence started on these blocks, each of them once, none of them evictable, and needed num_new others."""
+    def note_new(self, num_new: int) -> None:
+        """A sequence started that needs so many blocks beside its hits."""
         self._room = max(float(num_new), self._room * _FADING)
+
+    def use(self, block_ids: array[int]) -> None:
+        """A sequence shares these blocks from now on, each of them once, none of them evictable."""
         if block_ids:
             ids = np.frombuffer(block_ids, np.int32)
             self._uses_array[ids] = _ONE_MORE[self._uses_array[ids]]

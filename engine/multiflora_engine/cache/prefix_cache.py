@@ -55,11 +55,14 @@ class PrefixCache:
         parent = known[-1] if known else sequence.root_hash
         return hashes_behind(parent, sequence.token_ids[len(known) * size :], size, len(known), sequence.activation)
 
-    def hits(self, sequence: Sequence) -> list[int]:
-        """Blocks that hold the longest cached prefix short of the last token, which is always computed."""
+    def hits(self, sequence: Sequence, first: int = 0) -> list[int]:
+        """Blocks that hold the longest cached prefix short of the last token, which is always computed.
+
+        first: the number of the block with which they begin; the sequence has those before it.
+        """
         blocks: list[int] = []
-        for hash in self._readable_hashes(sequence):
-            block_id = self._pool.find(hash)
+        for number in range(first, self._num_readable(sequence)):
+            block_id = self._pool.find(sequence.block_hashes[number])
             # Blocks are evicted one by one, but a sequence can start on an unbroken prefix only.
             if block_id is None:
                 break
@@ -91,14 +94,19 @@ class PrefixCache:
         is_cached = bool(missed) and self._pool.find(missed[0]) is not None
         was_evicted = bool(missed) and missed[0] in self._pool.evicted
         reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
-        if sequence.is_background:
-            return reason, COLD
-        if sequence.index > 0:
-            # The request's other sequences start on what the first one computes: that is no use of its own.
-            return reason, NEW
-        if self._tiers is not None and num_hits:
-            self._tiers.keep(_chain(sequence), range(num_hits), hits, are_hits=True)
+        if not _is_use(sequence):
+            return reason, COLD if sequence.is_background else NEW
+        self._keep_hits(sequence, 0, hits)
         return reason, self._pool.begin(hits, missed)
+
+    def record_late_hits(self, sequence: Sequence, first: int, num_hits: int) -> None:
+        """Counts hits of a sequence that runs already: num_hits blocks of its table, from number `first` on."""
+        hits = sequence.block_table[first : first + num_hits]
+        self._computed(sequence, sequence.block_hashes[first : first + num_hits])
+        self._index.hit(hits)
+        if _is_use(sequence):
+            self._keep_hits(sequence, first, hits)
+            self._pool.use(hits)
 
     def retract(self, sequence: Sequence) -> None:
         """The sequence stops running: no sequence may wait for what it has not computed."""
@@ -136,6 +144,10 @@ class PrefixCache:
         if places:
             self._index.published(sequence, [first + place for place in places], table)
 
+    def _keep_hits(self, sequence: Sequence, first: int, hits: array[int]) -> None:
+        if self._tiers is not None and hits:
+            self._tiers.keep(_chain(sequence), range(first, first + len(hits)), hits, are_hits=True)
+
     def _computed(self, sequence: Sequence, hashes: list[bytes]) -> None:
         """The sequence is not about to compute these blocks any more."""
         computing = self._computing
@@ -145,14 +157,23 @@ class PrefixCache:
                     del computing[hash]
 
     def _readable_hashes(self, sequence: Sequence) -> list[bytes]:
+        return sequence.block_hashes[: self._num_readable(sequence)]
+
+    def _num_readable(self, sequence: Sequence) -> int:
         """What wants something of every prompt position reads nothing."""
         if sequence.reads_whole_prompt:
-            return []
+            return 0
         # One token is computed even where all are cached: the next one is sampled from its logits.
-        return sequence.block_hashes[: (sequence.num_tokens - 1) // self._block_size]
+        return min(len(sequence.block_hashes), (sequence.num_tokens - 1) // self._block_size)
 
     def _uncomputed_hashes(self, sequence: Sequence) -> list[bytes]:
         return sequence.block_hashes[sequence.num_computed_tokens // self._block_size :]
+
+
+def _is_use(sequence: Sequence) -> bool:
+    """Whether a client waits for it, and it is a use of its own: a request's other sequences go on with what the first
+    one computes."""
+    return not sequence.is_background and sequence.index == 0
 
 
 def _chain(sequence: Sequence) -> BlockChain:

@@ -103,7 +103,8 @@ class Sequence:
     prompt_logprobs: list[PositionLogprobs | None] | None = None
     # [H], the sum of the hidden states that pooling asks for, gathered over chunks.
     pooled: npt.NDArray[np.float32] | None = None
-    # Prompt tokens found in the prefix cache at the first start, and why no more were (see CacheIndex).
+    # Prompt tokens found in the prefix cache, at the first start or in the prefill behind it, and why no more were at
+    # the start (see CacheIndex).
     cached_tokens: int = 0
     miss_reason: str = ""
     # Which of the prompt's blocks the request has computed and published, by number; one set for all continuations.

@@ -56,6 +56,7 @@ from multiflora_engine.scheduling.admission_policy import (
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.late_hits import LateHits
 from multiflora_engine.scheduling.prefix_loads import PrefixLoads
 from multiflora_engine.scheduling.seats import Flow, beside_a_flood, flow_of, leaves_for
 from multiflora_engine.scheduling.slot_scheduling import SlotScheduler
@@ -71,7 +72,7 @@ class _Counts:
 
     prompt_tokens: int = 0
     generation_tokens: int = 0
-    # Prompt tokens looked up and found, in tokens, at a sequence's first start only: what it computes again after a
+    # Prompt tokens looked up and found, in tokens, in a sequence's first run only: what it computes again after a
     # preemption says nothing about the cache.
     cache_queries: int = 0
     cache_hits: int = 0
@@ -130,6 +131,7 @@ class Scheduler:
         self._grammars = grammars
         self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching, tiers)
         self._loads = None if tiers is None else PrefixLoads(tiers, self.pool, self._cache, self._budget, clock)
+        self._late_hits = LateHits(self.pool, self._cache, config.block_size)
         self._adapters = adapters
         self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
         self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock, self._loads)
@@ -301,9 +303,17 @@ class Scheduler:
                 entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch, drafts))
                 budget -= num_tokens
         for sequence in prefilling:
-            if budget:
+            if budget and self._attach_hits(sequence):
                 budget -= self._schedule_chunk(sequence, budget, entries)
         return budget
+
+    def _attach_hits(self, sequence: Sequence) -> bool:
+        """Takes what others have published of it since its last chunk; whether it may have its next one now."""
+        found = self._late_hits.attach(sequence)
+        if found and sequence.epoch == 0:
+            sequence.cached_tokens += found
+            self._counts.cache_hits += found
+        return found is not None
 
     def note_step(self, batch: ScheduledBatch, seconds: float) -> None:
         """What the step took of the processor: drafts are weighed by it, where any may be made and the step read no

@@ -38,7 +38,7 @@ class LeastRecentlyUsed(EvictionQueue):
     def begin(self, block_ids: Iterable[int], uses: int) -> None:
         """No block has other uses than a new one."""
 
-    def use(self, block_ids: array[int], num_new: int) -> None:
+    def use(self, block_ids: array[int]) -> None:
         """It makes no difference."""
 
     def uses_after(self, evicted: Evicted) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,23 @@ def test_the_base_starts_on_blocks_of_such_an_adapter(served: Served, ask: Any, 
         (answer,) = ask(engine, [turn], [digests[name]])
         assert answer.cached_tokens == (len(prompt) + len(said.tokens) - 1) // 16 * 16
         check_answer(oracles[name], turn, answer)
+
+
+def test_a_running_prefill_goes_on_with_what_others_publish(served: Served, ask: Any, check_answer: Any) -> None:
+    """Without patience two prompts that begin alike share a step: the second has 8 tokens of it, half a block."""
+    digests, oracles = served.digests, served.oracles
+    engine = served.start()
+    admission = engine.engine._scheduler._admission
+    admission._config = replace(admission._config, prefix_wait_steps=0)
+    prefix = prompts_of(["base"])[0][:40]
+    prompts = [prefix, [*prefix, *range(30, 50)], [*prefix[:20], *range(60, 80)]]
+    names = ["base", "head", "first_mlp"]
+    ask(engine, [[1]] * 3, [digests[name] for name in names])  # the adapters are in their slots from here on
+    answers = ask(engine, prompts, [digests[name] for name in names])
+    # Two whole blocks, less the 8 tokens; the third has other keys and values.
+    assert [answer.cached_tokens for answer in answers] == [0, 24, 0]
+    for name, prompt, answer in zip(names, prompts, answers, strict=True):
+        check_answer(oracles[name], prompt, answer)
 
 
 def test_preempted_ones_go_on_with_the_same_text(served: Served, ask: Any, check_answer: Any) -> None:
