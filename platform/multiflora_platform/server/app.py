@@ -14,7 +14,16 @@ from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.service import make_batch_service
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
-from multiflora_platform.gateway.routes import chat, completions, embeddings, messages, models, scores, tokenization
+from multiflora_platform.gateway.routes import (
+    chat,
+    completions,
+    embeddings,
+    messages,
+    models,
+    reranking,
+    scores,
+    tokenization,
+)
 from multiflora_platform.gateway.routes import responses as response_calls
 from multiflora_platform.gateway.routes import vllm_adapters as lora_calls
 from multiflora_platform.gateway.schemas.decoding import component_schemas
@@ -59,7 +68,7 @@ def create_app(services: Services) -> FastAPI:
 def _routes(*, with_docs: bool) -> list[BaseRoute]:
     """FastAPI reads every route's signature for each application that includes it; a process does so once."""
     reader = FastAPI(openapi_url=None, generate_unique_id_function=operation_id)
-    inference = (chat, completions, response_calls, messages, embeddings, scores, models, tokenization)
+    inference = (chat, completions, response_calls, messages, embeddings, scores, reranking, models, tokenization)
     gateway = (*inference, files, batch_calls, lora_calls)
     pages = (docs_page,) if with_docs else ()
     for router in (*(module.router for module in (*gateway, health, *pages)), registry_router, ui_router):

@@ -47,6 +47,7 @@ _COMPUTING = (
     "/v1/messages",
     "/v1/embeddings",
     "/v1/score",
+    "/v1/rerank",
 )
 
 

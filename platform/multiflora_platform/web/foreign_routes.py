@@ -25,10 +25,6 @@ _INSTEAD = {
     "/flush_cache": "POST /api/v1/cache/{hash}:drop for what shall go",
     "/encode": "POST /v1/embeddings",
     "/classify": "POST /v1/embeddings or /v1/score: a causal model has no head for classes",
-    "/pooling": "POST /v1/embeddings",
-    "/rerank": "POST /v1/score",
-    "/v1/rerank": "POST /v1/score",
-    "/v2/rerank": "POST /v1/score",
     # Ollama
     "/api/generate": _COMPLETIONS,
     "/api/chat": _CHAT,

@@ -67,7 +67,8 @@ class FakeClient:
     """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
 
     replies: of answer 0, answer 1, and so on, in place of `reply`. pace: seconds before each delta. failure: sent after
-    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta. told: how many deltas came.
+    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta. told: how many deltas came. vectors:
+    of prompts whose embedding is not (3, 4).
     """
 
     tokenizer: Tokenizer
@@ -80,6 +81,7 @@ class FakeClient:
     device_seconds: float = 0.0
     told: int = 0
     miss_reason: str = ""
+    vectors: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
     ready: Ready | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     requests: list[GenerateRequest] = field(default_factory=list)
@@ -162,7 +164,7 @@ class FakeClient:
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]
         if request.pooling is not None:
-            vector = struct.pack("<2f", 3.0, 4.0)
+            vector = struct.pack("<2f", *self.vectors.get(tuple(request.prompt_token_ids), (3.0, 4.0)))
             stream.push(TokenDelta(request_id=request.id, embedding=vector, finish_reason="stop", **first))
             return
         if not ids:

@@ -33,6 +33,7 @@ ANY_KEY = {
     ("POST", "/v1/messages/count_tokens"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/score"),
+    ("POST", "/v1/rerank"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("POST", "/tokenize"),

@@ -1,8 +1,9 @@
-"""POST /v1/embeddings: prompts as vectors, of the base model, an adapter or a mix."""
+"""POST /v1/embeddings, and vLLM's /pooling: prompts as vectors, of the base model, an adapter or a mix."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ from multiflora_platform.gateway.prompting.tokenize import (
 from multiflora_platform.gateway.schemas.answers import (
     Embedding,
     EmbeddingList,
+    PooledVector,
     encode,
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
@@ -39,10 +41,24 @@ from multiflora_platform.web.openai_errors import unsupported
 
 router = APIRouter(tags=["inference"])
 
+Write = Callable[[int, list[float] | str], msgspec.Struct]
+"""One vector of the answer: of its place and what it holds."""
+
 
 @router.post("/v1/embeddings", openapi_extra=body_schema(EmbeddingRequest))
 async def embeddings(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """The model's last hidden state of each input, after the final norm, brought to length one."""
+    return await _vectors(request, principal, lambda index, vector: Embedding(index=index, embedding=vector), "embd")
+
+
+@router.post("/pooling", include_in_schema=False)
+async def pooling(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """The same vectors, as vLLM writes them there."""
+    return await _vectors(request, principal, lambda index, vector: PooledVector(index=index, data=vector), "pool")
+
+
+async def _vectors(request: Request, principal: Principal, write: Write, prefix: str) -> Response:
+    """prefix: of the answer's id."""
     body = await read_body(request, EmbeddingRequest)
     if body.dimensions is not None:
         raise unsupported("dimensions", "dimensions is not supported: this model's embeddings have one size.")
@@ -52,7 +68,7 @@ async def embeddings(request: Request, principal: Principal = Depends(require_ke
         generations = await start_embeddings(services, admission, body, ("input", body.input))
         await until_disconnect(request.receive, collect_all(generations))
         size = sum(len(_raw_vector(generation)) for generation in generations)
-        content = await off_loop(size, lambda: encode(_answer(admission, body, generations)))
+        content = await off_loop(size, lambda: encode(_answer(admission, body, generations, write, prefix)))
         ids = [generation.request.id for generation in generations]
         headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
         return Response(content, media_type="application/json", headers=headers)
@@ -86,13 +102,15 @@ def unit_vector(generation: Generation) -> npt.NDArray[np.float32]:
     return unit
 
 
-def _answer(admission: Admission, body: EmbeddingRequest, generations: list[Generation]) -> EmbeddingList:
+def _answer(
+    admission: Admission, body: EmbeddingRequest, generations: list[Generation], write: Write, prefix: str
+) -> EmbeddingList:
     return EmbeddingList(
-        id=f"embd-{admission.id}",
+        id=f"{prefix}-{admission.id}",
         created=int(admission.arrival),
         model=body.model,
         # Each written by itself: one call for all of them would keep the interpreter lock for as long as it takes.
-        data=[msgspec.Raw(encode(Embedding(index=i, embedding=_vector(g, body)))) for i, g in enumerate(generations)],
+        data=[msgspec.Raw(encode(write(i, _vector(g, body)))) for i, g in enumerate(generations)],
         usage=embedding_usage(generations),
     )
 

@@ -34,13 +34,14 @@ router = APIRouter(tags=["inference"])
 async def score(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """One text beside several, or two lists of equal length pair by pair."""
     body = await read_body(request, ScoreRequest)
-    left, right = _texts(body.text_1), _texts(body.text_2)
+    first, left = _texts("text_1", body.text_1, "queries", body.queries)
+    second, right = _texts("text_2", body.text_2, "documents", body.documents)
     if len(left) not in (1, len(right)):
-        raise invalid("text_2", f"text_2 has {len(right)} texts and text_1 {len(left)}; text_1 has one or as many.")
+        raise invalid(second, f"{second} has {len(right)} texts and {first} {len(left)}; {first} has one or as many.")
     services: Services = request.app.state.services
     admission = await admit(services, request, principal, body)
     try:
-        generations = await start_embeddings(services, admission, body, ("text_1", left), ("text_2", right))
+        generations = await start_embeddings(services, admission, body, (first, left), (second, right))
         await until_disconnect(request.receive, collect_all(generations))
         content = encode(_answer(admission, body, generations, len(left)))
         ids = [generation.request.id for generation in generations]
@@ -50,8 +51,16 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
         admission.close()
 
 
-def _texts(value: str | list[str]) -> list[str | int | list[int]]:
-    return [value] if isinstance(value, str) else [*value]
+def _texts(
+    name: str, value: str | list[str] | None, later_name: str, later: str | list[str] | None
+) -> tuple[str, list[str | int | list[int]]]:
+    """The texts, and the one of their two names that the request has."""
+    if value is None and later is None:
+        raise invalid(name, f"{name} is required.")
+    if value is not None and later is not None:
+        raise invalid(later_name, f"{name} and {later_name} are two names of one parameter; give one of them.")
+    given = later if value is None else value
+    return later_name if value is None else name, [given] if isinstance(given, str) else [*(given or ())]
 
 
 def _answer(admission: Admission, body: ScoreRequest, generations: Sequence[Generation], num_left: int) -> ScoreList:

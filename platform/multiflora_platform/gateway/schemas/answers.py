@@ -182,6 +182,12 @@ class EmbeddingList(msgspec.Struct, kw_only=True):
     usage: EmbeddingUsage
 
 
+class PooledVector(msgspec.Struct, kw_only=True):
+    object: str = "pooling"
+    index: int
+    data: list[float] | str
+
+
 class Score(msgspec.Struct, kw_only=True):
     object: str = "score"
     index: int
@@ -194,4 +200,23 @@ class ScoreList(msgspec.Struct, kw_only=True):
     created: int
     model: str
     data: list[Score]
+    usage: EmbeddingUsage
+
+
+class RankedText(msgspec.Struct):
+    text: str
+
+
+class RankedDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+    index: int  # among the request's documents
+    relevance_score: float
+    document: RankedText | None = None  # None: the request did not want it
+
+
+class Reranking(msgspec.Struct, kw_only=True):
+    """results: the nearest first."""
+
+    id: str
+    model: str
+    results: list[RankedDocument]
     usage: EmbeddingUsage

@@ -168,10 +168,21 @@ class PoolingRequest(EngineRequest, kw_only=True, frozen=True):
 
 
 class ScoreRequest(PoolingRequest, kw_only=True, frozen=True):
-    """text_1: one text, or as many as text_2."""
+    """text_1: one text, or as many as text_2. queries and documents are vLLM's later names of the two."""
 
-    text_1: str | list[str]
-    text_2: str | list[str]
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+
+
+class RerankRequest(PoolingRequest, kw_only=True, frozen=True):
+    """documents: texts, or objects with one under `text`. top_n: how many of them the answer has; 0: all."""
+
+    query: str
+    documents: list[str | dict[str, Any]]
+    top_n: int | None = None
+    return_documents: bool | None = None
 
 
 class EmbeddingRequest(PoolingRequest, kw_only=True, frozen=True):
@@ -230,6 +241,7 @@ BODIES = (
     ChatRequest,
     EmbeddingRequest,
     ScoreRequest,
+    RerankRequest,
     TokenizeRequest,
     DetokenizeRequest,
     BatchRequest,

@@ -16,6 +16,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "/v1/messages": {**USER, "max_tokens": 3},
     "/v1/embeddings": {"input": LONG},
     "/v1/score": {"text_1": LONG, "text_2": LONG},
+    "/v1/rerank": {"query": LONG, "documents": [LONG]},
 }
 
 

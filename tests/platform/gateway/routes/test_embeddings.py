@@ -87,6 +87,31 @@ async def test_scores_are_cosines_of_pairs(house: House) -> None:
     assert len(pairs["data"]) == 2
 
 
+async def test_scores_by_the_later_names_of_their_texts(house: House) -> None:
+    texts = {"text_1": "ab", "text_2": ["c", "def"]}
+    later = {"queries": "ab", "documents": ["c", "def"]}
+    answers = [(await house.post("/v1/score", {"model": "sql", **names})).json()["data"] for names in (texts, later)]
+    assert answers[0] == answers[1]
+    for fields, param in (
+        ({**texts, **later}, "queries"),
+        ({"queries": "a"}, "text_2"),
+        ({"documents": ["a"]}, "text_1"),
+    ):
+        response = await house.post("/v1/score", {"model": "sql", **fields})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    response = await house.post("/v1/score", {"model": "sql", "queries": ["a", "b"], "documents": ["c"]})
+    assert response.json()["error"]["message"] == "documents has 1 texts and queries 2; queries has one or as many."
+
+
+async def test_pooling_has_the_vectors_of_embeddings(house: House) -> None:
+    body = {"model": "sql", "input": ["ab", "c"]}
+    vectors = (await house.post("/v1/embeddings", body)).json()
+    answer = (await house.post("/pooling", body)).json()
+    assert [(row["object"], row["index"]) for row in answer["data"]] == [("pooling", 0), ("pooling", 1)]
+    assert [row["data"] for row in answer["data"]] == [row["embedding"] for row in vectors["data"]]
+    assert (answer["object"], answer["usage"]) == ("list", vectors["usage"])
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [({"text_2": []}, "text_2"), ({"text_1": ["a", "b", "c"]}, "text_2"), ({"text_1": ""}, "text_1")],
