@@ -20,6 +20,7 @@ from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
+    AdapterMoves,
     AdapterResult,
     CacheChanges,
     CacheReply,
@@ -74,7 +75,8 @@ class EngineClient:
 
     ready: what the engine said when it began to serve; None while it does not. stats: of the latest heartbeat.
     last_message: when the engine was last heard of, `time.monotonic()`. pinned: digests that are to stay in slots.
-    cache_followers: who is told what the engine caches and gives up, across its lives.
+    cache_followers: who is told what the engine caches and gives up, across its lives. adapter_places: of adapters that
+    are in memory there, slot or cpu, by digest; known while the cache is followed.
     is_draining: the engine ends once it has answered what it has. rescue: asked for each stream of an engine that is
     gone of which nothing has come; True where another engine has the request now. on_end: told the last statistics of
     each engine that is gone.
@@ -86,6 +88,7 @@ class EngineClient:
         self.last_message = time.monotonic()
         self.pinned: set[str] = set()
         self.cache_followers = CacheFollowers(self.send)
+        self.adapter_places: dict[str, str] = {}
         self.is_draining = False
         self.rescue: Callable[[TokenStream], bool] = _no_rescue
         self.on_end: Callable[[EngineStats], None] = _no_record
@@ -157,6 +160,11 @@ class EngineClient:
     def in_flight(self) -> int:
         return len(self._streams)
 
+    def adapters_in_use(self) -> set[str]:
+        """By requests that are not answered yet, and by pins."""
+        asked = {stream.request.adapter_digest for stream in self._streams.values()}
+        return self.pinned.union(digest for digest in asked if digest is not None)
+
     # ---- what streams call
 
     def abort(self, request_id: str) -> None:
@@ -214,6 +222,7 @@ class EngineClient:
             self._context.destroy(linger=0)
         self._socket = self._context = None
         self.cache_followers.end()
+        self.adapter_places.clear()
         owed = list(self._streams.values())
         self._streams.clear()
         for stream in owed:
@@ -283,6 +292,8 @@ class EngineClient:
                 self.stats = stats
             case CacheChanges():
                 self.cache_followers.take(message)
+            case AdapterMoves(places, is_all):
+                self._note_places(places, is_all)
             case AdapterResult() | Status() | CacheReply() | SlotHistory():
                 call = self._calls.get(message.call_id)
                 if call is not None and not call.done():
@@ -295,3 +306,12 @@ class EngineClient:
                 self.is_draining = True
             case LoadProgress() | Fatal():
                 self._on_event(message)
+
+    def _note_places(self, places: dict[str, str], is_all: bool) -> None:
+        if is_all:
+            self.adapter_places.clear()
+        for digest, place in places.items():
+            if place == "disk":
+                self.adapter_places.pop(digest, None)
+            else:
+                self.adapter_places[digest] = place

@@ -18,6 +18,7 @@ from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
+    AdapterMoves,
     CacheChanges,
     CacheReply,
     CacheRequest,
@@ -137,7 +138,7 @@ class StepLoop:
             if self._engine.has_work:
                 deltas = self._engine.step()
                 # A client that has its answer is to find in the mirrors what it has cached.
-                self._send_cache_changes()
+                self._send_changes()
                 self._send_deltas(deltas)
             else:
                 # `Engine.step` does this itself; without requests, adapters that an operator loads have to move, too.
@@ -145,7 +146,7 @@ class StepLoop:
             for result in self._commands.advance():
                 self._socket.send(result)
             replies = self._cache.advance()
-            self._send_cache_changes()
+            self._send_changes()
             for reply in replies:
                 self._socket.send(reply)
             self._heartbeat()
@@ -186,6 +187,8 @@ class StepLoop:
             case FollowCache(following):
                 self._following = following
                 self._cache.changes.turn(bool(following))
+                if following:
+                    self._send_adapters()
             case SlotHistoryRequest(call_id):
                 self._socket.send(SlotHistory(call_id, self._residency.history()))
             case Shutdown():
@@ -215,9 +218,18 @@ class StepLoop:
         if deltas:
             self._socket.send(Deltas(deltas))
 
-    def _send_cache_changes(self) -> None:
+    def _send_changes(self) -> None:
+        """To a gateway that follows: what is cached and given up, and adapters that came to another place."""
         if self._cache.changes.is_on and (changes := self._cache.changes.take()):
             self._socket.send(CacheChanges(self._following, changes))
+        if (moves := self._residency.take_moves()) and self._following:
+            self._socket.send(AdapterMoves(moves))
+
+    def _send_adapters(self) -> None:
+        """All that are in memory; later moves go on from there."""
+        self._residency.take_moves()
+        places = {one.digest: one.residency for one in self._residency.snapshot() if one.residency != "disk"}
+        self._socket.send(AdapterMoves(places, is_all=True))
 
     def _heartbeat(self) -> None:
         now = time.monotonic()

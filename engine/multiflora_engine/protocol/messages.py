@@ -68,7 +68,8 @@ class CacheRequest(msgspec.Struct, frozen=True, tag="cache"):
 
 
 class FollowCache(msgspec.Struct, frozen=True, tag="follow_cache"):
-    """From now on, CacheChanges of this following are sent after each step that has any; 0: no more."""
+    """From now on, CacheChanges of this following are sent after each step that has any, and AdapterMoves when adapters
+    move; 0: no more."""
 
     following: int
 
@@ -301,6 +302,14 @@ class CacheChanges(msgspec.Struct, frozen=True, tag="cache_changes"):
     changes: list[CacheChange]
 
 
+class AdapterMoves(msgspec.Struct, frozen=True, tag="adapter_moves"):
+    """Where adapters are that have moved since the last ones: "slot", "cpu" or "disk", by digest. Sent before the
+    deltas of the same step. is_all: what is not named is on disk; the first of a following is."""
+
+    places: dict[str, str]
+    is_all: bool = False
+
+
 class SlotEvent(msgspec.Struct, frozen=True):
     """An adapter came to a slot or left it. Filled by AdapterResidency."""
 
@@ -350,6 +359,7 @@ FromEngine = (
     | Status
     | CacheReply
     | CacheChanges
+    | AdapterMoves
     | SlotHistory
     | Heartbeat
     | Draining

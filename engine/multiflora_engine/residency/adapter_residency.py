@@ -45,7 +45,9 @@ class AdapterResidency:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
-        self._host = HostAdapters(load, max_cpu_loras, clock)
+        # Digests of those that came to another place since `take_moves`.
+        self._moved: set[str] = set()
+        self._host = HostAdapters(load, max_cpu_loras, clock, self._moved)
         self._reserved_rows = reserved_rows
         self._bytes_per_poll = self._bytes_left = bytes_per_poll
         self._clock = clock
@@ -182,6 +184,16 @@ class AdapterResidency:
             now = self._clock()
             return [record.row(now) for record in self._records.values()]
 
+    def take_moves(self) -> dict[str, str]:
+        """Where those are now that have moved since the last call: slot, cpu or disk, by digest."""
+        if not self._moved:
+            return {}
+        with self._lock:
+            now = self._clock()
+            moved = {digest: self._records.get(digest) for digest in self._moved}
+            self._moved.clear()
+            return {digest: "disk" if one is None else one.row(now).residency for digest, one in moved.items()}
+
     def close(self) -> None:
         """End the background thread after the read it is at."""
         self._host.reader.close()
@@ -281,6 +293,7 @@ class AdapterResidency:
         if record.upload is not None:
             self._uploads.remove(record)
         self._pool.remove(record.slot)
+        self._moved.add(record.digest)
         del self._in_slots[record.slot]
         record.slot = record.upload = None
 
@@ -314,6 +327,7 @@ class AdapterResidency:
                 record.upload = None
                 self._uploads.popleft()
                 self.loads += 1
+                self._moved.add(record.digest)
                 self._note("load", record, self._clock() - record.wanted_since)
                 record.wanted_since = 0.0
             elif not copied:

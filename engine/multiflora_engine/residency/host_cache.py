@@ -15,13 +15,16 @@ _READS_AHEAD = 2
 class HostAdapters:
     """At most `max_adapters` copies, least recently asked for dropped first; what a request waits for is kept.
 
-    Not thread-safe by itself: residency's lock guards it.
+    Not thread-safe by itself: residency's lock guards it. moved: gets the digests of copies that come and go.
     """
 
-    def __init__(self, load: Callable[[str], HostAdapter], max_adapters: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, load: Callable[[str], HostAdapter], max_adapters: int, clock: Callable[[], float], moved: set[str]
+    ) -> None:
         self.reader = AdapterReader(load)
         self._max_adapters = max(1, max_adapters)
         self._clock = clock
+        self._moved = moved
         self._copies: dict[str, AdapterRecord] = {}
         self._queue: deque[AdapterRecord] = deque()
         self._reading: dict[str, AdapterRecord] = {}
@@ -52,6 +55,7 @@ class HostAdapters:
             if isinstance(result, HostAdapter):
                 record.arrived(result)
                 self._copies[digest] = record
+                self._moved.add(digest)
                 self._trim(record)
             else:
                 record.fail(result, self._clock())
@@ -62,7 +66,8 @@ class HostAdapters:
     def drop(self, record: AdapterRecord) -> None:
         """Forget its copy and its place in the queue. A read that runs already goes on; `reading` tells."""
         record.host = None
-        self._copies.pop(record.digest, None)
+        if self._copies.pop(record.digest, None) is not None:
+            self._moved.add(record.digest)
         if record in self._queue:
             self._queue.remove(record)
             record.reading = False

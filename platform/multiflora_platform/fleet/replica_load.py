@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
 
 from multiflora_engine.protocol.cache_change import CacheChange
@@ -14,6 +14,14 @@ from multiflora_platform.fleet.pace import Pace
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
+    from multiflora_platform.fleet.replica import EngineReplica
+
+Key = TypeVar("Key")
+
+_LOAD_SECONDS = {"slot": 0.0, "cpu": 0.01, "disk": 0.05}
+"""By where the adapter is. Their order decides, hardly their size."""
+_NO_SLOT_SECONDS = 1.0
+"""Until one of the answers ends whose adapters have all slots: so long that any replica with room is sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,7 @@ class Reserved:
 
     tokens: int
     keys: list[bytes]
+    adapter: str | None
 
 
 class ReplicaLoad:
@@ -35,8 +44,8 @@ class ReplicaLoad:
         # Blocks that it will have when it comes to what was given to it.
         self.expected: Counter[bytes] = Counter()
         self._reserved: list[tuple[ref[TokenStream], Reserved]] = []
-        # The last that came to it, as many as it has slots.
-        self.adapters: OrderedDict[str, None] = OrderedDict()
+        # Adapters that it will have in a slot by then.
+        self.expected_adapters: Counter[str] = Counter()
 
     def changed(self, changes: list[CacheChange]) -> None:
         self._blocks.changed(changes)
@@ -46,11 +55,13 @@ class ReplicaLoad:
         self._blocks.cleared()
         self._reserved.clear()
         self.expected.clear()
-        self.adapters.clear()
+        self.expected_adapters.clear()
 
     def reserve(self, stream: TokenStream, reserved: Reserved) -> None:
         self._reserved.append((ref(stream), reserved))
         self.expected.update(reserved.keys)
+        if reserved.adapter is not None:
+            self.expected_adapters[reserved.adapter] += 1
 
     def pending_tokens(self) -> int:
         """Of prompts that have not begun. What has begun, or has ended, is taken off first."""
@@ -60,22 +71,28 @@ class ReplicaLoad:
             if stream is not None and not (stream.has_begun or stream.is_closed):
                 kept.append((waiting, one))
             else:
-                self._expect_no_more(one.keys)
+                _take_off(self.expected, one.keys)
+                _take_off(self.expected_adapters, () if one.adapter is None else (one.adapter,))
         self._reserved = kept
         return sum(one.tokens for _, one in kept)
-
-    def _expect_no_more(self, keys: Sequence[bytes]) -> None:
-        for key in keys:
-            self.expected[key] -= 1
-            if not self.expected[key]:
-                del self.expected[key]
 
     @property
     def num_reserved(self) -> int:
         return len(self._reserved)
 
-    def note_adapter(self, digest: str, slots: int) -> None:
-        self.adapters[digest] = None
-        self.adapters.move_to_end(digest)
-        while len(self.adapters) > slots:
-            self.adapters.popitem(last=False)
+    def adapter_seconds(self, replica: EngineReplica, digest: str | None) -> float:
+        """Until the adapter is in a slot, as the engine tells where it is; pending_tokens stands before."""
+        if digest is None or digest in self.expected_adapters:
+            return 0.0
+        place = replica.client.adapter_places.get(digest, "disk")
+        seconds = _LOAD_SECONDS[place]
+        if seconds and replica.ready is not None and len(replica.client.adapters_in_use()) >= replica.ready.lora_slots:
+            seconds += _NO_SLOT_SECONDS
+        return seconds
+
+
+def _take_off(counts: Counter[Key], keys: Iterable[Key]) -> None:
+    for key in keys:
+        counts[key] -= 1
+        if not counts[key]:
+            del counts[key]

@@ -27,8 +27,6 @@ Hashes = Callable[[GenerateRequest, int], list[bytes]]
 
 _MOST_LOOKED_UP = 8192
 """Tokens of a prompt: what replicas have of it is decided by then."""
-_LOAD_SECONDS = 0.05
-"""Until an adapter is on a replica that has not had it lately."""
 
 
 def prompt_hashes_by(base_digest: str, reach_of: Callable[[str | None], KvReach]) -> Hashes:
@@ -102,11 +100,8 @@ class Router:
         self.observer.placed(choice.placement)
         if self._policy != "score":
             return
-        load, request = self._loads[choice.replica.id], stream.request
-        load.reserve(stream, Reserved(choice.pending, choice.keys))
-        ready = choice.replica.ready
-        if request.adapter_digest is not None and ready is not None:
-            load.note_adapter(request.adapter_digest, ready.lora_slots)
+        reserved = Reserved(choice.pending, choice.keys, stream.request.adapter_digest)
+        self._loads[choice.replica.id].reserve(stream, reserved)
 
     def _soonest(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         ready = replicas[0].ready
@@ -153,8 +148,7 @@ class Router:
         own = len(request.prompt_token_ids) - cached
         running = max(0, replica.client.in_flight - load.num_reserved)
         seconds = (pending + own) * load.pace.prompt_seconds + running * load.pace.answer_seconds
-        is_there = request.adapter_digest is None or request.adapter_digest in load.adapters
-        adapter_seconds = 0.0 if is_there else _LOAD_SECONDS
+        adapter_seconds = load.adapter_seconds(replica, request.adapter_digest)
         return Prediction(replica.id, cached, pending, running, adapter_seconds, seconds + adapter_seconds)
 
 

@@ -138,6 +138,9 @@ class FakeResidency:
     def pending_placements(self) -> list[str]:
         return []
 
+    def take_moves(self) -> dict[str, str]:
+        return {}
+
     def snapshot(self) -> list[ResidencyReport]:
         return [
             ResidencyReport(digest, "slot", digest in self.pinned, rank=8, bytes=1, running=0)

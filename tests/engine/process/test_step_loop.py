@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
+    AdapterMoves,
     AdapterResult,
     CacheChanges,
     CacheReply,
@@ -29,6 +30,7 @@ from multiflora_engine.protocol.messages import (
     Generate,
     Heartbeat,
     Ready,
+    ResidencyReport,
     Shutdown,
     ToEngine,
 )
@@ -136,7 +138,10 @@ class ScriptedEngine:
 
 
 class ScriptedResidency:
-    """Adapters that never arrive, and one whose every mention is an error of ours."""
+    """Adapters that never arrive but one, which is there, and one whose every mention is an error of ours. One moves in
+    each turn."""
+
+    turns = 0
 
     def acquire(self, digest: str) -> int | None:
         if digest == "cursed":
@@ -151,8 +156,15 @@ class ScriptedResidency:
 
     def poll(self) -> None: ...
 
-    def snapshot(self) -> list[Any]:
-        return []
+    def snapshot(self) -> list[ResidencyReport]:
+        return [
+            ResidencyReport(digest, place, pinned=False, rank=8, bytes=1, running=0)
+            for digest, place in (("resident", "slot"), ("gone", "disk"))
+        ]
+
+    def take_moves(self) -> dict[str, str]:
+        self.turns += 1
+        return {f"moved-{self.turns}": "cpu"}
 
 
 def run(
@@ -280,6 +292,18 @@ def test_what_the_cache_gained_is_told_to_followers_before_the_deltas_of_the_ste
     assert all(isinstance(message, Deltas) for message in told[1::2])
     for script in ([_request("r")], [FollowCache(3), FollowCache(0), _request("r")]):
         assert not [message for message in run(*script).sent if isinstance(message, CacheChanges)]
+
+
+def test_where_adapters_are_is_told_to_followers_first_all_and_then_each_move() -> None:
+    line = run(_request("r"), FollowCache(3), Abort([]))
+    told = [message for message in line.sent if isinstance(message, AdapterMoves | Deltas)]
+    first = told.index(AdapterMoves({"resident": "slot"}, is_all=True))
+    assert not [message for message in told[:first] if isinstance(message, AdapterMoves)]
+    assert [type(message) for message in told[first + 1 : first + 3]] == [AdapterMoves, Deltas]
+    assert all(message.places for message in told if isinstance(message, AdapterMoves))
+    (last,) = [message for message in told if isinstance(message, AdapterMoves)][-1].places
+    assert last.startswith("moved-")
+    assert not [message for message in run(_request("r"), Abort([])).sent if isinstance(message, AdapterMoves)]
 
 
 def test_the_loop_rests_while_the_cache_waits_for_its_thread_only() -> None:

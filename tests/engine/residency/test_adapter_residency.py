@@ -475,7 +475,7 @@ class SteppedReader:
     def __init__(self, load) -> None:
         self._load = load
         self._waiting: list[str] = []
-        self._done: list[tuple[str, HostAdapter | str]] = []
+        self._done: list[tuple[str, HostAdapter | AdapterUnavailable]] = []
 
     @property
     def outstanding(self) -> int:
@@ -490,12 +490,12 @@ class SteppedReader:
             try:
                 self._done.append((digest, self._load(digest)))
             except AdapterError as problem:
-                self._done.append((digest, str(problem)))
+                self._done.append((digest, AdapterUnavailable(str(problem))))
 
     def wait(self, timeout: float) -> None:
         self.step()
 
-    def finished(self) -> list[tuple[str, HostAdapter | str]]:
+    def finished(self) -> list[tuple[str, HostAdapter | AdapterUnavailable]]:
         done, self._done = self._done, []
         return done
 
@@ -511,6 +511,7 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.h = Harness(rows=16, slots=4, max_cpu=2, reserved_rows=4, bytes_per_poll=3 * ROW_BYTES)
         self.h.residency._host.reader = SteppedReader(self.h.files.load)
         self.users: dict[str, list[int]] = {}
+        self.mirror: dict[str, str] = {}
 
     @rule(digest=st.sampled_from(DIGESTS))
     def want(self, digest):
@@ -566,6 +567,13 @@ class ResidencyMachine(RuleBasedStateMachine):
         records = self.h.residency._records.values()
         assert not self.h.residency._uploads
         assert sum(r.host is not None for r in records) <= 2
+
+    @invariant()
+    def moves_tell_where_each_adapter_is(self):
+        self.mirror |= self.h.residency.take_moves()
+        here = {row.digest: row.residency for row in self.h.residency.snapshot()}
+        told = {digest: place for digest, place in self.mirror.items() if place != "disk"}
+        assert told == {digest: place for digest, place in here.items() if place != "disk"}
 
     @invariant()
     def used_slots_are_intact(self):

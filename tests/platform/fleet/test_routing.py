@@ -12,9 +12,10 @@ from tests.platform.fleet.lines import READY, Line, a_request, fleet_of
 from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_engine.cache.block_hashes import prompt_hashes
 from multiflora_engine.protocol.cache_change import CacheChange
-from multiflora_engine.protocol.messages import CacheChanges, EngineStats
+from multiflora_engine.protocol.messages import AdapterMoves, CacheChanges, EngineStats
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.engine import Placement
 from multiflora_platform.fleet.block_index import KEY_BYTES, BlockIndex
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.pace import Pace
@@ -104,15 +105,64 @@ def test_a_hot_beginning_spreads_once_waiting_for_it_takes_longer_than_computing
     assert 10 < places.count("0") < 30
 
 
-def test_an_adapter_stays_where_it_is_and_a_new_one_has_a_home() -> None:
+def test_a_new_adapter_has_a_home_though_no_replica_is_quite_as_fast_as_another() -> None:
     lines = Line(), Line()
     fleet = scored(*lines)
     homes = {digest: place(fleet, ask(f"{digest}-0", [1, 2, 3], digest)) for digest in map(str, range(20))}
     assert set(homes.values()) == {"0", "1"}
-    again = {digest: place(fleet, ask(f"{digest}-1", [4, 5, 6], digest)) for digest in homes}
-    recent = [*homes][-READY.lora_slots :]
-    assert {digest: again[digest] for digest in recent} == {digest: homes[digest] for digest in recent}
     assert {digest: place(scored(Line(), Line()), ask("x", [1], digest)) for digest in homes} == homes
+    fleet._router._loads["0"].pace.prompt_seconds *= 1.01
+    assert {digest: place(fleet, ask(f"{digest}-1", [1, 2, 3], digest)) for digest in homes} == homes
+
+
+def moves(line: Line, is_all: bool = False, **places: str) -> None:
+    line._dispatch(AdapterMoves(places, is_all))
+
+
+def test_an_adapter_is_where_the_engine_says_it_is() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    home = place(fleet, ask("a", [1, 2, 3], "d"))
+    away, others = (lines[1], "1") if home == "0" else (lines[0], "0")
+    for number, where in enumerate(("cpu", "slot")):
+        moves(away, d=where)
+        assert place(fleet, ask(f"b{number}", [1, 2, 3], "d")) == others
+    assert fleet.placement_of("b1") == Placement(others, "adapter", 0, 0.0015, 0.0015 + 0.05)
+    moves(lines[int(home or 0)], d="cpu")
+    assert place(fleet, ask("c", [1, 2, 3], "d")) == others, "in a slot it is sooner than in host memory"
+    moves(away, d="disk")
+    assert place(fleet, ask("d", [1, 2, 3], "d")) == home, "evicted, whatever was sent there"
+    moves(away, d="slot")
+    moves(away, is_all=True)
+    assert place(fleet, ask("e", [1, 2, 3], "d")) == home, "another following knows nothing of it"
+    moves(away, d="slot")
+    away.dies()
+    away.ready = READY
+    assert place(fleet, ask("f", [1, 2, 3], "d")) == home, "what another life of the engine had is gone"
+
+
+def test_requests_for_an_adapter_that_is_on_its_way_follow_it() -> None:
+    fleet = scored(Line(), Line())
+    kept = [fleet.generate(ask(f"a{number}", [number] * 3, "d")) for number in range(4)]
+    assert len({fleet.replica_of(stream.request.id) for stream in kept}) == 1
+
+
+def test_a_replica_whose_slots_are_all_in_use_gets_no_other_adapter() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    home = place(fleet, ask("a", [1, 2, 3], "d"))
+    busy, free = (lines[0], "1") if home == "0" else (lines[1], "0")
+    moves(busy, d="cpu")
+    assert place(fleet, ask("b", [1, 2, 3], "d")) == home
+    kept = []
+    for number in range(READY.lora_slots):
+        kept.append(busy.generate(ask(f"k{number}", [1], f"other{number}")))
+        busy.says(TokenDelta(request_id=f"k{number}", token_ids=[1]))
+    assert place(fleet, ask("c", [1, 2, 3], "d")) == free
+    moves(busy, d="slot")
+    busy.pinned = {"d"}
+    assert place(fleet, ask("d", [1, 2, 3], "d")) == home, "it has its slot"
+    del kept
 
 
 def test_a_replica_that_goes_takes_its_part_of_the_index_along() -> None:

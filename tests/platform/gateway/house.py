@@ -96,6 +96,7 @@ class FakeClient:
     is_draining: bool = False
     last_message: float = field(default_factory=time.monotonic)
     pinned: set[str] = field(default_factory=set)
+    adapter_places: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, str]] = field(default_factory=list)
     adapter_result: AdapterResult = field(default_factory=lambda: AdapterResult(0))
 
@@ -121,6 +122,9 @@ class FakeClient:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
         self.commands.append((action, digest))
         return self.adapter_result
+
+    def adapters_in_use(self) -> set[str]:
+        return self.pinned
 
     def note_pin(self, action: str, digest: str) -> None:
         if action == "pin":
