@@ -18,20 +18,60 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def merged_config(config: Mapping[str, Any], token_map: Mapping[str, Any]) -> dict[str, Any]:
-    """tokenizer_config.json with special_tokens_map.json: the map wins, except over a file that lists its added tokens
-    itself (`added_tokens_decoder`); there it only fills in what is null or absent."""
-    stated = {key: value for key, value in token_map.items() if value is not None}
-    if "added_tokens_decoder" in config:
-        return {**stated, **{key: value for key, value in config.items() if value is not None or key not in stated}}
-    return {**config, **stated}
+    """tokenizer_config.json with special_tokens_map.json: the map wins, also with a null, except over a file that lists
+    its added tokens itself (`added_tokens_decoder`); there it only fills in what is null or absent.
+
+    Tokens under names of the model's own, such as image_token, stand in `model_specific_special_tokens` then, and further
+    special tokens in the list `extra_special_tokens`.
+    """
+    merged = dict(config)
+    if "additional_special_tokens" in merged and not merged.get("extra_special_tokens"):
+        merged["extra_special_tokens"] = merged.pop("additional_special_tokens")
+    if own := {**_taken(merged), **_taken_object(merged)}:  # these alone, whatever the file lists beside them
+        merged["model_specific_special_tokens"] = own
+    if "added_tokens_decoder" in merged:
+        merged |= {key: value for key, value in token_map.items() if merged.get(key) is None}
+    else:
+        merged |= {**token_map, **_extended(merged, token_map)}
+    listed = merged.get("model_specific_special_tokens")
+    listed = {**(listed if isinstance(listed, Mapping) else {}), **_taken_object(merged)}
+    merged["model_specific_special_tokens"] = {**_taken(merged), **listed}
+    if "extra_special_tokens" not in merged:
+        merged["extra_special_tokens"] = merged.get("additional_special_tokens")
+    return merged
+
+
+def _taken(config: dict[str, Any]) -> dict[str, Any]:
+    """Tokens under names of the model's own, which are taken out of `config`."""
+    names = [key for key in config if key.endswith("_token") and key not in NAMED]
+    return {name: config.pop(name) for name in names if isinstance(config[name], str | Mapping)}
+
+
+def _taken_object(config: dict[str, Any]) -> dict[str, Any]:
+    """Further ones that stand in an object, by name."""
+    return config.pop("extra_special_tokens") if isinstance(config.get("extra_special_tokens"), Mapping) else {}
+
+
+def _extended(config: Mapping[str, Any], token_map: Mapping[str, Any]) -> dict[str, Any]:
+    """The one list of the map that comes behind the configuration's own."""
+    further = token_map.get("extra_special_tokens")
+    if not isinstance(further, list):
+        return {}
+    own = list(config.get("extra_special_tokens") or [])
+    return {"extra_special_tokens": [*own, *(token for token in further if token not in own)]}
 
 
 def add_tokens(rust: tokenizers.Tokenizer, config: Mapping[str, Any], added_tokens: Mapping[str, Any]) -> None:
     """Give `rust` the tokens that it lacks, in transformers' order. config: as `merged_config` made it. added_tokens:
     added_tokens.json. Raises TokenizerError for tokens that are not written as such."""
-    named = [token for name in NAMED if (token := _token(config.get(name))) is not None]
-    extra = [token for value in extra_tokens(config) if (token := _token(value)) is not None]
-    special = {token.content for token in (*named, *extra)}
+    of_all = [token for name in NAMED if (token := _named_token(name, config.get(name))) is not None]
+    of_its_own = [token for value in own_tokens(config).values() if (token := _token(value)) is not None]
+    further = config.get("extra_special_tokens") or []
+    if not isinstance(further, list):
+        raise TokenizerError("extra_special_tokens is neither a list nor an object")
+    extra = [token for value in further if (token := _token(value)) is not None]
+    named = [*of_all, *of_its_own]
+    special = {token.content for token in (*of_all, *extra)}
     present = {repr(token) for token in rust.get_added_tokens_decoder().values()}
     known = {token.content for token in rust.get_added_tokens_decoder().values()}
     missing = [token for token in _listed(config, added_tokens, special) if repr(token) not in present]
@@ -46,20 +86,10 @@ def add_tokens(rust: tokenizers.Tokenizer, config: Mapping[str, Any], added_toke
     rust.add_tokens(missing)
 
 
-def extra_tokens(config: Mapping[str, Any]) -> list[Any]:
-    """The special tokens beside the named ones, as the file writes them."""
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    values = list(extra.values()) if isinstance(extra, Mapping) else list(extra)
-    return [*values, *model_tokens(config).values()]
-
-
-def model_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokens under names of the model's own, such as image_token, which templates see."""
-    return {
-        name: value
-        for name, value in config.items()
-        if name.endswith("_token") and name not in NAMED and isinstance(value, str | Mapping)
-    }
+def own_tokens(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a config that `merged_config` made: tokens under names of the model's own, which templates see."""
+    tokens: Mapping[str, Any] = config.get("model_specific_special_tokens") or {}
+    return tokens
 
 
 def _listed(config: Mapping[str, Any], added_tokens: Mapping[str, Any], special: set[str]) -> list[Any]:
@@ -76,6 +106,13 @@ def _listed(config: Mapping[str, Any], added_tokens: Mapping[str, Any], special:
     except (AttributeError, TypeError, ValueError):
         raise TokenizerError("added_tokens_decoder or added_tokens.json does not map ids and tokens") from None
     return [token for _, token in sorted(by_id.items()) if token is not None]
+
+
+def _named_token(name: str, value: Any) -> Any:
+    token = _token(value)
+    if token is None and value not in (None, ""):
+        raise TokenizerError(f"{name} is {str(value)[:80]!r}, which is no token's text")
+    return token
 
 
 def _token(value: Any, is_special: bool = True) -> Any:

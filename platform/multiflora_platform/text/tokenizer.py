@@ -16,7 +16,7 @@ import tokenizers
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions, ChatTemplates
 from multiflora_platform.text.errors import ChatTemplateError, NotUnicode, TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
-from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, model_tokens
+from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_config, own_tokens
 from multiflora_platform.text.template_lint import TemplateFinding, lint
 from multiflora_platform.text.token_bytes import TokenBytes
 
@@ -177,9 +177,7 @@ class Tokenizer:
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
     """What templates see: the text of each special token that has a name."""
-    extra = config.get("extra_special_tokens")
-    tokens = {name: config.get(name) for name in NAMED} | model_tokens(config)
-    tokens |= extra if isinstance(extra, Mapping) else {}
+    tokens = {**{name: config.get(name) for name in NAMED}, **own_tokens(config)}
     return {name: text for name, token in tokens.items() if (text := _content(token))}
 
 

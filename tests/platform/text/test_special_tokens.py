@@ -60,6 +60,29 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "extra_list": {"tokenizer_config": {"extra_special_tokens": ["<|a|>"], "unk_token": "<unk>"}},
     "extra_names": {"tokenizer_config": {"extra_special_tokens": {"image_token": "<|img|>"}}},
     "own_names": {"tokenizer_config": {"image_token": "<|img|>", "eos_token": "</s>"}},
+    "own_names_listed": {
+        "tokenizer_config": {"model_specific_special_tokens": {"image_token": "<|img|>"}, "eos_token": "</s>"}
+    },
+    "own_names_in_both_forms": {
+        "tokenizer_config": {"image_token": "<|img|>", "model_specific_special_tokens": {"call_token": "<|call|>"}},
+        "added_tokens": {"<|img|>": 261},
+    },
+    "own_names_of_the_map": {
+        "tokenizer_config": {"image_token": "<|img|>", "extra_special_tokens": ["<|b|>"]},
+        "special_tokens_map": {"call_token": "<|call|>", "extra_special_tokens": {"first_token": "<|a|>"}},
+    },
+    "a_list_of_the_map": {
+        "tokenizer_config": {"extra_special_tokens": ["<|b|>"]},
+        "special_tokens_map": {"extra_special_tokens": ["<|a|>", "<|b|>"], "eos_token": "</s>"},
+    },
+    "additional_of_both": {
+        "tokenizer_config": {"additional_special_tokens": ["<|a|>"]},
+        "special_tokens_map": {"additional_special_tokens": ["<|b|>"]},
+    },
+    "map_with_null": {
+        "tokenizer_config": {"eos_token": "</s>", "pad_token": "<|a|>"},
+        "special_tokens_map": {"eos_token": None, "pad_token": "<|b|>"},
+    },
     "split": {"tokenizer_config": {"split_special_tokens": True, "eos_token": "</s>"}},
 }
 
@@ -102,7 +125,16 @@ def test_a_null_beside_listed_tokens_means_the_maps_value(tmp_path: Path) -> Non
     assert (tokenizer.eos_token_id, tokenizer.special_tokens["bos_token"]) == (256, "<s>")
 
 
-def test_what_is_no_token_is_told(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, {"added_tokens": {"<|a|>": "first"}})
-    with pytest.raises(TokenizerError, match=r"added_tokens\.json"):
-        Tokenizer.load(folder)
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"added_tokens": {"<|a|>": "first"}}, r"added_tokens\.json"),
+        ({"tokenizer_config": {"eos_token": ["</s>"]}}, "eos_token"),
+        ({"special_tokens_map": {"bos_token": 5}}, "bos_token"),
+        ({"tokenizer_config": {"extra_special_tokens": "<|a|>"}}, "extra_special_tokens"),
+    ],
+    ids=str,
+)
+def test_what_is_no_token_is_told(files: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=words):
+        Tokenizer.load(folder_of(tmp_path, files))
