@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
@@ -17,11 +16,12 @@ from multiflora_platform.structured.worker import compile_structure
 
 
 class LocalGrammars:
-    """vocabulary: None for a model whose tokenizer grammars cannot use. special_tokens: their ids by their text."""
+    """vocabulary: None for a model whose tokenizer grammars cannot use."""
 
-    def __init__(self, vocabulary: GrammarVocabulary | None, special_tokens: Mapping[str, int]) -> None:
+    def __init__(self, vocabulary: GrammarVocabulary | None, model: OpenedModel) -> None:
         self._vocabulary = vocabulary
-        self._special_tokens = special_tokens
+        self._has_ends = bool(model.config.eos_token_ids)
+        self._special_tokens = model.tokenizer.special_ids_by_text(model.config.vocab_size)
         self._compile = lru_cache(256)(self._compile_encoded)
 
     @classmethod
@@ -31,7 +31,7 @@ class LocalGrammars:
         vocabulary = None
         with contextlib.suppress(GrammarError):  # the engine warns of it
             vocabulary = GrammarVocabulary(model.tokenizer.definition, config.vocab_size, config.eos_token_ids)
-        return cls(vocabulary, model.tokenizer.special_ids_by_text)
+        return cls(vocabulary, model)
 
     def grammar(self, params: StructuredOutputsParams) -> str:
         """For the engine. Raises ValueError saying what is wrong with it."""
@@ -43,7 +43,9 @@ class LocalGrammars:
 
     def _compile_encoded(self, encoded: bytes) -> str:
         if self._vocabulary is None:
-            raise ValueError("this model's tokenizer cannot be used for structured output")
+            ends = "its files name no end token: add eos_token_id to generation_config.json"
+            reason = "its tokenizer's bytes are not known" if self._has_ends else ends
+            raise ValueError(f"structured output cannot be used with this model: {reason}")
         structure = structure_of(msgspec.json.decode(encoded, type=StructuredOutputsParams))
         compiled = compile_structure(structure, self._vocabulary, self._special_tokens)
         if compiled.grammar is None:

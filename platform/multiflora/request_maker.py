@@ -93,6 +93,7 @@ class RequestMaker:
             token_ids,
             engine_params if not asked.use_beam_search else replace(engine_params, best_of=None),
             tokenizer,
+            self._model.config.vocab_size,
             adapter_digest=digest,
             cache=PRIVATE_ENGINE,
             id=id,

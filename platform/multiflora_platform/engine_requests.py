@@ -37,6 +37,7 @@ def make_request(
     prompt_token_ids: list[int],
     params: SamplingParams,
     tokenizer: Tokenizer | None = None,
+    vocab_size: int | None = None,
     *,
     adapter_digest: str | None,
     cache: CacheScope,
@@ -50,8 +51,8 @@ def make_request(
     grammar: str | None = None,
     speculation: bool | None = None,
 ) -> GenerateRequest:
-    """params: checked, with max_tokens set. tokenizer: for bad_words. background: no client waits for it.
-    is_prefix: prompts to come begin so.
+    """params: checked, with max_tokens set. tokenizer, vocab_size (of the model): for bad_words. background: no client
+    waits for it. is_prefix: prompts to come begin so.
     id, arrival_time: by default new, and now."""
     return GenerateRequest(
         id=id or uuid.uuid4().hex,
@@ -61,7 +62,7 @@ def make_request(
         cache_salt=cache.salt,
         cache_owner=cache.owner,
         cache_share=cache.share,
-        bad_word_ids=_bad_word_ids(params, tokenizer),
+        bad_word_ids=_bad_word_ids(params, tokenizer, vocab_size),
         priority=priority,
         background=background,
         is_prefix=is_prefix,
@@ -78,8 +79,11 @@ def copy_request(request: GenerateRequest, **changes: Any) -> GenerateRequest:
     return replace(request, id=uuid.uuid4().hex, **changes)
 
 
-def _bad_word_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> list[list[int]]:
+def _bad_word_ids(params: SamplingParams, tokenizer: Tokenizer | None, vocab_size: int | None) -> list[list[int]]:
+    """Without words that the model cannot write: their tokens are beyond its rows."""
     if not params.bad_words:
         return []
     assert tokenizer is not None, "only parameters of clients have bad words, and these come with a tokenizer"
-    return bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False))
+    assert vocab_size is not None, "the size of its model comes with it"
+    words = bad_word_token_ids(params.bad_words, lambda text: tokenizer.encode(text, False))
+    return [word for word in words if max(word) < vocab_size]

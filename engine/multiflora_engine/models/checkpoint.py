@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from multiflora_engine.models.config_fields import read_json_object
-from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.errors import ModelError, mistaken_file
 from multiflora_engine.models.file_digests import combined_digest
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -105,9 +105,13 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            header_size = int.from_bytes(file.read(8), "little")
+            beginning = file.read(64)
+            header_size = int.from_bytes(beginning[:8], "little")
             if size < 8 or header_size > min(size - 8, _MAX_HEADER_BYTES):
+                if told := mistaken_file(path, beginning):
+                    raise ModelError(told)
                 raise _damaged(path, "it is truncated, or no safetensors file")
+            file.seek(8)
             header = file.read(header_size)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error

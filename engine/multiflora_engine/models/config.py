@@ -21,7 +21,7 @@ from multiflora_engine.models.families.catalogue import find_family
 from multiflora_engine.models.families.family import COMMON_DEFAULTS, Family
 from multiflora_engine.models.families.form import Form
 from multiflora_engine.models.families.mixture import EXPERTS, Mixture, MixtureNames
-from multiflora_engine.models.generation_config import generation_defaults
+from multiflora_engine.models.generation_config import end_tokens, generation_defaults, is_token
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
 from multiflora_engine.models.rope_config import RopeConfig, parse_ropes
@@ -301,11 +301,14 @@ def load_model_config(folder: Path, overrides: Mapping[str, Any] = MappingProxyT
     ropes, rope_of_layer = parse_ropes(raw, defaults, head_dim, windows, family, form)
     generation = read_json_object(path) if (path := folder / "generation_config.json").is_file() else {}
     advice, ignored = generation_defaults(generation)
+    vocab_size = fields.integer("vocab_size")
+    ends, no_ends = end_tokens(generation, raw, vocab_size)
+    bos = raw.get("bos_token_id")
     quantisation = read_quantisation(raw, folder)
     return ModelConfig(
         folder=folder,
         architecture=family.name,
-        vocab_size=fields.integer("vocab_size"),
+        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=fields.integer("intermediate_size"),
         num_layers=num_layers,
@@ -321,10 +324,10 @@ def load_model_config(folder: Path, overrides: Mapping[str, Any] = MappingProxyT
         tie_word_embeddings=fields.flag("tie_word_embeddings"),
         quantisation=quantisation,
         dtype=_dtype(raw),
-        bos_token_id=next(iter(_token_ids(raw.get("bos_token_id"))), None),
-        eos_token_ids=_token_ids(generation.get("eos_token_id")) or _token_ids(raw.get("eos_token_id")),
+        bos_token_id=int(bos) if bos is not None and is_token(bos, vocab_size) else None,
+        eos_token_ids=ends,
         generation_defaults=advice,
-        warnings=(*check_keys(given, family), *ignored),
+        warnings=(*check_keys(given, family), *ignored, *no_ends),
         overrides=overrides,
     )
 
@@ -374,8 +377,3 @@ def _dtype(raw: Mapping[str, Any]) -> str | None:
     """transformers 4 wrote torch_dtype, transformers 5 writes dtype."""
     name = raw.get("dtype") or raw.get("torch_dtype")
     return name.removeprefix("torch.") if isinstance(name, str) else None
-
-
-def _token_ids(value: object) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(token for token in values if isinstance(token, int) and not isinstance(token, bool)))

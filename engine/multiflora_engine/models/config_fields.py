@@ -11,13 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from multiflora_engine.models.errors import ModelError
+from multiflora_engine.models.errors import ModelError, mistaken_file
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """The file's JSON object. Raises ModelError when it is missing, unreadable or something else."""
+    found = b""
     try:
-        content = json.loads(path.read_bytes())
+        found = path.read_bytes()
+        content = json.loads(found)
     except FileNotFoundError:
         raise ModelError(
             f"{path.parent} has no {path.name}. Give a folder that Hugging Face's save_pretrained wrote, or a hub id."
@@ -25,7 +27,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON ({error}). Download or save the model again.") from error
+        told = mistaken_file(path, found) or f"{path} is not valid JSON ({error}). Download or save the model again."
+        raise ModelError(told) from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} does not hold a JSON object. Download or save the model again.")
     return content

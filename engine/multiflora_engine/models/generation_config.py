@@ -1,6 +1,7 @@
-"""What generation_config.json advises for requests that say nothing themselves, checked like a request. Torch-free.
+"""What generation_config.json advises for requests that say nothing themselves, checked like a request, and which
+tokens end an answer. Torch-free.
 
-Knows the values' ranges from the sampling parameters; its end tokens are config.py's.
+Knows the values' ranges from the sampling parameters.
 """
 
 from __future__ import annotations
@@ -40,6 +41,33 @@ def generation_defaults(generation: Mapping[str, Any]) -> tuple[dict[str, float]
         else:
             values[name] = value
     return values, tuple(problems)
+
+
+def end_tokens(
+    generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Of generation_config.json, or else of config.json, and a sentence for each entry that is no token here."""
+    ids: list[int] = []
+    problems = []
+    for source, values in (("generation_config.json", generation), ("config.json", config)):
+        named = values.get("eos_token_id")
+        for token in named if isinstance(named, list) else [] if named is None else [named]:
+            if is_token(token, vocab_size):
+                ids.append(int(token))
+            else:
+                problems.append(
+                    f"{source}: eos_token_id has {str(token)[:80]!r}, no token from 0 to {vocab_size - 1}. It is "
+                    "ignored; correct or remove it."
+                )
+        if ids:
+            break
+    return tuple(dict.fromkeys(ids)), tuple(problems)
+
+
+def is_token(value: object, vocab_size: int) -> bool:
+    """8.0 is one, too."""
+    is_integer = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return is_integer and not isinstance(value, bool) and 0 <= value < vocab_size  # type: ignore[operator]
 
 
 def _verify(name: str, value: Any) -> None:

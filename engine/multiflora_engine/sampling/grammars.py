@@ -6,6 +6,8 @@ make matchers here, with the same limits, so that what one accepts the other acc
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Collection
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -50,6 +52,8 @@ def _tokenizer(definition: str, vocab_size: int, ends: list[int]) -> LLTokenizer
         return LLTokenizer(definition, n_vocab=vocab_size, eos_token=ends)
     except Exception as error:  # the library raises what its parsers raise
         refusal = GrammarError(f"this model's tokenizer cannot be used with grammars: {error}")
+    with contextlib.suppress(Exception):  # as above
+        return LLTokenizer(_without_added(definition, vocab_size), n_vocab=vocab_size, eos_token=ends)
     try:
         larger = LLTokenizer(definition, eos_token=ends)  # it takes no size below the tokenizer's own
     except Exception:
@@ -57,6 +61,13 @@ def _tokenizer(definition: str, vocab_size: int, ends: list[int]) -> LLTokenizer
     if larger.vocab_size <= vocab_size:
         raise refusal
     return larger
+
+
+def _without_added(definition: str, vocab_size: int) -> str:
+    """A tokenizer.json without the added tokens that the model has no rows for, whose texts it spells out."""
+    content = json.loads(definition)
+    content["added_tokens"] = [token for token in content.get("added_tokens") or () if token["id"] < vocab_size]
+    return json.dumps(content)
 
 
 def _limits() -> LLParserLimits:

@@ -60,7 +60,7 @@ class OfflineEngine:
         self._built: BuiltEngine = build_engine(config)
         self._adapters = AdapterNames(ArtifactStore(artifacts), self._built.base, config.max_lora_rank)
         masks = self._built.grammars
-        grammars = LocalGrammars(masks.vocabulary if masks else None, self.tokenizer.special_ids_by_text)
+        grammars = LocalGrammars(masks.vocabulary if masks else None, self._model)
         self._maker = RequestMaker(self._model, self._adapters, grammars, self._built.ready.max_model_len)
         self._loop = OfflineLoop(self._built)
         self._one_thread = OneThread()

@@ -55,7 +55,7 @@ class GrammarCompiler:
             tokenizer.definition,
             vocab_size,
             sorted(eos_token_ids),
-            tokenizer.special_ids_by_text,
+            tokenizer.special_ids_by_text(vocab_size),
             COMPILE_SECONDS,
             COMPILE_MEGABYTES,
         )

@@ -21,8 +21,8 @@ def merged_config(config: Mapping[str, Any], token_map: Mapping[str, Any]) -> di
     """tokenizer_config.json with special_tokens_map.json: the map wins, also with a null, except over a file that lists
     its added tokens itself (`added_tokens_decoder`); there it only fills in what is null or absent.
 
-    Tokens under names of the model's own, such as image_token, stand in `model_specific_special_tokens` then, and further
-    special tokens in the list `extra_special_tokens`.
+    Tokens under names of the model's own, such as image_token, stand in `model_specific_special_tokens` then, and
+    further special tokens in the list `extra_special_tokens`.
     """
     merged = dict(config)
     if "additional_special_tokens" in merged and not merged.get("extra_special_tokens"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import tokenizers
 
+from multiflora_engine.models.errors import mistaken_file
 from multiflora_platform.text.chat_template import OF_THE_MODEL, ChatOptions, ChatTemplates
 from multiflora_platform.text.errors import ChatTemplateError, NotUnicode, TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
@@ -59,7 +60,7 @@ class Tokenizer:
         try:
             rust = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(f"{file} cannot be read: {error}") from None
+            raise TokenizerError(_mistaken(file) or f"{file} cannot be read: {error}") from None
         config = merged_config(
             _read_json(folder / "tokenizer_config.json"), _read_json(folder / "special_tokens_map.json")
         )
@@ -72,9 +73,9 @@ class Tokenizer:
         """What ends an answer, whatever the model's own files name: the eos token, if there is one."""
         return () if self.eos_token_id is None else (self.eos_token_id,)
 
-    @property
-    def special_ids_by_text(self) -> dict[str, int]:
-        return {self.added[token_id]: token_id for token_id in self.special_ids}
+    def special_ids_by_text(self, vocab_size: int) -> dict[str, int]:
+        """Of those that a model with so many rows knows."""
+        return {self.added[token_id]: token_id for token_id in self.special_ids if token_id < vocab_size}
 
     def special_ids_of(self, texts: Collection[str]) -> frozenset[int]:
         """Of those texts that are special tokens."""
@@ -193,7 +194,16 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"{file} is not readable JSON: {error}") from None
+        raise TokenizerError(_mistaken(file) or f"{file} is not readable JSON: {error}") from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{file} must hold a JSON object")
     return content
+
+
+def _mistaken(file: Path) -> str | None:
+    """What stands in the place of a file that could not be read, where that shows."""
+    try:
+        with file.open("rb") as opened:
+            return mistaken_file(file, opened.read(64))
+    except OSError:
+        return None

@@ -38,6 +38,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from multiflora_engine.models.checkpoint import stored_tensors
 from multiflora_engine.models.config import ModelConfig, ModelError, load_model_config
 from multiflora_engine.models.hub import resolve_model
 from multiflora_engine.models.rotary import inverse_frequencies
@@ -353,6 +354,44 @@ def test_impossible_generation_values_are_told_and_ignored(name: str, value: Any
     (warning,) = config.warnings
     assert warning.startswith(f"generation_config.json: {name} must be")
     assert words in warning
+
+
+@pytest.mark.parametrize(
+    ("eos", "ends", "told"),
+    [
+        ([7.0, 8], (7, 8), ()),
+        ("7", (2,), ("'7'",)),
+        ([7, -1, 10**6, None, True], (7,), ("'-1'", "'1000000'", "'None'", "'True'")),
+        ([], (2,), ()),
+        (2.5, (2,), ("'2.5'",)),
+    ],
+    ids=str,
+)
+def test_ends_that_are_no_tokens_are_told_and_ignored(
+    eos: Any, ends: tuple[int, ...], told: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    config = load(tmp_path)
+    assert config.eos_token_ids == ends
+    assert len(config.warnings) == len(told)
+    assert all(value in line for value, line in zip(told, config.warnings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html>", "is a web page"),
+    ],
+    ids=["empty", "pointer", "page"],
+)
+def test_a_file_in_the_models_place_is_told(content: bytes, words: str, tmp_path: Path) -> None:
+    load(tmp_path)
+    for name, read in (("model.safetensors", stored_tensors), ("config.json", load_model_config)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=f"{name} {words}"):
+            read(tmp_path)
 
 
 def test_an_answers_default_length_is_read(tmp_path: Path) -> None:

@@ -198,7 +198,6 @@ def test_damaged_files_are_refused(saved: Any) -> None:
     path = folder / "model.safetensors"
     content = path.read_bytes()
     damages = [
-        b"",
         b"nonsense",
         content[:5000],
         content[:-4],

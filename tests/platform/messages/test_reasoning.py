@@ -79,7 +79,9 @@ def test_structure_begins_where_reasoning_ends(
     state: ReasoningState, good: list[str], bad: list[str], end: str
 ) -> None:
     form = ReasoningFormat("<think>", end)
-    grammar = grammar_of(Structure(with_reasoning(const("yes"), form, state)), TOKENIZER.special_ids_by_text)
+    grammar = grammar_of(
+        Structure(with_reasoning(const("yes"), form, state)), TOKENIZER.special_ids_by_text(TOKENIZER.vocab_size)
+    )
     for texts, expected in ((good, True), (bad, False)):
         for text in texts:
             matcher = VOCABULARY.matcher(grammar)

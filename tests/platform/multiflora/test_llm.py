@@ -518,6 +518,22 @@ def test_structured_output_with_tokens_that_only_other_files_name_and_the_model_
         params = SamplingParams(max_tokens=20, structured_outputs=StructuredOutputsParams(regex="[a-c]{4}"))
         (completion,) = llm.generate("x", params, progress=False)[0].outputs
         assert re.fullmatch("[a-c]{4}", completion.text)
+        spelled = StructuredOutputsParams(choice=["<|extra_0|>"])
+        params = SamplingParams(max_tokens=20, structured_outputs=spelled, bad_words=["<|extra_1|>", "z"])
+        (completion,) = llm.generate("x", params, progress=False)[0].outputs
+        assert (completion.text, completion.finish_reason) == ("<|extra_0|>", "stop")
+
+
+def test_structured_output_without_any_end_says_how_to_name_one(model: Path, tmp_path: Path) -> None:
+    folder = _copied(model, tmp_path / "model", eos_token_id=None)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token": None}))
+    choice = SamplingParams(structured_outputs=StructuredOutputsParams(choice=["yes"]))
+    with (
+        LLM(folder, kv_cache_memory=4 << 20, num_threads=1) as llm,
+        pytest.raises(ValueError, match="add eos_token_id"),
+    ):
+        llm.generate("x", choice, progress=False)
 
 
 def test_generation_config_says_how_long_an_answer_becomes(model: Path, tmp_path: Path) -> None:

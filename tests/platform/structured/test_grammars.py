@@ -24,7 +24,7 @@ from multiflora_platform.structured.worker import compile_structure
 from multiflora_platform.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.load(DEMO_BASE)
-SPECIAL = TOKENIZER.special_ids_by_text
+SPECIAL = TOKENIZER.special_ids_by_text(VOCAB)
 VOCABULARY = GrammarVocabulary(TOKENIZER.definition, VOCAB, [EOS])
 NUMBER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 NUMBER_TAG = formats.tag("<", formats.json_schema(NUMBER), ">")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.platform.text.conftest import SPECIAL
 
-from multiflora_platform.text.errors import TooManyTokens
+from multiflora_platform.text.errors import TokenizerError, TooManyTokens
 from multiflora_platform.text.length_bound import longest_token
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -43,6 +43,19 @@ def test_a_limit_refuses_exactly_what_is_longer(tokenizer: Tokenizer, text: str,
         tokenizer.encode(text, most=most)
     count = refused.value.count
     assert count == len(ids) if refused.value.is_exact else most < count <= len(ids)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer")]
+)
+def test_a_file_in_the_tokenizers_place_is_told(content: bytes, words: str, tmp_path: Path) -> None:
+    DEMO._rust.save(str(tmp_path / "tokenizer.json"))
+    for name in ("special_tokens_map.json", "tokenizer_config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TokenizerError, match=f"{name} .*{words}"):
+            Tokenizer.load(tmp_path)
+        (tmp_path / name).unlink()
+        DEMO._rust.save(str(tmp_path / "tokenizer.json"))
 
 
 def test_a_text_that_cannot_fit_is_not_tokenised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,7 @@ def _start_one(
         ids,
         params,
         parts.model.tokenizer,
+        parts.model.vocab_size,
         adapter_digest=resolved.digest,
         cache=cache,
         priority=admission.priority,
