@@ -177,6 +177,56 @@ def test_exported_text_is_neither_a_formula_nor_another_column(window: Window) -
     assert gains == [-1.5, None]
 
 
+def sought(page: Page, text: str, group: str, option: str) -> None:
+    """Ctrl-K, the text, down to the option, Enter: without the mouse."""
+    page.keyboard.press("Control+k")
+    field = page.get_by_role("dialog", name="Search").get_by_role("combobox")
+    field.fill(text)
+    wanted = page.get_by_role("group", name=group).get_by_role("option", name=option)
+    wanted.wait_for()
+    for _ in range(page.get_by_role("option").count()):
+        if field.get_attribute("aria-activedescendant") == wanted.get_attribute("id"):
+            break
+        field.press("ArrowDown")
+    assert wanted.get_attribute("aria-selected") == "true"
+    field.press("Enter")
+    field.wait_for(state="detached")
+
+
+def test_everything_with_a_name_is_found_by_it(make_window: Any, shop: Server) -> None:
+    window = make_window(shop, bypass_csp=True)
+    window.sign_in(shop.key)
+    with shop.http() as http:
+        (request, *_) = http.get("/api/v1/requests").json()["items"]
+        context = {"prompt": "Orders are sent within two days, in one box. " * 8, "adapters": ["pirate"]}
+        assert http.put("/api/v1/contexts/shipping", json=context).status_code in (200, 201)
+    page = window.open("/audit")
+    page.keyboard.press("Control+k")
+    dialog = page.get_by_role("dialog", name="Search")
+    dialog.get_by_role("option", name="Prefix cache").wait_for()
+    page.evaluate(AXE)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        assert serious(window) == []
+    dialog.get_by_role("combobox").fill("no such thing anywhere")
+    dialog.get_by_text("Nothing has this name.").wait_for()
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    for text, group, option, address in (
+        ("pirate", "Adapters", "pirate", "/adapters/pirate"),
+        ("pirate@1", "Versions", "pirate@1", "/adapters/pirate?compare=1"),
+        (request["id"], "Requests", request["id"], f"/requests/{request['id']}"),
+        ("seen", "Tenants", "seen", "/tenants/seen"),
+        ("shipping", "Contexts", "shipping", "/contexts?q=shipping"),
+        ("log-bodies", "Settings", "log_bodies", "/settings?q=log_bodies"),
+        ("slots", "Pages", "Slots and memory", "/slots"),
+    ):
+        sought(page, text, group, option)
+        page.wait_for_url(f"**/ui{address}")
+    with shop.http() as http:
+        assert http.delete("/api/v1/contexts/shipping").status_code == 204
+
+
 def test_how_long_ago_tells_the_moment_and_its_zone(make_window: Any, shop: Server) -> None:
     window = make_window(shop, timezone_id="Asia/Shanghai")
     window.sign_in(shop.key)
@@ -287,3 +337,7 @@ def test_the_phones_navigation_opens_and_closes(make_window: Any, shop: Server) 
     window.page.get_by_role("link", name="Playground").click()
     window.page.get_by_role("heading", name="Playground").wait_for()
     window.page.get_by_role("link", name="Audit").wait_for(state="hidden")
+    window.page.get_by_role("button", name="Search everything").click()
+    window.page.get_by_role("dialog", name="Search").get_by_role("combobox").fill("tools")
+    window.page.get_by_role("group", name="Adapters").get_by_role("option", name="tools").click()
+    window.page.get_by_role("heading", name="tools", exact=True).wait_for()

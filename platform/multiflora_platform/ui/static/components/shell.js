@@ -1,42 +1,28 @@
 /** What stands around every page: navigation, who is signed in, theme, notes, and whether the server answers. */
-import { html, useEffect, useSignal } from "../lib/html.js";
+import { html, useEffect, useSignal, useState } from "../lib/html.js";
 import { online } from "../lib/api.js";
 import { asset } from "../lib/assets.js";
 import { count } from "../lib/format.js";
+import { GROUPS } from "../lib/pages.js";
 import { href, path } from "../lib/router.js";
-import { isAdmin, may, session, signOut } from "../lib/session.js";
+import { isAdmin, session, signOut } from "../lib/session.js";
 import { setTheme, theme } from "../lib/theme.js";
 import { attempt, dismiss, toasts } from "../lib/toasts.js";
 import { Icon } from "./icon.js";
-
-const GROUPS = [
-  ["Watch", [
-    ["/", "Overview", "overview", () => isAdmin.value],
-    ["/requests", "Requests", "requests", () => isAdmin.value],
-    ["/cache", "Prefix cache", "cache", () => isAdmin.value],
-    ["/contexts", "Contexts", "pin", () => may("inference")],
-    ["/slots", "Slots and memory", "slots", () => isAdmin.value],
-  ]],
-  ["Adapters", [
-    ["/adapters", "Adapters", "adapters", () => may("registry:read")],
-    ["/register", "Register", "register", () => may("registry:write")],
-    ["/playground", "Playground", "playground", () => may("inference")],
-  ]],
-  ["Manage", [
-    ["/tenants", "Tenants and keys", "tenants", () => isAdmin.value],
-    ["/usage", "Usage", "overview", () => !isAdmin.value && may("usage:read")],
-    ["/audit", "Audit", "audit", () => isAdmin.value],
-    ["/settings", "Settings and health", "settings", () => isAdmin.value],
-  ]],
-];
 
 const isHere = (to) => (to === "/" ? path.value === "/" : path.value === to || path.value.startsWith(`${to}/`));
 
 export function Shell({ children }) {
   const open = useSignal(false);
+  const [finder, openFinder] = useFinder();
   useEffect(() => { open.value = false; }, [path.value]);
   useEffect(() => {
-    const onKey = (event) => { if (event.key === "Escape") open.value = false; };
+    const onKey = (event) => {
+      if (event.key === "Escape") open.value = false;
+      if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return;
+      event.preventDefault();
+      if (!document.querySelector("dialog[open]")) openFinder();
+    };
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
@@ -45,10 +31,12 @@ export function Shell({ children }) {
     <div class="topbar">
       <button class="button quiet" aria-label="Open the navigation" aria-expanded=${open.value} onClick=${() => { open.value = true; }}><${Icon} name="menu" /></button>
       <${Brand} />
+      <button class="button quiet" aria-label="Search everything" onClick=${openFinder}><${Icon} name="search" /></button>
     </div>
     ${open.value && html`<button class="scrim" aria-label="Close the navigation" onClick=${() => { open.value = false; }}></button>`}
     <div class=${`side${open.value ? " open" : ""}`}>
       <${Brand} />
+      <button class="find" aria-keyshortcuts="Control+K" onClick=${openFinder}><${Icon} name="search" size=${16} />Search <kbd>Ctrl K</kbd></button>
       <nav aria-label="Pages">${GROUPS.map(([name, pages]) => html`<${Group} key=${name} name=${name} pages=${pages} />`)}</nav>
       <${Who} />
     </div>
@@ -56,8 +44,16 @@ export function Shell({ children }) {
       ${!online.value && html`<div class="offline" role="alert">The server is not answering. What you see is its last state; trying again.</div>`}
       <main id="main" tabindex="-1">${children}</main>
     </div>
+    ${finder}
     <${Toasts} />
   </div>`;
+}
+
+/** The search, once it is opened and its code is there; and what opens it. */
+function useFinder() {
+  const [Finder, setFinder] = useState(null);
+  const open = () => attempt(() => import("./finder.js").then((module) => setFinder(() => module.default)));
+  return [Finder && html`<${Finder} onClose=${() => setFinder(null)} />`, open];
 }
 
 const Brand = () => html`<a class="brand" href=${href(isAdmin.value ? "/" : "/adapters")}><img src=${asset("icon.svg")} alt="" />Multiflora</a>`;

@@ -3,9 +3,10 @@ import { html, useState } from "../lib/html.js";
 import { getAll, patch, remove } from "../lib/api.js";
 import { bytes, count } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
+import { query, setQuery } from "../lib/router.js";
 import { isAdmin } from "../lib/session.js";
 import { attempt, toast } from "../lib/toasts.js";
-import { Badge, PageHeader, Swatch, Time } from "../components/bits.js";
+import { Badge, PageHeader, Search, Swatch, Time } from "../components/bits.js";
 import { ConfirmByName } from "../components/dialog.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -25,9 +26,12 @@ export default function Contexts() {
     ${isNew && html`<${NewContext} onClose=${() => setNew(false)} onChange=${contexts.reload} />`}`;
 }
 
-function Listed({ items, onChange }) {
+function Listed({ items: all, onChange }) {
   const [dropped, setDropped] = useState(null);
-  return html`<${Table} name="contexts" label="Contexts" columns=${columnsOf(onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
+  const text = query.value.get("q") ?? "";
+  const items = all.filter((one) => [one.name, one.tenant, ...Object.keys(one.adapters)].join(" ").toLowerCase().includes(text.toLowerCase()));
+  return html`<div class="row body-row"><${Search} label="Name, owner, model" value=${text} onInput=${(value) => setQuery({ q: value })} /></div>
+    <${Table} name="contexts" label="Contexts" columns=${columnsOf(onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
     ${dropped && html`<${ConfirmByName} title="Delete this context?" name=${dropped.name} action="Delete" onClose=${() => setDropped(null)}
       onConfirm=${async () => { await remove(pathOf(dropped)); toast(`${dropped.name} is deleted.`); onChange(); }}>
       Requests that name it are refused from now on. What is cached of it may be found until it is evicted.<//>`}`;

@@ -3,6 +3,7 @@ import { html, useState } from "../../lib/html.js";
 import { get, post, remove } from "../../lib/api.js";
 import { bytes, count, digest, target } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
+import { query, setQuery } from "../../lib/router.js";
 import { attempt, toast } from "../../lib/toasts.js";
 import { Card, Scroll, State } from "../../components/bits.js";
 import { ConfirmByName } from "../../components/dialog.js";
@@ -12,11 +13,17 @@ import { Report } from "../../components/report.js";
 import { Table } from "../../components/table.js";
 
 const MOST = 3;
+/** In the address: no version is chosen. There are no versions 0. */
+const NONE = 0;
 
 export function Versions({ adapter, versions, aliases, api, mine, onChange }) {
-  const [chosen, setChosen] = useState(() => versions.slice(0, 2).map((one) => one.version));
+  const asked = query.value.getAll("compare").map(Number);
+  const chosen = query.value.has("compare") ? asked : versions.slice(0, 2).map((one) => one.version);
   if (!versions.length) return html`<div class="card"><${Empty} title="No version yet">Add one to make this adapter answer.<//></div>`;
-  const toggle = (number) => setChosen((old) => (old.includes(number) ? old.filter((one) => one !== number) : [...old.slice(-(MOST - 1)), number]));
+  const toggle = (number) => {
+    const next = chosen.includes(number) ? chosen.filter((one) => one !== number) : [...chosen.slice(-(MOST - 1)), number];
+    setQuery({ compare: next.length ? next : NONE });
+  };
   const shown = versions.filter((one) => chosen.includes(one.version)).toReversed();
   return html`<div class="stack">
     <${Card} title="Versions" about=${`Immutable and numbered; choose up to ${MOST} to compare`} flush>

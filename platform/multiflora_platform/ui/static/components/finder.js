@@ -1,0 +1,66 @@
+/** The search over everything that has a name: a dialog with a combobox. Its code comes when it is opened first. */
+import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/html.js";
+import { findAdapters, found, loadNamed, pageResults } from "../lib/finding.js";
+import { go } from "../lib/router.js";
+import { Dialog } from "./dialog.js";
+
+const PAUSE_MS = 120;
+
+export default function Finder({ onClose }) {
+  const [text, setText] = useState("");
+  const [active, setActive] = useState(0);
+  const id = useId();
+  const named = useNamed();
+  const adapters = useAdapters(text.trim());
+  const kinds = useMemo(() => found([["Pages", pageResults()], ...adapters, ...(text.trim() ? named.kinds : [])], text.trim()), [text, named, adapters]);
+  const all = kinds.flatMap(([, results]) => results);
+  const at = Math.min(active, all.length - 1);
+  const open = (result) => { onClose(); go(result.to); };
+  const onKeyDown = (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step && all.length) setActive((at + step + all.length) % all.length);
+    else if (event.key === "Enter" && all[at]) open(all[at]);
+    else return;
+    event.preventDefault();
+  };
+  return html`<${Dialog} title="Search" onClose=${onClose}><div class="finder">
+    <input type="text" role="combobox" autofocus autocomplete="off" spellcheck=${false} value=${text} onKeyDown=${onKeyDown} onInput=${(event) => { setText(event.target.value); setActive(0); }}
+      aria-label="Adapters, versions, requests, tenants, contexts, settings, pages" placeholder="Adapter, name@version, request, tenant, setting …"
+      aria-autocomplete="list" aria-expanded=${all.length > 0} aria-controls=${id} aria-activedescendant=${all.length ? `${id}-${at}` : undefined} />
+    <${Results} id=${id} kinds=${kinds} all=${all} at=${at} onActive=${setActive} onOpen=${open} />
+    <p class="muted small" role="status">${all.length ? `${all.length} found` : "Nothing has this name."}${named.missing.length > 0 && ` Could not be searched: ${named.missing.join(", ")}.`}</p>
+  </div><//>`;
+}
+
+function Results({ id, kinds, all, at, onActive, onOpen }) {
+  const list = useRef(null);
+  useEffect(() => list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" }), [at, all]);
+  return html`<div role="listbox" id=${id} ref=${list} aria-label="Found">${kinds.map(([name, results]) => html`<div role="group" aria-label=${name} key=${name}>
+    <span class="kind" aria-hidden="true">${name}</span>
+    ${results.map((one) => {
+      const index = all.indexOf(one);
+      return html`<div role="option" key=${one.to + one.label} id=${`${id}-${index}`} aria-selected=${index === at} onMouseMove=${() => onActive(index)} onClick=${() => onOpen(one)}>
+        <b class="cut">${one.label}</b><span class="muted small cut">${one.note}</span></div>`;
+    })}</div>`)}</div>`;
+}
+
+function useNamed() {
+  const [named, setNamed] = useState({ kinds: [], missing: [] });
+  useEffect(() => {
+    const abort = new AbortController();
+    loadNamed(abort.signal).then((loaded) => !abort.signal.aborted && setNamed(loaded));
+    return () => abort.abort();
+  }, []);
+  return named;
+}
+
+/** As the text changes, after a pause; what was found before stays until the answer comes. */
+function useAdapters(text) {
+  const [adapters, setAdapters] = useState([]);
+  useEffect(() => {
+    const abort = new AbortController();
+    const timer = setTimeout(() => findAdapters(text, abort.signal).then(setAdapters, () => !abort.signal.aborted && setAdapters([])), text ? PAUSE_MS : 0);
+    return () => { clearTimeout(timer); abort.abort(); };
+  }, [text]);
+  return adapters;
+}
