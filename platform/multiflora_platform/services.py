@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.messages.reasoning import ReasoningFormat
-from multiflora_platform.messages.tool_formats import ToolFormat
+from multiflora_platform.messages.tool_formats import HARMONY, ToolFormat
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -65,6 +65,11 @@ class ServedModel:
     """Clients may call it by these, too."""
     path: str | None = None
     """The folder as the operator gave it: a name as well, as in vLLM, but never listed."""
+
+    @property
+    def writes_channels(self) -> bool:
+        """Reasoning, calls and text come as messages of their own, each with its channel."""
+        return self.tool_format is HARMONY
 
     @property
     def names(self) -> tuple[str, ...]:

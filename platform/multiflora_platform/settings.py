@@ -153,10 +153,11 @@ class Settings(BaseModel):
         "llama4_pythonic",
         "qwen3_coder",
         "qwen3_xml",
+        "openai",
     ] = Field("auto", description="how the model writes tool calls; auto looks at its chat template")
-    reasoning_parser: Literal["none", "deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss"] = Field(
-        "none", description="how the model marks its reasoning, which is then kept apart from the answer"
-    )
+    reasoning_parser: Literal[
+        "none", "deepseek_r1", "qwen3", "glm45", "granite", "mistral", "seed_oss", "openai_gptoss"
+    ] = Field("none", description="how the model marks its reasoning, which is then kept apart from the answer")
     num_threads: int | None = Field(
         None, ge=1, description="CPU threads of each engine; default all cores, divided among the replicas"
     )

@@ -23,12 +23,13 @@ from pydantic import ConfigDict
 from multiflora.langchain.engine_fields import EngineFields, usage
 from multiflora.outputs import CompletionOutput, RequestOutput
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
+from multiflora_platform.gateway.prompting.answer_format import channels_format
 from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse, offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat, MessageReader
-from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece
-from multiflora_platform.messages.tool_formats import detect
+from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
+from multiflora_platform.messages.tool_formats import HARMONY, behind_analysis, detect
 from multiflora_platform.web.openai_errors import ApiError
 
 
@@ -37,11 +38,11 @@ class _Asked:
     """One conversation, ready for the engine."""
 
     prompt: list[int]
-    # How to read the answer: for calls, where tools are on offer.
+    # How to read the answer: for calls, where tools are on offer, and for channels, where the model writes these.
     format: MessageFormat
     # Sampling parameters that follow from the tools.
     params: dict[str, Any]
-    # Of the special tokens that mark calls, which the reader looks for; no others stay in the text.
+    # Of the special tokens that mark these, which the reader looks for; no others stay in the text.
     kept_ids: frozenset[int]
 
 
@@ -139,16 +140,20 @@ class ChatMultiflora(EngineFields, BaseChatModel):
         try:
             request = msgspec.convert(body, ChatRequest)
             tools = offered_tools(request.tools)
-            use = tool_use(request, detect(tokenizer.templates.tool_source or ""))
+            form = detect(tokenizer.templates.tool_source or "")
+            use = tool_use(request, form)
             template = None if tokenizer.templates.is_empty else tokenizer.templates.pick(tools)
             text = tokenizer.apply_chat_template(template_messages(written, template), tools=tools)
         except ApiError as error:
             raise ValueError(str(error)) from None
+        ids, in_channels = tokenizer.encode(text, False), form is HARMONY
+        plain = MessageFormat(tools=use.reader if use else None)
+        markers = HARMONY.markers if in_channels else use.form.markers if use else ()
         asked = _Asked(
-            prompt=tokenizer.encode(text, False),
-            format=MessageFormat(tools=use.reader if use else None),
+            prompt=ids,
+            format=channels_format(tokenizer, ids, use) if in_channels else plain,
             params=_of_tools(use),
-            kept_ids=tokenizer.special_ids_of(use.form.markers if use else ()),
+            kept_ids=tokenizer.special_ids_of(markers),
         )
         return asked, {**asked.params, **call}
 
@@ -177,7 +182,8 @@ def _of_tools(use: ToolUse | None) -> dict[str, Any]:
     """A call that must be one is a matter of the grammar."""
     if use is None or not use.must_call:
         return {}
-    return {"structured_outputs": StructuredOutputsParams(structural_tag={"format": use.calls()})}
+    calls = behind_analysis(use.calls()) if use.form is HARMONY else use.calls()
+    return {"structured_outputs": StructuredOutputsParams(structural_tag={"format": calls})}
 
 
 def _message(answer: CompletionOutput, output: RequestOutput, format: MessageFormat) -> AIMessage:
@@ -194,6 +200,7 @@ def _message(answer: CompletionOutput, output: RequestOutput, format: MessageFor
             calls.append({**entry, "args": arguments, "type": "tool_call"})
     return AIMessage(
         content=read.content or "",
+        additional_kwargs={} if read.reasoning is None else {"reasoning_content": read.reasoning},
         tool_calls=calls,
         invalid_tool_calls=invalid,
         usage_metadata=_usage_metadata(output),
@@ -203,7 +210,7 @@ def _message(answer: CompletionOutput, output: RequestOutput, format: MessageFor
 
 def _chunks(reader: MessageReader, text: str, output: RequestOutput) -> Iterator[ChatGenerationChunk]:
     pieces = reader.push(text) + (reader.flush() if output.finished else [])
-    for message in filter(None, map(_piece_message, pieces)):
+    for message in map(_piece_message, pieces):
         yield ChatGenerationChunk(message=message)
     if output.finished:
         info = _info(output.outputs[0])
@@ -213,17 +220,18 @@ def _chunks(reader: MessageReader, text: str, output: RequestOutput) -> Iterator
         yield ChatGenerationChunk(message=last, generation_info=info)
 
 
-def _piece_message(piece: Piece) -> AIMessageChunk | None:
+def _piece_message(piece: Piece) -> AIMessageChunk:
     match piece:
         case Content(text):
             return AIMessageChunk(content=text)
+        case Reasoning(text):
+            return AIMessageChunk(content="", additional_kwargs={"reasoning_content": text})
         case CallBegin(index, name):
             return AIMessageChunk(
                 content="", tool_call_chunks=[tool_call_chunk(name=name, args="", id=_call_id(), index=index)]
             )
         case CallArguments(index, text):
             return AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(args=text, index=index)])
-    return None  # reasoning is not told apart here
 
 
 def _call_id() -> str:

@@ -130,6 +130,7 @@ def outline_of(body: msgspec.Struct) -> Outline:
     tools = None if getattr(body, "tool_choice", None) == "none" else getattr(body, "tools", None)
     options = (
         getattr(body, "chat_template_kwargs", None) or {},
+        getattr(body, "reasoning_effort", None),
         getattr(body, "documents", None),
         getattr(body, "add_generation_prompt", None) is not False,
         bool(getattr(body, "continue_final_message", None)),

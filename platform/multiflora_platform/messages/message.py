@@ -50,7 +50,7 @@ class MessageFormat:
 
     # How the model marks it, and where an answer to this prompt begins. None: it is not told apart.
     reasoning: tuple[ReasoningFormat, ReasoningState] | None = None
-    # Makes the reader of one answer's calls. None: there are no tools on offer.
+    # Makes the reader of one answer's calls, and of its channels where the model writes these. None: there are neither.
     tools: Callable[[], ToolReader] | None = None
 
     def reader(self) -> MessageReader:

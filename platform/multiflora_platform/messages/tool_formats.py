@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiflora_platform.messages.argument_formats import python_call, xml_call
+from multiflora_platform.messages.harmony import CHANNEL, CONSTRAIN, HARMONY_MARKERS, MESSAGE, START
 from multiflora_platform.structured.formats import (
     Format,
     const,
@@ -119,6 +120,28 @@ def _optional_pythonic(tools: Sequence[Tool], only_one: bool) -> Format:
     return either(_pythonic(tools, only_one), {"type": "regex", "pattern": r"([^{\[](.|\n)*)?"})
 
 
+def _harmony(tools: Sequence[Tool], only_one: bool) -> Format:
+    """One call: behind it the model waits for what the function returns."""
+    header = f"{CHANNEL}commentary to=functions.%s {CONSTRAIN}json{MESSAGE}"
+    tags = [tag(header % tool.name, json_schema(tool.parameters), "") for tool in tools]
+    return tags_with_separator(tags, "", only_one=True)
+
+
+def _optional_harmony(tools: Sequence[Tool], only_one: bool) -> Format:
+    return either(_harmony(tools, only_one), in_final_channel({"type": "any_text"}))
+
+
+def in_final_channel(answer: Format) -> Format:
+    """What the user is told, as harmony writes it."""
+    return tag(f"{CHANNEL}final{MESSAGE}", answer, "")
+
+
+def behind_analysis(answer: Format) -> Format:
+    """A message of harmony, perhaps after a thought."""
+    thought = tag(f"{CHANNEL}analysis{MESSAGE}", {"type": "any_text"}, f"<|end|>{START}assistant")
+    return sequence(either(thought, const("")), answer)
+
+
 def _tag(before: str, key: str, tool: Tool, after: str) -> Format:
     begin = f'{before}{{"name": {json.dumps(tool.name)}, "{key}": '
     return tag(begin, json_schema(tool.parameters), "}" + after)
@@ -136,6 +159,7 @@ PYTHONIC = ToolFormat(
 )
 _XML_MARKERS = ("<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>")
 QWEN_CODER = ToolFormat("qwen3_coder", _XML_MARKERS, _xml, _optional_xml)
+HARMONY = ToolFormat("harmony", HARMONY_MARKERS, _harmony, _optional_harmony)
 # Names as vLLM's --tool-call-parser has them; Qwen 2.5 and 3 write as Hermes does.
 TOOL_FORMATS = {
     "hermes": HERMES,
@@ -147,9 +171,11 @@ TOOL_FORMATS = {
     "llama4_pythonic": PYTHONIC,
     "qwen3_coder": QWEN_CODER,
     "qwen3_xml": QWEN_CODER,
+    "openai": HARMONY,
 }
 # The first that a template has decides: Qwen3-Coder's has Hermes' tags, and pythonic ones have Llama's, too.
 _SIGNS = (
+    ("<|channel|>analysis<|message|>", HARMONY),
     ("[ARGS]", MISTRAL_NAMES),
     ("[TOOL_CALLS]", MISTRAL),
     ("<function=", QWEN_CODER),

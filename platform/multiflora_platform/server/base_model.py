@@ -20,7 +20,7 @@ from multiflora_platform.demo import (
     demo_folder,
 )
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
-from multiflora_platform.messages.tool_formats import TOOL_FORMATS, ToolFormat, detect
+from multiflora_platform.messages.tool_formats import HARMONY, TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.registry.sources.resolver import adapter_source
 from multiflora_platform.services import ServedModel
@@ -64,7 +64,7 @@ def open_model(settings: Settings) -> ServedBase:
             generation_defaults=config.generation_defaults,
             eos_token_ids=frozenset(config.eos_token_ids),
             length_sets_rope=any(rope.kind in ("dynamic", "longrope") for rope in config.ropes),
-            tool_format=_tool_format(settings.tool_call_parser, tokenizer),
+            tool_format=_tool_format(settings, tokenizer),
             reasoning_format=REASONING_FORMATS.get(settings.reasoning_parser),
         )
         return ServedBase(served, config, config.base_model(name), demo)
@@ -90,8 +90,12 @@ def _path_name(settings: Settings) -> str | None:
     return settings.model if is_name else None
 
 
-def _tool_format(parser: str, tokenizer: Tokenizer) -> ToolFormat | None:
-    return detect(tokenizer.templates.tool_source or "") if parser == "auto" else TOOL_FORMATS.get(parser)
+def _tool_format(settings: Settings, tokenizer: Tokenizer) -> ToolFormat | None:
+    detected, parser = detect(tokenizer.templates.tool_source or ""), settings.tool_call_parser
+    asked = detected if parser == "auto" else TOOL_FORMATS.get(parser)
+    # Channels hold all of an answer: without its reader a client would see their names in the text.
+    writes_channels = HARMONY in (detected, asked) or settings.reasoning_parser == "openai_gptoss"
+    return HARMONY if writes_channels else asked
 
 
 def require_paths(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from multiflora_platform.text.errors import ChatTemplateError, TokenizerError
 from multiflora_platform.text.template_dates import DateChoice, dates
 
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 # Characters of a text that json writes in well under a millisecond.
 _PIECE = 1 << 16
 _OWN = {"messages", "tools", "documents", "add_generation_prompt", "chat_template"}
@@ -211,9 +211,14 @@ def _as_text(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "content": "\n".join(lines)}
 
 
+def reasoning_of(message: Mapping[str, Any]) -> Any:
+    """Under any of its names; None where there is none."""
+    return next((message[key] for key in REASONING_KEYS if message.get(key) is not None), None)
+
+
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     """Reasoning is written under several names; templates read one of them."""
-    reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    reasoning = reasoning_of(message)
     return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 

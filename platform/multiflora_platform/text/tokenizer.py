@@ -21,6 +21,8 @@ from multiflora_platform.text.special_tokens import NAMED, add_tokens, merged_co
 from multiflora_platform.text.template_lint import TemplateFinding, lint
 from multiflora_platform.text.token_bytes import TokenBytes
 
+_ENDS_OF_CHANNELS = ("<|return|>", "<|call|>")
+
 
 class Tokenizer:
     """Load with `Tokenizer.load`. Immutable, and safe to use from several threads.
@@ -70,8 +72,11 @@ class Tokenizer:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """What ends an answer, whatever the model's own files name: the eos token, if there is one."""
-        return () if self.eos_token_id is None else (self.eos_token_id,)
+        """What ends an answer, whatever the model's own files name: the eos token, if there is one, and of a vocabulary
+        for channels (gpt-oss) what ends the last message and what waits for a function."""
+        own = () if self.eos_token_id is None else (self.eos_token_id,)
+        ends = self.special_ids_of(_ENDS_OF_CHANNELS) if self.special_ids_of(("<|channel|>",)) else ()
+        return tuple(dict.fromkeys((*own, *sorted(ends))))
 
     def special_ids_by_text(self, vocab_size: int) -> dict[str, int]:
         """Of those that a model with so many rows knows."""

@@ -49,6 +49,8 @@ CASES: list[tuple[str, str, str | None, list[tuple[str, str]]]] = [
     ("hermes", "<tool_call>nonsense</tool_call>", "<tool_call>nonsense</tool_call>", []),
     ("hermes", '<tool_call>{"na', '<tool_call>{"na', []),
     ("hermes", '<tool_call>\n{"name": "f", "arguments": {"a": 1', None, [("f", '{"a": 1')]),
+    ("openai", f"<|channel|>commentary to=functions.f <|constrain|>json<|message|>{ARGUMENTS}<|call|>", None,
+     [("f", ARGUMENTS)]),
     ("qwen", HERMES, None, [("f", ARGUMENTS)]),
     ("llama3_json", f'{{"name": "f", "parameters": {ARGUMENTS}}}', None, [("f", ARGUMENTS)]),
     ("llama3_json", '{"type": "function", "name": "f", "parameters": {"a": 1}}', None, [("f", '{"a": 1}')]),

@@ -12,6 +12,7 @@ from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.explaining.question import Question
 from multiflora_platform.insight.changing_values import kind_of_value
 from multiflora_platform.insight.views import CacheExplanation, FirstDifference
+from multiflora_platform.messages.harmony import CHANNEL
 from multiflora_platform.text.common_beginning import num_alike
 
 _SHOWN = 40
@@ -165,7 +166,8 @@ def _kind(question: Question, parting: _Parting) -> str:
 def _has_reasoning(question: Question, parting: _Parting) -> bool:
     """One of the two goes on with reasoning and the other does not."""
     form = question.model.reasoning_format
-    begin = "<think>" if form is None else form.begin
+    channel = f"{CHANNEL}analysis" if question.model.writes_channels else "<think>"
+    begin = channel if form is None else form.begin
     # The first characters of a marker may be part of what both have.
     tail = parting.before[-len(begin) + 1 :]
     has = [begin in (tail + text)[: 2 * len(begin)] for text in (parting.theirs.lstrip(), parting.ours.lstrip())]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
 from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
+from multiflora_platform.messages.harmony import START
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,
@@ -15,9 +20,12 @@ from multiflora_platform.messages.reasoning import (
     state_after,
     with_reasoning,
 )
+from multiflora_platform.messages.tool_formats import HARMONY, behind_analysis, in_final_channel
+from multiflora_platform.messages.tool_readers import make_reader
 from multiflora_platform.services import ServedModel
 from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
 from multiflora_platform.structured.formats import (
+    Format,
     FormatError,
     Structure,
     close_objects,
@@ -26,6 +34,7 @@ from multiflora_platform.structured.formats import (
     structural_tag,
     structure_of,
 )
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import ApiError, invalid
 
 # Template and markers end a prompt with a few tokens; what stands before is the conversation.
@@ -46,6 +55,8 @@ class AnswerFormat:
 
 def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:
     """Raises ApiError."""
+    if model.writes_channels:
+        return _in_channels(body, model, prompt_ids, use)
     reasoning = _reasoning(model, prompt_ids)
     structure = _with_tools(requested_structure(body), use)
     if structure is not None and reasoning is not None:
@@ -56,6 +67,35 @@ def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], 
         markers |= {reasoning[0].begin, reasoning[0].end}
     marker_ids = model.tokenizer.special_ids_of(markers)
     return AnswerFormat(MessageFormat(reasoning, use.reader if use else None), structure, marker_ids)
+
+
+def channels_format(tokenizer: Tokenizer, prompt_ids: list[int], use: ToolUse | None) -> MessageFormat:
+    """How to read an answer in channels; it may go on within the prompt's last message."""
+    prompt_end = _last_message(tokenizer, prompt_ids)
+    return MessageFormat(
+        tools=partial(use.reader, prompt_end) if use else partial(make_reader, HARMONY, {}, False, prompt_end)
+    )
+
+
+def _in_channels(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:
+    """What goes on within a message has its channel already."""
+    structure = requested_structure(body)
+    if not body.continue_final_message:
+        structure = _formed(_with_tools(_formed(structure, in_final_channel), use), behind_analysis)
+    markers = model.tokenizer.special_ids_of(HARMONY.markers)
+    return AnswerFormat(channels_format(model.tokenizer, prompt_ids, use), structure, markers)
+
+
+def _formed(asked: tuple[str, Structure] | None, form: Callable[[Format], Format]) -> tuple[str, Structure] | None:
+    return asked and (asked[0], replace(asked[1], format=form(asked[1].format)))
+
+
+def _last_message(tokenizer: Tokenizer, prompt_ids: list[int]) -> str:
+    """The prompt from where its last message starts; empty where none does."""
+    starts = tokenizer.special_ids_of((START,))
+    last = next((at for at in range(len(prompt_ids) - 1, -1, -1) if prompt_ids[at] in starts), -_PROMPT_END_TOKENS)
+    _, start, message = tokenizer.decode(prompt_ids[last:]).rpartition(START)
+    return start + message if start else ""
 
 
 def _with_tools(asked: tuple[str, Structure] | None, use: ToolUse | None) -> tuple[str, Structure] | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
-from multiflora_platform.text.chat_template import Template
+from multiflora_platform.messages.tool_formats import HARMONY, detect
+from multiflora_platform.text.chat_template import REASONING_KEYS, Template, reasoning_of
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -75,7 +76,17 @@ def _message(place: str, message: dict[str, Any], template: Template | None) -> 
         out["content"] = _content(f"{place}.content", message["content"], template)
     elif not calls:
         raise invalid(f"{place}.content", f"{place}.content is required, unless the message has tool_calls.")
-    return out
+    return _with_one_thought(out) if calls and template is not None and detect(template.source) is HARMONY else out
+
+
+def _with_one_thought(message: dict[str, Any]) -> dict[str, Any]:
+    """gpt-oss's template writes one message of text before a call, as a thought, and refuses a call with two: what was
+    said before the call goes behind the reasoning."""
+    reasoning, content = reasoning_of(message), message.get("content")
+    if not reasoning or not content:
+        return message
+    kept = {key: value for key, value in message.items() if key != "content" and key not in REASONING_KEYS}
+    return {**kept, "reasoning_content": f"{reasoning}\n{content}"}
 
 
 def _content(place: str, content: Any, template: Template | None) -> str | list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
+from multiflora_platform.messages.tool_formats import HARMONY, detect
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -102,6 +103,10 @@ def conversation_text(
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
+    if tools and detect(tokenizer.templates.tool_source or "") is HARMONY:
+        tools = [_described(tool) for tool in tools]
+    effort = request.reasoning_effort if isinstance(request, ChatRequest) else None
+    options = {} if effort is None else {"reasoning_effort": effort}
     generation_prompt = not continues if request.add_generation_prompt is None else request.add_generation_prompt
     return tokenizer.apply_chat_template(
         messages,
@@ -109,8 +114,14 @@ def conversation_text(
         documents=request.documents,
         add_generation_prompt=generation_prompt,
         continue_final_message=continues,
-        chat_template_kwargs=request.chat_template_kwargs,
+        chat_template_kwargs={**options, **(request.chat_template_kwargs or {})},
     )
+
+
+def _described(tool: dict[str, Any]) -> dict[str, Any]:
+    """gpt-oss's template fails on a function without a description."""
+    function = tool.get("function")
+    return {**tool, "function": {"description": "", **function}} if isinstance(function, dict) else tool
 
 
 async def _encoded(param: str, size: int, encode: Callable[[], Result], room: PromptRoom) -> Result:

@@ -36,8 +36,10 @@ class ToolUse:
     form: ToolFormat
     """How the model writes them."""
 
-    def reader(self) -> ToolReader:
-        return make_reader(self.form, {tool.name: tool.parameters for tool in self.tools}, self.only_one)
+    def reader(self, prompt_end: str = "") -> ToolReader:
+        """prompt_end: see `make_reader`."""
+        schemas = {tool.name: tool.parameters for tool in self.tools}
+        return make_reader(self.form, schemas, self.only_one, prompt_end)
 
     def calls(self) -> Format:
         """Calls, and nothing else."""

@@ -42,6 +42,7 @@ def chat_request(body: ResponseRequest) -> ChatRequest:
         tools=None if body.tools is None else [_tool(f"tools[{i}]", tool) for i, tool in enumerate(body.tools)],
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
+        reasoning_effort=_effort(body),
         chat_template_kwargs=body.chat_template_kwargs,
         prompt_cache_options=body.prompt_cache_options,
     )
@@ -68,6 +69,13 @@ def _refuse(body: ResponseRequest) -> None:
         raise invalid("include", f"include does not know {unknown[0][:80]!r}.")
     if body.top_logprobs and _LOGPROBS not in (body.include or ()):
         raise invalid("top_logprobs", f"top_logprobs needs include to have {_LOGPROBS!r}.")
+
+
+def _effort(body: ResponseRequest) -> str | None:
+    effort = (body.reasoning or {}).get("effort")
+    if effort is not None and not isinstance(effort, str):
+        raise invalid("reasoning.effort", "reasoning.effort must be a string, as the model's chat template knows it.")
+    return effort
 
 
 def _messages(body: ResponseRequest) -> list[dict[str, Any]]:

@@ -138,7 +138,8 @@ class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
 
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
-    """messages: checked in messages.py; further keys of a message reach the chat template. tools: for the template."""
+    """messages: checked in messages.py; further keys of a message reach the chat template. tools, reasoning_effort: for
+    the template."""
 
     messages: list[dict[str, Any]]
     max_completion_tokens: int | None = None
@@ -148,6 +149,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     include_reasoning: bool | None = None
+    reasoning_effort: str | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
