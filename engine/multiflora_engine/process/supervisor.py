@@ -209,7 +209,9 @@ class EngineSupervisor:
                 # This process itself was suspended or starved: what the engine sent meanwhile is still unread.
                 self.client.last_message = meter.worked_at = tick
             silent = tick - self.client.last_message
-            idle = min(silent, tick - meter.look())
+            # An engine that serves speaks each second, so that processes are only read where one is overdue.
+            worked_at = meter.look(at_its_session=silent > self._patience.silence / 4)
+            idle = min(silent, tick - worked_at)
             if self.client.ready is None:
                 if silent > self._patience.loading:
                     return f"no sign of life for {silent:.0f} s of loading"

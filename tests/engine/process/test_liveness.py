@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,13 +21,13 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 
 @contextmanager
 def _process(code: str) -> Iterator[int]:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert process.stdout is not None
         process.stdout.readline()
         yield process.pid
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -47,6 +48,16 @@ def test_a_computing_process_is_at_work() -> None:
     while time.process_time() < end:
         pass
     assert meter.look() > first
+
+
+def test_a_process_that_waits_for_its_compiler_is_at_work() -> None:
+    busy = "print(flush=True)\nwhile True: pass"
+    with _process(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])") as pid:
+        own, session = WorkMeter(pid), WorkMeter(pid)
+        first = session.look(at_its_session=True)
+        while session.look(at_its_session=True) == first:
+            time.sleep(0.05)
+        assert own.look() < session.worked_at
 
 
 def test_of_a_process_that_cannot_be_read_patience_alone_decides() -> None:
