@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -123,28 +119,6 @@ def prepare_data_dir(settings: Settings) -> None:
         raise ConfigurationError(
             f"cannot use --data-dir {settings.data_dir}: {error.strerror}; give a folder that you may write"
         ) from None
-
-
-@contextmanager
-def only_server_of(settings: Settings) -> Iterator[None]:
-    """Two servers on one SQLite file would not see each other's work at once; each would watch, judge and clean up.
-    The kernel gives the lock back when the process ends, however it ends. Raises ConfigurationError."""
-    if settings.database_url is not None:
-        yield
-        return
-    with (settings.data_dir / "server.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise ConfigurationError(
-                f"another server (process {lock.read().strip() or 'unknown'}) uses --data-dir {settings.data_dir}; "
-                "stop it, give this one a folder of its own, or let several share PostgreSQL with --database-url"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def engine_config(settings: Settings, base: ServedBase, artifacts: Path) -> EngineConfig:

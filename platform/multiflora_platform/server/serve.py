@@ -44,7 +44,6 @@ from multiflora_platform.server.banner import Banner, KeySource
 from multiflora_platform.server.base_model import (
     ServedBase,
     engine_config,
-    only_server_of,
     open_model,
     prepare_data_dir,
     require_paths,
@@ -59,6 +58,7 @@ from multiflora_platform.server.http_server import (
 )
 from multiflora_platform.server.loading import LoadingDisplay
 from multiflora_platform.server.middleware import access_log
+from multiflora_platform.server.only_server import only_server_of
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings

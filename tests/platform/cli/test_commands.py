@@ -21,8 +21,7 @@ from multiflora_platform.cli.terminal import durations
 from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.observability import machine
 from multiflora_platform.observability.machine import checks
-from multiflora_platform.server.base_model import only_server_of
-from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 QUANTISED = ROOT / "tests/engine/models/quantisation/fixtures/gptq-4"
@@ -301,14 +300,3 @@ def test_a_backup_of_an_empty_database_says_so(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "multiflora.db").touch()
     assert main(["db", "backup", str(tmp_path / "copy"), "--data-dir", str(tmp_path)]) == 3
     assert "empty" in capsys.readouterr().err
-
-
-def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path)
-    with only_server_of(settings):
-        with pytest.raises(ConfigurationError, match=rf"process {os.getpid()}.*{tmp_path}"), only_server_of(settings):
-            pass
-        with only_server_of(Settings(data_dir=tmp_path, database_url="postgresql://host/db")):
-            pass
-    with only_server_of(settings):
-        pass
