@@ -249,5 +249,6 @@ def test_the_template_or_the_operator_tells(
     write_tokenizer(tmp_path, chat_template=template)
     base = open_model(Settings(model=str(DEMO), tokenizer=str(tmp_path), **settings))
     assert (base.served.tool_format is HARMONY) is is_harmony
-    known = base.served.tokenizer.special_ids_by_text
-    assert {known["<|return|>"], known["<|call|>"]} <= base.served.eos_token_ids
+    ends = base.served.tokenizer.special_ids_of(("<|return|>", "<|call|>"))
+    assert len(ends) == 2
+    assert ends <= base.served.eos_token_ids
