@@ -58,6 +58,11 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     # Whether tokens are drafted by prompt lookup; None: as the engine is configured.
     speculation: bool | None = None
 
+    @property
+    def reads_whole_prompt(self) -> bool:
+        """Whether something is wanted of every prompt position, so that cached blocks cannot stand in for any."""
+        return self.params.prompt_logprobs is not None or self.pooling == "mean"
+
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     """Log-probability of one token: softmax of the raw logits (vLLM's `raw_logprobs`); rank is 1-based."""

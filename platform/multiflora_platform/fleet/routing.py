@@ -110,7 +110,7 @@ class Router:
         pending = {replica.id: self._loads[replica.id].pending_tokens() for replica in replicas}
         found = self._leading(replicas, keys)
         # The last token is computed in any case, and so is the block that it lies in.
-        most = (len(request.prompt_token_ids) - 1) // ready.block_size
+        most = 0 if request.reads_whole_prompt else (len(request.prompt_token_ids) - 1) // ready.block_size
         predictions = [
             self._predicted(one, request, min(found[one.id], most) * ready.block_size, pending[one.id])
             for one in replicas

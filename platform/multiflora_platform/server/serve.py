@@ -226,7 +226,8 @@ async def _parts(
             resolver_tenants=settings.adapter_resolver_tenants,
         )
         stack.push_async_callback(registry.close)
-        router.hashes = prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest))
+        if settings.enable_prefix_caching:
+            router.hashes = prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest))
         require_ranks(registry.snapshot, settings.max_lora_rank)
         webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()
