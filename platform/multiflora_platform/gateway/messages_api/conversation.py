@@ -56,7 +56,7 @@ def chat_messages(system: str | list[dict[str, Any]] | None, messages: Sequence[
         called = _calls(turn) if turn.role == "assistant" else {}
         chat += _assistant(turn, called) if turn.role == "assistant" else _system(turn.texts())
     _require_results(called)
-    if turns[-1].role == "assistant":
+    if turns[-1].role == "assistant" and turns[-1].blocks:
         _check_prefill(turns[-1])
     return chat
 
@@ -68,12 +68,11 @@ def _turns(messages: Sequence[dict[str, Any]]) -> list[_Turn]:
         if not isinstance(role, str) or role not in _MAY_HOLD:
             raise invalid(f"{place}.role", f"{place}.role must be user or assistant; a system prompt goes into system.")
         blocks = _blocks(f"{place}.content", message.get("content"), _MAY_HOLD[role])
-        is_last_answer = role == "assistant" and index == len(messages) - 1
-        if not blocks and not is_last_answer:
-            raise invalid(f"{place}.content", f"{place}.content is empty; only a last message of the assistant may be.")
+        if not blocks and role != "assistant":
+            raise invalid(f"{place}.content", f"{place}.content is empty; only a message of the assistant may be.")
         if turns and turns[-1].role == role:
             turns[-1].blocks.extend(blocks)
-        elif blocks:
+        elif blocks or index < len(messages) - 1:  # an earlier answer of this server's may have been empty
             turns.append(_Turn(role, place, blocks))
     if not turns:
         raise invalid("messages", "messages is empty; send at least one message.")
@@ -85,7 +84,8 @@ def _blocks(place: str, content: Any, allowed: tuple[str, ...]) -> list[tuple[st
         return [(place, TextBlock(content))] if content else []
     if not isinstance(content, list):
         raise invalid(place, f"{place} must be a string or a list of content blocks.")
-    return [(f"{place}[{index}]", _block(f"{place}[{index}]", block, allowed)) for index, block in enumerate(content)]
+    blocks = [(f"{place}[{index}]", _block(f"{place}[{index}]", block, allowed)) for index, block in enumerate(content)]
+    return [(place, block) for place, block in blocks if not (isinstance(block, TextBlock) and not block.text)]
 
 
 def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
@@ -99,7 +99,7 @@ def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
     except msgspec.ValidationError as error:
         inner, reason = place_of(str(error))
         raise wrong_value(f"{place}.{inner}" if inner else place, reason) from None
-    if isinstance(read, TextBlock) and not read.text:
+    if isinstance(read, TextBlock) and not read.text and allowed is not _MAY_HOLD["assistant"]:
         raise invalid(f"{place}.text", f"{place}.text is empty; leave the block out.")
     return read
 

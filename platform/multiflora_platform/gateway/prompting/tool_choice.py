@@ -70,10 +70,11 @@ def tool_use(body: ChatRequest, form: ToolFormat | None) -> ToolUse | None:
 
 
 def offered_tools(tools: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """As templates and grammars read them: a field that is null is left out, no tools are None. Raises ApiError."""
+    """As templates and grammars read them: a field that is null is left out, one without a type is a function, no tools
+    are None. Raises ApiError."""
     if len(tools or ()) > MAX_TOOLS:
         raise invalid("tools", f"tools holds {len(tools or ())} tools; at most {MAX_TOOLS} are taken.")
-    return [_without_nulls(tool) for tool in tools] if tools else None
+    return [{"type": "function", **_without_nulls(tool)} for tool in tools] if tools else None
 
 
 def _without_nulls(value: Any, holds_names: bool = False) -> Any:

@@ -32,8 +32,6 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
         raise _bad(f"{body.lora_name!r} is the base model's name.")
     try:
         await services.registry.paths.register(body.lora_name, body.lora_path, principal.actor, body.load_inplace)
-        if body.pinned:
-            await services.registry.engine.command("pin", body.lora_name, None, principal.actor)
     except AdapterExists:
         raise _bad(
             f"The lora adapter '{body.lora_name}' has already been loaded. If you want to load the adapter in place, "
@@ -41,7 +39,18 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
         ) from None
     except Problem as error:
         raise _translated(error) from None
+    if body.pinned:
+        await _pin(services, body.lora_name, principal)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+
+
+async def _pin(services: Services, name: str, principal: Principal) -> None:
+    try:
+        await services.registry.engine.command("pin", name, None, principal.actor)
+    except Problem as error:
+        told = _translated(error)
+        told.message = f"The lora adapter '{name}' was added, but it is not pinned. {told.message}"
+        raise told from None
 
 
 @router.post("/v1/unload_lora_adapter", openapi_extra=body_schema(UnloadAdapterRequest))

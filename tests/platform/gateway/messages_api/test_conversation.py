@@ -84,6 +84,17 @@ def test_a_note_to_the_provider_is_not_part_of_the_prompt() -> None:
     assert chat_messages(note, [HI]) == [HI]
 
 
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]], ids=str)
+def test_an_earlier_answer_may_have_been_empty(content: Any) -> None:
+    """As this server's own are, where the first token ends them, or max_tokens cuts off a call's first marker."""
+    empty = {"role": "assistant", "content": content}
+    assert chat_messages(None, [HI, empty, HI]) == [HI, {"role": "assistant", "content": ""}, HI]
+    assert chat_messages(None, [HI, empty, assistant(text("Yes")), HI])[1:2] == [
+        {"role": "assistant", "content": "Yes"}
+    ]
+    assert chat_messages(None, [HI, empty, empty]) == [HI, {"role": "assistant", "content": ""}]
+
+
 def test_an_empty_last_answer_is_none() -> None:
     for content in ("", []):
         assert chat_messages(None, [HI, {"role": "assistant", "content": content}]) == [HI]
@@ -95,7 +106,7 @@ def test_an_empty_last_answer_is_none() -> None:
         ([{"role": "user", "content": []}], "messages[0].content"),
         ([{"role": "user", "content": ""}], "messages[0].content"),
         ([{"role": "user"}], "messages[0].content"),
-        ([HI, {"role": "assistant", "content": []}, HI], "messages[1].content"),
+        ([HI, assistant(text("a")), user(text(""))], "messages[2].content[0].text"),
         ([user(text(""))], "messages[0].content[0].text"),
         ([{"role": "tool", "content": "x"}], "messages[0].role"),
         ([{"role": ["user"], "content": "x"}], "messages[0].role"),

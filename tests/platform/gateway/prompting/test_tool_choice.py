@@ -288,12 +288,15 @@ def test_nulls_in_tools_are_left_out_and_values_that_are_null_stay() -> None:
     assert tool["function"] == {"name": "f", "parameters": {"type": "object", "properties": properties}}
     assert bare == {"type": "function", "function": {"name": "g"}}
     assert offered_tools([]) is None
+    assert offered_tools([{"function": {"name": "g"}}]) == [bare]
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", "required"])
 async def test_tools_with_nulls_are_served(house: House, choice: str) -> None:
     function = {"name": "clock", "description": None, "parameters": None, "strict": None}
     await ask(house, tools=[{"type": "function", "function": function}], tool_choice=choice)
+    for untyped in ({"type": None, "function": function}, {"function": function}):
+        await ask(house, tools=[untyped], tool_choice=choice)
     parameters = {"type": "object", "properties": {"zone": {"type": "string", "items": None, "enum": None}}}
     nested = {"name": "clock", "parameters": parameters, "strict": True}
     await ask(house, tools=[{"type": "function", "function": nested}], tool_choice=choice)

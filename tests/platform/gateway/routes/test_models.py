@@ -14,6 +14,7 @@ from tests.platform.gateway.house import MAX_LEN, TEMPLATE, TENANT, House
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_platform.auth.dependencies import routes_without_policy
+from multiflora_platform.registry.errors import NoRoom
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
@@ -212,6 +213,19 @@ async def test_an_adapter_is_loaded_and_pinned(house: House, pinned: bool | None
     response = await house.post(LOAD, {"lora_name": "poet", "lora_path": "/poet", "pinned": pinned})
     assert response.status_code == 200, response.text
     assert house.registry.commands == ([("pin", "poet")] if pinned else [])
+
+
+async def test_an_adapter_that_no_room_is_left_to_pin_is_said_to_be_added(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(action: str, name: str, version: int | None, actor: str) -> None:
+        raise NoRoom("Pinning it would leave too little room.")
+
+    monkeypatch.setattr(house.registry, "_command", refuse)
+    response = await house.post(LOAD, {"lora_name": "poet", "lora_path": "/poet", "pinned": True})
+    message = response.json()["error"]["message"]
+    assert response.status_code == 400
+    assert message.startswith("The lora adapter 'poet' was added, but it is not pinned. Pinning it would")
 
 
 async def test_every_name_of_the_base_answers_and_the_first_is_shown(house: House) -> None:
