@@ -29,6 +29,7 @@ from multiflora.opened_model import OpenedModel
 from multiflora.outputs import RequestOutput
 from multiflora.pooling_params import PoolingParams
 from multiflora.request_maker import Prompt, RequestMaker
+from multiflora.usage.usage_lib import UsageContext
 from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -78,8 +79,10 @@ class AsyncLLMEngine:
         self._lora_requests: dict[int, LoRARequest] = {}
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> AsyncLLMEngine:
-        """As the constructor."""
+    def from_engine_args(
+        cls, engine_args: EngineArgs, start_engine_loop: bool = True, usage_context: UsageContext | None = None
+    ) -> AsyncLLMEngine:
+        """As the constructor. start_engine_loop, usage_context: vLLM's; the engine always runs, and reports nothing."""
         return cls(engine_args)
 
     # ---- requests

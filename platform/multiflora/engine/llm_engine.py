@@ -15,6 +15,7 @@ from multiflora.offline.offline_engine import OfflineEngine
 from multiflora.offline.runs import OfflineRun, make_run
 from multiflora.outputs import RequestOutput
 from multiflora.request_maker import Prompt
+from multiflora.usage.usage_lib import UsageContext
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
 
@@ -27,8 +28,8 @@ class LLMEngine(OfflineEngine):
         self._requests: dict[str, tuple[OfflineRun, Collector]] = {}
 
     @classmethod
-    def from_engine_args(cls, engine_args: EngineArgs) -> Self:
-        """As the constructor."""
+    def from_engine_args(cls, engine_args: EngineArgs, usage_context: UsageContext | None = None) -> Self:
+        """As the constructor. usage_context: vLLM's; the engine reports nothing."""
         return cls(engine_args)
 
     def add_request(

@@ -23,6 +23,7 @@ from multiflora.inputs import TextPrompt, TokensPrompt
 from multiflora.lora.request import LoRARequest
 from multiflora.outputs import EmbeddingRequestOutput
 from multiflora.sampling_params import GuidedDecodingParams, StructuredOutputsParams
+from multiflora.usage.usage_lib import UsageContext
 from multiflora.utils import FlexibleArgumentParser, random_uuid
 from multiflora.v1.engine.async_llm import AsyncLLM
 from multiflora.v1.engine.llm_engine import LLMEngine as EngineByPath
@@ -215,7 +216,7 @@ def test_a_multi_lora_loop_with_room_for_one_adapter_finishes_all() -> None:
     args = EngineArgs.from_cli_args(parser().parse_args([*SMALL, "--enable-lora", "--max-loras", "1"]))
     finished: dict[str, Any] = {}
     number = 0
-    with LLMEngine.from_engine_args(args) as engine:
+    with LLMEngine.from_engine_args(args, usage_context=UsageContext.API_SERVER) as engine:
         while requests or engine.has_unfinished_requests():
             if requests:
                 prompt, params, lora = requests.pop(0)

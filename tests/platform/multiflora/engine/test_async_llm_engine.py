@@ -33,6 +33,7 @@ from multiflora import (
     StructuredOutputsParams,
 )
 from multiflora.engine import arg_utils, async_llm_engine
+from multiflora.usage.usage_lib import UsageContext
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.messages import EngineStats, Status
 
@@ -49,7 +50,7 @@ PROMPT = "Show the name of all products."
 
 def make_engine(**options: Any) -> AsyncLLMEngine:
     args = {"model": str(DEMO / "base"), **SIZES, **options}
-    return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**args))
+    return AsyncLLMEngine.from_engine_args(AsyncEngineArgs(**args), usage_context=UsageContext.ENGINE_CONTEXT)
 
 
 @pytest.fixture(scope="module")

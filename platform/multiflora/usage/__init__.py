@@ -1,0 +1,1 @@
+"""Module path of vLLM's programs: where an engine is used."""
