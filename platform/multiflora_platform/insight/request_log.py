@@ -46,6 +46,8 @@ class PromptFacts:
     """What its KV is known by; None: it is the base's, or the request was refused."""
     activated_at: int = 0
     """The first token of which that is so (of an activated LoRA): the KV of those before is the base's."""
+    key_id: str | None = None
+    """Of the key that it came with; None where no valid key came."""
 
     def kv_at(self, token: int) -> str | None:
         """What the KV of the block that ends with this token is known by; None: it is the base's."""
@@ -133,6 +135,7 @@ class LoggedRequest(Observer):
             id=facts.id,
             at=facts.at,
             tenant=facts.tenant,
+            key_id=facts.key_id,
             model=facts.model,
             adapter=facts.adapter,
             version=facts.version or None,
@@ -202,7 +205,7 @@ class RequestLog:
 
     def refuse(self, facts: PromptFacts, status: int, code: str) -> None:
         """A request that was no prompt yet. The entry keeps the first one's id, and has the last one's time."""
-        kind = (facts.tenant, facts.model, facts.path, status, code)
+        kind = (facts.tenant, facts.key_id, facts.model, facts.path, status, code)
         entry = self._refusals.get(kind)
         if entry is None or entry.facts.id not in self._entries:
             id = facts.id if facts.id not in self._entries else uuid.uuid4().hex

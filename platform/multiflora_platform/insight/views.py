@@ -98,11 +98,13 @@ class KeptBody(msgspec.Struct, frozen=True):
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
-    """One prompt. status and code: as answered; None while it runs. miss_reason: see Miss."""
+    """One prompt. status and code: as answered; None while it runs. miss_reason: see Miss. key_id: of the key that it
+    came with; None where no valid key came."""
 
     id: str
     at: float
     tenant: str | None
+    key_id: str | None
     model: str
     adapter: str | None
     version: int | None

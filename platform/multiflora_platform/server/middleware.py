@@ -131,6 +131,7 @@ class AccessLog:
             path=path[:_SHOWN_PATH],
             stream=False,
             prompt_tokens=0,
+            key_id=None if principal is None else principal.key_id,
         )
         self._services.insight.requests.refuse(facts, status or 500, state["error_code"])
 

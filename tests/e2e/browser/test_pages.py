@@ -247,6 +247,7 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page = window.open("/requests?q=pirate")
     assert page.locator(".phases > span").first.evaluate(FILLED) > 0.99, "a request of less than a second, too"
     page.get_by_role("table", name="Requests").get_by_role("link").first.click()
+    page.get_by_role("list", name="Stages").get_by_text("decode").wait_for()
     page.get_by_role("heading", name="Prefix cache").wait_for()
     page.get_by_role("group", name="Body").get_by_text("the products that cost more than forty").wait_for()
     page.get_by_role("heading", name="Answer").wait_for()
@@ -277,6 +278,73 @@ def test_what_was_asked_is_seen_where_operators_look(window: Window) -> None:
     page.get_by_role("button", name="Drop", exact=True).click()
     window.toast("Dropped, with everything that continues it.")
     page.locator("code", has_text=name).wait_for(state="detached")
+
+
+# Of each stage's bar, where it begins and how wide it is, as shares of the axis.
+STAGES = """list => [...list.querySelectorAll(".track")].map(track => {
+    const [axis, bar] = [track, track.firstChild].map(one => one.getBoundingClientRect());
+    return [(bar.left - axis.left) / axis.width, bar.width / axis.width];
+})"""
+
+
+def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Window, shop: Server) -> None:
+    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    messages = [{"role": "system", "content": "Be brief."}, *earlier, {"role": "user", "content": "Name a product."}]
+    body = {"model": "pirate", "messages": messages, "max_tokens": 5, "temperature": 0, "user": "ann"}
+    with shop.http() as http:
+        assert http.post("/v1/chat/completions", json=body).status_code == 200
+        (made, *_) = http.get("/api/v1/requests?model=pirate").json()["items"]
+        page = window.open(f"/requests/{made['id']}")
+        bars = page.get_by_role("list", name="Stages").evaluate(STAGES)
+        start, total = made["at"], made["timeline"][-1]["end"] - made["at"]
+        for stage, bar in zip(made["timeline"], bars, strict=True):
+            assert bar[0] == pytest.approx((stage["start"] - start) / total, abs=0.01)
+            assert bar[1] == pytest.approx((stage["end"] - stage["start"]) / total, abs=0.01)
+        page.get_by_role("link", name="Replay in the playground").click()
+        page.get_by_text("again with its user").wait_for()
+        assert page.get_by_label("Message").input_value() == "Name a product."
+        page.get_by_label("Message").fill("Name a price.")
+        page.get_by_role("button", name="Run").click()
+        page.get_by_role("region", name="Answer of pirate@1").get_by_text("length").wait_for()
+        (again, *_) = http.get("/api/v1/requests?model=pirate@1").json()["items"]
+        sent = http.get(f"/api/v1/requests/{again['id']}").json()["body"]["request"]
+    messages[-1]["content"] = "Name a price."
+    kept = {name: value for name, value in sent.items() if value is not None and not name.startswith("stream")}
+    assert kept == body | {"model": "pirate@1", "messages": messages}
+
+
+def test_requests_are_filtered_by_what_they_were_and_may_stand_still(window: Window, shop: Server) -> None:
+    with shop.http() as http:
+        refused = {"model": "no-such-model", "prompt": "a"}
+        assert http.post("/v1/completions", json=refused).status_code == 404
+    page = window.page
+    page.clock.install()
+    window.open("/requests")
+    filters = page.get_by_role("group", name="Filters")
+    filters.get_by_label("Code").select_option("model_not_found")
+    page.wait_for_url("**/ui/requests?code=model_not_found")
+    rows = list(csv.DictReader(io.StringIO(downloaded(page, "requests", "CSV"))))
+    assert {(row["status"], row["key_id"]) for row in rows} == {("model_not_found", "api-key-1")}
+    filters.get_by_role("button", name="Clear").click()
+    filters.get_by_label("Version").select_option("pirate@1")
+    filters.get_by_label("Missed because").select_option("first time")
+    filters.get_by_label("Tenant").select_option("administrators")
+    filters.get_by_label("Key").select_option("api-key-1")
+    filters.get_by_label("Replica").select_option("0")
+    filters.get_by_label("Time", exact=True).select_option("last hour")
+    rows = list(csv.DictReader(io.StringIO(downloaded(page, "requests", "CSV"))))
+    columns = ("model", "version", "replica", "key_id", "miss_reason")
+    assert {tuple(row[column] for column in columns)[1:] for row in rows} == {("1", "0", "api-key-1", "first_seen")}
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("Paused: what comes is not shown").wait_for()
+    asked.clear()
+    page.clock.run_for(20_000)
+    assert not [url for url in asked if "/api/v1/requests" in url]
+    page.get_by_role("button", name="Go on").click()
+    with page.expect_request("**/api/v1/requests?*"):
+        page.clock.run_for(5_000)
 
 
 # What the picture makes of two engines that have the same chain of eight runs; a run has what follows it once.

@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def facts(id: str = "r1") -> PromptFacts:
-    return PromptFacts(id, 1000.0, "team", "sql", "sql", 3, "d" * 64, "/v1/chat/completions", True, 48)
+    return PromptFacts(id, 1000.0, "team", "sql", "sql", 3, "d" * 64, "/v1/chat/completions", True, 48, key_id="ci")
 
 
 def test_queue_load_prefill_and_decode_make_up_the_whole(clock: Clock) -> None:
@@ -44,6 +44,7 @@ def test_queue_load_prefill_and_decode_make_up_the_whole(clock: Clock) -> None:
     entry.ended("ok", None)
     view = entry.view()
     assert (view.queue_seconds, view.load_seconds, view.prefill_seconds, view.decode_seconds) == (1.0, 2.0, 2.0, 4.0)
+    assert view.key_id == "ci"
     assert (view.ttft, view.total_seconds, view.device_seconds) == (5.0, 9.0, 0.5)
     assert (view.status, view.code, view.finish_reason, view.completion_tokens, view.version) == (
         200,

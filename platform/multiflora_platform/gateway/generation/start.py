@@ -190,6 +190,7 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         answer=admission.id,
         kv_digest=kv_digest,
         activated_at=activated_at,
+        key_id=admission.principal.key_id,
     )
 
 

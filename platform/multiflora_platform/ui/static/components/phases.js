@@ -3,6 +3,8 @@ import { html } from "../lib/html.js";
 import { seconds } from "../lib/format.js";
 
 const PHASES = [["queue", "--series-8"], ["load", "--series-4"], ["prefill", "--series-2"], ["decode", "--series-1"]];
+/** By a stage's name: of the palette. */
+export const COLOURS = Object.fromEntries(PHASES);
 
 export function Phases({ of, longest }) {
   const parts = PHASES.map(([name, colour]) => ({ name, colour, value: of[`${name}_seconds`] ?? 0 }));

@@ -1,19 +1,20 @@
 /** Tables whose rows are all drawn: sorted by their heads, exported below, cards on a phone. */
 import { html } from "../lib/html.js";
 import { useSorting } from "../lib/sorting.js";
-import { valueOf } from "../lib/tables.js";
+import { drawn, valueOf } from "../lib/tables.js";
 import { Scroll, Time } from "./bits.js";
 import { Export } from "./export.js";
 
 /**
  * @param {object} props
  * name: of the exported file; columns: [{key, label, value(row)? (text or number; row[key] without it), cell(row)? (how it is
- * shown), number, time, control (buttons: neither sorted by nor exported), class}]; sort: of the address, see useSorting
+ * shown), number, time, control (buttons: neither sorted by nor exported),
+ * unseen (only exported), class}]; sort: of the address, see useSorting
  */
 export function Table({ name, label = name, columns, rows, keyOf, sort: param, first }) {
   const { rows: shown, sort, onSort } = useSorting(columns, rows, param, first);
-  return html`<${Scroll} label=${label}><table class="cards" role="table"><thead role="rowgroup"><tr role="row">${columns.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}</tr></thead>
-    <tbody role="rowgroup">${shown.map((row, i) => html`<tr role="row" key=${keyOf ? keyOf(row) : i}>${columns.map((column) => html`<td role="cell" key=${column.key} data-label=${column.control ? undefined : column.label}
+  return html`<${Scroll} label=${label}><table class="cards" role="table"><thead role="rowgroup"><tr role="row">${drawn(columns).map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}</tr></thead>
+    <tbody role="rowgroup">${shown.map((row, i) => html`<tr role="row" key=${keyOf ? keyOf(row) : i}>${drawn(columns).map((column) => html`<td role="cell" key=${column.key} data-label=${column.control ? undefined : column.label}
       class=${`${column.number || column.control ? "number " : ""}${column.class ?? ""}`}>${cellOf(column, row)}</td>`)}</tr>`)}</tbody></table><//>
     <${Export} name=${name} columns=${columns} rows=${shown} />`;
 }

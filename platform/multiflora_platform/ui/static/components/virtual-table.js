@@ -1,6 +1,7 @@
 /** A table of any length that draws only the rows one can see; with sorting and the keyboard. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/html.js";
 import { useSorting } from "../lib/sorting.js";
+import { drawn } from "../lib/tables.js";
 import { Export } from "./export.js";
 import { cellOf, orderOf, SortButton } from "./table.js";
 
@@ -13,6 +14,7 @@ const BEYOND = 8;
  * sort, first: see useSorting; least: the narrowest it gets before it scrolls sideways
  */
 export function VirtualTable({ name, label = name, columns, rows: all, keyOf, onOpen, onToggle, sort: param, first, least = "720px" }) {
+  const shownColumns = drawn(columns);
   const { rows, sort, onSort } = useSorting(columns, all, param, first);
   const viewport = useRef(null);
   const [range, setRange] = useState([0, 30]);
@@ -47,16 +49,16 @@ export function VirtualTable({ name, label = name, columns, rows: all, keyOf, on
     event.preventDefault();
   };
   const shown = rows.slice(range[0], range[1]);
-  return html`<div class="vtable" style=${{ "--columns": columns.map((column) => column.width ?? "1fr").join(" "), "--least": least }}>
+  return html`<div class="vtable" style=${{ "--columns": shownColumns.map((column) => column.width ?? "1fr").join(" "), "--least": least }}>
     <div class="viewport" ref=${viewport} tabindex="0" role="table" aria-label=${label} aria-rowcount=${rows.length + 1}
       onScroll=${look} onKeyDown=${onKeyDown}>
       <div role="rowgroup"><div class="vrow vhead" role="row" aria-rowindex="1">
-        ${columns.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}
+        ${shownColumns.map((column) => html`<${Head} key=${column.key} column=${column} sort=${sort} onSort=${onSort} />`)}
       </div></div>
       <div class="vbody" role="rowgroup" style=${{ height: `${rows.length * ROW}px` }}>
         ${shown.map((row, i) => html`<div class=${`vrow${range[0] + i === active ? " active" : ""}`} role="row" key=${keyOf(row)}
           aria-rowindex=${range[0] + i + 2} style=${{ top: `${(range[0] + i) * ROW}px` }} onClick=${() => setActive(range[0] + i)}>
-          ${columns.map((column) => html`<div role="cell" class=${`cut${column.number ? " number" : ""}`} key=${column.key}>${cellOf(column, row)}</div>`)}
+          ${shownColumns.map((column) => html`<div role="cell" class=${`cut${column.number ? " number" : ""}`} key=${column.key}>${cellOf(column, row)}</div>`)}
         </div>`)}
       </div>
     </div>

@@ -4,6 +4,9 @@ import { isoTime, moment } from "./format.js";
 
 const collator = new Intl.Collator("en", { numeric: true });
 
+/** Those that are drawn; the others are only exported. */
+export const drawn = (columns) => columns.filter((column) => !column.unseen);
+
 /** What a column says of a row, as text or number: sorted by, searched, exported. */
 export const valueOf = (column, row) => (column.value ? column.value(row) : row[column.key]);
 

@@ -1,14 +1,17 @@
 /** Playground: one prompt to up to four models at once, with what each needed and how sure it was. */
-import { html, useMemo, useState } from "../lib/html.js";
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { loadAdapters } from "../lib/adapters.js";
 import { get } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
-import { query, setQuery } from "../lib/router.js";
+import { href, query, setQuery } from "../lib/router.js";
 import { session } from "../lib/session.js";
 import { Card, PageHeader, Segmented } from "../components/bits.js";
+import { Code } from "../components/code.js";
 import { TextArea } from "../components/fields.js";
 import { Icon } from "../components/icon.js";
+import { Notice } from "../components/states.js";
 import { Column } from "./playground/column.js";
+import { taskOf } from "./playground/replay.js";
 import { DEFAULTS, Settings } from "./playground/settings.js";
 
 const MOST = 4;
@@ -21,23 +24,33 @@ export default function Playground() {
   const [prompt, setPrompt] = useState(null);
   const [settings, setSettings] = useState(DEFAULTS);
   const [run, setRun] = useState(0);
+  const [replay, setReplay] = useState(null);
+  const replayed = useReplayed(query.value.get("request"), (task) => {
+    setMode(task.mode);
+    setSystem(task.system);
+    setPrompt(task.prompt);
+    setSettings(task.settings);
+    setReplay(task.replay);
+  });
   const chosen = query.value.getAll("model");
   const shown = chosen.length ? chosen : defaults(models.data);
   const text = prompt ?? suggestion(adapters.data, shown) ?? "";
   const names = useMemo(() => options(models.data, adapters.data), [models.data, adapters.data]);
   const setModels = (next) => setQuery({ model: next });
   const start = (event) => { event?.preventDefault(); setRun((count) => count + 1); };
-  const task = { mode, system, prompt: text, settings };
+  const task = { mode, system, prompt: text, settings, replay };
   return html`<${PageHeader} title="Playground" about="The same prompt to several models, side by side" />
+    ${replayed.error && html`<${Notice} kind="warn" title="The request cannot be replayed">${replayed.error.message}<//>`}
     <datalist id="model-names">${names.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
     <div class="split-view">
       <form class="stack" onSubmit=${start}>
         <${Card} title="Prompt" actions=${html`<${Segmented} label="Kind" of=${[["chat", "Chat"], ["completion", "Completion"]]} value=${mode} onChange=${setMode} />`}><div class="stack">
           ${mode === "chat" && html`<${TextArea} label="System prompt" rows="2" value=${system} onInput=${setSystem} />`}
-          <${TextArea} label=${mode === "chat" ? "Message" : "Text to complete"} rows="4" value=${text} onInput=${setPrompt}
-            onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && start(event)} />
+          ${replay && html`<${Replayed} replay=${replay} />`}
+          ${!replay?.last && html`<${TextArea} label=${mode === "chat" ? "Message" : "Text to complete"} rows="4" value=${text} onInput=${setPrompt}
+            onKeyDown=${(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && start(event)} />`}
           <div class="row between"><span class="muted small"><kbd>Ctrl</kbd> <kbd>Enter</kbd> runs</span>
-            <button class="button primary" disabled=${!text.trim() || !shown.length}>Run</button></div>
+            <button class="button primary" disabled=${!(text.trim() || replay?.last) || !shown.length}>Run</button></div>
         </div><//>
         <div class="columns" style=${{ "--count": shown.length }}>
           ${shown.map((model, i) => html`<${Column} key=${i} model=${model} task=${task} run=${run} canRemove=${shown.length > 1}
@@ -47,6 +60,26 @@ export default function Playground() {
       </form>
       <${Settings} value=${settings} onChange=${setSettings} mode=${mode} />
     </div>`;
+}
+
+/** The request that the address names, once its body is there. */
+function useReplayed(id, take) {
+  const request = useResource(async (signal) => {
+    if (!id) return null;
+    const found = await get(`/api/v1/requests/${encodeURIComponent(id)}`, { signal });
+    if (!found.body) throw new Error("The server has not kept its body: it is started with --log-bodies, and keeps the last ones.");
+    return found;
+  }, [id]);
+  useEffect(() => { if (request.data) take(taskOf(request.data, DEFAULTS)); }, [request.data]);
+  return request;
+}
+
+/** What is sent as it was, though the form has no place for it. */
+function Replayed({ replay: { before, last, rest } }) {
+  const kept = [...before, ...(last ? [last] : [])];
+  const names = Object.keys(rest);
+  return html`<p class="muted small">${html`<a href=${href(`/requests/${encodeURIComponent(query.value.get("request"))}`)}>An earlier request</a>`} again${names.length > 0 && ` with its ${names.join(", ")}`}.</p>
+    ${kept.length > 0 && html`<details><summary class="small muted">${before.length ? `The ${before.length === 1 ? "message" : `${before.length} messages`} before it` : "What was asked"}, sent as it was</summary><${Code} wrap label="Sent as it was" text=${JSON.stringify(kept, null, 2)} /></details>`}`;
 }
 
 /** The first adapter beside the base model, where the page's address names none. */

@@ -7,14 +7,23 @@ import { useResource } from "../lib/resource.js";
 import { href } from "../lib/router.js";
 import { Badge, Card, Facts, PageHeader, Stats } from "../components/bits.js";
 import { Code } from "../components/code.js";
-import { Phases, PhaseLegend } from "../components/phases.js";
 import { Empty, Loaded } from "../components/states.js";
+import { Waterfall } from "../components/waterfall.js";
 import { Outcome } from "./requests.js";
 
 export default function RequestPage({ id }) {
   const request = useResource((signal) => get(`/api/v1/requests/${encodeURIComponent(id)}`, { signal }), [id]);
-  return html`<${PageHeader} title="Request" about=${id} back=${{ to: "/requests", label: "Requests" }} />
+  return html`<${PageHeader} title="Request" about=${id} back=${{ to: "/requests", label: "Requests" }} actions=${request.data && html`<${Replay} one=${request.data} />`} />
     <${Loaded} resource=${request}>${(one) => html`<${Shown} one=${one} />`}<//>`;
+}
+
+const REPLAYED = new Set(["/v1/chat/completions", "/v1/completions"]);
+
+/** To the playground with the same body, and the version that answered. */
+function Replay({ one }) {
+  if (!one.body || !REPLAYED.has(one.path)) return null;
+  const model = one.adapter && one.version ? `${one.adapter}@${one.version}` : one.model;
+  return html`<a class="button" href=${href(`/playground?request=${encodeURIComponent(one.id)}&model=${encodeURIComponent(model)}`)}>Replay in the playground</a>`;
 }
 
 const WHY = { cached: "it has more of the prompt", idle: "less waits there", adapter: "the adapter is there, or sooner there", faster: "its steps are faster", tie: "as good as another, and the home of this beginning or adapter", turn: "in turn" };
@@ -40,16 +49,16 @@ function Shown({ one }) {
       ["Prompt tokens", count(one.prompt_tokens), one.prompt_tokens ? `${percent((one.cached_tokens ?? 0) / one.prompt_tokens)} cached` : ""],
       ["Generated tokens", count(one.completion_tokens)],
     ]} />
-    <${Card} title="Where the time went" actions=${html`<${PhaseLegend} />`}><div class="stack">
-      <${Phases} of=${one} longest=${["queue", "load", "prefill", "decode"].reduce((sum, name) => sum + (one[`${name}_seconds`] ?? 0), 0) || 1} />
-      <${Facts} of=${(one.timeline ?? []).map(({ stage, start, end }) => [stage, `${seconds(end - start)}, from ${seconds(Math.max(0, start - one.timeline[0].start))} on`])} />
+    <${Card} title="Where the time went"><div class="stack">
+      ${one.timeline.length > 0 ? html`<${Waterfall} timeline=${one.timeline} />` : html`<p class="muted">It was refused before it was a prompt.</p>`}
     </div><//>
     <div class="grid">
       <${Card} title="What was asked"><${Facts} of=${[
         ["When", dateTime(one.at)], ["Model", one.model],
         one.adapter && ["Adapter", one.version ? html`<a href=${href(`/adapters/${one.adapter}`)}>${one.adapter}</a>` : one.adapter],
-        one.version && ["Version", `v${one.version}`],
-        ["Tenant", one.tenant ?? "administrator"], ["Call", `${one.path}${one.stream ? ", streamed" : ""}`],
+        one.version && ["Version", html`<a href=${href(`/adapters/${one.adapter}?compare=${one.version}`)}>v${one.version}</a>`],
+        ["Tenant", one.tenant ?? "administrator"], one.key_id && ["Key", html`<a href=${href(`/requests?key=${encodeURIComponent(one.key_id)}`)}>${one.key_id}</a>`],
+        one.placement && ["Replica", one.placement.replica], ["Call", `${one.path}${one.stream ? ", streamed" : ""}`],
         ["Outcome", html`<${Outcome} of=${one} />`], one.finish_reason && ["Ended because", one.finish_reason],
       ]} /><//>
       <${Card} title="Prefix cache"><p>${one.cached_tokens ? `${count(one.cached_tokens)} of ${count(one.prompt_tokens)} prompt tokens were found.` : "Nothing of the prompt was found in the cache."}

@@ -6,15 +6,17 @@ import { schemaProblem } from "./settings.js";
 
 const ALTERNATIVES = 5;
 
-/** {path, body} as any client would send it; what only the page needs is added by `stream`. */
-export function requestOf(model, { mode, system, prompt, settings }) {
-  const body = { model, temperature: Number(settings.temperature), max_tokens: Number(settings.maxTokens) };
+/** {path, body} as any client would send it; what only the page needs is added by `stream`. replay: of replay.js, or null */
+export function requestOf(model, { mode, system, prompt, settings, replay }) {
+  const body = { ...replay?.rest, model };
+  if (settings.temperature !== "") body.temperature = Number(settings.temperature);
+  if (settings.maxTokens !== "") body.max_tokens = Number(settings.maxTokens);
   if (settings.topP !== "" && Number(settings.topP) !== 1) body.top_p = Number(settings.topP);
   if (settings.topK !== "") body.top_k = Number(settings.topK);
   if (settings.seed !== "") body.seed = Number(settings.seed);
   if (settings.stop) body.stop = [settings.stop];
-  if (mode === "completion") return { path: "/v1/completions", body: { ...body, prompt } };
-  const messages = [...(system.trim() ? [{ role: "system", content: system }] : []), { role: "user", content: prompt }];
+  if (mode === "completion") return { path: "/v1/completions", body: { ...body, prompt: replay?.last ?? prompt } };
+  const messages = [...(system.trim() ? [{ role: "system", content: system }] : []), ...(replay?.before ?? []), replay?.last ?? { role: "user", content: prompt }];
   if (settings.schema.trim() && !schemaProblem(settings.schema)) {
     body.response_format = { type: "json_schema", json_schema: { name: "answer", schema: JSON.parse(settings.schema), strict: true } };
   }
