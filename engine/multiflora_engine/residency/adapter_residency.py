@@ -220,6 +220,8 @@ class AdapterResidency:
         return record
 
     def _forget_oldest(self) -> None:
+        if len(self._moved) > _MAX_KNOWN:
+            self._moved.clear()  # no step loop asks for them, for one does so in each step
         if len(self._records) >= _MAX_KNOWN:
             now = self._clock()
             idle = [r for r in self._records.values() if r.state(now) == "disk" and r.digest not in self._wanted]

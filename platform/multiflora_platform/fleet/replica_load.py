@@ -65,16 +65,18 @@ class ReplicaLoad:
 
     def pending_tokens(self) -> int:
         """Of prompts that have not begun. What has begun, or has ended, is taken off first."""
-        kept = []
-        for waiting, one in self._reserved:
+        kept, tokens = [], 0
+        for reserved in self._reserved:
+            waiting, one = reserved
             stream = waiting()
             if stream is not None and not (stream.has_begun or stream.is_closed):
-                kept.append((waiting, one))
+                kept.append(reserved)
+                tokens += one.tokens
             else:
                 _take_off(self.expected, one.keys)
                 _take_off(self.expected_adapters, () if one.adapter is None else (one.adapter,))
         self._reserved = kept
-        return sum(one.tokens for _, one in kept)
+        return tokens
 
     @property
     def num_reserved(self) -> int:

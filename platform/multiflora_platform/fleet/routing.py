@@ -22,26 +22,27 @@ if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
 
 Policy = Literal["score", "least-loaded", "round-robin"]
-Hashes = Callable[[GenerateRequest, int], list[bytes]]
-"""(request, block size) -> the hashes that the engine will give its whole blocks."""
+Hashes = Callable[[GenerateRequest, int, int | None], list[bytes]]
+"""(request, block size, tokens) -> the hashes that the engine will give the whole blocks of its first tokens; None: of
+all of them."""
 
-_MOST_LOOKED_UP = 8192
-"""Tokens of a prompt: what replicas have of it is decided by then."""
+_LOOKED_UP = 8192
+"""Tokens of a prompt; what lies behind them is looked up only where a replica has all of them."""
 
 
 def prompt_hashes_by(base_digest: str, reach_of: Callable[[str | None], KvReach]) -> Hashes:
     """reach_of: what the KV of an adapter's requests depends on, by its digest."""
 
-    def hashes(request: GenerateRequest, block_size: int) -> list[bytes]:
+    def hashes(request: GenerateRequest, block_size: int, tokens: int | None) -> list[bytes]:
         prompt = request.prompt_token_ids
         asked = prompt[: request.num_asked_tokens or None]
         root, activation, _ = identity(base_digest, reach_of(request.adapter_digest), request.cache_salt, asked)
-        return hashes_behind(root, prompt[:_MOST_LOOKED_UP], block_size, activation=activation)
+        return hashes_behind(root, prompt[:tokens], block_size, activation=activation)
 
     return hashes
 
 
-def _no_hashes(request: GenerateRequest, block_size: int) -> list[bytes]:
+def _no_hashes(request: GenerateRequest, block_size: int, tokens: int | None) -> list[bytes]:
     return []
 
 
@@ -106,9 +107,8 @@ class Router:
     def _soonest(self, replicas: Sequence[EngineReplica], request: GenerateRequest) -> Choice:
         ready = replicas[0].ready
         assert ready is not None, "requests go to replicas that serve"
-        keys = keys_of(self.hashes(request, ready.block_size))
         pending = {replica.id: self._loads[replica.id].pending_tokens() for replica in replicas}
-        found = self._leading(replicas, keys)
+        keys, found = self._looked_up(replicas, request, ready.block_size)
         # The last token is computed in any case, and so is the block that it lies in.
         most = 0 if request.reads_whole_prompt else (len(request.prompt_token_ids) - 1) // ready.block_size
         predictions = [
@@ -124,20 +124,33 @@ class Router:
         replica = next(one for one in replicas if one.id == chosen.replica)
         return Choice(replica, placement, len(request.prompt_token_ids) - chosen.cached, keys)
 
+    def _looked_up(
+        self, replicas: Sequence[EngineReplica], request: GenerateRequest, block_size: int
+    ) -> tuple[list[bytes], dict[str, int]]:
+        """Keys of the prompt's blocks, and how many of the first ones each replica has, or is computing."""
+        keys = keys_of(self.hashes(request, block_size, _LOOKED_UP))
+        found = self._leading(replicas, keys)
+        if len(request.prompt_token_ids) > _LOOKED_UP and keys and max(found.values()) == len(keys):
+            keys = keys_of(self.hashes(request, block_size, None))
+            found = self._leading(replicas, keys)
+        return keys, found
+
     def _leading(self, replicas: Sequence[EngineReplica], keys: Sequence[bytes]) -> dict[str, int]:
         """How many of the first blocks each of them has, or is computing."""
         found = dict.fromkeys((replica.id for replica in replicas), len(keys))
-        loads = [(replica.id, self._loads[replica.id]) for replica in replicas]
-        left = [(load.bit, id, load.expected) for id, load in loads]
+        left = {load.bit: (id, load.expected) for id, load in self._loads.items() if id in found}
+        have = sum(left)  # a bit of each that has had all so far
         for number, key in enumerate(keys):
-            holders = self._index.holders(key)
-            missing = [one for one in left if not holders & one[0] and key not in one[2]]
-            if missing:
-                for one in missing:
-                    found[one[1]] = number
-                left = [one for one in left if one not in missing]
-                if not left:
-                    break
+            missing = have & ~self._index.holders(key)
+            if not missing:
+                continue
+            for bit, (id, expected) in list(left.items()):
+                if missing & bit and key not in expected:
+                    found[id] = number
+                    have -= bit
+                    del left[bit]
+            if not left:
+                break
         return found
 
     def _predicted(self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int) -> Prediction:

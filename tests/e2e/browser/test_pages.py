@@ -105,6 +105,20 @@ def test_every_page_is_accessible_in_both_themes_and_fits_every_window(make_wind
     assert not found, json.dumps([*found.items()], indent=1)
 
 
+def test_a_request_shows_which_of_several_engines_had_it_and_why(window: Window, shop: Server) -> None:
+    with shop.http() as http:
+        one = http.get("/api/v1/requests?model=pirate").json()["items"][0]
+    assert one["placement"]["reason"] == "only", "the shop has one engine"
+    placement = {"replica": "1", "reason": "cached", "cached_tokens": 512, "seconds": 0.031, "runner_up_seconds": 0.142}
+    window.page.route(
+        "**/api/v1/requests/*",
+        lambda route: route.fulfill(json=one | {"cached_tokens": 496, "placement": placement | {"moves": 1}}),
+    )
+    engine = window.open(f"/requests/{one['id']}").get_by_role("region", name="Which engine")
+    for text in ("it has more of the prompt", "once, by an engine that was gone", "512 tokens; 496 were", "142 ms"):
+        engine.get_by_text(text, exact=True).wait_for()
+
+
 def test_the_overview_shows_what_happened_when(window: Window, shop: Server) -> None:
     with shop.http() as http:
         assert http.put("/api/v1/adapters/sql/aliases/marked", json={"version": 1}).status_code in (200, 201)

@@ -68,6 +68,22 @@ def test_a_request_goes_where_its_beginning_is_cached() -> None:
     assert place(fleet, ask("d", [*CONTEXT, 1], adapter="d")) == "1"
 
 
+def test_a_long_prompt_is_looked_up_as_far_as_it_is_cached() -> None:
+    lines = Line(), Line()
+    fleet = scored(*lines)
+    long = [number % 251 for number in range(9000)]
+    publish(lines[0], long[:8500])
+    publish(lines[1], long[:8800])
+    stream = fleet.generate(ask("a", long))
+    place = fleet.placement_of("a")
+    assert place is not None
+    assert (place.replica, place.cached_tokens) == ("1", 8800)
+    stream.close()
+    fleet.generate(ask("b", [7, *long]))
+    assert fleet.placement_of("b") is not None
+    assert fleet._router._loads["0"].expected.total() + fleet._router._loads["1"].expected.total() <= 8192 // SIZE
+
+
 def test_what_was_given_up_counts_no_more() -> None:
     lines = Line(), Line()
     fleet = scored(*lines)
