@@ -63,6 +63,7 @@ FLOORS = {
         "demo": 2,
         "engine_requests": 2,
         "observability": 2,
+        "prices": 2,
         "storage": 2,
         "structured": 2,
         "vllm_options": 2,

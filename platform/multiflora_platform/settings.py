@@ -104,6 +104,16 @@ class Settings(BaseModel):
     context_budget: float = Field(
         0.25, gt=0, le=0.5, description="part of all KV blocks that one tenant's contexts may hold"
     )
+    currency: str = Field("USD", pattern="^[A-Z]{3}$", description="of the prices, as ISO 4217 names it")
+    price_per_device_second: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="what a second of the device costs, for usage in money",
+    )
+    price_per_cached_token: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="what a prompt's token costs that the prefix cache had"
+    )
     enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
     lora_modules: Words = Field(
         (), description="adapters to register at start, as name=folder, name=org/repository, name=s3://… or JSON"

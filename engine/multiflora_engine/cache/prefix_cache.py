@@ -8,6 +8,8 @@ Equal hashes mean equal content, so nothing here is ever invalidated.
 from __future__ import annotations
 
 from array import array
+from itertools import takewhile
+from typing import NamedTuple
 
 from multiflora_adapters.kv_reach import Activation, KvReach
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
@@ -16,6 +18,15 @@ from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.worth import COLD, NEW
 from multiflora_engine.core.block_tiers import BlockChain, BlockTiers
 from multiflora_engine.core.sequence import Sequence
+
+
+class CacheStart(NamedTuple):
+    """miss_reason: why the block behind the hits was not found (CacheIndex). uses: with which the sequence's own blocks
+    are published (worth.py). num_evicted: blocks behind the hits, one after another, that were cached and evicted."""
+
+    miss_reason: str
+    uses: int
+    num_evicted: int
 
 
 class PrefixCache:
@@ -85,19 +96,18 @@ class PrefixCache:
             # Of several sequences that compute the same block, the others wait for the first.
             self._computing.setdefault(hash, sequence)
 
-    def record_start(self, sequence: Sequence, num_hits: int) -> tuple[str, int]:
-        """Counts the hits that a sequence starts on, the first blocks of its table; returns why the block behind them
-        was not found (CacheIndex), and the uses with which its own blocks are published (worth.py)."""
+    def record_start(self, sequence: Sequence, num_hits: int) -> CacheStart:
+        """Counts the hits that a sequence starts on, the first blocks of its table."""
         hits = sequence.block_table[:num_hits]
         self._index.hit(hits)
         missed = sequence.block_hashes[num_hits:]
         is_cached = bool(missed) and self._pool.find(missed[0]) is not None
-        was_evicted = bool(missed) and missed[0] in self._pool.evicted
-        reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
+        num_evicted = sum(1 for _ in takewhile(self._pool.evicted.__contains__, missed))
+        reason = self._index.why_missed(sequence, num_hits, is_cached, bool(num_evicted))
         if not _is_use(sequence):
-            return reason, COLD if sequence.is_background else NEW
+            return CacheStart(reason, COLD if sequence.is_background else NEW, num_evicted)
         self._keep_hits(sequence, 0, hits)
-        return reason, self._pool.begin(hits, missed)
+        return CacheStart(reason, self._pool.begin(hits, missed), num_evicted)
 
     def record_late_hits(self, sequence: Sequence, first: int, num_hits: int) -> None:
         """Counts hits of a sequence that runs already: num_hits blocks of its table, from number `first` on."""

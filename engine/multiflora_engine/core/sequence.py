@@ -107,6 +107,8 @@ class Sequence:
     # the start (see CacheIndex).
     cached_tokens: int = 0
     miss_reason: str = ""
+    # Prompt tokens in blocks behind those that were cached before, and evicted; known at the first start.
+    evicted_tokens: int = 0
     # Which of the prompt's blocks the request has computed and published, by number; one set for all continuations.
     written_blocks: set[int] = field(default_factory=set)
     # With which uses its blocks are published (cache/worth.py): new ones, until the prefix cache says otherwise.

@@ -101,7 +101,7 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: list[PositionLogprobs] | None = None
     # Sent once, with index 0's first delta; entry 0 is None (nothing precedes it).
     prompt_logprobs: list[PositionLogprobs | None] | None = None
-    # Prompt tokens served from the prefix cache; with a sequence's first delta only, as are the next four.
+    # Prompt tokens served from the prefix cache; with a sequence's first delta only, as are the next five.
     cached_tokens: int = 0
     # Prompt tokens in the blocks that the request, all its sequences together, has added to the prefix cache.
     cache_write_tokens: int = 0
@@ -109,6 +109,8 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     load_seconds: float = 0.0
     # Why the prefix cache had no more of the prompt (see CacheIndex).
     miss_reason: str = ""
+    # Prompt tokens that were computed although they had been cached: they were evicted.
+    evicted_tokens: int = 0
     # How long it waited before it first ran.
     queued_seconds: float = 0.0
     # Its part of the time of the steps since its last delta, divided by tokens. The engine measures it.

@@ -423,7 +423,8 @@ class Scheduler:
             sequence.queued_seconds = max(0.0, self._clock() - sequence.queued_at)
             sequence.cached_tokens = sequence.num_computed_tokens
             sequence.load_seconds = max(0.0, self._clock() - sequence.load_since) if sequence.load_since else 0.0
-            sequence.miss_reason, sequence.block_uses = self._cache.record_start(sequence, len(hits))
+            sequence.miss_reason, sequence.block_uses, num_evicted = self._cache.record_start(sequence, len(hits))
+            sequence.evicted_tokens = num_evicted * self.config.block_size
             self._counts.cache_queries += sequence.num_prompt_tokens
             self._counts.cache_hits += sequence.num_computed_tokens
 

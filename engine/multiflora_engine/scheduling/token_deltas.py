@@ -31,6 +31,7 @@ def token_delta(
         queued_seconds=sequence.queued_seconds if is_first else 0.0,
         load_seconds=sequence.load_seconds if is_first else 0.0,
         miss_reason=sequence.miss_reason if is_first else "",
+        evicted_tokens=_evicted_tokens(sequence) if is_first else 0,
         device_seconds=sequence.device_seconds,
         finish_reason=finish_reason,
         stop_reason=stop_reason,
@@ -47,6 +48,7 @@ def embedding_delta(sequence: Sequence, config: SchedulerConfig) -> TokenDelta:
         queued_seconds=sequence.queued_seconds,
         load_seconds=sequence.load_seconds,
         miss_reason=sequence.miss_reason,
+        evicted_tokens=_evicted_tokens(sequence),
         device_seconds=sequence.device_seconds,
         finish_reason="stop",
     )
@@ -59,6 +61,11 @@ def failure_delta(sequence: Sequence, failure: EngineFailure) -> TokenDelta:
 
 def _written_tokens(sequence: Sequence, config: SchedulerConfig) -> int:
     return len(sequence.written_blocks) * config.block_size
+
+
+def _evicted_tokens(sequence: Sequence) -> int:
+    """Less what the prefill found after its start."""
+    return min(sequence.evicted_tokens, sequence.num_prompt_tokens - sequence.cached_tokens)
 
 
 def finish_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
@@ -11,23 +13,34 @@ from multiflora_platform.web.openai_errors import ApiError
 class Meter(Observer):
     """Of one prompt. Counts go to the ledger as they arise, so that a crash loses no more than the last write's wait.
 
-    tenant: None for admins. adapter: None for the base model.
+    tenant: None for admins. adapter: None for the base model. seconds_per_token: of the device, for a prompt's token
+    that is computed.
     """
 
     def __init__(
-        self, ledger: UsageLedger, claim: Claim, tenant: str | None, adapter: str | None, num_prompt: int
+        self,
+        ledger: UsageLedger,
+        claim: Claim,
+        tenant: str | None,
+        adapter: str | None,
+        num_prompt: int,
+        seconds_per_token: Callable[[], float],
     ) -> None:
         self._ledger = ledger
         self._claim = claim
         self._tenant = tenant
         self._adapter = adapter
         self._num_prompt = num_prompt
+        self._seconds_per_token = seconds_per_token
 
     def started(self, start: PromptStart) -> None:
         row = self._ledger.row(self._tenant, self._adapter)
         row.prompt_tokens += self._num_prompt
         row.cached_tokens += start.cached_tokens
         row.cache_write_tokens += start.cache_write_tokens
+        per_token = self._seconds_per_token() * 1e6
+        row.saved_us += round(start.cached_tokens * per_token)
+        row.again_us += round(start.evicted_tokens * per_token)
 
     def tokens(self, new: NewTokens) -> None:
         count = len(new.token_ids)

@@ -18,6 +18,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from multiflora_platform.auth import account_answers
+from multiflora_platform.prices import Prices
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.tables import DailyUsageRow
 from multiflora_platform.web.pagination import decode_token, encode_token
@@ -43,6 +44,10 @@ class Counts:
     completion_tokens: int = 0
     # Microseconds: the requests' part of the engine's steps.
     device_us: int = 0
+    # Microseconds of the device, estimated when the prompt began: what cached_tokens would have taken, and what tokens
+    # took that had been cached and were evicted.
+    saved_us: int = 0
+    again_us: int = 0
 
     def add(self, other: Counts) -> None:
         for field in COUNTED:
@@ -78,8 +83,10 @@ class AdapterRequests(NamedTuple):
 class UsageLedger:
     """`start` it, add to its rows, `close` it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, prices: Prices | None = None) -> None:
+        """prices: None where nothing is told in money."""
         self._database = database
+        self._prices = prices
         # Counted but not written, by (day, tenant, adapter).
         self._pending: dict[_Row, Counts] = {}
         # Today, and the Unix second in which it ends: a date is not made anew for each token.
@@ -133,7 +140,9 @@ class UsageLedger:
             rows = [row for row in (await session.execute(query)).tuples() if row[-1] is not None]
         last = msgspec.json.encode(rows[limit - 1][: len(groups)]) if len(rows) > limit else None
         token = encode_token(last.decode()) if last else None
-        return account_answers.UsagePage(items=[_shown(groups, row) for row in rows[:limit]], next_page_token=token)
+        return account_answers.UsagePage(
+            items=[_shown(groups, row, self._prices) for row in rows[:limit]], next_page_token=token
+        )
 
     async def by_adapter(self, since: date) -> dict[str | None, AdapterRequests]:
         """Of all tenants, from that day (UTC) on, with what is not written yet; None for the base model. Writes
@@ -205,9 +214,11 @@ def _place(page_token: str, length: int) -> list[str]:
     return place
 
 
-def _shown(groups: Sequence[Group], row: Sequence[Any]) -> account_answers.UsageRow:
-    *counts, device_us = (int(value) for value in row[len(groups) :])
-    shown: dict[str, Any] = dict(zip(COUNTED[:-1], counts, strict=True))
+def _shown(groups: Sequence[Group], row: Sequence[Any], prices: Prices | None) -> account_answers.UsageRow:
+    *counts, device_us, saved_us, again_us = (int(value) for value in row[len(groups) :])
+    shown: dict[str, Any] = dict(zip(COUNTED[:-3], counts, strict=True))
+    if prices is not None:
+        shown["money"] = prices.money(device_us / 1e6, shown["cached_tokens"], saved_us / 1e6, again_us / 1e6)
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
     # Requests of before writes were counted have all that was not cached here.
     uncached = max(0, shown["prompt_tokens"] - shown["cached_tokens"] - shown["cache_write_tokens"])

@@ -13,6 +13,8 @@ GROUPS = ("day", "tenant", "adapter")
 PARTS = ("cached_tokens", "cache_write_tokens", "uncached_tokens")
 COUNTS = ("requests", "prompt_tokens", *PARTS, "completion_tokens", "device_ms")
 
+MONEY = ("currency", "device", "cached", "saved", "computed_again")
+
 
 def add_parser(commands: Any) -> None:
     parser = server_command(commands, "usage", run, "tokens and device time by day, tenant and adapter")
@@ -28,5 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     filters = {name: getattr(arguments, name) for name in ("tenant", "adapter", "since", "until")}
     params = {name: value for name, value in filters.items() if value is not None}
     rows = list(every(arguments, "/usage", {**params, "group_by": groups}))
-    emit(arguments.output, rows, (*groups, *COUNTS))
+    if arguments.output == "table" and any("money" in row for row in rows):
+        emit("table", [{**row, **row.get("money", {})} for row in rows], (*groups, *COUNTS, *MONEY))
+    else:
+        emit(arguments.output, rows, (*groups, *COUNTS))
     return 0

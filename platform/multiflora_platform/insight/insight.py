@@ -26,6 +26,7 @@ from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
+from multiflora_platform.prices import Prices
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Insight:
         self._base = base
         self._clock = clock
         self._cached: Counter[str | None] = Counter()
+        self._evicted: Counter[str | None] = Counter()
         self._computed = 0
         self._prefill_seconds = 0.0
         self._last_failures: dict[str, str | None] = {}
@@ -144,20 +146,29 @@ class Insight:
         finally:
             self._followers.discard(queue)
 
-    def savings(self) -> list[Saving]:
+    def savings(self, prices: Prices | None = None) -> list[Saving]:
         """By adapter, the most first; the device's time is estimated from what prefills of other tokens took."""
+        by_most = [adapter for adapter, _ in self._cached.most_common()]
+        return [self._saving(adapter, prices) for adapter in dict.fromkeys([*by_most, *self._evicted])]
+
+    def _saving(self, adapter: str | None, prices: Prices | None) -> Saving:
         per_token = self.seconds_per_token
-        return [Saving(adapter, tokens, tokens * per_token) for adapter, tokens in self._cached.most_common()]
+        cached, again = self._cached[adapter], self._evicted[adapter]
+        money = None if prices is None else prices.savings(cached, cached * per_token, again * per_token)
+        return Saving(adapter, cached, cached * per_token, again, again * per_token, money)
 
     @property
     def seconds_per_token(self) -> float:
         """Of the device, for a prompt's token that is not cached: the mean of all prefills."""
         return self._prefill_seconds / self._computed if self._computed else 0.0
 
-    def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float) -> None:
-        """A prompt's first token came `seconds` after its sequence had started to run."""
+    def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float, evicted_tokens: int = 0) -> None:
+        """A prompt's first token came `seconds` after its sequence had started to run. evicted_tokens: those that were
+        computed although they had been cached."""
         if cached_tokens:
             self._cached[facts.adapter] += cached_tokens
+        if evicted_tokens:
+            self._evicted[facts.adapter] += evicted_tokens
         self._computed += facts.prompt_tokens - cached_tokens
         self._prefill_seconds += seconds
 
@@ -217,7 +228,8 @@ class _SeriesWatch(Observer):
     def started(self, start: PromptStart) -> None:
         ttft = time.time() - self._facts.at
         self._insight.series.prompt(self._facts.prompt_tokens, ttft)
-        self._insight.prefilled(self._facts, start.cached_tokens, max(0.0, ttft - start.queued_seconds))
+        seconds = max(0.0, ttft - start.queued_seconds)
+        self._insight.prefilled(self._facts, start.cached_tokens, seconds, start.evicted_tokens)
 
     def tokens(self, new: NewTokens) -> None:
         self._insight.series.generated(self._model, len(new.token_ids), new.since_last)

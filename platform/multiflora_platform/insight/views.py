@@ -9,6 +9,7 @@ import msgspec
 from multiflora_engine.protocol.messages import TierStats
 from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_platform.engine import Placement
+from multiflora_platform.prices import SavedMoney
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -169,11 +170,16 @@ class CacheRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Saving(msgspec.Struct, frozen=True):
-    """What the cache spared one adapter (None: the base) since the start. device_seconds: estimated from prefills."""
+    """What the cache spared one adapter (None: the base) since the start. tokens_again: had been cached, were evicted
+    and computed again. device_seconds, seconds_again: of both, estimated from prefills. money: null where no prices are
+    set."""
 
     adapter: str | None
     tokens: int
     device_seconds: float
+    tokens_again: int
+    seconds_again: float
+    money: SavedMoney | None
 
 
 class CacheAnswer(msgspec.Struct, frozen=True):

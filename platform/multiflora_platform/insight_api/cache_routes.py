@@ -27,6 +27,7 @@ from multiflora_platform.insight.views import (
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached, as_problems
+from multiflora_platform.prices import prices_of
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of
 from multiflora_platform.services import Services
@@ -69,7 +70,7 @@ async def get_cache(request: Request, replica: OneReplica = None) -> Response:
             queries_tokens=stats.cache_queries,
             evictions=stats.evictions,
             tiers=stats.tiers,
-            savings=services.insight.savings(),
+            savings=services.insight.savings(prices_of(services.settings)),
             nodes=nodes,
         ),
     )

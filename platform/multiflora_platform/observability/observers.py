@@ -23,6 +23,8 @@ class PromptStart(NamedTuple):
     """Why the prefix cache had no more of it (the engine's CacheIndex); "" when it had all it could have."""
     cache_write_tokens: int = 0
     """What it added to the prefix cache."""
+    evicted_tokens: int = 0
+    """What of it was computed although it had been cached, because it was evicted."""
 
 
 class NewTokens(msgspec.Struct, gc=False):

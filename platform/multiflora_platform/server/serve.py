@@ -36,6 +36,7 @@ from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
+from multiflora_platform.prices import prices_of
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.shadow_runs import Shadows
@@ -232,7 +233,7 @@ async def _parts(
         webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()
         stack.push_async_callback(webhooks.close)
-        usage = UsageLedger(database)
+        usage = UsageLedger(database, prices_of(settings))
         usage.start()
         stack.push_async_callback(usage.close)
         tracing = None

@@ -293,6 +293,19 @@ def test_what_is_computed_again_is_written_only_under_another_hash(fields: dict[
     assert written(harness) == {"b": 0 if "prompt_logprobs" in fields else 8}
 
 
+def test_what_was_evicted_and_is_computed_again_is_told() -> None:
+    harness = Harness(num_blocks=12)
+    deltas = []
+    for id, tag in (("a", 0), ("flood", 50), ("another", 51), ("again", 0), ("in cache", 0)):
+        harness.add(id, 33 if tag else 17, tag=tag, max_tokens=1)
+        harness.step()
+        deltas += harness.deltas
+    assert [delta.evicted_tokens for delta in deltas[:3]] == [0, 0, 0]
+    assert deltas[3].miss_reason == "evicted"
+    assert (deltas[3].cached_tokens + deltas[3].evicted_tokens, deltas[3].evicted_tokens > 0) == (16, True)
+    assert (deltas[4].cached_tokens, deltas[4].evicted_tokens) == (16, 0)
+
+
 def test_generated_tokens_are_cached_for_the_next_turn() -> None:
     harness = Harness()
     harness.add("a", [9, 8, 7, 6, 5], max_tokens=8)

@@ -9,6 +9,7 @@ import pytest
 
 from multiflora_platform.auth import usage
 from multiflora_platform.auth.usage import Counts, UsageLedger
+from multiflora_platform.prices import Prices
 from multiflora_platform.web.problems import Unavailable
 
 TODAY = datetime.now(UTC).date().isoformat()
@@ -31,6 +32,18 @@ async def test_counts_add_up_by_day_tenant_and_adapter(house):
         {"day": TODAY, "tenant": "acme", "adapter": "sql", "requests": 3, "prompt_tokens": 30, "cached_tokens": 12,
          "cache_write_tokens": 15, "uncached_tokens": 3, "completion_tokens": 15, "device_ms": 4.5},
     ]  # fmt: skip
+
+
+async def test_with_prices_a_row_is_told_in_money(house):
+    house.usage._prices = Prices("EUR", device_second=2.0, cached_token=0.001)
+    counts = Counts(requests=2, cached_tokens=400, device_us=3_000_000, saved_us=1_000_000, again_us=500_000)
+    for tenant, adapter in (("acme", "sql"), ("acme", None), ("globex", "sql")):
+        house.usage.row(tenant, adapter).add(counts)
+    money = {"currency": "EUR", "device": 6.0, "cached": 0.4, "saved": 1.6, "computed_again": 1.0}
+    assert [row["money"] for row in await rows(house.admin)] == [money] * 3
+    acme, globex = await rows(house.admin, group_by="tenant")
+    assert globex["money"] == money
+    assert acme["money"] == {name: 2 * value if name != "currency" else value for name, value in money.items()}
 
 
 async def test_filters_and_groups(house):

@@ -82,6 +82,7 @@ class FakeClient:
     told: int = 0
     miss_reason: str = ""
     vectors: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
+    evicted_tokens: int = 0
     ready: Ready | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     requests: list[GenerateRequest] = field(default_factory=list)
@@ -164,6 +165,7 @@ class FakeClient:
             "cache_write_tokens": len(request.prompt_token_ids) // 3,
             "queued_seconds": 0.25,
             "miss_reason": self.miss_reason,
+            "evicted_tokens": self.evicted_tokens,
         }
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]

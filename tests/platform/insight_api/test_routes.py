@@ -212,6 +212,26 @@ async def test_the_cache_as_a_tree_with_names(house: House) -> None:
     assert saving["adapter"] == "sql"
     assert saving["tokens"] > 0
     assert saving["device_seconds"] >= 0
+    assert saving["money"] is None
+
+
+async def test_with_prices_savings_are_told_in_money(make_house: Any) -> None:
+    """What tokens take is learned from prefills; here, a hundredth of a second each."""
+    house = make_house({"price_per_device_second": 2.0, "price_per_cached_token": 0.005, "currency": "EUR"})
+    async with house.http:
+        insight = house.services.insight
+        insight._computed, insight._prefill_seconds = 10**9, 10.0**7
+        house.engine.evicted_tokens = 2
+        await house.http.post(CHAT, json=chat(max_tokens=1))
+        (saving,) = (await get(house, "cache"))["savings"]
+    tokens, (counted,) = saving["tokens"], house.services.usage.counted.values()
+    assert tokens == counted.cached_tokens > 0
+    assert saving["tokens_again"] == 2
+    assert (counted.saved_us, counted.again_us) == pytest.approx((tokens * 10_000, 20_000), rel=1e-3)
+    assert saving["money"]["currency"] == "EUR"
+    assert saving["money"]["saved"] == pytest.approx(tokens * (0.02 - 0.005), rel=1e-3)
+    assert saving["money"]["computed_again"] == pytest.approx(0.04, rel=1e-3)
+    await house.services.grammars.close()
 
 
 async def test_steering_the_cache(house: House) -> None:

@@ -86,6 +86,7 @@ class BeamSteps:
             prompt_logprobs=first.prompt_logprobs if index == 0 else None,
             cached_tokens=first.cached_tokens,
             cache_write_tokens=first.cache_write_tokens,
+            evicted_tokens=first.evicted_tokens,
             queued_seconds=first.queued_seconds,
             device_seconds=self._device_seconds if index == 0 else 0.0,
             finish_reason=self._search.finish_reason(beam),

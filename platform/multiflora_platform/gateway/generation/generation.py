@@ -117,6 +117,7 @@ class Generation:
                 delta.load_seconds,
                 delta.miss_reason,
                 self.cache_write_tokens,
+                delta.evicted_tokens,
             )
             for observer in self.observers:
                 observer.started(start)

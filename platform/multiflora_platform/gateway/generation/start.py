@@ -158,10 +158,12 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     """Metrics, usage, insight, and what is switched on: traces, a rollout's watch."""
     resolved = admission.resolved
     num_prompt = len(request.prompt_token_ids)
+    tenant, insight = admission.principal.tenant, parts.insight
     observers: list[Observer] = [
         parts.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
-        Meter(parts.usage, admission.claim, admission.principal.tenant, resolved.adapter, num_prompt),
-        *parts.insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
+        *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
+        # Behind insight, which learns from this prompt what a token takes.
+        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, lambda: insight.seconds_per_token),
     ]
     if len(parts.engine.replicas) > 1:
         observers.append(parts.metrics.router.follow(lambda: parts.engine.placement_of(request.id)))

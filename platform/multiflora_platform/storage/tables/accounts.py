@@ -83,3 +83,7 @@ class DailyUsageRow(Base):
     completion_tokens: Mapped[int] = mapped_column(BigInteger)
     # Microseconds: the requests' part of the engine's steps.
     device_us: Mapped[int] = mapped_column(BigInteger)
+    # Microseconds of the device, estimated: that cached tokens spared, and that tokens took which had been cached and
+    # were evicted. 0 before releases that count them.
+    saved_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    again_us: Mapped[int] = mapped_column(BigInteger, server_default="0")

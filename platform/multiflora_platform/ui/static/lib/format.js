@@ -68,3 +68,7 @@ export function target(alias) {
   if (alias.version) return `version ${alias.version}`;
   return Object.entries(alias.split ?? {}).map(([version, share]) => `v${version} ${share}%`).join(" · ");
 }
+
+/** An amount, as `money(0.0123, "EUR")`; small ones keep two digits that mean something. */
+export const money = (value, currency) => (missing(value) ? DASH
+  : new Intl.NumberFormat("en", { style: "currency", currency, currencyDisplay: "code", ...(Math.abs(value) >= 1 ? { maximumFractionDigits: 2 } : { maximumSignificantDigits: 2 }) }).format(value));

@@ -1,7 +1,7 @@
 /** Prefix cache: what is in it, why the last prompts missed it, what it saves. */
 import { html } from "../lib/html.js";
-import { get } from "../lib/api.js";
-import { bytes, count, percent, seconds } from "../lib/format.js";
+import { get, getAll } from "../lib/api.js";
+import { bytes, count, money, percent, seconds } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { DRIFTS, REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
@@ -77,11 +77,26 @@ const SAVINGS = [
   { key: "adapter", label: "Adapter", value: (row) => row.adapter ?? "base model", cell: (row) => (row.adapter ? html`<b>${row.adapter}</b>` : "base model") },
   { key: "tokens", label: "Tokens", number: true, cell: (row) => count(row.tokens) },
   { key: "device_seconds", label: "Device time", number: true, cell: (row) => seconds(row.device_seconds) },
+  { key: "tokens_again", label: "Evicted, computed again", number: true, cell: (row) => count(row.tokens_again) },
+  { key: "seconds_again", label: "Device time of that", number: true, cell: (row) => seconds(row.seconds_again) },
 ];
+const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money?.[key], cell: (row) => (row.money ? money(row.money[key], row.money.currency) : "") });
+const MONEY = [amount("saved", "Saved"), amount("computed_again", "Cost of computing again")];
+const TENANTS = [{ key: "tenant", label: "Tenant", value: (row) => row.tenant ?? "admins" }, amount("device", "Device time"), amount("cached", "Cached tokens"), ...MONEY];
 
-const Savings = ({ of }) => html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
-  ? html`<${Table} name="savings" label="Saved by the cache" first="-tokens" columns=${SAVINGS} rows=${of} keyOf=${(row) => row.adapter} />`
-  : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>`;
+function Savings({ of }) {
+  const hasPrices = of.some((row) => row.money);
+  return html`<${Card} title="Saved by the cache" about="Prompt tokens that were found instead of computed, since the server's start" flush>${of.length
+    ? html`<${Table} name="savings" label="Saved by the cache" first="-tokens" columns=${hasPrices ? [...SAVINGS, ...MONEY] : SAVINGS} rows=${of} keyOf=${(row) => row.adapter} />`
+    : html`<${Empty} title="Nothing yet">The second prompt that begins like an earlier one saves its beginning.<//>`}<//>
+    ${hasPrices && html`<${TenantSavings} />`}`;
+}
+
+function TenantSavings() {
+  const usage = useResource((signal) => getAll("/api/v1/usage?group_by=tenant", { signal }), [], { every: 15 });
+  return html`<${Card} title="By tenant, since the beginning" flush><${Loaded} resource=${usage}>${(rows) => html`
+    <${Table} name="savings by tenant" label="Savings by tenant" first="-saved" columns=${TENANTS} rows=${rows} keyOf=${(row) => row.tenant} />`}<//><//>`;
+}
 
 function HitRate() {
   const series = useSeries(3600);

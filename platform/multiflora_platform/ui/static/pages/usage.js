@@ -1,7 +1,7 @@
 /** What a tenant used, for itself. */
 import { html } from "../lib/html.js";
 import { getAll } from "../lib/api.js";
-import { count, seconds } from "../lib/format.js";
+import { count, money, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { Card, PageHeader } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -15,11 +15,13 @@ const COLUMNS = [
   counted("cache_write_tokens", "Added to cache"), counted("uncached_tokens", "Neither"), counted("completion_tokens", "Generated"),
   { key: "device_seconds", label: "Device time", number: true, value: (row) => row.device_ms / 1000, cell: (row) => seconds(row.device_ms / 1000) },
 ];
+const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money[key], cell: (row) => money(row.money[key], row.money.currency) });
+const MONEY = [amount("device", "Cost of device time"), amount("cached", "Cost of cached tokens"), amount("saved", "Saved by the cache")];
 
 export default function Usage() {
   const rows = useResource((signal) => getAll("/api/v1/usage?group_by=adapter", { signal }), []);
   return html`<${PageHeader} title="Usage" about="Of all your keys together" />
     <${UsageDays} title="Last 30 days" filter=${{}} />
-    <${Card} title="By adapter, since the beginning" flush><${Loaded} resource=${rows}>${(items) => (items.length ? html`<${Table} name="usage by adapter" label="By adapter" columns=${COLUMNS} rows=${items} keyOf=${(row) => row.adapter} />`
+    <${Card} title="By adapter, since the beginning" flush><${Loaded} resource=${rows}>${(items) => (items.length ? html`<${Table} name="usage by adapter" label="By adapter" columns=${items[0].money ? [...COLUMNS, ...MONEY] : COLUMNS} rows=${items} keyOf=${(row) => row.adapter} />`
       : html`<${Empty} title="Not used yet" />`)}<//><//>`;
 }
