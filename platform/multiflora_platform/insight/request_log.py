@@ -17,6 +17,7 @@ from multiflora_platform.web.openai_errors import ApiError
 
 _ABORTED = 499
 _MOST_REFUSALS = 200
+_NOT_HERE = frozenset({"first_seen", "diverged", "other_adapter", "other_tenant", "other_salt"})
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,9 @@ class LoggedRequest(Observer):
         self.first_at = time.time()
         self.cached_tokens, self.miss_reason = start.cached_tokens, start.miss_reason
         self.cache_write_tokens = start.cache_write_tokens
-        # The engine that runs now knows neither what it lost nor what others have.
-        if start.miss_reason in ("first_seen", "diverged"):
+        # The engine that runs now knows neither what it lost nor what other engines have, though it may know by now
+        # that other adapters, tenants or salts have the same text.
+        if start.miss_reason in _NOT_HERE:
             self.miss_reason = self.seen.reason(start.cached_tokens) or start.miss_reason
         self.queue_seconds, self.load_seconds = start.queued_seconds, start.load_seconds
 
