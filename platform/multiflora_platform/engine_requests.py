@@ -50,9 +50,10 @@ def make_request(
     pooling: Pooling | None = None,
     grammar: str | None = None,
     speculation: bool | None = None,
+    prediction: list[int] | None = None,
 ) -> GenerateRequest:
     """params: checked, with max_tokens set. tokenizer, vocab_size (of the model): for bad_words. background: no client
-    waits for it. is_prefix: prompts to come begin so.
+    waits for it. is_prefix: prompts to come begin so. prediction: what the answer may be like.
     id, arrival_time: by default new, and now."""
     return GenerateRequest(
         id=id or uuid.uuid4().hex,
@@ -71,6 +72,7 @@ def make_request(
         pooling=pooling,
         grammar=grammar,
         speculation=speculation,
+        prediction_token_ids=prediction,
     )
 
 

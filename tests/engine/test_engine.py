@@ -286,6 +286,9 @@ class FakeDrafts:
         wrong = chance.randrange(2 * len(drafts))
         return [(token + (place == wrong)) % VOCABULARY for place, token in enumerate(drafts)]
 
+    def is_predicted(self, sequence: Sequence) -> bool:
+        return False
+
     def observe(self, num_sequences: int, num_rows: int, seconds: float) -> None:
         assert 0 < num_sequences <= num_rows
 

@@ -21,6 +21,10 @@ class DraftSource(Protocol):
         """
         ...
 
+    def is_predicted(self, sequence: Sequence) -> bool:
+        """Whether its last draft is of what its request predicted."""
+        ...
+
     def observe(self, num_sequences: int, num_rows: int, seconds: float) -> None:
         """A step took the processor so long for a row of each sequence and one of each drafted token."""
         ...

@@ -67,6 +67,8 @@ class Sequence:
     pooling: Pooling | None = None
     # Whether tokens are drafted for it; the scheduler sets it.
     is_drafted: bool = False
+    # What its output may be like: see GenerateRequest. One list for all continuations.
+    prediction_token_ids: list[int] | None = None
     # Of the prompt's tokens, those that are no answer's (GenerateRequest.num_asked_tokens).
     num_asked_tokens: int = 0
     # What its KV is known by beside base model and salt (multiflora_adapters.kv_reach); None: it is the base's. Known,
@@ -201,6 +203,7 @@ def make_sequences(request: GenerateRequest, first_serial: int, queued_at: float
             queued_at=queued_at,
             pooling=request.pooling,
             written_blocks=written,
+            prediction_token_ids=request.prediction_token_ids,
             num_asked_tokens=request.num_asked_tokens or len(request.prompt_token_ids),
         )
         for index in range(request.params.num_sequences)

@@ -57,6 +57,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     grammar: str | None = None
     # Whether tokens are drafted by prompt lookup; None: as the engine is configured.
     speculation: bool | None = None
+    # What the client thinks the answer will be, all ids below the vocabulary's size: drafts are looked up there, too,
+    # whatever the configuration, unless speculation is False. None: it says nothing.
+    prediction_token_ids: list[int] | None = None
 
     @property
     def reads_whole_prompt(self) -> bool:
@@ -115,6 +118,9 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_seconds: float = 0.0
     # Its part of the time of the steps since its last delta, divided by tokens. The engine measures it.
     device_seconds: float = 0.0
+    # Of the tokens that the step drafted from the request's prediction, those that are in the answer, and the others.
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
     # With a sequence's last delta only.
     finish_reason: FinishReason | None = None
     # The stop token's id, where one of params.stop_token_ids ended it.

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
 
+from msgspec.structs import replace
+
 from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_admin import CacheAdmin
 from multiflora_engine.cache.cache_index import CacheIndex
@@ -161,7 +163,9 @@ class Scheduler:
             raise ValueError("this model's tokenizer cannot be used with grammars, so it has no structured output")
         self._waiting.check_capacity(owner_of(request))
         sequences = make_sequences(request, self._waiting.next_serial, self._clock())
-        is_drafted = self._drafts is not None and self._drafts.wants(request.speculation)
+        # A client that predicts the answer wants that used.
+        wanted = True if request.speculation is None and request.prediction_token_ids else request.speculation
+        is_drafted = self._drafts is not None and self._drafts.wants(wanted)
         for sequence in sequences:
             sequence.is_drafted = is_drafted
             if self._grammars is not None and sequence.grammar is not None:
@@ -218,9 +222,11 @@ class Scheduler:
             if sequence.pooling is not None:
                 deltas += self._pool(sequence, output)
             assert bool(output.sampled) == entry.samples, "the runner samples where entry.samples says so"
-            deltas += self._append_all(entry, output.sampled)
+            appended = self._append_all(entry, output.sampled)
             if entry.drafts:
+                appended[-1] = self._with_predicted(entry, appended[-1], min(len(output.sampled) - 1, len(appended)))
                 self._settle(entry, len(output.sampled) - 1)
+            deltas += appended
         return deltas
 
     def fail(self, batch: ScheduledBatch, failure: EngineFailure) -> list[TokenDelta]:
@@ -480,6 +486,14 @@ class Scheduler:
             if sequence.status is SequenceStatus.FINISHED:
                 break  # what was sampled behind its end is nothing of its answer
         return deltas
+
+    def _with_predicted(self, entry: Scheduled, last: TokenDelta, num_in_answer: int) -> TokenDelta:
+        """The step's last delta, with what became of a draft from the request's prediction."""
+        assert self._drafts is not None, "it made the draft"
+        if not self._drafts.is_predicted(entry.sequence):
+            return last
+        rejected = len(entry.drafts) - num_in_answer
+        return replace(last, accepted_prediction_tokens=num_in_answer, rejected_prediction_tokens=rejected)
 
     def _settle(self, entry: Scheduled, num_accepted: int) -> None:
         """Counts a verified draft; what was computed for tokens that were not accepted will be written again."""

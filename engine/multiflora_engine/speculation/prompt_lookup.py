@@ -64,10 +64,12 @@ class _Lookup:
     """What is known of one sequence. Filled by `PromptLookup`."""
 
     index: NgramIndex | None
-    """Of the text so far, made at the first draft that the budgets allow."""
+    """Of prompt, prediction and answer so far, made at the first draft that the budgets allow."""
     num_tokens: int
     """Length of the text that the budgets know of."""
     budget: RegretBudget
+    is_predicted: bool = False
+    """The last draft is of the prediction."""
     num_running: int = 1
     """Sequences of the last draft's step."""
     row_cost: float = 0.0
@@ -119,6 +121,8 @@ class PromptLookup:
         match = index.longest_match()
         if match is None:
             return []
+        if not (limit := min(limit, self._within_prediction(lookup, sequence, match.follows))):
+            return []
         size = lookup.size
         if sequence.num_tokens < lookup.paused_until:
             # What repeats itself for so long is a copy after all.
@@ -129,6 +133,10 @@ class PromptLookup:
         lookup.worth = min(_MOST_WORTH, max(_LEAST_WORTH, lookup.row_cost))
         size = min(size, limit, self._config.num_speculative_tokens, max(1, _MOST_DRAFTED // num_running))
         return index.following(match.follows, size)
+
+    def is_predicted(self, sequence: Sequence) -> bool:
+        """See `DraftSource.is_predicted`."""
+        return self._lookups[sequence].is_predicted
 
     def learn(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         """See `DraftSource.learn`."""
@@ -166,13 +174,27 @@ class PromptLookup:
         return lookup
 
     def _index(self, lookup: _Lookup, sequence: Sequence) -> NgramIndex:
-        """With all of the sequence's text in it."""
+        """With all of the sequence's text in it. A prediction stands behind the prompt, as the answer would; what the
+        prompt ends with is repeated behind it, so that an answer which begins so is matched from its first token on."""
+        prompt, prediction = sequence.num_prompt_tokens, sequence.prediction_token_ids
+        num_inserted = len(prediction) + min(prompt, self._longest) if prediction else 0
         index = lookup.index
         if index is None:
-            index = lookup.index = NgramIndex(sequence.token_ids, self._config.prompt_lookup_min, self._longest)
-        elif index.num_tokens < sequence.num_tokens:
-            index.extend(sequence.token_ids[index.num_tokens :])
+            text = sequence.token_ids
+            if prediction:
+                text = [*text[:prompt], *prediction, *text[max(0, prompt - self._longest) : prompt], *text[prompt:]]
+            index = lookup.index = NgramIndex(text, self._config.prompt_lookup_min, self._longest)
+        elif index.num_tokens < sequence.num_tokens + num_inserted:
+            index.extend(sequence.token_ids[index.num_tokens - num_inserted :])
         return index
+
+    def _within_prediction(self, lookup: _Lookup, sequence: Sequence, position: int) -> int:
+        """How many tokens stand from there on up to the prediction's end; as many as one drafts, where it is not in
+        the prediction. The lookup is told which it is."""
+        begin = sequence.num_prompt_tokens
+        end = begin + len(sequence.prediction_token_ids or ())
+        lookup.is_predicted = begin <= position < end
+        return end - position if begin < end and begin <= position <= end else _MOST_DRAFTED
 
 
 def _token_worth(row_cost: float, num_running: int) -> float:

@@ -114,3 +114,45 @@ def test_what_the_sampler_must_take_one_by_one_is_never_drafted_for() -> None:
 def test_sizes_that_mean_nothing_are_refused(config: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         EngineConfig(model_path="m", artifact_root="a", **config)  # type: ignore[arg-type]
+
+
+def predicted(prompt: list[int], prediction: list[int]) -> Sequence:
+    request = GenerateRequest(id="r", prompt_token_ids=prompt, params=SamplingParams(), prediction_token_ids=prediction)
+    return make_sequences(request, 0)[0]
+
+
+def test_an_answer_that_begins_as_predicted_is_drafted_from_its_first_token_on() -> None:
+    document = list(range(100, 140))
+    sequence, source = predicted([1, 2, 3], document), lookup()
+    place = 0
+    while place < len(document):
+        sequence.append_token(document[place])
+        place += 1
+        drafts = source.draft(sequence, 100, 1)
+        assert drafts == document[place : place + len(drafts)]
+        assert bool(drafts) == (place < len(document)), "nothing is drafted behind the prediction's end"
+        if drafts:
+            assert source.is_predicted(sequence)
+            source.learn(sequence, len(drafts), len(drafts))
+        for token_id in drafts:
+            sequence.append_token(token_id)
+            place += 1
+
+
+def test_an_answer_that_leaves_the_prediction_comes_back_to_it() -> None:
+    document = list(range(100, 140))
+    sequence, source = predicted([1, 2, 3], document), lookup()
+    for token_id in (*document[:3], 7, *document[20:23]):
+        sequence.append_token(token_id)
+    drafts = source.draft(sequence, 100, 1)
+    assert drafts == document[23 : 23 + len(drafts)] != []
+
+
+def test_what_the_prompt_has_as_well_counts_as_predicted_and_other_copies_do_not() -> None:
+    document = list(range(100, 140))
+    for prediction, is_predicted in ((document, True), (list(range(200, 240)), False)):
+        sequence, source = predicted([*document, 1], prediction), lookup()
+        for token_id in document[:4]:
+            sequence.append_token(token_id)
+        assert source.draft(sequence, 1, 1) == [document[4]]
+        assert source.is_predicted(sequence) is is_predicted

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from transformers import LlamaConfig
 
 from multiflora_engine.build import BuiltEngine
@@ -36,6 +37,8 @@ class Reply:
     tokens: dict[int, list[int]] = field(default_factory=dict)
     logprobs: dict[int, list[PositionLogprobs]] = field(default_factory=dict)
     reasons: dict[int, object] = field(default_factory=dict)
+    predicted: tuple[int, int] = (0, 0)
+    """Tokens of the prediction: accepted and rejected."""
 
 
 def ask_all(built: BuiltEngine, requests: list[GenerateRequest]) -> list[Reply]:
@@ -48,6 +51,11 @@ def ask_all(built: BuiltEngine, requests: list[GenerateRequest]) -> list[Reply]:
             reply = replies[delta.request_id]
             reply.tokens.setdefault(delta.index, []).extend(delta.token_ids)
             reply.logprobs.setdefault(delta.index, []).extend(delta.logprobs or [])
+            accepted, rejected = reply.predicted
+            reply.predicted = (
+                accepted + delta.accepted_prediction_tokens,
+                rejected + delta.rejected_prediction_tokens,
+            )
             reply.reasons[delta.index] = (delta.finish_reason, delta.stop_reason)
         if built.engine.is_stalled:
             built.residency.wait(0.05)
@@ -177,3 +185,45 @@ def test_the_request_says_whether_it_is_drafted_for(folder: Path, start_engine: 
         built = start_engine(folder, enable_prompt_lookup=enabled)
         ask_all(built, [GenerateRequest(id="r", prompt_token_ids=[7, 8] * 9, params=params, speculation=wish)])
         assert (built.engine.stats().drafts > 0) == expected
+
+
+def test_a_prediction_changes_no_answer_and_tells_what_was_of_use(folder: Path, start_engine: Any) -> None:
+    """Without prompt lookup by the server's setting."""
+    built = start_engine(folder, max_model_len=160, prompt_lookup_min=1, num_speculative_tokens=5)
+    prompt = list(range(20, 50))
+    for sampling in ({"temperature": 0.0}, {"temperature": 0.7, "seed": 4, "n": 2, "logprobs": 0}):
+        params = SamplingParams(max_tokens=40, ignore_eos=True, **sampling)
+        plain = GenerateRequest(id="r", prompt_token_ids=prompt, params=params)
+        (expected,) = ask_all(built, [plain])
+        assert expected.predicted == (0, 0)
+        answer = expected.tokens[0]
+        wrong = [5 if place % 7 == 3 else token for place, token in enumerate(answer)]
+        found = {
+            name: ask_all(built, [replace(plain, prediction_token_ids=prediction, speculation=wish)])[0]
+            for name, prediction, wish in (
+                ("right", answer, None),
+                ("wrong", wrong, None),
+                ("empty", [], None),
+                ("switched off", answer, False),
+            )
+        }
+        for reply in found.values():
+            check_same(reply, expected)
+        assert found["right"].predicted[0] >= 25
+        assert found["wrong"].predicted[0] > 0
+        assert found["wrong"].predicted[1] > 0
+        assert found["empty"].predicted == found["switched off"].predicted == (0, 0)
+
+
+def test_what_of_a_prediction_stands_behind_the_answers_end_is_rejected(folder: Path, start_engine: Any) -> None:
+    built = start_engine(folder, max_model_len=160, prompt_lookup_min=1)
+    plain = GenerateRequest(
+        id="r", prompt_token_ids=[7] * 9, params=SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True)
+    )
+    answer = ask_all(built, [plain])[0].tokens[0]
+    last = next(place for place in range(8, 30) if answer[place] not in answer[:place])
+    params = SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True, stop_token_ids=[answer[last]])
+    (found,) = ask_all(built, [replace(plain, params=params, prediction_token_ids=answer)])
+    assert found.tokens[0] == answer[: last + 1]
+    assert found.predicted[0] <= last
+    assert sum(found.predicted) == built.engine.stats().draft_tokens

@@ -67,7 +67,8 @@ class FakeClient:
     """Answers every request with `reply`'s tokens, then the end token, one delta at a time.
 
     replies: of answer 0, answer 1, and so on, in place of `reply`. pace: seconds before each delta. failure: sent after
-    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta. told: how many deltas came. vectors:
+    `fail_after` tokens. hangs: no delta ever comes. device_seconds: of each delta. told: how many deltas came.
+    predicted: tokens of a prediction that are accepted and rejected, told with each answer's first delta. vectors:
     of prompts whose embedding is not (3, 4).
     """
 
@@ -81,6 +82,7 @@ class FakeClient:
     device_seconds: float = 0.0
     told: int = 0
     miss_reason: str = ""
+    predicted: tuple[int, int] = (0, 0)
     vectors: dict[tuple[int, ...], tuple[float, float]] = field(default_factory=dict)
     evicted_tokens: int = 0
     ready: Ready | None = None
@@ -167,6 +169,8 @@ class FakeClient:
             "miss_reason": self.miss_reason,
             "evicted_tokens": self.evicted_tokens,
         }
+        if request.prediction_token_ids:
+            first["accepted_prediction_tokens"], first["rejected_prediction_tokens"] = self.predicted
         if params.prompt_logprobs is not None and index == 0:
             first["prompt_logprobs"] = [None, *(position(t, 0) for t in request.prompt_token_ids[1:])]
         if request.pooling is not None:

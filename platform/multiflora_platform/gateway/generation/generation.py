@@ -45,6 +45,9 @@ class Generation:
     embedding: bytes | None = field(default=None, init=False)
     # Grows with every delta, over all answers.
     completion_tokens: int = field(default=0, init=False)
+    # Of the request's prediction, the tokens that were tried.
+    accepted_prediction_tokens: int = field(default=0, init=False)
+    rejected_prediction_tokens: int = field(default=0, init=False)
 
     _assemblers: dict[int, TextAssembler] = field(default_factory=dict, init=False)
     # When an answer's last tokens came, by its index; in the clock of `time.perf_counter`.
@@ -100,6 +103,8 @@ class Generation:
             return None  # the engine had computed it before it heard of the stop string
         text = assembler.take(delta)
         self.completion_tokens += len(text.token_ids)
+        self.accepted_prediction_tokens += delta.accepted_prediction_tokens
+        self.rejected_prediction_tokens += delta.rejected_prediction_tokens
         self._tell_tokens(text, delta.device_seconds)
         if text.finish_reason is not None:
             self._finish(delta, text.finish_reason)

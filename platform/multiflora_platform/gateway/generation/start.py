@@ -65,11 +65,12 @@ async def start(
     pooling: Pooling | None = None,
     grammar: str | None = None,
     marker_ids: frozenset[int] = frozenset(),
+    prediction: list[int] | None = None,
     observers: Sequence[Observer] = (),
 ) -> list[Generation]:
-    """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar: for all of
-    them. marker_ids: special tokens that stay in the answers' text. observers: beside the server's own. Raises
-    ApiError."""
+    """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar, prediction
+    (of the answers, as token ids): for all of them. marker_ids: special tokens that stay in the answers' text.
+    observers: beside the server's own. Raises ApiError."""
     try:
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
@@ -78,7 +79,7 @@ async def start(
     generations: list[Generation] = []
     for ids, params in prompts:
         generations.append(
-            _start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids, observers)
+            _start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids, prediction, observers)
         )
         if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
@@ -107,6 +108,7 @@ def _start_one(
     pooling: Pooling | None,
     grammar: str | None,
     marker_ids: frozenset[int],
+    prediction: list[int] | None,
     further: Sequence[Observer],
 ) -> Generation:
     resolved = admission.resolved
@@ -126,6 +128,7 @@ def _start_one(
         pooling=pooling,
         grammar=grammar,
         speculation=admission.body.speculation,
+        prediction=prediction,
     )
     stream = _send(parts.engine, request, beams)
     observers = [*_observers(parts, admission, request), *further]

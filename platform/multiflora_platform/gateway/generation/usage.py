@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.schemas.answers import EmbeddingUsage, PromptTokensDetails, Usage
+from multiflora_platform.gateway.schemas.answers import (
+    CompletionTokensDetails,
+    EmbeddingUsage,
+    PromptTokensDetails,
+    Usage,
+)
 from multiflora_platform.gateway.schemas.requests import GenerationRequest
 
 
@@ -13,7 +18,13 @@ def usage(generations: Sequence[Generation]) -> Usage:
     """Summed over the prompts; every generated token counts, those of candidates that best_of drops, too."""
     prompt = _prompt_tokens(generations)
     completion = sum(generation.completion_tokens for generation in generations)
-    return Usage(prompt, completion, prompt + completion, _details(generations))
+    total = Usage(prompt, completion, prompt + completion, _details(generations))
+    if any(generation.request.prediction_token_ids is not None for generation in generations):
+        total.completion_tokens_details = CompletionTokensDetails(
+            sum(generation.accepted_prediction_tokens for generation in generations),
+            sum(generation.rejected_prediction_tokens for generation in generations),
+        )
+    return total
 
 
 def embedding_usage(generations: Sequence[Generation]) -> EmbeddingUsage:

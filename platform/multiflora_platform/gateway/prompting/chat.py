@@ -13,7 +13,7 @@ from multiflora_platform.gateway.prompting.answer_format import answer_format, c
 from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
-from multiflora_platform.gateway.prompting.tokenize import PromptRoom, truncate
+from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts, truncate
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse, offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.messages.message import MessageFormat
@@ -37,6 +37,8 @@ class ChatPrompt:
     format: MessageFormat
     marker_ids: frozenset[int]
     """Special tokens that the format's reader needs in the text."""
+    prediction: list[int] | None = None
+    """What the client thinks the answer will be."""
 
 
 async def prepare_chat(
@@ -69,7 +71,19 @@ async def prepare_chat(
         return ChatPrompt(ids, replace(params, max_tokens=0, min_tokens=0), None, None, form.message, form.marker_ids)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
-    return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids)
+    prediction = await _prediction(body, model, limit)
+    return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids, prediction)
+
+
+async def _prediction(body: ChatRequest, model: ServedModel, limit: int) -> list[int] | None:
+    """limit: in tokens; none of those beyond could be in an answer. Raises ApiError."""
+    if body.prediction is None:
+        return None
+    if not (text := body.prediction.text):
+        return []
+    room = PromptRoom(limit, None, is_cut=True)
+    (ids,) = await text_prompts("prediction.content", text, False, model.tokenizer, model.vocab_size, room)
+    return ids[:limit]
 
 
 async def count_chat(body: ChatRequest, model: ServedModel, size: int) -> int:

@@ -59,6 +59,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
             beams=chat.beams,
             grammar=chat.grammar,
             marker_ids=chat.marker_ids,
+            prediction=chat.prediction,
             observers=holds,
         )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)

@@ -19,11 +19,19 @@ class PromptTokensDetails(msgspec.Struct):
     cache_write_tokens: int = 0
 
 
+class CompletionTokensDetails(msgspec.Struct):
+    """Of the request's prediction, the tokens that were tried: those that are in the answer, and the others."""
+
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+
+
 class Usage(msgspec.Struct):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct):

@@ -127,6 +127,22 @@ class PromptCacheOptions(msgspec.Struct, frozen=True):
     prewarm: bool | None = None
 
 
+class PredictedPart(msgspec.Struct, frozen=True):
+    type: Literal["text"]
+    text: str
+
+
+class PredictedContent(msgspec.Struct, frozen=True):
+    """What the answer will be like, as the client thinks; parts are put end to end."""
+
+    type: Literal["content"]
+    content: str | list[PredictedPart]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
 class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
     """prompt: a string, token ids, or a list of either. logprobs: how many alternatives per token."""
 
@@ -155,6 +171,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
     prompt_cache_options: PromptCacheOptions | None = None
+    prediction: PredictedContent | None = None
     modalities: list[str] | None = None
     echo: bool | None = None
     functions: Any = None
