@@ -186,6 +186,14 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
     assert names == ["Contexts", "Adapters", "Register", "Playground", "Usage"]
     assert page.get_by_role("link", name="pirate", exact=True).count() == 0
+    page.keyboard.press("Control+k")
+    search = page.get_by_role("dialog", name="Search")
+    search.get_by_role("combobox").fill("s")
+    search.get_by_role("option", name="sql@1").wait_for()
+    assert set(names) >= set(search.get_by_role("group", name="Pages").get_by_role("option").all_inner_texts())
+    assert search.get_by_role("group", name=re.compile("Requests|Tenants|Settings")).count() == 0
+    search.get_by_text("Could not be searched").wait_for(state="hidden")
+    page.keyboard.press("Escape")
     for path in ("/adapters/sql", "/adapters/sql?tab=aliases", "/adapters/sql?tab=activity", "/usage"):
         window.open(path)
         window.settled()

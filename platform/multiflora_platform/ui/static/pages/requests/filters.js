@@ -32,18 +32,20 @@ export function wanted(items, asked) {
 
 export const showAll = () => setQuery(CLEARED);
 
+const PHONE = matchMedia("(max-width: 640px)");
+
 /** A choice of what there is among the requests, and of what the address asks for. */
 export function Filters({ items }) {
   const asked = query.value;
   const some = [...asked.keys()].some((param) => param in CLEARED);
-  return html`<div class="row filters" role="group" aria-label="Filters">
+  return html`<details open=${some || !PHONE.matches}><summary class="small muted">Filters</summary><div class="row filters" role="group" aria-label="Filters">
     <${Choice} param="last" label="Time" any="any time" of=${SPANS} />
     ${FACETS.map(([param, label, of, words = String]) => {
       const values = [...new Set([...items.map(of), asked.get(param)])].filter(Boolean).sort();
       return values.length > 0 && html`<${Choice} key=${param} param=${param} label=${label} any="any" of=${values.map((value) => [value, words(value)])} />`;
     })}
     ${some && html`<button class="button small quiet" onClick=${showAll}>Clear</button>`}
-  </div>`;
+  </div></details>`;
 }
 
 const Choice = ({ param, label, any, of }) => html`<label class="choice">${label}
