@@ -14,7 +14,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import Group, UsageFilter, UsageLedger
 from multiflora_platform.web.refusals import Forbidden
-from multiflora_platform.web.resources import answers, rendered
+from multiflora_platform.web.resources import answers, compressed
 
 router = APIRouter(tags=["usage"])
 
@@ -38,4 +38,4 @@ async def get_usage(
         tenant = principal.tenant
     wanted = UsageFilter(tenant, adapter, since, until, group_by)
     ledger = cast(UsageLedger, request.app.state.services.usage)
-    return rendered(await ledger.page(wanted, limit, page_token))
+    return await compressed(request, await ledger.page(wanted, limit, page_token))

@@ -37,7 +37,7 @@ def create(arguments: argparse.Namespace) -> int:
     body: dict[str, Any] = {"name": arguments.name, "role": arguments.role, "scopes": arguments.scope}
     if arguments.expires_in is not None:
         body["expires_at"] = (datetime.now(UTC) + timedelta(seconds=arguments.expires_in)).isoformat()
-    if arguments.role == "tenant":
+    if arguments.role == "tenant" or arguments.tenant:  # an admin key with a tenant is the server's to refuse
         body["tenant"] = arguments.tenant or _own_tenant(arguments)
     return show_answer(arguments, "POST", "/keys", json=body)
 

@@ -82,7 +82,7 @@ async def list_misses(request: Request) -> Response:
     log = request.app.state.services.insight.requests
     misses = (miss_of(entry.view()) for entry in log.newest() if entry.miss_reason)
     found = [miss for miss, _ in zip((miss for miss in misses if miss), range(_MOST_MISSES), strict=False)]
-    return rendered(MissPage(found))
+    return await compressed(request, MissPage(found))
 
 
 @router.post("/cache:warm", responses=answers(WarmAnswer), openapi_extra=schema(WarmPrompt))

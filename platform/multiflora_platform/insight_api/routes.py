@@ -132,7 +132,7 @@ async def get_slots(request: Request, replica: OneReplica = None) -> Response:
     with reaching_engine():
         engines = services.engine.each(replica)
         shown = await asyncio.gather(*(_slots_of(engine, services.registry.snapshot) for engine in engines))
-    return rendered(SlotsAnswer(shown))
+    return await compressed(request, SlotsAnswer(shown))
 
 
 async def _slots_of(engine: ReplicaHandle, snapshot: Snapshot) -> ReplicaSlots:

@@ -41,7 +41,7 @@ def rendered(answer: msgspec.Struct, status: int = 200, headers: Mapping[str, st
     return Response(_encode(answer), status, dict(headers) if headers else None, "application/json")
 
 
-async def compressed(request: Request, answer: msgspec.Struct) -> Response:
+async def compressed(request: Request, answer: msgspec.Struct | Mapping[str, Any]) -> Response:
     """For long lists: gzipped, beside the event loop, where the client takes that."""
     body, headers = _encode(answer), {"Vary": "Accept-Encoding"}
     if len(body) >= _WORTH_COMPRESSING and _GZIP.search(request.headers.get("accept-encoding", "")):

@@ -241,6 +241,13 @@ def test_a_key_for_an_unknown_tenant_makes_no_tenant(monkeypatch: pytest.MonkeyP
     assert [(method, path) for method, path, _ in server.sent] == [("POST", "/keys")]
 
 
+def test_an_admin_key_for_a_tenant_is_the_servers_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Answers((400, {"type": "urn:multiflora:problem:invalid-request", "detail": "An admin key names none."}))
+    monkeypatch.setattr(httpx, "request", server)
+    assert main(["keys", "create", "ci", "--role", "admin", "--tenant", "acme"]) == 1
+    assert [options["json"]["tenant"] for _, _, options in server.sent] == ["acme"]
+
+
 def test_a_folder_is_sent_with_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md", "optimizer.pt"):
         (tmp_path / name).write_text("x")

@@ -13,6 +13,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.registry.errors import AdapterNotFound, AliasProtected, VersionNotFound
 from multiflora_platform.registry.schemas.fields import AdapterFields, WarmupPrompt
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.snapshot.missing_model import nearest_adapter
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
 from multiflora_platform.web.refusals import Forbidden
 
@@ -25,11 +26,13 @@ def registry_of(request: Request) -> Registry:
 
 def readable(request: Request, principal: Principal, name: str) -> AdapterEntry:
     """The adapter, unless it does not exist for this principal. Raises AdapterNotFound."""
-    registry = registry_of(request)
-    entry = registry.snapshot.adapters.get(name)
-    if entry is not None and not principal.may_use(name, entry.owner):
-        raise AdapterNotFound(f"There is no adapter named {name[:80]!r}.")
-    return registry.adapter(name)
+    snapshot = registry_of(request).snapshot
+    entry = snapshot.adapters.get(name)
+    if entry is None or not principal.may_use(name, entry.owner):
+        nearest = nearest_adapter(snapshot, name, principal.may_use)
+        hint = "" if nearest is None else f" Did you mean {nearest!r}?"
+        raise AdapterNotFound(f"There is no adapter named {name[:80]!r}.{hint}")
+    return entry
 
 
 def changeable(request: Request, principal: Principal, name: str) -> AdapterEntry:

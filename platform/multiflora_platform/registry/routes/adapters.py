@@ -26,7 +26,7 @@ from multiflora_platform.registry.schemas.bodies import AdapterPatch, CommandTar
 from multiflora_platform.registry.snapshot.listing import adapter_view, page
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.request_headers import Absent, Unchanged
-from multiflora_platform.web.resources import answers, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["adapters"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -57,10 +57,11 @@ async def list_adapters(
     page_token: str | None = None,
     q: str | None = None,
     tag: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """By name. `q`: a part of name or description; `tag`: one of its tags."""
     found = page(registry_of(request).snapshot, limit, page_token, q, tag, lambda entry: listed(principal, entry))
-    return {"items": [shown(principal, item) for item in found.items], "next_page_token": found.next_page_token}
+    items = [shown(principal, item) for item in found.items]
+    return await compressed(request, {"items": items, "next_page_token": found.next_page_token})
 
 
 @router.get("/adapters/{name}", responses=answers(Adapter), response_model=None)

@@ -19,7 +19,7 @@ from multiflora_platform.registry.schemas.bodies import AliasTarget
 from multiflora_platform.registry.snapshot.listing import alias_view
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import LAST_ID, encode_token, row_id
-from multiflora_platform.web.resources import answers, rendered, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["aliases"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -99,7 +99,7 @@ async def get_alias_history(
     moves = await registry_of(request).aliases.history(name, alias, before, limit + 1)
     token = encode_token(str(moves[limit - 1].id)) if len(moves) > limit else None
     items = [replace(move, actor=actor_for(principal, move.actor)) for move in moves[:limit]]
-    return rendered(AliasHistory(items=items, next_page_token=token))
+    return await compressed(request, AliasHistory(items=items, next_page_token=token))
 
 
 @router.post("/adapters/{name}/aliases/{alias}:protect", responses=answers(Alias), response_model=None)

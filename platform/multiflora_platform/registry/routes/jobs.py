@@ -16,7 +16,7 @@ from multiflora_platform.registry.routes.access import registry_of, shown
 from multiflora_platform.registry.schemas.answers import Job, JobPage
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
-from multiflora_platform.web.resources import answers, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["jobs"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -31,7 +31,7 @@ async def list_jobs(
     page_token: str | None = None,
     state: State | None = None,
     adapter: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Newest first."""
     after = _position(page_token) if page_token else None
     ids = _visible(request, principal, adapter)
@@ -39,7 +39,9 @@ async def list_jobs(
     more = len(found) > limit
     last = found[limit - 1] if more else None
     token = encode_token(f"{last['created_at']} {last['id']}") if last else None
-    return {"items": [shown(principal, job) for job in found[:limit]], "next_page_token": token}
+    return await compressed(
+        request, {"items": [shown(principal, job) for job in found[:limit]], "next_page_token": token}
+    )
 
 
 @router.get("/jobs/{job_id}", responses=answers(Job), response_model=None)

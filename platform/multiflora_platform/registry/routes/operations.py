@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
@@ -13,7 +13,7 @@ from multiflora_platform.registry.routes.access import registry_of
 from multiflora_platform.registry.schemas.answers import AuditPage, EventPage, ReplicaPage
 from multiflora_platform.storage.outbox import audit_page
 from multiflora_platform.web.pagination import encode_token, event_id, row_id
-from multiflora_platform.web.resources import answers
+from multiflora_platform.web.resources import answers, compressed
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(require_admin)])
 _LAST = 2**63 - 1
@@ -40,7 +40,7 @@ async def list_events(
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(feed.follow(start), media_type="text/event-stream", headers=headers)
     items = await feed.page(cursor, limit)
-    return JSONResponse({"items": items, "next_cursor": items[-1]["id"] if items else cursor})
+    return await compressed(request, {"items": items, "next_cursor": items[-1]["id"] if items else cursor})
 
 
 @router.get("/audit", responses=answers(AuditPage), response_model=None)
@@ -49,9 +49,10 @@ async def list_audit(
     limit: Limit = 100,
     page_token: str | None = None,
     adapter: Annotated[str | None, Query(max_length=64)] = None,
-) -> dict[str, Any]:
+) -> Response:
     """Who did what, newest first. adapter: only what was done to it, its versions and its aliases."""
     before = row_id(page_token) if page_token else _LAST
     items = await audit_page(registry_of(request).database, before, limit, adapter)
     more = len(items) == limit
-    return {"items": items, "next_page_token": encode_token(str(items[-1]["id"])) if more else None}
+    token = encode_token(str(items[-1]["id"])) if more else None
+    return await compressed(request, {"items": items, "next_page_token": token})

@@ -23,7 +23,7 @@ from multiflora_platform.registry.schemas.rollouts import (
 from multiflora_platform.storage.tables import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.pagination import row_id
-from multiflora_platform.web.resources import answers, rendered, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["rollouts"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -63,7 +63,7 @@ async def list_rollouts(
     """Newest first."""
     readable(request, principal, name)
     page = await registry_of(request).rollouts.page(name, alias, _before(page_token), limit)
-    return rendered(replace(page, items=[_for(principal, rollout) for rollout in page.items]))
+    return await compressed(request, replace(page, items=[_for(principal, rollout) for rollout in page.items]))
 
 
 @router.get("/rollouts", responses=answers(RolloutPage), dependencies=[Depends(require_admin)])
@@ -74,7 +74,8 @@ async def list_all_rollouts(
     page_token: str | None = None,
 ) -> Response:
     """Of all adapters, newest first. state: only those that are in it."""
-    return rendered(await registry_of(request).rollouts.page_of_all(state, _before(page_token), limit))
+    page = await registry_of(request).rollouts.page_of_all(state, _before(page_token), limit)
+    return await compressed(request, page)
 
 
 @router.patch(_PATH, openapi_extra=schema(RolloutPatch), responses=answers(Rollout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
@@ -35,7 +35,7 @@ from multiflora_platform.web.json_bodies import content_type, is_json, read_json
 from multiflora_platform.web.pagination import decode_token, encode_token
 from multiflora_platform.web.problems import InvalidRequest
 from multiflora_platform.web.request_headers import Unchanged, preferred_wait
-from multiflora_platform.web.resources import answers, resource
+from multiflora_platform.web.resources import answers, compressed, resource
 
 router = APIRouter(tags=["versions"])
 AnyKey = Annotated[Principal, Depends(require_key)]
@@ -113,7 +113,7 @@ async def list_versions(
     wanted: Wanted,
     limit: Limit = 50,
     page_token: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Newest first. `deleted` shows those, too, that can be restored."""
     readable(request, principal, name)
     return await _page(request, principal, wanted, name, limit, page_token)
@@ -126,7 +126,7 @@ async def search_versions(
     wanted: Wanted,
     limit: Limit = 50,
     page_token: str | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Of all adapters, newest first: which versions were trained on this data, by this run, have this digest?"""
     wanted = replace(wanted, adapter_ids=visible_adapters(request, principal))
     return await _page(request, principal, wanted, None, limit, page_token)
@@ -193,13 +193,11 @@ async def get_card(request: Request, principal: AnyKey, name: str, number: str) 
 
 async def _page(
     request: Request, principal: Principal, wanted: VersionQuery, name: str | None, limit: int, page_token: str | None
-) -> dict[str, Any]:
+) -> Response:
     before = decode_token(page_token) if page_token else None
     if before is not None and not (before.isascii() and before.isdecimal() and len(before) <= 10):
         raise InvalidRequest("page_token is not one that this server gave.", pointer="page_token")
     last = min(int(before), 2**31 - 1) if before else None
     items, rest = await registry_of(request).versions.search(wanted, name, last, limit)
-    return {
-        "items": [shown(principal, item) for item in items],
-        "next_page_token": None if rest is None else encode_token(str(rest)),
-    }
+    token = None if rest is None else encode_token(str(rest))
+    return await compressed(request, {"items": [shown(principal, item) for item in items], "next_page_token": token})

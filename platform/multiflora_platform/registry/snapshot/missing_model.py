@@ -32,6 +32,10 @@ def why_missing(snapshot: Snapshot, model: str, visible: Visible, base: str) -> 
     return f"did you mean {nearest!r}?" if nearest is not None else None
 
 
+def nearest_adapter(snapshot: Snapshot, name: str, visible: Visible) -> str | None:
+    return _nearest(name, (one.name for one in snapshot.adapters.values() if visible(one.name, one.owner)))
+
+
 def _missing_part(entry: AdapterEntry, selector: str) -> str:
     shown = selector[:_SELECTOR_SHOWN]
     if not (selector.isascii() and selector.isdecimal()):

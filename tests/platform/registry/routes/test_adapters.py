@@ -226,3 +226,15 @@ async def test_adapters_without_a_usable_version_are_not_listed_to_other_tenants
     assert await names(acme) == ["mine", "ready"]
     assert await names(other) == ["ready"]
     assert await names(house.admin) == ["empty", "mine", "ready"]
+
+
+async def test_a_misspelt_adapter_names_the_nearest_that_the_key_may_see(house):
+    for name in ("support", "support2"):
+        await house.admin.post("/adapters", json={"name": name})
+    tenant = await house.tenant("t")
+    await house.keys.tenants.amend("test", "t", allowed_adapters=["support2"])
+    for client, nearest in ((house.admin, "'support'"), (tenant, "'support2'")):
+        answer = await client.get("/adapters/suport")
+        assert (answer.status_code, answer.json()["detail"].endswith(f"Did you mean {nearest}?")) == (404, True)
+    assert (await tenant.get("/adapters/support")).json()["detail"].startswith("There is no adapter named 'support'.")
+    assert (await house.admin.get("/adapters/zzz")).json()["detail"] == "There is no adapter named 'zzz'."

@@ -17,6 +17,7 @@ from multiflora_engine.protocol.messages import (
     Status,
 )
 from multiflora_platform.storage import outbox as events
+from multiflora_platform.web import resources
 
 
 class FakeEngine:
@@ -352,3 +353,14 @@ async def test_the_audit_of_one_adapter_is_found_behind_that_of_others(house):
         ("adapter.created", "sql"),
     ]
     assert (await house.admin.get("/audit", params={"adapter": "%"})).json()["items"] == []
+
+
+async def test_lists_are_compressed_for_who_takes_that(house, monkeypatch):
+    monkeypatch.setattr(resources, "_WORTH_COMPRESSING", 1)
+    await house.adapter("a", 1)
+    alias = "/adapters/a/aliases/default"
+    for path in ("/adapters", "/versions", "/adapters/a/versions", f"{alias}/history", "/jobs", "/events", "/audit"):
+        plain = await house.admin.get(path, headers={"Accept-Encoding": "identity"})
+        zipped = await house.admin.get(path, headers={"Accept-Encoding": "gzip"})
+        assert zipped.json() == plain.json(), path
+        assert ("content-encoding" in plain.headers, zipped.headers.get("content-encoding")) == (False, "gzip"), path
