@@ -108,7 +108,10 @@ def _add_item(messages: list[dict[str, Any]], place: str, item: dict[str, Any]) 
         else:
             messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
     elif kind == "function_call_output":
-        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
+        output = item.get("output")
+        if not isinstance(output, str | list) or output == []:
+            raise invalid(f"{place}.output", f"{place}.output must be a string or a non-empty list of text parts.")
+        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
     elif kind != "reasoning":  # the model's own thoughts of earlier turns are not shown to it again
         raise unsupported(f"{place}.type", f"{place}.type {str(kind)[:40]!r} is not supported.")
 

@@ -210,3 +210,11 @@ async def test_the_official_client_reads_calls_and_sends_their_results(
     messages = [{"role": "user", "content": "Weather?"}, *results]
     answer = await client.responses.create(model="base", input=messages, tools=TOOLS)
     assert answer.output_text == "It rains."
+
+
+@pytest.mark.parametrize("output", [None, [], {"a": 1}, 42], ids=str)
+async def test_a_calls_output_that_is_no_text_is_named(house: House, output: Any) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    items = [{"role": "user", "content": "x"}, call, {"type": "function_call_output", "call_id": "c", "output": output}]
+    error = (await house.post("/v1/responses", {"model": "base", "input": items})).json()["error"]
+    assert error["param"] == "input[2].output"
