@@ -53,6 +53,13 @@ def available_host_memory() -> int:
     return memory
 
 
+def host_memory() -> int:
+    """Bytes of host memory that there are, used or not: the machine's, or the container's limit."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _read(_CGROUP / "memory.max")
+    return min(memory, int(limit)) if limit.isdigit() else memory
+
+
 @contextmanager
 def memory_errors_explained() -> Iterator[None]:
     """Raises ModelError for an allocation that this machine refuses."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.execution.device import available_host_memory
+from multiflora_engine.execution.device import available_host_memory, host_memory
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.config import EngineConfig
@@ -92,14 +92,18 @@ def _host_memory(useful: int, needed: int, engines: int) -> int:
 
 def _require_host_memory(asked: int, engines: int) -> None:
     """Linux grants more than there is, and kills the process once it is written to: refused before that. engines: each
-    of which takes as much."""
-    available = available_host_memory()
-    if asked * engines > available:
-        times = f" {engines} times" if engines > 1 else ""
-        raise ModelError(
-            f"--kv-cache-memory asks{times} for {asked / _GIB:.2f} GiB, and {available / _GIB:.2f} GiB are available "
-            "of the machine's memory or the container's limit. Give a smaller --kv-cache-memory, or free memory."
-        )
+    of which takes as much; those that run have taken theirs of what was available."""
+    available, all_memory = available_host_memory(), host_memory()
+    if asked <= available and asked * engines <= all_memory:
+        return
+    if asked > available:
+        problem = f"for {asked / _GIB:.2f} GiB, and {available / _GIB:.2f} GiB are available of"
+    else:
+        problem = f"{engines} times for {asked / _GIB:.2f} GiB, and {all_memory / _GIB:.2f} GiB are all of"
+    raise ModelError(
+        f"--kv-cache-memory asks {problem} the machine's memory or the container's limit. "
+        "Give a smaller --kv-cache-memory, or free memory."
+    )
 
 
 def _gpu_memory(utilization: float, device: torch.device) -> int:

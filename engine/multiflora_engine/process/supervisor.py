@@ -136,17 +136,20 @@ class EngineSupervisor:
     # ---- one life after another
 
     async def _keep_alive(self, folder: Path) -> None:
-        failed_starts, pause = 0, self._patience.backoff
+        failed_starts, pause, has_served = 0, self._patience.backoff, False
         for generation in range(sys.maxsize):
             self.failure = None
             # A socket of its own for each process: what is still on its way to one that died cannot reach the next.
             served, cause = await self._live(str(folder / f"{generation}.sock"))
+            has_served = has_served or served > 0
             failed_starts = 0 if served else failed_starts + 1
             if self._stopping:
                 return None
             self.failure = self.failure or Fatal("internal", cause)
-            # A setting that is wrong stays wrong: only the operator can mend it.
-            if self.failure.kind == "configuration" or failed_starts >= self._patience.start_attempts:
+            # A setting that is wrong stays wrong: only the operator can mend it. With one that has served, something
+            # else is in the way, such as memory that is taken for a moment.
+            is_wrong = self.failure.kind == "configuration" and not has_served
+            if is_wrong or failed_starts >= self._patience.start_attempts:
                 _log.error("The engine cannot be started: %s", self.failure.message)
                 return self._settle("failed")
             pause = self._patience.backoff if served > self._patience.stable else pause

@@ -24,11 +24,13 @@ def test_more_than_is_available_is_refused_before_it_is_allocated(monkeypatch: p
 
 
 def test_engines_of_one_machine_ask_for_their_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 1 << 30)
+    """One that starts again beside others, which hold theirs, asks for its own."""
+    monkeypatch.setattr(kv_memory, "available_host_memory", lambda: 3 << 28)
+    monkeypatch.setattr(kv_memory, "host_memory", lambda: 3 << 29)
     one = EngineConfig(model_path="x", artifact_root="", kv_cache_memory=3 << 28)
-    size_kv_cache(one, CONFIG, torch.float32, torch.device("cpu"))
-    with pytest.raises(ModelError, match=r"asks 2 times for 0\.75 GiB, and 1\.00 GiB"):
-        size_kv_cache(replace(one, engines_per_host=2), CONFIG, torch.float32, torch.device("cpu"))
+    size_kv_cache(replace(one, engines_per_host=2), CONFIG, torch.float32, torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"asks 3 times for 0\.75 GiB, and 1\.50 GiB"):
+        size_kv_cache(replace(one, engines_per_host=3), CONFIG, torch.float32, torch.device("cpu"))
 
 
 def test_a_cache_beyond_the_memory_is_a_sentence() -> None:

@@ -166,7 +166,7 @@ class FakeServed:
 
 def build(config: EngineConfig, progress: Progress) -> FakeServed:
     """model_path "missing" is the user's to mend; "crash" dies, "killed" by SIGKILL; "mute" loads forever; "flaky:FILE"
-    fails once."""
+    fails once, "short:FILE" the second time, for want of memory."""
     progress("weights", 1, 2)
     if config.model_path == "missing":
         raise ModelError("there is no model")
@@ -181,6 +181,12 @@ def build(config: EngineConfig, progress: Progress) -> FakeServed:
         if not marker.exists():
             marker.touch()
             raise RuntimeError("the first start goes wrong")
+    if config.model_path.startswith("short:"):
+        starts = Path(config.model_path.removeprefix("short:"))
+        with starts.open("a") as file:
+            file.write("+")
+        if starts.stat().st_size == 2:
+            raise ModelError("the memory is taken")
     progress("weights", 2, 2)
     return FakeServed(Ready("cpu", "float32", 64, 16, 512, 8, 4, 256, 1, 1))
 

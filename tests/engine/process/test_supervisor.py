@@ -204,6 +204,18 @@ async def test_a_start_that_fails_once_is_tried_again(tmp_path: Path) -> None:
         assert (supervisor.restarts, supervisor.failure) == (1, None)
 
 
+async def test_settings_that_have_served_are_tried_again_when_they_are_refused(tmp_path: Path) -> None:
+    async with _supervised(f"short:{tmp_path / 'starts'}") as supervisor:
+        await supervisor.wait_ready()
+        assert supervisor.pid is not None
+        stream = supervisor.client.generate(_request("ends with it"))
+        os.kill(supervisor.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            assert [delta async for delta in stream][-1].finish_reason == "error"
+        await supervisor.wait_ready()
+        assert (supervisor.restarts, supervisor.failure) == (2, None)
+
+
 async def test_loading_may_be_silent_for_longer_but_not_forever() -> None:
     patience = Patience(silence=0.1, loading=1.0, start_attempts=1)
     async with _supervised("mute", patience) as supervisor:
