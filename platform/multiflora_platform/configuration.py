@@ -49,7 +49,11 @@ def configure(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | N
     notices: list[str] = []
     for source, spelled, layer in layers:
         accepted, told = accept(layer, spelled)
-        values.update(accepted)
+        whole = {name.replace("-", "_") for name in layer}
+        for name, value in accepted.items():
+            earlier = None if name in whole else values.get(name)
+            # A part of a setting, such as --rope-theta of hf_overrides, leaves the other parts of an earlier layer.
+            values[name] = earlier | value if isinstance(earlier, dict) and isinstance(value, dict) else value
         sources.update(dict.fromkeys(accepted, source))
         notices += told
     try:

@@ -82,6 +82,14 @@ def test_lists_come_from_the_environment_and_the_file(tmp_path: Path) -> None:
     assert found.settings.allow_source_root == (Path("/a"), Path("/b"))
 
 
+def test_a_part_of_a_setting_leaves_its_other_parts_of_an_earlier_layer(tmp_path: Path) -> None:
+    file = tmp_path / "multiflora.yaml"
+    file.write_text("hf_overrides: {rope_scaling: {rope_type: yarn}, rope_theta: 1}\n", encoding="utf-8")
+    parts = configure({"rope_theta": "2"}, {}, file)
+    assert parts.settings.hf_overrides == {"rope_scaling": {"rope_type": "yarn"}, "rope_theta": 2}
+    assert configure({"hf-overrides": '{"a": 1}'}, {}, file).settings.hf_overrides == {"a": 1}
+
+
 def test_no_error_shows_a_secret() -> None:
     with pytest.raises(ConfigurationError) as caught:
         configure({}, {"MULTIFLORA_API_KEY": "hush", "MULTIFLORA_PORT": "x"})
