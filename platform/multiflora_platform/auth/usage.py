@@ -215,11 +215,11 @@ def _place(page_token: str, length: int) -> list[str]:
 
 
 def _shown(groups: Sequence[Group], row: Sequence[Any], prices: Prices | None) -> account_answers.UsageRow:
-    *counts, device_us, saved_us, again_us = (int(value) for value in row[len(groups) :])
-    shown: dict[str, Any] = dict(zip(COUNTED[:-3], counts, strict=True))
+    shown: dict[str, Any] = {name: int(value) for name, value in zip(COUNTED, row[len(groups) :], strict=True)}
+    device, saved, again = (shown.pop(name) / 1e6 for name in ("device_us", "saved_us", "again_us"))
     if prices is not None:
-        shown["money"] = prices.money(device_us / 1e6, shown["cached_tokens"], saved_us / 1e6, again_us / 1e6)
+        shown["money"] = prices.money(device, shown["cached_tokens"], saved, again)
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
     # Requests of before writes were counted have all that was not cached here.
     uncached = max(0, shown["prompt_tokens"] - shown["cached_tokens"] - shown["cache_write_tokens"])
-    return account_answers.UsageRow(uncached_tokens=uncached, device_ms=device_us / 1000, **shown)
+    return account_answers.UsageRow(uncached_tokens=uncached, device_ms=device * 1000, **shown)

@@ -43,11 +43,11 @@ def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Nam
     settings, sources = configuration.settings, configuration.sources
     if sources["data_dir"] == "default" and settings.database_url is None:
         settings = _with_data(settings)
-    if arguments.action == "backup":
-        _require_database(settings)
-    else:
-        prepare_data_dir(settings)
     try:
+        if arguments.action == "backup":
+            _require_database(settings)
+        else:
+            prepare_data_dir(settings)
         print(action(settings, arguments))
     except Problem as error:
         raise ConfigurationError(error.detail) from None
@@ -64,18 +64,15 @@ def _with_data(settings: Settings) -> Settings:
 
 
 def _require_database(settings: Settings) -> None:
-    """A backup makes neither database nor data folder. Raises ConfigurationError."""
-    from sqlalchemy.exc import ArgumentError
-
+    """A backup makes neither database nor data folder. Raises ConfigurationError, DatabaseUnusable."""
     from multiflora_platform.storage.connections import sqlite_file
 
-    try:
-        database = sqlite_file(settings.resolved_database_url)
-    except ArgumentError:
-        raise ConfigurationError("--database-url is no address, such as postgresql://user@host/name") from None
-    for needed, kind in ((database, "database"), (settings.data_dir, "folder")):
+    database = sqlite_file(settings.resolved_database_url)
+    if settings.database_url is not None and database is not None and not database.exists():
+        raise ConfigurationError(f"there is no database {database}; --database-url names the one that the server uses")
+    for needed in (database, settings.data_dir):
         if needed is not None and not needed.exists():
-            raise ConfigurationError(f"there is no {kind} {needed}; --data-dir names the folder that the server uses")
+            raise ConfigurationError(f"there is no {needed}; --data-dir names the folder that the server uses")
 
 
 def _database_of(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.connections import private_folder, sqlite_file
+from multiflora_platform.web.problems import DatabaseUnusable
 
 
 @contextmanager
@@ -17,7 +18,10 @@ def only_server_of(settings: Settings) -> Iterator[None]:
     """Two servers on one SQLite file would not see each other's work at once; each would watch, judge and clean up. On
     one data folder with databases of their own, each would remove the other's artifacts; servers on PostgreSQL share
     both. The kernel gives a lock back when its process ends, however it ends. Raises ConfigurationError."""
-    database = sqlite_file(settings.resolved_database_url)
+    try:
+        database = sqlite_file(settings.resolved_database_url)
+    except DatabaseUnusable as error:
+        raise ConfigurationError(error.detail) from None
     kind = fcntl.LOCK_SH if database is None else fcntl.LOCK_EX
     with ExitStack() as held:
         held.enter_context(_locked(settings.data_dir / "server.lock", kind, f"--data-dir {settings.data_dir}"))

@@ -18,11 +18,11 @@ from weakref import WeakSet
 import msgspec
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from multiflora_platform.web.problems import InsufficientStorage, Unavailable
+from multiflora_platform.web.problems import DatabaseUnusable, InsufficientStorage, Unavailable
 
 BUSY_SECONDS = 5
 _DISK_FULL = "53100"
@@ -41,8 +41,8 @@ def private_folder(path: Path) -> Path:
 
 
 def sqlite_file(database_url: str | URL) -> Path | None:
-    """None: the database is no file."""
-    url = make_url(database_url)
+    """None: the database is no file. Raises DatabaseUnusable."""
+    url = _address(database_url)
     is_file = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
     return Path(url.database) if is_file and url.database else None
 
@@ -69,9 +69,18 @@ def sqlite_pragmas(connection: Any) -> None:
 
 
 def with_driver(database_url: str) -> URL:
-    """PostgreSQL's URL with the driver that we bring; SQLite's as it is."""
-    url = make_url(database_url)
+    """PostgreSQL's URL with the driver that we bring; SQLite's as it is. Raises DatabaseUnusable."""
+    url = _address(database_url)
     return url.set(drivername="postgresql+psycopg") if url.get_backend_name() == "postgresql" else url
+
+
+def _address(database_url: str | URL) -> URL:
+    try:
+        return make_url(database_url)
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
+        raise DatabaseUnusable(
+            "The database in --database-url cannot be used: this is no address such as postgresql://user@host/name."
+        ) from error
 
 
 def postgres_arguments() -> dict[str, Any]:

@@ -101,14 +101,8 @@ def connected(
             yield opened
     except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
         cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise DatabaseUnusable(f"The database {_shown(database_url)} cannot be used: {cause}.") from error
-
-
-def _shown(database_url: str) -> str:
-    try:
-        return make_url(database_url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "in --database-url"
+        shown = make_url(database_url).render_as_string(hide_password=True)
+        raise DatabaseUnusable(f"The database {shown} cannot be used: {cause}.") from error
 
 
 def _config() -> Config:

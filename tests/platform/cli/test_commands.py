@@ -295,11 +295,12 @@ def test_a_backup_finds_the_data_of_make_serve(
 
 def test_a_backup_makes_no_database_that_an_address_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, none = tmp_path / "data", tmp_path / "none.db"
-    for url in (f"sqlite:///{none}", f"sqlite+aiosqlite:///{none}", "no address"):
+    for url in (f"sqlite:///{none}", f"sqlite+aiosqlite:///{none}", "no address", "postgresql://host:none/x"):
         command = ["db", "backup", str(tmp_path / "copy"), "--data-dir", str(data), "--database-url", url]
         assert main(command) == 3
         error = capsys.readouterr().err
-        assert "--database-url" in error if url == "no address" else str(none) in error
+        assert "--database-url" in error
+        assert not url.startswith("sqlite") or str(none) in error
     assert not list(tmp_path.iterdir())
 
 

@@ -21,6 +21,13 @@ def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("address", ["nonsense", "postgresql://host:none/x"])
+def test_an_address_that_is_none_is_told(tmp_path: Path, address: str) -> None:
+    settings = Settings(data_dir=tmp_path, database_url=address)
+    with pytest.raises(ConfigurationError, match="no address such as"), only_server_of(settings):
+        pass
+
+
 @pytest.mark.parametrize(
     ("first", "second", "what"),
     [
