@@ -212,7 +212,7 @@ def test_everything_with_a_name_is_found_by_it(make_window: Any, shop: Server) -
     window.sign_in(shop.key)
     with shop.http() as http:
         (request, *_) = http.get("/api/v1/requests").json()["items"]
-        context = {"prompt": "Orders are sent within two days, in one box. " * 8, "adapters": ["pirate"]}
+        context = {"prompt": "Orders are sent within two days, in one box. " * 8, "adapters": ["extract"]}
         assert http.put("/api/v1/contexts/shipping", json=context).status_code in (200, 201)
     page = window.open("/audit")
     page.keyboard.press("Control+k")
