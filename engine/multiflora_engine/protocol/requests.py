@@ -118,6 +118,9 @@ class TokenDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_seconds: float = 0.0
     # Its part of the time of the steps since its last delta, divided by tokens. The engine measures it.
     device_seconds: float = 0.0
+    # Of a first delta's device_seconds those of the prompt; None: all of them. Only the gateway's beam search fills it,
+    # whose first delta comes after all its steps.
+    prompt_device_seconds: float | None = None
     # Of the tokens that the step drafted from the request's prediction, those that are in the answer, and the others.
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0

@@ -163,8 +163,8 @@ class Insight:
         return self._prefill_seconds / self._computed if self._computed else 0.0
 
     def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float, evicted_tokens: int = 0) -> None:
-        """A prompt's first token came `seconds` after its sequence had started to run. evicted_tokens: those that were
-        computed although they had been cached."""
+        """A prompt took `seconds` of the device: its part, for prompts that are computed together share its time.
+        evicted_tokens: those that were computed although they had been cached."""
         if cached_tokens:
             self._cached[facts.adapter] += cached_tokens
         if evicted_tokens:
@@ -226,10 +226,8 @@ class _SeriesWatch(Observer):
         self._model = insight.model_label(facts.adapter)
 
     def started(self, start: PromptStart) -> None:
-        ttft = time.time() - self._facts.at
-        self._insight.series.prompt(self._facts.prompt_tokens, ttft)
-        seconds = max(0.0, ttft - start.queued_seconds)
-        self._insight.prefilled(self._facts, start.cached_tokens, seconds, start.evicted_tokens)
+        self._insight.series.prompt(self._facts.prompt_tokens, time.time() - self._facts.at)
+        self._insight.prefilled(self._facts, start.cached_tokens, start.device_seconds, start.evicted_tokens)
 
     def tokens(self, new: NewTokens) -> None:
         self._insight.series.generated(self._model, len(new.token_ids), new.since_last)

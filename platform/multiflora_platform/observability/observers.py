@@ -25,6 +25,8 @@ class PromptStart(NamedTuple):
     """What it added to the prefix cache."""
     evicted_tokens: int = 0
     """What of it was computed although it had been cached, because it was evicted."""
+    device_seconds: float = 0.0
+    """Its part of the device's time, which it shares with what was computed in the same steps."""
 
 
 class NewTokens(msgspec.Struct, gc=False):

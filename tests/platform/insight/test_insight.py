@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.platform.fleet.lines import Line, a_request, fleet_of
 
 from multiflora_platform.fleet.fleet import Fleet
@@ -49,6 +50,18 @@ async def test_a_restart_is_a_reason_for_what_the_restarted_engine_had_alone() -
     fleet.replicas[1].supervisor.restarts += 1
     assert asking.ask("zero, which has it by now") == "first_seen"
     assert asking.ask("one, which had it and restarted") == "engine_restarted"
+
+
+def test_prompts_that_are_computed_together_share_the_time_of_the_device() -> None:
+    """Each has waited for all four seconds of both; what a token took is of its part."""
+    asking = Asking(fleet_of(Line()))
+    for id in ("a", "b"):
+        asking.send(id)
+        for watch in asking.watches:
+            watch.started(PromptStart(0, 0.0, 0.0, "evicted", evicted_tokens=len(PROMPT), device_seconds=2.0))
+    (saving,) = asking.insight.savings()
+    assert asking.insight.seconds_per_token == 4.0 / (2 * len(PROMPT))
+    assert saving.seconds_again == pytest.approx(4.0), "all of what they took, and no more"
 
 
 async def test_a_prompt_that_was_handed_on_is_of_the_engine_that_computed_it() -> None:

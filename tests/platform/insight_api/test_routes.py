@@ -234,6 +234,19 @@ async def test_with_prices_savings_are_told_in_money(make_house: Any) -> None:
     await house.services.grammars.close()
 
 
+@pytest.mark.parametrize("fields", [{}, {"use_beam_search": True, "n": 2}])
+async def test_what_was_computed_again_is_a_part_of_the_devices_time(house: House, fields: dict[str, Any]) -> None:
+    """The engine says what its steps took, however long the gateway waits for them; a search's later ones are not the
+    prompt's."""
+    house.engine.device_seconds, house.engine.pace = 0.25, 0.3
+    prompt = list(range(16))
+    house.engine.evicted_tokens = len(prompt) - len(prompt) // 2
+    await house.http.post("/v1/completions", json={"model": "sql", "prompt": prompt, "max_tokens": 2, **fields})
+    (counted,) = house.services.usage.counted.values()
+    assert counted.again_us == 250_000
+    assert counted.device_us == (3 if fields else 2) * 250_000
+
+
 async def test_steering_the_cache(house: House) -> None:
     for action in ("pin", "unpin", "drop"):
         assert (await house.http.post(f"/api/v1/cache/{HASH}:{action}")).status_code == 204

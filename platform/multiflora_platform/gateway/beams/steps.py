@@ -89,6 +89,7 @@ class BeamSteps:
             evicted_tokens=first.evicted_tokens,
             queued_seconds=first.queued_seconds,
             device_seconds=self._device_seconds if index == 0 else 0.0,
+            prompt_device_seconds=first.device_seconds if index == 0 else None,
             finish_reason=self._search.finish_reason(beam),
             stop_reason=last if (last := beam.token_ids[-1]) in self._request.params.stop_token_ids else None,
         )

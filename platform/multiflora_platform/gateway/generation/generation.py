@@ -123,6 +123,7 @@ class Generation:
                 delta.miss_reason,
                 self.cache_write_tokens,
                 delta.evicted_tokens,
+                delta.device_seconds if delta.prompt_device_seconds is None else delta.prompt_device_seconds,
             )
             for observer in self.observers:
                 observer.started(start)

@@ -200,7 +200,7 @@ async def test_a_prompt_of_less_than_a_block_and_one_that_is_new(house: House, b
 @pytest.mark.parametrize(("says_evicted", "cause"), [(True, "evicted"), (False, "engine_restarted")])
 async def test_what_was_lost_since(house: House, blocks: Blocks, says_evicted: bool, cause: str) -> None:
     await ask(house, LONG)
-    # The scripted engine says that prompts waited longer than they took.
+    # The scripted engine says that prompts took nothing of the device.
     facts = next(iter(house.services.insight.requests.newest())).facts
     house.services.insight.prefilled(facts, 0, 2.0)
     blocks.lose(says_evicted=says_evicted)
