@@ -22,7 +22,8 @@ from multiflora_engine.core.sequence import Sequence
 
 class CacheStart(NamedTuple):
     """miss_reason: why the block behind the hits was not found (CacheIndex). uses: with which the sequence's own blocks
-    are published (worth.py). num_evicted: blocks behind the hits, one after another, that were cached and evicted."""
+    are published (worth.py). num_evicted: blocks behind the hits, one after another, that were cached and evicted, of
+    those that it could have started on."""
 
     miss_reason: str
     uses: int
@@ -102,8 +103,11 @@ class PrefixCache:
         self._index.hit(hits)
         missed = sequence.block_hashes[num_hits:]
         is_cached = bool(missed) and self._pool.find(missed[0]) is not None
-        num_evicted = sum(1 for _ in takewhile(self._pool.evicted.__contains__, missed))
-        reason = self._index.why_missed(sequence, num_hits, is_cached, bool(num_evicted))
+        was_evicted = bool(missed) and missed[0] in self._pool.evicted
+        reason = self._index.why_missed(sequence, num_hits, is_cached, was_evicted)
+        # What is computed in any case costs no more for having been evicted.
+        readable = self.missed(sequence, num_hits)
+        num_evicted = sum(1 for _ in takewhile(self._pool.evicted.__contains__, readable))
         if not _is_use(sequence):
             return CacheStart(reason, COLD if sequence.is_background else NEW, num_evicted)
         self._keep_hits(sequence, 0, hits)

@@ -306,6 +306,20 @@ def test_what_was_evicted_and_is_computed_again_is_told() -> None:
     assert (deltas[4].cached_tokens, deltas[4].evicted_tokens) == (16, 0)
 
 
+@pytest.mark.parametrize(("length", "fields", "again"), [(16, {}, 12), (17, {}, 16), (17, {"prompt_logprobs": 0}, 0)])
+def test_what_is_computed_in_any_case_is_not_computed_again(length: int, fields: dict[str, Any], again: int) -> None:
+    """The block of the last token, and all of a prompt of whose every position something is wanted."""
+    harness = Harness(num_blocks=12)
+    harness.add("a", length, max_tokens=1)
+    harness.step()
+    harness.add("flood", 47, tag=50, max_tokens=1)
+    harness.step()
+    harness.add("again", length, max_tokens=1, **fields)
+    harness.step()
+    (delta,) = harness.deltas
+    assert (delta.cached_tokens, delta.evicted_tokens, delta.miss_reason) == (0, again, "evicted")
+
+
 def test_generated_tokens_are_cached_for_the_next_turn() -> None:
     harness = Harness()
     harness.add("a", [9, 8, 7, 6, 5], max_tokens=8)
