@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from multiflora_platform.messages.markers import MarkerSearch
 from multiflora_platform.messages.pieces import CallArguments, CallBegin, Content, Piece, Reasoning
@@ -35,21 +36,40 @@ _HEADER = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class ChannelPlace:
+    """Where in the format an answer begins; `place_after` finds it in the prompt."""
+
+    header: str | None = ""
+    """What there is of one, with its markers; None: within a message's body."""
+    kind: type[Reasoning] | type[Content] | None = None
+    """Of that body's text."""
+
+
+NEW_MESSAGE = ChannelPlace()
+
+
+def place_after(prompt_end: str) -> ChannelPlace:
+    """prompt_end: the prompt from its last message on. An answer may go on within that one, and within a call, too: as
+    it was the client that began it, the rest goes where its channel says."""
+    # Whatever is before the last marker between messages decides nothing.
+    last = max(prompt_end.rfind(marker) for marker in (START, *_ENDS))
+    return HarmonyReader((), only_one=False).skip(prompt_end[max(last, 0) :])
+
+
 class HarmonyReader:
     """Of one answer. names: of the functions on offer; without any, what calls a function goes where its channel says:
-    analysis is reasoning, all else content. only_one: calls after the first are left out.
-
-    prompt_end: the prompt from its last message on; an answer may go on within that one.
+    analysis is reasoning, all else content. only_one: calls after the first are left out. begin: the answer's.
     """
 
-    def __init__(self, names: Collection[str], only_one: bool, prompt_end: str = "") -> None:
+    def __init__(self, names: Collection[str], only_one: bool, begin: ChannelPlace = NEW_MESSAGE) -> None:
         self._names = names
         self._only_one = only_one
         self._search = MarkerSearch(START, CHANNEL, MESSAGE, *_ENDS)
         # With its markers. None: within a message's body.
-        self._header: str | None = ""
+        self._header = begin.header
         # Makes the pieces of the body's text; of a call, None.
-        self._kind: type[Reasoning] | type[Content] | None = None
+        self._kind = begin.kind
         # Calls that have begun.
         self._num_calls = 0
         # Of the call's arguments, something has come.
@@ -57,16 +77,17 @@ class HarmonyReader:
         # Kinds of which something has gone out, and those whose next text belongs to another message.
         self._said: set[type[Piece]] = set()
         self._parted: set[type[Piece]] = set()
+
+    def skip(self, prompt_end: str) -> ChannelPlace:
+        """Where what follows begins. An end that looks like the beginning of a marker is the prompt's, and not said."""
         self.push(prompt_end)
-        self._said, self._parted, self._num_calls = set(), set(), 0
+        return ChannelPlace(self._header, self._kind)
 
     def push(self, text: str) -> list[Piece]:
         pieces: list[Piece] = []
-        rest: str | None = text
-        while rest is not None:
-            before, rest = self._search.push(rest)
+        for before, marker in self._search.split(text):
             pieces += self._text(before) if before else []
-            pieces += self._mark(self._search.found) if rest is not None else []
+            pieces += self._mark(marker) if marker is not None else []
         return pieces
 
     def flush(self) -> list[Piece]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from multiflora_platform.messages.call_scanner import CallScanner
-from multiflora_platform.messages.harmony import HarmonyReader
+from multiflora_platform.messages.harmony import NEW_MESSAGE, ChannelPlace, HarmonyReader
 from multiflora_platform.messages.marked_reader import Calls, MarkedReader
 from multiflora_platform.messages.markers import MarkerSearch
 from multiflora_platform.messages.pieces import Piece
@@ -28,11 +28,11 @@ class ToolReader(Protocol):
         """At the end: what was held back."""
 
 
-def make_reader(form: ToolFormat, schemas: Schemas, only_one: bool, prompt_end: str = "") -> ToolReader:
+def make_reader(form: ToolFormat, schemas: Schemas, only_one: bool, begin: ChannelPlace = NEW_MESSAGE) -> ToolReader:
     """schemas: of the arguments of the tools on offer, by name. only_one: calls after the first are left out.
-    prompt_end: see `HarmonyReader`; no other form needs it."""
+    begin: see `HarmonyReader`; no other form needs it."""
     if form.kind == "harmony":
-        return HarmonyReader(schemas, only_one, prompt_end)
+        return HarmonyReader(schemas, only_one, begin)
     return _READERS[form.kind](Calls(only_one), schemas)
 
 

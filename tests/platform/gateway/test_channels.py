@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_engine.sampling.grammars import GrammarVocabulary
-from multiflora_platform.messages.harmony import HARMONY_MARKERS
+from multiflora_platform.gateway.prompting import answer_format
+from multiflora_platform.messages.harmony import HARMONY_MARKERS, ChannelPlace, place_after
 from multiflora_platform.messages.tool_formats import HARMONY, detect
 from multiflora_platform.server.base_model import open_model
 from multiflora_platform.settings import Settings
+from multiflora_platform.text.off_loop import INLINE
 from multiflora_platform.text.tokenizer import Tokenizer
 
 # In the manner of gpt-oss's: thoughts are kept before calls alone, and a call has one text before it.
@@ -186,6 +189,48 @@ async def test_a_message_goes_on(house: House) -> None:
     choice = await ask(house, messages=said, continue_final_message=True, add_generation_prompt=False)
     assert prompt(house).endswith("<|channel|>final<|message|>The sun")
     assert choice["message"]["content"] == " is out."
+
+
+CONTINUED: dict[str, Any] = {
+    "messages": [*ASKED["messages"], {"role": "assistant", "content": "The sun"}],
+    "continue_final_message": True,
+    "add_generation_prompt": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_the_client_began_goes_on_as_text(house: House, stream: bool) -> None:
+    house.engine.reply = '"Oslo"}<|call|>'
+    begun = "Look.<|end|><|start|>assistant<|channel|>commentary to=functions.weather<|message|>{"
+    said = [*ASKED["messages"], {"role": "assistant", "content": begun}]
+    body = {**ASKED, **CONTINUED, "messages": said, "tools": [WEATHER], "stream": stream}
+    if not stream:
+        response = await house.post(PATH, body)
+        assert response.status_code == 200, response.text
+        (choice,) = response.json()["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ('"Oslo"}', "stop")
+        return
+    deltas = [choice["delta"] for event in (await house.events(PATH, body))[:-1] for choice in event["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == '"Oslo"}'
+    assert not any(delta.get("tool_calls") for delta in deltas)
+
+
+async def test_where_the_answers_go_on_is_read_once_and_beside_the_event_loop(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def watched(prompt_end: str) -> ChannelPlace:
+        threads.append(threading.current_thread())
+        return place_after(prompt_end)
+
+    monkeypatch.setattr(answer_format, "place_after", watched)
+    house.engine.reply = " is out."
+    body = {**ASKED, **CONTINUED, "max_tokens": 10, "n": 3, "stream": True, "metadata": {"more": "x" * INLINE}}
+    events = (await house.events(PATH, body))[:-1]
+    assert {choice["index"] for event in events for choice in event["choices"]} == {0, 1, 2}
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 async def test_effort_reaches_the_template(house: House) -> None:

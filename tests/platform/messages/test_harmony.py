@@ -6,7 +6,9 @@ from random import Random
 
 import pytest
 
-from multiflora_platform.messages.harmony import HARMONY_MARKERS
+from multiflora_platform.messages import harmony
+from multiflora_platform.messages.harmony import HARMONY_MARKERS, HarmonyReader, place_after
+from multiflora_platform.messages.markers import MarkerSearch
 from multiflora_platform.messages.message import Call, Message, MessageFormat
 from multiflora_platform.messages.pieces import Content, Reasoning
 from multiflora_platform.messages.tool_formats import HARMONY
@@ -71,7 +73,8 @@ CASES: list[tuple[str, str | None, str | None, list[tuple[str, str]]]] = [
 
 
 def form(names: str = "f", only_one: bool = False, prompt_end: str = START) -> MessageFormat:
-    return MessageFormat(tools=lambda: make_reader(HARMONY, {name: {} for name in names}, only_one, prompt_end))
+    begin = place_after(prompt_end)
+    return MessageFormat(tools=lambda: make_reader(HARMONY, {name: {} for name in names}, only_one, begin))
 
 
 def streamed(how: MessageFormat, *texts: str) -> Message:
@@ -119,10 +122,43 @@ def test_one_call_only() -> None:
         (f"{START}<|channel|>analysis<|message|>It", f" is.<|end|>{START}{FINAL}So.", Message(" is.", "So.")),
         ("<|start|>user<|message|>Hi<|end|>", f"{START}{FINAL}Hi.", Message(None, "Hi.")),
         ("", f"{THOUGHT}{START}{FINAL}Hi.", Message("hm", "Hi.")),
+        # A call that the client began is text, and a call behind it is the answer's first.
+        (f'{START}{CALL}{{"a": ', f"1}}<|call|>{START}{CALL}{{}}<|call|>", Message(None, "1}", [Call("f", "{}")])),
+        (f"{START}{CALL}", "", Message()),
+        (f"{START}<|channel|>analysis to=functions.f<|message|>", "{}", Message("{}", None)),
+        (f"{START}<|channel|>commentary to=functions.f", "<|message|>{}", Message(None, None, [Call("f", "{}")])),
+        # What the prompt says is not said again, whatever it looks like.
+        (f"{START}{FINAL}1 <", " 2", Message(None, " 2")),
+        (f"{START}{FINAL}a<|end|>b<|en", f"c<|end|>{START}{FINAL}d", Message(None, "c\nd")),
+        ("<|end|>" * 3 + "<|channel|>" * 3 + "analysis<|message|>", "hm", Message("hm", None)),
     ],
 )
 def test_an_answer_goes_on_where_the_prompt_ends(prompt_end: str, text: str, expected: Message) -> None:
     assert form(prompt_end=prompt_end).read(text) == expected
+
+
+def test_text_full_of_markers_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    class Search(MarkerSearch):
+        def push(self, text: str) -> tuple[str, str | None]:
+            searched.append(len(text))
+            return super().push(text)
+
+        def split(self, text: str) -> list[tuple[str, str | None]]:
+            searched.append(len(text))
+            return super().split(text)
+
+    monkeypatch.setattr(harmony, "MarkerSearch", Search)
+    text = f"{FINAL}{'<|end|>' * 200}{FINAL}x"
+    assert form().read(text) == Message(None, "x")
+    assert sum(searched) == len(START) + len(text)
+
+
+def test_the_prompt_is_read_once_for_all_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    how = form(prompt_end=f"{START}{'<|end|>' * 100}{FINAL}It")
+    monkeypatch.setattr(HarmonyReader, "push", lambda *_: pytest.fail("read again"))
+    assert [how.reader().flush() for _ in range(3)] == [[], [], []]
 
 
 def test_whatever_a_model_writes_no_text_is_lost_and_pieces_do_not_matter() -> None:

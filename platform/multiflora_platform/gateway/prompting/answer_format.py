@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
 from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
-from multiflora_platform.messages.harmony import START
+from multiflora_platform.messages.harmony import START, place_after
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
     ReasoningFormat,
@@ -71,10 +71,9 @@ def answer_format(body: ChatRequest, model: ServedModel, prompt_ids: list[int], 
 
 def channels_format(tokenizer: Tokenizer, prompt_ids: list[int], use: ToolUse | None) -> MessageFormat:
     """How to read an answer in channels; it may go on within the prompt's last message."""
-    prompt_end = _last_message(tokenizer, prompt_ids)
-    return MessageFormat(
-        tools=partial(use.reader, prompt_end) if use else partial(make_reader, HARMONY, {}, False, prompt_end)
-    )
+    # Read here, once for all answers: this may be long, and readers are made on the event loop.
+    begin = place_after(_last_message(tokenizer, prompt_ids))
+    return MessageFormat(tools=partial(use.reader, begin) if use else partial(make_reader, HARMONY, {}, False, begin))
 
 
 def _in_channels(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:

@@ -56,7 +56,9 @@ async def prepare_chat(
     ids = await chat_prompt(body, model.tokenizer, model.vocab_size, room, size)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
 
-    form = await off_loop(units, partial(answer_format, body, model, ids, use))
+    # Of a message that goes on in channels, all of the text is read.
+    in_full = model.writes_channels and body.continue_final_message
+    form = await off_loop(size if in_full else units, partial(answer_format, body, model, ids, use))
     made = partial(
         sampling_params,
         body,

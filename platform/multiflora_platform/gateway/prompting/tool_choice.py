@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.messages.harmony import NEW_MESSAGE, ChannelPlace
 from multiflora_platform.messages.tool_formats import HERMES, Tool, ToolFormat
 from multiflora_platform.messages.tool_readers import ToolReader, make_reader
 from multiflora_platform.structured.formats import Format, close_objects
@@ -36,10 +37,10 @@ class ToolUse:
     form: ToolFormat
     """How the model writes them."""
 
-    def reader(self, prompt_end: str = "") -> ToolReader:
-        """prompt_end: see `make_reader`."""
+    def reader(self, begin: ChannelPlace = NEW_MESSAGE) -> ToolReader:
+        """begin: see `make_reader`."""
         schemas = {tool.name: tool.parameters for tool in self.tools}
-        return make_reader(self.form, schemas, self.only_one, prompt_end)
+        return make_reader(self.form, schemas, self.only_one, begin)
 
     def calls(self) -> Format:
         """Calls, and nothing else."""
