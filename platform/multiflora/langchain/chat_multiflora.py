@@ -143,7 +143,8 @@ class ChatMultiflora(EngineFields, BaseChatModel):
             form = detect(tokenizer.templates.tool_source or "")
             use = tool_use(request, form)
             template = None if tokenizer.templates.is_empty else tokenizer.templates.pick(tools)
-            text = tokenizer.apply_chat_template(template_messages(written, template), tools=tools)
+            said = template_messages(written, template, in_channels=form is HARMONY)
+            text = tokenizer.apply_chat_template(said, tools=tools)
         except ApiError as error:
             raise ValueError(str(error)) from None
         ids, in_channels = tokenizer.encode(text, False), form is HARMONY

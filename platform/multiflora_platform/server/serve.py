@@ -248,8 +248,8 @@ async def _parts(
         shadows = Shadows(registry.rollouts, registry.lease, engine)
         stack.push_async_callback(shadows.close)
         bodies = KeptBodies() if settings.log_bodies else None
-        tokenizer = opened.served.tokenizer
-        insight = Insight(engine, opened.served.name, bodies, drift=Drift(tokenizer.decode, locator(tokenizer)))
+        model = opened.served
+        insight = Insight(engine, model.name, bodies, drift=Drift(model.tokenizer.decode, locator(model)))
         insight.start()
         stack.push_async_callback(insight.close)
         services = Services(

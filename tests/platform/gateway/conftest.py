@@ -63,9 +63,10 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
         engine, registry = FakeClient(tokenizer, ready=READY), FakeRegistry()
         supervisor = SimpleNamespace(client=engine, state="ready", restarts=2, pid=os.getpid())
         handle = Fleet([EngineReplica("0", supervisor)])
+        model = ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults)
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),
-            model=ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults),
+            model=model,
             engine=handle,
             registry=registry,
             keys=FakeKeys(),
@@ -75,7 +76,7 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
             grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
             shadows=Shadows(registry.rollouts, registry.lease, handle),
             webhooks=SimpleNamespace(),
-            insight=Insight(handle, "base", drift=Drift(tokenizer.decode, locator(tokenizer))),
+            insight=Insight(handle, "base", drift=Drift(tokenizer.decode, locator(model))),
             contexts=Contexts(SimpleNamespace(), handle),
         )
         app = create_app(services)

@@ -15,10 +15,12 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_engine.sampling.grammars import GrammarVocabulary
 from multiflora_platform.gateway.prompting import answer_format
+from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.messages.harmony import HARMONY_MARKERS, ChannelPlace, place_after
 from multiflora_platform.messages.tool_formats import HARMONY, detect
 from multiflora_platform.server.base_model import open_model
 from multiflora_platform.settings import Settings
+from multiflora_platform.text.chat_template import ChatTemplates
 from multiflora_platform.text.off_loop import INLINE
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -233,6 +235,40 @@ async def test_where_the_answers_go_on_is_read_once_and_beside_the_event_loop(
     assert threading.current_thread() not in threads
 
 
+STRICT = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
+
+
+async def test_parts_before_a_call_go_behind_the_thought(house: House) -> None:
+    def written_by(source: str, content: Any) -> Any:
+        called = {"type": "function", "function": {"name": "weather", "arguments": "{}"}}
+        said = {"role": "assistant", "content": content, "reasoning_content": "Rain?", "tool_calls": [called]}
+        template = ChatTemplates({"default": source}).pick(None)
+        return template_messages([said], template, in_channels=True)[0]
+
+    looped = "{% for part in messages[0].content %}{% endfor %}"
+    parts = [{"type": "text", "text": "I look."}, {"type": "text", "text": "Now."}]
+    for source in (TEMPLATE, looped):
+        assert written_by(source, parts)["reasoning_content"] == "Rain?\nI look.\nNow."
+        empty = written_by(source, [{"type": "text", "text": ""}])
+        assert (empty["reasoning_content"], empty.get("content") or "") == ("Rain?", "")
+
+
+async def test_what_the_operator_says_holds_for_the_prompt_too(house: House) -> None:
+    """Of a template that does not show its channels: a thought and a function without a description would fail."""
+    source = TEMPLATE.replace("<|channel|>analysis<|message|>", "<|channel|>analysis' + '<|message|>")
+    assert detect(source) is not HARMONY
+    model = house.services.model
+    definition = RustTokenizer.from_str(model.tokenizer.definition)
+    tokenizer = Tokenizer(definition, model.tokenizer.config, ChatTemplates({"default": source}))
+    called = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+    said = {"role": "assistant", "content": "I look.", "reasoning_content": "Rain?", "tool_calls": [called]}
+    house.services.model = replace(model, tokenizer=tokenizer, tool_format=HARMONY)
+    await ask(house, messages=[*ASKED["messages"], said], tools=[WEATHER], max_tokens=20)
+    assert "<|channel|>analysis<|message|>Rain?\nI look.<|end|>" in prompt(house)
+    response = await house.post("/tokenize", {"messages": [*ASKED["messages"], said], "tools": [WEATHER]})
+    assert response.json()["tokens"] == house.engine.requests[-1].prompt_token_ids
+
+
 async def test_effort_reaches_the_template(house: House) -> None:
     await ask(house, reasoning_effort="high")
     assert prompt(house).startswith("<|start|>system<|message|>Reasoning: high<|end|>")
@@ -267,8 +303,7 @@ async def test_grammars_leave_room_for_channels(house: House) -> None:
     assert accepts(house, THOUGHT + CALL)
     assert not accepts(house, f"{THOUGHT}{final}No.")
     assert not accepts(house, CALL.replace("city", "town"))
-    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
-    await ask(house, tools=[strict], max_tokens=150)
+    await ask(house, tools=[STRICT], max_tokens=150)
     assert accepts(house, THOUGHT + CALL)
     assert accepts(house, f"{THOUGHT}{final}No.")
     assert not accepts(house, CALL.replace("city", "town"))

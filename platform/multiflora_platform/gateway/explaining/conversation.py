@@ -33,6 +33,8 @@ class Conversation:
     request: ChatRequest
     token_ids: list[int]
     tokenizer: Tokenizer
+    in_channels: bool
+    """See `ServedModel.writes_channels`."""
 
     def span(self, token: int) -> tuple[int, int] | None:
         """From which character to which the token goes; None where the prompt is not all of the conversation."""
@@ -71,12 +73,13 @@ class Conversation:
 
     @cached_property
     def _messages(self) -> list[dict[str, Any]]:
-        return template_messages(self.request.messages, self.tokenizer.templates.pick(self.request.tools))
+        template = self.tokenizer.templates.pick(self.request.tools)
+        return template_messages(self.request.messages, template, self.in_channels)
 
     @cached_property
     def text(self) -> str:
         tools = offered_tools(self.request.tools)
-        return conversation_text(replace(self.request, tools=tools), self._messages, self.tokenizer)
+        return conversation_text(replace(self.request, tools=tools), self._messages, self.tokenizer, self.in_channels)
 
     def _end_of(self, index: int) -> int:
         """Of a message's own text: the first character that differs when something is added to it."""
@@ -89,7 +92,7 @@ class Conversation:
         """None where the template refuses it."""
         request = replace(self.request, **({"tools": offered_tools(self.request.tools)} | changes))
         try:
-            return conversation_text(request, messages or self._messages, self.tokenizer)
+            return conversation_text(request, messages or self._messages, self.tokenizer, self.in_channels)
         except ChatTemplateError:
             return None
 

@@ -194,7 +194,8 @@ def _place(question: Question, token: int, same: int) -> tuple[int | None, str |
     assert question.theirs is not None, "the prompts part"
     if question.chat is None:
         return None, None, False
-    conversation = Conversation(question.chat, question.ours.ids.tolist(), question.model.tokenizer)
+    model, ids = question.model, question.ours.ids.tolist()
+    conversation = Conversation(question.chat, ids, model.tokenizer, model.writes_channels)
     span = conversation.span(token)
     if span is None:
         return None, None, False

@@ -8,19 +8,20 @@ from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.insight.drift.drift import Locate, PromptPlace
 from multiflora_platform.insight.kept_prompts import KeptPrompt
-from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.services import ServedModel
 
 _MOST_TOKENS = 8192
 """Of prompts whose templates are asked, which takes the event loop some milliseconds; of longer ones the place is told
 from the prompt's beginning."""
 
 
-def locator(tokenizer: Tokenizer) -> Locate:
-    """For prompts of the served model."""
+def locator(model: ServedModel) -> Locate:
+    """For the model's prompts."""
+    tokenizer = model.tokenizer
 
     def locate(body: msgspec.Struct, prompt: KeptPrompt, token: int, back: int) -> PromptPlace:
         if isinstance(body, ChatRequest) and len(prompt.ids) <= _MOST_TOKENS:
-            conversation = Conversation(body, prompt.ids.tolist(), tokenizer)
+            conversation = Conversation(body, prompt.ids.tolist(), tokenizer, model.writes_channels)
             if (span := conversation.span(token)) is not None:
                 return _in_chat(conversation, span[0] - back)
         return PromptPlace(None, None, len(tokenizer.decode(prompt.ids[:token])) - back)

@@ -9,11 +9,10 @@ from typing import Any
 
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
-from multiflora_platform.messages.tool_formats import HARMONY, detect
+from multiflora_platform.services import ServedModel
 from multiflora_platform.text.chat_template import REASONING_KEYS, Template, reasoning_of
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.off_loop import INLINE, off_loop
-from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
@@ -29,7 +28,7 @@ _TOOL = 1024
 
 async def chat_prompt(
     request: ChatRequest | TokenizeRequest,
-    tokenizer: Tokenizer,
+    model: ServedModel,
     vocab_size: int | None,
     room: PromptRoom,
     size: int = INLINE + 1,
@@ -37,28 +36,31 @@ async def chat_prompt(
     """The conversation through the model's template, as token ids. vocab_size: None where no model is to read
     them. size: of the request, in bytes; where it is not known, a thread takes it. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
-    template = None
-    if not tokenizer.templates.is_empty:
+    template, templates = None, model.tokenizer.templates
+    if not templates.is_empty:
         try:
-            template = tokenizer.templates.pick(request.tools)
+            template = templates.pick(request.tools)
         except ChatTemplateError as error:
             raise invalid("messages", str(error)) from None
     size += _MESSAGE * len(request.messages) + _TOOL * len(request.tools or ())
-    messages = await off_loop(size, partial(template_messages, request.messages, template))
-    return await encode_conversation(request, messages, size, tokenizer, vocab_size, room)
+    messages = await off_loop(size, partial(template_messages, request.messages, template, model.writes_channels))
+    return await encode_conversation(request, messages, size, model, vocab_size, room)
 
 
-def template_messages(messages: Sequence[dict[str, Any]], template: Template | None) -> list[dict[str, Any]]:
-    """Raises ApiError naming the message. template: decides whether a list of parts stays one (None: it does not)."""
+def template_messages(
+    messages: Sequence[dict[str, Any]], template: Template | None, in_channels: bool
+) -> list[dict[str, Any]]:
+    """Raises ApiError naming the message. template: decides whether a list of parts stays one (None: it does not).
+    in_channels: see `ServedModel.writes_channels`."""
     if not messages:
         raise invalid("messages", "messages is empty; send at least one message.")
-    return [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
+    checked = [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
+    return [_with_one_thought(message) for message in checked] if in_channels else checked
 
 
 def assistant_prefix(messages: Sequence[dict[str, Any]]) -> str:
     """Of checked messages: the text of the last one, if it is the assistant's own."""
-    content = messages[-1].get("content") if messages[-1]["role"] == "assistant" else None
-    return content if isinstance(content, str) else "\n".join(_part("content", part) for part in content or ())
+    return _text_of(messages[-1].get("content")) if messages[-1]["role"] == "assistant" else ""
 
 
 def _message(place: str, message: dict[str, Any], template: Template | None) -> dict[str, Any]:
@@ -76,17 +78,23 @@ def _message(place: str, message: dict[str, Any], template: Template | None) -> 
         out["content"] = _content(f"{place}.content", message["content"], template)
     elif not calls:
         raise invalid(f"{place}.content", f"{place}.content is required, unless the message has tool_calls.")
-    return _with_one_thought(out) if calls and template is not None and detect(template.source) is HARMONY else out
+    return out
 
 
 def _with_one_thought(message: dict[str, Any]) -> dict[str, Any]:
     """gpt-oss's template writes one message of text before a call, as a thought, and refuses a call with two: what was
     said before the call goes behind the reasoning."""
     reasoning, content = reasoning_of(message), message.get("content")
-    if not reasoning or not content:
+    if not message.get("tool_calls") or not reasoning or not content:
         return message
+    text = _text_of(content)
     kept = {key: value for key, value in message.items() if key != "content" and key not in REASONING_KEYS}
-    return {**kept, "reasoning_content": f"{reasoning}\n{content}"}
+    return {**kept, "reasoning_content": f"{reasoning}\n{text}" if text else reasoning}
+
+
+def _text_of(content: str | list[Any] | None) -> str:
+    """Of a checked message's content."""
+    return content if isinstance(content, str) else "\n".join(_part("content", part) for part in content or ())
 
 
 def _content(place: str, content: Any, template: Template | None) -> str | list[dict[str, Any]]:

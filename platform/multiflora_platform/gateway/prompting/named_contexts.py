@@ -29,7 +29,7 @@ async def chat_with_context(
     if not content.is_chat:
         raise invalid("context", f"The context {body.context!r} is a prompt, for /v1/completions; this is a chat.")
     # Before the context's messages stand before them: what is wrong with one is told by its own number.
-    await off_loop(size, partial(template_messages, body.messages, None))
+    await off_loop(size, partial(template_messages, body.messages, None, in_channels=False))
     whole = replace(
         body,
         messages=[*(content.messages or ()), *body.messages],

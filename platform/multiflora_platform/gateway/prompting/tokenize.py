@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
-from multiflora_platform.messages.tool_formats import HARMONY, detect
+from multiflora_platform.services import ServedModel
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -75,15 +75,16 @@ async def encode_conversation(
     request: ChatRequest | TokenizeRequest,
     messages: list[dict[str, Any]],
     size: int,
-    tokenizer: Tokenizer,
+    model: ServedModel,
     vocab_size: int | None,
     room: PromptRoom,
 ) -> list[int]:
     """messages: the request's, as the template reads them. size: of them, in characters. vocab_size: None where no
     model is to read the tokens. Raises ApiError."""
+    tokenizer = model.tokenizer
 
     def encode() -> list[int]:
-        text = conversation_text(request, messages, tokenizer)
+        text = conversation_text(request, messages, tokenizer, model.writes_channels)
         ids = tokenizer.encode(text, bool(request.add_special_tokens), most=room.most)
         return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
 
@@ -97,13 +98,14 @@ async def encode_conversation(
 
 
 def conversation_text(
-    request: ChatRequest | TokenizeRequest, messages: list[dict[str, Any]], tokenizer: Tokenizer
+    request: ChatRequest | TokenizeRequest, messages: list[dict[str, Any]], tokenizer: Tokenizer, in_channels: bool
 ) -> str:
-    """messages: the request's, as the template reads them. Raises ChatTemplateError."""
+    """messages: the request's, as the template reads them. in_channels: see `ServedModel.writes_channels`.
+    Raises ChatTemplateError."""
     continues = bool(request.continue_final_message)
     # What the model does not see, it does not call.
     tools = None if isinstance(request, ChatRequest) and request.tool_choice == "none" else request.tools
-    if tools and detect(tokenizer.templates.tool_source or "") is HARMONY:
+    if tools and in_channels:
         tools = [_described(tool) for tool in tools]
     effort = request.reasoning_effort if isinstance(request, ChatRequest) else None
     options = {} if effort is None else {"reasoning_effort": effort}

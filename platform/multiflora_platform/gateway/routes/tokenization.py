@@ -17,10 +17,9 @@ from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
-from multiflora_platform.services import Services
+from multiflora_platform.services import ServedModel, Services
 from multiflora_platform.text.errors import TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
-from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["tokenizer"], dependencies=[Depends(require_key)])
@@ -35,7 +34,7 @@ async def tokenize(request: Request) -> Response:
     if body.model is not None:
         await find_model(services, request, body.model)
     tokenizer, length = services.model.tokenizer, services.max_model_len
-    ids = await _ids(tokenizer, length, body, await body_size(request))
+    ids = await _ids(services.model, length, body, await body_size(request))
 
     def answer() -> Response:
         strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -75,7 +74,7 @@ async def tokenizer_info(request: Request) -> Response:
     )
 
 
-async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest, size: int) -> list[int]:
+async def _ids(model: ServedModel, length: int, body: TokenizeRequest, size: int) -> list[int]:
     """size: of the request, in bytes. Raises ApiError."""
     if (body.prompt is None) == (body.messages is None):
         raise invalid("prompt", "Send either prompt or messages.")
@@ -83,10 +82,10 @@ async def _ids(tokenizer: Tokenizer, length: int, body: TokenizeRequest, size: i
     if body.messages is not None:
         tools = await off_loop(size, partial(offered_tools, body.tools))
         offered = msgspec.structs.replace(body, tools=tools)
-        return await chat_prompt(offered, tokenizer, None, room, size)
+        return await chat_prompt(offered, model, None, room, size)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     try:
-        return await off_loop(len(prompt), lambda: tokenizer.encode(prompt, special, most=room.most))
+        return await off_loop(len(prompt), lambda: model.tokenizer.encode(prompt, special, most=room.most))
     except TooManyTokens as error:
         raise room.error("prompt", error) from None
 

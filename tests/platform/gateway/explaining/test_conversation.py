@@ -58,7 +58,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 @pytest.mark.parametrize("has_tools", [False, True])
 def test_each_text_belongs_to_its_message(tokenizer: Tokenizer, has_tools: bool) -> None:
     request = ChatRequest(model="m", messages=MESSAGES, tools=[LOOK] if has_tools else None)
-    conversation = Conversation(request, [], tokenizer)
+    conversation = Conversation(request, [], tokenizer, False)
     text = conversation.text
     for words, message in (("RULES", 0), ("Question", 1), ("Answer", 2), ("Thanks", 3), ("again", 3)):
         place = text.index(words)
@@ -71,8 +71,8 @@ def test_each_text_belongs_to_its_message(tokenizer: Tokenizer, has_tools: bool)
 
 def test_a_token_goes_over_characters_of_the_whole_prompt_alone(tokenizer: Tokenizer) -> None:
     request = ChatRequest(model="m", messages=MESSAGES)
-    text = Conversation(request, [], tokenizer).text
+    text = Conversation(request, [], tokenizer, False).text
     ids = tokenizer.encode(text, False)
-    assert Conversation(request, ids, tokenizer).span(5) == (5, 6)
+    assert Conversation(request, ids, tokenizer, False).span(5) == (5, 6)
     # Cut at its beginning (truncate_prompt_tokens), it is another text.
-    assert Conversation(request, ids[1:], tokenizer).span(5) is None
+    assert Conversation(request, ids[1:], tokenizer, False).span(5) is None

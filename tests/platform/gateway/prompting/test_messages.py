@@ -46,14 +46,14 @@ def call(arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("arguments", "seen"), HISTORIES, ids=range(len(HISTORIES)))
 def test_templates_always_get_an_object_as_arguments(arguments: Any, seen: dict[str, Any]) -> None:
-    [_, message] = template_messages([USER, {"role": "assistant", "tool_calls": [call(arguments)]}], None)
+    [_, message] = template_messages([USER, {"role": "assistant", "tool_calls": [call(arguments)]}], None, False)
     assert message["tool_calls"][0]["function"] == {"name": "f", "arguments": seen}
 
 
 @pytest.mark.parametrize("calls", [[], None])
 @pytest.mark.parametrize("role", ["user", "assistant"])
 def test_an_empty_list_of_calls_is_no_call(role: str, calls: Any) -> None:
-    assert template_messages([{"role": role, "content": "x", "tool_calls": calls}], None) == [
+    assert template_messages([{"role": role, "content": "x", "tool_calls": calls}], None, False) == [
         {"role": role, "content": "x"}
     ]
 
