@@ -236,6 +236,32 @@ async def test_where_the_answers_go_on_is_read_once_and_beside_the_event_loop(
 
 
 STRICT = {"type": "function", "function": {**WEATHER["function"], "strict": True}}  # type: ignore[dict-item]
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [WEATHER], "tool_choice": NAMED}, "tool_choice"),
+        ({"tools": [STRICT]}, "tools"),
+    ],
+)
+async def test_a_call_is_not_demanded_of_a_message_that_goes_on(
+    house: House, fields: dict[str, Any], param: str
+) -> None:
+    response = await house.post(PATH, {**ASKED, **CONTINUED, **fields})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    for free in ({"tools": [WEATHER]}, {"tools": [STRICT], "tool_choice": "none"}):
+        await ask(house, **CONTINUED, **free)
+
+
+async def test_a_prefill_of_messages_demands_no_call_either(house: House) -> None:
+    tool = {"name": "weather", "input_schema": WEATHER["function"]["parameters"]}  # type: ignore[index]
+    body = {**ASKED, "messages": CONTINUED["messages"], "tools": [tool], "tool_choice": {"type": "any"}}
+    response = await house.post("/v1/messages", body)
+    assert response.status_code == 400
+    assert "tool_choice asks for a call" in response.json()["error"]["message"]
 
 
 async def test_parts_before_a_call_go_behind_the_thought(house: House) -> None:

@@ -77,10 +77,18 @@ def channels_format(tokenizer: Tokenizer, prompt_ids: list[int], use: ToolUse | 
 
 
 def _in_channels(body: ChatRequest, model: ServedModel, prompt_ids: list[int], use: ToolUse | None) -> AnswerFormat:
-    """What goes on within a message has its channel already."""
+    """What goes on within a message has its channel already, and no grammar asks for a call behind it. Raises
+    ApiError."""
     structure = requested_structure(body)
     if not body.continue_final_message:
         structure = _formed(_with_tools(_formed(structure, in_final_channel), use), behind_analysis)
+    elif use is not None and (use.must_call or use.is_strict):
+        param, asks = ("tool_choice", "asks for a call") if use.must_call else ("tools", "holds strict functions")
+        raise invalid(
+            param,
+            f"{param} {asks}; this model cannot be held to it within a message that goes on "
+            "(continue_final_message, or a last message of the assistant's).",
+        )
     markers = model.tokenizer.special_ids_of(HARMONY.markers)
     return AnswerFormat(channels_format(model.tokenizer, prompt_ids, use), structure, markers)
 
