@@ -70,7 +70,7 @@ class Client(Transport):
     def list_adapters(
         self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
     ) -> AdapterPage:
-        """By name. `q`: a part of name or description; `tag`: one of its tags."""
+        """By name. `q`: a part of name or description, the adapter of this name first; `tag`: one of its tags."""
         return self.call(
             "GET", "/adapters", AdapterPage, query={"limit": limit, "page_token": page_token, "q": q, "tag": tag}
         )
@@ -682,7 +682,7 @@ class AsyncClient(AsyncTransport):
     async def list_adapters(
         self, *, limit: int = 50, page_token: str | None = None, q: str | None = None, tag: str | None = None
     ) -> AdapterPage:
-        """By name. `q`: a part of name or description; `tag`: one of its tags."""
+        """By name. `q`: a part of name or description, the adapter of this name first; `tag`: one of its tags."""
         return await self.call(
             "GET", "/adapters", AdapterPage, query={"limit": limit, "page_token": page_token, "q": q, "tag": tag}
         )

@@ -58,7 +58,7 @@ async def list_adapters(
     q: str | None = None,
     tag: str | None = None,
 ) -> Response:
-    """By name. `q`: a part of name or description; `tag`: one of its tags."""
+    """By name. `q`: a part of name or description, the adapter of this name first; `tag`: one of its tags."""
     found = page(registry_of(request).snapshot, limit, page_token, q, tag, lambda entry: listed(principal, entry))
     items = [shown(principal, item) for item in found.items]
     return await compressed(request, {"items": items, "next_page_token": found.next_page_token})

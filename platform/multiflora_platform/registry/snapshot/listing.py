@@ -28,18 +28,24 @@ def page(
     tag: str | None,
     visible: Callable[[AdapterEntry], bool],
 ) -> AdapterListing:
-    """Adapters by name. query: a case-insensitive substring of name or description. visible: whether the
-    adapter is listed for who asks. Raises InvalidRequest."""
+    """Adapters by name. query: a case-insensitive substring of name or description; the adapter of just this name
+    comes first, however many others mention it. visible: whether the adapter is listed for who asks. Raises
+    InvalidRequest."""
+    named = snapshot.adapters.get(query) if query else None
+    is_first = named and not page_token and _matches(named, query, tag) and visible(named)
+    first = [named] if named and is_first else []
+    room = limit - len(first)
     names = snapshot.sorted_names
     found: list[AdapterEntry] = []
     for name in names[bisect_right(names, decode_token(page_token)) if page_token else 0 :]:
         entry = snapshot.adapters[name]
-        if _matches(entry, query, tag) and visible(entry):
+        if entry is not named and _matches(entry, query, tag) and visible(entry):
             found.append(entry)
-        if len(found) > limit:
+        if len(found) > room:
             break
-    token = encode_token(found[limit - 1].name) if len(found) > limit else None
-    return AdapterListing([adapter_view(entry) for entry in found[:limit]], token)
+    # Behind a page of `named` alone come all others: a space stands before every name.
+    token = encode_token(found[room - 1].name if room else " ") if len(found) > room else None
+    return AdapterListing([adapter_view(entry) for entry in [*first, *found[:room]]], token)
 
 
 def adapter_view(entry: AdapterEntry) -> dict[str, Any]:

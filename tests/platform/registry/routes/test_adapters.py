@@ -145,6 +145,22 @@ async def test_search_by_text_and_tag(house):
     assert await names(tag="db", q="ticket") == ["triage"]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 4, 5])
+async def test_the_adapter_that_a_search_names_comes_first_and_once(house, limit):
+    for name in ("a-sql", "b-sql", "sql", "sql-z", "other"):
+        await house.adapter(name)
+    seen, params = [], {"q": "sql", "limit": limit}
+    while True:
+        page = (await house.admin.get("/adapters", params=params)).json()
+        seen += [item["name"] for item in page["items"]]
+        assert len(page["items"]) <= limit
+        if page["next_page_token"] is None:
+            break
+        params["page_token"] = page["next_page_token"]
+    assert seen == ["sql", "a-sql", "b-sql", "sql-z"]
+    assert (await house.admin.get("/adapters", params={"q": "sql", "tag": "x"})).json()["items"] == []
+
+
 @pytest.mark.parametrize(
     "params", [{"limit": 0}, {"limit": "x"}, {"limit": 1001}, {"page_token": "!"}, {"page_token": "é"}]
 )
