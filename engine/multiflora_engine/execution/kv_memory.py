@@ -61,7 +61,7 @@ def size_kv_cache(
     if wanted > model.ropes[0].longest:
         raise ModelError(
             f"--max-model-len {wanted} is more than the model's {model.ropes[0].longest} tokens. "
-            "Choose less, or extend the model with a RoPE scaling: its --hf-overrides."
+            "Choose less, or extend the model with a RoPE scaling in --hf-overrides."
         )
     block_bytes = bytes_per_block(model, config.block_size, dtype)
     needed = -(-wanted // config.block_size)
