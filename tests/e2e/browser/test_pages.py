@@ -229,6 +229,7 @@ def test_everything_with_a_name_is_found_by_it(make_window: Any, shop: Server) -
     for text, group, option, address in (
         ("pirate", "Adapters", "pirate", "/adapters/pirate"),
         ("pirate@1", "Versions", "pirate@1", "/adapters/pirate?compare=1"),
+        ("shop's tables", "Adapters", "sql", "/adapters/sql"),
         (request["id"], "Requests", request["id"], f"/requests/{request['id']}"),
         ("seen", "Tenants", "seen", "/tenants/seen"),
         ("shipping", "Contexts", "shipping", "/contexts?q=shipping"),
@@ -304,7 +305,10 @@ STAGES = """list => [...list.querySelectorAll(".track")].map(track => {
 def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Window, shop: Server) -> None:
     earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     messages = [{"role": "system", "content": "Be brief."}, *earlier, {"role": "user", "content": "Name a product."}]
-    body = {"model": "pirate", "messages": messages, "max_tokens": 5, "temperature": 0, "user": "ann"}
+    answer = {"name": "product", "schema": {"type": "string"}, "strict": False}
+    body = {"model": "pirate", "messages": messages, "max_tokens": 5, "temperature": 0, "top_p": 1, "user": "ann"} | {
+        "response_format": {"type": "json_schema", "json_schema": answer}
+    }
     with shop.http() as http:
         assert http.post("/v1/chat/completions", json=body).status_code == 200
         (made, *_) = http.get("/api/v1/requests?model=pirate").json()["items"]
@@ -317,6 +321,7 @@ def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Wind
         page.get_by_role("link", name="Replay in the playground").click()
         page.get_by_text("again with its user").wait_for()
         assert page.get_by_label("Message").input_value() == "Name a product."
+        assert json.loads(page.get_by_label("JSON schema").input_value()) == answer["schema"]
         page.get_by_label("Message").fill("Name a price.")
         page.get_by_role("button", name="Run").click()
         page.get_by_role("region", name="Answer of pirate@1").get_by_text("length").wait_for()
@@ -324,7 +329,49 @@ def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Wind
         sent = http.get(f"/api/v1/requests/{again['id']}").json()["body"]["request"]
     messages[-1]["content"] = "Name a price."
     kept = {name: value for name, value in sent.items() if value is not None and not name.startswith("stream")}
-    assert kept == body | {"model": "pirate@1", "messages": messages}
+    shape = kept["response_format"]["json_schema"]
+    assert shape == shape | answer, "the schema, its name and that it is not strict"
+    assert kept == body | {"model": "pirate@1", "messages": messages, "response_format": kept["response_format"]}
+
+
+# What is sent when an earlier request is replayed: as it was, and with another schema in the form.
+REPLAYED = """async ([path, request]) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { taskOf } = await import(base + "pages/playground/replay.js");
+    const { requestOf } = await import(base + "pages/playground/request.js");
+    const { DEFAULTS } = await import(base + "pages/playground/settings.js");
+    const task = taskOf({ path, body: { request } }, DEFAULTS);
+    const changed = { ...task, settings: { ...task.settings, schema: '{"type": "number"}' } };
+    return [task, changed].map(one => requestOf(request.model, one).body);
+}"""
+
+
+def test_a_replay_keeps_the_schema_and_how_it_is_called(window: Window) -> None:
+    page = window.open("/playground?model=sql")
+    named = {"name": "price", "description": "in euros", "schema": {"type": "integer"}, "strict": False}
+    shaped = {"model": "sql", "top_p": 1, "response_format": {"type": "json_schema", "json_schema": named}}
+    completion = shaped | {"prompt": "The price:"}
+    assert page.evaluate(REPLAYED, ["/v1/completions", completion]) == [completion, completion]
+    chat = shaped | {"messages": [{"role": "user", "content": "The price?"}]}
+    other = {"type": "json_schema", "json_schema": named | {"schema": {"type": "number"}}}
+    assert page.evaluate(REPLAYED, ["/v1/chat/completions", chat]) == [chat, chat | {"response_format": other}]
+
+
+def test_each_table_of_savings_is_sorted_by_its_own_heads(window: Window) -> None:
+    money = {"currency": "EUR", "device": 3.0, "cached": 0.5, "saved": 2.0, "computed_again": 0.1}
+    spared = {"tokens": 9, "device_seconds": 1.0, "tokens_again": 0, "seconds_again": 0.0}
+    saved = {"adapter": "sql", **spared, "money": money}
+    usage = [{"tenant": "acme", "money": money}, {"tenant": "unpriced", "money": None}]
+    page = window.page
+    page.route("**/api/v1/cache", lambda route: route.fulfill(json=route.fetch().json() | {"savings": [saved]}))
+    page.route("**/api/v1/usage?*", lambda route: route.fulfill(json={"items": usage, "next_page_token": None}))
+    window.open("/cache?tab=savings")
+    tables = [page.get_by_role("group", name=name, exact=True) for name in ("Saved by the cache", "Savings by tenant")]
+    tables[1].get_by_role("row", name="unpriced").wait_for()
+    tables[1].get_by_role("button", name="Device time").click()
+    page.wait_for_url("**/ui/cache?tab=savings&tenants=device")
+    orders = [[head.get_attribute("aria-sort") for head in table.get_by_role("columnheader").all()] for table in tables]
+    assert [[order for order in of if order] for of in orders] == [["descending"], ["ascending"]]
 
 
 def test_requests_are_filtered_by_what_they_were_and_may_stand_still(window: Window, shop: Server) -> None:
@@ -346,7 +393,11 @@ def test_requests_are_filtered_by_what_they_were_and_may_stand_still(window: Win
     filters.get_by_label("Key").select_option("api-key-1")
     filters.get_by_label("Replica").select_option("0")
     filters.get_by_label("Time", exact=True).select_option("last hour")
+    heads = page.get_by_role("columnheader", name="Where the time went")
+    assert (heads.count(), heads.get_by_role("button").count()) == (1, 0), "a picture of several numbers has no order"
     rows = list(csv.DictReader(io.StringIO(downloaded(page, "requests", "CSV"))))
+    assert all(float(row["queue_seconds"]) <= float(row["total_seconds"]) for row in rows)
+    assert "phases" not in rows[0]
     columns = ("model", "version", "replica", "key_id", "miss_reason")
     assert {tuple(row[column] for column in columns)[1:] for row in rows} == {("1", "0", "api-key-1", "first_seen")}
     asked: list[str] = []

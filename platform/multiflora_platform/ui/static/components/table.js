@@ -8,7 +8,7 @@ import { Export } from "./export.js";
 /**
  * @param {object} props
  * name: of the exported file; columns: [{key, label, value(row)? (text or number; row[key] without it), cell(row)? (how it is
- * shown), number, time, control (buttons: neither sorted by nor exported),
+ * shown), number, time, control (buttons: neither sorted by nor exported), picture (of other columns: likewise),
  * unseen (only exported), class}]; sort: of the address, see useSorting
  */
 export function Table({ name, label = name, columns, rows, keyOf, sort: param, first }) {
@@ -26,7 +26,7 @@ export function cellOf(column, row) {
 
 function Head({ column, sort, onSort }) {
   if (column.control) return html`<th role="columnheader"><span class="visually-hidden">${column.label}</span></th>`;
-  return html`<th role="columnheader" class=${column.number ? "number" : ""} aria-sort=${orderOf(column, sort)}><${SortButton} column=${column} sort=${sort} onSort=${onSort} /></th>`;
+  return html`<th role="columnheader" class=${column.number ? "number" : ""} aria-sort=${orderOf(column, sort)}>${column.picture ? column.label : html`<${SortButton} column=${column} sort=${sort} onSort=${onSort} />`}</th>`;
 }
 
 export const orderOf = (column, sort) => (sort?.key === column.key ? (sort.down ? "descending" : "ascending") : undefined);

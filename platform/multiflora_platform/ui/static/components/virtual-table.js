@@ -67,5 +67,5 @@ export function VirtualTable({ name, label = name, columns, rows: all, keyOf, on
 }
 
 const Head = ({ column, sort, onSort }) => html`<div role="columnheader" class=${`cut${column.number ? " number" : ""}`} aria-sort=${orderOf(column, sort)}>
-  ${column.control ? html`<span class="visually-hidden">${column.label}</span>` : html`<${SortButton} column=${column} sort=${sort} onSort=${onSort} />`}
+  ${column.control ? html`<span class="visually-hidden">${column.label}</span>` : column.picture ? column.label : html`<${SortButton} column=${column} sort=${sort} onSort=${onSort} />`}
 </div>`;

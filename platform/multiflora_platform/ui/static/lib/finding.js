@@ -32,13 +32,14 @@ const settingResult = (one) => result(one.name, one.description, `/settings?q=${
 
 export const pageResults = () => GROUPS.flatMap(([, pages]) => pages).filter(([, , , visible]) => visible()).map(([to, label]) => result(label, "", to));
 
-/** Adapters whose name or description has the text; of `name@part`, their versions and aliases that begin with the part. */
+/** Adapters whose name or description has the text; of `name@part`, their versions and aliases that begin with the part.
+ * However few are asked for, the server gives the one of just this name first. */
 export async function findAdapters(text, signal) {
   if (!text || !may("registry:read")) return [];
-  const [name, part] = text.toLowerCase().split("@");
+  const [name, part] = text.split("@");
   const { items } = await get(`/api/v1/adapters?limit=${part === undefined ? 50 : MOST}&q=${encodeURIComponent(name)}`, { signal });
-  const adapters = items.map((one) => result(one.name, one.description, `/adapters/${encodeURIComponent(one.name)}`));
-  const versions = ranked(items.map((one) => ({ ...one, text: one.name.toLowerCase() })), name).flatMap((one) => versionsOf(one, part ?? ""));
+  const adapters = items.map((one) => result(one.name, one.description, `/adapters/${encodeURIComponent(one.name)}`, one.description));
+  const versions = ranked(items.map((one) => ({ ...one, text: one.name.toLowerCase() })), name.toLowerCase()).flatMap((one) => versionsOf(one, (part ?? "").toLowerCase()));
   return [["Adapters", part === undefined ? adapters : []], ["Versions", versions]];
 }
 
@@ -46,7 +47,7 @@ function versionsOf(adapter, part) {
   const to = (number) => `/adapters/${encodeURIComponent(adapter.name)}?compare=${number}`;
   const aliases = Object.entries(adapter.aliases).map(([alias, { version }]) => [alias, version ? `means v${version}` : "split", version ? to(version) : `/adapters/${encodeURIComponent(adapter.name)}?tab=aliases`]);
   const numbers = adapter.ready_versions.toReversed().map((number) => [String(number), "version", to(number)]);
-  return [...aliases, ...numbers].filter(([name]) => name.startsWith(part)).map(([name, note, where]) => result(`${adapter.name}@${name}`, note, where));
+  return [...aliases, ...numbers].filter(([name]) => name.toLowerCase().startsWith(part)).map(([name, note, where]) => result(`${adapter.name}@${name}`, note, where));
 }
 
 /** The kinds that have something, each with its best. @param {Array<[string, Array<Result>]>} kinds */

@@ -1,18 +1,24 @@
 /** What a table says, without its markup: rows in the order that was asked for, and as text for files. Columns are those of
  * components/table.js. */
-import { isoTime, moment } from "./format.js";
+import { isoTime, moment, money } from "./format.js";
 
 const collator = new Intl.Collator("en", { numeric: true });
 
 /** Those that are drawn; the others are only exported. */
 export const drawn = (columns) => columns.filter((column) => !column.unseen);
 
+/** Whose values are the rows' own: sorted by and exported. */
+const told = (column) => !column.control && !column.picture;
+
+/** A column of what rows say about `money`, which they do where the server has prices. */
+export const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money?.[key], cell: (row) => (row.money ? money(row.money[key], row.money.currency) : "") });
+
 /** What a column says of a row, as text or number: sorted by, searched, exported. */
 export const valueOf = (column, row) => (column.value ? column.value(row) : row[column.key]);
 
 /** @param {{key: string, down: boolean}|null} sort null: as they come */
 export function sorted(rows, columns, sort) {
-  const column = sort && columns.find((one) => one.key === sort.key && !one.control);
+  const column = sort && columns.find((one) => one.key === sort.key && told(one));
   if (!column) return rows;
   const keyed = rows.map((row) => [column.time ? moment(valueOf(column, row)) : valueOf(column, row), row]);
   return keyed.sort((a, b) => compared(a[0], b[0], sort.down)).map(([, row]) => row);
@@ -28,8 +34,8 @@ function compared(a, b, down) {
 
 /** One line for each row (RFC 4180), headed by the columns' keys; times are ISO 8601 in UTC. */
 export function csv(columns, rows) {
-  const told = columns.filter((column) => !column.control);
-  const lines = [told.map((column) => column.key), ...rows.map((row) => told.map((column) => exported(column, row)))];
+  const written = columns.filter(told);
+  const lines = [written.map((column) => column.key), ...rows.map((row) => written.map((column) => exported(column, row)))];
   return lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");
 }
 
@@ -47,5 +53,5 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** The rows as the API gave them. */
+/** The rows that the page made its table of: as the API gave them, or put together from several answers. */
 export const json = (rows) => `${JSON.stringify(rows, null, 2)}\n`;

@@ -1,11 +1,12 @@
 /** Prefix cache: what is in it, why the last prompts missed it, what it saves. */
 import { html } from "../lib/html.js";
 import { get, getAll } from "../lib/api.js";
-import { bytes, count, money, percent, seconds } from "../lib/format.js";
+import { bytes, count, percent, seconds } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { DRIFTS, REASONS } from "../lib/misses.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
+import { amount } from "../lib/tables.js";
 import { Badge, Card, PageHeader, Stats, Tabs, Time } from "../components/bits.js";
 import { Chart } from "../components/chart.js";
 import { Empty, Loaded } from "../components/states.js";
@@ -80,7 +81,6 @@ const SAVINGS = [
   { key: "tokens_again", label: "Evicted, computed again", number: true, cell: (row) => count(row.tokens_again) },
   { key: "seconds_again", label: "Device time of that", number: true, cell: (row) => seconds(row.seconds_again) },
 ];
-const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money?.[key], cell: (row) => (row.money ? money(row.money[key], row.money.currency) : "") });
 const MONEY = [amount("saved", "Saved"), amount("computed_again", "Cost of computing again")];
 const TENANTS = [{ key: "tenant", label: "Tenant", value: (row) => row.tenant ?? "admins" }, amount("device", "Device time"), amount("cached", "Cached tokens"), ...MONEY];
 
@@ -95,7 +95,7 @@ function Savings({ of }) {
 function TenantSavings() {
   const usage = useResource((signal) => getAll("/api/v1/usage?group_by=tenant", { signal }), [], { every: 15 });
   return html`<${Card} title="By tenant, since the beginning" flush><${Loaded} resource=${usage}>${(rows) => html`
-    <${Table} name="savings by tenant" label="Savings by tenant" first="-saved" columns=${TENANTS} rows=${rows} keyOf=${(row) => row.tenant} />`}<//><//>`;
+    <${Table} name="savings by tenant" label="Savings by tenant" sort="tenants" first="-saved" columns=${TENANTS} rows=${rows} keyOf=${(row) => row.tenant} />`}<//><//>`;
 }
 
 function HitRate() {

@@ -51,6 +51,6 @@ const columns = (longest) => [
   { key: "completion_tokens", label: "Answer", width: "52px", number: true, cell: (row) => count(row.completion_tokens) },
   { key: "ttft", label: "First token", width: "76px", number: true, cell: (row) => seconds(row.ttft) },
   { key: "total_seconds", label: "Total", width: "60px", number: true, cell: (row) => seconds(row.total_seconds) },
-  ...["load_seconds", "prefill_seconds", "decode_seconds"].map((key) => ({ key, unseen: true })),
-  { key: "queue_seconds", label: "Where the time went", width: "minmax(110px, 1.4fr)", cell: (row) => html`<${Phases} of=${row} longest=${longest} />` },
+  ...["queue_seconds", "load_seconds", "prefill_seconds", "decode_seconds"].map((key) => ({ key, unseen: true })),
+  { key: "phases", label: "Where the time went", picture: true, width: "minmax(110px, 1.4fr)", cell: (row) => html`<${Phases} of=${row} longest=${longest} />` },
 ];

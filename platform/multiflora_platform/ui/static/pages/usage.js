@@ -1,8 +1,9 @@
 /** What a tenant used, for itself. */
 import { html } from "../lib/html.js";
 import { getAll } from "../lib/api.js";
-import { count, money, seconds } from "../lib/format.js";
+import { count, seconds } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
+import { amount } from "../lib/tables.js";
 import { Card, PageHeader } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
@@ -15,7 +16,6 @@ const COLUMNS = [
   counted("cache_write_tokens", "Added to cache"), counted("uncached_tokens", "Neither"), counted("completion_tokens", "Generated"),
   { key: "device_seconds", label: "Device time", number: true, value: (row) => row.device_ms / 1000, cell: (row) => seconds(row.device_ms / 1000) },
 ];
-const amount = (key, label) => ({ key, label, number: true, value: (row) => row.money[key], cell: (row) => money(row.money[key], row.money.currency) });
 const MONEY = [amount("device", "Cost of device time"), amount("cached", "Cost of cached tokens"), amount("saved", "Saved by the cache")];
 
 export default function Usage() {

@@ -5,20 +5,22 @@ import { events } from "../../lib/sse.js";
 import { schemaProblem } from "./settings.js";
 
 const ALTERNATIVES = 5;
+const FORMAT = { type: "json_schema", json_schema: { name: "answer", strict: true } };
 
 /** {path, body} as any client would send it; what only the page needs is added by `stream`. replay: of replay.js, or null */
 export function requestOf(model, { mode, system, prompt, settings, replay }) {
   const body = { ...replay?.rest, model };
   if (settings.temperature !== "") body.temperature = Number(settings.temperature);
   if (settings.maxTokens !== "") body.max_tokens = Number(settings.maxTokens);
-  if (settings.topP !== "" && Number(settings.topP) !== 1) body.top_p = Number(settings.topP);
+  if (settings.topP !== "") body.top_p = Number(settings.topP);
   if (settings.topK !== "") body.top_k = Number(settings.topK);
   if (settings.seed !== "") body.seed = Number(settings.seed);
   if (settings.stop) body.stop = [settings.stop];
   if (mode === "completion") return { path: "/v1/completions", body: { ...body, prompt: replay?.last ?? prompt } };
   const messages = [...(system.trim() ? [{ role: "system", content: system }] : []), ...(replay?.before ?? []), replay?.last ?? { role: "user", content: prompt }];
   if (settings.schema.trim() && !schemaProblem(settings.schema)) {
-    body.response_format = { type: "json_schema", json_schema: { name: "answer", schema: JSON.parse(settings.schema), strict: true } };
+    const format = replay?.format ?? FORMAT;
+    body.response_format = { ...format, json_schema: { ...format.json_schema, schema: JSON.parse(settings.schema) } };
   }
   return { path: "/v1/chat/completions", body: { ...body, messages } };
 }
