@@ -27,16 +27,23 @@ _ENDS_OF_CHANNELS = ("<|return|>", "<|call|>")
 class Tokenizer:
     """Load with `Tokenizer.load`. Immutable, and safe to use from several threads.
 
-    config: tokenizer_config.json. special_tokens: e.g. {"bos_token": "<s>"}. special_ids: ids that skip_special_tokens
-    leaves out. added: every added token's text by id. token_bytes: the bytes that each id stands for.
+    config: tokenizer_config.json as it stands, but for bos_token and its like, which special_tokens_map.json may set.
+    special_tokens: what templates see, e.g. {"bos_token": "<s>"}. special_ids: ids that skip_special_tokens leaves out.
+    added: every added token's text by id. token_bytes: the bytes that each id stands for.
     """
 
-    def __init__(self, rust: tokenizers.Tokenizer, config: Mapping[str, Any], templates: ChatTemplates) -> None:
+    def __init__(
+        self,
+        rust: tokenizers.Tokenizer,
+        config: Mapping[str, Any],
+        special_tokens: Mapping[str, str],
+        templates: ChatTemplates,
+    ) -> None:
         rust.no_truncation()
         rust.no_padding()
         self._rust = rust
         self.config = config
-        self.special_tokens = _special_tokens(config)
+        self.special_tokens = special_tokens
         self.templates = templates
         added = rust.get_added_tokens_decoder()
         self.added = {token_id: token.content for token_id, token in added.items()}
@@ -63,12 +70,13 @@ class Tokenizer:
             rust = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(_mistaken(file) or f"{file} cannot be read: {error}") from None
-        config = merged_config(
-            _read_json(folder / "tokenizer_config.json"), _read_json(folder / "special_tokens_map.json")
-        )
-        add_tokens(rust, config, _read_json(folder / "added_tokens.json"))
-        rust.encode_special_tokens = bool(config.get("split_special_tokens"))
-        return cls(rust, config, ChatTemplates.load(folder, config.get("chat_template"), chat))
+        config = _read_json(folder / "tokenizer_config.json")
+        merged = merged_config(config, _read_json(folder / "special_tokens_map.json"))
+        add_tokens(rust, merged, _read_json(folder / "added_tokens.json"))
+        rust.encode_special_tokens = bool(merged.get("split_special_tokens"))
+        config |= {name: merged[name] for name in NAMED if name in merged}
+        templates = ChatTemplates.load(folder, merged.get("chat_template"), chat)
+        return cls(rust, config, _special_tokens(merged), templates)
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -181,9 +189,9 @@ class Tokenizer:
         return self.token_id(token) if isinstance(token, str) else None
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What templates see: the text of each special token that has a name."""
-    tokens = {**{name: config.get(name) for name in NAMED}, **own_tokens(config)}
+def _special_tokens(merged: Mapping[str, Any]) -> dict[str, str]:
+    """What templates see: the text of each special token that has a name. merged: by `merged_config`."""
+    tokens = {**{name: merged.get(name) for name in NAMED}, **own_tokens(merged)}
     return {name: text for name, token in tokens.items() if (text := _content(token))}
 
 

@@ -12,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from multiflora_platform.text.errors import TokenizerError
+from multiflora_platform.text.special_tokens import NAMED
 from multiflora_platform.text.tokenizer import Tokenizer
 
 TEXTS = ["<s>hi <|a|>there<|b|> </s>", "a <|a|> b", "plain </s>x", "<|c|><|call|> <unk>", "<|img|> Hi<|b|>"]
@@ -123,6 +124,15 @@ def test_a_null_beside_listed_tokens_means_the_maps_value(tmp_path: Path) -> Non
     files = {"tokenizer_config": config, "special_tokens_map": {"eos_token": "</s>", "bos_token": "<unk>"}}
     tokenizer = Tokenizer.load(folder_of(tmp_path, files))
     assert (tokenizer.eos_token_id, tokenizer.special_tokens["bos_token"]) == (256, "<s>")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_configuration_stays_as_its_file_writes_it(name: str, tmp_path: Path) -> None:
+    """But for the named tokens, which the map may set: what a client reads there is in use."""
+    file = FOLDERS[name].get("tokenizer_config", {})
+    config = Tokenizer.load(folder_of(tmp_path, FOLDERS[name])).config
+    named = {key: value for key, value in FOLDERS[name].get("special_tokens_map", {}).items() if key in NAMED}
+    assert config == {**file, **named}
 
 
 @pytest.mark.parametrize(

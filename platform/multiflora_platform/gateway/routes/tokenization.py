@@ -60,7 +60,7 @@ async def detokenize(request: Request) -> Response:
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request) -> Response:
-    """tokenizer_config.json as the model brings it, with the chat template in use."""
+    """tokenizer_config.json as the model brings it, with the named tokens and the chat template in use."""
     services: Services = request.app.state.services
     tokenizer = services.model.tokenizer
     return _json(

@@ -75,7 +75,7 @@ def tokenizer() -> Tokenizer:
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
     rust.add_special_tokens([END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"])
-    return Tokenizer(rust, {"eos_token": END}, ChatTemplates({"default": TEMPLATE}))
+    return Tokenizer(rust, {}, {"eos_token": END}, ChatTemplates({"default": TEMPLATE}))
 
 
 @pytest.fixture

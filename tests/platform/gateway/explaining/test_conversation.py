@@ -52,7 +52,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     rust = RustTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
-    return Tokenizer(rust, {}, ChatTemplates({"default": request.param}))
+    return Tokenizer(rust, {}, {}, ChatTemplates({"default": request.param}))
 
 
 @pytest.mark.parametrize("has_tools", [False, True])

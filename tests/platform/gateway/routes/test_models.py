@@ -63,7 +63,13 @@ async def test_tokenizer_calls_refuse(house: House, path: str, body: dict[str, A
 
 async def test_tokenizer_info(house: House) -> None:
     info = (await house.http.get("/tokenizer_info")).json()
-    assert (info["chat_template"], info["eos_token"]) == (TEMPLATE, "<|end|>")
+    assert info == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "chat_template": TEMPLATE,
+        "vocab_size": house.services.model.tokenizer.vocab_size,
+        "max_model_len": MAX_LEN,
+    }
 
 
 async def test_vllms_adapter_calls(house: House) -> None:
