@@ -6,6 +6,7 @@ As near as their embeddings are; a causal model has no head that would judge the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,13 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission, admit
-from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
+from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.usage import embedding_usage
-from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
-from multiflora_platform.gateway.schemas.answers import RankedDocument, RankedText, Reranking, encode
+from multiflora_platform.gateway.routes.vectors import Inputs, answer_with_vectors, unit_vector
+from multiflora_platform.gateway.schemas.answers import RankedDocument, RankedText, Reranking
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import RerankRequest
-from multiflora_platform.services import Services
-from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["inference"])
@@ -39,19 +36,9 @@ async def rerank(request: Request, principal: Principal = Depends(require_key)) 
     texts = [_text(index, document) for index, document in enumerate(body.documents)]
     if (body.top_n or 0) < 0:
         raise invalid("top_n", f"top_n must be at least 0, got {body.top_n}.")
-    services: Services = request.app.state.services
-    admission = await admit(services, request, principal, body)
-    try:
-        inputs: tuple[Any, Any] = ("query", [body.query]), ("documents", texts)
-        generations = await start_embeddings(services, admission, body, *inputs)
-        await until_disconnect(request.receive, collect_all(generations))
-        size = sum(map(len, texts))
-        content = await off_loop(size, lambda: encode(_answer(admission, body, texts, generations)))
-        ids = [generation.request.id for generation in generations]
-        headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
-        return Response(content, media_type="application/json", headers=headers)
-    finally:
-        admission.close()
+    inputs: Inputs = (("query", [body.query]), ("documents", [*texts]))
+    write, echoed = partial(_answer, body, texts), sum(map(len, texts)) if _is_echoing(body) else 0
+    return await answer_with_vectors(request, principal, body, inputs, write, echoed=echoed)
 
 
 def _text(index: int, document: str | dict[str, Any]) -> str:
@@ -61,13 +48,17 @@ def _text(index: int, document: str | dict[str, Any]) -> str:
     return text
 
 
+def _is_echoing(body: RerankRequest) -> bool:
+    return body.return_documents is not False
+
+
 def _answer(
-    admission: Admission, body: RerankRequest, texts: Sequence[str], generations: Sequence[Generation]
+    body: RerankRequest, texts: Sequence[str], admission: Admission, generations: Sequence[Generation]
 ) -> Reranking:
     query, *vectors = [unit_vector(generation) for generation in generations]
     scores = np.array(vectors) @ query
     nearest = np.argsort(-scores, kind="stable")[: body.top_n or None].tolist()
-    shown = body.return_documents is not False
+    shown = _is_echoing(body)
     return Reranking(
         id=f"rerank-{admission.id}",
         model=body.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
@@ -10,20 +11,16 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission, admit
-from multiflora_platform.gateway.generation.collect import collect_all, until_disconnect
+from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.generation import Generation
-from multiflora_platform.gateway.generation.respond import version_headers
 from multiflora_platform.gateway.generation.usage import embedding_usage
-from multiflora_platform.gateway.routes.embeddings import start_embeddings, unit_vector
+from multiflora_platform.gateway.routes.vectors import Inputs, answer_with_vectors, unit_vector
 from multiflora_platform.gateway.schemas.answers import (
     Score,
     ScoreList,
-    encode,
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import ScoreRequest
-from multiflora_platform.services import Services
 from multiflora_platform.web.openai_errors import invalid
 
 router = APIRouter(tags=["inference"])
@@ -38,17 +35,8 @@ async def score(request: Request, principal: Principal = Depends(require_key)) -
     second, right = _texts("text_2", body.text_2, "documents", body.documents)
     if len(left) not in (1, len(right)):
         raise invalid(second, f"{second} has {len(right)} texts and {first} {len(left)}; {first} has one or as many.")
-    services: Services = request.app.state.services
-    admission = await admit(services, request, principal, body)
-    try:
-        generations = await start_embeddings(services, admission, body, (first, left), (second, right))
-        await until_disconnect(request.receive, collect_all(generations))
-        content = encode(_answer(admission, body, generations, len(left)))
-        ids = [generation.request.id for generation in generations]
-        headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
-        return Response(content, media_type="application/json", headers=headers)
-    finally:
-        admission.close()
+    inputs: Inputs = ((first, left), (second, right))
+    return await answer_with_vectors(request, principal, body, inputs, partial(_answer, body, len(left)))
 
 
 def _texts(
@@ -63,7 +51,7 @@ def _texts(
     return later_name if value is None else name, [given] if isinstance(given, str) else [*(given or ())]
 
 
-def _answer(admission: Admission, body: ScoreRequest, generations: Sequence[Generation], num_left: int) -> ScoreList:
+def _answer(body: ScoreRequest, num_left: int, admission: Admission, generations: Sequence[Generation]) -> ScoreList:
     vectors = [unit_vector(generation) for generation in generations]
     left, right = np.array(vectors[:num_left]), np.array(vectors[num_left:])
     return ScoreList(
