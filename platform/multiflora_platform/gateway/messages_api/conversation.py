@@ -46,7 +46,7 @@ class _Turn:
 def chat_messages(system: str | list[dict[str, Any]] | None, messages: Sequence[dict[str, Any]]) -> list[Message]:
     """Raises ApiError naming the place in the request. A last message of the assistant is one to be continued."""
     turns = _turns(messages)
-    chat = _system(_texts("system", system or []))
+    chat = _system(_texts("system", system))
     called: dict[str, str] = {}
     for turn in turns:
         if turn.role == "user":
@@ -56,7 +56,7 @@ def chat_messages(system: str | list[dict[str, Any]] | None, messages: Sequence[
         called = _calls(turn) if turn.role == "assistant" else {}
         chat += _assistant(turn, called) if turn.role == "assistant" else _system(turn.texts())
     _require_results(called)
-    if turns[-1].role == "assistant" and turns[-1].blocks:
+    if turns[-1].role == "assistant":
         _check_prefill(turns[-1])
     return chat
 
@@ -67,25 +67,34 @@ def _turns(messages: Sequence[dict[str, Any]]) -> list[_Turn]:
         place, role = f"messages[{index}]", message.get("role")
         if not isinstance(role, str) or role not in _MAY_HOLD:
             raise invalid(f"{place}.role", f"{place}.role must be user or assistant; a system prompt goes into system.")
-        blocks = _blocks(f"{place}.content", message.get("content"), _MAY_HOLD[role])
-        if not blocks and role != "assistant":
-            raise invalid(f"{place}.content", f"{place}.content is empty; only a message of the assistant may be.")
+        blocks = _blocks(f"{place}.content", message.get("content"), role)
         if turns and turns[-1].role == role:
             turns[-1].blocks.extend(blocks)
-        elif blocks or index < len(messages) - 1:  # an earlier answer of this server's may have been empty
+        else:
             turns.append(_Turn(role, place, blocks))
+    if turns and not turns[-1].blocks:  # the assistant's: there is nothing to be continued
+        turns.pop()
     if not turns:
         raise invalid("messages", "messages is empty; send at least one message.")
     return turns
 
 
-def _blocks(place: str, content: Any, allowed: tuple[str, ...]) -> list[tuple[str, Block]]:
-    if isinstance(content, str):
-        return [(place, TextBlock(content))] if content else []
-    if not isinstance(content, list):
+def _blocks(place: str, content: Any, role: str) -> list[tuple[str, Block]]:
+    """Those that hold anything. The assistant's may all be empty, as an earlier answer of this server's was."""
+    blocks: list[tuple[str, Block]]
+    if isinstance(content, str) or content == []:
+        blocks = [(place, TextBlock(content or ""))]
+    elif isinstance(content, list):
+        places = [f"{place}[{index}]" for index in range(len(content))]
+        blocks = [(at, _block(at, block, _MAY_HOLD[role])) for at, block in zip(places, content, strict=True)]
+    else:
         raise invalid(place, f"{place} must be a string or a list of content blocks.")
-    blocks = [(f"{place}[{index}]", _block(f"{place}[{index}]", block, allowed)) for index, block in enumerate(content)]
-    return [(place, block) for place, block in blocks if not (isinstance(block, TextBlock) and not block.text)]
+    empty = {at: None for at, block in blocks if isinstance(block, TextBlock) and not block.text}
+    if empty and role != "assistant":
+        first = next(iter(empty))
+        param = place if first == place else f"{first}.text"
+        raise invalid(param, f"{param} is empty; leave it out. Only a message of the assistant may be empty.")
+    return [(at, block) for at, block in blocks if at not in empty]
 
 
 def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
@@ -99,8 +108,6 @@ def _block(place: str, block: Any, allowed: tuple[str, ...]) -> Block:
     except msgspec.ValidationError as error:
         inner, reason = place_of(str(error))
         raise wrong_value(f"{place}.{inner}" if inner else place, reason) from None
-    if isinstance(read, TextBlock) and not read.text and allowed is not _MAY_HOLD["assistant"]:
-        raise invalid(f"{place}.text", f"{place}.text is empty; leave the block out.")
     return read
 
 
@@ -108,9 +115,10 @@ def _listed(kinds: tuple[str, ...]) -> str:
     return f"{' and '.join(kinds)} {'is' if len(kinds) == 1 else 'are'}"
 
 
-def _texts(place: str, content: str | list[dict[str, Any]]) -> list[str]:
-    """Of content that may only be text."""
-    return [block.text for _, block in _blocks(place, content, ("text",)) if isinstance(block, TextBlock)]
+def _texts(place: str, content: str | list[dict[str, Any]] | None) -> list[str]:
+    """Of content that may only be text, or be left out."""
+    blocks = _blocks(place, content, "system") if content else []
+    return [block.text for _, block in blocks if isinstance(block, TextBlock)]
 
 
 def _system(texts: Sequence[str]) -> list[Message]:
@@ -142,7 +150,7 @@ def _user(turn: _Turn, called: dict[str, str]) -> list[Message]:
 
 def _result(place: str, block: ToolResultBlock) -> str:
     """Chat templates know no errors of tools: the text says it."""
-    text = "\n".join(_texts(f"{place}.content", block.content or []))
+    text = "\n".join(_texts(f"{place}.content", block.content))
     return f"Error: {text}" if block.is_error else text
 
 
@@ -164,7 +172,7 @@ def _require_results(called: dict[str, str]) -> None:
 
 def _assistant(turn: _Turn, called: dict[str, str]) -> list[Message]:
     texts = turn.texts()
-    message: Message = {"role": "assistant", "content": _parts(texts) if texts else None}
+    message: Message = {"role": "assistant", "content": _parts(texts) if texts else None if called else ""}
     if called:
         uses = [block for _, block in turn.blocks if isinstance(block, ToolUseBlock)]
         message["tool_calls"] = [
@@ -172,8 +180,6 @@ def _assistant(turn: _Turn, called: dict[str, str]) -> list[Message]:
         ]
     if thoughts := [block.thinking for _, block in turn.blocks if isinstance(block, ThinkingBlock) and block.thinking]:
         message["reasoning_content"] = "\n".join(thoughts)
-    if not texts and not called:
-        message["content"] = ""
     return [message]
 
 

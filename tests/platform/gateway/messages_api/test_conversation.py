@@ -92,12 +92,18 @@ def test_an_earlier_answer_may_have_been_empty(content: Any) -> None:
     assert chat_messages(None, [HI, empty, assistant(text("Yes")), HI])[1:2] == [
         {"role": "assistant", "content": "Yes"}
     ]
-    assert chat_messages(None, [HI, empty, empty]) == [HI, {"role": "assistant", "content": ""}]
 
 
-def test_an_empty_last_answer_is_none() -> None:
-    for content in ("", []):
-        assert chat_messages(None, [HI, {"role": "assistant", "content": content}]) == [HI]
+@pytest.mark.parametrize("content", ["", [], [{"type": "text", "text": ""}]], ids=str)
+def test_an_empty_last_answer_is_none(content: Any) -> None:
+    empty = {"role": "assistant", "content": content}
+    for count in (1, 2, 3):
+        assert chat_messages(None, [HI, *[empty] * count]) == [HI]
+    continued = {"role": "assistant", "content": "Ye"}
+    assert chat_messages(None, [HI, empty, continued, empty]) == [HI, continued]
+    with pytest.raises(ApiError) as error:
+        chat_messages(None, [empty, empty])
+    assert error.value.param == "messages"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +114,9 @@ def test_an_empty_last_answer_is_none() -> None:
         ([{"role": "user"}], "messages[0].content"),
         ([HI, assistant(text("a")), user(text(""))], "messages[2].content[0].text"),
         ([user(text(""))], "messages[0].content[0].text"),
+        ([user(text("a"), text(""))], "messages[0].content[1].text"),
+        ([HI, {"role": "system", "content": ""}], "messages[1].content"),
+        ([HI, assistant(use("a")), user(result("a", [text("")]))], "messages[2].content[0].content[0].text"),
         ([{"role": "tool", "content": "x"}], "messages[0].role"),
         ([{"role": ["user"], "content": "x"}], "messages[0].role"),
         ([HI, user({"type": "image", "source": {}})], "messages[1].content[0].type"),
