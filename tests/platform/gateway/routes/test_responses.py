@@ -8,12 +8,13 @@ from typing import Any
 
 import openai
 import pytest
-from tests.platform.gateway.house import House
+from tests.platform.gateway.house import TEMPLATE, House
 from tests.platform.gateway.test_openai_client import REPLY, client
 
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import HERMES
+from multiflora_platform.text.chat_template import ChatTemplates
 
 __all__ = ["client"]
 PATH = "/v1/responses"
@@ -218,3 +219,15 @@ async def test_a_calls_output_that_is_no_text_is_named(house: House, output: Any
     items = [{"role": "user", "content": "x"}, call, {"type": "function_call_output", "call_id": "c", "output": output}]
     error = (await house.post("/v1/responses", {"model": "base", "input": items})).json()["error"]
     assert error["param"] == "input[2].output"
+
+
+@pytest.mark.parametrize("output", ["", [{"type": "input_text", "text": ""}]], ids=str)
+async def test_a_calls_output_may_be_empty(house: House, monkeypatch: pytest.MonkeyPatch, output: Any) -> None:
+    """As a command's often is. The template is one that can do without the content of a call."""
+    template = TEMPLATE.replace("message['content']", "message['content'] | default('', true)")
+    monkeypatch.setattr(house.services.model.tokenizer, "templates", ChatTemplates({"default": template}))
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    items = [{"role": "user", "content": "x"}, call, {"type": "function_call_output", "call_id": "c", "output": output}]
+    response = await house.post(PATH, {"model": "base", "input": items})
+    assert response.status_code == 200, response.text
+    assert prompt(house) == "<|user|>x<|end|><|assistant|><|end|><|tool|><|end|><|assistant|>"
