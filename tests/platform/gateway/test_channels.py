@@ -285,7 +285,8 @@ async def test_what_the_operator_says_holds_for_the_prompt_too(house: House) -> 
     assert detect(source) is not HARMONY
     model = house.services.model
     definition = RustTokenizer.from_str(model.tokenizer.definition)
-    tokenizer = Tokenizer(definition, model.tokenizer.config, ChatTemplates({"default": source}))
+    before = model.tokenizer
+    tokenizer = Tokenizer(definition, before.config, before.special_tokens, ChatTemplates({"default": source}))
     called = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
     said = {"role": "assistant", "content": "I look.", "reasoning_content": "Rain?", "tool_calls": [called]}
     house.services.model = replace(model, tokenizer=tokenizer, tool_format=HARMONY)
