@@ -134,7 +134,7 @@ class Insight:
 
     def drift_items(self, tenant: str | None = None, *, of_all: bool = False) -> list[DriftItem]:
         """See Drift.items."""
-        return [] if self.drift is None else self.drift.items(self.seconds_per_token, tenant, of_all=of_all)
+        return [] if self.drift is None else self.drift.items(self.seconds_per_token(), tenant, of_all=of_all)
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""
@@ -152,12 +152,11 @@ class Insight:
         return [self._saving(adapter, prices) for adapter in dict.fromkeys([*by_most, *self._evicted])]
 
     def _saving(self, adapter: str | None, prices: Prices | None) -> Saving:
-        per_token = self.seconds_per_token
+        per_token = self.seconds_per_token()
         cached, again = self._cached[adapter], self._evicted[adapter]
         money = None if prices is None else prices.savings(cached, cached * per_token, again * per_token)
         return Saving(adapter, cached, cached * per_token, again, again * per_token, money)
 
-    @property
     def seconds_per_token(self) -> float:
         """Of the device, for a prompt's token that is not cached: the mean of all prefills."""
         return self._prefill_seconds / self._computed if self._computed else 0.0

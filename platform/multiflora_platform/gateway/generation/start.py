@@ -166,7 +166,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         parts.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
         *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
         # Behind insight, which learns from this prompt what a token takes.
-        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, lambda: insight.seconds_per_token),
+        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),
     ]
     if len(parts.engine.replicas) > 1:
         observers.append(parts.metrics.router.follow(lambda: parts.engine.placement_of(request.id)))

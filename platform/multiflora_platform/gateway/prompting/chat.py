@@ -73,15 +73,13 @@ async def prepare_chat(
         return ChatPrompt(ids, replace(params, max_tokens=0, min_tokens=0), None, None, form.message, form.marker_ids)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
-    prediction = await _prediction(body, model, limit)
+    prediction = None if body.prediction is None else await _prediction(body.prediction.text, model, limit)
     return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids, prediction)
 
 
-async def _prediction(body: ChatRequest, model: ServedModel, limit: int) -> list[int] | None:
+async def _prediction(text: str, model: ServedModel, limit: int) -> list[int]:
     """limit: in tokens, of what is sent to the engine and indexed there; the rest is left out. Raises ApiError."""
-    if body.prediction is None:
-        return None
-    if not (text := body.prediction.text):
+    if not text:
         return []
     room = PromptRoom(limit, None, is_cut=True)
     (ids,) = await text_prompts("prediction.content", text, False, model.tokenizer, model.vocab_size, room)

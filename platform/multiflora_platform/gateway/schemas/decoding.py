@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from multiflora_platform.gateway.schemas.foreign_adapters import refuse_foreign_names
+from multiflora_platform.gateway.schemas.foreign_adapters import MENTIONS, refuse_foreign_names
 from multiflora_platform.gateway.schemas.messages_requests import CountTokensRequest, MessagesRequest
 from multiflora_platform.gateway.schemas.requests import BODIES, EngineRequest, ResponseRequest
 from multiflora_platform.text.off_loop import off_loop
@@ -56,7 +56,7 @@ def _read(content: bytes, kind: type[Body]) -> Body:
         raise invalid(None, f"The body is not valid JSON: {error}.", "invalid_json") from None
     except RecursionError:
         raise _too_deep() from None
-    if isinstance(body, EngineRequest):
+    if isinstance(body, EngineRequest) and any(word in content for word in MENTIONS):
         refuse_foreign_names(content, kind.__struct_fields__)
     return body
 

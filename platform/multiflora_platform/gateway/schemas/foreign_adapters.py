@@ -15,8 +15,8 @@ import msgspec
 
 from multiflora_platform.web.openai_errors import invalid
 
-# Searched in the body's bytes before anything is parsed: most bodies hold none of them.
-_MENTIONS = (b"lora", b"Lora", b"LoRA", b"LORA", b"adapter", b"Adapter", b"ADAPTER", b"peft", b"Peft", b"PEFT")
+MENTIONS = (b"lora", b"Lora", b"LoRA", b"LORA", b"adapter", b"Adapter", b"ADAPTER", b"peft", b"Peft", b"PEFT")
+"""A body without any of these names no adapter so."""
 _ABOUT = re.compile(r"(?<![a-z])(q?loras?|adapters?|peft)(?![a-z])")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Where clients put what their library has no field for.
@@ -27,8 +27,6 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def refuse_foreign_names(content: bytes, known: Collection[str]) -> None:
     """content: valid JSON of an object. known: the fields that the body has. Raises ApiError for an unknown field about
     adapters; one that says nothing, or what `model` says, is none."""
-    if not any(word in content for word in _MENTIONS):
-        return
     fields = _fields.decode(content)
     model = _value(fields.get("model"))
     for name, value in _about_adapters(fields, known):

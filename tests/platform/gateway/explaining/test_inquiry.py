@@ -208,7 +208,7 @@ async def test_what_was_lost_since(house: House, blocks: Blocks, says_evicted: b
     answer = await explain(house, LONG)
     assert (answer["cause"], answer["cached_tokens"], answer["first_difference"]) == (cause, 0, None)
     assert answer["lost_tokens"] == (answer["prompt_tokens"] - 1) // 16 * 16
-    assert answer["lost_seconds"] == answer["lost_tokens"] * house.services.insight.seconds_per_token > 0
+    assert answer["lost_seconds"] == answer["lost_tokens"] * house.services.insight.seconds_per_token() > 0
 
 
 async def test_a_prompt_that_was_not_computed_is_no_reason(house: House, blocks: Blocks) -> None:
