@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
 
 Policy = Literal["score", "least-loaded", "round-robin"]
-Hashes = Callable[[GenerateRequest, int, int | None], list[bytes]]
-"""(request, block size, tokens) -> the hashes that the engine will give the whole blocks of its first tokens; None: of
-all of them."""
+Hashes = Callable[[GenerateRequest, int], Iterator[list[bytes]]]
+"""(request, block size) -> the hashes that the engine will give its prompt's whole blocks: of the first _LOOKED_UP
+tokens, then of those behind them, which are computed when they are asked for."""
 
 _LOOKED_UP = 8192
 """Tokens of a prompt; what lies behind them is looked up only where a replica has all of them."""
@@ -33,17 +33,20 @@ _LOOKED_UP = 8192
 def prompt_hashes_by(base_digest: str, reach_of: Callable[[str | None], KvReach]) -> Hashes:
     """reach_of: what the KV of an adapter's requests depends on, by its digest."""
 
-    def hashes(request: GenerateRequest, block_size: int, tokens: int | None) -> list[bytes]:
+    def hashes(request: GenerateRequest, block_size: int) -> Iterator[list[bytes]]:
         prompt = request.prompt_token_ids
         asked = prompt[: request.num_asked_tokens or None]
         root, activation, _ = identity(base_digest, reach_of(request.adapter_digest), request.cache_salt, asked)
-        return hashes_behind(root, prompt[:tokens], block_size, activation=activation)
+        first = hashes_behind(root, prompt[:_LOOKED_UP], block_size, activation=activation)
+        yield first
+        parent, number = first[-1] if first else root, len(first)
+        yield hashes_behind(parent, prompt[number * block_size :], block_size, number, activation)
 
     return hashes
 
 
-def _no_hashes(request: GenerateRequest, block_size: int, tokens: int | None) -> list[bytes]:
-    return []
+def _no_hashes(request: GenerateRequest, block_size: int) -> Iterator[list[bytes]]:
+    return iter(([], []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +131,15 @@ class Router:
         self, replicas: Sequence[EngineReplica], request: GenerateRequest, block_size: int
     ) -> tuple[list[bytes], dict[str, int]]:
         """Keys of the prompt's blocks, and how many of the first ones each replica has, or is computing."""
-        keys = keys_of(self.hashes(request, block_size, _LOOKED_UP))
+        parts = self.hashes(request, block_size)
+        keys = keys_of(next(parts))
         found = self._leading(replicas, keys)
-        if len(request.prompt_token_ids) > _LOOKED_UP and keys and max(found.values()) == len(keys):
-            keys = keys_of(self.hashes(request, block_size, None))
-            found = self._leading(replicas, keys)
+        have_all = [one for one in replicas if found[one.id] == len(keys)]
+        if len(request.prompt_token_ids) > _LOOKED_UP and keys and have_all:
+            behind = keys_of(next(parts))
+            for id, number in self._leading(have_all, behind).items():
+                found[id] += number
+            keys += behind
         return keys, found
 
     def _leading(self, replicas: Sequence[EngineReplica], keys: Sequence[bytes]) -> dict[str, int]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.platform.fleet.lines import READY, Line, a_request, fleet_of
 
 from multiflora_adapters.kv_reach import BASE_KV, KvReach
-from multiflora_engine.cache.block_hashes import prompt_hashes
+from multiflora_engine.cache import block_hashes
+from multiflora_engine.cache.block_hashes import block_hash, prompt_hashes
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import AdapterMoves, CacheChanges, EngineStats
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
@@ -82,6 +85,41 @@ def test_a_long_prompt_is_looked_up_as_far_as_it_is_cached() -> None:
     fleet.generate(ask("b", [7, *long]))
     assert fleet.placement_of("b") is not None
     assert fleet._router._loads["0"].expected.total() + fleet._router._loads["1"].expected.total() <= 8192 // SIZE
+
+
+def test_a_long_prompt_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one replica has its beginning and another more."""
+    hashed: list[int] = []
+
+    def counted(parent: bytes, ids: list[int], *rest: Any) -> bytes:
+        hashed.append(len(ids))
+        return block_hash(parent, ids, *rest)
+
+    lines = Line(), Line(), Line()
+    fleet = scored(*lines)
+    long = [number % 251 for number in range(9000)]
+    publish(lines[0], long[:4000])
+    publish(lines[1], long[:8800])
+    publish(lines[2], long[:8192])
+    monkeypatch.setattr(block_hashes, "block_hash", counted)
+    stream = fleet.generate(ask("a", long))
+    assert sum(hashed) == len(long) // SIZE * SIZE
+    place = fleet.placement_of("a")
+    assert place is not None
+    assert (place.replica, place.cached_tokens) == ("1", 8800)
+    load = fleet._router._loads["1"]
+    assert set(load.expected) == {hash[:KEY_BYTES] for hash in prompt_hashes("base", BASE_KV, "", long, SIZE)}
+    stream.close()
+
+
+@pytest.mark.parametrize("at", [None, 0, 8000, 8190, 8192, 8197, 8999])
+def test_the_parts_of_a_long_prompts_hashes_are_those_of_the_whole(at: int | None) -> None:
+    """Wherever an activated LoRA begins."""
+    reach = KvReach("k", (7,))
+    prompt = [7 if number == at else 9 for number in range(9000)]
+    begins, ends = prompt_hashes_by("base", lambda digest: reach)(ask("a", prompt, "d", "s"), SIZE)
+    assert [len(begins), len(ends)] == [8192 // SIZE, 9000 // SIZE - 8192 // SIZE]
+    assert begins + ends == prompt_hashes("base", reach, "s", prompt, SIZE)
 
 
 def test_what_was_given_up_counts_no_more() -> None:
