@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
@@ -97,6 +98,10 @@ class EngineClient:
         self._socket: zmq.Socket[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._streams: WeakValueDictionary[str, TokenStream] = WeakValueDictionary()
+        # How many requests the engine has of each adapter, by digest, and which of them has which. A stream that was
+        # dropped counts until its abort is sent.
+        self._asked: Counter[str] = Counter()
+        self._adapter_of: dict[str, str] = {}
         # Streams that were left since the event loop's last turn: told in one message.
         self._aborted: list[str] = []
         self._calls: dict[int, asyncio.Future[Answer]] = {}
@@ -161,15 +166,16 @@ class EngineClient:
         return len(self._streams)
 
     def adapters_in_use(self) -> set[str]:
-        """By requests that are not answered yet, and by pins."""
-        asked = {stream.request.adapter_digest for stream in self._streams.values()}
-        return self.pinned.union(digest for digest in asked if digest is not None)
+        """By requests that are not answered yet, whether they run or wait, and by pins."""
+        return self.pinned.union(self._asked)
 
     # ---- what streams call
 
     def abort(self, request_id: str) -> None:
-        if self._streams.pop(request_id, None) is not None and self._socket is not None:
-            self._abort_soon(request_id)
+        if self._streams.pop(request_id, None) is not None:
+            self._note_left(request_id)
+            if self._socket is not None:
+                self._abort_soon(request_id)
 
     def end_sequence(self, request_id: str, index: int) -> None:
         if request_id in self._streams and self._socket is not None:
@@ -182,6 +188,7 @@ class EngineClient:
 
     def _abort_dropped(self, request_id: str) -> None:
         if self._socket is not None and request_id not in self._streams:
+            self._note_left(request_id)
             self._abort_soon(request_id)
 
     def _abort_soon(self, request_id: str) -> None:
@@ -225,6 +232,8 @@ class EngineClient:
         self.adapter_places.clear()
         owed = list(self._streams.values())
         self._streams.clear()
+        self._asked.clear()
+        self._adapter_of.clear()
         for stream in owed:
             if stream.has_begun or not self.rescue(stream):
                 stream.fail(failure)
@@ -250,7 +259,17 @@ class EngineClient:
     def _send_request(self, stream: TokenStream) -> None:
         assert stream.request.id not in self._streams, "request ids are made by the server and unique"
         self._streams[stream.request.id] = stream
+        if stream.request.adapter_digest is not None:
+            self._asked[stream.request.adapter_digest] += 1
+            self._adapter_of[stream.request.id] = stream.request.adapter_digest
         self.send(Generate(stream.request))
+
+    def _note_left(self, request_id: str) -> None:
+        digest = self._adapter_of.pop(request_id, None)
+        if digest is not None:
+            self._asked[digest] -= 1
+            if not self._asked[digest]:
+                del self._asked[digest]
 
     def _require_ready(self) -> None:
         if self.ready is None:
@@ -288,6 +307,7 @@ class EngineClient:
                     stream = self._streams.get(delta.request_id)
                     if stream is not None and stream.push(delta):
                         del self._streams[delta.request_id]
+                        self._note_left(delta.request_id)
             case Heartbeat(stats):
                 self.stats = stats
             case CacheChanges():

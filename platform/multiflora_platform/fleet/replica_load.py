@@ -21,7 +21,8 @@ Key = TypeVar("Key")
 _LOAD_SECONDS = {"slot": 0.0, "cpu": 0.01, "disk": 0.05}
 """By where the adapter is. Their order decides, hardly their size."""
 _NO_SLOT_SECONDS = 1.0
-"""Until one of the answers ends whose adapters have all slots: so long that any replica with room is sooner."""
+"""Until a slot is free where unanswered requests, running or waiting, want all of them: so long that any replica with
+room is sooner."""
 
 
 @dataclass(frozen=True, slots=True)

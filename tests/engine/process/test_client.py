@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from multiflora_engine.process.client import EngineClient, EngineUnavailable
+from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import (
     Abort,
     AdapterCommand,
@@ -146,6 +147,39 @@ async def test_streams_that_are_left_together_are_aborted_by_one_message(line: t
     for stream in streams:
         stream.close()
     assert await engine.receive() == Abort(["a", "b", "c"])
+
+
+async def test_adapters_are_in_use_while_the_engine_owes_an_answer(
+    line: tuple[EngineClient, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether their requests run or wait. Routers ask for each choice, so that no request is looked at."""
+    client, engine = line
+
+    def in_use() -> set[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "_streams", None)
+            return client.adapters_in_use()
+
+    def send(name: str, adapter: str | None) -> TokenStream:
+        return client.generate(msgspec.structs.replace(_request(name, n=2), adapter_digest=adapter))
+
+    client.note_pin("pin", "pinned")
+    first, again, base = send("first", "a"), send("again", "a"), send("base", None)
+    left, dropped, lost = send("left", "left"), [send("dropped", "dropped")], send("lost", "lost")
+    assert in_use() == {"pinned", "a", "left", "dropped", "lost"}
+    left.close()
+    left.close()
+    dropped.clear()
+    await asyncio.sleep(0)
+    assert in_use() == {"pinned", "a", "lost"}
+    engine.send(Deltas([_delta(name, 1, index, last=True) for name in ("first", "base") for index in (0, 1)]))
+    assert len([delta async for delta in first]) == len([delta async for delta in base]) == 2
+    assert in_use() == {"pinned", "a", "lost"}, "the other one's answer is owed still"
+    again.cut()
+    assert in_use() == {"pinned", "lost"}
+    client.disconnect(EngineFailure("engine_dead", "it is gone"))
+    assert in_use() == {"pinned"}
+    assert lost.has_failed
 
 
 async def test_a_sequence_ends_without_the_others(line: tuple[EngineClient, Engine]) -> None:
