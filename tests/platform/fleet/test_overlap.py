@@ -142,7 +142,8 @@ async def test_the_predicted_overlap_is_what_is_cached(
         for line in lines:
             assert line.adapter_places == line.adapters_now()
     of_engines = [line.stats_now() for line in lines]
-    assert all(stats.evictions > 50 for stats in of_engines)
+    # Which of them evicts more depends on their pace.
+    assert sum(stats.evictions for stats in of_engines) > 100
     assert sum(stats.adapter_evictions for stats in of_engines) > 2
     assert found > 1000
     assert equal >= 99
