@@ -2,6 +2,7 @@
 # make test       set everything up, then lint, types and all tests (PYTEST_ARGS="…" goes to pytest)
 # make check      before a commit: lint, types and the tests of what has changed against main, in about a minute
 # make lint       ruff: rules and format
+# make tests      run all tests alone
 # make types      mypy, strict
 # make client     write the Python client's operations anew, after a route has changed
 # make bench      measure kernels and serving beside transformers + PEFT
@@ -29,13 +30,17 @@ WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
+.PHONY: serve test tests check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
 
-test: lint types
+# Types are checked beside the tests: alone they would leave all cores but one idle.
+test: lint
 	tests/install_system_packages.sh
+	$(MAKE) -j2 types tests
+
+tests: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(workers) --dist loadfile $(PYTEST_ARGS)
 
 check: lint types
