@@ -6,13 +6,14 @@ that was restarted has no pins: holders hold again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.contexts.budget import HoldRoom
-from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine import EngineHandle, Life
 
 _log = logging.getLogger(__name__)
 # What a prefix is held for: its kind, and what tells it from others of the kind.
@@ -26,6 +27,8 @@ class _Hold:
     blocks: int
     is_hint: bool
     """It gives way to what is held by name."""
+    lives: frozenset[Life] | None = None
+    """Of the engines that hold it; None while they are being asked."""
 
 
 class PrefixHolds:
@@ -38,6 +41,12 @@ class PrefixHolds:
 
     def holders(self, kind: str) -> list[Holder]:
         return [holder for holder in self._holds if holder[0] == kind]
+
+    def is_lost(self, holder: Holder) -> bool:
+        """All engines that held it have ended since: it is no more in any of them."""
+        hold = self._holds.get(holder)
+        present = {Life(one.id, one.epoch) for one in self._engine.replicas}
+        return hold is not None and hold.lives is not None and hold.lives.isdisjoint(present)
 
     async def hold(self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom) -> bool:
         """The prefix that ends with the block of this hash (hexadecimal) stays cached until it is released. False: it
@@ -78,15 +87,30 @@ class PrefixHolds:
             return False
         self._holds[holder] = hold
         try:
-            reply = await self._engine.cache("pin", hold.hash)
+            lives = await self._pin(hold)
         except EngineUnavailable:
             self._holds.pop(holder, None)
             raise
-        if reply.error is not None:
-            _log.debug("a prefix of %s is not held: %s", hold.tenant or "the admins", reply.error)
+        if not lives:
             self._holds.pop(holder, None)
             return False
+        if self._holds.get(holder) is hold:  # else it was released, or held anew, meanwhile
+            self._holds[holder] = replace(hold, lives=lives)
         return True
+
+    async def _pin(self, hold: _Hold) -> frozenset[Life]:
+        """In each engine that has it. Raises EngineUnavailable where none is there to answer."""
+        engines = self._engine.each()
+        lives = [Life(one.id, one.epoch) for one in engines]
+        asked = (one.cache("pin", hold.hash) for one in engines)
+        replies = await asyncio.gather(*asked, return_exceptions=True)
+        ended = [reply for reply in replies if isinstance(reply, BaseException)]
+        if unexpected := [error for error in ended if not isinstance(error, EngineUnavailable)]:
+            raise unexpected[0]
+        if len(ended) == len(replies):
+            raise ended[0]
+        held = [not isinstance(reply, BaseException) and reply.error is None for reply in replies]
+        return frozenset(life for life, is_held in zip(lives, held, strict=True) if is_held)
 
     async def release(self, holder: Holder) -> None:
         """It may be evicted again, unless another holder holds it."""

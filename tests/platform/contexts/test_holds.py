@@ -12,10 +12,19 @@ ROOM = HoldRoom(num_blocks=128, block_size=16, share=0.1)
 
 
 class Cache:
-    def __init__(self) -> None:
+    """An engine, and all of them. has: what it has cached; None: all that it is asked for."""
+
+    def __init__(self, id: str = "0", has: str | None = None) -> None:
+        self.id, self.epoch, self._has = id, 0, has
         self.pins: list[str] = []
+        self.replicas = [self]
+
+    def each(self) -> list[Cache]:
+        return self.replicas
 
     async def cache(self, action: str, hash: str) -> CacheReply:
+        if action == "pin" and self._has not in (None, hash):
+            return CacheReply(0, "That prefix is not cached any more.")
         self.pins.append(hash) if action == "pin" else self.pins.remove(hash)
         return CacheReply(0)
 
@@ -41,6 +50,18 @@ async def test_what_is_covered_takes_no_room_and_stays_when_there_is_none() -> N
     assert cache.pins == ["short"]
     assert await holds.hold_hint(hint(1), "acme", "long", 12, ROOM, [hint(0)])
     assert cache.pins == ["short", "long"]
+
+
+async def test_a_hold_is_lost_with_the_engines_that_have_it_and_with_no_other() -> None:
+    engine: Any = Cache("0", has="here")
+    other = Cache("1", has="there")
+    engine.replicas = [engine, other]
+    holds = PrefixHolds(engine)
+    for number, hash in enumerate(("here", "there")):
+        assert await holds.hold_hint(hint(number), "acme", hash, 1, ROOM)
+    assert not await holds.hold_hint(hint(2), "acme", "nowhere", 1, ROOM)
+    other.epoch += 1
+    assert [holds.is_lost(hint(number)) for number in range(3)] == [False, True, False]
 
 
 def hint(number: int) -> Holder:

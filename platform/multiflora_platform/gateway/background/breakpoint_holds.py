@@ -38,7 +38,6 @@ class BreakpointHolds:
         self._holds = parts.contexts.holds
         # time.monotonic() at which each ends.
         self._until: dict[Holder, float] = {}
-        self._life = parts.engine.restarts
         self._tasks: set[asyncio.Task[None]] = set()
 
     def observer(
@@ -56,11 +55,9 @@ class BreakpointHolds:
         return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, reach, marks))]
 
     async def tend(self) -> None:
-        """Lets go of what is over."""
+        """Lets go of what is over, and of what no engine has any more."""
         now = time.monotonic()
-        is_new = self._parts.engine.restarts != self._life
-        self._life = self._parts.engine.restarts
-        for holder in [holder for holder, until in self._until.items() if is_new or until <= now]:
+        for holder in [one for one, until in self._until.items() if until <= now or self._holds.is_lost(one)]:
             await self._release(holder)
 
     async def close(self) -> None:
