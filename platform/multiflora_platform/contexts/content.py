@@ -53,6 +53,11 @@ class ContextDefinition:
         """Of the content in bytes, as JSON. Each request that names the context asks for it."""
         return len(msgspec.json.encode(self.content))
 
+    def is_computed_as(self, other: ContextDefinition) -> bool:
+        """Nothing has to be computed for this one that was not for the other."""
+        base = ("",)
+        return self.content == other.content and {*(self.adapters or base)} <= {*(other.adapters or base)}
+
     def blocks(self, block_size: int) -> int:
         """That it takes when all of it is cached."""
         return self.tokens // block_size * max(1, len(self.adapters))

@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.account_problems import TenantNotFound
 from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.changes import no_context
 from multiflora_platform.contexts.content import ContextDefinition
@@ -22,6 +23,7 @@ from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
 from multiflora_platform.gateway.background.context_views import context_view
 from multiflora_platform.insight_api.errors import as_problems
+from multiflora_platform.insight_api.tenant_limits import within_limits
 from multiflora_platform.services import Services
 from multiflora_platform.web.etags import Precondition
 from multiflora_platform.web.json_bodies import read_json, schema
@@ -62,11 +64,12 @@ async def put_context(
     body = await read_json(request, ContextBody)
     _check_priority(principal, body.priority)
     key = (await _known_owner(request, principal, body.tenant or tenant), check_name(name))
-    definition = await _definition(request, principal, key, body)
-    room = await _keeper(request).room(key[0] or None)
-    precondition = Precondition(expected.if_match, absent.if_none_match)
-    changes = _services(request).contexts.changes
-    is_new = await changes.put(key, definition, room, precondition, principal.actor)
+    with within_limits(request, principal) as claim:
+        definition = await _definition(request, key, body, claim)
+        room = await _keeper(request).room(key[0] or None)
+        precondition = Precondition(expected.if_match, absent.if_none_match)
+        changes = _services(request).contexts.changes
+        is_new = await changes.put(key, definition, room, precondition, principal.actor)
     return await _shown(request, key, 201 if is_new else 200)
 
 
@@ -84,10 +87,11 @@ async def change_context(
     patch = await read_json(request, ContextPatch)
     _check_priority(principal, patch.priority)
     before = _entry(request, (_owner(principal, tenant), name))
-    definition = await _definition(request, principal, before.key, patch.onto(before.definition))
-    room = await _keeper(request).room(before.tenant)
-    changes = _services(request).contexts.changes
-    await changes.amend(before, definition, room, patch.renews, expected, principal.actor)
+    with within_limits(request, principal) as claim:
+        definition = await _definition(request, before.key, patch.onto(before.definition), claim)
+        room = await _keeper(request).room(before.tenant)
+        changes = _services(request).contexts.changes
+        await changes.amend(before, definition, room, patch.renews, expected, principal.actor)
     return await _shown(request, before.key)
 
 
@@ -101,8 +105,9 @@ async def delete_context(
     return Response(status_code=204)
 
 
-async def _definition(request: Request, principal: Principal, key: ContextKey, body: ContextBody) -> ContextDefinition:
-    """Counted, and its adapters looked up. Raises InvalidRequest, AdapterNotFound, Forbidden."""
+async def _definition(request: Request, key: ContextKey, body: ContextBody, claim: Claim) -> ContextDefinition:
+    """Counted, and its adapters looked up; the claim takes the tokens of what has to be computed for it.
+    Raises InvalidRequest, AdapterNotFound, LimitReached."""
     services = _services(request)
     definition = body.definition()
     owner = await _keeper(request).prefixes.principal(key[0] or None)
@@ -110,6 +115,9 @@ async def _definition(request: Request, principal: Principal, key: ContextKey, b
         for adapter in definition.adapters or (services.model.name,):
             context_digests(services.registry, services.model, owner, adapter, services.settings.enable_lora)
         ids = await context_ids(definition.content, services.model, services.model.longest(services.engine))
+    present = services.contexts.book.find(key)
+    if present is None or not definition.is_computed_as(present.definition):
+        claim.prompt(len(ids) * max(1, len(definition.adapters)))
     return replace(definition, tokens=len(ids))
 
 

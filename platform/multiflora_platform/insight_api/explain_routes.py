@@ -15,6 +15,7 @@ from multiflora_platform.insight.bodies import CacheQuestion
 from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.insight_api.errors import RequestForgotten, as_problems
+from multiflora_platform.insight_api.tenant_limits import within_limits
 from multiflora_platform.services import Services
 from multiflora_platform.web.json_bodies import read_json, schema
 from multiflora_platform.web.problems import InvalidRequest
@@ -31,8 +32,8 @@ async def explain_cache(request: Request, principal: Annotated[Principal, Depend
     if not services.settings.enable_prefix_caching:
         raise InvalidRequest("This server runs without a prefix cache (--no-enable-prefix-caching).", pointer="")
     try:
-        with reaching_engine(), as_problems():
-            return rendered(await explain_prompt(services, principal, body))
+        with within_limits(request, principal) as claim, reaching_engine(), as_problems():
+            return rendered(await explain_prompt(services, principal, body, claim))
     except UnknownRequest:
         detail = f"No prompt of {body.compare!r} is kept; the newest 100 of a tenant are, up to 524,288 tokens."
         raise RequestForgotten(detail, pointer="/compare") from None

@@ -20,9 +20,10 @@ from multiflora_platform.web.openai_errors import (
     from_status,
     internal_error,
     invalid,
+    rate_limited,
 )
 from multiflora_platform.web.problems import Problem
-from multiflora_platform.web.refusals import AuthError
+from multiflora_platform.web.refusals import AuthError, LimitReached
 
 _log = logging.getLogger(__name__)
 _CLIENT_GONE = 499  # nginx's; only the access log sees it
@@ -48,7 +49,7 @@ def note_code(scope: Scope, error: Exception) -> None:
     if isinstance(error, (ApiError, AuthError)):
         code = error.code
     else:
-        known = (Problem, RequestValidationError, HTTPException)
+        known = (Problem, LimitReached, RequestValidationError, HTTPException)
         code = _api_error(error).code if isinstance(error, known) else internal_error().code
     scope.setdefault("state", {})["error_code"] = code
 
@@ -60,7 +61,7 @@ def install(app: FastAPI) -> None:
         note_code(request.scope, error)
         return render_error(request.scope, error)
 
-    for kind in (ApiError, Problem, AuthError, RequestValidationError, HTTPException, ClientGone):
+    for kind in (ApiError, Problem, AuthError, LimitReached, RequestValidationError, HTTPException, ClientGone):
         app.add_exception_handler(kind, handle)
 
 
@@ -69,6 +70,8 @@ def _api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, AuthError):
         return ApiError(error.status, error.code, error.detail)
+    if isinstance(error, LimitReached):
+        return rate_limited(error)
     if isinstance(error, Problem):
         return from_status(error.status, error.detail)
     if isinstance(error, RequestValidationError):
@@ -86,6 +89,8 @@ def _problem(error: Exception) -> Response:
         return problem_documents.render(error)
     if isinstance(error, AuthError):
         return problem_documents.render_auth(error)
+    if isinstance(error, LimitReached):
+        return problem_documents.render_limit(error)
     if isinstance(error, RequestValidationError):
         return problem_documents.render(problem_documents.from_validation(error))
     if isinstance(error, HTTPException):

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from multiflora_platform.web.problems import InvalidRequest, Problem
-from multiflora_platform.web.refusals import AuthError
+from multiflora_platform.web.refusals import AuthError, LimitReached
 
 _TYPE = "urn:multiflora:problem:"
 
@@ -34,6 +34,11 @@ def render(error: Problem) -> JSONResponse:
 def render_auth(error: AuthError) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     return problem(error.status, error.code.replace("_", "-"), error.title, error.detail, headers=headers)
+
+
+def render_limit(reached: LimitReached) -> JSONResponse:
+    headers = {"Retry-After": str(reached.retry_after)}
+    return problem(429, "rate-limit-exceeded", "A limit of the tenant is reached", reached.detail, headers=headers)
 
 
 def from_validation(error: RequestValidationError) -> InvalidRequest:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
 
+from multiflora_platform.auth.limits import Limits
+
 __all__ = ["contexts"]
 PATH = "/api/v1/contexts"
 SYSTEM = [{"role": "system", "content": RULES}]
@@ -33,6 +35,28 @@ async def test_made_replaced_listed_and_deleted(contexts: ContextHouse) -> None:
         ("context.created", "acme/b"),
     ]
     assert audit[0]["actor"].startswith("acme/")
+
+
+async def test_a_tenants_limits_hold(contexts: ContextHouse) -> None:
+    """What is computed takes tokens, once for each model; each call is a request."""
+    contexts.house.services.limits = Limits(lambda: 0.0)
+    limits = {"requests_per_minute": 5, "tokens_per_minute": 2 * len(RULES)}
+    changed = await contexts.registry.admin.patch("/tenants/acme", json=limits)
+    assert changed.status_code == 200, changed.text
+    body = {"prompt": RULES}
+    for left, sent in ((len(RULES), body), (len(RULES), {**body, "ttl": 60}), (0, {"prompt": RULES[::-1]})):
+        made = await contexts.acme.put(f"{PATH}/rules", json=sent)
+        assert made.is_success, made.text
+        assert made.headers["x-ratelimit-remaining-tokens"] == str(left)
+    full = await contexts.acme.patch(f"{PATH}/rules", json={"prompt": RULES})
+    assert (full.status_code, full.json()["type"]) == (429, "urn:multiflora:problem:rate-limit-exceeded")
+    assert int(full.headers["retry-after"]) > 1
+    assert "tokens per minute" in full.json()["detail"]
+    assert (await contexts.acme.patch(f"{PATH}/rules", json={"pin": False})).status_code == 200
+    spent = await contexts.acme.put(f"{PATH}/other", json={"prompt": "x"})
+    assert spent.status_code == 429
+    assert "requests per minute" in spent.json()["detail"]
+    assert (await contexts.acme.get(f"{PATH}/rules")).status_code == 200, "looking is free"
 
 
 async def test_if_match_and_if_none_match(contexts: ContextHouse) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
+from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.explanation import explain
 from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
@@ -36,13 +37,17 @@ class UnknownRequest(Exception):
     """The request to compare with is not one that is kept."""
 
 
-async def explain_prompt(services: Services, principal: Principal, body: CacheQuestion) -> CacheExplanation:
-    """Of a prompt as a request would send it now. Raises ApiError, EngineUnavailable, UnknownRequest."""
+async def explain_prompt(
+    services: Services, principal: Principal, body: CacheQuestion, claim: Claim
+) -> CacheExplanation:
+    """Of a prompt as a request would send it now; claim: takes its tokens.
+    Raises ApiError, EngineUnavailable, LimitReached, UnknownRequest."""
     ready = services.engine.ready
     if ready is None:
         raise unavailable("The engine is not ready; it is starting or restarting.")
     chat = _chat(body)
     ids = await _token_ids(services, body, chat)
+    claim.prompt(len(ids))
     ours = _prompt(services, principal, body, ids, outline_of(chat) if chat else Outline())
     theirs = None
     if body.compare is not None:

@@ -10,6 +10,7 @@ from tests.platform.gateway.explaining.conftest import Blocks
 from tests.platform.gateway.house import ADMIN, OTHER, TENANT, House
 
 from multiflora_adapters.kv_reach import KvReach
+from multiflora_platform.auth.limits import Limits
 from multiflora_platform.engine import Life
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -311,6 +312,22 @@ async def test_what_cannot_be_explained_is_refused_by_name(house: House, blocks:
     body, status, pointer = BAD[name]
     problem = await explain(house, body, status=status)
     assert pointer is None or problem["errors"][0]["pointer"] == pointer, problem
+
+
+async def test_a_tenants_limits_hold_for_questions(house: House, blocks: Blocks) -> None:
+    house.services.limits = Limits(lambda: 0.0)
+    house.services.keys.set_policy(TENANT, requests_per_minute=4, tokens_per_minute=100)
+    short, long = {"prompt": "x" * 90}, {"prompt": "x" * 101}
+    await explain(house, short, TENANT)
+    for body in (short, long):
+        assert "tokens per minute" in (await explain(house, body, TENANT, status=429))["detail"]
+    await explain(house, {"prompt": "x" * 10}, TENANT)
+    refused = await explain(house, {"prompt": "x"}, TENANT, status=429)
+    assert (refused["type"], "requests per minute" in refused["detail"]) == (
+        "urn:multiflora:problem:rate-limit-exceeded",
+        True,
+    )
+    await explain(house, long)
 
 
 async def test_without_an_engine_it_is_a_503(house: House) -> None:

@@ -1,0 +1,24 @@
+"""The tenant's limits for calls under /api that make prompts: they count as one that generates does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.requests import Request
+
+from multiflora_platform.auth.limits import Claim
+from multiflora_platform.auth.principals import Principal
+from multiflora_platform.services import Services
+
+
+@contextmanager
+def within_limits(request: Request, principal: Principal) -> Iterator[Claim]:
+    """One request, running until the end; the claim takes its prompt's tokens. Raises LimitReached."""
+    services: Services = request.app.state.services
+    request.state.limited = principal  # its answer tells what is left
+    claim = services.limits.admit(principal)
+    try:
+        yield claim
+    finally:
+        claim.close()
