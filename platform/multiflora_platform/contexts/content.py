@@ -8,16 +8,19 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.text.document_order import Order, by_digest, with_sorted_parts
 from multiflora_platform.web.problems import InvalidRequest
 
 
 class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a prompt begins with: a text, or the beginning of a conversation with its documents and tools."""
+    """What a prompt begins with: a text, or the beginning of a conversation with its documents and tools. order: "any"
+    where they have been sorted."""
 
     messages: list[dict[str, Any]] | None = None
     prompt: str | None = None
     documents: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
+    order: Order | None = None
 
     @property
     def is_chat(self) -> bool:
@@ -28,11 +31,21 @@ class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         chat = (self.messages, self.documents, self.tools)
         if self.prompt is not None and any(chat):
             raise InvalidRequest("A prompt is text as it is; messages, documents and tools go without it.", pointer="")
+        if self.prompt is not None and self.order == "any":
+            raise InvalidRequest("A prompt is text as it is: it has no documents to order.", pointer="/order")
         if not self.prompt and not any(chat):
             raise InvalidRequest(
                 "The context is empty: send prompt, a text, or messages, documents or tools.", pointer=""
             )
         return self
+
+    def ordered(self) -> ContextContent:
+        """With its documents as they are put into prompts."""
+        if self.order != "any":
+            return self
+        messages = None if self.messages is None else [with_sorted_parts(message) for message in self.messages]
+        documents = None if self.documents is None else by_digest(self.documents)
+        return msgspec.structs.replace(self, messages=messages, documents=documents)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from multiflora_platform.contexts.content import ContextContent, ContextDefinition
+from multiflora_platform.text.document_order import Order
 from multiflora_platform.web.json_bodies import Body, Patch
 from multiflora_platform.web.problems import InvalidRequest
 
@@ -26,14 +27,15 @@ _LONGEST = 366 * 86400
 
 
 class ContextBody(Body, frozen=True):
-    """Either prompt, a text, or messages (with documents and tools) that go through the chat template. adapters: as
-    requests name models; none: the base model. ttl: seconds, or as "5m", "1h"; null: for ever. pin: held in the cache
-    until then; otherwise computed, and computed again when it was evicted and the engine is idle. priority: smaller is
-    computed first. tenant: whose it is, for admins."""
+    """Either prompt, a text, or messages (with documents and tools) that go through the chat template. order: "any"
+    lets the server sort documents. adapters: as requests name models; none: the base model. ttl: seconds, or as "5m",
+    "1h"; null: for ever. pin: held in the cache until then; otherwise computed, and computed again when it was evicted
+    and the engine is idle. priority: smaller is computed first. tenant: whose it is, for admins."""
 
     messages: Objects | None = None
     prompt: Texts | None = None
     documents: Objects | None = None
+    order: Order | None = None
     tools: Objects | None = None
     adapters: Models = msgspec.field(default_factory=list)
     ttl: TimeToLive | None = None
@@ -46,7 +48,10 @@ class ContextBody(Body, frozen=True):
         """Raises InvalidRequest."""
         given = (self.messages, self.documents, self.tools)
         messages, documents, tools = (part or None for part in given)
-        return ContextContent(messages=messages, prompt=self.prompt, documents=documents, tools=tools).check()
+        content = ContextContent(
+            messages=messages, prompt=self.prompt, documents=documents, tools=tools, order=self.order
+        )
+        return content.check().ordered()
 
     def definition(self) -> ContextDefinition:
         """Its tokens are not counted yet. Raises InvalidRequest."""
@@ -60,6 +65,7 @@ class ContextPatch(Patch, frozen=True):
     messages: Objects | UnsetType | None = UNSET
     prompt: Texts | UnsetType | None = UNSET
     documents: Objects | UnsetType | None = UNSET
+    order: Order | UnsetType | None = UNSET
     tools: Objects | UnsetType | None = UNSET
     adapters: Models | UnsetType = UNSET
     ttl: TimeToLive | UnsetType | None = UNSET

@@ -8,6 +8,7 @@ import pytest
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
 
 from multiflora_platform.auth.limits import Limits
+from multiflora_platform.text.document_order import by_digest
 
 __all__ = ["contexts"]
 PATH = "/api/v1/contexts"
@@ -89,6 +90,25 @@ async def test_a_patch_changes_what_it_names(contexts: ContextHouse) -> None:
     assert (await contexts.acme.patch(f"{PATH}/none", json={"pin": True})).status_code == 404
 
 
+async def test_documents_in_any_order_are_one_context(contexts: ContextHouse) -> None:
+    parts = [{"type": "document", "text": text * 5} for text in ("Snow. ", "Sun. ", "Rain. ")]
+
+    async def computed(name: str, **body: Any) -> list[int]:
+        await contexts.put(name, **body)
+        await contexts.keeper.tend()
+        return contexts.house.engine.requests[-1].prompt_token_ids
+
+    least, middle, most = by_digest(parts)
+    orders = ([middle, most, least], [most, middle, least])
+    there, back = ([{"role": "system", "content": order}] for order in orders)
+    first = await computed("first", messages=there, order="any")
+    await contexts.put("second", messages=back, order="any")
+    assert (await contexts.get("second"))["status"] == "warm", "what the first one has computed is the second one's"
+    assert await computed("third", messages=back) != first
+    await contexts.acme.patch("/api/v1/contexts/first", json={"messages": back})
+    assert (await contexts.get("first"))["status"] == "warm", "a patch keeps the order"
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({}, ""),
     ({"messages": []}, ""),
@@ -108,6 +128,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "adapters": [""]}, "/adapters/0"),
     ({"prompt": "x" * 2000}, "/prompt"),
     ({"prompt": "x", "unknown": 1}, "/unknown"),
+    ({"prompt": "x", "order": "any"}, "/order"),
+    ({"messages": SYSTEM, "order": "all"}, "/order"),
     ({"prompt": "x", "tenant": "nobody"}, "/tenant"),
 ]
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
 from multiflora_platform.services import ServedModel
 from multiflora_platform.text.chat_template import REASONING_KEYS, Template, reasoning_of
+from multiflora_platform.text.document_order import DOCUMENT, by_digest, with_sorted_parts
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
+Chat = TypeVar("Chat", bound=ChatRequest | TokenizeRequest)
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal", DOCUMENT)
 # The name under which templates see the arguments of a call that are no JSON object.
 _RAW = "raw_arguments"
 _MESSAGE = 64
@@ -56,6 +60,15 @@ def template_messages(
         raise invalid("messages", "messages is empty; send at least one message.")
     checked = [_message(f"messages[{index}]", message, template) for index, message in enumerate(messages)]
     return [_with_one_thought(message) for message in checked] if in_channels else checked
+
+
+def in_its_order(request: Chat) -> Chat:
+    """With documents, beside the messages and in them, in the order in which they are put into the prompt."""
+    if request.order != "any":
+        return request
+    messages = None if request.messages is None else [with_sorted_parts(message) for message in request.messages]
+    documents = None if request.documents is None else by_digest(request.documents)
+    return replace(request, messages=messages, documents=documents)
 
 
 def assistant_prefix(messages: Sequence[dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.breakpoints import chat_breakpoints
 from multiflora_platform.gateway.prompting.chat import prepare_chat
+from multiflora_platform.gateway.prompting.messages import in_its_order
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.schemas.checks import (
     check_streaming,
@@ -40,6 +41,8 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     check_streaming(body)
     num_top, has_marks = num_top_logprobs(body), marks_beginnings(body)
     services: Services = request.app.state.services
+    if body.order is not None:
+        body = await off_loop(size, partial(in_its_order, body))
     if body.context is not None:
         body, size = await chat_with_context(services.contexts.book, principal, body, size)
     admission = await admit(services, request, principal, body)

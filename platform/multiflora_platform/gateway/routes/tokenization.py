@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.gateway.generation.admission import find_model
-from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.messages import chat_prompt, in_its_order
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, check_ids
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
@@ -81,7 +81,8 @@ async def _ids(model: ServedModel, length: int, body: TokenizeRequest, size: int
     room = PromptRoom(length, None, is_cut=True)
     if body.messages is not None:
         tools = await off_loop(size, partial(offered_tools, body.tools))
-        offered = msgspec.structs.replace(body, tools=tools)
+        ordered = await off_loop(size, partial(in_its_order, body))
+        offered = msgspec.structs.replace(ordered, tools=tools)
         return await chat_prompt(offered, model, None, room, size)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     try:

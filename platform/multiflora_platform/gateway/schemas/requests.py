@@ -11,6 +11,7 @@ import msgspec
 
 from multiflora_adapters.mixes.recipe import Combination
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
+from multiflora_platform.text.document_order import Order
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -155,7 +156,7 @@ class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     """messages: checked in messages.py; further keys of a message reach the chat template. tools, reasoning_effort: for
-    the template."""
+    the template. order: of documents, those beside messages and runs of parts of that type."""
 
     messages: list[dict[str, Any]]
     max_completion_tokens: int | None = None
@@ -170,6 +171,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
+    order: Order | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     prediction: PredictedContent | None = None
     modalities: list[str] | None = None
@@ -227,6 +229,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
     chat_template_kwargs: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     documents: list[dict[str, Any]] | None = None
+    order: Order | None = None
 
 
 class DetokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):

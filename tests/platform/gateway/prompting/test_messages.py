@@ -70,3 +70,52 @@ async def test_a_conversation_goes_on_after_a_call_that_was_cut(house: House, ar
     for path, body in (("/v1/chat/completions", chat), ("/tokenize", chat), ("/v1/responses", response)):
         answer = await house.post(path, body)
         assert answer.status_code == 200, (path, answer.text)
+
+
+DOCUMENTS = [{"type": "document", "text": text} for text in ("Snow falls.", "The sun shines.", "It rains.")]
+
+
+def asked(documents: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    parts = [{"type": "text", "text": "Read:"}, *documents, {"type": "text", "text": "What falls?"}]
+    return {"model": "base", "messages": [{"role": "user", "content": parts}], "max_tokens": 1, **fields}
+
+
+async def sent(house: House, body: dict[str, Any]) -> list[int]:
+    """The prompt that reached the engine, which /tokenize tells, too."""
+    answer = await house.post("/v1/chat/completions", body)
+    assert answer.status_code == 200, answer.text
+    ids = house.engine.requests[-1].prompt_token_ids
+    assert (await house.post("/tokenize", body)).json()["tokens"] == ids
+    return ids
+
+
+async def test_documents_in_any_order_make_one_prompt(house: House) -> None:
+    there, back = DOCUMENTS, DOCUMENTS[::-1]
+    assert await sent(house, asked(there, order="any")) == await sent(house, asked(back, order="any"))
+    for order in ({}, {"order": "given"}, {"order": None}):
+        assert await sent(house, asked(there, **order)) != await sent(house, asked(back, **order))
+
+
+async def test_so_do_documents_beside_the_messages(house: House) -> None:
+    tokenizer = copy.copy(house.services.model.tokenizer)
+    template = "{% for d in documents or [] %}{{ d.text }};{% endfor %}" + TEMPLATE
+    tokenizer.templates = ChatTemplates({"default": template})
+    house.services.model = replace(house.services.model, tokenizer=tokenizer)
+    chat = {"model": "base", "messages": [USER], "max_tokens": 1}
+    there, back = (chat | {"documents": documents} for documents in (DOCUMENTS, DOCUMENTS[::-1]))
+    assert await sent(house, there | {"order": "any"}) == await sent(house, back | {"order": "any"})
+    assert await sent(house, there) != await sent(house, back)
+
+
+@pytest.mark.parametrize("order", ["all", 3, ["any"], True])
+async def test_another_order_is_refused_by_name(house: House, order: Any) -> None:
+    answer = await house.post("/v1/chat/completions", asked(DOCUMENTS, order=order))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "order"
+
+
+@pytest.mark.parametrize("part", [{"type": "document"}, {"type": "document", "text": 3}])
+async def test_a_document_without_a_text_is_refused_by_its_place(house: House, part: dict[str, Any]) -> None:
+    answer = await house.post("/v1/chat/completions", asked([*DOCUMENTS, part]))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "messages[0].content[4].text"
