@@ -8,10 +8,27 @@ command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || wanted+=(nginx-light)
 command -v chromium >/dev/null || wanted+=(chromium)
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || wanted+=(postgresql)
 
-[ ${#wanted[@]} -gt 0 ] || exit 0
+tools=()
+command -v promtool >/dev/null || tools+=(promtool)
+
+[ $((${#wanted[@]} + ${#tools[@]})) -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0
-echo "Installing ${wanted[*]} for the tests"
+echo "Installing ${wanted[*]} ${tools[*]} for the tests"
 export DEBIAN_FRONTEND=noninteractive
+
+# Of Debian's prometheus the tool alone: the package would start a server.
+install_promtool() (
+  cd "$1" && apt-get download -qq prometheus >/dev/null 2>&1
+  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xC . ./usr/bin/promtool
+  install usr/bin/promtool /usr/local/bin
+)
+
+for tool in "${tools[@]}"; do
+  folder=$(mktemp -d)
+  "install_$tool" "$folder" || { apt-get update -qq && "install_$tool" "$folder"; } || echo "not installed: $tool"
+  rm -rf "$folder"
+done
+[ ${#wanted[@]} -gt 0 ] || exit 0
 if ! apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null 2>&1; then
   apt-get update -qq || true
   apt-get install -qq -y --no-install-recommends "${wanted[@]}" >/dev/null || echo "not installed: ${wanted[*]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tests.deploy.metric_names import names_in
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 BASE = "multiflora-demo"
@@ -170,3 +172,16 @@ def test_hostile_heads_are_refused(demo: Any) -> None:
 def test_bodies_over_the_limit_are_refused_before_they_are_read(demo: Any) -> None:
     answer = httpx.post(f"{demo.url}/v1/completions", content=b"x" * (9 << 20), headers=demo.headers)
     assert answer.status_code == 413
+
+
+def test_a_running_server_tells_what_dashboard_and_alerts_ask_for(demo: Any, client: openai.OpenAI) -> None:
+    """But for what needs a GPU, or copies behind the device."""
+    ask(client, "sql", PROMPTS["sql"])
+    with demo.http() as http:
+        families = set(re.findall(r"^# TYPE (\S+)", http.get("/metrics").text, re.MULTILINE))
+    files = ("grafana/dashboard.json", "prometheus/rules.yml")
+    named = names_in("".join((DEMO.parents[1] / "deploy" / file).read_text(encoding="utf-8") for file in files))
+    wanted = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in named}
+    missing = wanted - families
+    assert all(name.startswith(("multiflora_gpu_", "multiflora_kv_tier_")) for name in missing)
+    assert len(wanted) > 40
