@@ -17,6 +17,7 @@ from multiflora_engine.simulation.optimum import optimum
 from multiflora_engine.simulation.replay import POLICIES, Found, replay
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import request
+from multiflora_platform.cli.terminal.line_plot import Panel, svg
 from multiflora_platform.cli.terminal.output import add_output_flag, emit, emit_one
 from multiflora_platform.exit_codes import CommandError, ExitCode
 
@@ -51,6 +52,7 @@ def add_parser(commands: Any) -> None:
     simulate.add_argument(
         "--policy", action="append", choices=(*POLICIES, _BEST), help="repeatable; default: all of them"
     )
+    simulate.add_argument("--plot", type=_svg_file, metavar="FILE", help="write the curves to this file, as SVG")
     add_output_flag(simulate)
     simulate.add_argument("--log-level", default="info", help="debug shows tracebacks")
     simulate.set_defaults(run=run_simulate)
@@ -94,6 +96,8 @@ def run_simulate(arguments: argparse.Namespace) -> int:
     for num_blocks in sorted(set(arguments.blocks or _sizes(trace))):
         best = optimum(trace, num_blocks)
         rows += [_row(num_blocks, policy, _simulate(trace, num_blocks, policy, best), best) for policy in policies]
+    if arguments.plot is not None:
+        _plot(arguments.plot, rows, policies)
     emit(arguments.output, rows, _COLUMNS)
     return ExitCode.OK
 
@@ -102,6 +106,31 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of blocks")
     return int(text)
+
+
+def _svg_file(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() != ".svg":
+        raise argparse.ArgumentTypeError(f"{text!r} is no *.svg, which is what is written")
+    return path
+
+
+def _plot(path: Path, rows: Sequence[dict[str, Any]], policies: Sequence[str]) -> None:
+    """What is found, and what is left to be computed, by the pool's size."""
+
+    def lines(column: str) -> dict[str, Sequence[tuple[float, float]]]:
+        of = {policy: [row for row in rows if row["policy"] == policy] for policy in policies}
+        return {policy: [(row["blocks"], row[column]) for row in found] for policy, found in of.items()}
+
+    most = max(row["computed_blocks"] for row in rows)
+    panels = (
+        Panel("Hit rate", lines("hit_rate"), 1.0, "{:.0%}"),
+        Panel("Computed blocks", lines("computed_blocks"), max(1, most), "{:,.0f}"),
+    )
+    try:
+        path.write_text(svg(panels, "KV blocks"), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> list[TracedRequest]:

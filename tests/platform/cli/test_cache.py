@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
+from xml.etree import ElementTree
 
 import pytest
 
@@ -39,6 +40,26 @@ def test_sizes_are_found_and_policies_chosen(trace: Path, capsys: pytest.Capture
     assert len(lines) > 3
     assert all("worth" in line for line in lines[1:])
     assert "#" in lines[-1]
+
+
+def test_a_plot_has_the_rows_of_the_table(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "curves.svg"
+    assert main(["cache", "simulate", str(trace), "--blocks", "60", "200", "--plot", str(path), "-o", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    drawn = {title.text for title in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}title")}
+    assert drawn == {
+        f"{row['policy']}, {row['blocks']}: {value}"
+        for row in rows
+        for value in (f"{row['hit_rate']:.0%}", f"{row['computed_blocks']:,}")
+    }
+
+
+def test_a_plot_is_an_svg_that_can_be_written(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["cache", "simulate", str(trace), "--plot", str(tmp_path / "curves.png")])
+    assert ended.value.code == 2
+    assert main(["cache", "simulate", str(trace), "--blocks", "60", "--plot", str(tmp_path / "no" / "x.svg")]) == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"no json", b'{"blocks": ["xy"], "prompt_blocks": 0}', b"", b"\xff\n"])
