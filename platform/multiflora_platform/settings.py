@@ -19,6 +19,7 @@ _PASSWORD = re.compile(r"(//[^/@:]*:).*@")
 SECRETS = frozenset({"api_key", "hf_token"})
 _RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
+_ZMQ = r"^(tcp://[^/\s]+:[0-9]{1,5}|ipc://\S+)$"
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -104,6 +105,13 @@ class Settings(BaseModel):
     context_budget: float = Field(
         0.25, gt=0, le=0.5, description="part of all KV blocks that one tenant's contexts may hold"
     )
+    cache_events_zmq: str | None = Field(
+        None, pattern=_ZMQ, description="address at which the cache's events are published over ZeroMQ, as tcp://*:5557"
+    )
+    cache_events_replay_zmq: str | None = Field(
+        None, pattern=_ZMQ, description="address at which mirrors ask for events that they miss, or for all"
+    )
+    cache_events_topic: str = Field("", max_length=256, description="topic of the published events")
     currency: str = Field("USD", pattern="^[A-Z]{3}$", description="of the prices, as ISO 4217 names it")
     price_per_device_second: float | None = Field(
         None,
@@ -260,6 +268,14 @@ class Settings(BaseModel):
             raise ValueError("lora_modules needs enable_lora; drop --no-enable-lora or --lora-modules")
         if self.adapter_resolver and not self.enable_lora:
             raise ValueError("adapter_resolver needs enable_lora; drop --no-enable-lora or --adapter-resolver")
+        return self
+
+    @model_validator(mode="after")
+    def _events_of_a_cache(self) -> Settings:
+        if self.cache_events_replay_zmq and not self.cache_events_zmq:
+            raise ValueError("cache_events_replay_zmq needs cache_events_zmq; give both")
+        if self.cache_events_zmq and not self.enable_prefix_caching:
+            raise ValueError("cache_events_zmq needs a prefix cache; drop it or --no-enable-prefix-caching")
         return self
 
     @model_validator(mode="after")

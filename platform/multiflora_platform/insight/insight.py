@@ -16,11 +16,11 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts import Alerts
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
-from multiflora_platform.insight.cache_feed import CacheFeed
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.earlier_lives import EarlierLives
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
+from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
 from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import DriftItem, Point, Saving

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import Request
 
-from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_platform.auth.dependencies import require_admin
-from multiflora_platform.insight.cache_feed import CacheFeed, Events, NumberedChange
-from multiflora_platform.insight.views import CacheEvent, CacheEventPage
+from multiflora_platform.insight.mirrors.cache_events import shown
+from multiflora_platform.insight.mirrors.cache_feed import CacheFeed, Events
+from multiflora_platform.insight.views import CacheEventPage
 from multiflora_platform.insight_api.engine_calls import reaching_engine
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.services import Services
@@ -49,7 +49,10 @@ async def list_cache_events(
     page = await feed.page(cursor, limit, snapshot=snapshot)
     assert page.position is not None, "a page is whole"
     return await compressed(
-        request, CacheEventPage(_shown(services, feed, page.items), page.position, is_continued=not page.begins)
+        request,
+        CacheEventPage(
+            shown(feed, services.keys.cache_owners, page.items), page.position, is_continued=not page.begins
+        ),
     )
 
 
@@ -73,30 +76,9 @@ async def _frames(services: Services, feed: CacheFeed, events: AsyncIterator[Eve
         yield (
             b"".join(
                 b"%sevent: %s\ndata: %s\n\n" % (line, item.type.encode(), msgspec.json.encode(item))
-                for line, item in zip(lines, _shown(services, feed, part.items), strict=True)
+                for line, item in zip(lines, shown(feed, services.keys.cache_owners, part.items), strict=True)
             )
             or b": alive\n\n"
         )
         if part.position is not None and not part.items:
             yield b"id: %d\n\n" % part.position
-
-
-def _shown(services: Services, feed: CacheFeed, events: list[NumberedChange]) -> list[CacheEvent]:
-    owners = services.keys.cache_owners()
-    return [_one(event, owners, feed.block_size) for event in events]
-
-
-def _one(event: NumberedChange, owners: dict[str, str | None], block_size: int) -> CacheEvent:
-    change = event.change
-    if change is None:
-        return CacheEvent(event.seq, "cleared", [], None, 0, None, None)
-    hashes = change.hashes.hex(" ", HASH_BYTES).split()
-    return CacheEvent(
-        seq=event.seq,
-        type="removed" if change.is_removal else "stored",
-        hashes=hashes,
-        parent=change.parent.hex() or None,
-        tokens=len(hashes) * block_size,
-        adapter_digest=change.adapter,
-        owner=owners.get(change.owner, change.owner) or None,
-    )

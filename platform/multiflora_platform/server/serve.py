@@ -34,6 +34,7 @@ from multiflora_platform.gateway.explaining.placing import locator
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
+from multiflora_platform.insight.mirrors.zmq_publisher import CannotPublish, publishing
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.prices import prices_of
@@ -88,6 +89,7 @@ SHORTEST_KEY = 16
 #            grammars       compilers, each a process of its own
 #            shadows        nothing to start; they lease versions of the registry and ask the engine
 #            insight        samples the engine, also while it does not run
+#            mirrors        where the cache's events are published over ZeroMQ
 #            engines        load the model, each in a process of its own
 #   _serve   HTTP server    answers health checks while the engine loads
 #            adapters       of the demo and --lora-modules, once all engines are ready; then the first admin key
@@ -252,6 +254,8 @@ async def _parts(
         insight = Insight(engine, model.name, bodies, drift=Drift(model.tokenizer.decode, locator(model)))
         insight.start()
         stack.push_async_callback(insight.close)
+        if settings.cache_events_zmq is not None:
+            await stack.enter_async_context(_publishing(insight, keys, settings, settings.cache_events_zmq))
         services = Services(
             settings=settings,
             model=opened.served,
@@ -272,6 +276,17 @@ async def _parts(
         stack.push_async_callback(stop_all, engine)
         await start_all(engine)
         yield services, engine
+
+
+@asynccontextmanager
+async def _publishing(insight: Insight, keys: KeyStore, settings: Settings, endpoint: str) -> AsyncIterator[None]:
+    """Raises ConfigurationError."""
+    feeds, replay = insight.cache_feeds.values(), settings.cache_events_replay_zmq
+    try:
+        async with publishing(feeds, keys.cache_owners, endpoint, replay, settings.cache_events_topic):
+            yield
+    except CannotPublish as error:
+        raise ConfigurationError(f"cache events cannot be published at {error}; choose another address") from None
 
 
 def _places(settings: Settings) -> list[Mapping[str, str]]:

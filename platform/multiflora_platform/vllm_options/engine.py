@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from multiflora_platform.vllm_options.cache_events import cache_events
 from multiflora_platform.vllm_options.drafts import is_prompt_lookup, speculation
 from multiflora_platform.vllm_options.rules import (
     Option,
@@ -90,7 +91,7 @@ _CACHE: Mapping[str, Option] = {
     "disable_hybrid_kv_cache_manager": harmless("all layers share one kind of block", shape="switch"),
     "kv_transfer_config": refused("KV blocks are not sent to other engines; leave it out"),
     "ec_transfer_config": refused("KV blocks are not sent to other engines; leave it out"),
-    "kv_events_config": refused("the cache's events are not published that way; leave it out"),
+    "kv_events_config": Option(setting="cache_events_zmq", convert=cache_events, unfolds=True),
 }
 
 _SCHEDULING: Mapping[str, Option] = {

@@ -56,6 +56,16 @@ from multiflora_platform.vllm_options.rules import Option
             },
         ),
         (
+            {"kv_events_config": '{"enable_kv_cache_events": true, "replay_endpoint": "tcp://*:5558", "hwm": 5}'},
+            {"cache_events_zmq": "tcp://*:5557", "cache_events_replay_zmq": "tcp://*:5558"},
+        ),
+        (
+            {"kv_events_config": {"enable_kv_cache_events": True, "endpoint": "tcp://*:9", "topic": "kv"}},
+            {"cache_events_zmq": "tcp://*:9", "cache_events_topic": "kv"},
+        ),
+        ({"kv_events_config": {"enable_kv_cache_events": True, "publisher": "null"}}, {}),
+        ({"kv_events_config": '{"publisher": "zmq"}'}, {}),
+        (
             {"speculative_config": {"model": "[ngram]", "prompt_lookup_max": 3}},
             {"enable_prompt_lookup": True, "prompt_lookup_max": 3, "prompt_lookup_min": 3},
         ),
@@ -135,6 +145,12 @@ def test_what_happens_anyway_is_accepted_in_silence(given: dict[str, object]) ->
         ({"speculative_config": '{"method": "eagle", "model": "m"}'}, ("speculative_config", "'eagle'", "give ngram")),
         ({"speculative_config": '{"num_speculative_tokens": 3}'}, ("speculative_config", "no method")),
         ({"speculative_config": '{"method": "ngram", "depth": 3}'}, ("'depth'", "prompt_lookup_max")),
+        ({"kv_events_config": '{"enable_kv_cache_events": true, "publisher": "kafka"}'}, ("'kafka'", "give zmq")),
+        (
+            {"kv_events_config": '{"enable_kv_cache_events": true, "endpoint": "tcp://a:1"}'},
+            ("listens", "tcp://*:PORT"),
+        ),
+        ({"kv_events_config": '{"port": 5557}'}, ("kv_events_config", "'port'", "endpoint")),
         ({"speculative_config": '["ngram"]'}, ("speculative_config", "JSON object")),
         ({"speculative_config": "{"}, ("speculative_config", "not valid JSON")),
         ({"speculative_config": '{"method": ["ngram"]}'}, ("speculative_config", "give ngram")),

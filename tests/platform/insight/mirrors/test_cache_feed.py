@@ -16,8 +16,8 @@ from multiflora_engine.cache.block_hashes import HASH_BYTES
 from multiflora_engine.process.cache_followers import CacheFollowers
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.messages import CacheChanges, CacheReply, FollowCache, Ready
-from multiflora_platform.insight import cache_feed
-from multiflora_platform.insight.cache_feed import CacheFeed, Events, NumberedChange
+from multiflora_platform.insight.mirrors import cache_feed
+from multiflora_platform.insight.mirrors.cache_feed import CacheFeed, Events, NumberedChange
 
 
 class Engine:
