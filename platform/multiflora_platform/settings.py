@@ -204,6 +204,17 @@ class Settings(BaseModel):
     drain_timeout: float = Field(30.0, ge=0, description="seconds that streams may go on after SIGTERM")
     max_request_bytes: int = Field(8 << 20, ge=1024, description="largest body of an API request")
     max_upload_bytes: int = Field(4 << 30, ge=1024, description="largest adapter upload")
+    alert_waiting: int = Field(5, ge=0, description="waiting sequences beyond which an alert is raised")
+    alert_waiting_seconds: int = Field(30, ge=1, le=900, description="seconds for which more than these have to wait")
+    alert_error_rate: float = Field(
+        0.05, gt=0, le=1, description="share of a minute's requests that fail at which an alert is raised"
+    )
+    alert_cache_thrash: float = Field(
+        0.25, gt=0, le=1, description="share of prompts' tokens computed again after eviction at which one is raised"
+    )
+    alert_memory_growth: float = Field(
+        0.2, gt=0, allow_inf_nan=False, description="part by which memory has to grow in an hour for an alert"
+    )
     otlp_traces_endpoint: str | None = Field(
         None, description="OTLP collector (HTTP) that traces go to; needs multiflora[otel]"
     )

@@ -1,22 +1,25 @@
-"""`multiflora events`, `audit` and `replicas`: what happens on a server, over its REST API."""
+"""`multiflora alerts`, `events`, `audit` and `replicas`: what happens on a server, over its REST API."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 from multiflora_platform.cli.actions import server_command
 from multiflora_platform.cli.http import request, server_events
 from multiflora_platform.cli.terminal.output import emit
 
+ALERTS = ("id", "severity", "since", "title", "detail", "next_step")
 EVENTS = ("id", "at", "type", "adapter", "payload")
 AUDIT = ("id", "at", "actor", "action", "target", "detail")
 REPLICAS = ("pid", "state", "adapters")
 
 
 def add_parser(commands: Any) -> None:
+    server_command(commands, "alerts", run_alerts, "what to look at now, the worst first")
     events = server_command(commands, "events", run_events, "what happened, oldest first")
     events.add_argument("--after", type=int, default=0, metavar="ID", help="only later ones")
     events.add_argument("--limit", type=int, default=100)
@@ -27,6 +30,19 @@ def add_parser(commands: Any) -> None:
     audit.add_argument("--limit", type=int, default=100)
     audit.add_argument("--adapter", help="only what was done to it, its versions and its aliases")
     server_command(commands, "replicas", run_replicas, "engine processes and the adapters that they hold")
+
+
+def run_alerts(arguments: argparse.Namespace) -> int:
+    alerts = request(arguments, "GET", "/alerts").json()["items"]
+    if arguments.output == "table":
+        alerts = [{**alert, "since": _moment(alert["since"])} for alert in alerts]
+    emit(arguments.output, alerts, ALERTS)
+    return 0
+
+
+def _moment(at: float) -> str:
+    """Unix seconds as events have it."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def run_events(arguments: argparse.Namespace) -> int:

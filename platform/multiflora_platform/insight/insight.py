@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from array import array
 from collections import Counter
@@ -14,7 +15,16 @@ import msgspec
 
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
-from multiflora_platform.insight.alerts import Alerts
+from multiflora_platform.insight.alerts.alerts import Alerts
+from multiflora_platform.insight.alerts.findings import (
+    Finding,
+    Thresholds,
+    adapter_findings,
+    drift_findings,
+    engine_findings,
+    memory_findings,
+    traffic_findings,
+)
 from multiflora_platform.insight.cache_causes import cause_of, first_miss
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.earlier_lives import EarlierLives
@@ -23,23 +33,26 @@ from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, ou
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
 from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
 from multiflora_platform.insight.series import Gauges, Series
-from multiflora_platform.insight.views import DriftItem, Point, Saving
+from multiflora_platform.insight.views import Alert, DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.prices import Prices
+from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError
 
 if TYPE_CHECKING:
-    from multiflora_platform.engine import EngineHandle
+    from multiflora_platform.engine import EngineHandle, ReplicaHandle
 
 _TICK = 1.0
+_DRIFT_TICKS = 10
 _MOST_ADAPTERS = 4096
 
 
 class Insight:
     """engine: whose statistics are sampled. base: the base model's name, for tokens of no adapter.
 
-    bodies: None where prompts and answers are not kept. drift: None where prompts are not compared.
+    bodies: None where prompts and answers are not kept. drift: None where prompts are not compared. thresholds: of
+    alerts; None: those of the settings' defaults.
     """
 
     def __init__(
@@ -49,6 +62,7 @@ class Insight:
         bodies: KeptBodies | None = None,
         clock: Callable[[], float] = time.time,
         drift: Drift | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.requests = RequestLog()
         self.prompts = KeptPrompts()
@@ -57,6 +71,9 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
+        self._thresholds = thresholds or Thresholds.of(Settings.model_validate({}))
+        self._drifting: list[Finding] = []
+        self._is_ending = False
         self.cache_feeds = {replica.id: CacheFeed(replica, clock) for replica in engine.replicas}
         self._earlier_lives = EarlierLives()
         self._engine = engine
@@ -86,7 +103,8 @@ class Insight:
         self._ticking = asyncio.create_task(self._tick())
 
     def stop(self) -> None:
-        """Ends all followers: the server is going."""
+        """Ends all followers, and looks for alerts no more: the server is going."""
+        self._is_ending = True
         for feed in self.cache_feeds.values():
             feed.stop()
         for queue in self._followers:
@@ -131,6 +149,21 @@ class Insight:
             return None
         entries = (self.requests.find(id) for id in request_ids)
         return first_miss(cause_of(entry, ready.block_size, self.prompts) for entry in entries if entry is not None)
+
+    def look(self, *, at_drift: bool = True) -> list[Alert]:
+        """What an operator should look at now, the worst first. at_drift: also whether prompts drift, anew; that takes
+        longer than all else."""
+        if at_drift:
+            self._drifting = list(drift_findings(self.drift_items(of_all=True)))
+        return self.alerts.of(
+            [
+                *engine_findings(self._engine.replicas),
+                *adapter_findings(self.load_failures()),
+                *traffic_findings(list(self.series.seconds), self._thresholds),
+                *memory_findings(list(self.series.minutes), self._thresholds),
+                *self._drifting,
+            ]
+        )
 
     def drift_items(self, tenant: str | None = None, *, of_all: bool = False) -> list[DriftItem]:
         """See Drift.items."""
@@ -187,16 +220,29 @@ class Insight:
             gateway_bytes=own_resident_bytes(),
             engine_bytes=resident_bytes_of(replica.pid for replica in self._engine.replicas),
             device_bytes=sum(one.kv_bytes + one.weight_bytes for one in ready) if on_gpu else None,
+            cache_bytes=sum(map(_cache_bytes, self._engine.replicas)),
         )
 
     async def _tick(self) -> None:
         due = time.monotonic() + _TICK
-        while True:
+        for ticks in itertools.count(1):
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due += _TICK
             point = self.series.tick(self._clock(), self.gauges())
             for queue in self._followers:
                 queue.put_nowait(point)
+            if not self._is_ending:
+                self.look(at_drift=ticks % _DRIFT_TICKS == 0)
+
+
+def _cache_bytes(replica: ReplicaHandle) -> int:
+    """KV blocks on a CPU are the system's until they are written for the first time."""
+    ready, stats = replica.ready, replica.stats
+    copies = sum(tier.bytes for tier in stats.tiers if tier.name == "host")
+    if ready is None or ready.device.startswith("cuda"):
+        return copies
+    blocks = min(ready.num_blocks, stats.num_blocks - stats.free_blocks + stats.cached_blocks)
+    return copies + blocks * ready.kv_bytes // max(1, ready.num_blocks)
 
 
 class _LifeWatch(Observer):
@@ -225,7 +271,7 @@ class _SeriesWatch(Observer):
         self._model = insight.model_label(facts.adapter)
 
     def started(self, start: PromptStart) -> None:
-        self._insight.series.prompt(self._facts.prompt_tokens, time.time() - self._facts.at)
+        self._insight.series.prompt(self._facts.prompt_tokens, time.time() - self._facts.at, start.evicted_tokens)
         self._insight.prefilled(self._facts, start.cached_tokens, start.device_seconds, start.evicted_tokens)
 
     def tokens(self, new: NewTokens) -> None:

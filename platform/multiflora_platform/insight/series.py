@@ -32,6 +32,8 @@ class Gauges:
     engine_bytes: int | None
     """The engine's; None while there is no engine."""
     device_bytes: int | None
+    cache_bytes: int = 0
+    """Of the engine's, what caches that fill up hold by now: KV blocks on a CPU, copies of them."""
 
 
 @dataclass
@@ -41,6 +43,7 @@ class _Interval:
     ttft: list[float] = field(default_factory=list)
     itl: list[float] = field(default_factory=list)
     prompt_tokens: int = 0
+    evicted_tokens: int = 0
     requests: int = 0
     errors: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
@@ -70,6 +73,8 @@ class _Interval:
             engine_bytes=gauges.engine_bytes,
             device_bytes=gauges.device_bytes,
             by_model=by_model | ({OTHER: rest} if rest > 1e-9 else {}),
+            evicted_tokens_per_second=self.evicted_tokens / seconds,
+            cache_bytes=gauges.cache_bytes,
         )
 
 
@@ -83,10 +88,12 @@ class Series:
         self._ticks = 0
         self._last: tuple[int, int] = (0, 0)
 
-    def prompt(self, tokens: int, ttft: float) -> None:
-        """A prompt was computed, and its first token came after `ttft` seconds."""
+    def prompt(self, tokens: int, ttft: float, evicted_tokens: int = 0) -> None:
+        """A prompt was computed, and its first token came after `ttft` seconds. evicted_tokens: those of it that were
+        computed although they had been cached."""
         for interval in (self._second, self._minute):
             interval.prompt_tokens += tokens
+            interval.evicted_tokens += evicted_tokens
             _keep(interval.ttft, ttft)
 
     def generated(self, model: str, count: int, since_last: float | None) -> None:

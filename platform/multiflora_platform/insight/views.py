@@ -35,6 +35,10 @@ class Point(msgspec.Struct, frozen=True):
     """None while there is no engine."""
     device_bytes: int | None
     by_model: dict[str, float]
+    evicted_tokens_per_second: float
+    """Of the prompts' tokens, those computed again because their KV had been evicted."""
+    cache_bytes: int
+    """Of host_bytes, what caches hold by now, each within a bound of its own."""
 
 
 class SeriesAnswer(msgspec.Struct, frozen=True):

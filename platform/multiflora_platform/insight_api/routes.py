@@ -13,13 +13,6 @@ from starlette.requests import Request
 
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.engine import ReplicaHandle
-from multiflora_platform.insight.alerts import (
-    Finding,
-    adapter_findings,
-    drift_findings,
-    engine_findings,
-    traffic_findings,
-)
 from multiflora_platform.insight.bodies import CapacityQuestion
 from multiflora_platform.insight.capacity import capacity
 from multiflora_platform.insight.series import MINUTES, SECONDS
@@ -75,14 +68,7 @@ async def stream_series(request: Request) -> StreamingResponse:
 @router.get("/alerts", responses=answers(AlertPage))
 async def list_alerts(request: Request) -> Response:
     """What to look at now, the worst first."""
-    services = _services(request)
-    findings: list[Finding] = [
-        *engine_findings(services.state, services.engine.restarts),
-        *adapter_findings(services.insight.load_failures()),
-        *traffic_findings(list(services.insight.series.seconds)),
-        *drift_findings(services.insight.drift_items(of_all=True)),
-    ]
-    return rendered(AlertPage(services.insight.alerts.of(findings)))
+    return rendered(AlertPage(_services(request).insight.look()))
 
 
 @router.get("/requests", responses=answers(RequestPage))

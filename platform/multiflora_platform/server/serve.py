@@ -31,6 +31,8 @@ from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.insight.alerts.events import AlertEvents
+from multiflora_platform.insight.alerts.findings import Thresholds
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.kept_bodies import KeptBodies
@@ -251,7 +253,12 @@ async def _parts(
         stack.push_async_callback(shadows.close)
         bodies = KeptBodies() if settings.log_bodies else None
         model = opened.served
-        insight = Insight(engine, model.name, bodies, drift=Drift(model.tokenizer.decode, locator(model)))
+        alert_events = AlertEvents(database, f"{socket.gethostname()}:{settings.port}")
+        await alert_events.clear_left()
+        stack.push_async_callback(alert_events.close)
+        drift = Drift(model.tokenizer.decode, locator(model))
+        insight = Insight(engine, model.name, bodies, drift=drift, thresholds=Thresholds.of(settings))
+        insight.alerts.on_change = alert_events.note
         insight.start()
         stack.push_async_callback(insight.close)
         if settings.cache_events_zmq is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.platform.fleet.lines import Line, a_request, fleet_of
 
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
+from multiflora_platform.insight.alerts.alerts import AlertChange
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.observers import PromptStart
@@ -83,3 +86,22 @@ async def test_a_prompt_that_was_handed_on_is_of_the_engine_that_computed_it() -
         ("0", 0),
         ("0", 0),
     ]
+
+
+async def test_alerts_are_looked_for_each_second_until_the_server_goes() -> None:
+    """An operator who looks at no page is told all the same; an engine that is stopped with its server alarms none."""
+    fleet = fleet_of(Line(), Line())
+    insight = Asking(fleet).insight
+    told: asyncio.Queue[list[AlertChange]] = asyncio.Queue()
+    insight.alerts.on_change = told.put_nowait
+    fleet.replicas[1].supervisor.state = "restarting"
+    insight.start()
+    ((is_raised, alert, _),) = await asyncio.wait_for(told.get(), 30)
+    assert (is_raised, alert.id) == (True, "engine 1")
+    insight.stop()
+    fleet.replicas[0].supervisor.state = "failed"
+    points = insight.points()
+    await asyncio.wait_for(anext(points), 30)
+    await points.aclose()
+    await insight.close()
+    assert told.empty()

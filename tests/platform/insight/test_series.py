@@ -1,12 +1,9 @@
-"""Seconds and minutes, quantiles and rates, and what is alarming about them."""
+"""Seconds and minutes, quantiles and rates."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from multiflora_platform.insight.alerts import Alerts, engine_findings, traffic_findings
 from multiflora_platform.insight.series import OTHER, Gauges, Series
 
 IDLE = Gauges(0, 0, 0.0, 0, 0, 1000, 2000, None)
@@ -57,41 +54,3 @@ def test_many_models_share_one_line() -> None:
     by_model = series.tick(1.0, IDLE).by_model
     assert len(by_model) == 33
     assert by_model[OTHER] == sum(100 - number for number in range(32, 40))
-
-
-def test_alerts_remember_since_when_and_forget_what_is_over() -> None:
-    now = [100.0]
-    alerts = Alerts(lambda: now[0])
-    (alert,) = alerts.of(list(engine_findings("restarting", 3)))
-    now[0] = 160.0
-    (again,) = alerts.of(list(engine_findings("restarting", 3)))
-    assert (alert.since, again.since, again.severity, again.link) == (100.0, 100.0, "error", "/ui/settings")
-    assert alerts.of(list(engine_findings("ready", 3))) == []
-    (anew,) = alerts.of(list(engine_findings("failed", 4)))
-    assert anew.since == 160.0
-
-
-@pytest.mark.parametrize(("waiting", "found"), [((4, 4), []), ((0, 50), []), ((4, 40), ["queue"])])
-def test_a_queue_that_grows(waiting: tuple[int, int], found: list[str]) -> None:
-    series = Series()
-    for second in range(30):
-        now = waiting[0] + (waiting[1] - waiting[0]) * second // 29
-        series.tick(float(second), replace(IDLE, waiting=now))
-    assert [finding.id for finding in traffic_findings(list(series.seconds))] == found
-
-
-def test_a_full_cache_that_finds_less() -> None:
-    series, queries, hits = Series(), 0, 0
-    for second in range(400):
-        queries, hits = queries + 100, hits + (80 if second < 330 else 10)
-        gauges = replace(IDLE, kv_use=0.99 if second > 300 else 0.4, cache_queries=queries, cache_hits=hits)
-        series.tick(float(second), gauges)
-    assert [finding.id for finding in traffic_findings(list(series.seconds))] == ["cache"]
-
-
-def test_requests_that_fail() -> None:
-    series = Series()
-    for second in range(60):
-        series.ended(is_error=second % 10 == 0)
-        series.tick(float(second), IDLE)
-    assert [finding.id for finding in traffic_findings(list(series.seconds))] == ["errors"]

@@ -1,0 +1,1 @@
+"""What an operator should look at now: found, remembered since when, told as events."""
