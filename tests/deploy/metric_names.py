@@ -50,7 +50,7 @@ def _full_page() -> str:
     """/metrics of a server that has everything: two replicas, a GPU, copies behind the device, requests that ended."""
     metrics = Metrics("base")
     metrics.http("POST", "/v1/completions", 200)
-    prompt = metrics.prompt("sql", 3, SamplingParams(), arrival=0.0)
+    prompt = metrics.prompt("sql", "acme", 3, SamplingParams(), arrival=0.0)
     prompt.started(PromptStart(0, 0.0, 0.0, ""))
     prompt.ended("ok", None)
     metrics.router.decided(0.0)
@@ -67,4 +67,4 @@ def _full_page() -> str:
         replicas=[ReplicaView(str(id), "ready", 0, None, stats, 0.0) for id in range(2)],
         gpus=[Gpu(0, "GPU", (9, 0), 0.5, 1)],
     )
-    return metrics.render(view).decode()
+    return (metrics.render(view) + metrics.tenants.render()).decode()

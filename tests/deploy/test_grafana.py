@@ -70,7 +70,7 @@ def test_panels_are_named_explained_and_ask_the_source_that_is_chosen() -> None:
 
 
 def test_each_part_of_the_server_has_a_row_and_replicas_are_told_apart() -> None:
-    assert {"Prefix cache", "Adapters", "Replicas"} <= set(ROWS)
+    assert {"Prefix cache", "Adapters", "Tenants", "Replicas"} <= set(ROWS)
     of_replicas = [panel for panel in PANELS if any("multiflora_replica_" in text for text in expressions(panel))]
     assert len(of_replicas) >= 5
     assert all("{{replica}}" in target["legendFormat"] for panel in of_replicas for target in panel["targets"])

@@ -29,6 +29,7 @@ from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.observability.router_metrics import RouterMetrics
+from multiflora_platform.observability.tenant_metrics import TenantMetrics
 from multiflora_platform.observability.tier_metrics import tier_families
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -131,10 +132,13 @@ class Metrics:
             "multiflora_http_requests", "HTTP responses", ["method", "route", "status"], registry=self._registry
         )
         self.router = RouterMetrics(self._registry, model_name)
+        self.tenants = TenantMetrics(model_name)
 
-    def prompt(self, adapter: str | None, num_tokens: int, params: SamplingParams, arrival: float) -> PromptMetrics:
+    def prompt(
+        self, adapter: str | None, tenant: str | None, num_tokens: int, params: SamplingParams, arrival: float
+    ) -> PromptMetrics:
         """arrival: Unix seconds."""
-        return PromptMetrics(self, adapter, num_tokens, params, time.time() - arrival)
+        return PromptMetrics(self, adapter, tenant, num_tokens, params, time.time() - arrival)
 
     def http(self, method: str, route: str, status: int) -> None:
         """route: as declared, never a client's path."""
@@ -162,7 +166,7 @@ class Metrics:
             self._tokens.labels(self._model, label, kind).inc(count)
 
     def render(self, view: EngineView) -> bytes:
-        """The text format, 0.0.4."""
+        """The text format, 0.0.4; without the tenants, which render by themselves."""
         scrape = CollectorRegistry()
         scrape.register(_Snapshot(self._model, view, self.itl))
         return generate_latest(self._registry) + generate_latest(scrape)
@@ -187,10 +191,16 @@ class PromptMetrics(Observer):
     """Of one prompt, from arrival to end. elapsed: seconds since arrival when this is made."""
 
     def __init__(
-        self, metrics: Metrics, adapter: str | None, num_tokens: int, params: SamplingParams, elapsed: float
+        self,
+        metrics: Metrics,
+        adapter: str | None,
+        tenant: str | None,
+        num_tokens: int,
+        params: SamplingParams,
+        elapsed: float,
     ) -> None:
         self._metrics = metrics
-        self._adapter = adapter
+        self._adapter, self._tenant = adapter, tenant
         self._num_prompt = num_tokens
         self._arrival = time.perf_counter() - elapsed
         self._queued = 0.0
@@ -238,6 +248,7 @@ class PromptMetrics(Observer):
         prompt = self._num_prompt if self._first is not None else 0
         counts = {"prompt": prompt, "cached": self._cached, "cache_written": self._written, "generated": generated}
         metrics.ended(self._adapter, outcome, counts)
+        metrics.tenants.ended(self._tenant, outcome, counts)
 
 
 class _Snapshot(Collector):

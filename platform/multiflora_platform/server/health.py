@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
+from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView, ReplicaView
 from multiflora_platform.observability.nvml import gpus
@@ -66,13 +67,14 @@ async def load(request: Request) -> Response:
     return _json(200, {"server_load": services.in_flight - 1})
 
 
-@router.get("/metrics", dependencies=[Depends(require_key)])
-async def metrics(request: Request) -> Response:
+@router.get("/metrics")
+async def metrics(request: Request, principal: Principal = Depends(require_key)) -> Response:
+    """Tenants are named to admins' keys alone."""
     services: Services = request.app.state.services
-    return Response(
-        services.metrics.render(await _view(services.engine, services.registry, services.active)),
-        media_type=CONTENT_TYPE,
-    )
+    page = services.metrics.render(await _view(services.engine, services.registry, services.active))
+    if principal.is_admin:
+        page += services.metrics.tenants.render()
+    return Response(page, media_type=CONTENT_TYPE)
 
 
 async def _view(engine: EngineHandle, registry: Registry, active: Collection[ActivePrompt]) -> EngineView:

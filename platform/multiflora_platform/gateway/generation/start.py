@@ -163,7 +163,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     num_prompt = len(request.prompt_token_ids)
     tenant, insight = admission.principal.tenant, parts.insight
     observers: list[Observer] = [
-        parts.metrics.prompt(resolved.adapter, num_prompt, request.params, admission.arrival),
+        parts.metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
         *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
         # Behind insight, which learns from this prompt what a token takes.
         Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),

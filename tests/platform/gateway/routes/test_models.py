@@ -192,13 +192,34 @@ async def test_metrics(house: House) -> None:
     assert (await house.http.get("/metrics", headers={"authorization": ""})).status_code == 401
 
 
+async def test_tenants_are_told_to_admins_alone(house: House) -> None:
+    body = {"model": "sql", "prompt": "Say", "max_tokens": 4}
+    tenants = {"authorization": f"Bearer {TENANT}"}
+    assert (await house.post("/v1/completions", body)).status_code == 200
+    assert (await house.post("/v1/completions", body, **tenants)).status_code == 200
+    told = (await house.http.get("/metrics")).text
+    for line in (
+        'multiflora_tenant_requests_total{model_name="base",outcome="ok",tenant="(admin)"} 1.0',
+        'multiflora_tenant_requests_total{model_name="base",outcome="ok",tenant="acme"} 1.0',
+        'multiflora_tenant_tokens_total{kind="generated",model_name="base",tenant="acme"} 4.0',
+    ):
+        assert line in told, line
+    to_a_tenant = await house.http.get("/metrics", headers=tenants)
+    assert to_a_tenant.status_code == 200
+    assert "multiflora_requests_total" in to_a_tenant.text
+    assert "multiflora_tenant_" not in to_a_tenant.text
+
+
 async def test_labels_stay_bounded(house: House) -> None:
     for number in range(400):
         house.services.metrics.ended(f"adapter{number}", "ok", {"generated": 1})
+        house.services.metrics.tenants.ended(f"tenant{number}", "ok", {"generated": 1})
         await house.http.get(f"/nowhere/{number}")
         await house.http.request(f"M{number}", "/v1/models")
     text = (await house.http.get("/metrics")).text
     assert text.count("multiflora_requests_total{") <= 257
+    assert text.count("multiflora_tenant_requests_total{") <= 257
+    assert 'tenant="other"' in text
     assert 'adapter="other"' in text
     assert text.count("multiflora_http_requests_total{") < 5
 
