@@ -80,6 +80,7 @@ FLOORS = {
         "gateway": 6,
         "ui": 6,
         "batches": 7,
+        "evals": 7,
         "insight_api": 7,
         "server": 8,
         "cli": 9,
@@ -87,6 +88,7 @@ FLOORS = {
     },
     "multiflora_platform.gateway": {
         "beams": 1,
+        "refusals": 1,
         "schemas": 1,
         "generation": 2,
         "prompting": 2,
@@ -96,6 +98,7 @@ FLOORS = {
         "responses_api": 3,
         "writing": 3,
         "routes": 4,
+        "in_process": 5,
     },
     "multiflora_platform.registry": {
         "errors": 1,
@@ -115,7 +118,7 @@ FLOORS = {
     },
 }
 """A module or folder imports only from lower floors; its neighbours on the same floor are strangers."""
-MOST_MODULES = {"cli": 25, "multiflora_adapters": 20, "auth": 20}
+MOST_MODULES = {"cli": 26, "multiflora_adapters": 20, "auth": 20}
 TORCH_FREE = (
     "multiflora",
     "multiflora_adapters.store",

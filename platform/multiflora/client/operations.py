@@ -9,6 +9,18 @@ from multiflora.client.transport import AsyncTransport, Transport, quoted
 from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
+from multiflora_platform.evals.schemas import (
+    EvalComparison,
+    EvalMatrix,
+    EvalRun,
+    EvalRunBody,
+    EvalRunPage,
+    EvalRunResults,
+    EvalSet,
+    EvalSetBody,
+    EvalSetPage,
+    EvalSetPatch,
+)
 from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.insight.views import (
     ActivityAnswer,
@@ -671,6 +683,92 @@ class Client(Transport):
         """Its blocks are held no more; requests that name it are a 404."""
         self.call("DELETE", f"/contexts/{quoted(name)}", None, query={"tenant": tenant}, headers={"if-match": if_match})
 
+    def list_evals(self, name: str, *, limit: int = 100, page_token: str | None = None) -> EvalSetPage:
+        """By name."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/evals", EvalSetPage, query={"limit": limit, "page_token": page_token}
+        )
+
+    def put_eval(
+        self,
+        name: str,
+        eval_name: str,
+        body: EvalSetBody,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> EvalSet:
+        """Makes or replaces it; other cases than before are another version of the set."""
+        return self.call(
+            "PUT",
+            f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}",
+            EvalSet,
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    def get_eval(self, name: str, eval_name: str, *, version: int | None = None) -> EvalSet:
+        """With its prompts; version: none: the newest."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", EvalSet, query={"version": version}
+        )
+
+    def change_eval(self, name: str, eval_name: str, body: EvalSetPatch, *, if_match: str | None = None) -> EvalSet:
+        """Its description, and what it gates."""
+        return self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}",
+            EvalSet,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    def delete_eval(self, name: str, eval_name: str, *, if_match: str | None = None) -> None:
+        """With its versions and all runs."""
+        self.call("DELETE", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", None, headers={"if-match": if_match})
+
+    def run_eval(self, name: str, eval_name: str, body: EvalRunBody) -> EvalRun:
+        """Queued: it is asked in the background, behind every request that a client waits for."""
+        return self.call("POST", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/runs", EvalRun, body=body)
+
+    def get_eval_matrix(self, name: str, eval_name: str, *, version: int | None = None) -> EvalMatrix:
+        """Versions by prompts: the newest completed run of each version, mix or other model."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/matrix", EvalMatrix, query={"version": version}
+        )
+
+    def list_eval_runs(
+        self,
+        name: str,
+        *,
+        eval: str | None = None,
+        version: int | None = None,
+        state: Literal["queued", "running", "completed", "cancelled", "failed"] | None = None,
+        limit: int = 100,
+        page_token: str | None = None,
+    ) -> EvalRunPage:
+        """Newest first: scores over time. eval: a set's name. version: of the adapter."""
+        return self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/eval-runs",
+            EvalRunPage,
+            query={"eval": eval, "version": version, "state": state, "limit": limit, "page_token": page_token},
+        )
+
+    def compare_eval_runs(self, name: str, *, left: int, right: int) -> EvalComparison:
+        """Two runs, prompt by prompt: what the right one does better and worse."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/eval-runs:compare", EvalComparison, query={"left": left, "right": right}
+        )
+
+    def get_eval_run(self, name: str, run: str) -> EvalRunResults:
+        """With what was answered so far, and what each check found."""
+        return self.call("GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults)
+
+    def cancel_eval_run(self, name: str, run: str) -> EvalRun:
+        """What has been answered stays; the rest is not asked."""
+        return self.call("POST", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}:cancel", EvalRun)
+
 
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
@@ -1302,3 +1400,93 @@ class AsyncClient(AsyncTransport):
         await self.call(
             "DELETE", f"/contexts/{quoted(name)}", None, query={"tenant": tenant}, headers={"if-match": if_match}
         )
+
+    async def list_evals(self, name: str, *, limit: int = 100, page_token: str | None = None) -> EvalSetPage:
+        """By name."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/evals", EvalSetPage, query={"limit": limit, "page_token": page_token}
+        )
+
+    async def put_eval(
+        self,
+        name: str,
+        eval_name: str,
+        body: EvalSetBody,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> EvalSet:
+        """Makes or replaces it; other cases than before are another version of the set."""
+        return await self.call(
+            "PUT",
+            f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}",
+            EvalSet,
+            headers={"if-match": if_match, "if-none-match": if_none_match},
+            body=body,
+        )
+
+    async def get_eval(self, name: str, eval_name: str, *, version: int | None = None) -> EvalSet:
+        """With its prompts; version: none: the newest."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", EvalSet, query={"version": version}
+        )
+
+    async def change_eval(
+        self, name: str, eval_name: str, body: EvalSetPatch, *, if_match: str | None = None
+    ) -> EvalSet:
+        """Its description, and what it gates."""
+        return await self.call(
+            "PATCH",
+            f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}",
+            EvalSet,
+            headers={"if-match": if_match},
+            body=body,
+        )
+
+    async def delete_eval(self, name: str, eval_name: str, *, if_match: str | None = None) -> None:
+        """With its versions and all runs."""
+        await self.call(
+            "DELETE", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}", None, headers={"if-match": if_match}
+        )
+
+    async def run_eval(self, name: str, eval_name: str, body: EvalRunBody) -> EvalRun:
+        """Queued: it is asked in the background, behind every request that a client waits for."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/runs", EvalRun, body=body)
+
+    async def get_eval_matrix(self, name: str, eval_name: str, *, version: int | None = None) -> EvalMatrix:
+        """Versions by prompts: the newest completed run of each version, mix or other model."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/evals/{quoted(eval_name)}/matrix", EvalMatrix, query={"version": version}
+        )
+
+    async def list_eval_runs(
+        self,
+        name: str,
+        *,
+        eval: str | None = None,
+        version: int | None = None,
+        state: Literal["queued", "running", "completed", "cancelled", "failed"] | None = None,
+        limit: int = 100,
+        page_token: str | None = None,
+    ) -> EvalRunPage:
+        """Newest first: scores over time. eval: a set's name. version: of the adapter."""
+        return await self.call(
+            "GET",
+            f"/adapters/{quoted(name)}/eval-runs",
+            EvalRunPage,
+            query={"eval": eval, "version": version, "state": state, "limit": limit, "page_token": page_token},
+        )
+
+    async def compare_eval_runs(self, name: str, *, left: int, right: int) -> EvalComparison:
+        """Two runs, prompt by prompt: what the right one does better and worse."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/eval-runs:compare", EvalComparison, query={"left": left, "right": right}
+        )
+
+    async def get_eval_run(self, name: str, run: str) -> EvalRunResults:
+        """With what was answered so far, and what each check found."""
+        return await self.call("GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults)
+
+    async def cancel_eval_run(self, name: str, run: str) -> EvalRun:
+        """What has been answered stays; the rest is not asked."""
+        return await self.call("POST", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}:cancel", EvalRun)

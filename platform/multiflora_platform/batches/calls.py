@@ -8,10 +8,10 @@ from starlette.responses import Response
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.files import require_file
-from multiflora_platform.batches.in_process import ENDPOINTS
 from multiflora_platform.batches.ledger import UNFINISHED
 from multiflora_platform.batches.service import BatchService, batches_of
 from multiflora_platform.batches.views import batch_view, json_response, list_view
+from multiflora_platform.gateway.in_process import ENDPOINTS
 from multiflora_platform.gateway.schemas.decoding import body_schema, read_body
 from multiflora_platform.gateway.schemas.requests import BatchRequest
 from multiflora_platform.storage.tables import BatchRow

@@ -26,12 +26,12 @@ from multiflora_platform.batches.lines import (
     read_lines,
 )
 from multiflora_platform.batches.results import Results
+from multiflora_platform.gateway.in_process import persistently
 from multiflora_platform.storage.tables import BatchRow
 from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
 _ACTOR = "batches"
-_RETRIED = (429, 503)
 _RETRY_SECONDS = 1.0
 # Of a request's answer, what its line says beside the body.
 _KEPT_HEADERS = ("x-multiflora-version", "x-cache-reason")
@@ -199,17 +199,13 @@ class BatchRunner:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _persist(self, principal: Principal, line: BatchLine) -> dict[str, Any]:
-        """Until there is an answer: a full queue, a spent limit and an engine that restarts are waited out."""
-        while True:
-            response = await self._answer(principal, line.url, line.body)
-            if response.status_code not in _RETRIED:
-                return {
-                    "status_code": response.status_code,
-                    "request_id": uuid.uuid4().hex,
-                    "headers": {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers},
-                    "body": msgspec.Raw(bytes(response.body)),
-                }
-            await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_SECONDS)))
+        response = await persistently(lambda: self._answer(principal, line.url, line.body))
+        return {
+            "status_code": response.status_code,
+            "request_id": uuid.uuid4().hex,
+            "headers": {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers},
+            "body": msgspec.Raw(bytes(response.body)),
+        }
 
     async def _finish(self, batch: BatchRow, principal: Principal, results: Results, state: str) -> None:
         await self._ledger.amend(_ACTOR, batch.id, {"status": "finalizing", "finalizing_at": ...}, ("in_progress",))

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.batches.file_store import FileStore
-from multiflora_platform.batches.in_process import answer
 from multiflora_platform.batches.ledger import Ledger
 from multiflora_platform.batches.runner import BatchRunner
+from multiflora_platform.gateway.in_process import answer, background_width
 from multiflora_platform.services import Services
 
 
@@ -36,11 +36,12 @@ def make_batch_service(app: FastAPI, services: Services) -> BatchService:
     async def answer_one(principal: Principal, url: str, body: dict[str, Any]) -> Response:
         return await answer(app, principal, url, body)
 
-    def width() -> int:
-        """Half of what the engine runs at once: the other half is free for those who wait."""
-        ready = services.engine.ready
-        return 1 if ready is None else max(1, ready.max_num_seqs // 2)
-
-    most = services.settings.max_request_bytes
-    runner = BatchRunner(ledger, files, answer_one, services.keys.principal_of, width, most)
+    runner = BatchRunner(
+        ledger,
+        files,
+        answer_one,
+        services.keys.principal_of,
+        lambda: background_width(services.engine),
+        services.settings.max_request_bytes,
+    )
     return BatchService(files, ledger, runner)

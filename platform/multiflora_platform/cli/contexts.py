@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run
 from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.terminal.files import read_json, read_text
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
-from multiflora_platform.exit_codes import CommandError, ExitCode
+from multiflora_platform.exit_codes import ExitCode
 
 COLUMNS = ("name", "tenant", "status", "tokens", "cached_tokens", "held", "hits", "adapters", "expires_at")
 _POLL_SECONDS = 0.5
@@ -84,27 +82,11 @@ def _owner(arguments: argparse.Namespace) -> dict[str, str]:
 def _content(arguments: argparse.Namespace) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if arguments.system_file is not None:
-        content["messages"] = [{"role": "system", "content": _text(arguments.system_file)}]
+        content["messages"] = [{"role": "system", "content": read_text(arguments.system_file)}]
     if arguments.messages_file is not None:
-        content["messages"] = _json(arguments.messages_file)
+        content["messages"] = read_json(arguments.messages_file)
     if arguments.prompt_file is not None:
-        content["prompt"] = _text(arguments.prompt_file)
+        content["prompt"] = read_text(arguments.prompt_file)
     if arguments.tools_file is not None:
-        content["tools"] = _json(arguments.tools_file)
+        content["tools"] = read_json(arguments.tools_file)
     return content
-
-
-def _text(path: str) -> str:
-    try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}", ExitCode.CONFIGURATION) from None
-    except UnicodeDecodeError:
-        raise CommandError(f"{path} is no text in UTF-8", ExitCode.CONFIGURATION) from None
-
-
-def _json(path: str) -> Any:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise CommandError(f"{path} is no JSON: {error}", ExitCode.CONFIGURATION) from None

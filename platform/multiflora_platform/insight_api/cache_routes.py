@@ -15,6 +15,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import (
@@ -26,7 +27,7 @@ from multiflora_platform.insight.views import (
     WarmAnswer,
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
-from multiflora_platform.insight_api.errors import NotCached, as_problems
+from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.prices import prices_of
 from multiflora_platform.registry.routes.access import OneReplica
 from multiflora_platform.registry.snapshot.version_names import DigestNames, names_of

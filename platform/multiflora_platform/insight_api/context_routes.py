@@ -22,7 +22,7 @@ from multiflora_platform.contexts.entry import ContextEntry, ContextKey
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
 from multiflora_platform.gateway.background.context_views import context_view
-from multiflora_platform.insight_api.errors import as_problems
+from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.insight_api.tenant_limits import within_limits
 from multiflora_platform.services import Services
 from multiflora_platform.web.etags import Precondition

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.inquiry import UnknownRequest, explain_prompt
+from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.insight.bodies import CacheQuestion
 from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.insight_api.engine_calls import reaching_engine
-from multiflora_platform.insight_api.errors import RequestForgotten, as_problems
+from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.insight_api.tenant_limits import within_limits
 from multiflora_platform.services import Services
 from multiflora_platform.web.json_bodies import read_json, schema

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
 from multiflora_platform.batches.service import make_batch_service
+from multiflora_platform.evals.service import make_eval_service
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.routes import (
     chat,
@@ -52,6 +53,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.keeper = ContextKeeper(services)
     app.state.batches = make_batch_service(app, services)
+    app.state.evals = make_eval_service(app, services)
     app.router.routes.extend(_routes(with_docs=not services.settings.disable_fastapi_docs))
     error_responses.install(app)
     # The last one added is the outermost.

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
+from multiflora_platform.evals import routes as eval_routes
 from multiflora_platform.insight_api import (
     activity_routes,
     cache_event_routes,
@@ -41,6 +42,7 @@ PARTS = (
     explain_routes,
     drift_routes,
     context_routes,
+    eval_routes,
 )
 for part in PARTS:
     router.include_router(part.router)

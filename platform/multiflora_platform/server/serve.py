@@ -96,12 +96,13 @@ SHORTEST_KEY = 16
 #   _serve   HTTP server    answers health checks while the engine loads
 #            adapters       of the demo and --lora-modules, once all engines are ready; then the first admin key
 #            batch runner   once its batches can find those adapters
+#            eval runner    likewise
 #            keeper         computes and holds contexts, of those adapters, too
 #
 # A signal first drains: new requests are refused, running ones end. Then the HTTP server ends, for its routes reach all
-# the others; then the keeper and the batch runner; then the engines and the rest of _parts in reverse, so that what a
-# request still changes as its engine ends it is counted and written; the socket and the lock last. Where all engines
-# die for good there is no drain; the rest is the same.
+# the others; then the keeper and the runners of evals and batches; then the engines and the rest of _parts in reverse,
+# so that what a request still changes as its engine ends it is counted and written; the socket and the lock last. Where
+# all engines die for good there is no drain; the rest is the same.
 
 
 def serve(settings: Settings, sources: Mapping[str, str]) -> int:
@@ -170,6 +171,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                     key = await services.keys.bootstrap()
                     services.seeding = False
                     app.state.batches.runner.start()
+                    app.state.evals.runner.start()
                     app.state.keeper.start()
                     print(_banner(services, opened, ready, url, key).text(), flush=True)
                     async with collecting_while_idle(services.active):
@@ -182,6 +184,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                 server.should_exit = True
                 await serving
                 await app.state.keeper.close()
+                await app.state.evals.close()
                 await app.state.batches.runner.close()
     return ExitCode.OK
 

@@ -18,9 +18,11 @@ from multiflora_platform.server.app import create_app
 
 
 @asynccontextmanager
-async def real_house(make_house: Callable[..., House], folder: Path) -> AsyncIterator[tuple[House, RegistryHouse]]:
-    """house.http is an admin's."""
-    async with opening(folder) as make:
+async def real_house(
+    make_house: Callable[..., House], folder: Path, database_url: str | None = None
+) -> AsyncIterator[tuple[House, RegistryHouse]]:
+    """house.http is an admin's. database_url: of an empty registry; None: SQLite in the folder."""
+    async with opening(folder, database_url) as make:
         services = (house := make_house()).services
         registry = await make(engine=services.engine)
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage

@@ -17,6 +17,7 @@ from multiflora_platform.storage.tables.adapters import (
 from multiflora_platform.storage.tables.base import Base
 from multiflora_platform.storage.tables.batches import BatchRow, StoredFileRow
 from multiflora_platform.storage.tables.contexts import ContextRow
+from multiflora_platform.storage.tables.evals import EvalResultRow, EvalRunRow, EvalSetRow, EvalSetVersionRow
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
 from multiflora_platform.storage.tables.rollouts import RolloutRow
@@ -33,6 +34,10 @@ __all__ = [
     "BatchRow",
     "ContextRow",
     "DailyUsageRow",
+    "EvalResultRow",
+    "EvalRunRow",
+    "EvalSetRow",
+    "EvalSetVersionRow",
     "EventRow",
     "IdempotencyRow",
     "JobRow",

@@ -77,6 +77,8 @@ class VersionRow(Base):
     card: Mapped[str | None] = mapped_column(Text)
     # What is asked and, once the evaluation ran, the results.
     evals: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    # Its trainer's own measurements by name; given with the upload or a later PATCH.
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     # As the audit names actors.
     created_by: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]

@@ -1,4 +1,5 @@
-"""One request of a batch through the gateway's own route, without a connection: the same checks, the same answers."""
+"""Requests of the server's own work (batches, evals) through the gateway's routes, without a connection: the same
+checks, the same answers, behind every request that a client waits for."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.routes.chat import chat_completions
 from multiflora_platform.gateway.routes.completions import completions
 from multiflora_platform.gateway.routes.embeddings import embeddings
@@ -28,6 +30,8 @@ ENDPOINTS: dict[str, Route] = {
 }
 # Behind everything that does not ask for a later turn itself.
 PRIORITY = 1000
+_RETRIED = (429, 503)
+_RETRY_SECONDS = 1.0
 
 
 async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, Any]) -> Response:
@@ -39,6 +43,21 @@ async def answer(app: FastAPI, principal: Principal, url: str, body: dict[str, A
         return await ENDPOINTS[url](request, principal)
     except Exception as error:
         return render_error(request.scope, error)
+
+
+async def persistently(ask: Callable[[], Awaitable[Response]]) -> Response:
+    """Until there is an answer: a full queue, a spent limit and an engine that restarts are waited out."""
+    while True:
+        response = await ask()
+        if response.status_code not in _RETRIED:
+            return response
+        await asyncio.sleep(float(response.headers.get("retry-after", _RETRY_SECONDS)))
+
+
+def background_width(engine: EngineHandle) -> int:
+    """Requests at once: half of what the engine runs, so that the other half is free for those who wait."""
+    ready = engine.ready
+    return 1 if ready is None else max(1, ready.max_num_seqs // 2)
 
 
 def _later(body: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +80,7 @@ def _scope(app: FastAPI, url: str) -> dict[str, Any]:
 
 
 def _receive(content: bytes) -> Callable[[], Awaitable[Message]]:
-    """The body, then silence: a batch has no client that hangs up."""
+    """The body, then silence: there is no client that hangs up."""
     messages = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def receive() -> Message:

@@ -1,0 +1,1 @@
+"""Floor 7: prompts with checks, asked of versions again and again: sets, runs, scores, comparisons."""

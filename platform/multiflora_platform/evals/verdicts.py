@@ -1,0 +1,124 @@
+"""Does an answer pass a check? Texts and numbers are compared here, patterns and schemas in a process within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+
+import msgspec
+
+from multiflora_platform.evals.check_worker import SECONDS, CheckVerdict, Trial
+from multiflora_platform.evals.checks import (
+    Check,
+    ContainsCheck,
+    EvalCase,
+    ExactCheck,
+    JsonSchemaCheck,
+    NumberCheck,
+    RegexCheck,
+)
+from multiflora_platform.web.problems import InvalidRequest
+
+# Of a worker that does not even die: a busy machine may give it little time.
+_LAST_RESORT_SECONDS = 60.0
+_LINE_BYTES = 1 << 20
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
+_SHOWN = 200
+
+
+class CheckProcess:
+    """Starts with the first pattern or schema, is started again after one that took too much; `close` ends it."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        """seconds: of processor time, for one trial."""
+        self._seconds = seconds
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def try_out(self, trial: Trial) -> CheckVerdict:
+        async with self._turn:
+            try:
+                return await self._ask(msgspec.json.encode(trial) + b"\n")
+            except BaseException as error:
+                # Also of a caller that leaves: the answer that is still to come is no later trial's.
+                await self._end()
+                if not isinstance(error, ConnectionError | TimeoutError | ValueError):
+                    raise
+        return CheckVerdict(False, f"given up: it takes more than {self._seconds:g} s of processor time")
+
+    async def close(self) -> None:
+        async with self._turn:
+            await self._end()
+
+    async def _ask(self, line: bytes) -> CheckVerdict:
+        """Raises ConnectionError when the process died, TimeoutError, ValueError of an answer without end."""
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "multiflora_platform.evals.check_worker",
+                str(self._seconds),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=_LINE_BYTES,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line)
+        answer = await asyncio.wait_for(self._process.stdout.readline(), _LAST_RESORT_SECONDS)
+        if not answer.endswith(b"\n"):
+            raise ConnectionError("the process of the checks ended")
+        return msgspec.json.decode(answer, type=CheckVerdict)
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def require_sound(process: CheckProcess, cases: list[EvalCase]) -> None:
+    """Every pattern and schema can be read, within bounds. Raises InvalidRequest pointing at the check."""
+    for index, case in enumerate(cases):
+        for number, check in enumerate(case.checks):
+            trial = _trial(check, None)
+            verdict = CheckVerdict(True) if trial is None else await process.try_out(trial)
+            if not verdict.passed:
+                raise InvalidRequest(
+                    f"This check cannot be run: {verdict.detail}.", pointer=f"/cases/{index}/checks/{number}"
+                )
+
+
+async def verdict_on(process: CheckProcess, check: Check, answer: str) -> CheckVerdict:
+    """Of every check but a judge's."""
+    trial = _trial(check, answer)
+    if trial is not None:
+        return await process.try_out(trial)
+    if isinstance(check, NumberCheck):
+        return _number(check, answer)
+    assert isinstance(check, ContainsCheck | ExactCheck), "judges are asked elsewhere"
+    wanted, text = (part.casefold() if check.ignore_case else part for part in (check.text, answer))
+    if isinstance(check, ContainsCheck):
+        return CheckVerdict(True) if wanted in text else CheckVerdict(False, f"it lacks {check.text[:_SHOWN]!r}")
+    same = wanted.strip() == text.strip()
+    return CheckVerdict(True) if same else CheckVerdict(False, f"it is not {check.text[:_SHOWN]!r}")
+
+
+def _trial(check: Check, answer: str | None) -> Trial | None:
+    if isinstance(check, RegexCheck):
+        return Trial(pattern=check.pattern, answer=answer)
+    return Trial(definition=check.definition, answer=answer) if isinstance(check, JsonSchemaCheck) else None
+
+
+def _number(check: NumberCheck, answer: str) -> CheckVerdict:
+    found = _NUMBER.findall(answer)
+    if not found:
+        return CheckVerdict(False, "there is no number in it")
+    number = float(found[-1].replace(",", ""))
+    room = check.tolerance * (abs(check.value) if check.relative else 1.0)
+    if abs(number - check.value) <= room:
+        return CheckVerdict(True)
+    return CheckVerdict(False, f"its last number is {number:g}, not {check.value:g} (give or take {room:g})")

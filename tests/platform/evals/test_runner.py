@@ -1,0 +1,127 @@
+"""Runs in the background: cancelled, resumed after a restart and a crash, patient with limits, judged by a model."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from tests.platform.evals.conftest import CASE, EvalHouse
+
+from multiflora_platform.evals import runs
+from multiflora_platform.storage.database import Change
+from multiflora_platform.storage.tables import EvalRunRow
+
+MANY = [{**CASE, "prompt": f"Say hello, {number}"} for number in range(12)]
+
+
+@pytest.fixture
+def backend() -> str:
+    return "sqlite"
+
+
+async def _asked(evals: EvalHouse, count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(evals.engine.requests) < count:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0.01)
+
+
+async def _amend(evals: EvalHouse, run: int, **values: Any) -> None:
+    async def work(change: Change) -> None:
+        await change.session.execute(update(EvalRunRow).where(EvalRunRow.id == run).values(**values))
+
+    await evals.registry.database.write("test", work)
+
+
+async def test_a_cancelled_run_keeps_its_answers_and_asks_no_more(evals: EvalHouse) -> None:
+    evals.engine.hangs = True
+    await evals.put(*MANY)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    await _asked(evals, 1)
+    cancelled = await evals.call("POST", f"/eval-runs/{queued['id']}:cancel")
+    assert (cancelled["state"], cancelled["score"]) == ("cancelled", None)
+    assert cancelled["reason"] == "cancelled after 0 of 12"
+    await evals.call("POST", f"/eval-runs/{queued['id']}:cancel", status=409)
+    await evals.call("POST", "/eval-runs/999:cancel", status=404)
+    evals.engine.hangs = False
+    assert (await evals.run())["state"] == "completed"
+    assert len(evals.engine.aborted) >= 1
+
+
+async def test_a_restart_goes_on_behind_the_results_that_are_there(evals: EvalHouse) -> None:
+    evals.engine.pace = 0.05
+    await evals.put(*MANY)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    async with asyncio.timeout(30):
+        while not await evals.results(queued["id"]):  # noqa: ASYNC110 - the runner has no event for it
+            await asyncio.sleep(0.05)
+    await evals.house.app.state.evals.close()
+    stopped = (await evals.call("GET", f"/eval-runs/{queued['id']}"))["run"]
+    assert stopped["state"] == "queued"
+    known, before = len(await evals.results(queued["id"])), len(evals.engine.requests)
+    evals.engine.pace = 0
+    evals.reopened().runner.start()
+    ended = await evals.until(queued["id"], "completed")
+    assert (ended["passed"], ended["score"]) == (12, 1.0)
+    assert len(evals.engine.requests) - before == 12 - known
+
+
+async def test_a_run_of_a_server_that_was_killed_is_shown_as_queued_and_taken_up_when_its_lease_is_over(
+    evals: EvalHouse,
+) -> None:
+    await evals.house.app.state.evals.close()
+    await evals.put(CASE)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    now = datetime.now(UTC)
+    held = {"state": "running", "lease_owner": "killed", "attempts": 1}
+    await _amend(evals, queued["id"], **held, lease_until=now + timedelta(seconds=20))
+    async with evals.registry.database.read() as session:
+        assert not await runs.claimable(session, datetime.now(UTC))
+    await _amend(evals, queued["id"], **held, lease_until=now - timedelta(seconds=1))
+    assert (await evals.call("GET", f"/eval-runs/{queued['id']}"))["run"]["state"] == "queued"
+    evals.reopened().runner.start()
+    assert (await evals.until(queued["id"], "completed"))["score"] == 1.0
+
+
+async def test_a_run_that_stops_its_server_each_time_is_given_up(evals: EvalHouse) -> None:
+    await evals.house.app.state.evals.close()
+    await evals.put(CASE)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    await _amend(evals, queued["id"], attempts=runs.MAX_ATTEMPTS)
+    evals.reopened().runner.start()
+    failed = await evals.until(queued["id"], "failed")
+    assert (failed["reason"], failed["score"]) == ("Its server was stopped at each attempt.", None)
+    assert evals.engine.requests == []
+
+
+async def test_a_judge_can_only_grade_and_a_judge_that_is_not_there_is_an_error(evals: EvalHouse) -> None:
+    rubric = {"type": "judge", "model": "base", "rubric": "Is it a number?", "min_grade": 8}
+    await evals.put({**CASE, "checks": [rubric]}, {**CASE, "checks": [{**rubric, "model": "gone"}]})
+    evals.engine.reply = "8"
+    run = await evals.run()
+    assert (run["passed"], run["errors"]) == (1, 1)
+    good, bad = await evals.results(run["id"])
+    assert good["checks"] == [{"type": "judge", "passed": True, "detail": "grade 8 of 10, 8 is enough"}]
+    assert bad["outcome"] == "error"
+    assert "gone" in bad["checks"][0]["detail"]
+    grading = [request for request in evals.engine.requests if request.grammar]
+    assert len(grading) == 1
+    assert grading[0].background
+    assert "Is it a number?" in evals.house.services.model.tokenizer.decode(grading[0].prompt_token_ids)
+
+
+async def test_what_the_gateway_refuses_is_an_error_of_that_prompt_alone(evals: EvalHouse) -> None:
+    await evals.put(CASE, {**CASE, "prompt": "x" * 300})
+    run = await evals.run()
+    assert (run["state"], run["passed"], run["errors"], run["score"]) == ("completed", 1, 1, 0.5)
+    assert "256" in (await evals.results(run["id"]))[1]["checks"][0]["detail"]
+
+
+async def test_no_more_runs_wait_than_an_adapter_may_have(evals: EvalHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_UNFINISHED", 1)
+    evals.engine.hangs = True
+    await evals.put(CASE)
+    await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    assert "cancel" in (await evals.call("POST", "/evals/smoke/runs", {}, 409))["detail"]
