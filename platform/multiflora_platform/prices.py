@@ -1,12 +1,15 @@
-"""What an operator charges for the device's time and for cached tokens, and sums of both in money. Knows no usage."""
+"""What an operator charges for the device's time, cached and stored tokens, and sums in money. Knows no usage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import asdict
 
 from multiflora_platform.settings import Settings
+
+_SECONDS_AN_HOUR = 3600
 
 
 class SavedMoney(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,20 +22,29 @@ class SavedMoney(msgspec.Struct, frozen=True, kw_only=True):
     computed_again: float
 
 
+class ContextMoney(SavedMoney, frozen=True, kw_only=True):
+    """Of a context. computed_again: what was lost of it, too. stored: for the time in which its tokens were held."""
+
+    stored: float
+
+
 class Money(SavedMoney, frozen=True, kw_only=True):
-    """device: for the device's time, `computed_again` included. cached: for tokens that the prefix cache had."""
+    """device: for the device's time, `computed_again` included. cached: for tokens that the prefix cache had. stored:
+    for the time in which contexts and marks held tokens."""
 
     device: float
     cached: float
+    stored: float
 
 
 @dataclass(frozen=True)
 class Prices:
-    """currency: three letters. device_second, cached_token: of one, at least 0."""
+    """currency: three letters. device_second, cached_token, stored_token_hour: of one, at least 0."""
 
     currency: str
     device_second: float = 0.0
     cached_token: float = 0.0
+    stored_token_hour: float = 0.0
 
     def savings(self, cached_tokens: int, saved_seconds: float, seconds_again: float) -> SavedMoney:
         """saved_seconds, seconds_again: of the device, for the cached tokens, had they been computed, and for those
@@ -43,21 +55,41 @@ class Prices:
             computed_again=seconds_again * self.device_second,
         )
 
-    def money(self, device_seconds: float, cached_tokens: int, saved_seconds: float, seconds_again: float) -> Money:
-        """device_seconds: that were used; the others as in `savings`."""
+    def stored(self, token_seconds: int) -> float:
+        """token_seconds: tokens, each for so many seconds."""
+        return token_seconds / _SECONDS_AN_HOUR * self.stored_token_hour
+
+    def of_context(
+        self, cached_tokens: int, saved_seconds: float, seconds_again: float, token_seconds: int
+    ) -> ContextMoney:
+        """As in `savings` and `stored`."""
         savings = self.savings(cached_tokens, saved_seconds, seconds_again)
+        return ContextMoney(**asdict(savings), stored=self.stored(token_seconds))
+
+    def money(
+        self,
+        device_seconds: float,
+        cached_tokens: int,
+        saved_seconds: float,
+        seconds_again: float,
+        token_seconds: int = 0,
+    ) -> Money:
+        """device_seconds: that were used; the others as in `savings` and `stored`."""
         return Money(
-            currency=self.currency,
+            **asdict(self.savings(cached_tokens, saved_seconds, seconds_again)),
             device=device_seconds * self.device_second,
             cached=cached_tokens * self.cached_token,
-            saved=savings.saved,
-            computed_again=savings.computed_again,
+            stored=self.stored(token_seconds),
         )
 
 
 def prices_of(settings: Settings) -> Prices | None:
     """None: there are none, and nothing is told in money."""
-    device, cached = settings.price_per_device_second, settings.price_per_cached_token
-    if device is None and cached is None:
+    prices = (
+        settings.price_per_device_second,
+        settings.price_per_cached_token,
+        settings.price_per_stored_token_hour,
+    )
+    if all(price is None for price in prices):
         return None
-    return Prices(settings.currency, device or 0.0, cached or 0.0)
+    return Prices(settings.currency, *(price or 0.0 for price in prices))

@@ -122,6 +122,12 @@ class Settings(BaseModel):
     price_per_cached_token: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="what a prompt's token costs that the prefix cache had"
     )
+    price_per_stored_token_hour: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="what an hour costs in which contexts and marks hold a token in the prefix cache",
+    )
     enable_lora: bool = Field(True, description="serve adapters; off: the base model alone")
     lora_modules: Words = Field(
         (), description="adapters to register at start, as name=folder, name=org/repository, name=s3://… or JSON"

@@ -62,8 +62,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of one group: the fields that it was not grouped by are absent. tenant None: admins. adapter None: the base.
 
     prompt_tokens in three parts: cached_tokens came from the prefix cache, cache_write_tokens were added to it,
-    uncached_tokens were computed for the request alone. device_ms: the requests' part of the engine's steps. money:
-    absent where no prices are set.
+    uncached_tokens were computed for the request alone. device_ms: the requests' part of the engine's steps.
+    stored_token_hours: that contexts and marks held tokens in the prefix cache. money: absent where no prices are set.
     """
 
     day: str | msgspec.UnsetType = msgspec.UNSET
@@ -76,6 +76,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uncached_tokens: int
     completion_tokens: int
     device_ms: float
+    stored_token_hours: float
     money: Money | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -48,6 +48,8 @@ class Counts:
     # took that had been cached and were evicted.
     saved_us: int = 0
     again_us: int = 0
+    # Tokens that contexts and marks held, times seconds.
+    stored_token_seconds: int = 0
 
     def add(self, other: Counts) -> None:
         for field in COUNTED:
@@ -218,7 +220,8 @@ def _shown(groups: Sequence[Group], row: Sequence[Any], prices: Prices | None) -
     shown: dict[str, Any] = {name: int(value) for name, value in zip(COUNTED, row[len(groups) :], strict=True)}
     device, saved, again = (shown.pop(name) / 1e6 for name in ("device_us", "saved_us", "again_us"))
     if prices is not None:
-        shown["money"] = prices.money(device, shown["cached_tokens"], saved, again)
+        shown["money"] = prices.money(device, shown["cached_tokens"], saved, again, shown["stored_token_seconds"])
+    shown["stored_token_hours"] = shown.pop("stored_token_seconds") / 3600
     shown |= {group: value if group == "day" else value or None for group, value in zip(groups, row, strict=False)}
     # Requests of before writes were counted have all that was not cached here.
     uncached = max(0, shown["prompt_tokens"] - shown["cached_tokens"] - shown["cache_write_tokens"])

@@ -13,7 +13,7 @@ GROUPS = ("day", "tenant", "adapter")
 PARTS = ("cached_tokens", "cache_write_tokens", "uncached_tokens")
 COUNTS = ("requests", "prompt_tokens", *PARTS, "completion_tokens", "device_ms")
 
-MONEY = ("currency", "device", "cached", "saved", "computed_again")
+MONEY = ("currency", "device", "cached", "stored", "saved", "computed_again")
 
 
 def add_parser(commands: Any) -> None:

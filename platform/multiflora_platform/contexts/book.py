@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_platform.contexts.context_use import USED, ContextUse
 from multiflora_platform.contexts.entry import ContextEntry, ContextKey, entry_of
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.outbox_follower import Follower
@@ -23,8 +23,8 @@ class ContextBook:
         self._database = database
         # Replaced, never changed: a request that reads meanwhile sees one state or the other.
         self._entries: Mapping[ContextKey, ContextEntry] = {}
-        # Requests that the database does not know yet, by the context's id.
-        self._hits: Counter[int] = Counter()
+        # What the database does not know yet, by the context's id.
+        self._uses: dict[int, ContextUse] = {}
         self.changed = asyncio.Event()
 
     def find(self, key: ContextKey) -> ContextEntry | None:
@@ -34,11 +34,12 @@ class ContextBook:
         """By tenant and name."""
         return [self._entries[key] for key in sorted(self._entries)]
 
-    def hits(self, entry: ContextEntry) -> int:
-        return entry.hits + self._hits[entry.id]
+    def use(self, entry: ContextEntry) -> ContextUse:
+        return entry.use + self._uses.get(entry.id, ContextUse())
 
-    def count_hit(self, entry: ContextEntry) -> None:
-        self._hits[entry.id] += 1
+    def count(self, id: int, use: ContextUse) -> None:
+        """id: of the context."""
+        self._uses[id] = self._uses.get(id, ContextUse()) + use
 
     async def load(self, follower: Follower) -> None:
         """follower: has been started; it tells of other processes' changes from before the first look on."""
@@ -56,26 +57,28 @@ class ContextBook:
         change.after_commit.append(visible)
 
     async def flush(self) -> None:
-        """Writes the hits that the database does not know, and learns those of other servers. Raises Unavailable."""
-        if not self._hits:
+        """Writes what the database does not know of uses, and learns of other servers'. Raises Unavailable."""
+        if not self._uses:
             return
 
         async def work(change: Change) -> None:
             # Taken here, where one write runs at a time: a flush whose caller left is finished before the next.
-            taken = Counter(self._hits)
-            for id, hits in taken.items():
-                added = update(ContextRow).where(ContextRow.id == id).values(hits=ContextRow.hits + hits)
-                await change.session.execute(added)
-            known = dict((await change.session.execute(select(ContextRow.id, ContextRow.hits))).tuples().all())
+            taken = dict(self._uses)
+            for id, use in taken.items():
+                sums = {name: getattr(ContextRow, name) + getattr(use, name) for name in USED}
+                await change.session.execute(update(ContextRow).where(ContextRow.id == id).values(**sums))
+            rows = await change.session.execute(select(ContextRow.id, *(getattr(ContextRow, name) for name in USED)))
+            known = {id: ContextUse(*counts) for id, *counts in rows.tuples()}
             change.after_commit.append(lambda: self._flushed(taken, known))
 
         await self._database.write("system", work)
 
-    def _flushed(self, taken: Counter[int], known: Mapping[int, int]) -> None:
-        """known: each context's hits by its id, as the database has them. No keeper has to look because of them."""
-        self._hits -= taken
+    def _flushed(self, taken: Mapping[int, ContextUse], known: Mapping[int, ContextUse]) -> None:
+        """known: each context's by its id, as the database has them. No keeper has to look because of them."""
+        rest = {id: use - taken.get(id, ContextUse()) for id, use in self._uses.items()}
+        self._uses = {id: use for id, use in rest.items() if use != ContextUse()}
         entries = self._entries.items()
-        self._entries = {key: replace(entry, hits=known.get(entry.id, entry.hits)) for key, entry in entries}
+        self._entries = {key: replace(entry, use=known.get(entry.id, entry.use)) for key, entry in entries}
 
     async def _follow(self, events: Sequence[EventRow]) -> None:
         """Another process's events."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from multiflora_platform.contexts.content import ContextContent, ContextDefinition
+from multiflora_platform.prices import ContextMoney
 from multiflora_platform.text.document_order import Order
 from multiflora_platform.web.json_bodies import Body, Patch
 from multiflora_platform.web.problems import InvalidRequest
@@ -93,7 +94,10 @@ class ContextAdapter(msgspec.Struct, frozen=True):
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """status: of all its models together. cached_tokens: that each of them has at least. held: all of it is, for each
-    of them. hits: requests that named it. bytes: of the cached KV."""
+    of them. hits: requests that named it. bytes: of the cached KV. found_tokens: of its tokens, those that these
+    requests found; saved_seconds: of the device, that computing them would have taken, estimated. seconds_again: that
+    it took to compute what had been lost of it. stored_token_hours: that its tokens were held. money: null where no
+    prices are set."""
 
     name: str
     tenant: str | None
@@ -103,6 +107,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     held: bool
     hits: int
+    found_tokens: int
+    saved_seconds: float
+    seconds_again: float
+    stored_token_hours: float
+    money: ContextMoney | None
     adapters: dict[str, ContextAdapter]
     ttl: int | None
     pin: bool

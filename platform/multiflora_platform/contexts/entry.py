@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from multiflora_platform.contexts.content import ContextContent, ContextDefinition
+from multiflora_platform.contexts.context_use import USED, ContextUse
 from multiflora_platform.storage.tables import ContextRow
 from multiflora_platform.web.etags import etag_of
 
@@ -22,8 +23,8 @@ class ContextEntry:
     id: int
     key: ContextKey
     definition: ContextDefinition
-    hits: int
-    """Those that the database has."""
+    use: ContextUse
+    """As the database has it."""
     expires_at: datetime | None
     expired: bool
     """It was told that the hold has ended."""
@@ -62,7 +63,7 @@ def entry_of(row: ContextRow) -> ContextEntry:
         row.id,
         (row.tenant, row.name),
         definition,
-        row.hits,
+        ContextUse(*(getattr(row, name) for name in USED)),
         row.expires_at,
         row.expired,
         row.created_by,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Set
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.contexts.budget import HoldRoom
@@ -27,8 +28,19 @@ class _Hold:
     blocks: int
     is_hint: bool
     """It gives way to what is held by name."""
+    adapter: str | None
+    """None: of the base."""
     lives: frozenset[Life] | None = None
     """Of the engines that hold it; None while they are being asked."""
+
+
+class HeldPrefix(NamedTuple):
+    """tenant: None for admins. adapter: None for the base."""
+
+    holder: Holder
+    tenant: str | None
+    adapter: str | None
+    blocks: int
 
 
 class PrefixHolds:
@@ -48,7 +60,17 @@ class PrefixHolds:
         present = {Life(one.id, one.epoch) for one in self._engine.replicas}
         return hold is not None and hold.lives is not None and hold.lives.isdisjoint(present)
 
-    async def hold(self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom) -> bool:
+    def held(self) -> list[HeldPrefix]:
+        """What engines hold now; each once, in however many engines it is."""
+        return [
+            HeldPrefix(holder, hold.tenant or None, hold.adapter, hold.blocks)
+            for holder, hold in self._holds.items()
+            if hold.lives is not None and not self.is_lost(holder)
+        ]
+
+    async def hold(
+        self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom, adapter: str | None = None
+    ) -> bool:
         """The prefix that ends with the block of this hash (hexadecimal) stays cached until it is released. False: it
         is not cached, or there is no room for it among what the tenant holds; hints give way first.
 
@@ -60,10 +82,17 @@ class PrefixHolds:
             if over > 0 and one.is_hint and one.tenant == tenant:
                 await self.release(other)
                 over -= one.blocks
-        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=False), room)
+        return await self._hold(holder, _Hold(tenant, hash, blocks, False, adapter), room)
 
     async def hold_hint(
-        self, holder: Holder, tenant: str, hash: str, blocks: int, room: HoldRoom, covered: Collection[Holder] = ()
+        self,
+        holder: Holder,
+        tenant: str,
+        hash: str,
+        blocks: int,
+        room: HoldRoom,
+        covered: Collection[Holder] = (),
+        adapter: str | None = None,
     ) -> bool:
         """As `hold`, of what may be let go of again at any time. All hints together have a part of the cache.
 
@@ -73,7 +102,7 @@ class PrefixHolds:
         hints = sum(one.blocks for other, one in self._holds.items() if other not in gone and one.is_hint)
         if hints + blocks > room.hints:
             return False
-        return await self._hold(holder, _Hold(tenant, hash, blocks, is_hint=True), room, covered)
+        return await self._hold(holder, _Hold(tenant, hash, blocks, True, adapter), room, covered)
 
     def _blocks_beside(self, gone: Set[Holder], tenant: str) -> int:
         return sum(one.blocks for other, one in self._holds.items() if other not in gone and one.tenant == tenant)

@@ -103,7 +103,7 @@ async def warm_cache(request: Request, replica: OneReplica = None) -> Response:
             found = [await warm_prompt(engines, services.keys, digest, ids, owner) for digest in digests]
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
-    cached = [tokens for of_engines in found for tokens in of_engines]
+    cached = [one.cached_tokens for of_engines in found for one in of_engines]
     return rendered(WarmAnswer(sum(cached), len(ids) * len(cached) - sum(cached)))
 
 

@@ -128,6 +128,12 @@ class Metrics:
         self._tokens = Counter(
             "multiflora_adapter_tokens", "Tokens", ["model_name", "adapter", "kind"], registry=self._registry
         )
+        self._held = Counter(
+            "multiflora_held_token_seconds",
+            "Tokens that contexts and marks held in the prefix cache, times seconds",
+            ["model_name", "adapter"],
+            registry=self._registry,
+        )
         self._http = Counter(
             "multiflora_http_requests", "HTTP responses", ["method", "route", "status"], registry=self._registry
         )
@@ -164,6 +170,9 @@ class Metrics:
         self._requests.labels(self._model, label, outcome).inc()
         for kind, count in tokens.items():
             self._tokens.labels(self._model, label, kind).inc(count)
+
+    def held(self, adapter: str | None, token_seconds: int) -> None:
+        self._held.labels(self._model, self._label(adapter)).inc(token_seconds)
 
     def render(self, view: EngineView) -> bytes:
         """The text format, 0.0.4; without the tenants, which render by themselves."""
@@ -204,7 +213,7 @@ class PromptMetrics(Observer):
         self._num_prompt = num_tokens
         self._arrival = time.perf_counter() - elapsed
         self._queued = 0.0
-        self._cached = self._written = 0
+        self._cached = self._written = self._again = 0
         self._first: float | None = None
         self._last: dict[int, float] = {}
         self._counts: dict[int, int] = {}
@@ -214,6 +223,7 @@ class PromptMetrics(Observer):
     def started(self, start: PromptStart) -> None:
         metrics, self._first = self._metrics, time.perf_counter()
         self._queued, self._cached, self._written = start.queued_seconds, start.cached_tokens, start.cache_write_tokens
+        self._again = start.evicted_tokens
         metrics.queue.observe(start.queued_seconds)
         metrics.prompt_began(self._num_prompt, start.cached_tokens, start.cache_write_tokens)
         metrics.ttft.observe(self._first - self._arrival)
@@ -246,7 +256,8 @@ class PromptMetrics(Observer):
         if self._first is not None:
             metrics.decode.observe(max(self._last.values(), default=self._first) - self._first)
         prompt = self._num_prompt if self._first is not None else 0
-        counts = {"prompt": prompt, "cached": self._cached, "cache_written": self._written, "generated": generated}
+        cache = {"cached": self._cached, "cache_written": self._written, "computed_again": self._again}
+        counts = {"prompt": prompt, **cache, "generated": generated}
         metrics.ended(self._adapter, outcome, counts)
         metrics.tenants.ended(self._tenant, outcome, counts)
 

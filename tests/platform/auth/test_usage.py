@@ -23,23 +23,26 @@ async def rows(client, **params):
 
 async def test_counts_add_up_by_day_tenant_and_adapter(house):
     for _ in range(3):
-        house.usage.row("acme", "sql").add(Counts(1, 10, 4, 5, 5, 1500))
+        house.usage.row("acme", "sql").add(Counts(1, 10, 4, 5, 5, 1500, stored_token_seconds=2400))
         await house.usage.flush()
     house.usage.row(None, None).add(Counts(requests=1))
     assert await rows(house.admin) == [
         {"day": TODAY, "tenant": None, "adapter": None, "requests": 1, "prompt_tokens": 0, "cached_tokens": 0,
-         "cache_write_tokens": 0, "uncached_tokens": 0, "completion_tokens": 0, "device_ms": 0.0},
+         "cache_write_tokens": 0, "uncached_tokens": 0, "completion_tokens": 0, "device_ms": 0.0,
+         "stored_token_hours": 0.0},
         {"day": TODAY, "tenant": "acme", "adapter": "sql", "requests": 3, "prompt_tokens": 30, "cached_tokens": 12,
-         "cache_write_tokens": 15, "uncached_tokens": 3, "completion_tokens": 15, "device_ms": 4.5},
+         "cache_write_tokens": 15, "uncached_tokens": 3, "completion_tokens": 15, "device_ms": 4.5,
+         "stored_token_hours": 2.0},
     ]  # fmt: skip
 
 
 async def test_with_prices_a_row_is_told_in_money(house):
-    house.usage._prices = Prices("EUR", device_second=2.0, cached_token=0.001)
-    counts = Counts(requests=2, cached_tokens=400, device_us=3_000_000, saved_us=1_000_000, again_us=500_000)
+    house.usage._prices = Prices("EUR", device_second=2.0, cached_token=0.001, stored_token_hour=0.5)
+    counts = Counts(2, 0, 400, 0, 0, device_us=3_000_000, saved_us=1_000_000, again_us=500_000)
+    counts.stored_token_seconds = 7200
     for tenant, adapter in (("acme", "sql"), ("acme", None), ("globex", "sql")):
         house.usage.row(tenant, adapter).add(counts)
-    money = {"currency": "EUR", "device": 6.0, "cached": 0.4, "saved": 1.6, "computed_again": 1.0}
+    money = {"currency": "EUR", "device": 6.0, "cached": 0.4, "saved": 1.6, "computed_again": 1.0, "stored": 1.0}
     assert [row["money"] for row in await rows(house.admin)] == [money] * 3
     acme, globex = await rows(house.admin, group_by="tenant")
     assert globex["money"] == money

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.platform.gateway.background.conftest import ContextHouse
 
+from multiflora_platform.contexts.context_use import ContextUse
 from multiflora_platform.contexts.service import Contexts
 
 
@@ -17,14 +18,14 @@ async def hits(contexts: ContextHouse) -> tuple[int, int]:
     (entry,) = book.all()
     again = await Contexts.open(contexts.registry.database, contexts.registry.follower, contexts.house.services.engine)
     (read,) = again.book.all()
-    return book.hits(entry), read.hits
+    return book.use(entry).hits, read.use.hits
 
 
 async def hit(contexts: ContextHouse, times: int) -> Any:
     await contexts.put("rules")
     book = contexts.house.services.contexts.book
     for _ in range(times):
-        book.count_hit(book.all()[0])
+        book.count(book.all()[0].id, ContextUse(hits=1))
     return book
 
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.cache.block_hashes import prompt_hashes
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.budget import HoldRoom
 from multiflora_platform.contexts.holds import Holder
 from multiflora_platform.gateway.background.context_prefixes import KeeperParts
+from multiflora_platform.gateway.generation.model_resolution import ResolvedModel
 from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.gateway.prompting.breakpoints import Breakpoint
 from multiflora_platform.observability.observers import Observer, PromptStart
@@ -44,15 +44,15 @@ class BreakpointHolds:
         self,
         principal: Principal,
         ids: list[int],
-        reach: KvReach,
+        resolved: ResolvedModel,
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`: of a prompt whose KV depends so on its adapter. None where nothing is marked."""
+        """For `start`. None where nothing is marked."""
         if not marks or not self._parts.settings.enable_prefix_caching:
             return []
         salt = cache_scope(self._parts.keys, principal, cache_salt).salt
-        return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, reach, marks))]
+        return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, resolved, marks))]
 
     async def tend(self) -> None:
         """Lets go of what is over, and of what no engine has any more."""
@@ -80,26 +80,27 @@ class BreakpointHolds:
             _log.exception("a marked prefix could not be held")
 
     async def _hold_all(
-        self, tenant: str | None, salt: str, ids: list[int], reach: KvReach, marks: Sequence[Breakpoint]
+        self, tenant: str | None, salt: str, ids: list[int], resolved: ResolvedModel, marks: Sequence[Breakpoint]
     ) -> None:
         room, ready = await self._room(tenant), self._parts.engine.ready
         if room is None or ready is None:
             return
         base, size = self._parts.registry.base.digest, ready.block_size
-        hashes = await off_loop(len(ids), partial(prompt_hashes, base, reach, salt, ids, size))
+        hashes = await off_loop(len(ids), partial(prompt_hashes, base, resolved.kv_reach, salt, ids, size))
         model = self._parts.model
         for mark in marks:
             tokens = await mark.held_tokens(ids, model, model.longest(self._parts.engine))
             if blocks := tokens // ready.block_size:
-                await self._hold(tenant or "", hashes[:blocks], time.monotonic() + mark.ttl, room)
+                await self._hold(tenant or "", resolved.adapter, hashes[:blocks], time.monotonic() + mark.ttl, room)
 
-    async def _hold(self, tenant: str, hashes: list[bytes], until: float, room: HoldRoom) -> None:
+    async def _hold(self, tenant: str, adapter: str | None, hashes: list[bytes], until: float, room: HoldRoom) -> None:
         """The holds of its own beginnings that end no later are in it: they are let go once it is held."""
         holder = _holder(hashes[-1])
         until = max(until, self._until.get(holder, 0.0))
         own = [other for hash in hashes[:-1] if (other := _holder(hash)) in self._until]
         covered = [other for other in own if self._until[other] <= until]
-        if await self._holds.hold_hint(holder, tenant, hashes[-1].hex(), len(hashes), room, covered):
+        last, blocks = hashes[-1].hex(), len(hashes)
+        if await self._holds.hold_hint(holder, tenant, last, blocks, room, covered, adapter):
             self._until[holder] = until
             for other in covered:
                 if self._until.get(other, 0.0) <= until:  # meanwhile another request may have marked it for longer

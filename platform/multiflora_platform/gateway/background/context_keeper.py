@@ -25,6 +25,7 @@ from multiflora_platform.gateway.background.context_prefixes import (
     KeeperParts,
     KeptContext,
 )
+from multiflora_platform.gateway.background.hold_metering import CONTEXT, HoldMeter
 from multiflora_platform.gateway.background.warming import warm_prompt
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -33,7 +34,6 @@ _POLL_SECONDS = 1.0
 # What is whole is looked at again so often, and what failed is tried again so often.
 _CHECK_SECONDS, _RETRY_SECONDS = 5.0, 15.0
 _FLUSH_SECONDS = 30.0
-_KIND = "context"
 
 
 class ContextKeeper:
@@ -45,6 +45,7 @@ class ContextKeeper:
         self._contexts = parts.contexts
         self.prefixes = ContextPrefixes(parts)
         self.breakpoints = BreakpointHolds(parts, self.room)
+        self.meter = HoldMeter(parts)
         self._flushed = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -64,6 +65,7 @@ class ContextKeeper:
         await self._compute_missing()
 
     async def _end(self) -> None:
+        self.meter.count()
         await self.breakpoints.tend()
         for entry in self._contexts.book.all():
             if _is_over(entry) and not entry.expired:
@@ -115,7 +117,7 @@ class ContextKeeper:
         """The holds of contexts that are held no more, or are not there any more. Contexts come and change while a
         hold is released: the next one is looked at with what is there then."""
         pinned = self._pinned()
-        for holder in self._contexts.holds.holders(_KIND):
+        for holder in self._contexts.holds.holders(CONTEXT):
             if holder[1] not in pinned:
                 await self._contexts.holds.release(holder)
                 pinned = self._pinned()
@@ -136,7 +138,7 @@ class ContextKeeper:
                 wanted |= dict.fromkeys(self.prefixes.digests(principal, model))
         for digest in [digest for digest in kept.prefixes if digest not in wanted]:
             del kept.prefixes[digest]
-        for holder in self._contexts.holds.holders(_KIND):
+        for holder in self._contexts.holds.holders(CONTEXT):
             if holder[1] == kept.entry.id and holder[2] not in wanted:
                 await self._contexts.holds.release(holder)
         for digest in wanted:
@@ -176,7 +178,9 @@ class ContextKeeper:
         prefix.is_computing, prefix.error = True, None
         try:
             with parts.registry.lease(digest) if digest else nullcontext():
-                await warm_prompt(parts.engine.each(), parts.keys, digest, ids, principal, entry.definition.priority)
+                engines, priority = parts.engine.each(), entry.definition.priority
+                warmed = await warm_prompt(engines, parts.keys, digest, ids, principal, priority)
+            self.meter.computed(entry, self.prefixes.adapter(digest), prefix, warmed)
         except RuntimeError as error:
             prefix.error = str(error)
         finally:
@@ -190,7 +194,8 @@ class ContextKeeper:
         room = await self.room(entry.tenant)
         if room is not None and prefix.hashes:
             last, blocks = prefix.hashes[-1].hex(), len(prefix.hashes)
-            await self._contexts.holds.hold(_holder(entry, digest), entry.key[0], last, blocks, room)
+            adapter = self.prefixes.adapter(digest)
+            await self._contexts.holds.hold(_holder(entry, digest), entry.key[0], last, blocks, room, adapter)
 
     def _is_idle(self) -> bool:
         stats = self._parts.engine.stats
@@ -198,7 +203,7 @@ class ContextKeeper:
 
 
 def _holder(entry: ContextEntry, digest: str | None) -> Holder:
-    return _KIND, entry.id, digest
+    return CONTEXT, entry.id, digest
 
 
 def _is_over(entry: ContextEntry) -> bool:

@@ -15,12 +15,14 @@ from typing import Protocol
 from multiflora_engine.cache.block_hashes import hashes_behind, identity
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.principals import Principal
+from multiflora_platform.auth.usage import UsageLedger
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
 from multiflora_platform.gateway.background.warming import cache_principal
 from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import Settings
@@ -40,6 +42,8 @@ class KeeperParts(Protocol):
     registry: Registry
     keys: KeyStore
     contexts: Contexts
+    usage: UsageLedger
+    metrics: Metrics
 
 
 @dataclass
@@ -137,6 +141,11 @@ class ContextPrefixes:
             hashes = await off_loop(len(ids), partial(hashes_behind, root, ids, self.block_size, 0, activation))
             prefix = kept.prefixes[digest] = ContextPrefix(hashes, root, lives)
         return prefix
+
+    def adapter(self, digest: str | None) -> str | None:
+        """Whose version it is; None: the base's, or of one that is gone."""
+        versions = self._parts.registry.snapshot.versions_by_digest.get(digest or "")
+        return versions[0].rpartition("@")[0] if versions else None
 
     async def found(self, prefix: ContextPrefix) -> int:
         """Blocks that are cached on every engine, from the first one on. Raises EngineUnavailable."""

@@ -11,6 +11,7 @@ from multiflora_platform.contexts.context_schemas import Context, ContextAdapter
 from multiflora_platform.contexts.entry import ContextEntry
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.gateway.background.context_prefixes import ContextPrefix, KeeperParts, KeptContext
+from multiflora_platform.prices import prices_of
 from multiflora_platform.web.etags import etag_of
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -29,6 +30,8 @@ async def context_view(parts: KeeperParts, keeper: ContextKeeper, entry: Context
             blocks += found
         except (ApiError, EngineUnavailable) as error:
             adapters[name] = ContextAdapter("cold", 0, error.message)
+    use, prices = parts.contexts.book.use(entry), prices_of(parts.settings)
+    saved, again = use.saved_us / 1e6, use.again_us / 1e6
     status = together([one.status for one in adapters.values()])
     ready, definition, now = parts.engine.ready, entry.definition, datetime.now(UTC)
     observed: dict[str, Any] = {
@@ -37,7 +40,10 @@ async def context_view(parts: KeeperParts, keeper: ContextKeeper, entry: Context
         "cached_tokens": min(one.cached_tokens for one in adapters.values()),
         "bytes": 0 if ready is None else blocks * (ready.kv_bytes // max(1, ready.num_blocks)),
         "held": entry.is_pinned(now) and status == "warm" and keeper.is_held(kept),
-        "hits": parts.contexts.book.hits(entry),
+        "hits": use.hits,
+        "found_tokens": use.found_tokens,
+        "saved_seconds": saved,
+        "seconds_again": again,
     }
     seen = {**observed, "adapters": {name: (one.status, one.cached_tokens) for name, one in adapters.items()}}
     return Context(
@@ -50,6 +56,8 @@ async def context_view(parts: KeeperParts, keeper: ContextKeeper, entry: Context
         expires_at=entry.expires_at.isoformat() if entry.expires_at else None,
         created_by=entry.created_by,
         created_at=entry.created_at.isoformat(),
+        stored_token_hours=use.stored_token_seconds / 3600,
+        money=None if prices is None else prices.of_context(use.found_tokens, saved, again, use.stored_token_seconds),
         updated_at=entry.updated_at.isoformat(),
         etag=etag_of(entry.state, seen),
         **observed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
@@ -24,6 +25,15 @@ from multiflora_platform.web.openai_errors import ApiError, invalid
 
 # Warm-up must not wait behind the traffic that it is to help, nor push it aside.
 _PRIORITY = 0
+
+
+class Warmed(NamedTuple):
+    """What one engine did for a prompt: of its tokens, those that it had, and those that it added to the cache."""
+
+    tokens: int
+    cached_tokens: int
+    written_tokens: int
+    device_seconds: float
 
 
 class PromptWarmer:
@@ -91,8 +101,8 @@ async def warm_prompt(
     ids: list[int],
     principal: Principal,
     priority: int = _PRIORITY,
-) -> list[int]:
-    """Computes a prompt for the principal's cache on each engine; how many of its tokens each had cached before.
+) -> list[Warmed]:
+    """Computes a prompt for the principal's cache on each engine.
 
     digest: of the adapter, None for the base. priority: a request's.
     Raises EngineUnavailable, or RuntimeError with an engine's reason.
@@ -102,7 +112,7 @@ async def warm_prompt(
 
 async def _warm(
     engine: EngineCalls, keys: KeyStore, digest: str | None, ids: list[int], principal: Principal, priority: int
-) -> int:
+) -> Warmed:
     request = make_request(
         ids,
         SamplingParams(temperature=0.0, max_tokens=1),
@@ -112,9 +122,11 @@ async def _warm(
         background=True,
         is_prefix=True,
     )
-    cached = 0
+    cached = written = 0
+    device_seconds = 0.0
     async for delta in engine.generate(request):
         if delta.failure is not None:
             raise RuntimeError(delta.failure.message)
-        cached = max(cached, delta.cached_tokens)
-    return cached
+        cached, written = max(cached, delta.cached_tokens), max(written, delta.cache_write_tokens)
+        device_seconds += delta.device_seconds
+    return Warmed(len(ids), cached, written, device_seconds)

@@ -18,6 +18,8 @@ from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.metering import Meter
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.contexts.metering import ContextMeter
+from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.engine_requests import CacheScope, make_request
 from multiflora_platform.gateway.beams.search import BeamParams
@@ -54,6 +56,7 @@ class StartParts(Protocol):
     tracing: Tracing | None
     registry: Registry
     shadows: Shadows
+    contexts: Contexts
 
 
 async def start(
@@ -168,6 +171,10 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         # Behind insight, which learns from this prompt what a token takes.
         Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),
     ]
+    name = getattr(admission.body, "context", None)
+    context = parts.contexts.book.find((tenant or "", name)) if name else None
+    if context is not None:
+        observers.append(ContextMeter(parts.contexts.book, context, insight.seconds_per_token))
     if len(parts.engine.replicas) > 1:
         observers.append(parts.metrics.router.follow(lambda: parts.engine.placement_of(request.id)))
     if parts.tracing is not None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.contexts.book import ContextBook
 from multiflora_platform.contexts.content import ContextDefinition
+from multiflora_platform.contexts.context_use import ContextUse
 from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.gateway.prompting.tokenize import MAX_PROMPTS, Prompt
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest
@@ -78,5 +79,5 @@ def _definition(book: ContextBook, principal: Principal, name: str) -> ContextDe
     if entry is None:
         message = f"There is no context {name[:80]!r}; GET /api/v1/contexts lists them."
         raise ApiError(404, "context_not_found", message, param="context", type="invalid_request_error")
-    book.count_hit(entry)
+    book.count(entry.id, ContextUse(hits=1))
     return entry.definition

@@ -52,9 +52,9 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         prompts = [(chat.ids, chat.params)]
         holds = []
         if has_marks:
-            breakpoints, reach = request.app.state.keeper.breakpoints, admission.resolved.kv_reach
+            breakpoints = request.app.state.keeper.breakpoints
             marks = await off_loop(size, partial(chat_breakpoints, body))
-            holds = breakpoints.observer(principal, chat.ids, reach, body.cache_salt, marks)
+            holds = breakpoints.observer(principal, chat.ids, admission.resolved, body.cache_salt, marks)
         generations = await start(
             services,
             admission,

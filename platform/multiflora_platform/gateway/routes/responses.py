@@ -50,9 +50,9 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
-        breakpoints, reach = request.app.state.keeper.breakpoints, admission.resolved.kv_reach
+        breakpoints = request.app.state.keeper.breakpoints
         marks = await off_loop(size, partial(chat_breakpoints, chat))
-        holds = breakpoints.observer(principal, prompt.ids, reach, chat.cache_salt, marks)
+        holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)
         generations = await start(
             services,
             admission,

@@ -87,3 +87,5 @@ class DailyUsageRow(Base):
     # were evicted. 0 before releases that count them.
     saved_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
     again_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Tokens that contexts and marks held in the prefix cache, times the seconds that they did.
+    stored_token_seconds: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -36,6 +36,13 @@ class ContextRow(Base):
     priority: Mapped[int]
     # Requests that named it; written in intervals.
     hits: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of its tokens, those that these requests found cached.
+    found_tokens: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Microseconds of the device, estimated: that these tokens spared, and that computing again took what had been lost.
+    saved_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    again_us: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    # Its tokens that were held, times the seconds that they were; for each of its models.
+    stored_token_seconds: Mapped[int] = mapped_column(BigInteger, server_default="0")
     # Since its content, adapters or ttl were set, plus ttl. None without a ttl.
     expires_at: Mapped[datetime | None]
     # The hold has ended, and the event of it was written.

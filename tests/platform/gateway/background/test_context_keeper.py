@@ -359,7 +359,7 @@ async def test_a_replica_that_comes_back_has_evicted_nothing(
     monkeypatch.setattr(context_keeper, "warm_prompt", warm)
     for replica, line in zip(fleet.replicas, lines, strict=True):
         monkeypatch.setattr(line, "cache", cache_of(replica.id))
-    names = ("settings", "model", "registry", "keys", "contexts")
+    names = ("settings", "model", "registry", "keys", "contexts", "usage", "metrics")
     parts: Any = SimpleNamespace(engine=fleet, **{name: getattr(services, name) for name in names})
     keeper = ContextKeeper(parts)
     await keeper.tend()
@@ -381,5 +381,5 @@ async def test_a_restart_of_the_server_keeps_definitions_and_hits(contexts: Cont
     await services.contexts.close()
     again = await type(services.contexts).open(contexts.registry.database, contexts.registry.follower, services.engine)
     (entry,) = again.book.all()
-    assert (entry.name, entry.tenant, again.book.hits(entry)) == ("rules", "acme", 1)
+    assert (entry.name, entry.tenant, again.book.use(entry).hits) == ("rules", "acme", 1)
     assert entry.definition.tokens == made["tokens"]

@@ -82,7 +82,7 @@ const SAVINGS = [
   { key: "seconds_again", label: "Device time of that", number: true, cell: (row) => seconds(row.seconds_again) },
 ];
 const MONEY = [amount("saved", "Saved"), amount("computed_again", "Cost of computing again")];
-const TENANTS = [{ key: "tenant", label: "Tenant", value: (row) => row.tenant ?? "admins" }, amount("device", "Device time"), amount("cached", "Cached tokens"), ...MONEY];
+const TENANTS = [{ key: "tenant", label: "Tenant", value: (row) => row.tenant ?? "admins" }, amount("device", "Device time"), amount("cached", "Cached tokens"), amount("stored", "Held tokens"), ...MONEY];
 
 function Savings({ of }) {
   const hasPrices = of.some((row) => row.money);

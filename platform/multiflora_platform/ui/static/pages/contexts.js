@@ -1,7 +1,7 @@
 /** Contexts: beginnings of prompts that the cache holds on purpose, and requests name instead of sending them. */
 import { html, useState } from "../lib/html.js";
 import { getAll, patch, remove } from "../lib/api.js";
-import { bytes, count } from "../lib/format.js";
+import { bytes, count, money } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { query, setQuery } from "../lib/router.js";
 import { isAdmin } from "../lib/session.js";
@@ -31,7 +31,7 @@ function Listed({ items: all, onChange }) {
   const text = query.value.get("q") ?? "";
   const items = all.filter((one) => [one.name, one.tenant, ...Object.keys(one.adapters)].join(" ").toLowerCase().includes(text.toLowerCase()));
   return html`<div class="row body-row"><${Search} label="Name, owner, model" value=${text} onInput=${(value) => setQuery({ q: value })} /></div>
-    <${Table} name="contexts" label="Contexts" columns=${columnsOf(onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
+    <${Table} name="contexts" label="Contexts" columns=${columnsOf(items.some((one) => one.money), onChange, setDropped)} rows=${items} keyOf=${(one) => `${one.tenant} ${one.name}`} />
     ${dropped && html`<${ConfirmByName} title="Delete this context?" name=${dropped.name} action="Delete" onClose=${() => setDropped(null)}
       onConfirm=${async () => { await remove(pathOf(dropped)); toast(`${dropped.name} is deleted.`); onChange(); }}>
       Requests that name it are refused from now on. What is cached of it may be found until it is evicted.<//>`}`;
@@ -39,7 +39,10 @@ function Listed({ items: all, onChange }) {
 
 const OWNER = { key: "tenant", label: "Owner", cell: (one) => one.tenant ?? html`<span class="muted">admin</span>` };
 
-const columnsOf = (onChange, onDrop) => [
+const amount = (key, label) => ({ key, label, number: true, value: (one) => one.money?.[key], cell: (one) => (one.money ? money(one.money[key], one.money.currency) : "") });
+const MONEY = [amount("saved", "Saved"), amount("stored", "Cost of holding"), amount("computed_again", "Cost of computing again")];
+
+const columnsOf = (hasPrices, onChange, onDrop) => [
   { key: "name", label: "Context", cell: (one) => html`<b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}` },
   ...(isAdmin.value ? [OWNER] : []),
   { key: "status", label: "Status", cell: (one) => html`<${Badge} kind=${KINDS[one.status]}>${one.status}<//>` },
@@ -47,6 +50,7 @@ const columnsOf = (onChange, onDrop) => [
   { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title="Whole blocks are cached">${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
   { key: "bytes", label: "Memory", number: true, cell: (one) => bytes(one.bytes) },
   { key: "hits", label: "Hits", number: true, cell: (one) => count(one.hits) },
+  ...(hasPrices ? MONEY : []),
   { key: "expires_at", label: "Expires", time: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`) },
   { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} onChange=${onChange} onDrop=${() => onDrop(one)} />` },
 ];

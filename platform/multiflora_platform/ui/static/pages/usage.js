@@ -16,7 +16,7 @@ const COLUMNS = [
   counted("cache_write_tokens", "Added to cache"), counted("uncached_tokens", "Neither"), counted("completion_tokens", "Generated"),
   { key: "device_seconds", label: "Device time", number: true, value: (row) => row.device_ms / 1000, cell: (row) => seconds(row.device_ms / 1000) },
 ];
-const MONEY = [amount("device", "Cost of device time"), amount("cached", "Cost of cached tokens"), amount("saved", "Saved by the cache")];
+const MONEY = [amount("device", "Cost of device time"), amount("cached", "Cost of cached tokens"), amount("stored", "Cost of held tokens"), amount("saved", "Saved by the cache")];
 
 export default function Usage() {
   const rows = useResource((signal) => getAll("/api/v1/usage?group_by=adapter", { signal }), []);
