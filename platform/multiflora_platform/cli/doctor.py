@@ -29,7 +29,7 @@ def _template(settings: Settings) -> list[dict[str, Any]]:
         tokenizer = open_model(settings).served.tokenizer
     except ConfigurationError as error:
         return [{"state": "error", "check": "model", "found": str(error), "advice": "Name another folder."}]
-    return list(template_checks(tokenizer.templates, tokenizer.special_tokens))
+    return list(template_checks(tokenizer.templates, tokenizer.template_findings))
 
 
 def run(arguments: argparse.Namespace) -> int:

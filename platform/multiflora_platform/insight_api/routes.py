@@ -169,7 +169,10 @@ async def get_doctor(request: Request) -> Response:
     services = _services(request)
     tokenizer = services.model.tokenizer
     rows = await asyncio.to_thread(
-        lambda: [*checks(services.settings.data_dir), *template_checks(tokenizer.templates, tokenizer.special_tokens)]
+        lambda: [
+            *checks(services.settings.data_dir),
+            *template_checks(tokenizer.templates, tokenizer.template_findings),
+        ]
     )
     page = [DoctorRow(row["check"], row["state"] in ("ok", "info"), row["found"], row["advice"]) for row in rows]
     return rendered(DoctorPage(page))

@@ -6,7 +6,7 @@ Made-up conversations are rendered turn by turn, and one of them at other times.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -90,9 +90,8 @@ def lint(templates: ChatTemplates, variables: Mapping[str, Any]) -> list[Templat
     return [*_dates(templates, clock, variables), *_histories(templates, variables)]
 
 
-def template_checks(templates: ChatTemplates, variables: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The findings as rows of `multiflora doctor`; one that says so where there are none."""
-    findings = lint(templates, variables)
+def template_checks(templates: ChatTemplates, findings: Sequence[TemplateFinding]) -> Iterator[dict[str, str]]:
+    """What `lint` found as rows of `multiflora doctor`; one that says so where it found nothing."""
     for finding in findings:
         yield {"state": "warning", "check": "chat template", "found": finding.found, "advice": finding.advice}
     if not findings:

@@ -32,7 +32,7 @@ def findings(template: str, date: DateChoice = "now") -> list[TemplateFinding]:
 @pytest.mark.parametrize("template", [CLEAN, KEEPS, REFUSES])
 def test_templates_that_only_add_are_not_blamed(template: str) -> None:
     assert findings(template) == []
-    (row,) = template_checks(ChatTemplates({"default": template}), {})
+    (row,) = template_checks(ChatTemplates({"default": template}), findings(template))
     assert row["state"] == "ok"
 
 
@@ -62,7 +62,7 @@ def test_history_that_is_written_otherwise_is_found_where_it_parts(template: str
         assert "reasoning" in finding.found
     else:
         assert finding.position == 0
-    (row,) = template_checks(ChatTemplates({"default": template}), {})
+    (row,) = template_checks(ChatTemplates({"default": template}), findings(template))
     assert (row["state"], row["found"]) == ("warning", finding.found)
 
 
