@@ -43,7 +43,7 @@ class EvalAnswers:
         model = self._model
         if one.messages is not None:
             chat = ChatRequest(model="", messages=one.messages)
-            return await chat_prompt(chat, model, model.vocab_size, room)
+            return await chat_prompt(chat, model, room)
         (ids,) = await text_prompts("prompt", one.prompt or "", True, model.tokenizer, model.vocab_size, room)
         return ids
 

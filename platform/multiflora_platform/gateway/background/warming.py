@@ -91,7 +91,7 @@ async def warmed_ids(body: WarmPrompt, model: ServedModel, limit: int) -> list[i
         (ids,) = await text_prompts("prompt", body.prompt, True, model.tokenizer, model.vocab_size, room)
         return ids
     chat = ChatRequest(model=body.model, messages=body.messages or [], tools=offered_tools(body.tools))
-    return await chat_prompt(chat, model, model.vocab_size, room)
+    return await chat_prompt(chat, model, room)
 
 
 async def warm_prompt(

@@ -123,7 +123,7 @@ async def _token_ids(services: Services, body: CacheQuestion, chat: ChatRequest 
     model, room = services.model, PromptRoom(services.max_model_len, 1)
     if chat is not None:
         offered = replace(chat, tools=offered_tools(chat.tools))
-        return await chat_prompt(offered, model, model.vocab_size, room)
+        return await chat_prompt(offered, model, room)
     assert body.prompt is not None, "one of both is given"
     prompt: Prompt = body.prompt if isinstance(body.prompt, str) else [*body.prompt]
     (ids,) = await text_prompts("prompt", prompt, True, model.tokenizer, model.vocab_size, room)

@@ -53,7 +53,7 @@ async def prepare_chat(
     units = size // _BYTES_PER_UNIT
     body, use = await off_loop(units, partial(_offered, body, model))
     room = PromptRoom(limit, asked, is_cut=bool(body.truncate_prompt_tokens))
-    ids = await chat_prompt(body, model, model.vocab_size, room, size)
+    ids = await chat_prompt(body, model, room, size)
     ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
 
     # Of a message that goes on in channels, all of the text is read.
@@ -90,14 +90,14 @@ async def count_chat(body: ChatRequest, model: ServedModel, size: int) -> int:
     """The tokens of the prompt that `prepare_chat` makes, whether they fit or not. Raises ApiError."""
     body, _ = await off_loop(size // _BYTES_PER_UNIT, partial(_offered, body, model))
     room = PromptRoom(model.max_model_len, None, is_cut=True)
-    return len(await chat_prompt(body, model, model.vocab_size, room, size))
+    return len(await chat_prompt(body, model, room, size))
 
 
 async def begun_ids(body: ChatRequest, model: ServedModel, limit: int) -> list[int]:
     """The prompt of a conversation that goes on behind these messages. limit: tokens of prompt and answer. Raises
     ApiError."""
     begun = replace(body, tools=offered_tools(body.tools), add_generation_prompt=False, continue_final_message=False)
-    return await chat_prompt(begun, model, model.vocab_size, PromptRoom(limit, 1))
+    return await chat_prompt(begun, model, PromptRoom(limit, 1))
 
 
 def _offered(body: ChatRequest, model: ServedModel) -> tuple[ChatRequest, ToolUse | None]:

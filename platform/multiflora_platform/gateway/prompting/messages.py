@@ -33,12 +33,11 @@ _TOOL = 1024
 async def chat_prompt(
     request: ChatRequest | TokenizeRequest,
     model: ServedModel,
-    vocab_size: int | None,
     room: PromptRoom,
     size: int = INLINE + 1,
 ) -> list[int]:
-    """The conversation through the model's template, as token ids. vocab_size: None where no model is to read
-    them. size: of the request, in bytes; where it is not known, a thread takes it. Raises ApiError."""
+    """The conversation through the model's template, as token ids. size: of the request, in bytes; where it is
+    not known, a thread takes it. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
     template, templates = None, model.tokenizer.templates
     if not templates.is_empty:
@@ -48,7 +47,7 @@ async def chat_prompt(
             raise invalid("messages", str(error)) from None
     size += _MESSAGE * len(request.messages) + _TOOL * len(request.tools or ())
     messages = await off_loop(size, partial(template_messages, request.messages, template, model.writes_channels))
-    return await encode_conversation(request, messages, size, model, vocab_size, room)
+    return await encode_conversation(request, messages, size, model, room)
 
 
 def template_messages(

@@ -76,17 +76,16 @@ async def encode_conversation(
     messages: list[dict[str, Any]],
     size: int,
     model: ServedModel,
-    vocab_size: int | None,
     room: PromptRoom,
 ) -> list[int]:
-    """messages: the request's, as the template reads them. size: of them, in characters. vocab_size: None where no
-    model is to read the tokens. Raises ApiError."""
+    """messages: the request's, as the template reads them. size: of them, in characters. Raises ApiError."""
     tokenizer = model.tokenizer
+    is_read_by_model = isinstance(request, ChatRequest)
 
     def encode() -> list[int]:
         text = conversation_text(request, messages, tokenizer, model.writes_channels)
         ids = tokenizer.encode(text, bool(request.add_special_tokens), most=room.most)
-        return ids if vocab_size is None else _check_text("messages", ids, tokenizer, vocab_size)
+        return _check_text("messages", ids, tokenizer, model.vocab_size) if is_read_by_model else ids
 
     try:
         ids = await _encoded("messages", size, encode, room)

@@ -18,7 +18,12 @@ from multiflora_platform.gateway.prompting.chat import prepare_chat
 from multiflora_platform.gateway.prompting.named_contexts import chat_with_context
 from multiflora_platform.gateway.responses_api.to_chat import chat_request, renamed
 from multiflora_platform.gateway.responses_api.writer import ResponseWriter
-from multiflora_platform.gateway.schemas.checks import check_streaming, num_top_logprobs, refuse_unsupported
+from multiflora_platform.gateway.schemas.checks import (
+    check_streaming,
+    marks_beginnings,
+    num_top_logprobs,
+    refuse_unsupported,
+)
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.services import Services
@@ -50,9 +55,11 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     try:
         prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
-        breakpoints = request.app.state.keeper.breakpoints
-        marks = await off_loop(size, partial(chat_breakpoints, chat))
-        holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)
+        holds = []
+        if marks_beginnings(chat):
+            breakpoints = request.app.state.keeper.breakpoints
+            marks = await off_loop(size, partial(chat_breakpoints, chat))
+            holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)
         generations = await start(
             services,
             admission,

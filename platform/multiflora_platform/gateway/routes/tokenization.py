@@ -83,7 +83,7 @@ async def _ids(model: ServedModel, length: int, body: TokenizeRequest, size: int
         tools = await off_loop(size, partial(offered_tools, body.tools))
         ordered = await off_loop(size, partial(in_its_order, body))
         offered = msgspec.structs.replace(ordered, tools=tools)
-        return await chat_prompt(offered, model, None, room, size)
+        return await chat_prompt(offered, model, room, size)
     prompt, special = body.prompt or "", body.add_special_tokens is not False
     try:
         return await off_loop(len(prompt), lambda: model.tokenizer.encode(prompt, special, most=room.most))
