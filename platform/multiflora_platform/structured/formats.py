@@ -13,7 +13,7 @@ neither grammars (lark.py turns formats into them) nor requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +21,9 @@ import msgspec
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 
 Format = dict[str, Any]
-# Keywords below which close_objects changes nothing, and those whose values are schemas by name.
-_LITERAL = ("allOf", "const", "enum", "default", "examples")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+# Keywords whose values are data, those whose values are schemas by name, and those that are counts.
 _DATA = ("const", "enum", "default", "examples")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _COUNTS = (
     "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains",
 )  # fmt: skip
@@ -111,30 +110,31 @@ def close_objects(schema: Any) -> Any:
 
 
 def _close_below(keyword: str, value: Any) -> Any:
-    if keyword in _LITERAL:
-        return value
-    if keyword in _NAMED and isinstance(value, dict):
-        return {name: close_objects(schema) for name, schema in value.items()}
-    return close_objects(value)
+    return value if keyword == "allOf" else _below(keyword, value, close_objects)
 
 
-def integral_counts(schema: Any, *, is_named: bool = False) -> Any:
-    """The schema with maxLength: 3.0 and its like as 3: clients write it so whose language has one kind of number.
-
-    is_named: its keys are names of properties or definitions, not keywords."""
+def integral_counts(schema: Any) -> Any:
+    """The schema with maxLength: 3.0 and its like as 3: clients write it so whose language has one kind of number."""
     if isinstance(schema, list):
         return [integral_counts(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    if is_named:
-        return {name: integral_counts(value) for name, value in schema.items()}
     return {key: _integral_below(key, value) for key, value in schema.items()}
 
 
 def _integral_below(keyword: str, value: Any) -> Any:
     if keyword in _COUNTS:
         return int(value) if isinstance(value, float) and value.is_integer() else value
-    return value if keyword in _DATA else integral_counts(value, is_named=keyword in _NAMED)
+    return _below(keyword, value, integral_counts)
+
+
+def _below(keyword: str, value: Any, change: Callable[[Any], Any]) -> Any:
+    """The keyword's value with the schemas in it changed."""
+    if keyword in _DATA:
+        return value
+    if keyword in _NAMED and isinstance(value, dict):
+        return {name: change(schema) for name, schema in value.items()}
+    return change(value)
 
 
 def _json(params: StructuredOutputsParams) -> Format:
