@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from multiflora_platform.settings import ENV_PREFIX, ConfigurationError, Settings, flag, shown
-from multiflora_platform.vllm_options.accept import OPTIONS, accept
+from multiflora_platform.vllm_options.accept import OPTIONS, accept, joined
 
 Source = Literal["cli", "env", "file", "default"]
 """Where a value came from."""
@@ -51,9 +51,8 @@ def configure(cli: Mapping[str, Any], environ: Mapping[str, str], file: Path | N
         accepted, told = accept(layer, spelled)
         whole = {name.replace("-", "_") for name in layer}
         for name, value in accepted.items():
-            earlier = None if name in whole else values.get(name)
             # A part of a setting, such as --rope-theta of hf_overrides, leaves the other parts of an earlier layer.
-            values[name] = earlier | value if isinstance(earlier, dict) and isinstance(value, dict) else value
+            values[name] = value if name in whole else joined(values.get(name), value)
         sources.update(dict.fromkeys(accepted, source))
         notices += told
     try:

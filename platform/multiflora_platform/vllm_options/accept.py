@@ -30,15 +30,17 @@ def accept(options: Mapping[str, object], spelled: Callable[[str], str] = str) -
         elif name in OPTIONS:
             verdict = OPTIONS[name].judge(spelled(name), value)
             for setting, judged in verdict.settings.items():
-                earlier = settings.get(setting)
-                if isinstance(earlier, dict) and isinstance(judged, dict):
-                    judged = earlier | judged
-                settings[setting] = judged
+                settings[setting] = joined(settings.get(setting), judged)
             notices += [verdict.notice] if verdict.notice else []
         else:
             require_known(name, spelled)
             settings[name] = value
     return settings, notices
+
+
+def joined(earlier: object, value: object) -> object:
+    """A setting's value after another one: parts, such as those of hf_overrides, are added."""
+    return earlier | value if isinstance(earlier, dict) and isinstance(value, dict) else value
 
 
 def require_known(name: str, spelled: Callable[[str], str] = str) -> None:
