@@ -6,7 +6,7 @@ Knows neither sequences nor what is sampled how: each rank of a group executes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class StepExecutor:
         self.feedback = feedback
         self._decoder = decoder
         self._cache = cache
-        self._heads = replace(decoder.heads, reads_codes=cache.is_quantised)
+        self._heads = decoder.heads_for(cache)
         self._staging = staging
         self._score_prompt = score_prompt
         self._graphs = graphs

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from multiflora_adapters.base_model import BaseModel, ExpertLinear, Site, SparseLayer
 from multiflora_engine.models.checkpoint import model_digest
-from multiflora_engine.models.config_fields import ConfigFields, overridden, read_json_object
+from multiflora_engine.models.config_fields import ConfigFields, read_json_object
 from multiflora_engine.models.config_keys import check_keys
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.catalogue import find_family
@@ -24,7 +24,7 @@ from multiflora_engine.models.families.mixture import EXPERTS, Mixture, MixtureN
 from multiflora_engine.models.generation_config import end_tokens, generation_defaults, is_token
 from multiflora_engine.models.quantisation.quantisation_config import read_quantisation
 from multiflora_engine.models.quantisation.settings import Quantisation
-from multiflora_engine.models.rope_config import RopeConfig, parse_ropes
+from multiflora_engine.models.rope_config import RopeConfig, overridden, parse_ropes
 
 __all__ = ["ModelConfig", "ModelError", "load_model_config"]
 

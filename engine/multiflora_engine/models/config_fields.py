@@ -1,7 +1,4 @@
-"""Typed reading of a configuration file's values, or of those that an operator puts before them. Torch-free.
-
-Errors name the key.
-"""
+"""Typed reading of a configuration file's values, with errors that name the key. Torch-free."""
 
 from __future__ import annotations
 
@@ -32,43 +29,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} does not hold a JSON object. Download or save the model again.")
     return content
-
-
-_ROPES = ("rope_scaling", "rope_parameters")
-
-
-def overridden(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with `overrides` in the place of its own values, key by key.
-
-    A scaling of the rotations goes before the file's under both names, of transformers 4 and 5; what it leaves out of
-    base and rotated part stays the file's. Raises ModelError for one rotation where the model has several.
-    """
-    merged = {**given, **overrides}
-    changed = overrides.keys() & {*_ROPES, "rope_theta"}
-    if not changed:
-        return merged
-    own = _object(given, "rope_parameters")
-    if _is_nested(own):
-        if changed != {"rope_parameters"} or not _is_nested(_object(overrides, "rope_parameters")):
-            raise ModelError(
-                f"hf_overrides: {', '.join(sorted(changed))}: this model has several rotations. Give rope_parameters "
-                "with all of them, as its config.json has it."
-            )
-        return merged
-    if changed == {"rope_theta"}:  # a base inside the scaling would win
-        scalings = {name: values for name in _ROPES if "rope_theta" in (values := _object(given, name))}
-        return merged | {name: {**values, "rope_theta": merged["rope_theta"]} for name, values in scalings.items()}
-    kept = {name: own[name] for name in ("rope_theta", "partial_rotary_factor") if name in own.keys() - overrides}
-    return {key: value for key, value in merged.items() if key not in _ROPES or key in overrides} | kept
-
-
-def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _is_nested(values: Mapping[str, Any]) -> bool:
-    return any(isinstance(value, dict) for value in values.values())
 
 
 class ConfigFields:

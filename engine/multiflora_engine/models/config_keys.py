@@ -11,7 +11,7 @@ from typing import Any
 
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.models.families.family import Family
-from multiflora_engine.models.rope_config import LAYER_KINDS
+from multiflora_engine.models.rope_config import LAYER_KINDS, SCALING_KEYS
 
 _READ = {
     "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
@@ -71,7 +71,7 @@ def check_keys(raw: Mapping[str, Any], family: Family) -> tuple[str, ...]:
     known = _READ | _READ_BY_SOME | _WITHOUT_EFFECT | _GENERATION
     known = known - family.aliases.keys() | {*family.aliases.values(), *family.reads, *family.ignores}
     unknown = sorted(given - known - {"is_causal", "per_layer_config", "attention_chunk_size"})
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in SCALING_KEYS:
         if isinstance(raw.get(key), dict):
             unknown += sorted(f"{key}.{name}" for name in _rope_keys(raw[key]) - _ROPE_KEYS)
     if unknown:

@@ -120,9 +120,13 @@ class Decoder:
         self._blocks = make_blocks(config, weights, sites)
         self._head = Head(config, weights, sites)
 
+    def heads_for(self, cache: KVCache) -> AttentionHeads:
+        """As attention over this cache has them."""
+        return replace(self.heads, reads_codes=cache.is_quantised)
+
     def forward(self, batch: ForwardBatch, cache: KVCache) -> torch.Tensor:
         """Writes the KV of all T tokens and returns the last hidden states of `batch.logit_rows`: [L, H], normed."""
-        step = last_step = self._step(batch, replace(self.heads, reads_codes=cache.is_quantised))
+        step = last_step = self._step(batch, self.heads_for(cache))
         if batch.logit_rows is not None:
             last_step = replace(step, kept_rows=batch.logit_rows, kept_lora=batch.logit_lora)
         residual = self._embedding(batch)

@@ -1,4 +1,5 @@
-"""The rotary embedding as config.json describes it, in the spelling of transformers 4 or of transformers 5. Torch-free.
+"""The rotary embedding as config.json, or an operator before it, describes it, in the spelling of transformers 4 or of
+transformers 5. Torch-free.
 
 Knows no tensors: rotary.py turns this into tables.
 """
@@ -18,6 +19,9 @@ RopeKind = Literal["none", "default", "linear", "dynamic", "yarn", "longrope", "
 
 LAYER_KINDS = ("full_attention", "sliding_attention")
 """As `rope_parameters` calls the layers whose rotations it gives apart."""
+
+SCALING_KEYS = ("rope_scaling", "rope_parameters")
+"""Under which transformers 4 and 5 write how the rotations are scaled."""
 
 _SCALINGS = tuple(kind for kind in get_args(RopeKind) if kind != "none")
 
@@ -56,6 +60,40 @@ class RopeConfig:
         return self.max_position_embeddings
 
 
+def overridden(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json with `overrides` in the place of its own values, key by key.
+
+    A scaling of the rotations goes before the file's under both names, of transformers 4 and 5; what it leaves out of
+    base and rotated part stays the file's. Raises ModelError for one rotation where the model has several.
+    """
+    merged = {**given, **overrides}
+    changed = overrides.keys() & {*SCALING_KEYS, "rope_theta"}
+    if not changed:
+        return merged
+    own = _object(given, "rope_parameters")
+    if _is_nested(own):
+        if changed != {"rope_parameters"} or not _is_nested(_object(overrides, "rope_parameters")):
+            raise ModelError(
+                f"hf_overrides: {', '.join(sorted(changed))}: this model has several rotations. Give rope_parameters "
+                "with all of them, as its config.json has it."
+            )
+        return merged
+    if changed == {"rope_theta"}:  # a base inside the scaling would win
+        scalings = {name: values for name in SCALING_KEYS if "rope_theta" in (values := _object(given, name))}
+        return merged | {name: {**values, "rope_theta": merged["rope_theta"]} for name, values in scalings.items()}
+    kept = {name: own[name] for name in ("rope_theta", "partial_rotary_factor") if name in own.keys() - overrides}
+    return {key: value for key, value in merged.items() if key not in SCALING_KEYS or key in overrides} | kept
+
+
+def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_nested(values: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, dict) for value in values.values())
+
+
 def parse_ropes(
     raw: Mapping[str, Any],
     defaults: Mapping[str, Any],
@@ -87,7 +125,7 @@ def _whole_and_local(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     scaling = raw.get("rope_scaling") or {}
     if not all(isinstance(values, dict) for values in (whole, local, scaling)):
         raise ModelError("config.json: rope_scaling or rope_parameters is damaged. Download or save the model again.")
-    rest = {key: value for key, value in raw.items() if key not in ("rope_scaling", "rope_parameters")}
+    rest = {key: value for key, value in raw.items() if key not in SCALING_KEYS}
     theta = raw.get("rope_local_base_freq")
     local = {"rope_theta": 1e4 if theta is None else theta, **local}
     return {**rest, "rope_parameters": {**whole, **scaling}}, {**rest, "rope_parameters": local}
@@ -102,7 +140,7 @@ def _parse_rope(
     if not form.rotates:
         return RopeConfig("none", 1.0, 2, length, length)
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
-    if not isinstance(scaling, dict) or any(isinstance(value, dict) for value in scaling.values()):
+    if not isinstance(scaling, dict) or _is_nested(scaling):
         raise ModelError("config.json: one rotary embedding for all layers is supported, this model has several.")
     fields = ConfigFields(scaling, {}, "config.json: rope_scaling")
     kind = _kind(scaling)
