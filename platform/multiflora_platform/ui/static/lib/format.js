@@ -62,6 +62,9 @@ export function quantile(values, part) {
   return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] : null;
 }
 
+/** Of an event, as "alias moved". */
+export const actionWords = (action) => action.replace(".", " ").replaceAll("_", " ");
+
 /** {"version": 3} or {"split": {...}} in words. */
 export function target(alias) {
   if (!alias) return DASH;

@@ -1,7 +1,7 @@
 /** Audit: who changed what, newest first. */
 import { html, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { count } from "../lib/format.js";
+import { actionWords, count } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { query, setQuery } from "../lib/router.js";
 import { attempt } from "../lib/toasts.js";
@@ -31,13 +31,12 @@ function Rows({ page, text }) {
     ${token && html`<div class="row body-row"><button class="button small" onClick=${more}>Load older ones</button><span class="muted small">${count(items.length)} loaded</span></div>`}`;
 }
 
-const words = (row) => row.action.replace(".", " ").replaceAll("_", " ");
 const details = (row) => Object.entries(row.detail ?? {}).map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 
 const COLUMNS = [
   { key: "at", label: "When", time: true, width: "130px" },
   { key: "actor", label: "Who", width: "minmax(130px, 0.8fr)", cell: (row) => html`<span title=${row.actor}>${row.actor}</span>` },
-  { key: "action", label: "What", value: words, width: "minmax(120px, 0.6fr)", cell: (row) => html`<b>${words(row)}</b>` },
+  { key: "action", label: "What", value: (row) => actionWords(row.action), width: "minmax(120px, 0.6fr)", cell: (row) => html`<b>${actionWords(row.action)}</b>` },
   { key: "target", label: "Where", width: "minmax(110px, 0.7fr)", cell: (row) => html`<span title=${row.target}>${row.target}</span>` },
   { key: "detail", label: "Details", value: details, width: "2fr", cell: (row) => html`<span class="muted small" title=${details(row)}>${details(row)}</span>` },
 ];

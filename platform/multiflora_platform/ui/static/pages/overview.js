@@ -1,7 +1,7 @@
 /** Overview: what the server does now and did lately, and what needs attention. */
 import { html, useMemo } from "../lib/html.js";
 import { get } from "../lib/api.js";
-import { moment } from "../lib/format.js";
+import { actionWords, moment } from "../lib/format.js";
 import { useSeries } from "../lib/live.js";
 import { highest, intervalOf, mean } from "../lib/measured.js";
 import { useResource } from "../lib/resource.js";
@@ -69,7 +69,7 @@ function means(group) {
 function useMarks() {
   const audit = useResource((signal) => get(`/api/v1/audit?limit=${MOST_MARKS}`, { signal }), [], { every: 10 });
   return useMemo(() => (audit.data?.items ?? []).filter(({ action }) => MARKED.test(action))
-    .map((row) => ({ at: moment(row.at), label: `${row.target} ${row.action.replace(".", " ").replaceAll("_", " ")}` })), [audit.data]);
+    .map((row) => ({ at: moment(row.at), label: `${row.target} ${actionWords(row.action)}` })), [audit.data]);
 }
 
 function Charts({ points: all, span }) {

@@ -78,7 +78,7 @@ function useReplayed(id, take) {
 function Replayed({ replay: { before, last, rest } }) {
   const kept = [...before, ...(last ? [last] : [])];
   const names = Object.keys(rest);
-  return html`<p class="muted small">${html`<a href=${href(`/requests/${encodeURIComponent(query.value.get("request"))}`)}>An earlier request</a>`} again${names.length > 0 && ` with its ${names.join(", ")}`}.</p>
+  return html`<p class="muted small"><a href=${href(`/requests/${encodeURIComponent(query.value.get("request"))}`)}>An earlier request</a> again${names.length > 0 && ` with its ${names.join(", ")}`}.</p>
     ${kept.length > 0 && html`<details><summary class="small muted">${before.length ? `The ${before.length === 1 ? "message" : `${before.length} messages`} before it` : "What was asked"}, sent as it was</summary><${Code} wrap label="Sent as it was" text=${JSON.stringify(kept, null, 2)} /></details>`}`;
 }
 

@@ -40,7 +40,7 @@ const columns = (longest) => [
   { key: "at", label: "Time", time: true, width: "70px", cell: (row) => html`<a href=${href(`/requests/${row.id}`)} title=${dateTime(row.at)}>${clock(row.at)}</a>` },
   { key: "id", unseen: true },
   { key: "model", label: "Model", width: "minmax(100px, 1.2fr)", value: (row) => row.model || row.path, cell: (row) => html`${row.model && html`<${Swatch} of=${row.adapter ?? row.model} />`}<b title=${row.model || row.path}>${row.model || row.path}</b>` },
-  { key: "version", label: "Version", width: "52px", value: (row) => row.version, cell: (row) => html`<span title=${versionOf(row)}>${row.version ? `v${row.version}` : "–"}</span>` },
+  { key: "version", label: "Version", width: "52px", cell: (row) => html`<span title=${versionOf(row)}>${row.version ? `v${row.version}` : "–"}</span>` },
   { key: "replica", label: "Replica", width: "52px", value: (row) => row.placement?.replica, cell: (row) => row.placement?.replica ?? "–" },
   { key: "tenant", label: "Tenant", width: "minmax(56px, 0.6fr)", value: tenantOf, cell: (row) => row.tenant ?? html`<span class="muted" title=${tenantOf(row)}>${row.key_id ? "admin" : "unknown"}</span>` },
   { key: "key_id", unseen: true },

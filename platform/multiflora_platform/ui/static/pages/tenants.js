@@ -4,7 +4,7 @@ import { get } from "../lib/api.js";
 import { count, percent } from "../lib/format.js";
 import { useResource } from "../lib/resource.js";
 import { href, query } from "../lib/router.js";
-import { Badge, Card, PageHeader, Tabs } from "../components/bits.js";
+import { Badge, PageHeader, Tabs } from "../components/bits.js";
 import { Icon } from "../components/icon.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";

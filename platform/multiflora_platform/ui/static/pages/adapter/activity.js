@@ -2,7 +2,7 @@
 import { html } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { NOT_USED } from "../../lib/adapters.js";
-import { count, rate, seconds } from "../../lib/format.js";
+import { actionWords, count, rate, seconds } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { isAdmin, may } from "../../lib/session.js";
 import { Card, LastUsed, Stats } from "../../components/bits.js";
@@ -36,7 +36,7 @@ const WORDS = (payload) => Object.entries(payload ?? {}).filter(([key]) => key !
 
 const COLUMNS = [
   { key: "at", label: "When", time: true, class: "muted" },
-  { key: "action", label: "What", value: (row) => row.action.replace(".", " ").replaceAll("_", " ") },
+  { key: "action", label: "What", value: (row) => actionWords(row.action) },
   { key: "detail", label: "Details", value: (row) => WORDS(row.detail), class: "break sentence" },
   { key: "actor", label: "By", class: "muted break" },
 ];
