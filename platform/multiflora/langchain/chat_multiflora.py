@@ -141,18 +141,21 @@ class ChatMultiflora(EngineFields, BaseChatModel):
             request = msgspec.convert(body, ChatRequest)
             tools = offered_tools(request.tools)
             form = detect(tokenizer.templates.tool_source or "")
+            in_channels = form is HARMONY
             use = tool_use(request, form)
             template = None if tokenizer.templates.is_empty else tokenizer.templates.pick(tools)
-            said = template_messages(written, template, in_channels=form is HARMONY)
+            said = template_messages(written, template, in_channels=in_channels)
             text = tokenizer.apply_chat_template(said, tools=tools)
         except ApiError as error:
             raise ValueError(str(error)) from None
-        ids, in_channels = tokenizer.encode(text, False), form is HARMONY
-        plain = MessageFormat(tools=use.reader if use else None)
-        markers = HARMONY.markers if in_channels else use.form.markers if use else ()
+        ids = tokenizer.encode(text, False)
+        if in_channels:
+            format, markers = channels_format(tokenizer, ids, use), HARMONY.markers
+        else:
+            format, markers = MessageFormat(tools=use.reader if use else None), use.form.markers if use else ()
         asked = _Asked(
             prompt=ids,
-            format=channels_format(tokenizer, ids, use) if in_channels else plain,
+            format=format,
             params=_of_tools(use),
             kept_ids=tokenizer.special_ids_of(markers),
         )
