@@ -15,7 +15,7 @@ from typing import Any
 from multiflora_platform.cli import jobs, residency, rollouts
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.terminal.details import add_lineage_flags, evals, lineage
+from multiflora_platform.cli.terminal.details import add_lineage_flags, evals, lineage, metrics
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.cli.terminal.progress import uploading
 from multiflora_platform.exit_codes import CommandError, ExitCode
@@ -73,6 +73,7 @@ def ls(arguments: argparse.Namespace) -> int:
 def add(arguments: argparse.Namespace) -> int:
     files = None if "://" in arguments.source else _files(arguments.source)
     details = {"description": arguments.about, "lineage": lineage(arguments), "evals": evals(arguments.evals)}
+    details |= {"metrics": given} if (given := metrics(arguments)) else {}
     created = _created(arguments)
     try:
         version = _upload(arguments, files, details)

@@ -8,6 +8,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import every, quoted, request
+from multiflora_platform.cli.terminal.details import number
 from multiflora_platform.cli.terminal.files import read_json
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 from multiflora_platform.exit_codes import CommandError, ExitCode
@@ -134,10 +135,8 @@ def _targets(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _part(text: str) -> dict[str, Any]:
     name, _, weight = text.partition("=")
-    try:
-        return {"name": name, "weight": float(weight) if weight else 1.0}
-    except ValueError:
-        raise CommandError(f"{text!r} is no part of a mix; write NAME=WEIGHT, as sql=0.5", ExitCode.USAGE) from None
+    otherwise = f"{text!r} is no part of a mix; write NAME=WEIGHT, as sql=0.5"
+    return {"name": name, "weight": number(weight or "1", otherwise)}
 
 
 def _ended(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from multiflora_platform.cli.actions import Actions, Run, patch, show_answer
 from multiflora_platform.cli.http import every, quoted, request
-from multiflora_platform.cli.terminal.details import add_lineage_flags, lineage
+from multiflora_platform.cli.terminal.details import add_lineage_flags, lineage, metrics
 from multiflora_platform.cli.terminal.output import emit, emit_one, tell
 
 COLUMNS = ("adapter", "version", "state", "digest", "tags", "description", "created_by", "created_at")
@@ -64,9 +64,11 @@ def change(arguments: argparse.Namespace) -> int:
     fields = {"description": arguments.description, "tags": arguments.tags}
     body: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     headers: dict[str, str] = {}
-    if given := lineage(arguments):
+    given = {"lineage": lineage(arguments), "metrics": metrics(arguments)}
+    if any(given.values()):
         present = request(arguments, "GET", _path(arguments))
-        body["lineage"] = present.json()["lineage"] | given  # the API replaces it whole
+        # The API replaces each of them whole.
+        body |= {name: present.json()[name] | fields for name, fields in given.items() if fields}
         headers = {"If-Match": present.headers["etag"]}
     return patch(arguments, _path(arguments), body, "--help lists what can be", headers=headers)
 

@@ -6,7 +6,8 @@ web/problems.py, those of keys and webhooks in their own folders.
     ├── SourceUnsupported 400     ├── JobEnded 409
     ├── AliasProtected 403        ├── NotDeleted 409
     ├── SourceRefused 403         ├── NothingToRollBack 409
-    ├── AdapterNotFound 404       ├── RolloutConflict 409
+    ├── AdapterNotFound 404       ├── EvalGate 409
+    │                             ├── RolloutConflict 409
     ├── AliasNotFound 404         ├── VersionInUse 409
     ├── JobNotFound 404           ├── VersionNotReady 409
     ├── ReplicaNotFound 404       ├── IdempotencyMismatch 422
@@ -123,6 +124,24 @@ class VersionRejected(Problem):
     @property
     def extra(self) -> dict[str, Any]:
         return {"adapter": self.adapter, "version": self.version, "state": "rejected", "rows": self.rows}
+
+
+class EvalGate(Problem):
+    """score, run: of the newest completed run; None: there is none."""
+
+    status, slug, title = 409, "eval-gate", "An eval has not been passed"
+
+    def __init__(
+        self, detail: str, name: str, eval_version: int, score: float | None, min_score: float, run: int | None
+    ) -> None:
+        super().__init__(detail)
+        self.name, self.eval_version, self.run = name, eval_version, run
+        self.score, self.min_score = score, min_score
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        told = {"eval": self.name, "eval_version": self.eval_version, "run": self.run}
+        return {**told, "score": self.score, "min_score": self.min_score}
 
 
 class IdempotencyMismatch(Problem):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,27 @@ def add_lineage_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parent", type=int, metavar="VERSION", help="the version that it was trained further from")
     parser.add_argument("--training-run", metavar="ID", help="found again with `versions ls --training-run`")
     parser.add_argument("--dataset", action="append", metavar="ID", help="what it was trained on; repeatable")
+    parser.add_argument("--metric", action="append", metavar="NAME=NUMBER", help="of the training; repeatable")
+
+
+def metrics(arguments: argparse.Namespace) -> dict[str, float]:
+    """What was given, as the API takes it. Raises CommandError."""
+    found = {}
+    for text in arguments.metric or ():
+        name, _, value = text.rpartition("=")
+        found[name] = number(value, f"--metric {text!r} is not NAME=NUMBER, such as eval_loss=0.31")
+    return found
+
+
+def number(text: str, otherwise: str) -> float:
+    """A number that JSON can say. otherwise: what is told where it is none. Raises CommandError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise CommandError(otherwise, ExitCode.USAGE)
+    return value
 
 
 def lineage(arguments: argparse.Namespace) -> dict[str, Any]:

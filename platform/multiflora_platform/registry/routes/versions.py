@@ -66,7 +66,7 @@ _UPLOAD["requestBody"]["content"]["multipart/form-data"] = {
         "description": "the adapter's two files and a README.md, or one .tar.gz/.tgz/.tar/.zip; file names decide",
         "properties": {
             "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-            "metadata": {"type": "string", "description": "JSON: description, tags, lineage, evals"},
+            "metadata": {"type": "string", "description": "JSON: description, tags, lineage, evals, metrics"},
         },
     }
 }

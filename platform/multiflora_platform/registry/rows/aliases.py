@@ -20,6 +20,7 @@ from multiflora_platform.registry.errors import (
     VersionNotReady,
 )
 from multiflora_platform.registry.rows import adapters as catalog
+from multiflora_platform.registry.rows import eval_gates
 from multiflora_platform.registry.rows.superseded_rollouts import supersede_rollouts
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, alias_etag
 from multiflora_platform.registry.snapshot.traffic_split import lay_out
@@ -70,12 +71,20 @@ def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
 
 
 async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition) -> bool:
-    """Point the alias at ready versions; True when it was created. A rollout of it is over."""
+    """Point the alias at ready versions; True when it was created. A rollout of it is over.
+
+    Raises EvalGate for a version that it did not serve yet.
+    """
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
     row = await change.session.get(AliasRow, (adapter.id, alias))
     precondition.check_alias(alias, row)
-    await require_ready(change, adapter, shares_of(target))
+    shares = shares_of(target)
+    await require_ready(change, adapter, shares)
+    served = () if row is None else shares_of(row.target)
+    await eval_gates.require_passed(
+        change.session, adapter, alias, (number for number in shares if number not in served)
+    )
     await _move_by_hand(change, adapter, alias, row, target)
     return row is None
 

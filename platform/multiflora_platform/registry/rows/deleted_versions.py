@@ -14,6 +14,8 @@ from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     AdapterRow,
     AliasRow,
+    EvalResultRow,
+    EvalRunRow,
     ReportRow,
     VersionFileRow,
     VersionLabelRow,
@@ -59,8 +61,12 @@ async def purge(change: Change, adapter: AdapterRow, version: VersionRow) -> Non
         raise NotDeleted(f"Version {version.number} of {adapter.name!r} is not deleted; DELETE it first.")
     for table in (VersionFileRow, ReportRow, VersionLabelRow):
         await change.session.execute(sql_delete(table).where(table.version_id == version.id))
+    of_version = (EvalRunRow.adapter_id == adapter.id, EvalRunRow.version == version.number)
+    runs = select(EvalRunRow.id).where(*of_version)
+    await change.session.execute(sql_delete(EvalResultRow).where(EvalResultRow.run_id.in_(runs)))
+    await change.session.execute(sql_delete(EvalRunRow).where(*of_version))
     target = f"{adapter.name}@{version.number}"
     change.record("version.purged", target, adapter=adapter.name, version=version.number, digest=version.digest)
     version.purged_at = version.updated_at = change.now
     version.state, version.digest, version.manifest, version.facts, version.card = "archived", None, None, None, None
-    version.description, version.tags, version.lineage, version.evals = "", [], {}, []
+    version.description, version.tags, version.lineage, version.evals, version.metrics = "", [], {}, [], {}

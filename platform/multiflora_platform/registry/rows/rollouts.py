@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import RolloutConflict, RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
-from multiflora_platform.registry.rows import aliases
+from multiflora_platform.registry.rows import aliases, eval_gates
 from multiflora_platform.registry.rows.aliases import MovePrecondition
 from multiflora_platform.registry.schemas.rollouts import BOUNDS, NewRollout
 from multiflora_platform.storage.database import Change
@@ -78,8 +78,13 @@ async def finish(
     change: Change, adapter: AdapterRow, rollout: RolloutRow, end: End, reason: str | None, observed: dict[str, Any]
 ) -> None:
     """The alias goes to the candidate when it is promoted, otherwise to the stable version alone. A rollback goes to
-    the stable version either way: never to the rollout's split, and not to a candidate that was condemned."""
+    the stable version either way: never to the rollout's split, and not to a candidate that was condemned.
+
+    Raises EvalGate.
+    """
     version = rollout.candidate if end == "promoted" else rollout.stable
+    if end == "promoted":
+        await eval_gates.require_passed(change.session, adapter, rollout.alias, [version])
     row = await aliases.require(change, adapter, rollout.alias)
     if row.target != {"version": version}:
         await aliases.move(change, adapter, rollout.alias, {"version": version})

@@ -130,6 +130,7 @@ def _view(name: str, row: VersionRow, files: dict[str, dict[str, Any]]) -> dict[
         "tags": row.tags,
         "lineage": {"parent_version": None, "training_run": None, "datasets": [], **row.lineage},
         "evals": row.evals,
+        "metrics": row.metrics,
         "has_card": row.card is not None,
         "created_by": row.created_by,
         "created_at": row.created_at.isoformat(),

@@ -16,13 +16,15 @@ from sqlalchemy import func, select
 from multiflora_adapters.facts import AdapterFacts
 from multiflora_adapters.manifest import AdapterManifest
 from multiflora_adapters.validation import ValidationRow
-from multiflora_platform.registry.rows import aliases
+from multiflora_platform.registry.errors import EvalGate
+from multiflora_platform.registry.rows import aliases, eval_gates
 from multiflora_platform.registry.schemas.version_metadata import (
     Lineage,
     VersionDetails,
     VersionPatch,
     labels,
 )
+from multiflora_platform.registry.snapshot.snapshot import DEFAULT
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import (
     AdapterRow,
@@ -59,6 +61,7 @@ async def begin(
         lineage=msgspec.to_builtins(details.lineage),
         card=card,
         evals=msgspec.to_builtins(details.evals),
+        metrics=details.metrics,
         created_by=change.actor,
         created_at=change.now,
         updated_at=change.now,
@@ -92,7 +95,7 @@ class ValidatedVersion:
 
 
 async def finish(change: Change, version_id: int, validated: ValidatedVersion, promote: bool) -> VersionRow:
-    """Ready; the adapter's first ready version (or a promoted one) becomes its default."""
+    """Ready; the adapter's first ready version (or a promoted one) becomes its default, unless an eval forbids it."""
     manifest = validated.manifest
     version = await change.session.get_one(VersionRow, version_id)
     adapter = await change.session.get_one(AdapterRow, version.adapter_id)
@@ -101,7 +104,11 @@ async def finish(change: Change, version_id: int, validated: ValidatedVersion, p
         select(VersionRow.id).where(VersionRow.adapter_id == version.adapter_id, VersionRow.state == "ready").limit(1)
     )
     is_first = await change.session.scalar(earlier) is None
-    _settle(change, version, "ready", validated.rows)
+    # Not moved rather than rejected: it can be served by its number, run on the eval and promoted then.
+    gate = None
+    if promote or is_first:
+        gate = await eval_gates.closed_gate(change.session, adapter, DEFAULT, version.number)
+    _settle(change, version, "ready", [*validated.rows, *([] if gate is None else [_not_promoted(gate)])])
     version.facts = msgspec.to_builtins(validated.facts)
     version.evals = validated.evals
     version.digest = manifest.digest
@@ -111,7 +118,7 @@ async def finish(change: Change, version_id: int, validated: ValidatedVersion, p
     await change.session.flush()
     target = f"{adapter.name}@{version.number}"
     change.record("version.ready", target, adapter=adapter.name, version=version.number, digest=manifest.digest)
-    if promote or is_first:
+    if (promote or is_first) and gate is None:
         await aliases.make_default(change, adapter, version.number)
     return version
 
@@ -148,6 +155,8 @@ async def amend(change: Change, adapter: AdapterRow, version: VersionRow, patch:
         version.tags = list(dict.fromkeys(patch.tags))
     if patch.lineage is not msgspec.UNSET:
         version.lineage = msgspec.to_builtins(patch.lineage)
+    if patch.metrics is not msgspec.UNSET:
+        version.metrics = patch.metrics
     version.updated_at = change.now
     await change.session.execute(sql_delete(VersionLabelRow).where(VersionLabelRow.version_id == version.id))
     label(change, version)
@@ -158,6 +167,11 @@ def label(change: Change, version: VersionRow) -> None:
     """What it is searched by, anew from its tags and lineage."""
     for kind, value in sorted(labels(version.tags, msgspec.convert(version.lineage, Lineage))):
         change.session.add(VersionLabelRow(version_id=version.id, kind=kind, value=value))
+
+
+def _not_promoted(gate: EvalGate) -> ValidationRow:
+    message = f"The version is ready, and `default` was not moved to it. {gate.detail}"
+    return ValidationRow(check="eval-gate", severity="warning", message=message)
 
 
 def _settle(change: Change, version: VersionRow, state: str, rows: Sequence[ValidationRow]) -> None:

@@ -141,6 +141,7 @@ class Version(View, frozen=True, kw_only=True):
     tags: list[str]
     lineage: dict[str, Any]
     evals: list[dict[str, Any]]
+    metrics: dict[str, float]  # its trainer's own, by name
     has_card: bool
     created_by: str
     created_at: str

@@ -50,11 +50,12 @@ class VersionSource(Body, frozen=True):
     tags: list[str] = field(default_factory=list)
     lineage: Lineage = Lineage()
     evals: list[Eval] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def details(self) -> VersionDetails:
         """Raises InvalidRequest."""
-        return VersionDetails(self.description, self.tags, self.lineage, self.evals).check()
+        return VersionDetails(self.description, self.tags, self.lineage, self.evals, self.metrics).check()
 
 
 class AliasTarget(Body, frozen=True):

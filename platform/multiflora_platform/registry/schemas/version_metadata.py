@@ -1,4 +1,4 @@
-"""What people say about a version: description, tags, where it comes from, and what it must be able to answer.
+"""What people say about a version: description, tags, origin, metrics, and what it must be able to answer.
 
 Checks form and bounds only; runs nothing.
 """
@@ -17,6 +17,7 @@ MAX_EVALS = 64
 MAX_CARD_BYTES = 1 << 18
 _MAX_DATASETS = 64
 _MAX_PATTERN = 1000
+_MAX_METRICS = 64
 
 
 class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,11 +45,13 @@ class VersionDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tags: list[str] = []
     lineage: Lineage = Lineage()
     evals: list[Eval] = []
+    metrics: dict[str, float] = {}  # the trainer's own measurements, by name
 
     def check(self) -> VersionDetails:
         """Itself; raises InvalidRequest pointing at the field."""
         AdapterFields(self.description, self.tags)
         _check_lineage(self.lineage)
+        _check_metrics(self.metrics)
         if len(self.evals) > MAX_EVALS:
             raise InvalidRequest(f"A version has at most {MAX_EVALS} evals.", pointer="/evals")
         for index, one in enumerate(self.evals):
@@ -65,6 +68,7 @@ class VersionPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str | msgspec.UnsetType = msgspec.UNSET
     tags: list[str] | msgspec.UnsetType = msgspec.UNSET
     lineage: Lineage | msgspec.UnsetType = msgspec.UNSET
+    metrics: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
 
     def check(self) -> VersionPatch:
         """Itself; raises InvalidRequest pointing at the field."""
@@ -74,6 +78,8 @@ class VersionPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         if self.lineage is not msgspec.UNSET:
             _check_lineage(self.lineage)
+        if self.metrics is not msgspec.UNSET:
+            _check_metrics(self.metrics)
         return self
 
 
@@ -103,6 +109,15 @@ def _check_lineage(lineage: Lineage) -> None:
         raise InvalidRequest(f"At most {_MAX_DATASETS} datasets are kept.", pointer="/lineage/datasets")
     for index, dataset in enumerate(lineage.datasets):
         check_text(dataset, 255, f"/lineage/datasets/{index}")
+
+
+def _check_metrics(metrics: dict[str, float]) -> None:
+    if len(metrics) > _MAX_METRICS:
+        raise InvalidRequest(f"At most {_MAX_METRICS} metrics are kept.", pointer="/metrics")
+    for name in metrics:
+        if not name.strip():
+            raise InvalidRequest("A metric has a name.", pointer="/metrics")
+        check_text(name, 100, "/metrics")
 
 
 def _check_eval(one: Eval, pointer: str) -> None:
