@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -83,6 +84,35 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
     rollout.get_by_text("promoted").wait_for()
     with shop.http() as http:
         assert http.get("/api/v1/adapters/watched").json()["aliases"]["default"] == {"version": 2}
+
+
+def test_an_eval_is_made_run_and_read_and_its_gate_says_why(window: Window, adapter_folder: Path) -> None:
+    for folder in (adapter_folder, EXTRACT):
+        register(window, "examined", folder)
+    page = window.open("/adapters/examined?tab=evals")
+    page.get_by_role("button", name="New eval…").click()
+    page.get_by_label("Name").fill("smoke")
+    page.get_by_label("Score to be promoted, %").fill("90")
+    page.get_by_label("Prompts and checks, as JSON").fill("[{}]")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("missing required field `checks`").wait_for()
+    case = {"name": "names", "max_tokens": 24, "checks": [{"type": "regex", "pattern": "^SELECT name"}]}
+    case["messages"] = [{"role": "user", "content": PROMPT}]
+    page.get_by_label("Prompts and checks, as JSON").fill(json.dumps([case]))
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("Ask").select_option("all")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("button", name="passed: v1, names").wait_for()
+    page.get_by_role("button", name="failed: v2, names").click()
+    page.get_by_role("dialog").get_by_text("is not found in it").wait_for()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("region", name="Side by side").get_by_text("worse", exact=True).wait_for()
+    page = window.open("/adapters/examined?tab=aliases")
+    page.get_by_role("button", name="Change…").first.click()
+    page.get_by_role("button", name="10%").click()
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Version 2 scored 0.00 (0 of 1): eval 'smoke'").first.wait_for()
+    window.errors = [error for error in window.errors if "400" not in error and "409" not in error]
 
 
 def test_a_rejected_version_says_what_to_do(window: Window, adapter_folder: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ PAGES = {
     "/adapters/sql": "sql",
     "/adapters/sql?tab=aliases": "sql",
     "/adapters/sql?tab=activity": "sql",
+    "/adapters/sql?tab=evals": "sql",
     "/adapters/sql?tab=card": "sql",
     "/adapters/sql?tab=use": "sql",
     "/register": "Register an adapter",
@@ -67,6 +69,13 @@ def traffic(shop: Server) -> None:
             body = {"model": "pirate", "prompt": f"{text}{i}", "max_tokens": 8}
             assert http.post("/v1/completions", json=body).status_code == 200
         assert http.post("/api/v1/tenants", json={"name": "seen"}).status_code == 201
+        cases = [{"prompt": "Say yes", "max_tokens": 2, "checks": [{"type": "contains", "text": "yes"}]}]
+        evals = "/api/v1/adapters/sql/evals/smoke"
+        assert http.put(evals, json={"cases": cases}).status_code == 201
+        runs = [http.post(f"{evals}/runs", json=target).json()["id"] for target in ({}, {"model": "pirate"})]
+        for run in runs:
+            while http.get(f"/api/v1/adapters/sql/eval-runs/{run}").json()["run"]["state"] != "completed":
+                time.sleep(0.2)
 
 
 def serious(window: Window) -> list[Any]:

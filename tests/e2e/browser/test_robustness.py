@@ -194,7 +194,13 @@ def test_a_tenant_sees_what_it_may(make_window: Any, shop: Server) -> None:
     assert search.get_by_role("group", name=re.compile("Requests|Tenants|Settings")).count() == 0
     search.get_by_text("Could not be searched").wait_for(state="hidden")
     page.keyboard.press("Escape")
-    for path in ("/adapters/sql", "/adapters/sql?tab=aliases", "/adapters/sql?tab=activity", "/usage"):
+    for path in (
+        "/adapters/sql",
+        "/adapters/sql?tab=aliases",
+        "/adapters/sql?tab=activity",
+        "/adapters/sql?tab=evals",
+        "/usage",
+    ):
         window.open(path)
         window.settled()
         assert page.get_by_role("button", name=re.compile("Archive|Change|Pin|Roll back")).count() == 0

@@ -12,11 +12,12 @@ import { Loaded } from "../components/states.js";
 import { Aliases } from "./adapter/aliases.js";
 import { Activity } from "./adapter/activity.js";
 import { ModelCard } from "./adapter/card.js";
+import { Evals } from "./adapter/evals.js";
 import { UseIt } from "./adapter/use.js";
 import { Versions } from "./adapter/versions.js";
 
-const TABS = [["versions", "Versions"], ["aliases", "Aliases and rollout"], ["activity", "Usage and events"], ["card", "Model card"], ["use", "Use it"]];
-const VIEWS = { versions: Versions, aliases: Aliases, activity: Activity, card: ModelCard, use: UseIt };
+const TABS = [["versions", "Versions"], ["aliases", "Aliases and rollout"], ["evals", "Evals"], ["activity", "Usage and events"], ["card", "Model card"], ["use", "Use it"]];
+const VIEWS = { versions: Versions, aliases: Aliases, evals: Evals, activity: Activity, card: ModelCard, use: UseIt };
 
 export default function Adapter({ name }) {
   const api = `/api/v1/adapters/${encodeURIComponent(name)}`;

@@ -82,6 +82,7 @@ const LINES = [
   ["Training run", (one) => one.lineage?.training_run],
   ["Data", (one) => one.lineage?.datasets?.join(", ")],
   ["Evals", (one) => one.evals?.length && `${one.evals.filter((each) => each.passed).length} of ${one.evals.length} passed`],
+  ["Metrics", (one) => Object.entries(one.metrics ?? {}).map(([name, value]) => `${name} ${value}`).join(", ")],
   ["Source", (one) => one.source],
   ["Made by", (one) => one.created_by],
   ["Digest", (one) => one.digest],

@@ -1,0 +1,43 @@
+/** Two runs of an eval, prompt by prompt: what got better, what got worse, in which words. */
+import { html, useState } from "../../lib/html.js";
+import { get } from "../../lib/api.js";
+import { dateTime, percent } from "../../lib/format.js";
+import { useResource } from "../../lib/resource.js";
+import { query, setQuery } from "../../lib/router.js";
+import { Badge, Card, Segmented } from "../../components/bits.js";
+import { Select } from "../../components/fields.js";
+import { Empty, Loaded } from "../../components/states.js";
+import { Differing } from "../../components/word-diff.js";
+import { Checks } from "./eval-matrix.js";
+
+const KINDS = { better: "ok", worse: "bad", same: "", new: "info" };
+const SHOWN = [["changed", "What changed"], ["all", "All"]];
+
+/** runs: completed, newest first. */
+export function Comparison({ runs, api }) {
+  const [shown, setShown] = useState("changed");
+  const known = (id) => (runs.some((run) => String(run.id) === id) ? id : null);
+  const byVersion = runs.toSorted((one, other) => (other.version ?? 0) - (one.version ?? 0));
+  const newest = byVersion[0];
+  const other = byVersion.find((run) => run.version !== newest.version) ?? byVersion[1];
+  const right = known(query.value.get("right")) ?? String(newest.id);
+  const left = known(query.value.get("left")) ?? String(other.id);
+  const compared = useResource((signal) => get(`${api}/eval-runs:compare?left=${left}&right=${right}`, { signal }), [api, left, right]);
+  const names = runs.map((run) => [String(run.id), `${run.mix.adapters ? "mix" : run.model}, ${percent(run.score)}, ${dateTime(run.created_at)}`]);
+  return html`<${Card} title="Side by side" about="Two runs, prompt by prompt"><div class="stack">
+    <div class="form-grid"><${Select} label="Before" value=${left} onChange=${(id) => setQuery({ left: id })} of=${names} /><${Select} label="After" value=${right} onChange=${(id) => setQuery({ right: id })} of=${names} /></div>
+    <${Loaded} resource=${compared} lines=${4}>${(data) => html`<div class="row between"><p><b>${data.better}</b> better, <b>${data.worse}</b> worse, ${data.same} same</p><${Segmented} label="Which prompts" of=${SHOWN} value=${shown} onChange=${setShown} /></div>
+      <${Cases} items=${data.items.filter((item) => shown === "all" || item.change !== "same")} />`}<//>
+  </div><//>`;
+}
+
+const Cases = ({ items }) => (items.length
+  ? html`<ul class="pairs">${items.map((item, i) => html`<${Case} key=${i} item=${item} />`)}</ul>`
+  : html`<${Empty} title="Nothing changed">Each prompt passes in both runs, or in neither.<//>`);
+
+const Case = ({ item }) => html`<li><div class="row"><${Badge} kind=${KINDS[item.change]}>${item.change}<//><b class="break">${item.name ?? item.question}</b></div>
+  <div class="pair"><${Side} of=${item.left} item=${item} side="left" /><${Side} of=${item.right} item=${item} side="right" /></div></li>`;
+
+const Side = ({ of, item, side }) => html`<div>${of
+  ? html`<p class="text"><${Differing} left=${item.left?.answer} right=${item.right?.answer} side=${side} /></p><${Checks} of=${of.checks.filter((check) => !check.passed)} />`
+  : html`<p class="muted">not asked</p>`}</div>`;
