@@ -17,11 +17,11 @@ from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.slots import SlotPool, pool_size
 from multiflora_adapters.store import ArtifactStore
 from multiflora_adapters.weights import HostAdapter
+from multiflora_engine.core.host_memory import available_host_memory
 from multiflora_engine.engine import Engine
 from multiflora_engine.execution.adapter_probe import probe_adapter
 from multiflora_engine.execution.cuda_graphs import choose_capture
 from multiflora_engine.execution.device import (
-    available_host_memory,
     choose_device,
     choose_dtype,
     memory_errors_explained,

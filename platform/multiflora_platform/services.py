@@ -10,15 +10,13 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.messages.reasoning import ReasoningFormat
-from multiflora_platform.messages.tool_formats import HARMONY, ToolFormat
+from multiflora_platform.groups import ActivePrompt, Group, Groups, ServedModel
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.openai_errors import ApiError, unavailable
+from multiflora_platform.web.openai_errors import unavailable
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
@@ -36,90 +34,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """The base model, as `open_model` reads it from its folder and the settings before the engine runs."""
-
-    name: str
-    """What clients call it; of several names, the one that the banner and metrics show."""
-    root: str
-    """Its id or path, as the operator gave it."""
-    tokenizer: Tokenizer
-    vocab_size: int
-    max_model_len: int
-    """Of the settings or the model's configuration; once the engine is ready, `longest` has what it chose."""
-    created: int
-    """Unix seconds."""
-    generation_defaults: Mapping[str, Any] = field(default_factory=dict)
-    """temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens: those that generation_config.json has."""
-    eos_token_ids: frozenset[int] = frozenset()
-    """Each of them ends an answer."""
-    length_sets_rope: bool = False
-    """The engine's length decides how positions are rotated, and with it every number."""
-    tool_format: ToolFormat | None = None
-    """How the model writes tool calls; None when no --tool-call-parser fits it."""
-    reasoning_format: ReasoningFormat | None = None
-    """How the model marks its reasoning; None without a --reasoning-parser."""
-
-    other_names: tuple[str, ...] = ()
-    """Clients may call it by these, too."""
-    path: str | None = None
-    """The folder as the operator gave it: a name as well, as in vLLM, but never listed."""
-
-    @property
-    def writes_channels(self) -> bool:
-        """Reasoning, calls and text come as messages of their own, each with its channel."""
-        return self.tool_format is HARMONY
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name, *self.other_names)
-
-    def known_as(self, model: str) -> str:
-        """The first name for any of the base model's, and the adapter's of `base:adapter`, which is other servers'
-        form; other names stay as they are."""
-        if model == self.path or model in self.other_names:
-            return self.name
-        base, colon, adapter = model.rpartition(":")  # an adapter's name has no colon, the base model's may
-        return adapter if colon and adapter and base in self.names and model not in self.names else model
-
-    @property
-    def default_max_tokens(self) -> int | None:
-        """How long an answer becomes where neither the request nor its route says so; None: as long as fits."""
-        length: int | None = self.generation_defaults.get("max_new_tokens")
-        return length
-
-    def longest(self, engine: EngineHandle) -> int:
-        """Tokens of prompt and answer together: the model's length, or what all KV blocks hold."""
-        ready = engine.ready
-        if ready is None:
-            return self.max_model_len
-        return min(ready.max_model_len, ready.num_blocks * ready.block_size)
-
-
-class ActivePrompt(Protocol):
-    """A prompt that is being answered, by an adapter or (None) by the base; has_started: its first token is there."""
-
-    adapter: str | None
-    has_started: bool
-
-    def fail(self, error: ApiError) -> None:
-        """Ends it; the route that reads the answer gets the error."""
-
-
 @dataclass
 class Services:
     """The server's parts, made and closed by server/serve.py, and what it is doing at the moment."""
 
     settings: Settings
-    model: ServedModel
-    engine: EngineHandle
+    groups: Groups
     registry: Registry
     keys: KeyStore
     metrics: Metrics
     limits: Limits
     usage: UsageLedger
-    grammars: GrammarCompiler
     shadows: Shadows
     webhooks: Webhooks
     insight: Insight
@@ -139,6 +64,21 @@ class Services:
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def model(self) -> ServedModel:
+        """The default group's; a request's is in its resolution."""
+        return self.groups.default.model
+
+    @property
+    def engine(self) -> EngineHandle:
+        """The default group's."""
+        return self.groups.default.engine
+
+    @property
+    def grammars(self) -> GrammarCompiler:
+        """The default group's."""
+        return self.groups.default.grammars
+
+    @property
     def is_ready(self) -> bool:
         return self.engine.ready is not None and not self.seeding and not self.draining
 
@@ -151,20 +91,20 @@ class Services:
     def max_model_len(self) -> int:
         return self.model.longest(self.engine)
 
-    def answer_headers(self, principal: Principal, request_ids: Sequence[str]) -> dict[str, str]:
-        """What is known once prompts are computed: why the cache had no more of them, which engines have them.
-        request_ids: the engine's."""
-        return self._cache_headers(request_ids) | self._replica_headers(principal, request_ids)
+    def answer_headers(self, group: Group, principal: Principal, request_ids: Sequence[str]) -> dict[str, str]:
+        """What is known once prompts are computed: why the cache had no more of them, which of the
+        group's engines have them. request_ids: the engine's."""
+        return self._cache_headers(request_ids) | self._replica_headers(group, principal, request_ids)
 
     def _cache_headers(self, request_ids: Iterable[str]) -> dict[str, str]:
         reason = self.insight.cache_reason(request_ids) if self.settings.enable_prefix_caching else None
         return {} if reason is None else {"x-cache-reason": reason}
 
-    def _replica_headers(self, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:
+    def _replica_headers(self, group: Group, principal: Principal, request_ids: Iterable[str]) -> dict[str, str]:
         """For admins' keys."""
         if not principal.is_admin:
             return {}
-        replicas = {replica: None for id in request_ids if (replica := self.engine.replica_of(id)) is not None}
+        replicas = {replica: None for id in request_ids if (replica := group.engine.replica_of(id)) is not None}
         return {"x-multiflora-replica": ",".join(replicas)} if replicas else {}
 
     def request_began(self) -> None:

@@ -6,6 +6,7 @@ Owns names, defaults and bounds. Does not know where values come from, the comma
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from pathlib import Path
@@ -35,6 +36,21 @@ def _split(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+
+
+def _json_objects(value: Any) -> Any:
+    """`[{...}]`, or an object at a time, from the command line and the environment."""
+    given = [value] if isinstance(value, str | dict) else value
+    if not isinstance(given, list | tuple):
+        return given
+    found: list[Any] = []
+    for one in given:
+        parsed = json.loads(one) if isinstance(one, str) else one
+        found += parsed if isinstance(parsed, list) else [parsed]
+    return tuple(found)
+
+
+Models = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_json_objects)]
 
 
 DATABASE_NAME = "multiflora.db"
@@ -186,6 +202,7 @@ class Settings(BaseModel):
         None, ge=1, description="CPU threads of each engine; default all cores, divided among the replicas"
     )
     replicas: int = Field(1, ge=1, le=64, description="engines behind this server, each a process with the whole model")
+    models: Models = Field((), description="further base models, as a list in the configuration file; else JSON")
     routing: Literal["score", "least-loaded", "round-robin"] = Field(
         "score", description="which replica gets a request: the soonest for it, that with the fewest, or all in turn"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from multiflora_engine.core.host_memory import read_text
 from multiflora_engine.models.errors import ModelError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -35,29 +36,10 @@ _KV_DTYPES = {
 def available_cores() -> int:
     """Cores this process may run on: its affinity, and the container's quota where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _read(_CGROUP / "cpu.max").partition(" ")
+    quota, _, period = read_text(_CGROUP / "cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
     return cores
-
-
-def available_host_memory() -> int:
-    """Bytes of host memory that can be used without swapping, within the container's limit."""
-    available = next(
-        (line.split()[1] for line in _read(Path("/proc/meminfo")).splitlines() if "MemAvailable" in line), ""
-    )
-    memory = int(available) * 1024 if available else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
-    if limit.isdigit() and used.isdigit():
-        memory = min(memory, max(0, int(limit) - int(used)))
-    return memory
-
-
-def host_memory() -> int:
-    """Bytes of host memory that there are, used or not: the machine's, or the container's limit."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _read(_CGROUP / "memory.max")
-    return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 @contextmanager
@@ -129,10 +111,3 @@ def choose_kv_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
 
 def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

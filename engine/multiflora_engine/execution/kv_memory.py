@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from multiflora_engine.core.host_memory import available_host_memory, host_memory
 from multiflora_engine.core.kv_cache import KVCache
-from multiflora_engine.execution.device import available_host_memory, host_memory
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.errors import ModelError
 from multiflora_engine.protocol.config import EngineConfig

@@ -102,8 +102,10 @@ class EngineSupervisor:
         self._folder: Path | None = None
 
     async def start(self) -> None:
-        """Starts the process and returns; `wait_ready` waits for it."""
+        """Starts the process and returns; `wait_ready` waits for it. What was stopped may be started again."""
         assert self._task is None, "already started"
+        self._stopping, self.state, self.failure = False, "starting", None
+        self._settled.clear()
         self._folder = _socket_folder()
         self._task = asyncio.create_task(self._keep_alive(self._folder), name="engine supervisor")
 

@@ -36,7 +36,7 @@ def _add(
 
 
 def _run(arguments: argparse.Namespace, action: Callable[[Settings, argparse.Namespace], str]) -> int:
-    from multiflora_platform.server.base_model import prepare_data_dir
+    from multiflora_platform.base_models.opening import prepare_data_dir
     from multiflora_platform.web.problems import Problem
 
     configuration = configuration_from(arguments)

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.cli.flags import add_settings_flags, configuration_from
 from multiflora_platform.cli.terminal.output import add_output_flag, emit
 from multiflora_platform.observability.machine import checks
-from multiflora_platform.server.base_model import open_model
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.template_lint import template_checks
 

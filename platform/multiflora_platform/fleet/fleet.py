@@ -133,7 +133,7 @@ class Fleet:
     def _open(self) -> list[EngineReplica]:
         """Those that take requests: ready and, if there are others, not about to go. Raises EngineUnavailable."""
         ready = self._ready()
-        return [replica for replica in ready if not replica.client.is_draining] or ready
+        return [one for one in ready if not (one.retired or one.client.is_draining)] or ready
 
     def _rescue(self, stream: TokenStream) -> bool:
         """Gives another engine the request of one that is gone, as it was, its deadline included."""

@@ -25,15 +25,16 @@ def supervised(
     places: Sequence[Mapping[str, str]],
     router: Router | None = None,
     group: str = "",
+    prefix: str = "",
     on_progress: Callable[[LoadProgress], None] = _silent,
 ) -> Fleet:
-    """An engine for each place, none of them started. places: variables of each one's environment. on_progress: of the
-    first one's loading, which is like the others'."""
+    """An engine for each place, none of them started. places: variables of each one's environment. prefix: of their
+    ids. on_progress: of the first one's loading, which is like the others'."""
     replicas = []
     for number, place in enumerate(places):
         own = _of_place(config, number) if len(places) > 1 else config
         supervisor = EngineSupervisor(own, on_progress=_silent if number else on_progress, variables=place)
-        replicas.append(EngineReplica(str(number), supervisor, group))
+        replicas.append(EngineReplica(f"{prefix}{number}", supervisor, group))
     return Fleet(replicas, router)
 
 
@@ -48,7 +49,7 @@ def _of_place(config: EngineConfig, number: int) -> EngineConfig:
 
 async def start_all(fleet: Fleet) -> None:
     for replica in fleet.replicas:
-        await replica.supervisor.start()
+        await replica.start()
 
 
 async def stop_all(fleet: Fleet) -> None:

@@ -50,6 +50,15 @@ class EngineReplica:
         self.group = group
         self.host = socket.gethostname()
         self.supervisor = supervisor
+        self.retired = False
+        """It is about to be stopped, or is: no request goes to it. Filled by what starts and ends replicas."""
+        self._starts = 0
+
+    async def start(self) -> None:
+        """The first time, or again after it was stopped."""
+        self._starts += 1
+        self.retired = False
+        await self.supervisor.start()
 
     @property
     def client(self) -> EngineClient:
@@ -66,7 +75,7 @@ class EngineReplica:
 
     @property
     def epoch(self) -> int:
-        return self.supervisor.restarts
+        return self.supervisor.restarts + max(0, self._starts - 1)
 
     @property
     def pid(self) -> int | None:

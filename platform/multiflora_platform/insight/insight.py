@@ -116,31 +116,34 @@ class Insight:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
 
-    def follow_prompt(self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct) -> Sequence[Observer]:
+    def follow_prompt(
+        self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct, engine: EngineHandle
+    ) -> Sequence[Observer]:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
         prompt = KeptPrompt(facts, array("I", request.prompt_token_ids), request.cache_salt, outline_of(body))
         entry = self.requests.open(facts)
-        entry.placement = self._engine.placement_of(facts.id)
-        watches: list[Observer] = [_LifeWatch(self, prompt, entry), entry, _SeriesWatch(self, facts)]
-        if self.drift is not None and not request.background:
+        entry.placement = engine.placement_of(facts.id)
+        watches: list[Observer] = [_LifeWatch(self, prompt, entry, engine), entry, _SeriesWatch(self, facts)]
+        if self.drift is not None and not request.background and self.drift.reads(facts.base_digest):
             watches.append(self.drift.follow(prompt, body, self.prompts))
         self.prompts.add(prompt)
         if self.bodies is not None:
             watches.append(self.bodies.open(facts.id, body))
         return watches
 
-    def note_life(self, prompt: KeptPrompt, entry: LoggedRequest) -> None:
+    def note_life(self, prompt: KeptPrompt, entry: LoggedRequest, engine: EngineHandle) -> None:
         """An engine has computed the prompt; before, the one that dies first may hand it on to another."""
-        self.note_placement(entry)
-        ready, prompt.life = self._engine.ready, self._engine.life_of(prompt.facts.id)
+        self.note_placement(entry, engine)
+        ready, prompt.life = engine.ready, engine.life_of(prompt.facts.id)
         if ready is not None and ready.block_size and prompt.life is not None:
             size = ready.block_size
             kv_digest = prompt.facts.kv_at(size - 1)
-            entry.seen = self._earlier_lives.note(kv_digest, prompt.cache_salt, prompt.ids, size, prompt.life)
+            salt = f"{prompt.facts.base_digest}{prompt.cache_salt}"
+            entry.seen = self._earlier_lives.note(kv_digest, salt, prompt.ids, size, prompt.life)
 
-    def note_placement(self, entry: LoggedRequest) -> None:
+    def note_placement(self, entry: LoggedRequest, engine: EngineHandle) -> None:
         """It may have been handed on since; a fleet forgets its oldest, the entry does not."""
-        entry.placement = self._engine.placement_of(entry.facts.id) or entry.placement
+        entry.placement = engine.placement_of(entry.facts.id) or entry.placement
 
     def cache_reason(self, request_ids: Iterable[str]) -> str | None:
         """Why the cache had no more of a request's prompts: a word of cache_causes. None where it is not known."""
@@ -249,16 +252,17 @@ class _LifeWatch(Observer):
     """Notes which life of which engine computed a prompt, and why that one had it. Stands before the prompt's entry,
     which uses it."""
 
-    def __init__(self, insight: Insight, prompt: KeptPrompt, entry: LoggedRequest) -> None:
+    def __init__(self, insight: Insight, prompt: KeptPrompt, entry: LoggedRequest, engine: EngineHandle) -> None:
         self._insight = insight
         self._prompt = prompt
         self._entry = entry
+        self._engine = engine
 
     def started(self, start: PromptStart) -> None:
-        self._insight.note_life(self._prompt, self._entry)
+        self._insight.note_life(self._prompt, self._entry, self._engine)
 
     def ended(self, outcome: str, error: ApiError | None) -> None:
-        self._insight.note_placement(self._entry)
+        self._insight.note_placement(self._entry, self._engine)
 
 
 class _SeriesWatch(Observer):

@@ -96,11 +96,7 @@ class KeptPrompts:
     def newest_like(self, prompt: KeptPrompt, count: int) -> Iterator[KeptPrompt]:
         """Of the tenant's, newest first, those that could share blocks with this one."""
         own = self._by_tenant.get(prompt.facts.tenant) or OrderedDict[str, KeptPrompt]()
-        like = (
-            one
-            for one in reversed(own.values())
-            if one.facts.kv_digest == prompt.facts.kv_digest and one.cache_salt == prompt.cache_salt
-        )
+        like = (one for one in reversed(own.values()) if _scope(one) == _scope(prompt))
         return islice(like, count)
 
     def has_twin(self, id: str, tenant: str | None, length: int) -> bool:
@@ -108,7 +104,9 @@ class KeptPrompts:
         own = self._by_tenant.get(tenant) or OrderedDict[str, KeptPrompt]()
         prompt = own.get(id)
         return prompt is not None and any(
-            one.facts.kv_at(length - 1) != prompt.facts.kv_at(length - 1) and one.ids[:length] == prompt.ids[:length]
+            one.facts.base_digest == prompt.facts.base_digest
+            and one.facts.kv_at(length - 1) != prompt.facts.kv_at(length - 1)
+            and one.ids[:length] == prompt.ids[:length]
             for one in own.values()
         )
 
@@ -120,6 +118,11 @@ class KeptPrompts:
         self._in_all -= size + OVERHEAD
         if not own:
             del self._by_tenant[tenant], self._tokens[tenant]
+
+
+def _scope(prompt: KeptPrompt) -> tuple[str, str | None, str]:
+    """Within which prompts share blocks."""
+    return prompt.facts.base_digest, prompt.facts.kv_digest, prompt.cache_salt
 
 
 def outline_of(body: msgspec.Struct) -> Outline:

@@ -49,6 +49,8 @@ class PromptFacts:
     """The first token of which that is so (of an activated LoRA): the KV of those before is the base's."""
     key_id: str | None = None
     """Of the key that it came with; None where no valid key came."""
+    base_digest: str = ""
+    """Of the base model that answers; "" where the request was refused."""
 
     def kv_at(self, token: int) -> str | None:
         """What the KV of the block that ends with this token is known by; None: it is the base's."""

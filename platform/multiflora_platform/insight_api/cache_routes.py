@@ -34,6 +34,7 @@ from multiflora_platform.registry.snapshot.version_names import DigestNames, nam
 from multiflora_platform.services import Services
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.json_bodies import read_json, schema
+from multiflora_platform.web.openai_errors import invalid
 from multiflora_platform.web.problems import Unavailable
 from multiflora_platform.web.resources import answers, compressed, rendered
 
@@ -92,15 +93,17 @@ async def warm_cache(request: Request, replica: OneReplica = None) -> Response:
     body = await read_json(request, WarmPrompt)
     services: Services = request.app.state.services
     owner = await cache_principal(services.keys, body.tenant)
-    models = [services.model.known_as(model) for model in dict.fromkeys([body.model, *body.adapters])]
+    models = [services.groups.known_as(model) for model in dict.fromkeys([body.model, *body.adapters])]
     with as_problems():
-        base = services.model.name
-        digests = [resolve_model(services.registry, base, owner, model, None).digest for model in models]
-        ids = await warmed_ids(body, services.model, services.max_model_len)
+        resolved = [resolve_model(services.registry, services.groups, owner, model, None) for model in models]
+        group = resolved[0].group
+        if other := next((one.model for one in resolved if one.group is not group), None):
+            raise invalid("adapters", f"{other!r} belongs to another base model than {models[0]!r}.")
+        ids = await warmed_ids(body, group.model, group.max_model_len)
     try:
         with reaching_engine():
-            engines = services.engine.each(replica)
-            found = [await warm_prompt(engines, services.keys, digest, ids, owner) for digest in digests]
+            engines = group.engine.each(replica)
+            found = [await warm_prompt(engines, services.keys, one.digest, ids, owner) for one in resolved]
     except RuntimeError as error:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     cached = [one.cached_tokens for of_engines in found for one in of_engines]

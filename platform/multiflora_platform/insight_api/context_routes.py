@@ -113,7 +113,7 @@ async def _definition(request: Request, key: ContextKey, body: ContextBody, clai
     owner = await _keeper(request).prefixes.principal(key[0] or None)
     with as_problems():
         for adapter in definition.adapters or (services.model.name,):
-            context_digests(services.registry, services.model, owner, adapter, services.settings.enable_lora)
+            context_digests(services.registry, services.groups, owner, adapter, services.settings.enable_lora)
         ids = await context_ids(definition.content, services.model, services.model.longest(services.engine))
     present = services.contexts.book.find(key)
     if present is None or not definition.is_computed_as(present.definition):

@@ -22,7 +22,7 @@ from multiflora_platform.registry.changes.aliases import AliasChanges
 from multiflora_platform.registry.changes.jobs import JobChanges
 from multiflora_platform.registry.changes.rollouts import RolloutChanges
 from multiflora_platform.registry.changes.versions import VersionChanges
-from multiflora_platform.registry.intake.evals import AnswerEval
+from multiflora_platform.registry.errors import AdapterExists
 from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.intake.import_job import Imports
 from multiflora_platform.registry.intake.local_paths import LocalPaths
@@ -31,9 +31,16 @@ from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, re
 from multiflora_platform.registry.intake.submissions import VersionIntake
 from multiflora_platform.registry.intake.version_checks import VersionChecks
 from multiflora_platform.registry.jobs.runner import JobRunner
+from multiflora_platform.registry.serving.base_links import (
+    AnswerEval,
+    BaseLink,
+    BaseLinks,
+    RunPrompts,
+    WarmContexts,
+)
 from multiflora_platform.registry.serving.commands import EngineCommands
 from multiflora_platform.registry.serving.engine_link import EngineLink
-from multiflora_platform.registry.serving.warm_up import RunPrompts, WarmContexts, WarmUp
+from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.missing_model import Visible, why_missing
 from multiflora_platform.registry.snapshot.snapshot import (
     AdapterEntry,
@@ -78,24 +85,26 @@ class Registry:
         self.follower = follower
         self.feed = Feed(database)
         self.base = base
-        self._engine = engine
+        default = BaseLink(base, engine, answer_eval, run_prompts, warm_contexts)
+        self._links = links = BaseLinks(default)
+        self._reserved = set(reserved_names)
         self._scratch = scratch
         self._lock = FolderLock(scratch.root / ".lock")
         self._leases = ArtifactLeases(scratch.root / ".holds")
-        self._snapshots = snapshots = SnapshotStore(database, base.digest)
+        self._snapshots = snapshots = SnapshotStore(database, links.digests)
         self._artifacts = artifacts = Artifacts(store, database, self._leases, self._forget)
         self._sweeper = Sweeper(database, artifacts, scratch)
-        warm_up = WarmUp(snapshots, artifacts, engine, run_prompts, warm_contexts)
-        checks = VersionChecks(store, base, max_rank, engine.probe if engine else None, answer_eval)
-        imports = Imports(database, snapshots, artifacts, scratch, sources, checks, warm_up, base.digest)
+        warm_up = WarmUp(snapshots, artifacts, links)
+        checks = VersionChecks(store, links, max_rank)
+        imports = Imports(database, snapshots, artifacts, scratch, sources, checks, warm_up)
         self._runner = runner = JobRunner(database, imports.run, imports.fail)
-        self.adapters = AdapterChanges(database, snapshots, artifacts, runner, scratch, reserved_names)
+        self.adapters = AdapterChanges(database, snapshots, artifacts, runner, scratch, self._reserved)
         self.versions = VersionChanges(database, snapshots, artifacts)
         self.jobs = JobChanges(database, snapshots, runner, scratch, artifacts)
-        self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, base.digest, warm_up)
+        self.intake = VersionIntake(database, snapshots, store, checks, runner, scratch, sources, warm_up)
         self.aliases = AliasChanges(database, snapshots, warm_up)
         self.rollouts = RolloutChanges(database, snapshots, warm_up)
-        self.engine = EngineCommands(database, snapshots, artifacts, warm_up, engine)
+        self.engine = EngineCommands(database, snapshots, artifacts, warm_up, links)
         self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, base.digest)
         self.first_use = self._resolving(adapter_resolvers, resolver_tenants, sources) if adapter_resolvers else None
 
@@ -175,6 +184,27 @@ class Registry:
         self._runner.start()
         self._sweeper.start()
 
+    async def add_base(self, link: BaseLink, names: Collection[str]) -> None:
+        """From now on its adapters are served, and new ones may belong to it. names: of the base model, which no
+        adapter may take. Raises AdapterExists."""
+        self.require_free(names)
+        self._reserved.update(names)
+        await complete_facts(self.database, self._artifacts.store, link.base)
+        self._links.add(link)
+        await self._snapshots.load_all()
+
+    async def remove_base(self, digest: str, names: Collection[str]) -> None:
+        """Its adapters stay registered and are not served; its names are free again."""
+        self._links.remove(digest)
+        self._reserved.difference_update(names)
+        await self._snapshots.load_all()
+
+    def require_free(self, names: Collection[str]) -> None:
+        """Raises AdapterExists for one that an adapter has."""
+        taken = next((name for name in names if name in self._snapshots.snapshot.adapters), None)
+        if taken is not None:
+            raise AdapterExists(f"{taken!r} is an adapter's name; choose another for the base model.", pointer="/name")
+
     async def note(self, actor: str, action: str, target: str) -> None:
         """An event and an audit row of what an admin did to the engine rather than to data."""
 
@@ -207,9 +237,9 @@ class Registry:
         resolved = self._snapshots.snapshot.resolve(model, user)
         return self.first_use.resolve(model, user) if resolved is None and self.first_use is not None else resolved
 
-    def why_missing(self, model: str, visible: Visible, base: str) -> str | None:
+    def why_missing(self, model: str, visible: Visible, bases: Sequence[str]) -> str | None:
         """Which part of a name that `resolve` did not find is missing, and the nearest name that is there."""
-        return why_missing(self._snapshots.snapshot, model, visible, base)
+        return why_missing(self._snapshots.snapshot, model, visible, bases)
 
     def served(self) -> list[ServedAdapter]:
         """Adapters that `model=name` reaches, by name."""
@@ -228,8 +258,9 @@ class Registry:
         return self._snapshots.adapter(name)
 
     async def _forget(self, digest: str) -> None:
-        try:
-            if self._engine is not None:
-                await self._engine.forget(digest)
-        except Exception as error:
-            _log.warning("the engine could not forget %s: %s", digest, error)
+        for link in self._links:
+            try:
+                if link.engine is not None:
+                    await link.engine.forget(digest)
+            except Exception as error:
+                _log.warning("the engine could not forget %s: %s", digest, error)

@@ -32,21 +32,25 @@ class _Refused(Exception):
 class Shadows:
     """`submit` never waits; `close` ends what runs."""
 
-    def __init__(
-        self, rollouts: RolloutChanges, lease: Callable[[str], AbstractContextManager[None]], engine: EngineHandle
-    ) -> None:
+    def __init__(self, rollouts: RolloutChanges, lease: Callable[[str], AbstractContextManager[None]]) -> None:
         """lease(digest): keeps the artifact while a run needs it."""
         self._rollouts = rollouts
         self._lease = lease
-        self._engine = engine
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, rollout: RolloutEntry, request: GenerateRequest, token_ids: Sequence[int], seconds: float) -> None:
-        """request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
-        if len(self._tasks) >= MAX_AT_ONCE or self._engine.ready is None or self._engine.stats.waiting:
+    def submit(
+        self,
+        rollout: RolloutEntry,
+        engine: EngineHandle,
+        request: GenerateRequest,
+        token_ids: Sequence[int],
+        seconds: float,
+    ) -> None:
+        """engine, request: as the stable version got it. token_ids, seconds: its answer, and how long that took."""
+        if len(self._tasks) >= MAX_AT_ONCE or engine.ready is None or engine.stats.waiting:
             self._rollouts.observations(rollout).shadow.skipped += 1
             return
-        task = asyncio.create_task(self._compare(rollout, request, list(token_ids), seconds))
+        task = asyncio.create_task(self._compare(rollout, engine, request, list(token_ids), seconds))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -56,12 +60,17 @@ class Shadows:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _compare(
-        self, rollout: RolloutEntry, request: GenerateRequest, token_ids: list[int], seconds: float
+        self,
+        rollout: RolloutEntry,
+        engine: EngineHandle,
+        request: GenerateRequest,
+        token_ids: list[int],
+        seconds: float,
     ) -> None:
         shadow = self._rollouts.observations(rollout).shadow
         began = time.perf_counter()
         try:
-            found = await self._run(rollout, request)
+            found = await self._run(rollout, engine, request)
         except _Refused:
             self._rollouts.observe_shadow_refusal(rollout)
             shadow.errors += 1
@@ -74,7 +83,7 @@ class Shadows:
             is_repeatable = request.params.is_greedy or request.params.seed is not None
             shadow.compare(token_ids, found, (seconds, time.perf_counter() - began), is_repeatable)
 
-    async def _run(self, rollout: RolloutEntry, request: GenerateRequest) -> list[int]:
+    async def _run(self, rollout: RolloutEntry, engine: EngineHandle, request: GenerateRequest) -> list[int]:
         """The candidate's tokens. Raises _Refused, EngineUnavailable, RuntimeError."""
         digest = self._rollouts.candidate_digest(rollout)
         if digest is None:
@@ -89,7 +98,7 @@ class Shadows:
             deadline=time.time() + _SECONDS,
             arrival_time=time.time(),
         )
-        with self._lease(digest), contextlib.closing(self._engine.generate(copy)) as stream:
+        with self._lease(digest), contextlib.closing(engine.generate(copy)) as stream:
             found: list[int] = []
             async for delta in stream:
                 if delta.failure is not None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from multiflora_platform.auth import routes as auth_routes
 from multiflora_platform.auth import usage_routes
+from multiflora_platform.base_models import routes as model_routes
 from multiflora_platform.evals import routes as eval_routes
 from multiflora_platform.insight_api import (
     activity_routes,
@@ -35,6 +36,7 @@ PARTS = (
     auth_routes,
     usage_routes,
     webhook_routes,
+    model_routes,
     insight_routes,
     activity_routes,
     cache_routes,

@@ -21,6 +21,14 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.base_models.model_settings import asked_models
+from multiflora_platform.base_models.opening import (
+    ServedBase,
+    engine_config,
+    open_model,
+    prepare_data_dir,
+    require_paths,
+)
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
@@ -31,6 +39,7 @@ from multiflora_platform.gateway.background.context_warming import ContextWarmer
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
 from multiflora_platform.insight.alerts.findings import Thresholds
 from multiflora_platform.insight.drift.drift import Drift
@@ -45,13 +54,6 @@ from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 from multiflora_platform.server.banner import Banner, KeySource
-from multiflora_platform.server.base_model import (
-    ServedBase,
-    engine_config,
-    open_model,
-    prepare_data_dir,
-    require_paths,
-)
 from multiflora_platform.server.garbage import collecting_while_idle
 from multiflora_platform.server.http_server import (
     HttpServer,
@@ -94,6 +96,7 @@ SHORTEST_KEY = 16
 #            mirrors        where the cache's events are published over ZeroMQ
 #            engines        load the model, each in a process of its own
 #   _serve   HTTP server    answers health checks while the engine loads
+#            base models    of the configuration file, beside the one that the server is started with
 #            adapters       of the demo and --lora-modules, once all engines are ready; then the first admin key
 #            batch runner   once its batches can find those adapters
 #            eval runner    likewise
@@ -114,6 +117,7 @@ def serve(settings: Settings, sources: Mapping[str, str]) -> int:
     if settings.hf_token is not None:
         os.environ["HF_TOKEN"] = settings.hf_token  # for adapters, too, whatever asks the hub for them
     require_paths(settings)
+    asked_models(settings)  # what is wrong with them is told before time goes into loading
     require_certificate(settings)
     opened = open_model(settings)
     prepare_data_dir(settings)
@@ -167,6 +171,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                 await asyncio.to_thread(_warn_of_template, opened.served.tokenizer)
                 ready = await _ready_or_stopped(fleet, serving)
                 if ready is not None:
+                    await app.state.models.start()
                     await seed(services.registry, settings, opened.demo)
                     key = await services.keys.bootstrap()
                     services.seeding = False
@@ -186,6 +191,7 @@ async def _serve(settings: Settings, sources: Mapping[str, str], opened: ServedB
                 await app.state.keeper.close()
                 await app.state.evals.close()
                 await app.state.batches.runner.close()
+                await app.state.models.close()
     return ExitCode.OK
 
 
@@ -252,14 +258,14 @@ async def _parts(
         )
         grammars.start()
         stack.push_async_callback(grammars.close)
-        shadows = Shadows(registry.rollouts, registry.lease, engine)
+        shadows = Shadows(registry.rollouts, registry.lease)
         stack.push_async_callback(shadows.close)
         bodies = KeptBodies() if settings.log_bodies else None
         model = opened.served
         alert_events = AlertEvents(database, f"{socket.gethostname()}:{settings.port}")
         await alert_events.clear_left()
         stack.push_async_callback(alert_events.close)
-        drift = Drift(model.tokenizer.decode, locator(model))
+        drift = Drift(model.tokenizer.decode, locator(model), base_digest=opened.base.digest)
         insight = Insight(engine, model.name, bodies, drift=drift, thresholds=Thresholds.of(settings))
         insight.alerts.on_change = alert_events.note
         insight.start()
@@ -268,14 +274,12 @@ async def _parts(
             await stack.enter_async_context(_publishing(insight, keys, settings, settings.cache_events_zmq))
         services = Services(
             settings=settings,
-            model=opened.served,
-            engine=engine,
+            groups=Groups(Group(model, opened.base.digest, engine, grammars)),
             registry=registry,
             keys=keys,
             metrics=metrics,
             limits=Limits(),
             usage=usage,
-            grammars=grammars,
             shadows=shadows,
             tracing=tracing,
             webhooks=webhooks,

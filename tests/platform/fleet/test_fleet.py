@@ -27,9 +27,9 @@ CHAT = {"model": "sql", "messages": [{"role": "user", "content": "Hi"}]}
 
 def behind(house: House, handle: EngineHandle) -> None:
     """Puts another handle in place of the house's."""
-    house.services.engine = handle
+    house.services.groups.default.engine = handle
     registry = house.services.registry
-    house.services.shadows = Shadows(registry.rollouts, registry.lease, handle)
+    house.services.shadows = Shadows(registry.rollouts, registry.lease)
     house.app = create_app(house.services)
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from tests.platform.gateway.house import (
     ADMIN,
+    BASE_DIGEST,
     END,
     MAX_LEN,
     READY,
@@ -31,12 +32,13 @@ from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.gateway.explaining.placing import locator
+from multiflora_platform.groups import Group, Groups, ServedModel
 from multiflora_platform.insight.drift.drift import Drift
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
-from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.services import Services
 from multiflora_platform.settings import Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -64,17 +66,16 @@ def make_house(tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., House]:
         supervisor = SimpleNamespace(client=engine, state="ready", restarts=2, pid=os.getpid())
         handle = Fleet([EngineReplica("0", supervisor)])
         model = ServedModel("base", "org/base", tokenizer, tokenizer.vocab_size, MAX_LEN, 1_600_000_000, defaults)
+        grammars = GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0}))
         services = Services(
             settings=Settings(data_dir=tmp_path, **(settings or {})),
-            model=model,
-            engine=handle,
+            groups=Groups(Group(model, BASE_DIGEST, handle, grammars)),
             registry=registry,
             keys=FakeKeys(),
             metrics=Metrics("base"),
             limits=Limits(),
             usage=FakeLedger(),
-            grammars=GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0})),
-            shadows=Shadows(registry.rollouts, registry.lease, handle),
+            shadows=Shadows(registry.rollouts, registry.lease),
             webhooks=SimpleNamespace(),
             insight=Insight(handle, "base", drift=Drift(tokenizer.decode, locator(model))),
             contexts=Contexts(SimpleNamespace(), handle),

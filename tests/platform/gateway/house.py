@@ -7,7 +7,7 @@ import json
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -60,6 +60,7 @@ TEMPLATE = (
 )
 ADMIN, TENANT, OTHER = "mf-admin", "mf-tenant", "mf-other"
 MAX_LEN = 256
+BASE_DIGEST = "b" * 64
 
 
 @dataclass
@@ -244,14 +245,16 @@ class FakeRegistry:
         name, _, alias = model.partition("@")
         digest = self.digests.get(name)
         shape = self.shapes.get(name, AdapterShape())
-        return Resolved(name, 3, digest, alias or "default", shape) if digest and alias in ("", "3") else None
+        if not digest or alias not in ("", "3"):
+            return None
+        return Resolved(name, 3, digest, alias or "default", shape, base_digest=BASE_DIGEST)
 
-    def why_missing(self, model: str, visible: Any, base: str) -> str | None:
+    def why_missing(self, model: str, visible: Any, bases: Sequence[str]) -> str | None:
         return None
 
     def served(self) -> list[ServedAdapter]:
         return [
-            ServedAdapter(n, {"canary": 2, "default": 3}, 3, d, 1_700_000_000, "", None)
+            ServedAdapter(n, {"canary": 2, "default": 3}, 3, d, 1_700_000_000, "", None, base_digest=BASE_DIGEST)
             for n, d in sorted(self.digests.items())
         ]
 
@@ -273,7 +276,7 @@ class FakeRegistry:
             name: Site(name, k, n, layer)
             for name, k, n, layer in (("model.layers.0.q", 8, 16, 0), ("lm_head", 8, 99, None))
         }
-        return BaseModel("base", "LlamaForCausalLM", "b" * 64, 1, sites)
+        return BaseModel("base", "LlamaForCausalLM", BASE_DIGEST, 1, sites)
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:

@@ -28,7 +28,7 @@ async def real_house(
         services.registry, services.keys, services.usage = registry.registry, registry.keys, registry.usage
         services.webhooks = registry.webhooks
         services.contexts = await Contexts.open(registry.database, registry.follower, services.engine)
-        services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease, services.engine)
+        services.shadows = Shadows(registry.registry.rollouts, registry.registry.lease)
         house.app = create_app(services)
         house.engine.reply = "x"
         house.http = httpx.AsyncClient(

@@ -43,7 +43,9 @@ async def client(url: str) -> AsyncIterator[Any]:
 def caller(house: House) -> House:
     """Thinks, says something and calls twice."""
     model = house.services.model
-    house.services.model = replace(model, tool_format=HERMES, reasoning_format=REASONING_FORMATS["qwen3"])
+    house.services.groups.default.model = replace(
+        model, tool_format=HERMES, reasoning_format=REASONING_FORMATS["qwen3"]
+    )
     house.engine.reply = f"<think>Rain?</think>Let me see.\n{CALL}\n{CALL}"
     return house
 

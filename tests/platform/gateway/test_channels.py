@@ -14,11 +14,11 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_engine.sampling.grammars import GrammarVocabulary
+from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.gateway.prompting import answer_format
 from multiflora_platform.gateway.prompting.messages import template_messages
 from multiflora_platform.messages.harmony import HARMONY_MARKERS, ChannelPlace, place_after
 from multiflora_platform.messages.tool_formats import HARMONY, detect
-from multiflora_platform.server.base_model import open_model
 from multiflora_platform.settings import Settings
 from multiflora_platform.text.chat_template import ChatTemplates
 from multiflora_platform.text.off_loop import INLINE
@@ -78,7 +78,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(autouse=True)
 def _writes_channels(house: House) -> None:
-    house.services.model = replace(house.services.model, tool_format=detect(TEMPLATE))
+    house.services.groups.default.model = replace(house.services.model, tool_format=detect(TEMPLATE))
     house.engine.reply = SAID
 
 
@@ -289,7 +289,7 @@ async def test_what_the_operator_says_holds_for_the_prompt_too(house: House) -> 
     tokenizer = Tokenizer(definition, before.config, before.special_tokens, ChatTemplates({"default": source}))
     called = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
     said = {"role": "assistant", "content": "I look.", "reasoning_content": "Rain?", "tool_calls": [called]}
-    house.services.model = replace(model, tokenizer=tokenizer, tool_format=HARMONY)
+    house.services.groups.default.model = replace(model, tokenizer=tokenizer, tool_format=HARMONY)
     await ask(house, messages=[*ASKED["messages"], said], tools=[WEATHER], max_tokens=20)
     assert "<|channel|>analysis<|message|>Rain?\nI look.<|end|>" in prompt(house)
     response = await house.post("/tokenize", {"messages": [*ASKED["messages"], said], "tools": [WEATHER]})

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.platform.gateway.house import FakeRegistry, House
+from tests.platform.gateway.house import BASE_DIGEST, FakeRegistry, House
 
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_engine.protocol.requests import EngineFailure
@@ -20,7 +20,7 @@ def roll_out(house: House, monkeypatch: pytest.MonkeyPatch, version: int = 1, sh
     """`sql` is at version 1 with a rollout of version 2; requests get `version`."""
     rollout = RolloutEntry(7, "sql", 1, 2, 0, shadow_percent, {})
     digest = STABLE if version == 1 else CANDIDATE
-    resolved = Resolved("sql", version, digest, "default", rollout=rollout)
+    resolved = Resolved("sql", version, digest, "default", rollout=rollout, base_digest=BASE_DIGEST)
     entry = type("Entry", (), {"digests": {1: STABLE, 2: CANDIDATE}})
     monkeypatch.setattr(FakeRegistry, "resolve", lambda self, model, user: resolved)
     monkeypatch.setattr(FakeRegistry, "snapshot", type("S", (), {"adapters": {"sql": entry}, "digests": frozenset()}))

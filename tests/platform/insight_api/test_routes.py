@@ -289,7 +289,7 @@ async def test_warming_a_prompt(house: House) -> None:
 @pytest.mark.parametrize("param", ["prompt", "messages"])
 async def test_a_warmed_text_whose_token_the_model_lacks_is_blamed_on_the_text(house: House, param: str) -> None:
     model = house.services.model
-    house.services.model = replace(model, vocab_size=model.vocab_size - 1)
+    house.services.groups.default.model = replace(model, vocab_size=model.vocab_size - 1)
     text = {"prompt": "a<|assistant|>b", "messages": [{"role": "assistant", "content": "Hi"}]}[param]
     answer = await house.http.post("/api/v1/cache:warm", json={"model": "base", param: text})
     assert answer.status_code == 400, answer.text

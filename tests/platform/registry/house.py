@@ -26,6 +26,7 @@ from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.gateway.background.context_keeper import ContextKeeper
+from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import EngineLink
@@ -155,6 +156,8 @@ class House:
             [EngineReplica("0", SimpleNamespace(client=EngineClient(), state="starting", restarts=0, pid=None))]
         )
         self.contexts = await Contexts.open(self.database, self.follower, engine)
+        model = SimpleNamespace(**_MODEL, longest=lambda engine: 64)
+        groups = Groups(Group(model, self.base.digest, engine, SimpleNamespace()))
         self.app.state.services = services = SimpleNamespace(
             registry=self.registry,
             keys=self.keys,
@@ -165,7 +168,8 @@ class House:
             settings=Settings(data_dir=self.data),
             setting_sources={},
             state=engine.state,
-            model=SimpleNamespace(**_MODEL, longest=lambda engine: 64),
+            groups=groups,
+            model=groups.default.model,
             contexts=self.contexts,
         )
         self.app.state.keeper = ContextKeeper(services)

@@ -8,9 +8,9 @@ import pytest
 from tests.platform.registry.fake_hub import FakeHub
 from tests.platform.registry.house import adapter_files, opening
 
+from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.cli.main import main
 from multiflora_platform.demo import DemoAdapter
-from multiflora_platform.server.base_model import open_model
 from multiflora_platform.server.registered import require_ranks, seed
 from multiflora_platform.settings import ConfigurationError, Settings
 

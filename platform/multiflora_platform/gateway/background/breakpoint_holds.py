@@ -48,8 +48,10 @@ class BreakpointHolds:
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`. None where nothing is marked."""
-        if not marks or not self._parts.settings.enable_prefix_caching:
+        """For `start`. None where nothing is marked, or for another base model than the default one, whose engines alone
+        hold prefixes on purpose."""
+        is_kept = self._parts.settings.enable_prefix_caching and resolved.group is self._parts.groups.default
+        if not marks or not is_kept:
             return []
         salt = cache_scope(self._parts.keys, principal, cache_salt).salt
         return [_WhenComputed(self, partial(self._hold_all, principal.tenant, salt, ids, resolved, marks))]
@@ -85,7 +87,7 @@ class BreakpointHolds:
         room, ready = await self._room(tenant), self._parts.engine.ready
         if room is None or ready is None:
             return
-        base, size = self._parts.registry.base.digest, ready.block_size
+        base, size = resolved.group.base_digest, ready.block_size
         hashes = await off_loop(len(ids), partial(prompt_hashes, base, resolved.kv_reach, salt, ids, size))
         model = self._parts.model
         for mark in marks:

@@ -22,9 +22,9 @@ from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.context_prompts import context_digests, context_ids
 from multiflora_platform.gateway.background.warming import cache_principal
 from multiflora_platform.gateway.generation.start import cache_scope
+from multiflora_platform.groups import Groups, ServedModel
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import Settings
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
@@ -37,13 +37,18 @@ class KeeperParts(Protocol):
     """What keeping contexts takes of the server's parts."""
 
     settings: Settings
-    model: ServedModel
-    engine: EngineHandle
+    groups: Groups
     registry: Registry
     keys: KeyStore
     contexts: Contexts
     usage: UsageLedger
     metrics: Metrics
+
+    @property
+    def model(self) -> ServedModel: ...
+
+    @property
+    def engine(self) -> EngineHandle: ...
 
 
 @dataclass
@@ -125,7 +130,7 @@ class ContextPrefixes:
     def digests(self, principal: Principal, model: str | None) -> list[str | None]:
         """Raises ApiError."""
         parts = self._parts
-        return context_digests(parts.registry, parts.model, principal, model, parts.settings.enable_lora)
+        return context_digests(parts.registry, parts.groups, principal, model, parts.settings.enable_lora)
 
     async def prefix(
         self, kept: KeptContext, digest: str | None, ids: list[int], principal: Principal
@@ -134,7 +139,7 @@ class ContextPrefixes:
         that begins to share its prefixes has another salt."""
         registry, salt = self._parts.registry, cache_scope(self._parts.keys, principal).salt
         reach = registry.snapshot.kv_reach(digest)
-        root, activation, _ = identity(registry.base.digest, reach, salt, ids)
+        root, activation, _ = identity(self._parts.groups.default.base_digest, reach, salt, ids)
         lives = [(one.id, one.epoch) for one in self._parts.engine.replicas if one.ready is not None]
         prefix = kept.prefixes.get(digest)
         if prefix is None or (prefix.root, prefix.lives) != (root, lives):

@@ -12,9 +12,9 @@ from multiflora_platform.gateway.generation.model_resolution import ADAPTERS_ARE
 from multiflora_platform.gateway.prompting.chat import begun_ids
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import Groups, ServedModel
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT
-from multiflora_platform.services import ServedModel
 from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found
 
@@ -56,14 +56,17 @@ async def _common(content: ContextContent, role: str, model: ServedModel, limit:
 
 
 def context_digests(
-    registry: Registry, model: ServedModel, principal: Principal, name: str | None, enable_lora: bool
+    registry: Registry, groups: Groups, principal: Principal, name: str | None, enable_lora: bool
 ) -> list[str | None]:
     """Of all versions that requests of this model may run on; [None]: the base's. name: None is the base. Raises
-    ApiError where it is not one of the principal's models."""
+    ApiError where it is not one of the principal's models, or belongs to another base model than the default one."""
     if name is None:
         return [None]
-    known = model.known_as(name)
-    resolved = resolve_model(registry, model.name, principal, known, None)
+    known = groups.known_as(name)
+    resolved = resolve_model(registry, groups, principal, known, None)
+    if resolved.group is not groups.default:
+        kept = groups.default.name
+        raise invalid("adapters", f"Contexts are computed for {kept!r} and its adapters; {known!r} is of another base.")
     if resolved.adapter is None:
         return [None]
     if not enable_lora:

@@ -11,7 +11,7 @@ from multiflora_platform.contexts.book import ContextBook
 from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.background.context_prompts import context_ids, names_adapter
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt
-from multiflora_platform.services import ServedModel
+from multiflora_platform.groups import ServedModel
 
 _log = logging.getLogger(__name__)
 

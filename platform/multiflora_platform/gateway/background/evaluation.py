@@ -11,8 +11,8 @@ from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.sampling import output_length
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.registry.schemas.version_metadata import Eval
-from multiflora_platform.services import ServedModel
 from multiflora_platform.web.openai_errors import ApiError
 from multiflora_platform.web.problems import InvalidRequest, Unavailable
 

@@ -17,9 +17,9 @@ from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.insight.bodies import WarmPrompt
 from multiflora_platform.registry.schemas.fields import Warmup, WarmupPrompt
-from multiflora_platform.services import ServedModel
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError, invalid
 

@@ -9,6 +9,7 @@ from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.inquiry import explain_started
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import Group
 from multiflora_platform.insight.views import CacheExplanation
 from multiflora_platform.services import Services
 
@@ -21,6 +22,7 @@ class Diagnosed(Protocol):
 
 def diagnosing(
     services: Services,
+    group: Group,
     principal: Principal,
     generation: Generation,
     chat: ChatRequest,
@@ -32,6 +34,6 @@ def diagnosing(
         return None
 
     async def diagnose() -> None:
-        writer.diagnostics = await explain_started(services, principal, generation.request.id, chat, compare)
+        writer.diagnostics = await explain_started(services, group, principal, generation.request.id, chat, compare)
 
     return diagnose

@@ -16,12 +16,13 @@ from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.explanation import explain
 from multiflora_platform.gateway.explaining.question import CacheState, Question, closest
-from multiflora_platform.gateway.generation.model_resolution import resolve_model
+from multiflora_platform.gateway.generation.model_resolution import ResolvedModel, resolve_model
 from multiflora_platform.gateway.generation.start import cache_scope
 from multiflora_platform.gateway.prompting.messages import chat_prompt
 from multiflora_platform.gateway.prompting.tokenize import Prompt, PromptRoom, text_prompts
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import CacheQuestion
 from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline, outline_of
 from multiflora_platform.insight.request_log import PromptFacts
@@ -42,38 +43,40 @@ async def explain_prompt(
 ) -> CacheExplanation:
     """Of a prompt as a request would send it now; claim: takes its tokens.
     Raises ApiError, EngineUnavailable, LimitReached, UnknownRequest."""
-    ready = services.engine.ready
+    chat = _chat(body)
+    model = services.groups.known_as(body.model)
+    resolved = resolve_model(services.registry, services.groups, principal, model, None)
+    group, ready = resolved.group, resolved.group.engine.ready
     if ready is None:
         raise unavailable("The engine is not ready; it is starting or restarting.")
-    chat = _chat(body)
-    ids = await _token_ids(services, body, chat)
+    ids = await _token_ids(group, body, chat)
     claim.prompt(len(ids))
-    ours = _prompt(services, principal, body, ids, outline_of(chat) if chat else Outline())
+    ours = _prompt(services, resolved, principal, body, ids, outline_of(chat) if chat else Outline())
     theirs = None
     if body.compare is not None:
         theirs = services.insight.prompts.find(body.compare, principal.tenant, of_all=principal.is_admin)
-        if theirs is None:
+        if theirs is None or theirs.facts.base_digest != group.base_digest:
             raise UnknownRequest
-    base, reach = services.registry.base.digest, services.registry.snapshot.kv_reach(ours.facts.digest)
+    base, reach = group.base_digest, services.registry.snapshot.kv_reach(ours.facts.digest)
     hashes = await off_loop(len(ids), partial(prompt_hashes, base, reach, ours.cache_salt, ids, ready.block_size))
     chain = chain_of(hashes, len(ids), ready.block_size)
-    reply = await services.engine.cache("find", chain=chain)
+    reply = await group.engine.cache("find", chain=chain)
     state = CacheState(
         cached_tokens=reply.reached * ready.block_size,
         block_size=ready.block_size,
-        epochs={replica.id: replica.epoch for replica in services.engine.replicas},
+        epochs={replica.id: replica.epoch for replica in group.engine.replicas},
         seconds_per_token=services.insight.seconds_per_token(),
         was_evicted=reply.evicted,
     )
-    return await _explained(services, ours, theirs, chat, state)
+    return await _explained(services, group, ours, theirs, chat, state)
 
 
 async def explain_started(
-    services: Services, principal: Principal, request_id: str, chat: ChatRequest, compare: str
+    services: Services, group: Group, principal: Principal, request_id: str, chat: ChatRequest, compare: str
 ) -> CacheExplanation | None:
     """Of a request that the engine has begun to answer, as the cache was then. Where the one to compare with is not
     kept, the closest is taken. None: it is too long to be kept."""
-    insight, ready = services.insight, services.engine.ready
+    insight, ready = services.insight, group.engine.ready
     ours, entry = insight.prompts.find(request_id, principal.tenant), insight.requests.find(request_id)
     if ours is None or ours.life is None or entry is None or ready is None:
         return None
@@ -86,18 +89,26 @@ async def explain_started(
         wants_all=entry.miss_reason == "whole_prompt_asked",
     )
     theirs = insight.prompts.find(compare, principal.tenant, of_all=principal.is_admin)
-    return await _explained(services, ours, theirs, chat, state)
+    if theirs is not None and theirs.facts.base_digest != group.base_digest:
+        theirs = None
+    return await _explained(services, group, ours, theirs, chat, state)
 
 
 async def _explained(
-    services: Services, ours: KeptPrompt, theirs: KeptPrompt | None, chat: ChatRequest | None, state: CacheState
+    services: Services,
+    group: Group,
+    ours: KeptPrompt,
+    theirs: KeptPrompt | None,
+    chat: ChatRequest | None,
+    state: CacheState,
 ) -> CacheExplanation:
-    """theirs: as it was named; None: the closest one."""
-    kept = services.insight.prompts.of(ours.facts.tenant)
+    """theirs: as it was named; None: the closest one of the same base model."""
+    of_tenant = services.insight.prompts.of(ours.facts.tenant)
+    kept = [one for one in of_tenant if one.facts.base_digest == group.base_digest]
 
     def work() -> CacheExplanation:
         other = theirs or closest(ours, kept, state)
-        return explain(Question(ours, other, theirs is not None, chat, state, services.model))
+        return explain(Question(ours, other, theirs is not None, chat, state, group.model))
 
     return await off_loop(len(ours.ids) * (1 + len(kept)), work)
 
@@ -118,9 +129,9 @@ def _chat(body: CacheQuestion) -> ChatRequest | None:
     )
 
 
-async def _token_ids(services: Services, body: CacheQuestion, chat: ChatRequest | None) -> list[int]:
+async def _token_ids(group: Group, body: CacheQuestion, chat: ChatRequest | None) -> list[int]:
     """Raises ApiError."""
-    model, room = services.model, PromptRoom(services.max_model_len, 1)
+    model, room = group.model, PromptRoom(group.max_model_len, 1)
     if chat is not None:
         offered = replace(chat, tools=offered_tools(chat.tools))
         return await chat_prompt(offered, model, room)
@@ -131,11 +142,14 @@ async def _token_ids(services: Services, body: CacheQuestion, chat: ChatRequest 
 
 
 def _prompt(
-    services: Services, principal: Principal, body: CacheQuestion, ids: list[int], outline: Outline
+    services: Services,
+    resolved: ResolvedModel,
+    principal: Principal,
+    body: CacheQuestion,
+    ids: list[int],
+    outline: Outline,
 ) -> KeptPrompt:
-    """As it would be kept if it were asked now. Raises ApiError."""
-    model = services.model.known_as(body.model)
-    resolved = resolve_model(services.registry, services.model.name, principal, model, None)
+    """As it would be kept if it were asked now."""
     kv_digest, activated_at = resolved.kv_reach.in_prompt(ids)
     facts = PromptFacts(
         id="",
@@ -150,6 +164,7 @@ def _prompt(
         prompt_tokens=len(ids),
         kv_digest=kv_digest,
         activated_at=activated_at,
+        base_digest=resolved.group.base_digest,
     )
     salt = cache_scope(services.keys, principal, body.cache_salt).salt
     return KeptPrompt(facts, array("I", ids), salt, outline)

@@ -6,9 +6,9 @@ import msgspec
 
 from multiflora_platform.gateway.explaining.conversation import Conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.insight.drift.drift import Locate, PromptPlace
 from multiflora_platform.insight.kept_prompts import KeptPrompt
-from multiflora_platform.services import ServedModel
 
 _MOST_TOKENS = 8192
 """Of prompts whose templates are asked, which takes the event loop some milliseconds; of longer ones the place is told

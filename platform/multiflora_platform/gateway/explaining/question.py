@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.insight.drift.parting import num_shared
 from multiflora_platform.insight.kept_prompts import KeptPrompt
-from multiflora_platform.services import ServedModel
 
 
 @dataclass(frozen=True)

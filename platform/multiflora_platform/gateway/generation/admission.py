@@ -5,6 +5,7 @@ A version is pinned here, once; its artifact stays leased until the request is o
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 import uuid
@@ -14,21 +15,21 @@ from typing import Protocol
 from msgspec.structs import replace
 from starlette.requests import Request
 
+from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.engine import EngineHandle
 from multiflora_platform.gateway.generation.model_resolution import (
     ADAPTERS_ARE_OFF,
     ResolvedModel,
+    ready_fingerprint,
     resolve,
     resolve_model,
-    system_fingerprint,
 )
 from multiflora_platform.gateway.schemas.requests import EngineRequest
+from multiflora_platform.groups import Groups
 from multiflora_platform.registry.errors import SourceRefused, VersionRejected
 from multiflora_platform.registry.intake.first_use import FirstUse
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError, invalid, model_not_found, rate_limited, unavailable
 from multiflora_platform.web.problems import Problem
@@ -46,9 +47,8 @@ _CLASSES = {"high": -_CLASS_WIDTH, "normal": 0, "low": _CLASS_WIDTH}
 class AdmissionParts(Protocol):
     """What admitting a request takes of the server's parts."""
 
-    engine: EngineHandle
+    groups: Groups
     registry: Registry
-    model: ServedModel
     limits: Limits
     settings: Settings
 
@@ -56,7 +56,14 @@ class AdmissionParts(Protocol):
 async def admit(parts: AdmissionParts, request: Request, principal: Principal, body: EngineRequest) -> Admission:
     """A request's claim; adapters that a resolver has are registered first. Raises ApiError."""
     await _bring_unknown(parts, request, principal, [body.model, *(part.name for part in body.adapters or ())])
-    return Admission(parts, request, principal, body)
+    admission = Admission(parts, request, principal, body)
+    if not admission.fingerprint:
+        try:
+            await admission.wake(parts.settings.adapter_timeout)
+        except BaseException:
+            admission.close()
+            raise
+    return admission
 
 
 async def find_model(parts: AdmissionParts, request: Request, model: str, user: str | None = None) -> ResolvedModel:
@@ -64,15 +71,15 @@ async def find_model(parts: AdmissionParts, request: Request, model: str, user: 
     Raises ApiError."""
     principal: Principal = request.state.principal
     await _bring_unknown(parts, request, principal, [model])
-    return resolve_model(parts.registry, parts.model.name, principal, parts.model.known_as(model), user)
+    return resolve_model(parts.registry, parts.groups, principal, parts.groups.known_as(model), user)
 
 
 async def _bring_unknown(parts: AdmissionParts, request: Request, principal: Principal, models: list[str]) -> None:
     first_use = parts.registry.first_use
     if first_use is None:
         return
-    names = [parts.model.known_as(model) for model in models]
-    unknown = [name for name in names if name not in parts.model.names and not parts.registry.resolve(name, None)]
+    names = [parts.groups.known_as(model) for model in models]
+    unknown = [name for name in names if not parts.groups.named(name) and not parts.registry.resolve(name, None)]
     if unknown:
         now = time.time()
         deadline = _deadline(request.headers.get("x-request-timeout"), now)
@@ -115,9 +122,6 @@ class Admission:
         self.state = request.state
         """Of the HTTP request, for its log line."""
         self.state.model = body.model[:_LOGGED_MODEL]
-        ready = parts.engine.ready
-        if ready is None:
-            raise unavailable("The engine is not ready; it is starting or restarting.")
         self.deadline = _deadline(request.headers.get("x-request-timeout"), self.arrival)
         """Unix seconds."""
         self.priority = _priority(body.priority, principal)
@@ -125,14 +129,15 @@ class Admission:
         self.is_background = getattr(request.state, "is_background", False)
         """No client waits for the answer; only what makes requests inside the server says so."""
         registry, max_rank = parts.registry, parts.settings.max_lora_rank
-        model = parts.model.known_as(body.model)
+        model = parts.groups.known_as(body.model)
         named = body if model == body.model else replace(body, model=model)
-        self.resolved = resolve(registry, parts.model.name, principal, named, max_rank)
+        self.resolved = resolve(registry, parts.groups, principal, named, max_rank)
+        self.group = group = self.resolved.group
+        """That answers."""
+        self.fingerprint = "" if group.asleep else ready_fingerprint(self.resolved)
+        """The system_fingerprint; empty while `wake` has to be waited for."""
         if self.resolved.adapter is not None and not parts.settings.enable_lora:
             raise model_not_found(model, reason=ADAPTERS_ARE_OFF)
-        self.fingerprint = system_fingerprint(
-            registry.base.digest, self.resolved.digest, ready, parts.model.length_sets_rope
-        )
         request.state.limited = principal
         try:
             self.claim = parts.limits.admit(principal)
@@ -143,8 +148,22 @@ class Admission:
         self.close = self.held.close
         """Gives back all of it and aborts what still runs. Idempotent."""
         self.held.callback(self.claim.close)
+        self.held.enter_context(group.used())
         for version in self.resolved.versions:
             self.held.enter_context(registry.lease(version))
+
+    async def wake(self, patience: float) -> None:
+        """Waits for the group's engines, so many seconds or until the deadline. Raises ApiError."""
+        waker, name = self.group.waker, self.group.name
+        assert waker is not None, "a group without one is ready or refused"
+        until = self.arrival + patience if self.deadline is None else min(self.arrival + patience, self.deadline)
+        try:
+            await asyncio.wait_for(waker.wake(), max(0.0, until - time.time()))
+        except TimeoutError:
+            raise unavailable(f"The base model {name!r} is being loaded; try again.", "model_loading") from None
+        except EngineFailed as error:
+            raise unavailable(f"The base model {name!r} cannot be loaded: {error.message}") from None
+        self.fingerprint = ready_fingerprint(self.resolved)
 
 
 def _deadline(timeout: str | None, arrival: float) -> float | None:

@@ -12,12 +12,12 @@ import msgspec
 
 from multiflora_adapters.kv_reach import BASE_KV, KvReach
 from multiflora_adapters.mixes.recipe import PRUNING, RANDOM, Mix, MixPart, mix_digest, mixed_kv_digest
-from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.schemas.requests import AdapterWeight, EngineRequest
+from multiflora_platform.groups import Group
 from multiflora_platform.registry.snapshot.missing_model import Visible
 from multiflora_platform.registry.snapshot.snapshot import Resolved, RolloutEntry
-from multiflora_platform.web.openai_errors import invalid, model_not_found
+from multiflora_platform.web.openai_errors import invalid, model_not_found, unavailable
 
 MAX_MIX_PARTS = 16
 MAX_MIX_WEIGHT = 100.0
@@ -27,12 +27,23 @@ MIX_LABEL = "(mix)"
 ADAPTERS_ARE_OFF = "adapters are off, start the server without --no-enable-lora"
 
 
+class Bases(Protocol):
+    """The base models that are served."""
+
+    def named(self, model: str) -> Group | None: ...
+
+    def of_base(self, digest: str) -> Group | None: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+
 class Names(Protocol):
     """The registry, as far as names are concerned."""
 
     def resolve(self, model: str, user: str | None) -> Resolved | None: ...
 
-    def why_missing(self, model: str, visible: Visible, base: str) -> str | None: ...
+    def why_missing(self, model: str, visible: Visible, bases: Sequence[str]) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class ResolvedModel:
 
     model: str
     """As the client wrote it."""
+    group: Group
+    """That answers: of the base model that was named, or that the adapter belongs to."""
     adapter: str | None
     """The registered name, None for the base."""
     digest: str | None
@@ -57,29 +70,32 @@ class ResolvedModel:
     """What its KV depends on."""
 
 
-def resolve(registry: Names, base: str, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
+def resolve(registry: Names, bases: Bases, principal: Principal, body: EngineRequest, max_rank: int) -> ResolvedModel:
     """What the request asks for. max_rank: of a mix. Raises ApiError."""
     if body.adapters:
-        return resolve_mix(registry, base, principal, body, body.adapters, max_rank)
+        return resolve_mix(registry, bases, principal, body, body.adapters, max_rank)
     if body.combination is not None:
         raise invalid("combination", "combination says how to combine adapters; give them in adapters.")
-    return resolve_model(registry, base, principal, body.model, body.user)
+    return resolve_model(registry, bases, principal, body.model, body.user)
 
 
-def resolve_model(registry: Names, base: str, principal: Principal, model: str, user: str | None) -> ResolvedModel:
-    """base: the base model's name. user: by whom a split is sticky.
+def resolve_model(registry: Names, bases: Bases, principal: Principal, model: str, user: str | None) -> ResolvedModel:
+    """user: by whom a split is sticky.
 
     Raises ApiError: an unknown model is a 404, never the base model; so is one that is not this principal's.
     """
     if not model:
         raise invalid("model", "model is empty; GET /v1/models lists what is served.")
-    if model == base and principal.may_use(model):
-        return ResolvedModel(model, None, None)
+    named = bases.named(model)
+    if named is not None and principal.may_use(model):
+        return ResolvedModel(model, named, None, None)
     resolved = _resolve(registry, principal, model, user)
-    if resolved is None:
-        raise model_not_found(model, reason=registry.why_missing(model, principal.may_use, base))
+    group = None if resolved is None else bases.of_base(resolved.base_digest)
+    if resolved is None or group is None:
+        raise model_not_found(model, reason=registry.why_missing(model, principal.may_use, bases.names))
     return ResolvedModel(
         model,
+        group,
         resolved.name,
         resolved.digest,
         (resolved.digest,),
@@ -91,20 +107,25 @@ def resolve_model(registry: Names, base: str, principal: Principal, model: str, 
 
 def resolve_mix(
     registry: Names,
-    base: str,
+    bases: Bases,
     principal: Principal,
     body: EngineRequest,
     adapters: Sequence[AdapterWeight],
     max_rank: int,
 ) -> ResolvedModel:
     """The base with several adapters combined. adapters: the body's. Raises ApiError naming the part."""
-    if resolve_model(registry, base, principal, body.model, body.user).adapter is not None:
-        raise invalid("model", f"model must be the base model {base!r} when adapters are given.")
+    base = resolve_model(registry, bases, principal, body.model, body.user)
+    if base.adapter is not None:
+        raise invalid("model", f"model must be the base model {base.group.name!r} when adapters are given.")
     if len(adapters) > MAX_MIX_PARTS:
         raise invalid("adapters", f"adapters holds at most {MAX_MIX_PARTS} adapters, got {len(adapters)}.")
     parts = [
-        _part(registry, base, principal, f"adapters[{index}]", part, body.user) for index, part in enumerate(adapters)
+        _part(registry, bases, principal, f"adapters[{index}]", part, body.user) for index, part in enumerate(adapters)
     ]
+    for index, part in enumerate(parts):
+        if part.base_digest != base.group.base_digest:
+            detail = f"The adapter {part.name!r} belongs to another base model than {base.group.name!r}."
+            raise invalid(f"adapters[{index}].name", detail)
     versions = tuple(part.digest for part in parts)
     if len(set(versions)) < len(versions):
         raise invalid("adapters", "adapters names the same version twice; add up its weights instead.")
@@ -114,20 +135,22 @@ def resolve_mix(
     digest = mix_digest(mix)
     # One adapter at weight 1 is that adapter: it may be of any kind and is known by its own name.
     if digest in versions:
-        return ResolvedModel(body.model, parts[0].name, digest, versions, kv_reach=parts[0].kv_reach)
+        return ResolvedModel(body.model, base.group, parts[0].name, digest, versions, kv_reach=parts[0].kv_reach)
     _check_combinable(mix, parts, max_rank)
     names = {part.digest: entry.name for part, entry in zip(parts, adapters, strict=True)}
     reach = KvReach(mixed_kv_digest(mix, {part.digest: part.kv_reach.digest for part in parts}))
-    return ResolvedModel(body.model, MIX_LABEL, digest, versions, part_names=names, kv_reach=reach)
+    return ResolvedModel(body.model, base.group, MIX_LABEL, digest, versions, part_names=names, kv_reach=reach)
 
 
-def system_fingerprint(base_digest: str, digest: str | None, ready: Ready, length_sets_rope: bool) -> str:
-    """OpenAI's: equal where the same weights are computed in the same way, on whatever server; other otherwise.
-
-    digest: of the version or the mix. length_sets_rope: rotary positions depend on the engine's length.
-    """
-    device, length = ready.device.partition(":")[0], ready.max_model_len if length_sets_rope else None
-    parts = msgspec.json.encode((base_digest, digest, device, ready.dtype, length))
+def ready_fingerprint(resolved: ResolvedModel) -> str:
+    """OpenAI's system_fingerprint: equal where the same weights are computed in the same way, on whatever server; other
+    otherwise. Raises ApiError while no engine is ready that computes them."""
+    group, ready = resolved.group, resolved.group.engine.ready
+    if ready is None:
+        raise unavailable("The engine is not ready; it is starting or restarting.")
+    # Rotary positions may depend on the engine's length.
+    device, length = ready.device.partition(":")[0], ready.max_model_len if group.model.length_sets_rope else None
+    parts = msgspec.json.encode((group.base_digest, resolved.digest, device, ready.dtype, length))
     return "fp_" + hashlib.sha256(parts).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
@@ -137,11 +160,11 @@ def _resolve(registry: Names, principal: Principal, model: str, user: str | None
 
 
 def _part(
-    registry: Names, base: str, principal: Principal, place: str, part: AdapterWeight, user: str | None
+    registry: Names, bases: Bases, principal: Principal, place: str, part: AdapterWeight, user: str | None
 ) -> Resolved:
     resolved = _resolve(registry, principal, part.name, user)
     if resolved is None:
-        reason = registry.why_missing(part.name, principal.may_use, base)
+        reason = registry.why_missing(part.name, principal.may_use, bases.names)
         raise model_not_found(part.name, f"{place}.name", reason)
     if not math.isfinite(part.weight) or part.weight == 0 or abs(part.weight) > MAX_MIX_WEIGHT:
         raise invalid(

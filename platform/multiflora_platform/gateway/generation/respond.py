@@ -65,7 +65,7 @@ async def respond(
             size = sum(map(Generation.answer_size, generations))
             answer = await off_loop(size, partial(writer.complete, generations, answers))
             content = await off_loop(size, partial(encode, answer))
-            headers |= services.answer_headers(admission.principal, ids)
+            headers |= services.answer_headers(admission.group, admission.principal, ids)
             return Response(content, media_type="application/json", headers=headers)
         finally:
             admission.close()
@@ -74,7 +74,7 @@ async def respond(
     if diagnose is not None:
         await diagnose()
     sent = EventStream(writer.frames(generations, chain(first, events)), admission.close, endings)
-    sent.headers.update(headers | services.answer_headers(admission.principal, ids))
+    sent.headers.update(headers | services.answer_headers(admission.group, admission.principal, ids))
     return sent
 
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.engine import EngineHandle
 from multiflora_platform.observability.observers import NewTokens, Observer
 from multiflora_platform.registry.changes.rollout_observations import RequestOutcome
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
@@ -22,7 +23,8 @@ _BLAMED = frozenset({"adapter_unavailable", "internal_error", "engine_dead"})
 
 
 class RolloutWatch(Observer):
-    """Of one prompt that came through an alias with a running rollout. version: the one that it was pinned to."""
+    """Of one prompt that came through an alias with a running rollout. version: the one that it was pinned to. engine:
+    that answers it."""
 
     def __init__(
         self,
@@ -31,12 +33,14 @@ class RolloutWatch(Observer):
         rollout: RolloutEntry,
         version: int,
         request: GenerateRequest,
+        engine: EngineHandle,
     ) -> None:
         self._rollouts = rollouts
         self._shadows = shadows
         self._rollout = rollout
         self._version = version
         self._request = request
+        self._engine = engine
         self._began = time.perf_counter()
         self._is_shadowed = (
             version == rollout.stable
@@ -55,7 +59,7 @@ class RolloutWatch(Observer):
         if outcome == "ok":
             self._rollouts.observe(self._rollout, self._version, RequestOutcome(True, seconds))
             if self._is_shadowed:
-                self._shadows.submit(self._rollout, self._request, self._token_ids, seconds)
+                self._shadows.submit(self._rollout, self._engine, self._request, self._token_ids, seconds)
         elif error is not None and error.code in _BLAMED:
             refused = error.code == "adapter_unavailable"
             self._rollouts.observe(self._rollout, self._version, RequestOutcome(False, seconds, refused))

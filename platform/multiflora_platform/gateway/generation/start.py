@@ -28,6 +28,7 @@ from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import AT_ONCE
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
+from multiflora_platform.groups import ActivePrompt
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.metrics import Metrics
@@ -35,7 +36,6 @@ from multiflora_platform.observability.observers import Observer
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
-from multiflora_platform.services import ActivePrompt, ServedModel
 from multiflora_platform.web.openai_errors import ApiError, rate_limited, unavailable
 from multiflora_platform.web.refusals import LimitReached
 
@@ -46,8 +46,6 @@ _DEADLINE_GRACE = 0.25
 class StartParts(Protocol):
     """What sending a prompt, and watching it, takes of the server's parts."""
 
-    engine: EngineHandle
-    model: ServedModel
     keys: KeyStore
     active: set[ActivePrompt]
     metrics: Metrics
@@ -114,14 +112,14 @@ def _start_one(
     prediction: list[int] | None,
     further: Sequence[Observer],
 ) -> Generation:
-    resolved = admission.resolved
+    resolved, group = admission.resolved, admission.group
     if beams is not None:
         params = replace(params, best_of=None)  # the width of the search, of which n answers come out
     request = make_request(
         ids,
         params,
-        parts.model.tokenizer,
-        parts.model.vocab_size,
+        group.model.tokenizer,
+        group.model.vocab_size,
         adapter_digest=resolved.digest,
         cache=cache,
         priority=admission.priority,
@@ -133,14 +131,15 @@ def _start_one(
         speculation=admission.body.speculation,
         prediction=prediction,
     )
-    stream = _send(parts.engine, request, beams)
+    stream = _send(group.engine, request, beams)
     observers = [*_observers(parts, admission, request), *further]
     admission.state.is_listed = True
     generation = Generation(
-        request, resolved.adapter, stream, parts.model.tokenizer, observers, marker_ids, resolved.part_names
+        request, resolved.adapter, stream, group.model.tokenizer, observers, marker_ids, resolved.part_names
     )
-    parts.active.add(generation)
-    admission.held.callback(parts.active.discard, generation)
+    for active in (parts.active, group.active):
+        active.add(generation)
+        admission.held.callback(active.discard, generation)
     if admission.deadline is not None:
         admission.held.callback(_expire_later(generation, admission.deadline).cancel)
     admission.held.callback(generation.close)
@@ -167,7 +166,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     tenant, insight = admission.principal.tenant, parts.insight
     observers: list[Observer] = [
         parts.metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
-        *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body),
+        *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group.engine),
         # Behind insight, which learns from this prompt what a token takes.
         Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),
     ]
@@ -175,14 +174,15 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     context = parts.contexts.book.find((tenant or "", name)) if name else None
     if context is not None:
         observers.append(ContextMeter(parts.contexts.book, context, insight.seconds_per_token))
-    if len(parts.engine.replicas) > 1:
-        observers.append(parts.metrics.router.follow(lambda: parts.engine.placement_of(request.id)))
+    engine = admission.group.engine
+    if len(engine.replicas) > 1:
+        observers.append(parts.metrics.router.follow(lambda: engine.placement_of(request.id)))
     if parts.tracing is not None:
         facts = _trace_facts(admission, request)
         observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))
     if resolved.rollout is not None:
         rollouts, shadows = parts.registry.rollouts, parts.shadows
-        observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request))
+        observers.append(RolloutWatch(rollouts, shadows, resolved.rollout, resolved.number, request, engine))
     return observers
 
 
@@ -203,6 +203,7 @@ def _prompt_facts(admission: Admission, request: GenerateRequest) -> PromptFacts
         kv_digest=kv_digest,
         activated_at=activated_at,
         key_id=admission.principal.key_id,
+        base_digest=admission.group.base_digest,
     )
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse
 from multiflora_platform.gateway.schemas.requests import ChatRequest, GenerationRequest, JsonSchema, ResponseFormat
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.messages.harmony import START, place_after
 from multiflora_platform.messages.message import MessageFormat
 from multiflora_platform.messages.reasoning import (
@@ -22,7 +23,6 @@ from multiflora_platform.messages.reasoning import (
 )
 from multiflora_platform.messages.tool_formats import HARMONY, behind_analysis, in_final_channel
 from multiflora_platform.messages.tool_readers import make_reader
-from multiflora_platform.services import ServedModel
 from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
 from multiflora_platform.structured.formats import (
     Format,

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from multiflora_platform.gateway.prompting.chat import begun_ids
 from multiflora_platform.gateway.schemas.requests import ChatRequest
-from multiflora_platform.services import ServedModel
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.common_beginning import num_alike
 from multiflora_platform.web.openai_errors import ApiError
 

@@ -16,8 +16,8 @@ from multiflora_platform.gateway.prompting.sampling import output_length, sampli
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts, truncate
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse, offered_tools, tool_use
 from multiflora_platform.gateway.schemas.requests import ChatRequest
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.messages.message import MessageFormat
-from multiflora_platform.services import ServedModel
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_conversation
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
-from multiflora_platform.services import ServedModel
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.chat_template import REASONING_KEYS, Template, reasoning_of
 from multiflora_platform.text.document_order import DOCUMENT, by_digest, with_sorted_parts
 from multiflora_platform.text.errors import ChatTemplateError

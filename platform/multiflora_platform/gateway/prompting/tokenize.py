@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
-from multiflora_platform.services import ServedModel
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer

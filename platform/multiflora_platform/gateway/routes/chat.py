@@ -47,8 +47,8 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         body, size = await chat_with_context(services.contexts.book, principal, body, size)
     admission = await admit(services, request, principal, body)
     try:
-        model, limit = services.model, services.max_model_len
-        chat = await prepare_chat(body, model, limit, services.grammars, num_top, size)
+        group, model = admission.group, admission.group.model
+        chat = await prepare_chat(body, model, group.max_model_len, group.grammars, num_top, size)
         prompts = [(chat.ids, chat.params)]
         holds = []
         if has_marks:
@@ -68,7 +68,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)
         writer = ChatWriter(body, num_top, chat.format, model, id, created, admission.fingerprint)
         compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None
-        diagnose = diagnosing(services, principal, generations[0], body, compare, writer) if compare else None
+        diagnose = diagnosing(services, group, principal, generations[0], body, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), diagnose=diagnose)
     except BaseException:
         admission.close()

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.gateway.generation.admission import Admission, admit
+from multiflora_platform.gateway.generation.admission import Admission, admit, find_model
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
@@ -23,7 +23,8 @@ from multiflora_platform.gateway.schemas.checks import check_streaming, refuse_u
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import CompletionRequest
 from multiflora_platform.gateway.writing.completions import CompletionWriter
-from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.groups import ServedModel
+from multiflora_platform.services import Services
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.off_loop import off_loop
 
@@ -41,12 +42,14 @@ async def completions(request: Request, principal: Principal = Depends(require_k
     refuse_unsupported(body)
     check_streaming(body)
     services: Services = request.app.state.services
-    body, size = await completion_with_context(services.contexts.book, principal, body, size, services.model.tokenizer)
+    if body.context is not None:
+        tokenizer = (await find_model(services, request, body.model, body.user)).group.model.tokenizer
+        body, size = await completion_with_context(services.contexts.book, principal, body, size, tokenizer)
     admission = await admit(services, request, principal, body)
     try:
         generations = await _start(services, admission, body, size)
         id, created = f"cmpl-{admission.id}", int(admission.arrival)
-        writer = CompletionWriter(body, services.model.tokenizer, id, created, admission.fingerprint)
+        writer = CompletionWriter(body, admission.group.model.tokenizer, id, created, admission.fingerprint)
         return await respond(request, admission, generations, writer, bool(body.stream))
     except BaseException:
         admission.close()
@@ -55,11 +58,11 @@ async def completions(request: Request, principal: Principal = Depends(require_k
 
 async def _start(services: Services, admission: Admission, body: CompletionRequest, size: int) -> list[Generation]:
     """size: of the request, in bytes."""
-    model, limit = services.model, services.max_model_len
+    group, model, limit = admission.group, admission.group.model, admission.group.max_model_len
     ids = await completion_prompts(body, model.tokenizer, model.vocab_size, limit)
     prompts = await off_loop(_PARAMS * len(ids), lambda: [_with_params(model, limit, body, prompt) for prompt in ids])
     beams = beam_params(body, prompts[-1][1], model.eos_token_ids)
-    grammar = await _grammar(services.grammars, body, size)
+    grammar = await _grammar(group.grammars, body, size)
     return await start(services, admission, prompts, beams=beams, grammar=grammar)
 
 

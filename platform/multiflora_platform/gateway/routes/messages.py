@@ -49,13 +49,13 @@ async def count_message_tokens(request: Request, principal: Principal = Depends(
     """The tokens that /v1/messages would read of this conversation; nothing is generated."""
     services: Services = request.app.state.services
     body = await read_body(request, CountTokensRequest)
-    await find_model(services, request, body.model, body.user)
+    resolved = await find_model(services, request, body.model, body.user)
     size = await body_size(request)
     chat = await off_loop(size, partial(chat_request, body))
     try:
         refuse_unsupported(chat)
         chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
-        count = await count_chat(chat, services.model, size)
+        count = await count_chat(chat, resolved.group.model, size)
     except ApiError as error:
         raise renamed(error) from None
     return Response(msgspec.json.encode({"input_tokens": count}), media_type="application/json")
@@ -71,8 +71,8 @@ async def _answer(
     chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
     admission = await admit(services, request, principal, chat)
     try:
-        model = services.model
-        prompt = await prepare_chat(chat, model, services.max_model_len, services.grammars, None, size)
+        group, model = admission.group, admission.group.model
+        prompt = await prepare_chat(chat, model, group.max_model_len, group.grammars, None, size)
         prompts = [(prompt.ids, prompt.params)]
         marks = []
         if services.settings.enable_prefix_caching:
@@ -86,12 +86,11 @@ async def _answer(
         shows_thinking = body.thinking is not None and body.thinking.is_shown
         content = MessageContent(shows_thinking, partial(new_call_id, model.tool_format, "toolu_"))
         id, request_id = f"msg_{admission.id}", getattr(request.state, "request_id", None)
-        hours = [
-            await mark.held_tokens(prompt.ids, model, services.max_model_len) for mark in marks if mark.ttl >= HOUR
-        ]
+        limit = group.max_model_len
+        hours = [await mark.held_tokens(prompt.ids, model, limit) for mark in marks if mark.ttl >= HOUR]
         writer = MessageWriter(id, body.model, prompt.format, content, request_id, max(hours, default=0))
         compare = body.diagnostics.previous_message_id if body.diagnostics else None
-        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer) if compare else None
+        diagnose = diagnosing(services, group, principal, generations[0], chat, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()

@@ -53,7 +53,8 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
     chat, size = await chat_with_context(services.contexts.book, principal, chat, size)
     admission = await admit(services, request, principal, chat)
     try:
-        prompt = await prepare_chat(chat, services.model, services.max_model_len, services.grammars, num_top, size)
+        group, model = admission.group, admission.group.model
+        prompt = await prepare_chat(chat, model, group.max_model_len, group.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
         holds = []
         if marks_beginnings(chat):
@@ -69,9 +70,9 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
             marker_ids=prompt.marker_ids,
             observers=holds,
         )
-        writer = ResponseWriter(admission, body, num_top, prompt.format, services.model.tokenizer)
+        writer = ResponseWriter(admission, body, num_top, prompt.format, model.tokenizer)
         compare = body.prompt_cache_options.comparison_response_id if body.prompt_cache_options else None
-        diagnose = diagnosing(services, principal, generations[0], chat, compare, writer) if compare else None
+        diagnose = diagnosing(services, group, principal, generations[0], chat, compare, writer) if compare else None
         return await respond(request, admission, generations, writer, bool(body.stream), writer, diagnose)
     except BaseException:
         admission.close()

@@ -17,7 +17,8 @@ from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.checks import refuse_chat_template
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import DetokenizeRequest, TokenizeRequest
-from multiflora_platform.services import ServedModel, Services
+from multiflora_platform.groups import Group, ServedModel
+from multiflora_platform.services import Services
 from multiflora_platform.text.errors import TooManyTokens
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid
@@ -31,10 +32,9 @@ async def tokenize(request: Request) -> Response:
     services: Services = request.app.state.services
     body = await read_body(request, TokenizeRequest)
     refuse_chat_template(body.chat_template)
-    if body.model is not None:
-        await find_model(services, request, body.model)
-    tokenizer, length = services.model.tokenizer, services.max_model_len
-    ids = await _ids(services.model, length, body, await body_size(request))
+    group = await _group(services, request, body.model)
+    tokenizer, length = group.model.tokenizer, group.max_model_len
+    ids = await _ids(group.model, length, body, await body_size(request))
 
     def answer() -> Response:
         strings = [tokenizer.token(token_id) or "" for token_id in ids] if body.return_token_strs else None
@@ -48,9 +48,7 @@ async def detokenize(request: Request) -> Response:
     """The text of token ids, special tokens included."""
     services: Services = request.app.state.services
     body = await read_body(request, DetokenizeRequest)
-    if body.model is not None:
-        await find_model(services, request, body.model)
-    model = services.model
+    model = (await _group(services, request, body.model)).model
 
     def answer() -> Response:
         return _json({"prompt": model.tokenizer.decode(check_ids("tokens", body.tokens, model.vocab_size))})
@@ -59,19 +57,26 @@ async def detokenize(request: Request) -> Response:
 
 
 @router.get("/tokenizer_info")
-async def tokenizer_info(request: Request) -> Response:
-    """tokenizer_config.json as the model brings it, with the named tokens and the chat template in use."""
+async def tokenizer_info(request: Request, model: str | None = None) -> Response:
+    """tokenizer_config.json as the model brings it, with the named tokens and the chat template in use. model: of
+    several base models, the one that is meant."""
     services: Services = request.app.state.services
-    tokenizer = services.model.tokenizer
+    group = await _group(services, request, model)
+    tokenizer = group.model.tokenizer
     return _json(
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **tokenizer.config,
             "vocab_size": tokenizer.vocab_size,
-            "max_model_len": services.max_model_len,
+            "max_model_len": group.max_model_len,
             "chat_template": tokenizer.templates.source,
         }
     )
+
+
+async def _group(services: Services, request: Request, model: str | None) -> Group:
+    """Of the model that is named, or else the default one. Raises ApiError."""
+    return services.groups.default if model is None else (await find_model(services, request, model)).group
 
 
 async def _ids(model: ServedModel, length: int, body: TokenizeRequest, size: int) -> list[int]:

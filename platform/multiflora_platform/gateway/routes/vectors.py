@@ -69,7 +69,7 @@ async def answer_with_vectors(
         size = echoed + sum(map(work, generations))
         content = await off_loop(size, lambda: encode(write(admission, generations)))
         ids = [generation.request.id for generation in generations]
-        headers = version_headers(admission) | services.answer_headers(admission.principal, ids)
+        headers = version_headers(admission) | services.answer_headers(admission.group, admission.principal, ids)
         return Response(content, media_type="application/json", headers=headers)
     finally:
         admission.close()
@@ -91,7 +91,7 @@ def raw_vector(generation: Generation) -> npt.NDArray[np.float32]:
 
 
 async def _start(services: Services, admission: Admission, body: PoolingRequest, inputs: Inputs) -> list[Generation]:
-    model, limit = services.model, services.max_model_len
+    model, limit = admission.group.model, admission.group.max_model_len
     prompts = []
     params = SamplingParams(max_tokens=0)
     special = body.add_special_tokens is not False

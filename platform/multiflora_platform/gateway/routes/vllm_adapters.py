@@ -28,7 +28,7 @@ async def load_lora_adapter(request: Request, principal: Principal = Depends(req
         raise _bad("Both 'lora_name' and 'lora_path' must be provided.")
     if not services.settings.enable_lora:
         raise _bad(f"{body.lora_name!r} cannot be loaded: {ADAPTERS_ARE_OFF}.")
-    if body.lora_name in services.model.names:
+    if body.lora_name in services.groups.names:
         raise _bad(f"{body.lora_name!r} is the base model's name.")
     try:
         await services.registry.paths.register(body.lora_name, body.lora_path, principal.actor, body.load_inplace)

@@ -67,14 +67,22 @@ class _Group:
 
 
 class Drift:
-    """decode, locate: of the served model. clock: Unix seconds."""
+    """decode, locate: of the base model with that digest, whose prompts alone are compared; "": of the only one.
+    clock: Unix seconds."""
 
-    def __init__(self, decode: Decode, locate: Locate, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, decode: Decode, locate: Locate, clock: Callable[[], float] = time.time, base_digest: str = ""
+    ) -> None:
+        self._base_digest = base_digest
         self._decode = decode
         self._locate = locate
         self._clock = clock
         self._located_at = 0.0
         self._groups: OrderedDict[tuple[str | None, str], _Group] = OrderedDict()
+
+    def reads(self, base_digest: str) -> bool:
+        """Whether prompts for this base model are compared."""
+        return self._base_digest in ("", base_digest)
 
     def follow(self, prompt: KeptPrompt, body: msgspec.Struct, prompts: KeptPrompts) -> Observer:
         """What counts the prompt, whose body this was, once it has begun. prompts: those before it."""

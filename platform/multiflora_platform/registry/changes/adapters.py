@@ -22,7 +22,7 @@ from multiflora_platform.web.etags import UNCONDITIONAL, Precondition
 
 
 class AdapterChanges:
-    """reserved_names: the base model's, which no adapter may take."""
+    """reserved_names: the base models', which no adapter may take, as they change."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AdapterChanges:
         self._artifacts = artifacts
         self._runner = runner
         self._scratch = scratch
-        self._reserved = frozenset(reserved_names)
+        self._reserved = reserved_names
 
     async def create(
         self,

@@ -6,7 +6,7 @@ Knows no engine: the gateway gives the function that asks one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +14,8 @@ import regex
 
 from multiflora_adapters.validation import ValidationRow
 from multiflora_platform.registry.schemas.version_metadata import Eval
+from multiflora_platform.registry.serving.base_links import AnswerEval
 
-# answer(digest, eval) -> text of the greedy answer. Raises Unavailable while no engine is ready.
-AnswerEval = Callable[[str, Eval], Awaitable[str]]
 _PATTERN_SECONDS = 2.0
 _SHOWN = 400
 # What `run` adds to an eval as its maker wrote it.

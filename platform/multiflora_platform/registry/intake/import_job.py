@@ -43,7 +43,6 @@ class Imports:
         sources: Sources,
         checks: VersionChecks,
         warm_up: WarmUp,
-        base_digest: str,
     ) -> None:
         self._database = database
         self._snapshots = snapshots
@@ -52,7 +51,6 @@ class Imports:
         self._sources = sources
         self._checks = checks
         self._warm_up = warm_up
-        self._base_digest = base_digest
 
     async def run(self, claimed: ClaimedJob, progress: Progress) -> None:
         """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
@@ -62,12 +60,14 @@ class Imports:
             folder = self._scratch.make(claimed.id)
             source = await self._fetch(claimed, folder, progress)
             manifest = await self._checks.identify(folder)
-            if await self._name(claimed, source, manifest, folder):
+            base_digest = await self._checks.base_of(folder)
+            if await self._name(claimed, source, manifest, folder, base_digest):
                 await self._scratch.remove(claimed.id)
                 return
-        found = await self._checks.check(folder, await self._expected(claimed))
+        expected, base_digest = await self._asked(claimed)
+        found = await self._checks.check(folder, expected, base_digest)
         if isinstance(found, ValidatedVersion):
-            await self._accept(claimed, found)
+            await self._accept(claimed, found, base_digest)
         else:
             await self._reject(claimed, found)
         # Last: a crash before the commit above must find the files again.
@@ -88,13 +88,13 @@ class Imports:
         async with self._database.read() as session:
             return (await session.get_one(VersionRow, claimed.version_id)).state == "validating"
 
-    async def _expected(self, claimed: ClaimedJob) -> list[Eval]:
-        """The evals that came with the version."""
+    async def _asked(self, claimed: ClaimedJob) -> tuple[list[Eval], str]:
+        """The evals that came with the version, and the digest of its base model."""
         async with self._database.read() as session:
-            stored = (await session.get_one(VersionRow, claimed.version_id)).evals
+            row = await session.get_one(VersionRow, claimed.version_id)
         # An earlier attempt left its results beside what was asked.
-        asked = [{key: value for key, value in one.items() if key not in evals.RESULTS} for one in stored]
-        return msgspec.convert(asked, list[Eval])
+        asked = [{key: value for key, value in one.items() if key not in evals.RESULTS} for one in row.evals]
+        return msgspec.convert(asked, list[Eval]), row.base_digest
 
     async def _fetch(self, claimed: ClaimedJob, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:
@@ -105,18 +105,19 @@ class Imports:
         await self._database.write(claimed.actor, work)
         return await asyncio.to_thread(self._sources.fetch_remote, claimed.source, folder, progress.reach)
 
-    async def _name(self, claimed: ClaimedJob, source: str, manifest: AdapterManifest | None, folder: Path) -> bool:
-        """The version gets its pinned source and its digest; True when the adapter has this content already."""
+    async def _name(
+        self, claimed: ClaimedJob, source: str, manifest: AdapterManifest | None, folder: Path, base_digest: str
+    ) -> bool:
+        """The version gets its pinned source, its digest and its base model; True when the adapter has this content
+        already."""
         card = await asyncio.to_thread(read_card, folder)
 
         async def work(change: Change) -> bool:
             job = await jobs.require_lease(change, claimed)
             version = await change.session.get_one(VersionRow, claimed.version_id)
-            version.source, version.card = source, card
+            version.source, version.card, version.base_digest = source, card, base_digest
             digest = manifest.digest if manifest else None
-            known = digest and await version_queries.find_ready(
-                change.session, claimed.adapter_id, digest, self._base_digest
-            )
+            known = digest and await version_queries.find_ready(change.session, claimed.adapter_id, digest, base_digest)
             if not known:
                 versions.identify(change, version, digest)
                 await self._snapshots.touch(change, claimed.adapter)
@@ -136,7 +137,7 @@ class Imports:
 
         return await self._database.write(claimed.actor, work)
 
-    async def _accept(self, claimed: ClaimedJob, validated: ValidatedVersion) -> None:
+    async def _accept(self, claimed: ClaimedJob, validated: ValidatedVersion, base_digest: str) -> None:
         async def work(change: Change) -> None:
             job = await jobs.require_lease(change, claimed)
             row = await versions.finish(change, claimed.version_id, validated, claimed.promote)
@@ -145,7 +146,7 @@ class Imports:
 
         # Before the transaction, which holds the only write lock and must not wait for an engine.
         if claimed.promote:
-            await self._warm_up.version(claimed.adapter, validated.manifest.digest)
+            await self._warm_up.version(claimed.adapter, validated.manifest.digest, base_digest)
         try:
             await self._database.write(claimed.actor, work)
         except LeaseLost:

@@ -76,7 +76,6 @@ class VersionIntake:
         runner: JobRunner,
         scratch: Scratch,
         sources: Sources,
-        base_digest: str,
         warm_up: WarmUp,
     ) -> None:
         self._database = database
@@ -86,7 +85,6 @@ class VersionIntake:
         self._runner = runner
         self._scratch = scratch
         self._sources = sources
-        self._base_digest = base_digest
         self._warm_up = warm_up
         self._tasks: set[asyncio.Task[Filed]] = set()
 
@@ -144,12 +142,14 @@ class VersionIntake:
         if folder is not None:
             manifest = await self._checks.identify(folder)
             card = await asyncio.to_thread(read_card, folder)
-            await self._prepare_known(submission, manifest, folder)
+        base_digest = await self._checks.base_of(folder)
+        if folder is not None:
+            await self._prepare_known(submission, manifest, folder, base_digest)
             # Before the transaction: a job that is committed without its files on the disk could never be run.
             folder = await asyncio.to_thread(self._scratch.adopt, folder, job_id)
 
         async def work(change: Change) -> Filed:
-            return await self._decide(change, submission, job_id, manifest, card)
+            return await self._decide(change, submission, job_id, manifest, card, base_digest)
 
         filed = Filed()
         try:
@@ -162,7 +162,13 @@ class VersionIntake:
         return filed
 
     async def _decide(
-        self, change: Change, submission: _Submission, job_id: str, manifest: AdapterManifest | None, card: str | None
+        self,
+        change: Change,
+        submission: _Submission,
+        job_id: str,
+        manifest: AdapterManifest | None,
+        card: str | None,
+        base_digest: str,
     ) -> Filed:
         """Known by its key, known by its content, being made already, or a new version and its job."""
         request, digest = submission.request, manifest.digest if manifest else None
@@ -170,13 +176,13 @@ class VersionIntake:
         # Looked up again, inside the write: of two equal requests at the same time the second finds the first's row.
         if filed := await idempotency.recall(change.session, adapter.id, submission.repeatable):
             return filed
-        filed = await self._known(change, request, adapter, digest) if digest else None
+        filed = await self._known(change, request, adapter, digest, base_digest) if digest else None
         if filed is None:
             version = await versions.begin(
                 change,
                 adapter,
                 submission.source,
-                self._base_digest,
+                base_digest,
                 request.details,
                 here=submission.folder is not None,
                 digest=digest,
@@ -189,30 +195,34 @@ class VersionIntake:
         await self._snapshots.touch(change, request.adapter)
         return filed
 
-    async def _known(self, change: Change, request: VersionRequest, adapter: AdapterRow, digest: str) -> Filed | None:
-        ready = await version_queries.find_ready(change.session, adapter.id, digest, self._base_digest)
+    async def _known(
+        self, change: Change, request: VersionRequest, adapter: AdapterRow, digest: str, base_digest: str
+    ) -> Filed | None:
+        ready = await version_queries.find_ready(change.session, adapter.id, digest, base_digest)
         if ready is not None:
             if request.promote:
                 await aliases.make_default(change, adapter, ready.number)
             return Filed(StoredAnswer(200, await version_queries.view(change.session, ready, adapter.name)))
-        job = await jobs.making(change.session, adapter.id, digest, self._base_digest)
+        job = await jobs.making(change.session, adapter.id, digest, base_digest)
         if job is None:
             return None
         # The job serves both clients: one that wants the version promoted gets it, the other does not mind.
         job.promote = job.promote or request.promote
         return Filed(job_id=job.id, joined=True)
 
-    async def _prepare_known(self, submission: _Submission, manifest: AdapterManifest | None, folder: Path) -> None:
+    async def _prepare_known(
+        self, submission: _Submission, manifest: AdapterManifest | None, folder: Path, base_digest: str
+    ) -> None:
         """A ready version whose artifact was lost from the disk: the same content brings it back. One that is about to
         be promoted is warmed up."""
         if manifest is None:
             return
         async with self._database.read() as session:
-            known = await version_queries.find_ready(session, submission.adapter_id, manifest.digest, self._base_digest)
+            known = await version_queries.find_ready(session, submission.adapter_id, manifest.digest, base_digest)
         if known is not None and not self._store.has(manifest.digest):
             await asyncio.to_thread(self._store.add, folder)
         if known is not None and submission.request.promote:
-            await self._warm_up.version(submission.request.adapter, manifest.digest)
+            await self._warm_up.version(submission.request.adapter, manifest.digest, base_digest)
 
     async def _recall(self, adapter_id: int, repeatable: Repeatable) -> Filed | None:
         async with self._database.read() as session:

@@ -9,7 +9,7 @@ from typing import Any
 
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.errors import VersionNotFound
-from multiflora_platform.registry.serving.engine_link import EngineLink
+from multiflora_platform.registry.serving.base_links import BaseLinks
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.store import SnapshotStore
 from multiflora_platform.storage.database import Change, Database
@@ -17,7 +17,7 @@ from multiflora_platform.web.problems import Unavailable
 
 
 class EngineCommands:
-    """Without an engine there are no replicas, and every command is a 503."""
+    """Without an engine of its base model, every command on an adapter is a 503."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class EngineCommands:
         snapshots: SnapshotStore,
         artifacts: Artifacts,
         warm_up: WarmUp,
-        engine: EngineLink | None,
+        links: BaseLinks,
     ) -> None:
         self._database = database
         self._snapshots = snapshots
         self._artifacts = artifacts
         self._warm_up = warm_up
-        self._engine = engine
+        self._links = links
 
     async def command(
         self, action: str, name: str, number: int | None, actor: str, replica: str | None = None
@@ -42,12 +42,13 @@ class EngineCommands:
         if resolved is None:
             wanted = f"version {number}" if number else "default version"
             raise VersionNotFound(f"Adapter {name!r} has no {wanted} that can be served.")
-        if self._engine is None:
+        engine = self._links[resolved.base_digest].engine
+        if engine is None:
             raise Unavailable("No engine is running.")
         with self._artifacts.lease(resolved.digest):
-            await self._engine.command(action, resolved.digest, replica)
+            await engine.command(action, resolved.digest, replica)
             if action == "load":
-                await self._warm_up.prompts(name, resolved.digest, replica)
+                await self._warm_up.prompts(name, resolved.digest, resolved.base_digest, replica)
 
         async def work(change: Change) -> None:
             target = f"{name}@{resolved.version}"
@@ -57,4 +58,7 @@ class EngineCommands:
         return {"adapter": name, "version": resolved.version, "digest": resolved.digest, "action": action}
 
     async def replicas(self) -> list[dict[str, Any]]:
-        return await self._engine.replicas(self._snapshots.snapshot.digests) if self._engine else []
+        """Of all base models, the default one's first."""
+        snapshot = self._snapshots.snapshot
+        engines = [(link.engine, link.base.digest) for link in self._links if link.engine is not None]
+        return [row for engine, base in engines for row in await engine.replicas(snapshot.digests_on(base))]

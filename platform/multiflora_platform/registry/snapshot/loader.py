@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -25,8 +25,9 @@ from multiflora_platform.storage.tables import (
 )
 
 
-async def load_entries(session: AsyncSession, base_digest: str, name: str | None = None) -> list[AdapterEntry]:
-    """Snapshot entries of all live adapters, or of one. Versions made for another base model cannot be served."""
+async def load_entries(session: AsyncSession, served: Collection[str], name: str | None = None) -> list[AdapterEntry]:
+    """Snapshot entries of all live adapters, or of one. served: digests of base models; versions made for another one
+    cannot be served."""
     live = select(AdapterRow).where(AdapterRow.deleted_at.is_(None))
     if name is not None:
         live = live.where(AdapterRow.name == name)
@@ -44,12 +45,14 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
             row.id, names[row.adapter_id], row.stable, row.candidate, row.percent, row.shadow_percent, row.bounds
         )
     digests: dict[int, dict[int, str]] = {}
+    bases: dict[int, dict[int, str]] = {}
     shapes: dict[int, dict[int, AdapterShape]] = {}
-    columns = VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.manifest, VersionRow.facts
-    ready = select(*columns).where(
-        VersionRow.adapter_id.in_(ids), VersionRow.state == "ready", VersionRow.base_digest == base_digest
+    identity = VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.base_digest
+    ready = select(*identity, VersionRow.manifest, VersionRow.facts).where(
+        VersionRow.adapter_id.in_(ids), VersionRow.state == "ready", VersionRow.base_digest.in_(served)
     )
-    for adapter_id, number, ready_digest, manifest, facts in await session.execute(ready):
+    for adapter_id, number, ready_digest, base_digest, manifest, facts in await session.execute(ready):
+        bases.setdefault(adapter_id, {})[number] = base_digest
         digests.setdefault(adapter_id, {})[number] = ready_digest or ""
         shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {}, facts or {})
     unserved: dict[int, dict[int, str]] = {}
@@ -57,7 +60,7 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
     others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state, VersionRow.digest).where(
         VersionRow.adapter_id.in_(ids),
         VersionRow.purged_at.is_(None),
-        or_(VersionRow.state != "ready", VersionRow.base_digest != base_digest),
+        or_(VersionRow.state != "ready", VersionRow.base_digest.not_in(served)),
     )
     for adapter_id, number, state, digest in await session.execute(others):
         unserved.setdefault(adapter_id, {})[number] = state if state != "ready" else "of another base model"
@@ -69,6 +72,7 @@ async def load_entries(session: AsyncSession, base_digest: str, name: str | None
             aliases.get(adapter.id, ()),
             rollouts,
             digests.get(adapter.id, {}),
+            bases.get(adapter.id, {}),
             shapes.get(adapter.id, {}),
             unserved.get(adapter.id, {}),
             unserved_digests.get(adapter.id, {}),
@@ -87,6 +91,7 @@ def _entry(
     aliases: Iterable[AliasRow],
     rollouts: Mapping[tuple[int, str], RolloutEntry],
     digests: dict[int, str],
+    bases: dict[int, str],
     shapes: dict[int, AdapterShape],
     unserved: dict[int, str],
     unserved_digests: dict[int, str],
@@ -115,6 +120,7 @@ def _entry(
             for alias in aliases
         },
         digests=digests,
+        bases=bases,
         shapes=shapes,
         unserved=unserved,
         unserved_digests=unserved_digests,

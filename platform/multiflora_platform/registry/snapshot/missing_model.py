@@ -6,7 +6,7 @@ Knows no key: the caller says which adapters exist for it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry, Snapshot
 
@@ -18,8 +18,8 @@ _SELECTOR_SHOWN = 40
 Visible = Callable[[str, str | None], bool]
 
 
-def why_missing(snapshot: Snapshot, model: str, visible: Visible, base: str) -> str | None:
-    """visible(name, owner): whether the adapter exists for who asks. base: the base model's name. None: no idea."""
+def why_missing(snapshot: Snapshot, model: str, visible: Visible, bases: Sequence[str]) -> str | None:
+    """visible(name, owner): whether the adapter exists for who asks. bases: the base models' names. None: no idea."""
     name, at, selector = model.partition("@")
     entry = snapshot.adapters.get(name)
     if entry is not None and visible(entry.name, entry.owner):
@@ -27,8 +27,7 @@ def why_missing(snapshot: Snapshot, model: str, visible: Visible, base: str) -> 
             return "the version or the alias after the @ is missing"
         return _missing_part(entry, selector or DEFAULT)
     names = (one.name for one in snapshot.adapters.values() if visible(one.name, one.owner) and one.digests)
-    candidates = [base, *names] if visible(base, None) else names
-    nearest = _nearest(name, candidates)
+    nearest = _nearest(name, [*(base for base in bases if visible(base, None)), *names])
     return f"did you mean {nearest!r}?" if nearest is not None else None
 
 

@@ -53,6 +53,7 @@ class Resolved:
     shape: AdapterShape = AdapterShape()
     owner: str | None = None  # the adapter's tenant; None: the admins
     rollout: RolloutEntry | None = None  # of the alias; the gateway reports the request's outcome to it
+    base_digest: str = ""  # of the base model that the version belongs to
 
     @property
     def kv_reach(self) -> KvReach:
@@ -72,6 +73,7 @@ class ServedAdapter:
     description: str
     demo_prompt: str | None
     owner: str | None = None
+    base_digest: str = ""  # of the base model that this version belongs to
 
 
 def alias_etag(revision: int, protected: bool) -> str:
@@ -125,7 +127,8 @@ class AdapterEntry:
     created_at: datetime
     updated_at: datetime  # of the description and the like; versions and aliases do not count
     aliases: Mapping[str, AliasEntry]  # by name
-    digests: Mapping[int, str]  # of the versions that can be served on this base model, by number
+    digests: Mapping[int, str]  # of the versions whose base model is served, by number
+    bases: Mapping[int, str]  # digests of these versions' base models
     shapes: Mapping[int, AdapterShape]  # of the same versions
     # Of the other versions, by number: the state, or that it was made for another base model.
     unserved: Mapping[int, str] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class AdapterEntry:
         digest = self.digests.get(number)
         if not digest:
             return None
-        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner, rollout)
+        return Resolved(self.name, number, digest, alias, self.shapes[number], self.owner, rollout, self.bases[number])
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,15 @@ class Snapshot:
     def digests(self) -> frozenset[str]:
         """Of every version that can be served."""
         return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
+
+    def digests_on(self, base_digest: str) -> frozenset[str]:
+        """Of every version that is served on this base model."""
+        return frozenset(
+            digest
+            for entry in self.adapters.values()
+            for number, digest in entry.digests.items()
+            if entry.bases[number] == base_digest
+        )
 
     @cached_property
     def versions_by_digest(self) -> Mapping[str, Sequence[str]]:
@@ -235,4 +247,5 @@ def _served(entry: AdapterEntry) -> ServedAdapter | None:
         entry.description,
         entry.demo_prompt,
         entry.owner,
+        entry.bases[alias.main_version],
     )

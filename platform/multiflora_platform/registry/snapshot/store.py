@@ -5,7 +5,7 @@ Every change of an adapter calls `touch` inside its transaction. Does not know w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,9 +19,10 @@ from multiflora_platform.storage.tables import EventRow
 class SnapshotStore:
     """snapshot: what requests see right now."""
 
-    def __init__(self, database: Database, base_digest: str) -> None:
+    def __init__(self, database: Database, served: Collection[str]) -> None:
+        """served: digests of the base models that are served, as they change."""
         self._database = database
-        self._base_digest = base_digest
+        self._served = served
         self.snapshot = Snapshot({})
 
     def adapter(self, name: str) -> AdapterEntry:
@@ -55,7 +56,7 @@ class SnapshotStore:
 
     async def load(self, session: AsyncSession, name: str | None = None) -> list[AdapterEntry]:
         """As the session sees them: all, or the one if it exists."""
-        return await load_entries(session, self._base_digest, name)
+        return await load_entries(session, self._served, name)
 
     async def load_all(self) -> None:
         """At the start. The follower waits meanwhile, so that this cannot overwrite what it has just read anew."""

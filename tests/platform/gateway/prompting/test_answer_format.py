@@ -63,7 +63,7 @@ def speak(house: House, tokenizer: Tokenizer, tmp_path: Path) -> Callable[..., H
         plain = [config["eos_token"]] if "eos_token" in config else []
         marked = _saved(tokenizer, tmp_path / "marked", config, MARKERS, plain)
         model = replace(house.services.model, tokenizer=marked, vocab_size=marked.vocab_size)
-        house.services.model = replace(
+        house.services.groups.default.model = replace(
             model, tool_format=TOOL_FORMATS["hermes"], reasoning_format=REASONING_FORMATS["qwen3"]
         )
         house.engine.tokenizer = marked

@@ -65,7 +65,7 @@ async def test_a_conversation_goes_on_after_a_call_that_was_cut(house: House, ar
     item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments, "status": "incomplete"}
     tokenizer = copy.copy(house.services.model.tokenizer)
     tokenizer.templates = ChatTemplates({"default": TEMPLATE})
-    house.services.model = replace(house.services.model, tokenizer=tokenizer)
+    house.services.groups.default.model = replace(house.services.model, tokenizer=tokenizer)
     response = {"model": "base", "input": [item, {"role": "user", "content": "x"}]}
     for path, body in (("/v1/chat/completions", chat), ("/tokenize", chat), ("/v1/responses", response)):
         answer = await house.post(path, body)

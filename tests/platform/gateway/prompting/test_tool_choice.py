@@ -34,7 +34,7 @@ PATH = "/v1/chat/completions"
 
 @pytest.fixture(autouse=True)
 def _writes_as_hermes(house: House) -> None:
-    house.services.model = replace(house.services.model, tool_format=TOOL_FORMATS["hermes"])
+    house.services.groups.default.model = replace(house.services.model, tool_format=TOOL_FORMATS["hermes"])
     house.engine.reply = f"Let me see.\n{CALL}"
 
 
@@ -99,7 +99,7 @@ async def test_streamed_calls(house: House) -> None:
     ],
 )
 async def test_calls_of_every_form(house: House, kind: str, text: str) -> None:
-    house.services.model = replace(house.services.model, tool_format=TOOL_FORMATS[kind])
+    house.services.groups.default.model = replace(house.services.model, tool_format=TOOL_FORMATS[kind])
     house.engine.reply = text
     (call,) = (await ask(house))["message"]["tool_calls"]
     assert call["function"] == {"name": "get_weather", "arguments": ARGUMENTS}
@@ -175,14 +175,14 @@ async def test_a_response_format_is_for_answers_that_call_nothing(house: House) 
 
 
 async def test_a_model_whose_form_nobody_knows_calls_only_when_it_must(house: House) -> None:
-    house.services.model = replace(house.services.model, tool_format=None)
+    house.services.groups.default.model = replace(house.services.model, tool_format=None)
     assert (await ask(house))["message"]["content"] == house.engine.reply
     assert (await ask(house, tool_choice="required"))["message"]["tool_calls"]
     assert "get_weather" in grammar(house)
 
 
 async def test_ids_and_special_markers_of_mistral(house: House) -> None:
-    house.services.model = replace(house.services.model, tool_format=TOOL_FORMATS["mistral"])
+    house.services.groups.default.model = replace(house.services.model, tool_format=TOOL_FORMATS["mistral"])
     house.engine.reply = f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {ARGUMENTS}}}]'
     (call,) = (await ask(house))["message"]["tool_calls"]
     assert len(call["id"]) == 9
@@ -233,7 +233,7 @@ async def test_a_schema_that_cannot_be_enforced_is_a_400_only_where_it_must_be(h
 
 @pytest.fixture
 def reasons(house: House) -> House:
-    house.services.model = replace(house.services.model, reasoning_format=REASONING_FORMATS["qwen3"])
+    house.services.groups.default.model = replace(house.services.model, reasoning_format=REASONING_FORMATS["qwen3"])
     house.engine.reply = f"<think>\nIt may rain.</think>\n\n{CALL}"
     return house
 

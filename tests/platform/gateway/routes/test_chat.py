@@ -222,7 +222,7 @@ async def test_a_fingerprint_is_equal_for_equal_weights_computed_alike(house: Ho
 
 async def test_where_the_length_turns_positions_it_is_part_of_the_fingerprint(make_house: Callable[..., House]) -> None:
     house = make_house()
-    house.services.model = replace(house.services.model, length_sets_rope=True)
+    house.services.groups.default.model = replace(house.services.model, length_sets_rope=True)
     async with house.http:
         before = await fingerprint(house)
         assert house.engine.ready is not None

@@ -50,7 +50,7 @@ BEYOND: dict[str, tuple[str, dict[str, Any], str]] = {
 async def test_a_text_whose_token_the_model_lacks_is_blamed_on_the_text(house: House, name: str) -> None:
     path, fields, param = BEYOND[name]
     size = house.services.model.vocab_size
-    house.services.model = replace(house.services.model, vocab_size=size - 1)
+    house.services.groups.default.model = replace(house.services.model, vocab_size=size - 1)
     response = await house.post(path, {"model": "base", **fields})
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param)

@@ -257,7 +257,7 @@ async def test_an_adapter_that_no_room_is_left_to_pin_is_said_to_be_added(
 
 async def test_every_name_of_the_base_answers_and_the_first_is_shown(house: House) -> None:
     services = house.services
-    services.model = replace(services.model, other_names=("org/base", "second"), path="/models/base")
+    services.groups.default.model = replace(services.model, other_names=("org/base", "second"), path="/models/base")
     listed = (await house.http.get("/v1/models")).json()["data"]
     assert [card["id"] for card in listed if card["parent"] is None] == ["base", "org/base", "second"]
     for name in ("base", "org/base", "second", "/models/base"):

@@ -168,7 +168,9 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</t
 def thinker(house: House) -> House:
     """Thinks, says something and calls twice."""
     model = house.services.model
-    house.services.model = replace(model, tool_format=HERMES, reasoning_format=REASONING_FORMATS["qwen3"])
+    house.services.groups.default.model = replace(
+        model, tool_format=HERMES, reasoning_format=REASONING_FORMATS["qwen3"]
+    )
     house.engine.reply = f"<think>Rain?</think>Let me see.\n{CALL}\n{CALL}"
     return house
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from multiflora_platform.server.base_model import engine_config, open_model
+from multiflora_platform.base_models.opening import engine_config, open_model
 from multiflora_platform.settings import Settings
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo" / "base"

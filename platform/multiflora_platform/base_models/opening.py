@@ -15,11 +15,11 @@ from multiflora_platform.demo import (
     demo_adapters,
     demo_folder,
 )
+from multiflora_platform.groups import ServedModel
 from multiflora_platform.messages.reasoning import REASONING_FORMATS
 from multiflora_platform.messages.tool_formats import HARMONY, TOOL_FORMATS, ToolFormat, detect
 from multiflora_platform.model_files import ModelFiles
 from multiflora_platform.registry.sources.resolver import adapter_source
-from multiflora_platform.services import ServedModel
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.errors import TokenizerError
 from multiflora_platform.text.tokenizer import Tokenizer

@@ -1,0 +1,311 @@
+"""The base models beside the default one: loaded, listed, unloaded. One task loads each, one tends them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_platform.base_models.group_life import GroupLife
+from multiflora_platform.base_models.group_making import make_group
+from multiflora_platform.base_models.model_memory import require_memory
+from multiflora_platform.base_models.model_problems import (
+    ModelExists,
+    ModelNotFound,
+    ModelSourceRefused,
+    ModelStays,
+)
+from multiflora_platform.base_models.model_schemas import LoadedModel, ModelJob, ModelReplica, ModelState, NewModel
+from multiflora_platform.base_models.model_settings import asked_models, settings_of
+from multiflora_platform.base_models.opening import ServedBase, open_model
+from multiflora_platform.groups import Group
+from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.web.names import check_name
+from multiflora_platform.web.openai_errors import unavailable
+from multiflora_platform.web.problems import InvalidRequest, Problem
+
+if TYPE_CHECKING:
+    from multiflora_platform.services import Services
+
+_log = logging.getLogger(__name__)
+_TICK = 1.0
+_LAST_WORDS = 2.0
+"""Seconds for streams to write their error frames, once they were told to end."""
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(eq=False)
+class _Model:
+    """One base model, from the request for it until it is unloaded. group, life: once its files were read."""
+
+    asked: NewModel
+    settings: Settings
+    job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    job_state: Literal["running", "done", "failed"] = "running"
+    error: str | None = None
+    group: Group | None = None
+    life: GroupLife | None = None
+    loading: asyncio.Task[None] | None = None
+    draining: bool = False
+
+
+class BaseModels:
+    """`start` it once the default base model serves; `close` ends the engines of all others."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._models: dict[str, _Model] = {}
+        self._tending: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Those of the configuration file; returns when each serves, or is idle. Raises ConfigurationError."""
+        self._tending = asyncio.create_task(self._tend())
+        for model in asked_models(self._services.settings):
+            try:
+                await self.add(model, "system", in_file=True)
+                await self._loaded(model.name)
+            except Problem as problem:
+                raise ConfigurationError(f"models: {model.name}: {problem.detail}") from None
+            if (error := self._models[model.name].error) is not None:
+                raise ConfigurationError(f"models: {model.name}: {error}")
+
+    async def close(self) -> None:
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
+        await asyncio.gather(*(self._end(model) for model in self._models.values()))
+
+    async def add(self, asked: NewModel, actor: str, *, in_file: bool = False) -> LoadedModel:
+        """Files of a folder are read at once, those of a hub id are fetched by the job; then its engines are started,
+        unless min_replicas is 0. Raises InvalidRequest, ModelExists, ModelSourceRefused, NotEnoughMemory,
+        AdapterExists."""
+        self._require_free(check_name(asked.name))
+        settings = settings_of(asked, self._services.settings, in_file=in_file)
+        is_here = self._is_here(asked.source)
+        if is_here and not in_file:
+            self._require_readable(Path(asked.source))
+        # From now on the name is taken: of two equal requests one is refused.
+        model = self._models[asked.name] = _Model(asked, settings)
+        try:
+            if is_here:
+                await self._open(model)
+        except BaseException:
+            self._models.pop(asked.name, None)
+            raise
+        await self._services.registry.note(actor, "model.loading", asked.name)
+        model.loading = asyncio.create_task(self._load(model))
+        return self._view(model)
+
+    async def remove(self, name: str, actor: str) -> None:
+        """No new request finds it; running ones have the server's drain_timeout to end, the rest end with
+        "model_unloaded". Its adapters stay registered. Raises ModelNotFound, ModelStays."""
+        if name in self._services.groups.default.model.names:
+            raise ModelStays(f"{name!r} is what the server was started with; it is served until the server ends.")
+        model = self._models.get(name)
+        if model is None or model.draining:
+            raise ModelNotFound(f"There is no base model named {name[:80]!r}; GET /api/v1/models lists them.")
+        model.draining = True
+        # A client that goes away does not leave it half unloaded.
+        await asyncio.shield(asyncio.create_task(self._unload(model, actor)))
+
+    def views(self) -> list[LoadedModel]:
+        """The default one first, then in the order in which they came."""
+        return [self._default_view(), *map(self._view, self._models.values())]
+
+    def view(self, name: str) -> LoadedModel:
+        """Raises ModelNotFound."""
+        if name in self._services.groups.default.model.names:
+            return self._default_view()
+        if name not in self._models:
+            raise ModelNotFound(f"There is no base model named {name[:80]!r}; GET /api/v1/models lists them.")
+        return self._view(self._models[name])
+
+    # ---- loading
+
+    def _require_free(self, name: str) -> None:
+        known = self._models.get(name)
+        if known is not None and known.job_state == "failed" and not known.draining:
+            del self._models[name]
+        if name in self._models or name in self._services.groups.names:
+            raise ModelExists(f"There is a base model named {name!r}; unload it first, or choose another name.")
+        self._services.registry.require_free([name])
+
+    def _is_here(self, source: str) -> bool:
+        return Path(source).expanduser().exists() or source.startswith(("/", "./", "../", "~"))
+
+    def _require_readable(self, folder: Path) -> None:
+        """A server that other machines reach reads no folder that its operator has not named."""
+        settings = self._services.settings
+        roots = [root.expanduser().resolve() for root in settings.allow_source_root]
+        inside = any(folder.expanduser().resolve().is_relative_to(root) for root in roots)
+        if not inside and settings.host not in _LOOPBACK:
+            raise ModelSourceRefused(
+                "The folder lies below no --allow-source-root; start the server with one, or give a hub id.",
+                pointer="/source",
+            )
+
+    async def _open(self, model: _Model) -> None:
+        """Reads its files and makes its group known. Raises InvalidRequest, ModelExists, NotEnoughMemory."""
+        asked, settings, services = model.asked, model.settings, self._services
+        try:
+            opened = await asyncio.to_thread(open_model, settings)
+            same = services.groups.of_base(opened.base.digest)
+            if same is not None:
+                raise ModelExists(f"{same.name!r} is the same base model: its files are equal.", pointer="/source")
+            self._require_memory(settings, opened)
+            group, fleet, link = make_group(services, settings, opened)
+        except ConfigurationError as error:
+            raise InvalidRequest(str(error), pointer="/source") from None
+        except ValueError as error:
+            raise InvalidRequest(str(error), pointer="/max_replicas") from None
+        await services.registry.add_base(link, group.model.names)
+        model.group = group
+        model.life = group.waker = GroupLife(group, fleet, asked.min_replicas, asked.idle_seconds)
+        services.groups.add(group)
+
+    def _require_memory(self, settings: Settings, opened: ServedBase) -> None:
+        require_memory(opened.served.name, opened.config.folder, opened.config.dtype, settings)
+
+    async def _load(self, model: _Model) -> None:
+        """The job: never raises."""
+        try:
+            if model.group is None:
+                await self._open(model)
+            assert model.life is not None, "an opened model has its engines"
+            if model.asked.min_replicas:
+                await model.life.wake()
+            model.job_state = "done"
+            await self._services.registry.note("system", "model.loaded", model.asked.name)
+        except (Problem, EngineFailed) as error:
+            model.error = error.detail if isinstance(error, Problem) else error.message
+        except Exception as error:
+            _log.exception("the base model %s could not be loaded", model.asked.name)
+            model.error = f"{type(error).__name__}: {error}"
+        if model.error is not None:
+            model.job_state = "failed"
+            await self._forget(model)
+
+    async def _loaded(self, name: str) -> None:
+        loading = self._models[name].loading
+        assert loading is not None, "it was added"
+        await loading
+
+    # ---- unloading
+
+    async def _unload(self, model: _Model, actor: str) -> None:
+        await self._services.registry.note(actor, "model.unloading", model.asked.name)
+        if model.group is not None:
+            self._services.groups.remove(model.group)
+            await self._drain(model.group)
+        await self._end(model)
+        await self._forget(model)
+        self._models.pop(model.asked.name, None)
+        await self._services.registry.note(actor, "model.unloaded", model.asked.name)
+
+    async def _drain(self, group: Group) -> None:
+        if not await group.wait_idle(self._services.settings.drain_timeout):
+            for answering in list(group.active):
+                answering.fail(
+                    unavailable(
+                        f"The base model {group.name!r} was unloaded before the answer was complete.", "model_unloaded"
+                    )
+                )
+            await group.wait_idle(_LAST_WORDS)
+
+    async def _end(self, model: _Model) -> None:
+        if model.loading is not None and not model.loading.done():
+            model.loading.cancel()
+            await asyncio.gather(model.loading, return_exceptions=True)
+        if model.life is not None:
+            await model.life.end()
+        if model.group is not None:
+            await model.group.grammars.close()
+
+    async def _forget(self, model: _Model) -> None:
+        """No request finds it, and its names are free; adapters of it stay registered."""
+        if model.group is None:
+            return
+        self._services.groups.remove(model.group)
+        await self._services.registry.remove_base(model.group.base_digest, model.group.model.names)
+        if model.life is not None:
+            await model.life.end()
+        model.group = model.life = None
+
+    # ---- what is there
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            for model in list(self._models.values()):
+                if model.life is not None and not model.draining and model.job_state == "done":
+                    with contextlib.suppress(Exception):
+                        await model.life.tend()
+
+    def _default_view(self) -> LoadedModel:
+        services = self._services
+        group = services.groups.default
+        return _view_of(
+            group,
+            NewModel(group.name, group.model.root, {}, services.settings.replicas, services.settings.replicas),
+            "ready" if services.is_ready else "failed" if group.engine.state == "failed" else "loading",
+            None,
+            self._num_adapters(group),
+            is_default=True,
+        )
+
+    def _view(self, model: _Model) -> LoadedModel:
+        job = ModelJob(model.job_id, model.job_state, model.error)
+        return _view_of(model.group, model.asked, _state(model), job, self._num_adapters(model.group))
+
+    def _num_adapters(self, group: Group | None) -> int:
+        if group is None:
+            return 0
+        return sum(
+            group.base_digest in entry.bases.values() for entry in self._services.registry.snapshot.adapters.values()
+        )
+
+
+def _state(model: _Model) -> ModelState:
+    if model.draining:
+        return "draining"
+    if model.job_state == "failed":
+        return "failed"
+    if model.group is None or model.life is None or model.job_state == "running":
+        return "loading"
+    if model.life.asleep:
+        return "idle"
+    return "ready" if model.group.engine.ready is not None else "loading"
+
+
+def _view_of(
+    group: Group | None,
+    asked: NewModel,
+    state: ModelState,
+    job: ModelJob | None,
+    adapters: int,
+    *,
+    is_default: bool = False,
+) -> LoadedModel:
+    replicas = [] if group is None else group.engine.replicas
+    ready = [one.ready for one in replicas if one.ready is not None]
+    return LoadedModel(
+        name=asked.name,
+        source=asked.source,
+        state=state,
+        is_default=is_default,
+        digest=None if group is None else group.base_digest,
+        options=asked.options,
+        min_replicas=asked.min_replicas,
+        max_replicas=asked.max_replicas,
+        idle_seconds=asked.idle_seconds,
+        replicas=[ModelReplica(one.id, one.state) for one in replicas],
+        adapters=adapters,
+        in_flight=0 if group is None else group.in_flight,
+        memory_bytes=sum(one.weight_bytes + one.kv_bytes for one in ready),
+        job=job,
+    )

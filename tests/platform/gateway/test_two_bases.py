@@ -1,0 +1,211 @@
+"""Two base models in one server: whichever a request's model belongs to reads, computes and writes it, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.platform.gateway.house import END, READY, FakeClient, House
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers
+
+from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_engine.protocol.messages import Fatal
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.replica import EngineReplica
+from multiflora_platform.groups import Group, ServedModel
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved
+from multiflora_platform.structured.compiler import GrammarCompiler
+from multiflora_platform.text.tokenizer import Tokenizer
+
+OTHER_DIGEST, ADAPTER_DIGEST = "c" * 64, "e" * 64
+OTHER_READY = replace(READY, max_model_len=99)
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """The same letters under other ids, and another template."""
+    folder = tmp_path_factory.mktemp("other-tokenizer")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=True)
+    rust = RustTokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens([END])
+    rust.save(str(folder / "tokenizer.json"))
+    template = "{% for message in messages %}[{{ message['content'] }}]{% endfor %}"
+    config = {"eos_token": END, "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Tokenizer.load(folder)
+
+
+class SlowWaker:
+    """Wakes the group's engine when it is let."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self.client = client
+        self.asleep = True
+        self.may_start = asyncio.Event()
+        self.asked = 0
+        self.fails = False
+
+    async def wake(self) -> None:
+        self.asked += 1
+        await self.may_start.wait()
+        if self.fails:
+            raise EngineFailed(Fatal("internal", "The disk is gone."))
+        self.client.ready, self.asleep = OTHER_READY, False
+
+
+@pytest.fixture
+async def bases(
+    make_house: Callable[..., House], other_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[House, FakeClient]]:
+    """The house's base model with its adapter sql, and `other` with its adapter poet."""
+    house = make_house()
+    client = FakeClient(other_tokenizer, reply="Other words", ready=OTHER_READY)
+    supervisor = SimpleNamespace(client=client, state="ready", restarts=0, pid=None)
+    engine = Fleet([EngineReplica("other-0", supervisor)])
+    tokenizer = other_tokenizer
+    model = ServedModel("other", "org/other", tokenizer, tokenizer.vocab_size, 99, 1_600_000_000)
+    grammars = GrammarCompiler(tokenizer, tokenizer.vocab_size, frozenset({tokenizer.eos_token_id or 0}))
+    house.services.groups.add(Group(model, OTHER_DIGEST, engine, grammars))
+    resolve = house.registry.resolve
+
+    def resolve_both(name: str, user: str | None) -> Resolved | None:
+        if name.partition("@")[0] == "poet":
+            return Resolved("poet", 1, ADAPTER_DIGEST, "default", AdapterShape(), base_digest=OTHER_DIGEST)
+        return resolve(name, user)
+
+    monkeypatch.setattr(house.registry, "resolve", resolve_both)
+    async with house.http:
+        yield house, client
+    await house.services.grammars.close()
+    await grammars.close()
+
+
+def chat(model: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter"), [("other", None), ("poet", ADAPTER_DIGEST), ("other:poet", ADAPTER_DIGEST)]
+)
+async def test_the_base_that_is_meant_reads_computes_and_writes(
+    bases: tuple[House, FakeClient], model: str, adapter: str | None
+) -> None:
+    house, client = bases
+    answer = (await house.post("/v1/chat/completions", chat(model))).json()
+    assert answer["choices"][0]["message"]["content"] == "Other words"
+    (request,) = client.requests
+    assert request.adapter_digest == adapter
+    assert client.tokenizer.decode(request.prompt_token_ids) == "[hi]"
+    assert not house.engine.requests
+    mine = (await house.post("/v1/chat/completions", chat("sql"))).json()
+    assert mine["choices"][0]["message"]["content"] == "Hello, wörld!"
+    assert len(client.requests) == 1
+    assert mine["system_fingerprint"] != answer["system_fingerprint"]
+
+
+async def test_streams_completions_embeddings_and_tokens_go_to_that_base_too(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    events = await house.events("/v1/chat/completions", chat("other"))
+    assert "".join(e["choices"][0]["delta"].get("content") or "" for e in events[:-1] if e["choices"]) == "Other words"
+    done = (await house.post("/v1/completions", {"model": "poet", "prompt": "ab", "max_tokens": 50})).json()
+    assert done["choices"][0]["text"] == "Other words"
+    await house.post("/v1/embeddings", {"model": "other", "input": "ab"})
+    assert [client.tokenizer.decode(one.prompt_token_ids) for one in client.requests] == ["[hi]", "ab", "ab"]
+    tokens = (await house.post("/tokenize", {"model": "other", "prompt": "ab"})).json()
+    assert tokens["tokens"] == client.tokenizer.encode("ab", False)
+    assert tokens["max_model_len"] == 99
+    text = (await house.post("/detokenize", {"model": "poet", "tokens": tokens["tokens"]})).json()
+    assert text == {"prompt": "ab"}
+    info = (await house.http.get("/tokenizer_info", params={"model": "other"})).json()
+    assert info["chat_template"].startswith("{% for message in messages %}[")
+    assert not house.engine.requests
+
+
+async def test_the_list_names_both_and_each_adapters_own(bases: tuple[House, FakeClient]) -> None:
+    house, _ = bases
+    cards = {card["id"]: card for card in (await house.http.get("/v1/models")).json()["data"]}
+    assert (cards["base"]["max_model_len"], cards["other"]["max_model_len"]) == (256, 99)
+    assert cards["sql"]["parent"] == "base"
+    assert (await house.http.get("/v1/models/poet@1")).json()["parent"] == "other"
+
+
+async def test_adapters_of_two_bases_are_never_mixed(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    mixed = await house.post("/v1/chat/completions", chat("base", adapters=[{"name": "poet", "weight": 0.5}]))
+    assert mixed.status_code == 400
+    assert "'poet' belongs to another base model than 'base'" in mixed.json()["error"]["message"]
+    assert not client.requests
+
+
+async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:
+    house, _ = bases
+    asked = await house.post("/v1/chat/completions", chat("other"))
+    body = {**chat("base"), "compare": asked.json()["id"]}
+    assert (await house.post("/api/v1/cache:explain", body)).status_code == 404
+
+
+async def test_a_base_that_is_gone_is_a_404_with_its_adapters_and_the_other_answers(
+    bases: tuple[House, FakeClient],
+) -> None:
+    house, client = bases
+    groups = house.services.groups
+    group = groups.named("other")
+    assert group is not None
+    client.pace = 0.01
+    running = asyncio.create_task(house.post("/v1/chat/completions", chat("poet")))
+    await house.until(lambda: client.told)
+    groups.remove(group)
+    for model in ("other", "poet"):
+        gone = await house.post("/v1/chat/completions", chat(model))
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+    assert (await house.post("/v1/chat/completions", chat("base"))).status_code == 200
+    assert (await running).json()["choices"][0]["message"]["content"] == "Other words"
+    assert await group.wait_idle(0.0)
+
+
+async def test_the_first_request_of_a_sleeping_base_wakes_it_and_is_answered(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    group = house.services.groups.named("other")
+    assert group is not None
+    client.ready, waker = None, SlowWaker(client)
+    group.waker = waker
+    waiting = [asyncio.create_task(house.post("/v1/chat/completions", chat("other"))) for _ in range(3)]
+    await house.until(lambda: waker.asked == 3)
+    assert (await house.post("/v1/chat/completions", chat("base"))).status_code == 200
+    waker.may_start.set()
+    answers = [(await one).json()["choices"][0]["message"]["content"] for one in waiting]
+    assert answers == ["Other words"] * 3
+    assert group.in_flight == 0
+
+
+async def test_who_does_not_want_to_wait_for_it_is_told_to_come_back(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    group = house.services.groups.named("other")
+    assert group is not None
+    client.ready, group.waker = None, SlowWaker(client)
+    late = await house.post("/v1/chat/completions", chat("other"), **{"X-Request-Timeout": "0.05"})
+    assert (late.status_code, late.json()["error"]["code"]) == (503, "model_loading")
+    assert int(late.headers["retry-after"]) > 0
+    assert group.in_flight == 0
+
+
+async def test_why_it_cannot_be_loaded_is_told(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    group = house.services.groups.named("other")
+    assert group is not None
+    client.ready, waker = None, SlowWaker(client)
+    group.waker = waker
+    waker.fails = True
+    waker.may_start.set()
+    failed = await house.post("/v1/chat/completions", chat("other"))
+    assert failed.status_code == 503
+    assert "The disk is gone." in failed.json()["error"]["message"]
+    assert group.in_flight == 0
