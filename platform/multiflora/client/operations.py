@@ -8,6 +8,7 @@ from typing import Literal
 from multiflora.client.transport import AsyncTransport, Transport, quoted
 from multiflora_platform.auth.account_answers import Key, KeyPage, NewlyMadeKey, Tenant, TenantPage, UsagePage
 from multiflora_platform.auth.account_requests import KeyRotation, NewKey, NewTenant, TenantPatch
+from multiflora_platform.base_models.model_schemas import LoadedModel, ModelPage, NewModel
 from multiflora_platform.contexts.context_schemas import Context, ContextBody, ContextPage, ContextPatch
 from multiflora_platform.evals.schemas import (
     EvalComparison,
@@ -519,6 +520,22 @@ class Client(Transport):
     def redeliver(self, webhook_id: str, delivery: int) -> Delivery:
         """The same message once more, with all its retries."""
         return self.call("POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery)
+
+    def list_base_models(self) -> ModelPage:
+        """The one that the server was started with first."""
+        return self.call("GET", "/models", ModelPage)
+
+    def load_model(self, body: NewModel) -> LoadedModel:
+        """Serves one more base model; its `job` tells how far that is, here and when it is listed."""
+        return self.call("POST", "/models", LoadedModel, body=body)
+
+    def get_base_model(self, name: str) -> LoadedModel:
+        """Get base model."""
+        return self.call("GET", f"/models/{quoted(name)}", LoadedModel)
+
+    def unload_model(self, name: str) -> None:
+        """Its requests end within --drain-timeout, then its engines; adapters stay registered."""
+        self.call("DELETE", f"/models/{quoted(name)}", None)
 
     def get_series(self, *, window: int = 900) -> SeriesAnswer:
         """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""
@@ -1233,6 +1250,22 @@ class AsyncClient(AsyncTransport):
         return await self.call(
             "POST", f"/webhooks/{quoted(webhook_id)}/deliveries/{quoted(delivery)}:redeliver", Delivery
         )
+
+    async def list_base_models(self) -> ModelPage:
+        """The one that the server was started with first."""
+        return await self.call("GET", "/models", ModelPage)
+
+    async def load_model(self, body: NewModel) -> LoadedModel:
+        """Serves one more base model; its `job` tells how far that is, here and when it is listed."""
+        return await self.call("POST", "/models", LoadedModel, body=body)
+
+    async def get_base_model(self, name: str) -> LoadedModel:
+        """Get base model."""
+        return await self.call("GET", f"/models/{quoted(name)}", LoadedModel)
+
+    async def unload_model(self, name: str) -> None:
+        """Its requests end within --drain-timeout, then its engines; adapters stay registered."""
+        await self.call("DELETE", f"/models/{quoted(name)}", None)
 
     async def get_series(self, *, window: int = 900) -> SeriesAnswer:
         """The last `window` seconds: second by second up to 15 minutes, beyond that minute by minute."""

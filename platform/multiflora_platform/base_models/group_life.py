@@ -6,10 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_engine.protocol.messages import Fatal
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.processes import wait_any_ready
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group
+
+_UNLOADED = Fatal("internal", "It is being unloaded.")
 
 
 class GroupLife:
@@ -37,10 +41,18 @@ class GroupLife:
 
     async def wake(self) -> None:
         """Returns when an engine serves; all who wait share one start. Raises EngineFailed when none ever will."""
+        if self._ended:
+            raise EngineFailed(_UNLOADED)
         if self._waking is None or self._waking.done():
             self._waking = asyncio.create_task(self._wake())
-        # Not cancelled with the request: the others that wait, and the next request, want it, too.
-        await asyncio.shield(self._waking)
+        waking = self._waking
+        try:
+            # Not cancelled with the request: the others that wait, and the next request, want it, too.
+            await asyncio.shield(waking)
+        except asyncio.CancelledError:
+            if waking.cancelled():
+                raise EngineFailed(_UNLOADED) from None
+            raise
 
     async def tend(self) -> None:
         """Ends the engines that no request needs, starts those that requests need: called each second."""

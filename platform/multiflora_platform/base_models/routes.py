@@ -21,8 +21,7 @@ Admin = Annotated[Principal, Depends(require_admin)]
 
 @router.post("/models", status_code=202, openapi_extra=schema(NewModel), responses=answers(LoadedModel, 202))
 async def load_model(request: Request, principal: Admin) -> Response:
-    """Serves one more base model beside the others; requests for it wait until it is loaded. `job` tells how far it is:
-    poll GET /api/v1/models/{name}. 409 `not-enough-memory` tells what it needs and what is free."""
+    """Serves one more base model; its `job` tells how far that is, here and when it is listed."""
     body = await read_json(request, NewModel)
     made = await _models(request).add(body, principal.actor)
     return rendered(made, 202, {"Location": f"/api/v1/models/{made.name}"})
@@ -41,8 +40,7 @@ async def get_base_model(request: Request, principal: Admin, name: str) -> Respo
 
 @router.delete("/models/{name}", status_code=204)
 async def unload_model(request: Request, principal: Admin, name: str) -> Response:
-    """Answers when it is unloaded: running requests end first, those that take longer than --drain-timeout with
-    `model_unloaded`. Its adapters stay registered and are refused by name."""
+    """Its requests end within --drain-timeout, then its engines; adapters stay registered."""
     await _models(request).remove(name, principal.actor)
     return Response(status_code=204)
 

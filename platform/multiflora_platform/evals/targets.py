@@ -12,6 +12,7 @@ from multiflora_platform.evals.schemas import EvalRunBody
 from multiflora_platform.gateway.generation.model_resolution import ResolvedModel, resolve
 from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.gateway.schemas.requests import EngineRequest
+from multiflora_platform.groups import Groups
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
 from multiflora_platform.services import Services
@@ -35,12 +36,12 @@ def target_of(services: Services, principal: Principal, entry: AdapterEntry, bod
         raise InvalidRequest("Send one of version, model and adapters: what is asked.", pointer="")
     registry, mix = services.registry, body.mix
     if mix:
-        model = services.model.name
+        model = _base_of(services.groups, entry)
         mix["adapters"] = [{**part, "name": _pinned(registry, part["name"])} for part in mix["adapters"]]
     elif body.version is not None:
         model = f"{entry.name}@{body.version}"
     else:
-        model = _pinned(registry, services.model.known_as(body.model or entry.name))
+        model = _pinned(registry, services.groups.known_as(body.model or entry.name))
     resolved = _resolved(services, principal, model, mix)
     is_own = resolved.adapter == entry.name and resolved.number > 0
     return EvalTarget(model, mix, resolved.number if is_own else None, resolved.digest)
@@ -52,7 +53,13 @@ def _resolved(services: Services, principal: Principal, model: str, mix: dict[st
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"{error}.", pointer="") from None
     with as_problems():
-        return resolve(services.registry, services.model.name, principal, asked, services.settings.max_lora_rank)
+        return resolve(services.registry, services.groups, principal, asked, services.settings.max_lora_rank)
+
+
+def _base_of(groups: Groups, entry: AdapterEntry) -> str:
+    """The name of the base model that the adapter belongs to."""
+    served = (groups.of_base(digest) for digest in entry.bases.values())
+    return next((group.name for group in served if group is not None), groups.default.name)
 
 
 def _pinned(registry: Registry, model: str) -> str:

@@ -299,6 +299,19 @@ async def test_stopping_ends_the_process_the_streams_and_the_socket() -> None:
             await supervisor.client.status()
 
 
+async def test_what_was_stopped_can_be_started_again() -> None:
+    async with _supervised() as supervisor:
+        await supervisor.wait_ready()
+        first = supervisor.pid
+        await supervisor.stop()
+        await supervisor.start()
+        assert supervisor.state == "starting"
+        await supervisor.wait_ready()
+        assert supervisor.pid != first
+        assert supervisor.restarts == 0
+        assert len(await _collect(supervisor.client, _request("again"))) > 0
+
+
 @pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
 async def test_the_engine_spins_shortly_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str]

@@ -28,7 +28,8 @@ class Asking:
         request = a_request(id, PROMPT)
         self.stream = self.fleet.generate(request)
         facts = PromptFacts(id, 0.0, None, "base", None, 0, None, "/v1/completions", False, len(PROMPT))
-        self.watches = self.insight.follow_prompt(facts, request, CompletionRequest(model="base", prompt="x"))
+        body = CompletionRequest(model="base", prompt="x")
+        self.watches = self.insight.follow_prompt(facts, request, body, self.fleet)
 
     def starts(self, id: str) -> str:
         """The reason of its miss."""

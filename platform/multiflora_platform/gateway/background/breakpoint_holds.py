@@ -48,7 +48,7 @@ class BreakpointHolds:
         cache_salt: str | None,
         marks: Sequence[Breakpoint],
     ) -> list[Observer]:
-        """For `start`. None where nothing is marked, or for another base model than the default one, whose engines alone
+        """For `start`. None where nothing is marked, or for another base model than the default one: its engines alone
         hold prefixes on purpose."""
         is_kept = self._parts.settings.enable_prefix_caching and resolved.group is self._parts.groups.default
         if not marks or not is_kept:

@@ -1,0 +1,164 @@
+"""Engines start with the first request, end when none has come for a while, and never under one."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from multiflora_engine.process.supervisor import EngineFailed
+from multiflora_engine.protocol.messages import Fatal, Ready
+from multiflora_platform.base_models.group_life import GroupLife
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.replica import EngineReplica
+from multiflora_platform.groups import Group
+
+READY = Ready("cpu", "float32", 64, 16, 256, 8, 4, 64, 1, 1)
+
+
+class Supervised:
+    """A process that starts when it is let, counted."""
+
+    def __init__(self) -> None:
+        self.client = SimpleNamespace(
+            ready=None, is_draining=False, cache_followers=SimpleNamespace(add=lambda one: None)
+        )
+        self.state, self.restarts, self.pid, self.failure = "starting", 0, None, None
+        self.starts = self.stops = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fails = False
+
+    async def start(self) -> None:
+        self.starts += 1
+        self.state = "starting"
+
+    async def wait_ready(self) -> Ready:
+        await self.gate.wait()
+        if self.fails:
+            self.state, self.failure = "failed", Fatal("internal", "no memory")
+            raise EngineFailed(self.failure)
+        self.state, self.client.ready = "ready", READY
+        return READY
+
+    async def stop(self) -> None:
+        self.stops += 1
+        self.state, self.client.ready = "stopped", None
+
+
+class Room:
+    def __init__(self, engines: int, least: int, idle_seconds: float | None = 10.0) -> None:
+        self.engines = [Supervised() for _ in range(engines)]
+        self.fleet = Fleet([EngineReplica(f"b-{i}", one) for i, one in enumerate(self.engines)])  # type: ignore[arg-type]
+        model: Any = SimpleNamespace(name="b", names=("b",))
+        self.group = Group(model, "c" * 64, self.fleet, SimpleNamespace())  # type: ignore[arg-type]
+        self.now = self.group.last_used
+        self.life = self.group.waker = GroupLife(self.group, self.fleet, least, idle_seconds, lambda: self.now)
+
+    @property
+    def states(self) -> list[str]:
+        return [one.state for one in self.engines]
+
+
+async def test_all_who_wait_share_one_start() -> None:
+    room = Room(1, 0)
+    room.engines[0].gate.clear()
+    assert room.group.asleep
+    waiting = [asyncio.create_task(room.life.wake()) for _ in range(5)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    room.engines[0].gate.set()
+    await asyncio.gather(*waiting[1:])
+    assert not room.group.asleep
+    assert room.engines[0].starts == 1
+
+
+async def test_the_last_engine_ends_after_the_idle_time_and_the_next_request_starts_it_again() -> None:
+    room = Room(1, 0)
+    await room.life.wake()
+    first = room.fleet.replicas[0].epoch
+    room.now += 9.9
+    await room.life.tend()
+    assert room.states == ["ready"]
+    room.now += 0.2
+    await room.life.tend()
+    assert (room.states, room.group.asleep) == (["stopped"], True)
+    await room.life.tend()
+    assert room.engines[0].stops == 1
+    await room.life.wake()
+    assert (room.states, room.group.asleep) == (["ready"], False)
+    # What it had cached is lost: another life.
+    assert room.fleet.replicas[0].epoch == first + 1
+
+
+async def test_no_engine_ends_under_a_request_however_long_it_takes() -> None:
+    room = Room(1, 0)
+    await room.life.wake()
+    with room.group.used():
+        room.now += 1000
+        await room.life.tend()
+        assert room.states == ["ready"]
+    room.now = room.group.last_used + 10
+    await room.life.tend()
+    assert room.states == ["stopped"]
+
+
+async def test_a_request_that_comes_as_the_engines_end_wakes_them() -> None:
+    room = Room(1, 0)
+    await room.life.wake()
+    room.now += 11
+    ending = asyncio.create_task(room.life.tend())
+    await asyncio.sleep(0)
+    assert room.group.asleep
+    await asyncio.gather(ending, room.life.wake())
+    assert (room.states, room.group.asleep) == (["ready"], False)
+
+
+async def test_beyond_the_minimum_they_end_and_come_back_when_requests_do() -> None:
+    room = Room(3, 1)
+    await room.life.wake()
+    for one in room.fleet.replicas:
+        await one.supervisor.wait_ready()
+    room.now += 11
+    await room.life.tend()
+    assert room.states == ["ready", "stopped", "stopped"]
+    assert not room.group.asleep
+    room.now = room.group.last_used + 1
+    await room.life.tend()
+    assert [one.starts for one in room.engines] == [1, 2, 2]
+
+
+async def test_without_an_idle_time_they_stay() -> None:
+    room = Room(2, 1, None)
+    await room.life.wake()
+    room.now += 1e6
+    await room.life.tend()
+    assert [one.stops for one in room.engines] == [0, 0]
+
+
+async def test_a_start_that_failed_is_tried_again_by_the_next_request() -> None:
+    room = Room(1, 0)
+    room.engines[0].fails = True
+    with pytest.raises(EngineFailed, match="no memory"):
+        await room.life.wake()
+    assert room.group.asleep
+    room.engines[0].fails = False
+    await room.life.wake()
+    assert room.engines[0].starts == 2
+    assert not room.group.asleep
+
+
+async def test_what_has_ended_for_good_is_not_woken() -> None:
+    room = Room(1, 0)
+    room.engines[0].gate.clear()
+    waiting = asyncio.create_task(room.life.wake())
+    await asyncio.sleep(0)
+    await room.life.end()
+    with pytest.raises((EngineFailed, asyncio.CancelledError)):
+        await waiting
+    with pytest.raises(EngineFailed):
+        await room.life.wake()
+    assert room.states == ["stopped"]
