@@ -201,7 +201,8 @@ class BaseModels:
         await self._services.registry.note(actor, "model.unloading", model.asked.name)
         if model.group is not None:
             self._services.groups.remove(model.group)
-            await self._drain(model.group)
+            if not model.group.asleep:  # else requests wait for engines that will not start
+                await self._drain(model.group)
         await self._end(model)
         await self._forget(model)
         self._models.pop(model.asked.name, None)

@@ -7,45 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.platform.base_models.engines import Supervised
 
 from multiflora_engine.process.supervisor import EngineFailed
-from multiflora_engine.protocol.messages import Fatal, Ready
 from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group
-
-READY = Ready("cpu", "float32", 64, 16, 256, 8, 4, 64, 1, 1)
-
-
-class Supervised:
-    """A process that starts when it is let, counted."""
-
-    def __init__(self) -> None:
-        self.client = SimpleNamespace(
-            ready=None, is_draining=False, cache_followers=SimpleNamespace(add=lambda one: None)
-        )
-        self.state, self.restarts, self.pid, self.failure = "starting", 0, None, None
-        self.starts = self.stops = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.fails = False
-
-    async def start(self) -> None:
-        self.starts += 1
-        self.state = "starting"
-
-    async def wait_ready(self) -> Ready:
-        await self.gate.wait()
-        if self.fails:
-            self.state, self.failure = "failed", Fatal("internal", "no memory")
-            raise EngineFailed(self.failure)
-        self.state, self.client.ready = "ready", READY
-        return READY
-
-    async def stop(self) -> None:
-        self.stops += 1
-        self.state, self.client.ready = "stopped", None
 
 
 class Room:

@@ -49,6 +49,7 @@ from multiflora_platform.registry.errors import (
     SourceNotFound,
     VersionRejected,
 )
+from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved, RolloutEntry, ServedAdapter
 from multiflora_platform.services import Services
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -240,6 +241,7 @@ class FakeRegistry:
     notes: list[tuple[str, str]] = field(default_factory=list)
     commands: list[tuple[str, str]] = field(default_factory=list)
     first_use: Any = None
+    bases: list[str] = field(default_factory=list)
 
     def resolve(self, model: str, user: str | None) -> Resolved | None:
         name, _, alias = model.partition("@")
@@ -264,7 +266,7 @@ class FakeRegistry:
         for name, digest in self.digests.items():
             versions.setdefault(digest, []).append(f"{name}@3")
         digests = frozenset(self.digests.values())
-        return SimpleNamespace(digests=digests, versions_by_digest=versions, kv_reach=self._kv_reach)
+        return SimpleNamespace(adapters={}, digests=digests, versions_by_digest=versions, kv_reach=self._kv_reach)
 
     def _kv_reach(self, digest: str | None) -> KvReach:
         shapes = (self.shapes.get(name) for name, known in self.digests.items() if known == digest)
@@ -277,6 +279,16 @@ class FakeRegistry:
             for name, k, n, layer in (("model.layers.0.q", 8, 16, 0), ("lm_head", 8, 99, None))
         }
         return BaseModel("base", "LlamaForCausalLM", BASE_DIGEST, 1, sites)
+
+    def require_free(self, names: Sequence[str]) -> None:
+        if any(name in self.digests for name in names):
+            raise AdapterExists("It is an adapter's name.")
+
+    async def add_base(self, link: BaseLink, names: Sequence[str]) -> None:
+        self.bases.append(link.base.digest)
+
+    async def remove_base(self, digest: str, names: Sequence[str]) -> None:
+        self.bases.remove(digest)
 
     @contextmanager
     def lease(self, digest: str) -> Iterator[None]:

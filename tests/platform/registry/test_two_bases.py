@@ -66,7 +66,7 @@ async def test_an_adapter_belongs_to_the_base_that_it_fits_and_is_probed_there(
     found = [house.registry.resolve(name, None) for name in ("a", "w")]
     assert [one and one.base_digest for one in found] == ["b" * 64, "c" * 64]
     assert [one.base_digest for one in house.registry.served()] == ["b" * 64, "c" * 64]
-    assert [action for action, _ in narrow.commands] == [action for action, _ in wide.commands] == ["probe", "load"]
+    assert [action for action, _ in narrow.commands] == [action for action, _ in wide.commands] == ["probe"]
     await house.admin.post("/adapters/w:pin")
     assert wide.commands[-1] == ("pin", second.json()["digest"])
     assert house.registry.snapshot.digests_on("c" * 64) == {second.json()["digest"]}
