@@ -130,17 +130,19 @@ class _Copying:
     """What other threads computed in the last step, from where it tells that it begins until it tells that it ends."""
 
     def __init__(self, offloading: Offloading | None) -> None:
-        self.seconds = 0.0
+        self.seconds = self._before = 0.0
         if offloading is not None:
-            begins, ends = offloading.step_begins, offloading.step_ends
-            offloading.step_begins = lambda: (begins(), self._begin())  # type: ignore[method-assign, assignment]
-            offloading.step_ends = lambda: (self._end(), ends())  # type: ignore[method-assign, assignment]
+            self._begins, self._ends = offloading.step_begins, offloading.step_ends
+            offloading.step_begins = self._begin  # type: ignore[method-assign]
+            offloading.step_ends = self._end  # type: ignore[method-assign]
 
     def _begin(self) -> None:
+        self._begins()
         self._before = _others_seconds()
 
     def _end(self) -> None:
         self.seconds = _others_seconds() - self._before
+        self._ends()
 
 
 def _request(prompt: list[int], max_tokens: int) -> GenerateRequest:

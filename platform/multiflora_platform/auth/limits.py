@@ -60,6 +60,7 @@ class Claim:
     def __init__(self, account: _Account) -> None:
         self._account = account
         self._closed = False
+        self._taken = 0
 
     def prompt(self, count: int) -> None:
         """Raises LimitReached when the minute's tokens are used up, or are fewer than these."""
@@ -73,6 +74,13 @@ class Claim:
             message = f"The tenant's limit of {bucket.per_minute} tokens per minute is reached; try again later."
             raise LimitReached(message, bucket.seconds_until(count))
         bucket.take(count)
+        self._taken += count
+
+    def give_back(self) -> None:
+        """What prompts took: nothing was computed for them after all."""
+        if self._account.tokens is not None:
+            self._account.tokens.take(-self._taken)
+        self._taken = 0
 
     def generated(self, count: int) -> None:
         if self._account.tokens is not None:

@@ -10,15 +10,20 @@ from starlette.requests import Request
 from multiflora_platform.auth.limits import Claim
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.services import Services
+from multiflora_platform.web.problems import Problem
 
 
 @contextmanager
 def within_limits(request: Request, principal: Principal) -> Iterator[Claim]:
-    """One request, running until the end; the claim takes its prompt's tokens. Raises LimitReached."""
+    """One request, running until the end; the claim takes its prompt's tokens, and gives them back where the request is
+    refused. Raises LimitReached."""
     services: Services = request.app.state.services
     request.state.limited = principal  # its answer tells what is left
     claim = services.limits.admit(principal)
     try:
         yield claim
+    except Problem:
+        claim.give_back()
+        raise
     finally:
         claim.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
 
 from multiflora_platform.auth.limits import Limits
@@ -41,10 +42,14 @@ async def test_made_replaced_listed_and_deleted(contexts: ContextHouse) -> None:
 async def test_a_tenants_limits_hold(contexts: ContextHouse) -> None:
     """What is computed takes tokens, once for each model; each call is a request."""
     contexts.house.services.limits = Limits(lambda: 0.0)
-    limits = {"requests_per_minute": 5, "tokens_per_minute": 2 * len(RULES)}
+    limits = {"requests_per_minute": 6, "tokens_per_minute": 2 * len(RULES)}
     changed = await contexts.registry.admin.patch("/tenants/acme", json=limits)
     assert changed.status_code == 200, changed.text
     body = {"prompt": RULES}
+    contexts.house.engine.ready = replace(contexts.house.engine.ready, num_blocks=8)
+    full = await contexts.acme.put(f"{PATH}/rules", json=body)
+    assert (full.status_code, full.headers["x-ratelimit-remaining-tokens"]) == (409, str(2 * len(RULES)))
+    contexts.house.engine.ready = replace(contexts.house.engine.ready, num_blocks=128)
     for left, sent in ((len(RULES), body), (len(RULES), {**body, "ttl": 60}), (0, {"prompt": RULES[::-1]})):
         made = await contexts.acme.put(f"{PATH}/rules", json=sent)
         assert made.is_success, made.text
