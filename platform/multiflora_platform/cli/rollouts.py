@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from multiflora_platform.cli.actions import Run, patch, server_command, show_answer
 from multiflora_platform.cli.http import every, quoted, request
 from multiflora_platform.cli.terminal.output import emit
+from multiflora_platform.exit_codes import CommandError
 
-COLUMNS = ("id", "stable", "candidate", "percent", "shadow_percent", "state", "reason", "created_at", "ended_at")
-FIELDS = ("percent", "shadow_percent", "max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
+COLUMNS = (
+    "id",
+    "stable",
+    "candidate",
+    "percent",
+    "steps",
+    "shadow_percent",
+    "state",
+    "reason",
+    "created_at",
+    "ended_at",
+)
+FIELDS = (
+    "percent",
+    "shadow_percent",
+    "max_error_rate",
+    "max_p95_seconds",
+    "max_p95_ratio",
+    "min_samples",
+    "steps",
+    "step_seconds",
+)
 
 
 def add_actions(adapters: Any) -> None:
@@ -30,9 +52,12 @@ def add_actions(adapters: Any) -> None:
         one.add_argument("--max-p95-seconds", type=float)
         one.add_argument("--max-p95-ratio", type=float, help="to the stable version's P95")
         one.add_argument("--min-samples", type=int, help="requests before errors and latency are judged")
+        one.add_argument("--steps", type=_shares, metavar="1,10,50", help="shares that it goes through by itself")
+        one.add_argument("--step-seconds", type=float, help="at each of the steps, at least")
     _step(group, "show", show, "the running one, or the last")
     _step(group, "ls", ls, "all of them, newest first")
-    _step(group, "promote", promote, "the candidate for everybody")
+    promoting = _step(group, "promote", promote, "the candidate for everybody; asks when few requests have tried it")
+    promoting.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _step(group, "abort", abort, "the stable version for everybody")
     _step(adapters, "history", history, "where an alias pointed, newest first")
     _step(adapters, "protect", protect, "only admins move the alias")
@@ -73,7 +98,18 @@ def ls(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _shares(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part.strip()]
+
+
 def promote(arguments: argparse.Namespace) -> int:
+    """A person is asked when the candidate has had fewer requests than the rollout wants to see; a script is not."""
+    running = request(arguments, "GET", f"{_alias(arguments)}/rollout").json()
+    seen = (running["candidate_observed"] or {"requests": 0})["requests"]
+    if seen < running["min_samples"] and not arguments.yes and sys.stdin.isatty():
+        told = f"Version {running['candidate']} has had {seen} of {running['min_samples']} requests. Promote it? [y/N] "
+        if input(told).strip().lower() not in ("y", "yes"):
+            raise CommandError("not promoted; --yes does not ask")
     return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout:promote")
 
 

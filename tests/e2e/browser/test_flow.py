@@ -79,7 +79,9 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
     rollout = page.get_by_role("region", name="Rollout")
     rollout.get_by_role("button", name="50%").click()
     window.toast("50% get v2.")
+    rollout.get_by_text("0 of 20 samples").wait_for()
     rollout.get_by_role("button", name="Promote").click()
+    page.get_by_role("button", name="Promote anyway").click()
     window.toast("v2 is for everybody")
     rollout.get_by_text("promoted").wait_for()
     with shop.http() as http:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.platform.evals.conftest import CASE, EvalHouse
 from tests.platform.registry.house import adapter_files
+
+from multiflora_platform.registry.changes import rollouts
+from multiflora_platform.registry.changes.rollout_observations import RequestOutcome
 
 MISSED = {"prompt": "Bye", "max_tokens": 20, "checks": [{"type": "exact", "text": "Goodbye"}]}
 
@@ -53,6 +57,29 @@ async def test_a_rollout_may_begin_and_is_not_promoted_without_the_score(evals: 
     assert (await evals.call("GET", "/aliases/default/rollout"))["state"] == "running"
     await evals.run(version=2)
     assert (await evals.call("POST", "/aliases/default/rollout:promote"))["state"] == "promoted"
+
+
+async def test_a_rollout_that_went_through_its_steps_waits_for_the_score(
+    evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "_AGAIN_SECONDS", 0.05)
+    await evals.put(CASE, min_score=1)
+    etag = await evals.registry.etag("sql", "default")
+    started = {"candidate": 2, "steps": [50], "step_seconds": 0.01, "min_samples": 1}
+    await evals.call("POST", "/aliases/default/rollout", started, 201, headers={"If-Match": etag})
+    registry = evals.registry.registry
+    entry = registry.adapter("sql").aliases["default"].rollout
+    assert entry is not None
+    registry.rollouts.observe(entry, 2, RequestOutcome(ok=True, seconds=0.1))
+    async with asyncio.timeout(20):
+        while (found := await evals.call("GET", "/aliases/default/rollout"))["reason"] is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert found["reason"].startswith("waits: Version 2 has no score yet: eval 'smoke'")
+        assert (found["state"], found["percent"]) == ("running", 50)
+        await evals.run(version=2)
+        while (found := await evals.call("GET", "/aliases/default/rollout"))["state"] == "running":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (found["state"], found["reason"]) == ("promoted", "went through all steps")
 
 
 async def test_an_upload_that_would_be_the_default_is_ready_and_is_not(evals: EvalHouse) -> None:

@@ -89,6 +89,28 @@ class Observations:
         self.stable = Arm()
         self.candidate = Arm()
         self.shadow = Shadow()
+        # Of the present share: which one, since when (monotonic), and how many of the candidate's requests it has had.
+        self._percent: int | None = None
+        self._since = 0.0
+        self._samples = 0
+
+    def count_step(self, percent: int, now: float) -> None:
+        """One of the candidate's requests has ended at this share of the users."""
+        if percent != self._percent:
+            self._percent, self._since, self._samples = percent, now, 0
+        self._samples += 1
+
+    def step_left(self, rollout: RolloutEntry, now: float) -> float | None:
+        """Seconds until the next step is due; None as long as it needs more requests, or there are no steps."""
+        if not rollout.bounds.get("steps") or self._percent != rollout.percent:
+            return None
+        if self._samples < rollout.bounds["min_samples"]:
+            return None
+        return float(self._since + rollout.bounds["step_seconds"] - now)
+
+    def delay_step(self, rollout: RolloutEntry, now: float, seconds: float) -> None:
+        """The step could not be made; it is due again after so many seconds."""
+        self._since = now + seconds - float(rollout.bounds["step_seconds"])
 
     @property
     def arms(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ from multiflora_platform.registry.errors import RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
+from multiflora_platform.registry.rows.eval_gates import closed_gate
 from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
 from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutState
 from multiflora_platform.registry.serving.warm_up import WarmUp
@@ -29,6 +32,8 @@ from multiflora_platform.web.pagination import encode_token
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/rollout"
+# How long a step that an eval or the database has held up waits before it is tried again.
+_AGAIN_SECONDS = 10.0
 
 
 class RolloutChanges:
@@ -40,6 +45,8 @@ class RolloutChanges:
         self._warm_up = warm_up
         self._observations: dict[int, Observations] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Of the running ones whose step has its requests and not yet its time, by id.
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         database.before_commit.append(self._keep_evidence)
 
     async def start(
@@ -85,6 +92,7 @@ class RolloutChanges:
         seen = self.observations(rollout)
         (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
         if version == rollout.candidate:
+            seen.count_step(rollout.percent, time.monotonic())
             self._judge(rollout, seen)
 
     def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
@@ -132,6 +140,8 @@ class RolloutChanges:
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for timer in self._timers.values():
+            timer.cancel()
 
     def _running_ids(self, adapter: str) -> set[int]:
         entry = self._snapshots.snapshot.adapters.get(adapter)
@@ -139,13 +149,64 @@ class RolloutChanges:
         return {alias.rollout.id for alias in aliases if alias.rollout is not None}
 
     def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
+        if any(task.get_name() == str(rollout.id) for task in self._tasks):
+            return  # a decision about it is being executed
         reason = seen.verdict(rollout)
-        if reason is not None and not any(task.get_name() == str(rollout.id) for task in self._tasks):
+        left = None if reason is not None else seen.step_left(rollout, time.monotonic())
+        if reason is not None:
             # What the verdict rests on, before requests that end meanwhile change the counts.
-            evidence = seen.arms
-            task = asyncio.create_task(self._roll_back(rollout, reason, evidence), name=str(rollout.id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(rollout, partial(self._roll_back, rollout, reason, seen.arms))
+        elif left is not None and left <= 0:
+            self._begin(rollout, partial(self._step, rollout, seen))
+        elif left is not None and rollout.id not in self._timers:
+            self._judge_in(left, rollout)
+
+    def _judge_in(self, seconds: float, rollout: RolloutEntry) -> None:
+        if timer := self._timers.pop(rollout.id, None):
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[rollout.id] = loop.call_later(seconds, self._judge_again, rollout)
+
+    def _judge_again(self, rollout: RolloutEntry) -> None:
+        """Without waiting for its next request."""
+        self._timers.pop(rollout.id, None)
+        entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
+        present = [alias.rollout for alias in entry.aliases.values() if alias.rollout] if entry is not None else []
+        for running in present:
+            if running.id == rollout.id:
+                self._judge(running, self.observations(running))
+
+    def _begin(self, rollout: RolloutEntry, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(work(), name=str(rollout.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _step(self, rollout: RolloutEntry, seen: Observations) -> None:
+        """To the next share; behind the last, to all users, or what an eval says against that is noted."""
+
+        async def work(change: Change) -> bool:
+            row = await change.session.get(RolloutRow, rollout.id)
+            adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
+            if row is None or adapter is None or row.state != "running" or row.percent != rollout.percent:
+                return True
+            if await rollouts.step(change, adapter, row):
+                await self._snapshots.touch(change, adapter.name)
+                return True
+            gate = await closed_gate(change.session, adapter, row.alias, row.candidate)
+            if gate is None:
+                await self._finish(change, adapter, row, "promoted", "went through all steps", seen.arms)
+            else:
+                row.reason = f"waits: {gate.detail}"
+            return gate is None
+
+        try:
+            went_on = await self._database.write(_ACTOR, work)
+        except Exception as error:
+            _log.warning("rollout %d could not go on: %s", rollout.id, error)
+            went_on = False
+        if not went_on:
+            seen.delay_step(rollout, time.monotonic(), _AGAIN_SECONDS)
+            self._judge_in(_AGAIN_SECONDS, rollout)
 
     async def _roll_back(self, rollout: RolloutEntry, reason: str, evidence: dict[str, Any]) -> None:
         async def work(change: Change) -> None:
@@ -184,6 +245,8 @@ class RolloutChanges:
 
     def _forget(self, rollout_id: int) -> None:
         self._observations.pop(rollout_id, None)
+        if timer := self._timers.pop(rollout_id, None):
+            timer.cancel()
 
     def _page(self, rows: list[tuple[RolloutRow, str]], limit: int) -> RolloutPage:
         token = encode_token(str(rows[limit - 1][0].id)) if len(rows) > limit else None

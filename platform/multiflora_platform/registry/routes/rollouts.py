@@ -19,6 +19,7 @@ from multiflora_platform.registry.schemas.rollouts import (
     RolloutPage,
     RolloutPatch,
     RolloutState,
+    check_steps,
 )
 from multiflora_platform.storage.tables import LARGEST_NUMBER
 from multiflora_platform.web.json_bodies import read_json, schema
@@ -38,7 +39,7 @@ async def start_rollout(
 ) -> Response:
     """Send a part of the alias's users, or copies of their requests, to a candidate; needs the alias's If-Match."""
     changeable(request, principal, name)
-    body = await read_json(request, NewRollout)
+    body = (await read_json(request, NewRollout)).check()
     precondition = MovePrecondition(if_match, required=True, may_move_protected=principal.is_admin)
     started = await registry_of(request).rollouts.start(name, alias, body, precondition, principal.actor)
     return resource(request, started, 201)
@@ -85,6 +86,7 @@ async def change_rollout(
     """Other shares or bounds; who is in the candidate's share stays in it when it grows."""
     changeable(request, principal, name)
     fields = (await read_json(request, RolloutPatch)).fields
+    check_steps(fields.get("steps", []))
     precondition = MovePrecondition(if_match, may_move_protected=principal.is_admin)
     rollouts = registry_of(request).rollouts
     return resource(request, await rollouts.adjust(name, alias, fields, precondition, principal.actor))

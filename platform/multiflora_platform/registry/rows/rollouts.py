@@ -20,6 +20,8 @@ from multiflora_platform.storage.tables import AdapterRow, RolloutRow
 from multiflora_platform.web.etags import etag_of
 from multiflora_platform.web.problems import InvalidRequest
 
+# Of rollouts that began before there were any.
+_NO_STEPS = {"steps": [], "step_seconds": 300.0}
 End = Literal["promoted", "rolled_back", "aborted"]
 
 
@@ -40,7 +42,7 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
         alias=alias,
         stable=stable,
         candidate=body.candidate,
-        percent=body.percent,
+        percent=body.first_percent,
         shadow_percent=body.shadow_percent,
         bounds={bound: getattr(body, bound) for bound in BOUNDS},
         state="running",
@@ -49,11 +51,11 @@ async def start(change: Change, name: str, alias: str, body: NewRollout, precond
     )
     await aliases.require_ready(change, adapter, {body.candidate: 100})
     row.previous = {"version": stable}
-    if body.percent:
+    if rollout.percent:
         await aliases.move(change, adapter, alias, _target(rollout))
     change.session.add(rollout)
     await change.session.flush()
-    _record(change, "started", name, rollout, percent=body.percent, shadow_percent=body.shadow_percent)
+    _record(change, "started", name, rollout, percent=rollout.percent, shadow_percent=body.shadow_percent)
     return rollout
 
 
@@ -72,6 +74,17 @@ async def adjust(
         await aliases.move(change, adapter, alias, _target(rollout))
     _record(change, "adjusted", name, rollout, **fields)
     return rollout
+
+
+async def step(change: Change, adapter: AdapterRow, rollout: RolloutRow) -> bool:
+    """To the next of its steps; False when it has been through all of them."""
+    higher = [percent for percent in rollout.bounds.get("steps", ()) if percent > rollout.percent]
+    if not higher:
+        return False
+    rollout.percent = higher[0]
+    await aliases.move(change, adapter, rollout.alias, _target(rollout))
+    _record(change, "stepped", adapter.name, rollout, percent=rollout.percent)
+    return True
 
 
 async def finish(
@@ -113,6 +126,7 @@ def state_of(rollout: RolloutRow, adapter: str) -> dict[str, Any]:
         "candidate": rollout.candidate,
         "percent": rollout.percent,
         "shadow_percent": rollout.shadow_percent,
+        **_NO_STEPS,
         **rollout.bounds,
         "state": rollout.state,
         "reason": rollout.reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import asdict
 
 from multiflora_platform.web.json_bodies import Body
+from multiflora_platform.web.problems import InvalidRequest
 
 Percent = Annotated[int, Meta(ge=0, le=99)]
 ShadowPercent = Annotated[int, Meta(ge=0, le=100)]
@@ -17,13 +19,15 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Ratio = Annotated[float, Meta(ge=1, le=1000)]
 Samples = Annotated[int, Meta(ge=1, le=1000)]
 RolloutState = Literal["running", "promoted", "rolled_back", "aborted", "superseded"]
-BOUNDS = ("max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples")
+Steps = Annotated[list[Annotated[int, Meta(ge=1, le=99)]], Meta(max_length=20)]
+BOUNDS = ("max_error_rate", "max_p95_seconds", "max_p95_ratio", "min_samples", "steps", "step_seconds")
 
 
 class NewRollout(Body, frozen=True):
     """percent: of the alias's users that get the candidate. shadow_percent: of the others' requests, those that run on
     the candidate, too, while the client gets the stable version's answer. The bounds roll back by themselves;
-    max_p95_ratio is to the stable version's P95."""
+    max_p95_ratio is to the stable version's P95. steps: in place of percent, shares that it goes through by itself;
+    each needs min_samples requests and step_seconds within the bounds; after the last it is promoted."""
 
     candidate: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     percent: Percent = 0
@@ -32,10 +36,23 @@ class NewRollout(Body, frozen=True):
     max_p95_seconds: Seconds | None = None
     max_p95_ratio: Ratio | None = None
     min_samples: Samples = 20
+    steps: Steps = msgspec.field(default_factory=list)
+    step_seconds: Seconds = 300.0
+
+    def check(self) -> NewRollout:
+        """Itself; raises InvalidRequest."""
+        check_steps(self.steps)
+        if self.steps and self.percent:
+            raise InvalidRequest("It begins with the first of its steps; leave percent out.", pointer="/percent")
+        return self
+
+    @property
+    def first_percent(self) -> int:
+        return self.steps[0] if self.steps else self.percent
 
 
 class RolloutPatch(Body, frozen=True):
-    """A field that is absent stays; null lifts a bound."""
+    """A field that is absent stays; null lifts a bound, no steps: it goes no further by itself."""
 
     percent: Percent | UnsetType = UNSET
     shadow_percent: ShadowPercent | UnsetType = UNSET
@@ -43,10 +60,18 @@ class RolloutPatch(Body, frozen=True):
     max_p95_seconds: Seconds | UnsetType | None = UNSET
     max_p95_ratio: Ratio | UnsetType | None = UNSET
     min_samples: Samples | UnsetType = UNSET
+    steps: Steps | UnsetType = UNSET
+    step_seconds: Seconds | UnsetType = UNSET
 
     @property
     def fields(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not UNSET}
+
+
+def check_steps(steps: list[int]) -> None:
+    """Raises InvalidRequest."""
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise InvalidRequest("Steps are shares that grow, such as [1, 10, 50]; 100 follows.", pointer="/steps")
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +101,8 @@ class ShadowObserved(msgspec.Struct, frozen=True, kw_only=True):
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Observations are of the present server process while it runs, and as they were when it ended.
 
+    reason: why it ended, or what it waits for.
+
     etag: a change may name this one as If-Match, or its alias's.
     """
 
@@ -90,6 +117,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     max_p95_seconds: float | None
     max_p95_ratio: float | None
     min_samples: int
+    steps: list[int]
+    step_seconds: float
     state: RolloutState
     reason: str | None
     created_by: str

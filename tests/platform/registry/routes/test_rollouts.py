@@ -404,3 +404,53 @@ async def test_warm_up_prompts_are_bounded(house, prompts):
     response = await house.admin.patch("/adapters/a", json={"warmup_prompts": prompts})
     assert response.status_code == 400
     assert response.json()["errors"][0]["pointer"].startswith("/warmup_prompts")
+
+
+async def until_percent(house, percent):
+    async with asyncio.timeout(30):
+        while entry(house) is not None and entry(house).percent != percent:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return entry(house)
+
+
+def answered(house, count):
+    """So many of the candidate's requests went well."""
+    for _ in range(count):
+        house.registry.rollouts.observe(entry(house), 2, RequestOutcome(ok=True, seconds=0.1))
+
+
+async def test_a_rollout_goes_through_its_steps_by_itself(house):
+    rollout = await start(house, steps=[1, 30], step_seconds=0.05, min_samples=3)
+    assert (rollout["percent"], rollout["steps"]) == (1, [1, 30])
+    answered(house, 2)
+    await asyncio.sleep(0.1)
+    assert entry(house).percent == 1, "it has had too few requests"
+    answered(house, 1)
+    assert (await until_percent(house, 30)).percent == 30
+    assert await target(house) == {"split": {"1": 70, "2": 30}}
+    answered(house, 2)
+    assert entry(house).percent == 30, "each step needs requests of its own"
+    answered(house, 1)
+    ended = await until_it_ends(house)
+    assert (ended["state"], ended["reason"]) == ("promoted", "went through all steps")
+    assert await target(house) == {"version": 2}
+    types = [item["type"] for item in (await house.admin.get("/events")).json()["items"]]
+    assert types.count("rollout.stepped") == 1
+    assert (await house.admin.post("/adapters/a/aliases/default:rollback")).status_code == 200
+    assert await target(house) == {"version": 1}
+
+
+async def test_steps_end_at_a_bound_and_by_hand(house):
+    await start(house, steps=[1, 30], step_seconds=3600, min_samples=2)
+    answered(house, 3)
+    changed = (await house.admin.patch(PATH, json={"steps": [], "percent": 20})).json()
+    assert (changed["steps"], changed["percent"]) == ([], 20)
+    assert (await house.admin.patch(PATH, json={"steps": [5, 2]})).status_code == 400
+    assert (await house.admin.patch(PATH, json={"steps": [30], "step_seconds": 0.01})).status_code == 200
+    for _ in range(3):
+        house.registry.rollouts.observe(entry(house), 2, RequestOutcome(ok=False, seconds=0.1))
+    assert (await until_it_ends(house))["state"] == "rolled_back"
+    headers = {"If-Match": await house.etag("a", "default")}
+    for wrong in ({"steps": [10, 10]}, {"steps": [100]}, {"steps": [0]}, {"steps": [1], "percent": 5}, {"steps": None}):
+        response = await house.admin.post(PATH, json={"candidate": 2, **wrong}, headers=headers)
+        assert response.status_code == 400, wrong
