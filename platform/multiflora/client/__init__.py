@@ -17,6 +17,16 @@ from multiflora_platform.auth.account_requests import (
     TenantPatch,
 )
 from multiflora_platform.contexts.context_schemas import ContextBody, ContextPatch
+from multiflora_platform.evals.checks import (
+    ContainsCheck,
+    EvalCase,
+    ExactCheck,
+    JsonSchemaCheck,
+    JudgeCheck,
+    NumberCheck,
+    RegexCheck,
+)
+from multiflora_platform.evals.schemas import EvalRunBody, EvalSetBody, EvalSetPatch, MixPartBody
 from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.registry.schemas.bodies import (
     AdapterPatch,
@@ -36,16 +46,27 @@ __all__ = [
     "CacheQuestion",
     "CapacityQuestion",
     "Client",
+    "ContainsCheck",
     "ContextBody",
     "ContextPatch",
     "Eval",
+    "EvalCase",
+    "EvalRunBody",
+    "EvalSetBody",
+    "EvalSetPatch",
+    "ExactCheck",
+    "JsonSchemaCheck",
+    "JudgeCheck",
     "KeyRotation",
     "Lineage",
+    "MixPartBody",
     "NewAdapter",
     "NewKey",
     "NewRollout",
     "NewTenant",
     "NewWebhook",
+    "NumberCheck",
+    "RegexCheck",
     "RolloutPatch",
     "TenantPatch",
     "VersionPatch",
