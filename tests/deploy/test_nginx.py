@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -25,9 +26,10 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="needs nginx")
 
 @dataclass
 class Upstream:
-    """A server that streams its answer in two parts, the second when the test says so. dies: it closes instead."""
+    """A server that streams its answer in two parts, the second when the test says so. dies: it closes instead, before
+    its answer or after the first part."""
 
-    dies: bool = False
+    dies: Literal["", "before", "after"] = ""
     asked: list[str] = field(default_factory=list)
     second_part: threading.Event = field(default_factory=threading.Event)
 
@@ -47,23 +49,29 @@ class Upstream:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 upstream.asked.append(self.path)
-                if upstream.dies:
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
+                if upstream.dies == "before":
+                    self.die()
                     return
                 self.send_response(200)
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 self.wfile.write(b"5\r\nfirst\r\n")
                 upstream.second_part.wait(30)
+                if upstream.dies == "after":
+                    self.die()
+                    return
                 self.wfile.write(b"6\r\nsecond\r\n0\r\n\r\n")
+
+            def die(self) -> None:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
         self.second_part.set()
@@ -150,7 +158,7 @@ def test_a_client_beyond_its_rate_is_told_in_the_api_s_words_and_probes_pass(pro
 
 
 def test_another_server_answers_when_one_fails_before_its_first_byte(proxy: Proxy) -> None:
-    proxy.first.dies = True
+    proxy.first.dies = "before"
     proxy.first.second_part.set()
     proxy.second.second_part.set()
     answers = [proxy.http.post("/v1/completions", content=b"{}") for _ in range(4)]
@@ -158,8 +166,20 @@ def test_another_server_answers_when_one_fails_before_its_first_byte(proxy: Prox
     assert proxy.first.asked, "or nothing failed"
 
 
+def test_an_answer_that_has_begun_is_not_asked_for_again(proxy: Proxy) -> None:
+    for upstream in (proxy.first, proxy.second):
+        upstream.dies = "after"
+        upstream.second_part.set()
+    with proxy.http.stream("POST", "/v1/completions", content=b"{}") as response:
+        parts = response.iter_raw()
+        assert next(parts) == b"first"
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(parts)
+    assert proxy.asked() == 1
+
+
 def test_a_change_is_never_sent_twice(proxy: Proxy) -> None:
-    proxy.first.dies = proxy.second.dies = True
+    proxy.first.dies = proxy.second.dies = "before"
     answer = proxy.http.post("/api/v1/adapters", content=b"{}")
     assert answer.status_code == 502
     assert proxy.asked() == 1
