@@ -38,6 +38,10 @@ class PolledAdapterSource(AdapterSource, Protocol):
     loads: int
     evictions: int
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes that adapters take now: in slots, and as copies in host memory."""
+        ...
+
     def poll(self) -> None:
         """Takes in finished loads and copies a bounded amount to the device."""
         ...
@@ -127,8 +131,11 @@ class Engine:
         return deltas
 
     def stats(self) -> EngineStats:
+        adapter_bytes, adapter_host_bytes = self._residency.memory()
         return replace(
             self._scheduler.stats(),
+            adapter_bytes=adapter_bytes,
+            adapter_host_bytes=adapter_host_bytes,
             tiers=[] if self._tiers is None else self._tiers.stats(),
             steps=self._steps,
             step_seconds=self._step_seconds,

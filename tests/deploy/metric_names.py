@@ -64,7 +64,10 @@ def _full_page() -> str:
         restarts=0,
         stats=stats,
         ready=Ready("cpu", "float32", 1, 16, 32, 1, 1, 1, 1, 1),
-        replicas=[ReplicaView(str(id), "ready", 0, None, stats, 0.0) for id in range(2)],
+        replicas=[
+            ReplicaView(str(id), "ready", 0, None, stats, 0.0, Ready("cpu", "float32", 1, 16, 32, 1, 1, 1, 1, 1))
+            for id in range(2)
+        ],
         gpus=[Gpu(0, "GPU", (9, 0), 0.5, 1)],
     )
     return (metrics.render(view) + metrics.tenants.render()).decode()

@@ -97,6 +97,9 @@ class FakeAdapters:
         self._last_use: dict[str, int] = {}
         self._clock = 0
 
+    def memory(self) -> tuple[int, int]:
+        return 100 * sum(digest is not None for digest in self.slots), 100 * len(self._host)
+
     def state(self, digest: str) -> AdapterState:
         if digest in self.slots:
             return "slot"

@@ -191,7 +191,7 @@ class TierStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges (the first seven) and monotonic counters since the engine started.
+    """Gauges (the first seven, and bytes) and monotonic counters since the engine started.
 
     The scheduler fills what it knows; the engine adds steps, step_seconds, step_tokens and the adapters' counters.
     """
@@ -234,6 +234,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     # Adapters that came to slots, and that were driven from them.
     adapter_loads: int = 0
     adapter_evictions: int = 0
+    # Of adapters now: what those in slots take of the device, and copies in host memory.
+    adapter_bytes: int = 0
+    adapter_host_bytes: int = 0
     # Tokens computed in a step.
     step_tokens: Distribution = Distribution()
     # Of each sequence that came to its end.

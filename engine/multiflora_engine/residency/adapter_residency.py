@@ -100,6 +100,12 @@ class AdapterResidency:
             assert reach is not None, "it was read before it came to its slot"
             return reach
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes that adapters take now: in slots, and as copies in host memory."""
+        with self._lock:
+            in_slots = sum(record.num_bytes for record in self._in_slots.values())
+            return in_slots, sum(record.num_bytes for record in self._records.values() if record.host is not None)
+
     def release(self, digest: str) -> None:
         """End one use."""
         with self._lock:

@@ -15,7 +15,17 @@ _FIELDS = msgspec.structs.asdict(EngineStats())
 _DISTRIBUTIONS = [name for name, value in _FIELDS.items() if isinstance(value, Distribution)]
 _NUMBERS = [name for name, value in _FIELDS.items() if isinstance(value, int | float)]
 _OF_TIERS = [field for field in TierStats.__struct_fields__ if field not in ("name", "bytes_per_second")]
-_GAUGES = ("running", "waiting", "deferred", "num_blocks", "free_blocks", "cached_blocks", "pending_prefill_tokens")
+_GAUGES = (
+    "running",
+    "waiting",
+    "deferred",
+    "num_blocks",
+    "free_blocks",
+    "cached_blocks",
+    "pending_prefill_tokens",
+    "adapter_bytes",
+    "adapter_host_bytes",
+)
 
 
 def sum_of(stats: Sequence[EngineStats]) -> EngineStats:

@@ -241,7 +241,7 @@ class Insight:
 def _cache_bytes(replica: ReplicaHandle) -> int:
     """KV blocks on a CPU are the system's until they are written for the first time."""
     ready, stats = replica.ready, replica.stats
-    copies = sum(tier.bytes for tier in stats.tiers if tier.name == "host")
+    copies = stats.adapter_host_bytes + sum(tier.bytes for tier in stats.tiers if tier.name == "host")
     if ready is None or ready.device.startswith("cuda"):
         return copies
     blocks = min(ready.num_blocks, stats.num_blocks - stats.free_blocks + stats.cached_blocks)

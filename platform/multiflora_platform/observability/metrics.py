@@ -54,6 +54,7 @@ class ReplicaView:
     stats: EngineStats
     state_age: float | None = None
     """Seconds since it was last heard of, before the scrape asked; None while it does not serve."""
+    ready: Ready | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,7 @@ class _Snapshot(Collector):
         yield self._states()
         yield from self._replicas()
         yield self._memory()
+        yield self._memory_by_use()
         yield from self._gpus()
         yield self._residency()
         yield self._lora_info()
@@ -353,6 +355,16 @@ class _Snapshot(Collector):
             rows.append(({"process": "engine"}, of_engines))
         return self._labelled("multiflora_resident_memory_bytes", "Memory that a process has now", rows)
 
+    def _memory_by_use(self) -> GaugeMetricFamily:
+        """What each engine that serves has taken for what; on a CPU, KV blocks that were never written take less."""
+        rows = [
+            ({"replica": replica.id, "use": use}, float(size))
+            for replica in self._view.replicas
+            if replica.ready is not None
+            for use, size in _uses_of_memory(replica.ready, replica.stats).items()
+        ]
+        return self._labelled("multiflora_memory_bytes", "Memory of an engine, by what it is for", [*rows])
+
     def _replicas(self) -> Iterable[GaugeMetricFamily]:
         """The parts of the sums above, by engine."""
         for name, text, value in _OF_REPLICAS:
@@ -403,6 +415,16 @@ _OF_REPLICAS: tuple[tuple[str, str, Callable[[ReplicaView], float]], ...] = (
     ("kv_cache_usage", "Used share of KV blocks", lambda replica: _usage(replica.stats)),
     ("kv_blocks_cached", "Blocks that its prefix cache can find", lambda replica: replica.stats.cached_blocks),
 )
+
+
+def _uses_of_memory(ready: Ready, stats: EngineStats) -> dict[str, int]:
+    return {
+        "weights": ready.weight_bytes,
+        "kv_cache": ready.kv_bytes,
+        "adapters": stats.adapter_bytes,
+        "adapters_host": stats.adapter_host_bytes,
+        "kv_host": sum(tier.bytes for tier in stats.tiers if tier.name == "host"),
+    }
 
 
 def _usage(stats: EngineStats) -> float:

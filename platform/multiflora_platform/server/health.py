@@ -83,7 +83,8 @@ async def _view(engine: EngineHandle, registry: Registry, active: Collection[Act
     stats, adapters = engine.stats, []
     # Before they are asked: their answers are news.
     replicas = [
-        ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats, one.state_age) for one in engine.replicas
+        ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats, one.state_age, one.ready)
+        for one in engine.replicas
     ]
     try:
         status = await asyncio.wait_for(engine.status(), _STATUS_PATIENCE)

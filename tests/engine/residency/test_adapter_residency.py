@@ -103,8 +103,11 @@ def test_from_disk_to_slot(harness):
     h.files.gate.set()
     h.settle()
     assert h.residency.state("a4") == "cpu"
+    (row,) = h.residency.snapshot()
+    assert h.residency.memory() == (0, row.bytes)
     slot = h.residency.acquire("a4")
     assert h.residency.state("a4") == "slot"
+    assert h.residency.memory() == (row.bytes, row.bytes)
     assert h.residency.acquire("a4") == slot
     assert int(h.pool.site(NAME).ranks[slot]) == 4
     assert (h.pool.site(NAME).a[:4] == float(ord("a") + ord("4"))).all()
