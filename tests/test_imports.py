@@ -38,6 +38,7 @@ FLOORS = {
     "multiflora_engine": {
         "protocol": 1,
         "core": 2,
+        "profiling": 2,
         "cache": 3,
         "models": 3,
         "residency": 3,

@@ -14,6 +14,7 @@ from multiflora_engine.protocol.messages import (
     AdapterResult,
     CacheReply,
     EngineStats,
+    ProfileReply,
     Ready,
     SlotEvent,
     Status,
@@ -119,6 +120,9 @@ class ReplicaHandle(EngineCalls, Protocol):
     @property
     def state_age(self) -> float | None:
         """Seconds since it was last heard of; None while it does not serve."""
+
+    async def profile(self, kind: str, seconds: float) -> ProfileReply:
+        """torch, python or memory, of its process. Raises EngineUnavailable."""
 
 
 class EngineHandle(EngineCalls, Protocol):

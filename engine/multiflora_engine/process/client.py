@@ -35,6 +35,8 @@ from multiflora_engine.protocol.messages import (
     Generate,
     Heartbeat,
     LoadProgress,
+    ProfileReply,
+    ProfileRequest,
     Ready,
     SlotEvent,
     SlotHistory,
@@ -48,7 +50,7 @@ from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest
 _log = logging.getLogger(__name__)
 
 Event = LoadProgress | Ready | Fatal
-Answer = AdapterResult | Status | CacheReply | SlotHistory
+Answer = AdapterResult | Status | CacheReply | SlotHistory | ProfileReply
 
 
 def _no_rescue(stream: TokenStream) -> bool:
@@ -156,6 +158,12 @@ class EngineClient:
         result = await self._call(SlotHistoryRequest(next(self._call_ids)))
         assert isinstance(result, SlotHistory), "call ids are unique"
         return result.events
+
+    async def profile(self, kind: str, seconds: float) -> ProfileReply:
+        """torch, python or memory; answers when it was recorded. Raises EngineUnavailable."""
+        result = await self._call(ProfileRequest(next(self._call_ids), kind, seconds))
+        assert isinstance(result, ProfileReply), "call ids are unique"
+        return result
 
     @property
     def connected(self) -> bool:
@@ -275,7 +283,9 @@ class EngineClient:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is not ready; it is starting or restarting.")
 
-    async def _call(self, message: AdapterCommand | StatusRequest | CacheRequest | SlotHistoryRequest) -> Answer:
+    async def _call(
+        self, message: AdapterCommand | StatusRequest | CacheRequest | SlotHistoryRequest | ProfileRequest
+    ) -> Answer:
         self._require_ready()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._calls[message.call_id] = future
@@ -314,7 +324,7 @@ class EngineClient:
                 self.cache_followers.take(message)
             case AdapterMoves(places, is_all):
                 self._note_places(places, is_all)
-            case AdapterResult() | Status() | CacheReply() | SlotHistory():
+            case AdapterResult() | Status() | CacheReply() | SlotHistory() | ProfileReply():
                 call = self._calls.get(message.call_id)
                 if call is not None and not call.done():
                     call.set_result(message)

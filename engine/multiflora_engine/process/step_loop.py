@@ -14,6 +14,7 @@ from typing import Protocol
 from multiflora_engine.process.adapter_commands import AdapterCommands, ManagedAdapters
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.socket import EngineSocket
+from multiflora_engine.profiling.profiler import AlreadyRecording, Profiler
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
@@ -29,6 +30,8 @@ from multiflora_engine.protocol.messages import (
     FollowCache,
     Generate,
     Heartbeat,
+    ProfileReply,
+    ProfileRequest,
     Ready,
     Shutdown,
     SlotHistory,
@@ -127,6 +130,8 @@ class StepLoop:
         self._next_heartbeat = 0.0
         # Of requests that were not taken in, since the last deltas were sent.
         self._refusals: list[TokenDelta] = []
+        self._profiler = Profiler()
+        self._profiled_for = 0  # the call that waits for the profile
         # A large model on few cores computes one step for longer than the supervisor waits for a sign of life.
         served.call_between_layers(self._heartbeat)
 
@@ -149,6 +154,7 @@ class StepLoop:
             self._send_changes()
             for reply in replies:
                 self._socket.send(reply)
+            self._send_profile()
             self._heartbeat()
             self._collect(not self._engine.has_work)
             self._rest()
@@ -191,6 +197,8 @@ class StepLoop:
                     self._send_adapters()
             case SlotHistoryRequest(call_id):
                 self._socket.send(SlotHistory(call_id, self._residency.history()))
+            case ProfileRequest():
+                self._start_profile(message)
             case Shutdown():
                 self._shutdown = True
             case Start():
@@ -230,6 +238,19 @@ class StepLoop:
         self._residency.take_moves()
         places = {one.digest: one.residency for one in self._residency.snapshot() if one.residency != "disk"}
         self._socket.send(AdapterMoves(places, is_all=True))
+
+    def _start_profile(self, request: ProfileRequest) -> None:
+        try:
+            self._profiler.start(request.kind, request.seconds)
+        except AlreadyRecording:
+            error = "Another gateway records a profile of this engine; try again when that has ended."
+            self._socket.send(ProfileReply(request.call_id, error))
+        else:
+            self._profiled_for = request.call_id
+
+    def _send_profile(self) -> None:
+        if (profile := self._profiler.take()) is not None:
+            self._socket.send(ProfileReply(self._profiled_for, profile.error, profile.trace))
 
     def _heartbeat(self) -> None:
         now = time.monotonic()

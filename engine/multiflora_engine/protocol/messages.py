@@ -80,6 +80,14 @@ class SlotHistoryRequest(msgspec.Struct, frozen=True, tag="slot_history"):
     call_id: int
 
 
+class ProfileRequest(msgspec.Struct, frozen=True, tag="profile"):
+    """kind: torch, python or memory. Answered by ProfileReply with the call_id, once it was recorded."""
+
+    call_id: int
+    kind: str
+    seconds: float
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
@@ -94,6 +102,7 @@ ToEngine = (
     | CacheRequest
     | FollowCache
     | SlotHistoryRequest
+    | ProfileRequest
     | Shutdown
 )
 
@@ -335,6 +344,14 @@ class SlotHistory(msgspec.Struct, frozen=True, tag="slot_history_reply"):
     events: list[SlotEvent]
 
 
+class ProfileReply(msgspec.Struct, frozen=True, tag="profile_reply"):
+    """error is None on success."""
+
+    call_id: int
+    error: str | None = None
+    trace: bytes = b""
+
+
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Sent about once a second by the step loop itself, so that a hung loop is noticed by its absence."""
 
@@ -364,6 +381,7 @@ FromEngine = (
     | CacheChanges
     | AdapterMoves
     | SlotHistory
+    | ProfileReply
     | Heartbeat
     | Draining
     | Fatal

@@ -22,7 +22,7 @@ from multiflora_platform.evals.schemas import (
     EvalSetPage,
     EvalSetPatch,
 )
-from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
 from multiflora_platform.insight.views import (
     ActivityAnswer,
     AlertPage,
@@ -35,6 +35,7 @@ from multiflora_platform.insight.views import (
     DoctorPage,
     DriftPage,
     MissPage,
+    ProfilePage,
     RequestPage,
     RequestView,
     SeriesAnswer,
@@ -42,6 +43,7 @@ from multiflora_platform.insight.views import (
     SlotsAnswer,
     WarmAnswer,
 )
+from multiflora_platform.observability.profiles import Profile
 from multiflora_platform.registry.schemas.answers import (
     Adapter,
     AdapterPage,
@@ -786,6 +788,18 @@ class Client(Transport):
         """What has been answered stays; the rest is not asked."""
         return self.call("POST", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}:cancel", EvalRun)
 
+    def list_profiles(self) -> ProfilePage:
+        """The last ones, the newest first."""
+        return self.call("GET", "/profile", ProfilePage)
+
+    def start_profile(self, body: NewProfile) -> Profile:
+        """Begins to record; requests go on meanwhile. One at a time: 409 `profile-running` while another one is."""
+        return self.call("POST", "/profile", Profile, body=body)
+
+    def get_profile(self, id: str) -> Profile:
+        """One profile: whether it is done."""
+        return self.call("GET", f"/profile/{quoted(id)}", Profile)
+
 
 class AsyncClient(AsyncTransport):
     """/api/v1 as methods; raises ApiProblem and httpx's errors."""
@@ -1523,3 +1537,15 @@ class AsyncClient(AsyncTransport):
     async def cancel_eval_run(self, name: str, run: str) -> EvalRun:
         """What has been answered stays; the rest is not asked."""
         return await self.call("POST", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}:cancel", EvalRun)
+
+    async def list_profiles(self) -> ProfilePage:
+        """The last ones, the newest first."""
+        return await self.call("GET", "/profile", ProfilePage)
+
+    async def start_profile(self, body: NewProfile) -> Profile:
+        """Begins to record; requests go on meanwhile. One at a time: 409 `profile-running` while another one is."""
+        return await self.call("POST", "/profile", Profile, body=body)
+
+    async def get_profile(self, id: str) -> Profile:
+        """One profile: whether it is done."""
+        return await self.call("GET", f"/profile/{quoted(id)}", Profile)

@@ -20,19 +20,18 @@ from multiflora_platform.cli import (
     database,
     doctor,
     evals,
-    events,
     jobs,
     keys,
     models,
     serve,
     talk,
     tenants,
-    usage,
     versions,
     webhooks,
 )
 from multiflora_platform.cli.flags import unknown_flags
 from multiflora_platform.cli.vllm_spelling import as_we_write_it
+from multiflora_platform.cli.watching import events, profile, usage
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.settings import ConfigurationError
 
@@ -47,6 +46,7 @@ COMMANDS = (
     usage,
     webhooks,
     events,
+    profile,
     database,
     models,
     talk,

@@ -13,6 +13,7 @@ from multiflora_engine.protocol.messages import (
     CacheReply,
     EngineStats,
     Fatal,
+    ProfileReply,
     Ready,
     SlotEvent,
     Status,
@@ -111,3 +112,6 @@ class EngineReplica:
 
     async def slot_history(self) -> list[SlotEvent]:
         return await self.client.slot_history()
+
+    async def profile(self, kind: str, seconds: float) -> ProfileReply:
+        return await self.client.profile(kind, seconds)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, field
 
+from multiflora_platform.observability.profiles import ProfiledProcess, ProfileKind
 from multiflora_platform.web.json_bodies import Body
 
 Ranks = Annotated[list[Annotated[int, Meta(ge=1, le=1024)]], Meta(max_length=4096)]
@@ -44,3 +45,13 @@ class CapacityQuestion(Body, frozen=True):
     ranks: Ranks = field(default_factory=list)
     context_tokens: Annotated[int, Meta(ge=1, le=1 << 24)] = 4096
     sequences: Annotated[int, Meta(ge=1, le=1 << 16)] = 1
+
+
+class NewProfile(Body, frozen=True):
+    """kind: torch (operations), python (stacks), memory (what grows). replica: which engine; by default, the first that
+    is ready."""
+
+    kind: ProfileKind
+    seconds: Annotated[float, Meta(ge=0.1, le=600)] = 5.0
+    process: ProfiledProcess = "engine"
+    replica: Annotated[str, Meta(min_length=1, max_length=64)] | None = None

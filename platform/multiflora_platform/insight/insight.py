@@ -36,6 +36,7 @@ from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Alert, DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
+from multiflora_platform.observability.profiles import Profiles
 from multiflora_platform.prices import Prices
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError
@@ -71,6 +72,7 @@ class Insight:
         self.series = Series()
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
+        self.profiles = Profiles(engine, clock)
         self._thresholds = thresholds or Thresholds.of(Settings.model_validate({}))
         self._drifting: list[Finding] = []
         self._is_ending = False
@@ -111,6 +113,7 @@ class Insight:
             queue.put_nowait(None)
 
     async def close(self) -> None:
+        await self.profiles.close()
         if self._ticking is not None:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):

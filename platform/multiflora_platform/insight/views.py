@@ -9,6 +9,7 @@ import msgspec
 from multiflora_engine.protocol.messages import TierStats
 from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_platform.engine import Placement
+from multiflora_platform.observability.profiles import Profile
 from multiflora_platform.prices import SavedMoney
 
 
@@ -85,6 +86,10 @@ class Alert(msgspec.Struct, frozen=True):
 
 class AlertPage(msgspec.Struct, frozen=True):
     items: list[Alert]
+
+
+class ProfilePage(msgspec.Struct, frozen=True):
+    items: list[Profile]
 
 
 class Stage(msgspec.Struct, frozen=True):

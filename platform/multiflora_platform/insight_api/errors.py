@@ -11,3 +11,15 @@ class NotCached(Problem):
 
 class RequestForgotten(Problem):
     status, slug, title = 404, "request-not-found", "The request is not known, or not any more"
+
+
+class ProfileRunning(Problem):
+    status, slug, title = 409, "profile-running", "Another profile is being recorded"
+
+
+class ProfileNotFound(Problem):
+    status, slug, title = 404, "profile-not-found", "The profile is not known, or not any more"
+
+
+class ProfileNotReady(Problem):
+    status, slug, title = 409, "profile-not-ready", "The profile has no trace"

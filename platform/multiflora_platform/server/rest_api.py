@@ -15,6 +15,7 @@ from multiflora_platform.insight_api import (
     context_routes,
     drift_routes,
     explain_routes,
+    profile_routes,
 )
 from multiflora_platform.insight_api import routes as insight_routes
 from multiflora_platform.registry.routes import adapters as adapter_routes
@@ -45,6 +46,7 @@ PARTS = (
     drift_routes,
     context_routes,
     eval_routes,
+    profile_routes,
 )
 for part in PARTS:
     router.include_router(part.router)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from multiflora_engine.process.lifetime import ProcessLifetime
 from multiflora_engine.process.socket import EngineSocket
 from multiflora_engine.process.step_loop import Served, StepLoop
+from multiflora_engine.profiling import profiler
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_engine.protocol.messages import (
     Abort,
@@ -29,6 +31,8 @@ from multiflora_engine.protocol.messages import (
     FromEngine,
     Generate,
     Heartbeat,
+    ProfileReply,
+    ProfileRequest,
     Ready,
     ResidencyReport,
     Shutdown,
@@ -328,3 +332,35 @@ def test_a_step_of_minutes_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch) 
     line = run(_request("r"), engine=ScriptedEngine(layers=40))
     first = next(i for i, message in enumerate(line.sent) if isinstance(message, Deltas))
     assert sum(isinstance(message, Heartbeat) for message in line.sent[:first]) >= 40
+
+
+class PatientLine(ScriptedLine):
+    """Its Shutdown comes when two profiles were answered."""
+
+    def receive(self) -> ToEngine | None:
+        is_answered = sum(isinstance(message, ProfileReply) for message in self.sent) == 2
+        return super().receive() if self.script or is_answered else None
+
+
+def test_a_profile_is_answered_when_it_is_recorded_and_steps_go_on_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ScriptedEngine()
+
+    def record(seconds: float) -> bytes:
+        before, until = engine.steps, time.monotonic() + 30
+        while engine.steps < before + 3 and time.monotonic() < until:
+            time.sleep(0.001)
+        return b"of %d steps" % min(3, engine.steps - before)
+
+    monkeypatch.setitem(profiler._RECORDERS, "python", record)
+    line = run(
+        _request("r"),
+        ProfileRequest(1, "python", 5.0),
+        ProfileRequest(2, "torch", 5.0),
+        engine=engine,
+        kind=PatientLine,
+    )
+    refused, recorded = [message for message in line.sent if isinstance(message, ProfileReply)]
+    assert (refused.call_id, refused.trace) == (2, b"")
+    assert refused.error is not None
+    assert "Another gateway" in refused.error
+    assert (recorded.call_id, recorded.error, recorded.trace) == (1, None, b"of 3 steps")

@@ -26,6 +26,7 @@ from multiflora_engine.protocol.messages import (
     AdapterResult,
     CacheReply,
     EngineStats,
+    ProfileReply,
     Ready,
     ResidencyReport,
     SlotEvent,
@@ -103,6 +104,9 @@ class FakeClient:
     pinned: set[str] = field(default_factory=set)
     adapter_places: dict[str, str] = field(default_factory=dict)
     commands: list[tuple[str, str]] = field(default_factory=list)
+    profiled: list[tuple[str, float]] = field(default_factory=list)
+    profile_ends: asyncio.Event = field(default_factory=asyncio.Event)
+    profile_reply: ProfileReply = field(default_factory=lambda: ProfileReply(0, trace=b"main;step 7\n"))
     adapter_result: AdapterResult = field(default_factory=lambda: AdapterResult(0))
 
     def generate(self, request: GenerateRequest) -> TokenStream:
@@ -147,6 +151,13 @@ class FakeClient:
         if self.ready is None:
             raise EngineUnavailable("engine_unavailable", "The engine is restarting.")
         return self.cache_reply
+
+    async def profile(self, kind: str, seconds: float) -> ProfileReply:
+        self.profiled.append((kind, seconds))
+        await self.profile_ends.wait()
+        if self.ready is None:
+            raise EngineUnavailable("engine_dead", "The engine died.")
+        return self.profile_reply
 
     async def slot_history(self) -> list[SlotEvent]:
         return [SlotEvent(5.0, "load", 0, "d" * 64, 0.75, 100)]

@@ -1,0 +1,1 @@
+"""Floor 2: what a process is doing, recorded beside its work: operations, stacks, memory that grows. Torch-free."""

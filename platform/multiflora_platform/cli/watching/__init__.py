@@ -1,0 +1,1 @@
+"""Commands that tell what a running server does: alerts and events, usage, profiles."""
