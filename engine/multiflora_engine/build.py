@@ -33,6 +33,7 @@ from multiflora_engine.execution.sleep import SleepingWeights
 from multiflora_engine.execution.warm_up import warm_up
 from multiflora_engine.models.config import ModelConfig, load_model_config
 from multiflora_engine.models.loader import load_weights
+from multiflora_engine.models.rotary import why_keys_stay
 from multiflora_engine.models.storage.choice import choose_storage
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.offload.offloading import Offloading
@@ -184,7 +185,7 @@ def assemble_engine(
         model=model,
         weights=weights,
         base=base,
-        ready=ready_report(config, weights, pool, device_side),
+        ready=ready_report(config, model, weights, pool, device_side),
         grammars=grammars,
         offloading=offloading,
     )
@@ -238,4 +239,5 @@ def _scheduler_config(
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),
         vocab_size=model.vocab_size,
+        why_keys_stay=why_keys_stay(model) or "",
     )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_engine.protocol.requests import GenerateRequest, Pooling
+from multiflora_engine.protocol.requests import DocumentSpan, GenerateRequest, Pooling
 from multiflora_engine.protocol.sampling_params import SamplingParams, bad_word_token_ids
 from multiflora_platform.text.tokenizer import Tokenizer
 
@@ -51,9 +52,11 @@ def make_request(
     grammar: str | None = None,
     speculation: bool | None = None,
     prediction: list[int] | None = None,
+    documents: Sequence[DocumentSpan] = (),
 ) -> GenerateRequest:
     """params: checked, with max_tokens set. tokenizer, vocab_size (of the model): for bad_words. background: no client
-    waits for it. is_prefix: prompts to come begin so. prediction: what the answer may be like.
+    waits for it. is_prefix: prompts to come begin so. prediction: what the answer may be like. documents: of
+    the prompt, those whose KV may be taken from elsewhere.
     id, arrival_time: by default new, and now."""
     return GenerateRequest(
         id=id or uuid.uuid4().hex,
@@ -73,6 +76,7 @@ def make_request(
         grammar=grammar,
         speculation=speculation,
         prediction_token_ids=prediction,
+        documents=[*documents],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
@@ -43,6 +45,35 @@ def test_adapters_do_their_own_task_and_the_base_answers_from_context(demo: Any,
     for name in adapters:
         assert matrix[name][name] >= LEAST.get(name, 0.9)
         assert max(share for model, share in matrix[name].items() if model != name) <= 0.15
+
+
+def test_documents_of_one_question_are_reused_for_another(demo: Any) -> None:
+    """All but the first stand elsewhere the second time; the audit says how near the answer is."""
+    rows = [json.loads(line) for line in (DEMO / "eval/rag.jsonl").read_text(encoding="utf-8").splitlines()[:3]]
+    texts = [row["messages"][0]["content"].partition("\n\n")[2] for row in rows]
+
+    def ask(order: list[int]) -> tuple[str, int, int]:
+        documents = [{"type": "document", "text": texts[i], "reuse": "approximate"} for i in order]
+        content = [{"type": "text", "text": "Answer from this context."}, *documents]
+        messages = [{"role": "system", "content": content}, rows[1]["messages"][1]]
+        body = {"model": "multiflora-demo", "messages": messages, "max_tokens": 24, "temperature": 0}
+        headers = {"Authorization": f"Bearer {demo.key}"}
+        answer = httpx.post(f"{demo.url}/v1/chat/completions", json=body, headers=headers, timeout=120).json()
+        usage = answer["usage"]
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        return answer["choices"][0]["message"]["content"], cached, usage["prompt_tokens"]
+
+    text, cached, prompt = ask([0, 1, 2])
+    assert text == rows[1]["expected"]
+    assert cached < prompt / 4, "what the request had computed before itself is not told as cached"
+    text, cached, prompt = ask([2, 0, 1])
+    assert text == rows[1]["expected"]
+    assert cached > 0.8 * prompt
+    headers = {"Authorization": f"Bearer {demo.key}"}
+    audit = httpx.post(f"{demo.url}/api/v1/cache:audit", json={"sample": 1}, headers=headers, timeout=120).json()
+    assert (audit["known"], audit["audited"], audit["same_answers"]) == (2, 1, 1)
+    assert audit["reused_share"] > 0.8
+    assert 0 <= audit["distance"] < 0.5
 
 
 def test_the_example_with_tools_calls_and_answers_from_the_result(demo: Any) -> None:

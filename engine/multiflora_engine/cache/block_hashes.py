@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from multiflora_adapters.kv_reach import Activation, KvReach
+from multiflora_engine.core.moved_spans import MovedSpan
 
 HASH_BYTES = 32
 
@@ -39,18 +40,35 @@ def activated(parent: bytes, activation: Activation, block_size: int) -> bytes:
     return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.activ").digest()
 
 
+def approximate(parent: bytes, span: MovedSpan) -> bytes:
+    """The parent of the block in which KV begins that was computed elsewhere: whatever follows is approximate, and no
+    exact prompt finds it."""
+    content = parent + struct.pack("<5Q", *span)
+    return blake2b(content, digest_size=HASH_BYTES, person=b"multiflora.moved").digest()
+
+
 def hashes_behind(
-    parent: bytes, token_ids: Sequence[int], block_size: int, first: int = 0, activation: Activation | None = None
+    parent: bytes,
+    token_ids: Sequence[int],
+    block_size: int,
+    first: int = 0,
+    activation: Activation | None = None,
+    moved: Sequence[MovedSpan] = (),
 ) -> list[bytes]:
     """Of the whole blocks of these tokens, which follow the block, or root, of the parent's hash.
 
-    first: the number of the first of them in its prompt, in which `activation` counts.
+    first: the number of the first of them in its prompt, in which `activation` and `moved` count.
     """
     hashes = []
+    begun: dict[int, list[MovedSpan]] = {}
+    for span in moved:
+        begun.setdefault(span.start // block_size - first, []).append(span)
     turn = -1 if activation is None else activation.token // block_size - first
     for number in range(len(token_ids) // block_size):
         if activation is not None and number == turn:
             parent = activated(parent, activation, block_size)
+        for span in begun.get(number, ()):
+            parent = approximate(parent, span)
         parent = block_hash(parent, token_ids[number * block_size : (number + 1) * block_size])
         hashes.append(parent)
     return hashes

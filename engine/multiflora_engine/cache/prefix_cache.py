@@ -2,7 +2,8 @@
 
 Reads sequences and never writes them; owns no blocks. A block's hash covers everything its KV depends on: base model,
 what of the adapter reaches it, salt and all tokens up to its end (hash chain after vLLM's automatic prefix caching).
-Equal hashes mean equal content, so nothing here is ever invalidated.
+Equal hashes mean equal content, so nothing here is ever invalidated. Behind a document that may be taken from elsewhere
+content is approximate: blocks tell that by their hash, and either of what two such prompts computed will do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from multiflora_engine.cache.block_pool import BlockPool
 from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.worth import COLD, NEW
 from multiflora_engine.core.block_tiers import BlockChain, BlockTiers
+from multiflora_engine.core.moved_spans import MovedSpan
 from multiflora_engine.core.sequence import Sequence
 
 
@@ -65,7 +67,8 @@ class PrefixCache:
             return []
         size, known = self._block_size, sequence.block_hashes
         parent = known[-1] if known else sequence.root_hash
-        return hashes_behind(parent, sequence.token_ids[len(known) * size :], size, len(known), sequence.activation)
+        behind = sequence.token_ids[len(known) * size :]
+        return hashes_behind(parent, behind, size, len(known), sequence.activation, sequence.moved_spans)
 
     def hits(self, sequence: Sequence, first: int = 0) -> list[int]:
         """Blocks that hold the longest cached prefix short of the last token, which is always computed.
@@ -80,6 +83,20 @@ class PrefixCache:
                 break
             blocks.append(block_id)
         return blocks
+
+    def document_blocks(self, sequence: Sequence, span: MovedSpan, start: int) -> list[int]:
+        """Blocks that hold the KV of the span's tokens from `start` on, behind the prompt's beginning alone; none where
+        one of them is not cached."""
+        if not self._enabled or sequence.reads_whole_prompt:
+            return []
+        size, ids = self._block_size, sequence.prompt_token_ids
+        common = span.beginning // size
+        parent = sequence.block_hashes[common - 1] if common else sequence.root_hash
+        alone = ids[common * size : span.beginning] + ids[span.document : span.stop]
+        hashes = hashes_behind(parent, alone, size)
+        blocks = [self._pool.find(hash) for hash in hashes[(span.source + start - span.start) // size - common :]]
+        found = [block_id for block_id in blocks if block_id is not None]
+        return found if len(found) == len(blocks) else []
 
     def pending_block(self, sequence: Sequence, num_hits: int) -> bytes | None:
         """The hash of the block after the hits, if a running sequence is about to compute it."""

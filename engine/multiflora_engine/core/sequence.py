@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multiflora_adapters.kv_reach import Activation
+from multiflora_engine.core.moved_spans import KvMove, MovedSpan
 from multiflora_engine.protocol.requests import GenerateRequest, Pooling, PositionLogprobs
 from multiflora_engine.protocol.sampling_params import SamplingParams
 
@@ -94,6 +95,11 @@ class Sequence:
     block_table: array[int] = field(default_factory=lambda: array("i"))
     # One for each full block of token_ids, computed once; empty when prefix caching is off.
     block_hashes: list[bytes] = field(default_factory=list)
+    # Where its prompt's KV may be taken from elsewhere; the scheduler sets it. Blocks from the first on are known
+    # by them, too.
+    moved_spans: tuple[MovedSpan, ...] = ()
+    # Those that steps in flight copy, whose blocks it references.
+    moves: list[KvMove] = field(default_factory=list)
     # Its adapter's slot on the device while it runs; None for the base model, and while it waits.
     adapter_slot: int | None = None
     # Grows whenever it stops running, so that results of a step scheduled before are recognised and dropped.

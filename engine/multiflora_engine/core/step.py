@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from multiflora_engine.core.moved_spans import KvMove
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenDelta
 
@@ -24,6 +25,7 @@ class Scheduled(NamedTuple):
     drafts: tokens that perhaps follow the sequence's last one (speculation). They are the last of num_tokens, and each
     yields a further token where all before it turn out to be right.
     epoch: the sequence's epoch when this was scheduled.
+    move: KV of the tokens before `start` that is copied first.
 
     A decode may be scheduled while the step that samples its token is in flight: `start` then is the sequence's
     num_tokens, and only the device knows the token.
@@ -35,6 +37,12 @@ class Scheduled(NamedTuple):
     samples: bool
     epoch: int
     drafts: Items[int] = ()
+    move: KvMove | None = None
+
+    @property
+    def first(self) -> int:
+        """The first token whose KV this writes."""
+        return self.start if self.move is None else self.move.start
 
     @property
     def is_live(self) -> bool:

@@ -18,7 +18,7 @@ from multiflora_engine.execution.step_plan import StepPlanner
 from multiflora_engine.execution.token_feedback import TokenFeedback
 from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.decoder import Decoder
-from multiflora_engine.models.rotary import model_tables
+from multiflora_engine.models.rotary import model_tables, why_keys_stay
 from multiflora_engine.models.weights import ModelWeights
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import Ready
@@ -86,7 +86,9 @@ def build_device_side(
     return DeviceSide(runner, decoder, cache, size.max_model_len, graphs, dummy)
 
 
-def ready_report(config: EngineConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide) -> Ready:
+def ready_report(
+    config: EngineConfig, model: ModelConfig, weights: ModelWeights, pool: SlotPool, side: DeviceSide
+) -> Ready:
     """What the engine announces of itself: sizes as they were chosen on this machine."""
     return Ready(
         device=str(weights.device),
@@ -99,4 +101,5 @@ def ready_report(config: EngineConfig, weights: ModelWeights, pool: SlotPool, si
         lora_rows=pool.num_rows,
         kv_bytes=side.cache.num_bytes,
         weight_bytes=weights.num_bytes,
+        why_keys_stay=why_keys_stay(model) or "",
     )

@@ -64,6 +64,8 @@ class StepExecutor:
     def execute(self, arrays: StepArrays) -> StepResults:
         """Writes the KV of all tokens. Waits for nothing that the device does."""
         num_sequences = len(arrays.context_lens)
+        if arrays.moves is not None:
+            self._decoder.move(self._cache, *self._staging.upload_one(arrays.moves))
         if self._graphs is not None and self._fits_graph(self._graphs, arrays):
             # Groups are found on the host, because a graph with them is another one than without.
             block_size = self._cache.block_size

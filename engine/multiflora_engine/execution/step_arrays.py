@@ -84,6 +84,8 @@ class StepArrays:
     """[first, end) of the L rows whose hidden states are summed, one for each sequence that pools in this step."""
     is_decode: bool
     """Whether each sequence has one token that the next is sampled from, and nothing else is asked of the step."""
+    moves: Ints | None = None
+    """[3, N] KV that is copied before anything is computed: from these slots, to these, turned by so many positions."""
 
 
 def adapter_runs(slots: Items[int | None], counts: Items[int]) -> AdapterRuns:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from multiflora_engine.core.moved_spans import KvMove
 from multiflora_engine.core.pooling import num_pooled
 from multiflora_engine.core.sequence import Sequence
 from multiflora_engine.core.step import Scheduled
@@ -169,7 +170,25 @@ def step_arrays(
         prompt_slices=wanted.prompt_slices,
         pooled_rows=wanted.pooled_rows,
         is_decode=len(sample_rows) == len(entries) == len(token_ids) and not wanted.is_scored,
+        moves=_moves(entries, block_size),
     )
+
+
+def _moves(entries: Items[Scheduled], block_size: int) -> Ints | None:
+    parts = [_move(entry.move, entry.sequence, block_size) for entry in entries if entry.move is not None]
+    return np.concatenate(parts, axis=1) if parts else None
+
+
+def _move(move: KvMove, sequence: Sequence, block_size: int) -> Ints:
+    """[3, N], as in `StepArrays`."""
+    places = np.arange(move.stop - move.start)
+    sources, targets = move.offset + places, move.start + places
+    blocks = np.array(move.blocks, dtype=np.int64), np.array(sequence.block_table, dtype=np.int64)
+    slots = [
+        table[at // block_size] * block_size + at % block_size
+        for table, at in zip(blocks, (sources, targets), strict=True)
+    ]
+    return np.stack([*slots, np.full(len(places), move.distance)])
 
 
 def _token_sources(

@@ -25,6 +25,7 @@ from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora.replaced_rows import has_replaced_rows, replace_embeddings_, replace_logits_
+from multiflora_kernels.rope.move import KvMoves, move_kv
 from multiflora_kernels.rope.step import RopeStep
 
 RopeTables = tuple[torch.Tensor, torch.Tensor]
@@ -115,6 +116,7 @@ class Decoder:
         self._has_sinks = config.form.modules.sinks is not None
         self._windows = frozenset(config.sliding_windows)
         self._ropes = tuple(ropes)
+        self._rope_of_layer = config.rope_of_layer
         self._embedding = InputEmbedding(config, weights, sites)
         self._first_norm = make_norm(config, weights.layers[0].input_norm)
         self._blocks = make_blocks(config, weights, sites)
@@ -136,6 +138,12 @@ class Decoder:
             x, residual = block(x, residual, last_step if block is last else step, (keys, values))
             self.between_layers()
         return x
+
+    def move(self, cache: KVCache, sources: torch.Tensor, targets: torch.Tensor, distances: torch.Tensor) -> None:
+        """Copies KV between slots, as if the tokens stood so many positions further back. All [N] int64."""
+        moves = KvMoves(sources, targets, distances, self.heads.head_size)
+        for keys, values, rope in zip(cache.keys, cache.values, self._rope_of_layer, strict=True):
+            move_kv(keys, values, moves, *self._ropes[rope])
 
     def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
         """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,

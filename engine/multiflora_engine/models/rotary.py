@@ -17,6 +17,18 @@ from multiflora_engine.models.config import ModelConfig
 from multiflora_engine.models.rope_config import RopeConfig
 
 
+def why_keys_stay(config: ModelConfig) -> str | None:
+    """What of the model forbids to turn cached keys to another place; None where that gives the keys of the place."""
+    if config.form.slopes:
+        return "its attention has slopes over distances (ALiBi)"
+    if config.form.modules.position_embedding is not None:
+        return "its positions are learned vectors, which are in the values, too"
+    if any(window is not None for window in config.sliding_windows):
+        return "some of its layers see a sliding window alone"
+    scaled = next((rope.kind for rope in config.ropes if rope.kind in ("dynamic", "longrope")), None)
+    return None if scaled is None else f"its RoPE scaling ({scaled}) depends on length"
+
+
 def model_tables(
     config: ModelConfig, max_model_len: int, device: torch.device
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -15,6 +15,15 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 Pooling = Literal["last", "mean"]
 
 
+class DocumentSpan(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens [start, stop) of a prompt, which are a document that may stand in other prompts elsewhere. num_recomputed:
+    of its first tokens, those that are computed where it stands in any case."""
+
+    start: int
+    stop: int
+    num_recomputed: int
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One admitted request. Everything that can be checked without the device was checked before it was made.
 
@@ -60,6 +69,9 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     # What the client thinks the answer will be, all ids below the vocabulary's size: drafts are looked up there, too,
     # whatever the configuration, unless speculation is False. None: it says nothing.
     prediction_token_ids: list[int] | None = None
+    # Documents whose KV may be approximate: taken from where it was computed behind all that stands before the first of
+    # them, and moved (core/moved_spans.py). In order, and apart.
+    documents: list[DocumentSpan] = []
 
     @property
     def reads_whole_prompt(self) -> bool:

@@ -109,6 +109,9 @@ class AdmissionPolicy:
         for sibling in siblings:
             sibling.kv_digest = None if first is None else reach.digest
             sibling.root_hash, sibling.activation, sibling.first_adapted = root, activation, first
+            if activation is not None:
+                # What an activated LoRA computes of a document, it would not compute of the document alone.
+                sibling.moved_spans = tuple(span for span in sibling.moved_spans if span.stop <= activation.token)
         hashes = self._cache.new_hashes(sequence)
         for sibling in siblings:
             sibling.block_hashes = list(hashes)

@@ -47,6 +47,8 @@ class SchedulerConfig:
     alora_fallback: str = "error"
     # How far ahead in the queue adapters are brought to host memory, in sequences.
     num_prefetched: int = 16
+    # Why the keys of a document cannot be moved to another place (models/rotary.py); "": they can.
+    why_keys_stay: str = ""
     # Token ids are below it; block hashes hold 32 bits of each.
     vocab_size: int = 2**32
 
@@ -69,6 +71,7 @@ class SchedulerConfig:
         self._check_token_ids("prompt_token_ids", request.prompt_token_ids)
         for word in request.bad_word_ids:
             self._check_token_ids("bad_word_ids", word)
+        self._check_documents(request)
         check_vocabulary(request.params, self.vocab_size)
         if num_prompt + (max_tokens != 0) > self.max_model_len:
             raise RequestTooLong(f"the prompt has {num_prompt} tokens; the model's length is {self.max_model_len}")
@@ -84,6 +87,15 @@ class SchedulerConfig:
     def share(self, part: float) -> int:
         """How many blocks an owner may hold whose part of the cache this is."""
         return int(self.num_blocks * part)
+
+    def _check_documents(self, request: GenerateRequest) -> None:
+        if request.documents and self.why_keys_stay:
+            raise ValueError(f"documents cannot be reused: {self.why_keys_stay}")
+        end = 0
+        for span in request.documents:
+            if not (end <= span.start < span.stop <= len(request.prompt_token_ids) and span.num_recomputed >= 0):
+                raise ValueError("documents must be spans of the prompt, in order and apart")
+            end = span.stop
 
     def _check_token_ids(self, name: str, token_ids: list[int]) -> None:
         if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:

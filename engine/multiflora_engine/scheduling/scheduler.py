@@ -35,6 +35,7 @@ from multiflora_engine.core.adapter_source import AdapterSource
 from multiflora_engine.core.block_tiers import BlockTiers
 from multiflora_engine.core.draft_source import DraftSource
 from multiflora_engine.core.grammar_source import GrammarSource
+from multiflora_engine.core.moved_spans import moved_spans
 from multiflora_engine.core.sequence import (
     Sequence,
     SequenceStatus,
@@ -58,6 +59,7 @@ from multiflora_engine.scheduling.admission_policy import (
 )
 from multiflora_engine.scheduling.block_budget import BlockBudget
 from multiflora_engine.scheduling.config import SchedulerConfig
+from multiflora_engine.scheduling.document_moves import DocumentMoves, room_before
 from multiflora_engine.scheduling.late_hits import LateHits
 from multiflora_engine.scheduling.prefix_loads import PrefixLoads
 from multiflora_engine.scheduling.seats import Flow, beside_a_flood, flow_of, leaves_for
@@ -134,6 +136,7 @@ class Scheduler:
         self._cache = PrefixCache(self.pool, index, base_digest, config.block_size, config.enable_prefix_caching, tiers)
         self._loads = None if tiers is None else PrefixLoads(tiers, self.pool, self._cache, self._budget, clock)
         self._late_hits = LateHits(self.pool, self._cache, config.block_size)
+        self._document_moves = DocumentMoves(self.pool, self._cache, config.block_size)
         self._adapters = adapters
         self._slots = SlotScheduler(adapters, config.slot_patience, config.num_prefetched)
         self._admission = AdmissionPolicy(config, self._cache, self._budget, self._slots, grammars, clock, self._loads)
@@ -166,7 +169,9 @@ class Scheduler:
         # A client that predicts the answer wants that used.
         wanted = True if request.speculation is None and request.prediction_token_ids else request.speculation
         is_drafted = self._drafts is not None and self._drafts.wants(wanted)
+        moved = moved_spans(request.documents, self.config.block_size)
         for sequence in sequences:
+            sequence.moved_spans = moved
             sequence.is_drafted = is_drafted
             if self._grammars is not None and sequence.grammar is not None:
                 self._grammars.begin(sequence)
@@ -216,6 +221,9 @@ class Scheduler:
                 # Before anything is published: what led to unusable logits must not be found in the prefix cache.
                 deltas += self._fail_request(sequence.request_id, failure)
                 continue
+            if entry.move is not None:
+                self._document_moves.settle(sequence, entry.move)
+                self._count_hits(sequence, entry.move.stop - entry.move.start)
             self._note_computed(sequence, entry.num_known)
             if output.prompt_logprobs is not None and sequence.needs_prompt_logprobs:
                 sequence.prompt_logprobs = (sequence.prompt_logprobs or [None]) + output.prompt_logprobs
@@ -243,7 +251,9 @@ class Scheduler:
         """
         for entry in batch.entries:
             if entry.is_live:
-                entry.sequence.num_scheduled_tokens = entry.start
+                entry.sequence.num_scheduled_tokens = entry.first
+                if entry.move is not None:
+                    self._document_moves.settle(entry.sequence, entry.move)
 
     def stats(self) -> EngineStats:
         """Everything that the scheduler knows; the engine adds steps, time and adapters."""
@@ -316,10 +326,14 @@ class Scheduler:
     def _attach_hits(self, sequence: Sequence) -> bool:
         """Takes what others have published of it since its last chunk; whether it may have its next one now."""
         found = self._late_hits.attach(sequence)
-        if found and sequence.epoch == 0:
-            sequence.cached_tokens += found
-            self._counts.cache_hits += found
+        self._count_hits(sequence, found or 0)
         return found is not None
+
+    def _count_hits(self, sequence: Sequence, num_tokens: int) -> None:
+        """Of a sequence's first run: tokens that it need not compute."""
+        if sequence.epoch == 0:
+            sequence.cached_tokens += num_tokens
+            self._counts.cache_hits += num_tokens
 
     def note_step(self, batch: ScheduledBatch, seconds: float) -> None:
         """What the step took of the processor: drafts are weighed by it, where any may be made and the step read no
@@ -361,14 +375,17 @@ class Scheduler:
 
     def _schedule_chunk(self, sequence: Sequence, budget: int, entries: list[Scheduled]) -> int:
         start = sequence.num_scheduled_tokens
+        move = self._document_moves.take(sequence, start) if sequence.moved_spans else None
+        if move is not None:
+            start = move.stop
         remaining = sequence.num_tokens - start
-        num_tokens = min(remaining, budget)
+        num_tokens = room_before(sequence, start, min(remaining, budget))
         if start < (sequence.first_adapted or 0) < start + num_tokens:
             # The tokens of an entry have the same weights: an activated LoRA's begin the next one.
             num_tokens = (sequence.first_adapted or 0) - start
         sequence.num_scheduled_tokens = start + num_tokens
         samples = num_tokens == remaining and sequence.pooling is None
-        entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch))
+        entries.append(Scheduled(sequence, start, num_tokens, samples, sequence.epoch, move=move))
         return num_tokens
 
     def _seat_the_unserved(self, failures: list[TokenDelta]) -> None:
@@ -460,6 +477,7 @@ class Scheduler:
         self._running.remove(sequence)
         # Before the blocks are released: sequences that wait for its prefix must compute it themselves.
         self._cache.retract(sequence)
+        self._document_moves.drop(sequence)
         self.pool.release(sequence.block_table)
         self._slots.release(sequence)
         sequence.block_table = array("i")

@@ -19,7 +19,7 @@ from multiflora_kernels.rope.triton import rope_and_write_kv_triton
 from multiflora_kernels.runtime.native import native_function
 
 
-def _rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
     """x: [T, heads, D], cos, sin: [T, 1, R/2]; the first R dimensions of x are rotated in place."""
     half = cos.shape[-1]
     first, second = x[..., :half].to(cos.dtype), x[..., half : 2 * half].to(cos.dtype)
@@ -46,8 +46,8 @@ def rope_and_write_kv_reference(
     if norms is not None:
         q, k = rms_norm_reference(q, norms.q, norms.eps), rms_norm_reference(k, norms.k, norms.eps)
     cos, sin = rope.cos[rope.positions].unsqueeze(1), rope.sin[rope.positions].unsqueeze(1)
-    _rotate_(q, cos, sin)
-    _rotate_(k, cos, sin)
+    rotate_(q, cos, sin)
+    rotate_(k, cos, sin)
     written = rope.kv_slots >= 0
     write_tokens(k_cache, rope.kv_slots[written], k[written])
     write_tokens(v_cache, rope.kv_slots[written], v[written])

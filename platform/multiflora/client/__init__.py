@@ -27,7 +27,7 @@ from multiflora_platform.evals.checks import (
     RegexCheck,
 )
 from multiflora_platform.evals.schemas import EvalRunBody, EvalSetBody, EvalSetPatch, MixPartBody
-from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, WarmPrompt
 from multiflora_platform.registry.schemas.bodies import (
     AdapterPatch,
     AliasTarget,
@@ -43,6 +43,7 @@ __all__ = [
     "AliasTarget",
     "ApiProblem",
     "AsyncClient",
+    "AuditQuestion",
     "CacheQuestion",
     "CapacityQuestion",
     "Client",

@@ -22,7 +22,7 @@ from multiflora_platform.evals.schemas import (
     EvalSetPage,
     EvalSetPatch,
 )
-from multiflora_platform.insight.bodies import CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
+from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
 from multiflora_platform.insight.views import (
     ActivityAnswer,
     AlertPage,
@@ -38,6 +38,7 @@ from multiflora_platform.insight.views import (
     ProfilePage,
     RequestPage,
     RequestView,
+    ReuseAudit,
     SeriesAnswer,
     SettingPage,
     SlotsAnswer,
@@ -607,6 +608,10 @@ class Client(Transport):
     def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return self.call("POST", "/cache:warm", WarmAnswer, query={"replica": replica}, body=body)
+
+    def audit_reuse(self, body: AuditQuestion) -> ReuseAudit:
+        """Answers a sample of the last prompts with reused documents twice, exactly and not: how near that is."""
+        return self.call("POST", "/cache:audit", ReuseAudit, body=body)
 
     def take_cache_trace(self) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
@@ -1349,6 +1354,10 @@ class AsyncClient(AsyncTransport):
     async def warm_cache(self, body: WarmPrompt, *, replica: str | None = None) -> WarmAnswer:
         """Computes a prompt or the beginning of a conversation now, so that a tenant's or admins' requests find it."""
         return await self.call("POST", "/cache:warm", WarmAnswer, query={"replica": replica}, body=body)
+
+    async def audit_reuse(self, body: AuditQuestion) -> ReuseAudit:
+        """Answers a sample of the last prompts with reused documents twice, exactly and not: how near that is."""
+        return await self.call("POST", "/cache:audit", ReuseAudit, body=body)
 
     async def take_cache_trace(self) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""

@@ -33,6 +33,11 @@ class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             raise InvalidRequest("A prompt is text as it is; messages, documents and tools go without it.", pointer="")
         if self.prompt is not None and self.order == "any":
             raise InvalidRequest("A prompt is text as it is: it has no documents to order.", pointer="/order")
+        contents = [message.get("content") for message in self.messages or ()]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        if any(isinstance(part, dict) and "reuse" in part for part in [*parts, *(self.documents or ())]):
+            reason = "A context is computed as a whole and reused exactly; reuse is for documents of requests."
+            raise InvalidRequest(reason, pointer="/messages" if self.messages else "/documents")
         if not self.prompt and not any(chat):
             raise InvalidRequest(
                 "The context is empty: send prompt, a text, or messages, documents or tools.", pointer=""

@@ -39,6 +39,15 @@ class CacheQuestion(Body, frozen=True):
     compare: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
 
+class AuditQuestion(Body, frozen=True):
+    """sample: of the kept prompts with reused documents, how many are answered anew, each twice. tenant: whose; None:
+    all tenants' and admins'. max_tokens: of each answer."""
+
+    sample: Annotated[int, Meta(ge=1, le=32)] = 8
+    max_tokens: Annotated[int, Meta(ge=1, le=64)] = 16
+    tenant: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
 class CapacityQuestion(Body, frozen=True):
     """ranks: of the adapters. context_tokens: of each of `sequences` that run at the same time."""
 

@@ -123,7 +123,8 @@ class Insight:
         self, facts: PromptFacts, request: GenerateRequest, body: msgspec.Struct, engine: EngineHandle
     ) -> Sequence[Observer]:
         """What watches one prompt, which the engine has as this request, of a client's request with this body."""
-        prompt = KeptPrompt(facts, array("I", request.prompt_token_ids), request.cache_salt, outline_of(body))
+        ids, documents = array("I", request.prompt_token_ids), tuple(request.documents)
+        prompt = KeptPrompt(facts, ids, request.cache_salt, outline_of(body), documents)
         entry = self.requests.open(facts)
         entry.placement = engine.placement_of(facts.id)
         watches: list[Observer] = [_LifeWatch(self, prompt, entry, engine), entry, _SeriesWatch(self, facts)]

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from multiflora_engine.protocol.requests import DocumentSpan
 from multiflora_platform.engine import Life
 from multiflora_platform.insight.request_log import PromptFacts
 
@@ -48,6 +49,8 @@ class KeptPrompt:
     """32-bit."""
     cache_salt: str
     outline: Outline
+    documents: tuple[DocumentSpan, ...] = ()
+    """Those whose KV could be taken from elsewhere."""
     life: Life | None = None
     """The replica's in which it was computed; Insight fills it with its first token."""
 
@@ -92,6 +95,11 @@ class KeptPrompts:
     def of(self, tenant: str | None) -> list[KeptPrompt]:
         """The tenant's, oldest first. None: admins'."""
         return list(self._by_tenant.get(tenant, {}).values())
+
+    def with_documents(self, tenant: str | None) -> list[KeptPrompt]:
+        """Those with reused documents. tenant: whose; None: all."""
+        owners = [*self._by_tenant] if tenant is None else [tenant]
+        return [prompt for owner in owners for prompt in self.of(owner) if prompt.documents]
 
     def newest_like(self, prompt: KeptPrompt, count: int) -> Iterator[KeptPrompt]:
         """Of the tenant's, newest first, those that could share blocks with this one."""

@@ -403,3 +403,37 @@ class CacheExplanation(msgspec.Struct, frozen=True, kw_only=True):
     lost_tokens: int
     lost_seconds: float
     advice: str
+
+
+class AuditedPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """One prompt, answered exactly and with reused documents. tokens: of the exact answer; agreed_tokens: the first
+    ones, which both have. first_distance: between the log-probabilities that both give the exact answer's first token;
+    distance: the mean over all tokens up to the first that differs. reused_tokens: of the prompt, that were not
+    computed. error: why it could not be answered."""
+
+    request: str
+    tenant: str | None
+    model: str
+    prompt_tokens: int
+    reused_tokens: int
+    tokens: int
+    agreed_tokens: int
+    same_answer: bool
+    first_distance: float
+    distance: float
+    error: str | None
+
+
+class ReuseAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """How near approximate reuse comes to exact answers. known: prompts with reused documents that are kept; audited:
+    of those, which were answered. agreement: of all tokens of exact answers, those before the first that differs.
+    reused_share: of all prompts' tokens. Distances: medians over prompts. None where nothing was audited."""
+
+    known: int
+    audited: int
+    same_answers: int
+    agreement: float | None
+    reused_share: float | None
+    first_distance: float | None
+    distance: float | None
+    items: list[AuditedPrompt]

@@ -13,10 +13,11 @@ from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_platform.auth.dependencies import require_admin
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
+from multiflora_platform.gateway.background.reuse_audit import ReuseAuditor
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.refusals import as_problems
-from multiflora_platform.insight.bodies import WarmPrompt
+from multiflora_platform.insight.bodies import AuditQuestion, WarmPrompt
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import (
     CacheAnswer,
@@ -24,6 +25,7 @@ from multiflora_platform.insight.views import (
     CacheText,
     CacheTrace,
     MissPage,
+    ReuseAudit,
     WarmAnswer,
 )
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
@@ -108,6 +110,15 @@ async def warm_cache(request: Request, replica: OneReplica = None) -> Response:
         raise Unavailable(f"The engine could not compute the prompt: {error}") from error
     cached = [one.cached_tokens for of_engines in found for one in of_engines]
     return rendered(WarmAnswer(sum(cached), len(ids) * len(cached) - sum(cached)))
+
+
+@router.post("/cache:audit", responses=answers(ReuseAudit), openapi_extra=schema(AuditQuestion))
+async def audit_reuse(request: Request) -> Response:
+    """Answers a sample of the last prompts with reused documents twice, exactly and not: how near that is."""
+    body = await read_json(request, AuditQuestion)
+    services: Services = request.app.state.services
+    auditor = ReuseAuditor(services.groups, services.registry, services.keys, services.insight.prompts)
+    return rendered(await auditor.audit(body))
 
 
 @router.post("/cache:trace", responses=answers(CacheTrace))

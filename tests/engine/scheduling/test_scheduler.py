@@ -89,7 +89,15 @@ class Harness:
         """A request whose prompt has the given length and starts with `tag`, so that equal tags share blocks."""
         envelope = {
             name: fields.pop(name)
-            for name in ("adapter_digest", "background", "cache_salt", "cache_owner", "priority", "deadline")
+            for name in (
+                "adapter_digest",
+                "background",
+                "cache_salt",
+                "cache_owner",
+                "priority",
+                "deadline",
+                "documents",
+            )
             if name in fields
         }
         ids = [tag, *range(1, prompt)] if isinstance(prompt, int) else prompt

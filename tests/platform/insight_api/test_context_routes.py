@@ -135,6 +135,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "unknown": 1}, "/unknown"),
     ({"prompt": "x", "order": "any"}, "/order"),
     ({"messages": SYSTEM, "order": "all"}, "/order"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "reuse": "exact"}]}]}, "/messages"),
+    ({"documents": [{"text": "x", "reuse": "approximate"}]}, "/documents"),
     ({"prompt": "x", "tenant": "nobody"}, "/tenant"),
 ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.requests import GenerateRequest, PositionLogprobs, TokenDelta
 from multiflora_platform.gateway.beams.stream import BeamStream
+from multiflora_platform.gateway.generation.document_prefills import PrefillCost
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.text.assembler import TextAssembler, TextDelta
 from multiflora_platform.text.tokenizer import Tokenizer
@@ -36,6 +37,8 @@ class Generation:
     """Special tokens that stay in the text for its reader; `prepare_chat` finds them."""
     part_names: Mapping[str, str] = field(default_factory=dict)
     """Of a mix's parts: what the client called each digest."""
+    before: PrefillCost | None = None
+    """What was computed for it before it was sent."""
 
     # Of the prompt; the engine sends them with the first delta.
     has_started: bool = field(default=False, init=False)
@@ -95,6 +98,8 @@ class Generation:
             self._failure = self._failure or from_failure(delta.failure, self.part_names)
             self._tell_end("error", self._failure)
             raise self._failure
+        if self.before is not None and not self.has_started:
+            delta = self.before.added_to(delta)
         self._note_prompt(delta)
         if delta.index not in self._assemblers:
             self._assemblers[delta.index] = TextAssembler(self.tokenizer, self.request, delta.index, self.marker_ids)

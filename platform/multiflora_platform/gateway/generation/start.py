@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
-from multiflora_engine.protocol.requests import GenerateRequest, Pooling
+from multiflora_engine.protocol.requests import DocumentSpan, GenerateRequest, Pooling
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.metering import Meter
@@ -26,6 +26,7 @@ from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.beams.stream import BeamStream
 from multiflora_platform.gateway.generation.admission import Admission
 from multiflora_platform.gateway.generation.collect import AT_ONCE
+from multiflora_platform.gateway.generation.document_prefills import PrefillCost, prefill_documents
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
 from multiflora_platform.groups import ActivePrompt
@@ -67,21 +68,41 @@ async def start(
     grammar: str | None = None,
     marker_ids: frozenset[int] = frozenset(),
     prediction: list[int] | None = None,
+    documents: Sequence[DocumentSpan] = (),
     observers: Sequence[Observer] = (),
 ) -> list[Generation]:
     """Sends each prompt to the engine; among many, other requests get their turns. beams, pooling, grammar, prediction
-    (of the answers, as token ids): for all of them. marker_ids: special tokens that stay in the answers' text.
-    observers: beside the server's own. Raises ApiError."""
+    (of the answers, as token ids): for all of them. documents: of the only prompt, those to be reused.
+    marker_ids: special tokens that stay in the answers' text. observers: beside the server's own. Raises ApiError."""
     try:
         admission.claim.prompt(sum(len(ids) for ids, _ in prompts))
     except LimitReached as reached:
         raise rate_limited(reached) from None
     cache = cache_scope(parts.keys, admission.principal, admission.body.cache_salt)
+    resolved, group = admission.resolved, admission.group
     generations: list[Generation] = []
     for ids, params in prompts:
-        generations.append(
-            _start_one(parts, admission, cache, ids, params, beams, pooling, grammar, marker_ids, prediction, observers)
+        if beams is not None:
+            params = replace(params, best_of=None)  # the width of the search, of which n answers come out
+        request = make_request(
+            ids,
+            params,
+            group.model.tokenizer,
+            group.model.vocab_size,
+            adapter_digest=resolved.digest,
+            cache=cache,
+            priority=admission.priority,
+            background=admission.is_background,
+            deadline=admission.deadline,
+            arrival_time=admission.arrival,
+            pooling=pooling,
+            grammar=grammar,
+            speculation=admission.body.speculation,
+            prediction=prediction,
+            documents=documents,
         )
+        before = await prefill_documents(group, resolved.kv_reach, request) if documents else None
+        generations.append(_start_one(parts, admission, request, beams, marker_ids, observers, before))
         if len(generations) % AT_ONCE == 0:
             await asyncio.sleep(0)
             if any(generation.stream.has_failed for generation in generations):
@@ -102,40 +123,18 @@ def cache_scope(keys: KeyStore, principal: Principal, client_salt: str | None = 
 def _start_one(
     parts: StartParts,
     admission: Admission,
-    cache: CacheScope,
-    ids: list[int],
-    params: SamplingParams,
+    request: GenerateRequest,
     beams: BeamParams | None,
-    pooling: Pooling | None,
-    grammar: str | None,
     marker_ids: frozenset[int],
-    prediction: list[int] | None,
     further: Sequence[Observer],
+    before: PrefillCost | None,
 ) -> Generation:
     resolved, group = admission.resolved, admission.group
-    if beams is not None:
-        params = replace(params, best_of=None)  # the width of the search, of which n answers come out
-    request = make_request(
-        ids,
-        params,
-        group.model.tokenizer,
-        group.model.vocab_size,
-        adapter_digest=resolved.digest,
-        cache=cache,
-        priority=admission.priority,
-        background=admission.is_background,
-        deadline=admission.deadline,
-        arrival_time=admission.arrival,
-        pooling=pooling,
-        grammar=grammar,
-        speculation=admission.body.speculation,
-        prediction=prediction,
-    )
     stream = _send(group.engine, request, beams)
     observers = [*_observers(parts, admission, request), *further]
     admission.state.is_listed = True
     generation = Generation(
-        request, resolved.adapter, stream, group.model.tokenizer, observers, marker_ids, resolved.part_names
+        request, resolved.adapter, stream, group.model.tokenizer, observers, marker_ids, resolved.part_names, before
     )
     for active in (parts.active, group.active):
         active.add(generation)

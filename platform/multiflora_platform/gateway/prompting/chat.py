@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from msgspec.structs import replace
 
+from multiflora_engine.protocol.requests import DocumentSpan
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.gateway.beams.search import BeamParams
 from multiflora_platform.gateway.prompting.answer_format import answer_format, compile_structure
 from multiflora_platform.gateway.prompting.beam_params import beam_params
 from multiflora_platform.gateway.prompting.messages import chat_prompt
+from multiflora_platform.gateway.prompting.reused_documents import prompt_of_documents
 from multiflora_platform.gateway.prompting.sampling import output_length, sampling_params
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, text_prompts, truncate
 from multiflora_platform.gateway.prompting.tool_choice import ToolUse, offered_tools, tool_use
@@ -39,13 +42,21 @@ class ChatPrompt:
     """Special tokens that the format's reader needs in the text."""
     prediction: list[int] | None = None
     """What the client thinks the answer will be."""
+    documents: Sequence[DocumentSpan] = ()
+    """Those whose KV may be taken from elsewhere."""
 
 
 async def prepare_chat(
-    body: ChatRequest, model: ServedModel, limit: int, grammars: GrammarCompiler, num_top: int | None, size: int
+    body: ChatRequest,
+    model: ServedModel,
+    limit: int,
+    grammars: GrammarCompiler,
+    num_top: int | None,
+    size: int,
+    has_reuse: bool = False,
 ) -> ChatPrompt:
     """limit: tokens of prompt and answer together. num_top: of `num_top_logprobs`. size: of the request, in bytes.
-    Raises ApiError."""
+    has_reuse: of `reuses_documents`. Raises ApiError."""
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     asked: int | None = getattr(body, name)
     if asked is not None and asked < 1:
@@ -53,8 +64,12 @@ async def prepare_chat(
     units = size // _BYTES_PER_UNIT
     body, use = await off_loop(units, partial(_offered, body, model))
     room = PromptRoom(limit, asked, is_cut=bool(body.truncate_prompt_tokens))
-    ids = await chat_prompt(body, model, room, size)
-    ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
+    documents: Sequence[DocumentSpan] = ()
+    if has_reuse:
+        ids, documents = await prompt_of_documents(body, model, room, size)
+    else:
+        ids = await chat_prompt(body, model, room, size)
+        ids = truncate(ids, body.truncate_prompt_tokens, limit, asked)
 
     # Of a message that goes on in channels, all of the text is read.
     in_full = model.writes_channels and body.continue_final_message
@@ -70,11 +85,12 @@ async def prepare_chat(
     )
     params = await off_loop(units, made)
     if body.prompt_cache_options is not None and body.prompt_cache_options.prewarm:
-        return ChatPrompt(ids, replace(params, max_tokens=0, min_tokens=0), None, None, form.message, form.marker_ids)
+        nothing = replace(params, max_tokens=0, min_tokens=0)
+        return ChatPrompt(ids, nothing, None, None, form.message, form.marker_ids, documents=documents)
     beams = beam_params(body, params, model.eos_token_ids) if body.use_beam_search else None
     grammar = None if form.structure is None else await compile_structure(grammars, *form.structure)
     prediction = None if body.prediction is None else await _prediction(body.prediction.text, model, limit)
-    return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids, prediction)
+    return ChatPrompt(ids, params, beams, grammar, form.message, form.marker_ids, prediction, documents)
 
 
 async def _prediction(text: str, model: ServedModel, limit: int) -> list[int]:

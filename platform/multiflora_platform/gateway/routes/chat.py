@@ -11,6 +11,7 @@ from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.gateway.explaining.diagnosis import diagnosing
 from multiflora_platform.gateway.generation.admission import admit
+from multiflora_platform.gateway.generation.document_prefills import require_reuse
 from multiflora_platform.gateway.generation.respond import respond
 from multiflora_platform.gateway.generation.start import start
 from multiflora_platform.gateway.prompting.breakpoints import chat_breakpoints
@@ -22,6 +23,7 @@ from multiflora_platform.gateway.schemas.checks import (
     marks_beginnings,
     num_top_logprobs,
     refuse_unsupported,
+    reuses_documents,
 )
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ChatRequest
@@ -39,7 +41,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     size = await body_size(request)
     refuse_unsupported(body)
     check_streaming(body)
-    num_top, has_marks = num_top_logprobs(body), marks_beginnings(body)
+    num_top, has_marks, has_reuse = num_top_logprobs(body), marks_beginnings(body), reuses_documents(body)
     services: Services = request.app.state.services
     if body.order is not None:
         body = await off_loop(size, partial(in_its_order, body))
@@ -48,7 +50,9 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     admission = await admit(services, request, principal, body)
     try:
         group, model = admission.group, admission.group.model
-        chat = await prepare_chat(body, model, group.max_model_len, group.grammars, num_top, size)
+        if has_reuse:
+            require_reuse(group.engine, has_cache=services.settings.enable_prefix_caching)
+        chat = await prepare_chat(body, model, group.max_model_len, group.grammars, num_top, size, has_reuse)
         prompts = [(chat.ids, chat.params)]
         holds = []
         if has_marks:
@@ -63,6 +67,7 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
             grammar=chat.grammar,
             marker_ids=chat.marker_ids,
             prediction=chat.prediction,
+            documents=chat.documents,
             observers=holds,
         )
         id, created = f"chatcmpl-{admission.id}", int(admission.arrival)

@@ -46,6 +46,13 @@ def marks_beginnings(body: ChatRequest) -> bool:
     return body.prompt_cache_options is not None or marked
 
 
+def reuses_documents(body: ChatRequest) -> bool:
+    """Whether the KV of any document, beside the messages or in them, may be taken from elsewhere."""
+    contents = [message.get("content") for message in body.messages if isinstance(message, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and "reuse" in part for part in [*(body.documents or ()), *parts])
+
+
 def refuse_chat_template(value: object) -> None:
     if value is not None:
         raise unsupported("chat_template", "chat_template in a request is refused; the model's own template is used.")

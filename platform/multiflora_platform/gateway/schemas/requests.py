@@ -156,7 +156,8 @@ class CompletionRequest(GenerationRequest, kw_only=True, frozen=True):
 
 class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     """messages: checked in messages.py; further keys of a message reach the chat template. tools, reasoning_effort: for
-    the template. order: of documents, those beside messages and runs of parts of that type."""
+    the template. order: of documents, those beside messages and runs of parts of that type. recompute_share: of the
+    tokens of each document that is reused approximately, the first ones, which are computed where it stands."""
 
     messages: list[dict[str, Any]]
     max_completion_tokens: int | None = None
@@ -172,6 +173,7 @@ class ChatRequest(GenerationRequest, kw_only=True, frozen=True):
     chat_template_kwargs: dict[str, Any] | None = None
     documents: list[dict[str, Any]] | None = None
     order: Order | None = None
+    recompute_share: float | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     prediction: PredictedContent | None = None
     modalities: list[str] | None = None

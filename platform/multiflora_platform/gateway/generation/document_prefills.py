@@ -1,0 +1,98 @@
+"""Each document of a request computed by itself, before the request: its KV is then taken from there.
+
+A prefill that fails, or goes to another engine than the request, costs time and nothing else: the document is then
+computed where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from multiflora_adapters.kv_reach import KvReach
+from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
+from multiflora_engine.process.client import EngineUnavailable
+from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
+from multiflora_engine.protocol.sampling_params import SamplingParams
+from multiflora_platform.engine import EngineHandle
+from multiflora_platform.engine_requests import copy_request
+from multiflora_platform.groups import Group
+from multiflora_platform.text.off_loop import off_loop
+from multiflora_platform.web.openai_errors import ApiError
+
+_NOTHING_WRITTEN = SamplingParams(temperature=0.0, max_tokens=0)
+
+
+class PrefillCost(NamedTuple):
+    """What documents took before their request: tokens that are in the cache because of it, and the device's time."""
+
+    computed_tokens: int = 0
+    device_seconds: float = 0.0
+
+    def added_to(self, first: TokenDelta) -> TokenDelta:
+        """The request's first delta as if it had computed all that itself."""
+        cached = max(0, first.cached_tokens - self.computed_tokens)
+        seconds = first.device_seconds + self.device_seconds
+        return replace(first, cached_tokens=cached, device_seconds=seconds)
+
+
+def require_reuse(engine: EngineHandle, *, has_cache: bool) -> None:
+    """Raises ApiError where no document can be taken from elsewhere, with the reason."""
+    ready = engine.ready
+    why = "the server runs without a prefix cache (--no-enable-prefix-caching)"
+    if has_cache and ready is not None:
+        why = ready.why_keys_stay
+    if why and ready is not None:
+        message = f"Documents cannot be reused approximately: {why}. Send them without reuse."
+        raise ApiError(400, "reuse_unsupported", message, param="reuse", type="invalid_request_error")
+
+
+async def prefill_documents(group: Group, reach: KvReach, request: GenerateRequest) -> PrefillCost:
+    """All at once, those that are cached already left out. reach: of the request's adapter."""
+    beginning = request.documents[0].start
+    alone = [
+        request.prompt_token_ids[:beginning] + request.prompt_token_ids[document.start : document.stop]
+        for document in request.documents[1:]
+    ]
+    costs = await asyncio.gather(*(_prefill(group, reach, request, ids) for ids in alone))
+    return PrefillCost(sum(cost.computed_tokens for cost in costs), sum(cost.device_seconds for cost in costs))
+
+
+async def _prefill(group: Group, reach: KvReach, request: GenerateRequest, ids: list[int]) -> PrefillCost:
+    cached, seconds = 0, 0.0
+    try:
+        if await _is_cached(group, reach, request, ids):
+            return PrefillCost()
+        prefill = copy_request(
+            request,
+            prompt_token_ids=ids,
+            params=_NOTHING_WRITTEN,
+            documents=[],
+            bad_word_ids=[],
+            grammar=None,
+            prediction_token_ids=None,
+            is_prefix=True,
+        )
+        with closing(group.engine.generate(prefill)) as stream:
+            async for delta in stream:
+                if delta.failure is not None:
+                    return PrefillCost(0, seconds)
+                cached, seconds = max(cached, delta.cached_tokens), seconds + delta.device_seconds
+    except EngineUnavailable:
+        return PrefillCost(0, seconds)
+    return PrefillCost(len(ids) - cached, seconds)
+
+
+async def _is_cached(group: Group, reach: KvReach, request: GenerateRequest, ids: Sequence[int]) -> bool:
+    ready = group.engine.ready
+    if ready is None:
+        return False
+    base, salt, size = group.base_digest, request.cache_salt, ready.block_size
+    hashes = await off_loop(len(ids), lambda: prompt_hashes(base, reach, salt, ids, size))
+    # As a prompt that goes on behind them: all whole blocks.
+    reply = await group.engine.cache("find", chain=chain_of(hashes, len(ids) + 1, size))
+    return reply.reached == len(hashes)
