@@ -39,18 +39,23 @@ function Listed({ items: all, onChange }) {
 
 const OWNER = { key: "tenant", label: "Owner", cell: (one) => one.tenant ?? html`<span class="muted">admin</span>` };
 
-const amount = (key, label) => ({ key, label, number: true, value: (one) => one.money?.[key], cell: (one) => (one.money ? money(one.money[key], one.money.currency) : "") });
-const MONEY = [amount("saved", "Saved"), amount("stored", "Cost of holding"), amount("computed_again", "Cost of computing again")];
+/** What a context spared, less what holding and computing it again cost. */
+const net = ({ money: of }) => of && of.saved - of.stored - of.computed_again;
+const parts = ({ money: of }) => `saved ${money(of.saved, of.currency)}, holding it ${money(of.stored, of.currency)}, computing it again ${money(of.computed_again, of.currency)}`;
+const NET = { key: "money", label: "Saved, net", number: true, value: net, cell: (one) => one.money && html`<span title=${parts(one)}>${money(net(one), one.money.currency)}</span>` };
+
+// Beside the money there is no room for it.
+const MEMORY = { key: "bytes", label: "Memory", number: true, cell: (one) => bytes(one.bytes) };
 
 const columnsOf = (hasPrices, onChange, onDrop) => [
   { key: "name", label: "Context", cell: (one) => html`<b>${one.name}</b> ${one.pin && html`<${Badge} kind="accent">held<//>`}` },
   ...(isAdmin.value ? [OWNER] : []),
   { key: "status", label: "Status", cell: (one) => html`<${Badge} kind=${KINDS[one.status]}>${one.status}<//>` },
   { key: "models", label: "Models", value: (one) => Object.keys(one.adapters).join(", "), cell: (one) => Object.entries(one.adapters).map(([name, state]) => html`<div class="nowrap" key=${name} title=${state.error ?? `${state.status}, ${count(state.cached_tokens)} tokens cached`}><${Swatch} of=${name} />${name}${state.error && html` <span class="problem small">${state.error}</span>`}</div>`) },
-  { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title="Whole blocks are cached">${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
-  { key: "bytes", label: "Memory", number: true, cell: (one) => bytes(one.bytes) },
+  { key: "cached_tokens", label: "Tokens cached", number: true, cell: (one) => html`<span title=${`Whole blocks are cached: ${bytes(one.bytes)}`}>${count(one.cached_tokens)} of ${count(one.tokens)}</span>` },
+  ...(hasPrices ? [] : [MEMORY]),
   { key: "hits", label: "Hits", number: true, cell: (one) => count(one.hits) },
-  ...(hasPrices ? MONEY : []),
+  ...(hasPrices ? [NET] : []),
   { key: "expires_at", label: "Expires", time: true, cell: (one) => (one.expires_at ? html`<${Time} at=${one.expires_at} />` : html`<span class="muted">never</span>`) },
   { key: "actions", label: "Actions", control: true, class: "nowrap", cell: (one) => html`<${Actions} one=${one} onChange=${onChange} onDrop=${() => onDrop(one)} />` },
 ];
