@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -243,13 +244,13 @@ async def test_a_version_has_its_contexts_before_the_alias_means_it(contexts: Co
         await contexts.registry.adapter("a", 1) if name == "follows" else None
         await contexts.put(name, prompt=name * 9, adapters=adapters)
     warmer = ContextWarmer(services.engine, services.model, contexts.registry.keys, services.contexts.book)
-    warm_up = contexts.registry.registry.aliases._warm_up
+    links = contexts.registry.registry._links
 
     async def warm(name: str, digest: str) -> None:
         seen.append(contexts.registry.registry.adapter("a").aliases["default"].main_version)
         await warmer.run(name, digest)
 
-    warm_up._warm_contexts = warm
+    links.add(dataclasses.replace(links.default, warm_contexts=warm))
     await contexts.registry.upload("a", adapter_files(2))
     etag = await contexts.registry.etag("a", "default")
     moved = await contexts.registry.admin.put(
@@ -359,8 +360,10 @@ async def test_a_replica_that_comes_back_has_evicted_nothing(
     monkeypatch.setattr(context_keeper, "warm_prompt", warm)
     for replica, line in zip(fleet.replicas, lines, strict=True):
         monkeypatch.setattr(line, "cache", cache_of(replica.id))
-    names = ("settings", "model", "registry", "keys", "contexts", "usage", "metrics")
-    parts: Any = SimpleNamespace(engine=fleet, **{name: getattr(services, name) for name in names})
+    names = ("settings", "groups", "model", "registry", "keys", "contexts", "usage", "metrics")
+    parts: Any = SimpleNamespace(
+        engine=fleet, groups=services.groups, **{name: getattr(services, name) for name in names}
+    )
     keeper = ContextKeeper(parts)
     await keeper.tend()
     assert cached == {"0": True, "1": True}

@@ -8,6 +8,7 @@ import { session } from "../lib/session.js";
 import { Badge, Card, Facts, PageHeader, Search, State } from "../components/bits.js";
 import { Empty, Loaded } from "../components/states.js";
 import { Table } from "../components/table.js";
+import { BaseModels } from "./settings/base-models.js";
 
 const SOURCES = { cli: ["accent", "command line"], env: ["info", "environment"], file: ["warn", "file"], default: ["", "default"] };
 
@@ -17,6 +18,7 @@ export default function Settings() {
     <div class="grid">
       <${Card} title="Server"><${Server} /><//>
       <${Card} title="Checks" actions=${html`<button class="button small" onClick=${doctor.reload}>Check again</button>`}><${Loaded} resource=${doctor}>${({ items }) => html`<${Checks} items=${items} />`}<//><//>
+      <${BaseModels} />
       <${Replicas} />
       <${Configuration} />
     </div>`;
@@ -39,6 +41,7 @@ const heldBy = (replica, where) => replica.adapters.filter((one) => one.residenc
 const held = (where, label) => ({ key: where, label, number: true, value: (one) => heldBy(one, where).length, cell: (one) => count(heldBy(one, where).length) });
 const ENGINES = [
   { key: "id", label: "Engine", class: "mono" },
+  { key: "group", label: "Base model" },
   { key: "pid", label: "Process", class: "mono", cell: (one) => one.pid ?? "none" },
   { key: "state", label: "State", cell: (one) => html`<${State} of=${one.state} />` },
   { key: "running", label: "Running", number: true, cell: (one) => count(one.running) },
