@@ -16,6 +16,7 @@ from multiflora_platform.auth.account_requests import (
     NewTenant,
     TenantPatch,
 )
+from multiflora_platform.base_models.model_schemas import NewModel
 from multiflora_platform.contexts.context_schemas import ContextBody, ContextPatch
 from multiflora_platform.evals.checks import (
     ContainsCheck,
@@ -27,7 +28,7 @@ from multiflora_platform.evals.checks import (
     RegexCheck,
 )
 from multiflora_platform.evals.schemas import EvalRunBody, EvalSetBody, EvalSetPatch, MixPartBody
-from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, WarmPrompt
+from multiflora_platform.insight.bodies import AuditQuestion, CacheQuestion, CapacityQuestion, NewProfile, WarmPrompt
 from multiflora_platform.registry.schemas.bodies import (
     AdapterPatch,
     AliasTarget,
@@ -63,6 +64,8 @@ __all__ = [
     "MixPartBody",
     "NewAdapter",
     "NewKey",
+    "NewModel",
+    "NewProfile",
     "NewRollout",
     "NewTenant",
     "NewWebhook",
