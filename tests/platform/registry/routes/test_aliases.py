@@ -268,7 +268,7 @@ async def test_a_name_that_means_nothing_says_which_part_is_missing(house):
     await house.adapter("empty")
 
     def why(model, visible=lambda name, owner: name != "secret"):
-        return house.registry.why_missing(model, visible, "tiny")
+        return house.registry.why_missing(model, visible, ["tiny"])
 
     assert why("sql@9") == "'sql' has no version 9; it serves 1, 2"
     assert why("sql@") == "the version or the alias after the @ is missing"
