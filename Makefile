@@ -84,14 +84,20 @@ clean:
 help:
 	@sed -n 's/^# //p; /^$$/q' Makefile
 
+# pip compiles on one core, after all else; some packages carry files that no Python can compile.
+define install
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e $(1)
+$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+endef
+
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Multiflora needs Python 3.11 or newer; install it or set PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(call install,.)
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(call install,'.[dev]')
 	touch $@ $(VENV)/.installed
