@@ -41,7 +41,7 @@ test: lint
 	$(MAKE) -j2 types tests
 
 tests: $(VENV)/.installed-dev
-	$(BIN)/pytest -n $(workers) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(workers) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: lint types
 	$(BIN)/python -m tests.changed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -24,10 +25,21 @@ settings.register_profile("any pace", deadline=None, suppress_health_check=[Heal
 settings.register_profile("ci", settings.get_profile("any pace"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any pace")
 
+# What a slow test weighs beside one that is not.
+_SLOW = 40
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     if "kernel_device" in getattr(item, "fixturenames", ()):
         item.add_marker("kernel")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: a worker that begins one as the last has no other beside it."""
+    weights: Counter[object] = Counter()
+    for item in items:
+        weights[item.path] += _SLOW if {"slow", "browser"} & {mark.name for mark in item.iter_markers()} else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def pytest_collection_finish() -> None:

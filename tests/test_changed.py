@@ -60,6 +60,7 @@ def test_a_file_that_git_does_not_know_yet_has_changed(tmp_path: Path, monkeypat
     assert changed_files() == ["new.py"]
 
 
+@pytest.mark.slow
 def test_tests_are_skipped_and_told_when_the_time_is_spent(tmp_path: Path) -> None:
     (tmp_path / "test_any.py").write_text("def test_any(): raise AssertionError")
     command = [sys.executable, "-m", "pytest", "-p", "tests.changed", "-p", "no:cacheprovider", "-rs", str(tmp_path)]

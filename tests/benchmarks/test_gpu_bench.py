@@ -63,6 +63,7 @@ def test_steps_and_taxes(built: BuiltEngine) -> None:
     assert not built.engine.has_work
 
 
+@pytest.mark.slow
 def test_both_sides_of_the_comparison_answer(
     built: BuiltEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import openai
+import pytest
+
+pytestmark = pytest.mark.slow
 
 CHAT = "/v1/chat/completions"
 LINES = 120

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SNIPPETS = re.findall(
     r"^```(python|bash) (\w+)\n(.*?)^```$", (ROOT / "docs" / "clients.md").read_text("utf-8"), re.M | re.S

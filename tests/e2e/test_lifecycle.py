@@ -17,6 +17,8 @@ import openai
 import pytest
 from tests.e2e.conftest import ONE_THREAD, Server, serving
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 BASE = "multiflora-demo"
 ADAPTER = json.loads((DEMO / "adapters.json").read_text(encoding="utf-8"))[0]

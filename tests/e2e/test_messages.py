@@ -14,6 +14,8 @@ import torch
 from tests.e2e.conftest import serving
 from transformers import LlamaConfig, LlamaForCausalLM
 
+pytestmark = pytest.mark.slow
+
 DEMO_BASE = Path(__file__).parents[2] / "examples" / "demo" / "base"
 SYSTEM_TOKENS = 20_000
 WEATHER = {"sky": "cloudy", "degrees": 7}

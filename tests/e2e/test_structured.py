@@ -11,6 +11,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+pytestmark = pytest.mark.slow
+
 ASK: list[Any] = [{"role": "user", "content": "Tell me about Oslo."}]
 # Patterns that all have to hold at once: the automaton of their intersection has no end.
 ENDLESS = {"allOf": [{"type": "string", "pattern": f"^(.*a.{{{10 + i}}}b.*)+$"} for i in range(30)]}

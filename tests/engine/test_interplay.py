@@ -116,6 +116,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_everything_at_once_in_engines_of_all_sizes(
     folder: Path, make_adapters: MakeAdapters, start_engine: Any
 ) -> None:

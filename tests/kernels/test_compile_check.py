@@ -29,6 +29,7 @@ def _compiled() -> list[dict[str, int | str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_every_variant_compiles_for_every_target_without_spills() -> None:
     rows = _compiled()
     variants = list(ahead_of_time.variants())

@@ -11,6 +11,8 @@ import pytest
 from playwright.sync_api import Browser
 from tests.e2e.conftest import serving
 
+pytestmark = pytest.mark.slow
+
 ASKS = """async ([url, key]) => {
   const headers = {Authorization: `Bearer ${key}`, "Content-Type": "application/json"};
   const body = JSON.stringify({model: "sql", max_tokens: 2, messages: [{role: "user", content: "Hi"}]});

@@ -22,6 +22,7 @@ def needs_library():
         pytest.skip(native_library.native_status())
 
 
+@pytest.mark.slow
 def test_two_processes_compile_at_the_same_time(needs_library, tmp_path):
     code = (
         "from multiflora_kernels.runtime.native import library, native_status; assert library(); print(native_status())"
@@ -77,6 +78,7 @@ def test_a_compiler_that_fails(monkeypatch, tmp_path):
     assert not list((tmp_path / "cache").glob("multiflora/native/*/*"))
 
 
+@pytest.mark.slow
 def test_without_openmp_it_runs_on_one_thread(needs_library, monkeypatch, tmp_path, near):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native_library, "_open_openmp", lambda: None)

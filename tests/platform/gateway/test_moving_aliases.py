@@ -50,6 +50,7 @@ async def at_rate(seconds: float, rate: int, work: Callable[[int], Any]) -> None
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.slow
 async def test_moves_and_requests_at_200_a_second(house: House, registry: RegistryHouse) -> None:
     await registry.adapter("a", 1, 2, 3, 4)
     numbers = {digest: number for number, digest in registry.registry.adapter("a").digests.items()}

@@ -63,6 +63,7 @@ async def test_a_backup_from_another_folder_than_the_databases_is_refused(house,
     assert not (tmp_path / "backup").exists()
 
 
+@pytest.mark.slow
 async def test_a_backup_under_writes_names_no_artifact_that_it_lacks(house, tmp_path):
     await house.adapter("a", 0)
     stop = asyncio.Event()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -238,6 +239,7 @@ def test_on_sqlite():
     run_state_machine_as_test(RegistryMachine, settings=SETTINGS)
 
 
+@pytest.mark.slow
 def test_on_postgresql(postgres, postgres_schema):
     class OnPostgreSQL(RegistryMachine):
         def database(self):

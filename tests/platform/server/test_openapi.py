@@ -229,6 +229,7 @@ def served(make_house: Callable[..., House], tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_nothing_that_fits_the_document_breaks_the_server(served: str) -> None:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}

@@ -38,6 +38,7 @@ async def crashed(tmp_path, database_url, source, point):
     assert process.returncode == -9, errors.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", list(POINTS))
 async def test_killed(open_house, tmp_path, database_url, point):
     files = adapter_files(1)
