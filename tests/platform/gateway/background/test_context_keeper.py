@@ -361,9 +361,7 @@ async def test_a_replica_that_comes_back_has_evicted_nothing(
     for replica, line in zip(fleet.replicas, lines, strict=True):
         monkeypatch.setattr(line, "cache", cache_of(replica.id))
     names = ("settings", "groups", "model", "registry", "keys", "contexts", "usage", "metrics")
-    parts: Any = SimpleNamespace(
-        engine=fleet, groups=services.groups, **{name: getattr(services, name) for name in names}
-    )
+    parts: Any = SimpleNamespace(engine=fleet, **{name: getattr(services, name) for name in names})
     keeper = ContextKeeper(parts)
     await keeper.tend()
     assert cached == {"0": True, "1": True}
