@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from multiflora_engine.process.supervisor import EngineFailed
 from multiflora_platform.base_models.group_life import GroupLife
 from multiflora_platform.base_models.group_making import make_group
+from multiflora_platform.base_models.kept_models import KeptModels
 from multiflora_platform.base_models.model_memory import require_memory
 from multiflora_platform.base_models.model_problems import (
     ModelExists,
@@ -41,10 +42,11 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(eq=False)
 class _Model:
-    """One base model, from the request for it until it is unloaded. group, life: once its files were read."""
+    """One base model, from the request for it until it is unloaded. group, life: once its files were read. in_file:
+    the configuration file names it, and not a request."""
 
     asked: NewModel
-    settings: Settings
+    in_file: bool = False
     job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     job_state: Literal["running", "done", "failed"] = "running"
     error: str | None = None
@@ -57,13 +59,15 @@ class _Model:
 class BaseModels:
     """`start` it once the default base model serves; `close` ends the engines of all others."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, kept: KeptModels) -> None:
         self._services = services
+        self._kept = kept
         self._models: dict[str, _Model] = {}
         self._tending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Those of the configuration file; returns when each serves, or is idle. Raises ConfigurationError."""
+        """Those of the configuration file, of which each serves then, or is idle; and those that requests added to an
+        earlier server, as far as they can be read. Raises ConfigurationError, of the file's alone."""
         self._tending = asyncio.create_task(self._tend())
         for model in asked_models(self._services.settings):
             try:
@@ -73,6 +77,8 @@ class BaseModels:
                 raise ConfigurationError(f"models: {model.name}: {problem.detail}") from None
             if (error := self._models[model.name].error) is not None:
                 raise ConfigurationError(f"models: {model.name}: {error}")
+        for model in await self._kept.all():
+            await self._restore(model)
 
     async def close(self) -> None:
         if self._tending is not None:
@@ -85,19 +91,20 @@ class BaseModels:
         unless min_replicas is 0. Raises InvalidRequest, ModelExists, ModelSourceRefused, NotEnoughMemory,
         AdapterExists."""
         self._require_free(check_name(asked.name))
-        settings = settings_of(asked, self._services.settings, in_file=in_file)
-        is_here = self._is_here(asked.source)
-        if is_here and not in_file:
-            self._require_readable(Path(asked.source))
+        settings_of(asked, self._services.settings, in_file=in_file)
         # From now on the name is taken: of two equal requests one is refused.
-        model = self._models[asked.name] = _Model(asked, settings)
+        model = self._models[asked.name] = _Model(asked, in_file)
         try:
-            if is_here:
+            if self._is_here(asked.source):
                 await self._open(model)
+            if in_file:
+                await self._services.registry.note(actor, "model.loading", asked.name)
+            else:
+                await self._kept.keep(asked, actor)
         except BaseException:
+            await self._forget(model)
             self._models.pop(asked.name, None)
             raise
-        await self._services.registry.note(actor, "model.loading", asked.name)
         model.loading = asyncio.create_task(self._load(model))
         return self._view(model)
 
@@ -135,6 +142,17 @@ class BaseModels:
             raise ModelExists(f"There is a base model named {name!r}; unload it first, or choose another name.")
         self._services.registry.require_free([name])
 
+    async def _restore(self, asked: NewModel) -> None:
+        """Requests wait for it once its files were read; where they cannot be, its job says why."""
+        if asked.name in self._models or asked.name in self._services.groups.names:
+            _log.warning("The base model %s is not loaded again: the name is this server's own model's", asked.name)
+            return
+        model = self._models[asked.name] = _Model(asked)
+        if self._is_here(asked.source):
+            with contextlib.suppress(Problem):
+                await self._open(model)
+        model.loading = asyncio.create_task(self._load(model))
+
     def _is_here(self, source: str) -> bool:
         return Path(source).expanduser().exists() or source.startswith(("/", "./", "../", "~"))
 
@@ -150,8 +168,12 @@ class BaseModels:
             )
 
     async def _open(self, model: _Model) -> None:
-        """Reads its files and makes its group known. Raises InvalidRequest, ModelExists, NotEnoughMemory."""
-        asked, settings, services = model.asked, model.settings, self._services
+        """Reads its files and makes its group known. Raises InvalidRequest, ModelExists, ModelSourceRefused,
+        NotEnoughMemory."""
+        asked, services = model.asked, self._services
+        settings = settings_of(asked, services.settings, in_file=model.in_file)
+        if self._is_here(asked.source) and not model.in_file:
+            self._require_readable(Path(asked.source))
         try:
             opened = await asyncio.to_thread(open_model, settings)
             same = services.groups.of_base(opened.base.digest)
@@ -198,7 +220,11 @@ class BaseModels:
     # ---- unloading
 
     async def _unload(self, model: _Model, actor: str) -> None:
-        await self._services.registry.note(actor, "model.unloading", model.asked.name)
+        try:
+            await self._kept.forget(model.asked.name, actor)
+        except BaseException:
+            model.draining = False
+            raise
         if model.group is not None:
             self._services.groups.remove(model.group)
             if not model.group.asleep:  # else requests wait for engines that will not start

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
+from multiflora_platform.base_models.kept_models import KeptModels
 from multiflora_platform.base_models.service import BaseModels
 from multiflora_platform.batches import calls as batch_calls
 from multiflora_platform.batches import files
@@ -53,7 +54,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.keeper = ContextKeeper(services)
-    app.state.models = BaseModels(services)
+    app.state.models = BaseModels(services, KeptModels(services.registry.database))
     app.state.batches = make_batch_service(app, services)
     app.state.evals = make_eval_service(app, services)
     app.router.routes.extend(_routes(with_docs=not services.settings.disable_fastapi_docs))

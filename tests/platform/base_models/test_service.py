@@ -11,18 +11,46 @@ from typing import Any
 import pytest
 from tests.platform.base_models.engines import Supervised
 from tests.platform.gateway.conftest import make_house, tokenizer
-from tests.platform.gateway.house import ADMIN, TENANT, FakeClient, House
+from tests.platform.gateway.house import ADMIN, TENANT, FakeClient, FakeRegistry, House
 
 from multiflora_adapters.base_model import BaseModel
 from multiflora_platform.base_models import model_memory, service
+from multiflora_platform.base_models.model_schemas import NewModel
+from multiflora_platform.base_models.service import BaseModels
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group, ServedModel
 from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.web.problems import Unavailable
 
 __all__ = ["make_house", "tokenizer"]
+
+
+class Kept:
+    """Of the database: what is kept there, and its events as the registry's double has them."""
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        self.models: dict[str, NewModel] = {}
+        self.is_away = False
+        self._registry = registry
+
+    async def all(self) -> list[NewModel]:
+        return list(self.models.values())
+
+    async def keep(self, model: NewModel, actor: str) -> None:
+        await self._tell(actor, "model.loading", model.name)
+        self.models[model.name] = model
+
+    async def forget(self, name: str, actor: str) -> None:
+        await self._tell(actor, "model.unloading", name)
+        self.models.pop(name, None)
+
+    async def _tell(self, actor: str, action: str, name: str) -> None:
+        if self.is_away:
+            raise Unavailable("The database is away.")
+        await self._registry.note(actor, action, name)
 
 
 class Loading:
@@ -33,6 +61,18 @@ class Loading:
         self.digests: dict[str, str] = {}
         self.engine = FakeClient(text, reply="From the second")
         self.supervised = Supervised(self.engine)
+        self.kept = Kept(house.registry)
+        self.models = house.app.state.models = BaseModels(house.services, self.kept)  # type: ignore[arg-type]
+
+    async def restart(self) -> None:
+        """A server on the same database, over the same engine."""
+        services = self.house.services
+        await self.models.close()
+        for group in list(services.groups)[1:]:
+            services.groups.remove(group)
+        self.house.registry.bases.clear()
+        self.models = self.house.app.state.models = BaseModels(services, self.kept)  # type: ignore[arg-type]
+        await self.models.start()
 
     @property
     def folder_name(self) -> str:
@@ -82,7 +122,7 @@ async def loading(
     monkeypatch.setattr(service, "make_group", loading.make_group)
     async with house.http:
         yield loading
-    await house.app.state.models.close()
+    await loading.models.close()
     await house.services.grammars.close()
 
 
@@ -210,6 +250,57 @@ async def test_unloading_while_it_loads_ends_the_start(loading: Loading) -> None
     assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 204
     assert (await waiting).status_code == 503
     assert loading.supervised.state == "stopped"
+
+
+async def test_what_was_added_is_there_after_a_restart_until_it_is_unloaded(loading: Loading) -> None:
+    options = {"max_model_len": 32}
+    await loading.post(options=options, min_replicas=0, idle_seconds=5)
+    await loading.until("idle")
+    await loading.restart()
+    row = await loading.row()  # its files were read before the server serves
+    assert (row["source"], row["options"], row["idle_seconds"]) == (loading.folder_name, options, 5)
+    assert (await loading.chat()).json()["choices"][0]["message"]["content"] == "From the second"
+    assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 204
+    await loading.restart()
+    assert (await loading.house.http.get("/api/v1/models/second")).status_code == 404
+
+
+async def test_one_that_cannot_be_loaded_again_says_why_and_the_others_are_served(loading: Loading) -> None:
+    loading.kept.models = {
+        "third": NewModel("third", "/broken/model"),
+        "old": NewModel("old", loading.folder_name, {"no_such_option": 1}),
+        "base": NewModel("base", loading.folder_name),
+        "second": NewModel("second", loading.folder_name),
+    }
+    await loading.restart()
+    await loading.until("ready")
+    rows = (await loading.house.http.get("/api/v1/models")).json()["items"]
+    assert [(row["name"], row["state"]) for row in rows] == [
+        ("base", "ready"),
+        ("third", "failed"),
+        ("old", "failed"),
+        ("second", "ready"),
+    ]
+    assert "config.json is missing" in rows[1]["job"]["error"]
+    assert "'no_such_option' is no option" in rows[2]["job"]["error"]
+    assert (await loading.house.http.delete("/api/v1/models/third")).status_code == 204
+    assert "third" not in loading.kept.models
+
+
+async def test_while_the_database_is_away_nothing_changes(loading: Loading) -> None:
+    loading.kept.is_away = True
+    assert (await loading.post()).status_code == 503
+    assert len((await loading.house.http.get("/api/v1/models")).json()["items"]) == 1
+    assert loading.house.registry.bases == []
+    loading.kept.is_away = False
+    assert (await loading.post()).status_code == 202
+    await loading.until("ready")
+    loading.kept.is_away = True
+    assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 503
+    assert (await loading.row())["state"] == "ready"
+    assert (await loading.chat()).status_code == 200
+    loading.kept.is_away = False
+    assert (await loading.house.http.delete("/api/v1/models/second")).status_code == 204
 
 
 async def test_a_server_that_others_reach_reads_named_folders_alone(loading: Loading, tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ from multiflora_adapters.store import ArtifactStore
 from multiflora_engine.process.client import EngineClient
 from multiflora_engine.protocol.messages import AdapterResult
 from multiflora_platform.auth.keys import KeyStore
+from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.base_models.kept_models import KeptModels
+from multiflora_platform.base_models.service import BaseModels
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
@@ -52,7 +55,9 @@ _BYTES = SimpleNamespace(
     special_tokens={},
     template_findings=[],
 )
-_MODEL = {"name": "base", "names": ("base",), "known_as": str, "tokenizer": _BYTES, "vocab_size": 256}
+_MODEL = {"name": "base", "root": "base", "names": ("base",), "known_as": str, "tokenizer": _BYTES, "vocab_size": 256}
+# Evals stay queued.
+_NO_RUNNER = SimpleNamespace(kick=lambda: None, stopped=lambda run: None)
 _SCHEMA: list[bytes] = []
 # FastAPI reads the signatures of routes anew for each application that includes their router; all houses share these.
 _ROUTES = FastAPI(openapi_url=None)
@@ -168,11 +173,15 @@ class House:
             settings=Settings(data_dir=self.data),
             setting_sources={},
             state=engine.state,
+            is_ready=True,
             groups=groups,
             model=groups.default.model,
             contexts=self.contexts,
+            limits=Limits(),
         )
         self.app.state.keeper = ContextKeeper(services)
+        self.app.state.models = BaseModels(services, KeptModels(self.database))
+        self.app.state.evals = SimpleNamespace(process=None, runner=_NO_RUNNER)
         self.app.router.routes.extend(_ROUTES.router.routes)
         error_responses.install(self.app)
         self.admin = self.client(ADMIN)

@@ -20,6 +20,7 @@ from multiflora_platform.storage.tables.contexts import ContextRow
 from multiflora_platform.storage.tables.evals import EvalResultRow, EvalRunRow, EvalSetRow, EvalSetVersionRow
 from multiflora_platform.storage.tables.history import AuditRow, EventRow
 from multiflora_platform.storage.tables.jobs import IdempotencyRow, JobRow
+from multiflora_platform.storage.tables.models import ModelRow
 from multiflora_platform.storage.tables.rollouts import RolloutRow
 from multiflora_platform.storage.tables.webhooks import WebhookDeliveryRow, WebhookRow
 
@@ -42,6 +43,7 @@ __all__ = [
     "IdempotencyRow",
     "JobRow",
     "KeyRow",
+    "ModelRow",
     "ReportRow",
     "RolloutRow",
     "StoredFileRow",
