@@ -9,10 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import JobNotFound
@@ -74,10 +74,19 @@ def create(change: Change, job_id: str, version: VersionRow, promote: bool) -> J
     return job
 
 
+def _due(now: datetime) -> ColumnElement[bool]:
+    ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < now)
+    return or_(and_(JobRow.state == "queued", JobRow.run_after <= now), and_(JobRow.state == "running", ended))
+
+
+async def is_any_due(session: AsyncSession) -> bool:
+    """Whether `claim` would find one."""
+    return await session.scalar(select(JobRow.id).where(_due(datetime.now(UTC))).limit(1)) is not None
+
+
 async def claim(change: Change, owner: str) -> ClaimedJob | None:
     """The job that has waited longest and that no worker holds; None: there is none."""
-    ended = or_(JobRow.lease_until.is_(None), JobRow.lease_until < change.now)
-    due = or_(and_(JobRow.state == "queued", JobRow.run_after <= change.now), and_(JobRow.state == "running", ended))
+    due = _due(change.now)
     job = await change.session.scalar(select(JobRow).where(due).order_by(JobRow.run_after, JobRow.created_at).limit(1))
     if job is None:
         return None
