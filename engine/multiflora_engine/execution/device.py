@@ -6,14 +6,12 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from multiflora_engine.core.host_memory import read_text
+from multiflora_engine.core.host_memory import container_limit
 from multiflora_engine.models.errors import ModelError
 
-_CGROUP = Path("/sys/fs/cgroup")
 _DTYPES = {
     "float32": torch.float32,
     "float": torch.float32,
@@ -36,7 +34,7 @@ _KV_DTYPES = {
 def available_cores() -> int:
     """Cores this process may run on: its affinity, and the container's quota where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = read_text(_CGROUP / "cpu.max").partition(" ")
+    quota, _, period = container_limit("cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
     return cores

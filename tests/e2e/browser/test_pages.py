@@ -64,10 +64,6 @@ FILLED = """bar => [...bar.children].reduce((sum, phase) => sum + phase.getBound
 def traffic(shop: Server) -> None:
     """Something to show."""
     with shop.http() as http:
-        for i in range(3):
-            text = "Please list the names of all the products that cost more than forty, the dearest first. " * 2
-            body = {"model": "pirate", "prompt": f"{text}{i}", "max_tokens": 8}
-            assert http.post("/v1/completions", json=body).status_code == 200
         assert http.post("/api/v1/tenants", json={"name": "seen"}).status_code == 201
         cases = [{"prompt": "Say yes", "max_tokens": 2, "checks": [{"type": "contains", "text": "yes"}]}]
         evals = "/api/v1/adapters/sql/evals/smoke"
@@ -76,6 +72,11 @@ def traffic(shop: Server) -> None:
         for run in runs:
             while http.get(f"/api/v1/adapters/sql/eval-runs/{run}").json()["run"]["state"] != "completed":
                 time.sleep(0.2)
+        # Last, and so the first of the lists.
+        for i in range(3):
+            text = "Please list the names of all the products that cost more than forty, the dearest first. " * 2
+            body = {"model": "pirate", "prompt": f"{text}{i}", "max_tokens": 8}
+            assert http.post("/v1/completions", json=body).status_code == 200
 
 
 def serious(window: Window) -> list[Any]:

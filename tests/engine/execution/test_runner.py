@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from multiflora_adapters.slots import SlotPool
 from multiflora_adapters.weights import load_adapter
+from multiflora_engine.core import host_memory
 from multiflora_engine.core import transfers as staging_module
 from multiflora_engine.core.forward_batch import ForwardBatch
 from multiflora_engine.core.sequence import make_sequences
@@ -328,19 +329,19 @@ def test_the_cpu_default_is_modest(saved: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_machine_is_read_within_the_containers_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(host_memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)))
     assert machine.available_cores() == 8
-    assert machine.available_host_memory() > MIB
+    assert host_memory.available_host_memory() > MIB
     (tmp_path / "cpu.max").write_text("250000 100000\n")
     (tmp_path / "memory.max").write_text("1048576\n")
     (tmp_path / "memory.current").write_text("48576\n")
     assert machine.available_cores() == 3
-    assert machine.available_host_memory() == 1_000_000
+    assert host_memory.available_host_memory() == 1_000_000
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.available_cores() == 8
-    assert machine.available_host_memory() > MIB
+    assert host_memory.available_host_memory() > MIB
 
 
 def test_devices_and_types_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

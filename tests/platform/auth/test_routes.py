@@ -34,8 +34,20 @@ OPEN_TO_TENANTS = {
     ("GET", "/adapters/{name}/aliases/{alias}/history"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollout"),
     ("GET", "/adapters/{name}/aliases/{alias}/rollouts"),
+    # Of evals that are not theirs, tenants are told that there are none.
+    ("GET", "/adapters/{name}/evals"),
+    ("GET", "/adapters/{name}/evals/{eval_name}"),
+    ("GET", "/adapters/{name}/evals/{eval_name}/matrix"),
+    ("GET", "/adapters/{name}/eval-runs"),
+    ("GET", "/adapters/{name}/eval-runs/{run}"),
+    ("GET", "/adapters/{name}/eval-runs:compare"),
 }
 OWNERS_AND_ADMINS = {
+    ("PUT", "/adapters/{name}/evals/{eval_name}"),
+    ("PATCH", "/adapters/{name}/evals/{eval_name}"),
+    ("DELETE", "/adapters/{name}/evals/{eval_name}"),
+    ("POST", "/adapters/{name}/evals/{eval_name}/runs"),
+    ("POST", "/adapters/{name}/eval-runs/{run}:cancel"),
     ("PATCH", "/adapters/{name}"),
     ("DELETE", "/adapters/{name}"),
     ("POST", "/adapters/{name}/versions"),
@@ -68,6 +80,13 @@ ADMINS = {
     ("POST", "/adapters/{name}:pin"),
     ("POST", "/adapters/{name}:unpin"),
     ("GET", "/replicas"),
+    ("GET", "/models"),
+    ("POST", "/models"),
+    ("GET", "/models/{name}"),
+    ("DELETE", "/models/{name}"),
+    ("GET", "/profile"),
+    ("POST", "/profile"),
+    ("GET", "/profile/{id}"),
     ("GET", "/rollouts"),
     ("GET", "/events"),
     ("GET", "/audit"),
@@ -89,6 +108,7 @@ ADMINS = {
     ("GET", "/cache/events"),
     ("GET", "/cache/misses"),
     ("GET", "/cache/{hash}/text"),
+    ("POST", "/cache:audit"),
     ("POST", "/cache:warm"),
     ("POST", "/cache:trace"),
     ("POST", "/cache/{hash}:pin"),
@@ -119,6 +139,7 @@ async def test_each_route_for_each_role(house, method, path):
     tenant = await house.tenant("acme")
     key = (await house.keys.create_key("test", name="k", role="admin", tenant=None)).id
     ids = {"key_id": key, "webhook_id": "wh_x", "delivery": 1, "job_id": "job_x", "id": "r", "hash": "0" * 64}
+    ids |= {"eval_name": "e", "run": 1}
     url = path.format(name="a", alias="default", number=1, tenant="acme", **ids)
     before = (await house.admin.get("/events")).json()
 

@@ -100,7 +100,8 @@ async def test_so_do_documents_beside_the_messages(house: House) -> None:
     tokenizer = copy.copy(house.services.model.tokenizer)
     template = "{% for d in documents or [] %}{{ d.text }};{% endfor %}" + TEMPLATE
     tokenizer.templates = ChatTemplates({"default": template})
-    house.services.model = replace(house.services.model, tokenizer=tokenizer)
+    default = house.services.groups.default
+    default.model = replace(default.model, tokenizer=tokenizer)
     chat = {"model": "base", "messages": [USER], "max_tokens": 1}
     there, back = (chat | {"documents": documents} for documents in (DOCUMENTS, DOCUMENTS[::-1]))
     assert await sent(house, there | {"order": "any"}) == await sent(house, back | {"order": "any"})
