@@ -26,7 +26,7 @@ settings.register_profile("ci", settings.get_profile("any pace"), derandomize=Tr
 settings.load_profile("ci" if os.environ.get("CI") else "any pace")
 
 # What a slow test weighs beside one that is not.
-_SLOW = 40
+_SLOW = 400
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -34,12 +34,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("kernel")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files that take long come first: a worker that begins one as the last has no other beside it."""
+    _leave_out(config, items)
     weights: Counter[object] = Counter()
     for item in items:
         weights[item.path] += _SLOW if {"slow", "browser"} & {mark.name for mark in item.iter_markers()} else 1
     items.sort(key=lambda item: -weights[item.path])
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test's cases SQLite has all, PostgreSQL the first, unless the mark `each_database` asks for all."""
+    known: set[tuple[object, str]] = set()
+    kept, left_out = [], []
+    for item in items:
+        case = getattr(item, "callspec", None)
+        is_on_postgresql = case is not None and case.params.get("backend") == "postgresql"
+        test = (item.path, item.name.partition("[")[0])
+        is_one_more = is_on_postgresql and test in known and not item.get_closest_marker("each_database")
+        (left_out if is_one_more else kept).append(item)
+        if is_on_postgresql:
+            known.add(test)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish() -> None:

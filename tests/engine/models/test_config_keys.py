@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,19 @@ IGNORED_BY_SOME = {
 }
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[Any, tuple[Any, Path]]:
+    """Of each family the model in transformers and its folder, made for the first test that asks."""
+    return {}
+
+
 @pytest.fixture(params=FAMILIES, ids=lambda family: family.__name__)
-def saved(request: Any, tiny_config: Any, save_model: Any) -> tuple[Any, Any, Path]:
-    model, folder = save_model(tiny_config(request.param))
-    return request.param, model, folder
+def saved(request: Any, made: Any, tiny_config: Any, save_model: Any, tmp_path: Path) -> tuple[Any, Any, Path]:
+    """A family, its model, and a folder of it that the test may change."""
+    if request.param not in made:
+        made[request.param] = save_model(tiny_config(request.param))
+    model, original = made[request.param]
+    return request.param, model, shutil.copytree(original, tmp_path / "changed")
 
 
 def change(folder: Path, **changes: Any) -> ModelConfig:

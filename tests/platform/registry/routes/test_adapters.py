@@ -98,6 +98,7 @@ async def test_a_json_body_over_the_limit_is_a_413(house):
 
 @pytest.mark.parametrize("text", [r"\u0000", r"\ud800", r"\udfff"])
 @pytest.mark.parametrize("field", ["name", "description", "demo_prompt", "tags"])
+@pytest.mark.each_database
 async def test_text_that_no_database_holds_is_a_400(house, field, text):
     value = f'["{text}"]' if field == "tags" else f'"{text}"'
     body = f'{{"name": "a", "{field}": {value}}}'
@@ -146,6 +147,7 @@ async def test_search_by_text_and_tag(house):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 5])
+@pytest.mark.each_database
 async def test_the_adapter_that_a_search_names_comes_first_and_once(house, limit):
     for name in ("a-sql", "b-sql", "sql", "sql-z", "other"):
         await house.adapter(name)

@@ -90,6 +90,7 @@ async def test_a_change_is_for_the_etag_that_it_names(house: House, kind: str) -
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind not in ("alias", "key")])
+@pytest.mark.each_database
 async def test_of_parallel_changes_with_one_etag_exactly_one_wins(house: House, kind: str) -> None:
     path = await path_of(house, kind)
     etag = (await house.admin.get(path)).headers["etag"]
