@@ -223,7 +223,7 @@ def served(make_house: Callable[..., House], tmp_path: Path) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(30)
+    assert started.wait(120)
     yield address[0]
     stop[0]()
     thread.join()
