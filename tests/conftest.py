@@ -44,15 +44,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test's cases SQLite has all, PostgreSQL the first, unless the mark `each_database` asks for all."""
+    """Of a test's cases SQLite has all, PostgreSQL the first: all by the mark `each_database`, none by `sqlite`."""
     known: set[tuple[object, str]] = set()
     kept, left_out = [], []
     for item in items:
         case = getattr(item, "callspec", None)
         is_on_postgresql = case is not None and case.params.get("backend") == "postgresql"
         test = (item.path, item.name.partition("[")[0])
-        is_one_more = is_on_postgresql and test in known and not item.get_closest_marker("each_database")
-        (left_out if is_one_more else kept).append(item)
+        is_one_more = test in known and not item.get_closest_marker("each_database")
+        is_needless = is_on_postgresql and (is_one_more or item.get_closest_marker("sqlite") is not None)
+        (left_out if is_needless else kept).append(item)
         if is_on_postgresql:
             known.add(test)
     items[:] = kept

@@ -194,6 +194,7 @@ def test_every_mutation_is_called_here() -> None:
     assert changing - ASKING - OF_MODELS == set(CALLS)
 
 
+@pytest.mark.each_database
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_mutation_leaves_its_event_and_its_audit_row(open_house: OpenHouse, name: str) -> None:
     house = await open_house(engine=StallingEngine())

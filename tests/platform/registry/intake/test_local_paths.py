@@ -20,6 +20,8 @@ from multiflora_platform.registry.errors import (
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.web.problems import InvalidRequest
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 async def rooted(open_house, tmp_path):

@@ -40,7 +40,6 @@ async def crashed(tmp_path, database_url, source, point):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", list(POINTS))
-@pytest.mark.each_database
 async def test_killed(open_house, tmp_path, database_url, point):
     files = adapter_files(1)
     with FakeHub({"org/repo": files}) as hub:

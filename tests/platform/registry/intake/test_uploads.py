@@ -16,6 +16,8 @@ import httpx
 import pytest
 from tests.platform.registry.house import Files, House, OpenHouse, adapter_files
 
+pytestmark = pytest.mark.sqlite
+
 LIMIT = 8 << 20
 # Of a process that holds one chunk and one file's header at a time.
 MEMORY = 12 << 20

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from tests.platform.registry.house import base_model, rejected_files
 
+pytestmark = pytest.mark.sqlite
+
 
 async def put(house, alias, target, **headers):
     names = {"if_match": "If-Match", "if_none_match": "If-None-Match"}

@@ -19,6 +19,8 @@ from multiflora_engine.protocol.messages import (
 from multiflora_platform.storage import outbox as events
 from multiflora_platform.web import resources
 
+pytestmark = pytest.mark.sqlite
+
 
 class FakeEngine:
     """Remembers commands, answers as told: a fleet of one, and that one."""

@@ -16,6 +16,8 @@ from multiflora_platform.registry.changes.rollout_observations import (
 )
 from multiflora_platform.registry.snapshot.snapshot import RolloutEntry
 
+pytestmark = pytest.mark.sqlite
+
 PATH = "/adapters/a/aliases/default/rollout"
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 from tests.platform.registry.house import adapter_files, rejected_files
 
+pytestmark = pytest.mark.sqlite
+
 CARD = """---
 license: apache-2.0
 tags: [sql]

@@ -12,6 +12,8 @@ import zipfile
 import pytest
 from tests.platform.registry.house import ADMIN, adapter_files, rejected_files
 
+pytestmark = pytest.mark.sqlite
+
 HASHES = {name: hashlib.sha256(data).hexdigest() for name, data in adapter_files(1).items()}
 
 

@@ -14,6 +14,8 @@ from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.snapshot.version_names import names_of
 from multiflora_platform.registry.sources.resolver import adapter_source
 
+pytestmark = pytest.mark.sqlite
+
 
 @pytest.fixture
 async def rooted(open_house, tmp_path):

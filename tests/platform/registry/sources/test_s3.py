@@ -11,6 +11,8 @@ from tests.platform.registry.routes.test_versions import tar
 
 from multiflora_platform.registry.rows import jobs
 
+pytestmark = pytest.mark.sqlite
+
 WAIT = {"Prefer": "wait=30"}
 
 
