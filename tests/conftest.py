@@ -21,8 +21,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # No example fails for the machine's pace.
 settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# A change must not fail in CI for an example that it has nothing to do with; everywhere else new ones are tried.
-settings.register_profile("ci", settings.get_profile("any pace"), derandomize=True)
+# A change must not fail in CI for an example that it has nothing to do with; everywhere else new ones are tried, and
+# twice as many.
+settings.register_profile("ci", settings.get_profile("any pace"), derandomize=True, max_examples=50)
 settings.load_profile("ci" if os.environ.get("CI") else "any pace")
 
 # What a slow test weighs beside one that is not.
