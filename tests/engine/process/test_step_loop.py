@@ -236,7 +236,9 @@ class FullLine(ScriptedLine):
         return self.script.popleft() if self.script else Shutdown()
 
 
-def test_the_refused_of_a_flood_are_told_in_one_message() -> None:
+def test_the_refused_of_a_flood_are_told_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    microseconds = iter(range(100_000))
+    monkeypatch.setattr("multiflora_engine.process.step_loop.time.monotonic", lambda: next(microseconds) * 1e-6)
     names = [f"bad-{number}" for number in range(50)]
     engine = ScriptedEngine({name: QueueFull("full") for name in names})
     line = run(*map(_request, names), engine=engine, kind=FullLine)
