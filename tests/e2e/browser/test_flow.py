@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Route
 from tests.e2e.browser.window import Window
 from tests.e2e.conftest import Server
 
@@ -77,10 +78,19 @@ def test_a_watched_rollout_is_started_and_promoted(window: Window, shop: Server,
     page.get_by_role("button", name="Start", exact=True).click()
     window.toast("25% of default's users get v2")
     rollout = page.get_by_role("region", name="Rollout")
-    rollout.get_by_role("button", name="50%").click()
+    late: list[Route] = []
+    aliases = "**/adapters/watched/aliases"
+    page.route(aliases, lambda route: late.append(route))
+    with page.expect_request(aliases):
+        rollout.get_by_role("button", name="50%").click()
     window.toast("50% get v2.")
     rollout.get_by_text("0 of 20 samples").wait_for()
     rollout.get_by_role("button", name="Promote").click()
+    # What the new share brings arrives under the open question.
+    with page.expect_response(aliases):
+        late[0].continue_()
+    with page.expect_response("**/rollouts?limit=1"):
+        page.unroute(aliases)
     page.get_by_role("button", name="Promote anyway").click()
     window.toast("v2 is for everybody")
     rollout.get_by_text("promoted").wait_for()

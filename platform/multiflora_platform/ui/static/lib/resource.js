@@ -4,11 +4,12 @@ import { online } from "./api.js";
 
 /**
  * @param {(signal: AbortSignal) => Promise<any>} load
- * @param {any[]} inputs load again when one of them changes
- * @param {{every?: number}} options every: seconds between looks, while the page is visible
- * Data of the last good load stays while a later one fails.
+ * @param {any[]} inputs what `load` depends on: when one of them changes, the data is another's and is dropped
+ * @param {{every?: number, stamp?: any}} options every: seconds between looks, while the page is visible;
+ *   stamp: when it changes, the same data is loaded again
+ * Data of the last good load stays until a later one succeeds: what is open on it stays open.
  */
-export function useResource(load, inputs, { every } = {}) {
+export function useResource(load, inputs, { every, stamp } = {}) {
   const [state, setState] = useState({ data: undefined, error: null, loading: true });
   const current = useRef(null);
   const reload = useCallback(async () => {
@@ -34,6 +35,12 @@ export function useResource(load, inputs, { every } = {}) {
   useEffect(() => {
     if (current.current) current.current.failed = Boolean(state.error);
   }, [state.error]);
+  const loadedAt = useRef(stamp);
+  useEffect(() => {
+    if (loadedAt.current === stamp) return;
+    loadedAt.current = stamp;
+    reload();
+  }, [stamp]);
   useEffect(() => {
     if (!every) return undefined;
     const timer = setInterval(() => !document.hidden && online.value && reload(), every * 1000);

@@ -12,7 +12,7 @@ const MARKS = { passed: ["ok", "✓"], failed: ["bad", "✗"], error: ["warn", "
 
 /** newest: id of the newest completed run; with another one the matrix is read anew. */
 export function Matrix({ path, api, version, newest }) {
-  const matrix = useResource((signal) => get(`${path}/matrix`, { signal }), [path, version, newest]);
+  const matrix = useResource((signal) => get(`${path}/matrix`, { signal }), [path], { stamp: `${version} ${newest}` });
   return html`<${Card} title="Versions by prompts" about="The newest completed run of each; choose a mark to read the answer" flush>
     <${Loaded} resource=${matrix} lines=${4}>${(data) => (data.runs.length ? html`<${Cells} matrix=${data} api=${api} />` : html`<${Empty} title="No completed run yet">Choose a version above and run it.<//>`)}<//><//>`;
 }

@@ -13,7 +13,7 @@ export function History({ path, stamp }) {
 }
 
 function Moves({ path, stamp }) {
-  const moves = useResource((signal) => get(`${path}/history?limit=20`, { signal }), [path, stamp]);
+  const moves = useResource((signal) => get(`${path}/history?limit=20`, { signal }), [path], { stamp });
   return html`<${Loaded} resource=${moves} lines=${2}>${(data) => html`<ul class="timeline">
     ${data.items.map((move) => html`<li key=${move.id}><${Time} at=${move.at} /> <span>${move.target ? target(move.target) : "deleted"}</span> <span class="muted">${move.actor}</span></li>`)}
   </ul>`}<//>`;

@@ -11,7 +11,7 @@ import { Select, TextField } from "../../components/fields.js";
 
 export function Rollout({ adapter, alias, path, mine, onChange }) {
   const [starting, setStarting] = useState(false);
-  const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path, alias.etag], { every: 2 });
+  const rollouts = useResource((signal) => get(`${path}/rollouts?limit=1`, { signal }), [path], { every: 2, stamp: alias.etag });
   if (!rollouts.data) return null;
   const newest = rollouts.data.items[0];
   const running = newest?.state === "running";

@@ -103,7 +103,7 @@ function Compared({ versions }) {
 const plain = (value) => (value === undefined || value === null || value === "" ? "–" : value === true ? "yes" : value === false ? "no" : String(value));
 
 function Validation({ one, api }) {
-  const report = useResource((signal) => get(`${api}/versions/${one.version}/validation`, { signal }), [api, one.version, one.state]);
+  const report = useResource((signal) => get(`${api}/versions/${one.version}/validation`, { signal }), [api, one.version], { stamp: one.state });
   return html`<${Card} title=${`Validation of version ${one.version}`}><${Loaded} resource=${report} lines=${3}>
     ${(data) => html`<${Report} rows=${data.rows} evals=${data.evals} />`}<//><//>`;
 }
