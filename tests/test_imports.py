@@ -67,6 +67,7 @@ FLOORS = {
         "prices": 2,
         "storage": 2,
         "structured": 2,
+        "traffic": 2,
         "vllm_options": 2,
         "auth": 3,
         "configuration": 3,

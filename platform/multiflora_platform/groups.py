@@ -5,7 +5,6 @@ Holds what a group is and which there are; how one is made, drained and ended is
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from multiflora_platform.messages.reasoning import ReasoningFormat
 from multiflora_platform.messages.tool_formats import HARMONY, ToolFormat
 from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
-from multiflora_platform.web.openai_errors import ApiError
+from multiflora_platform.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,6 @@ class ServedModel:
         return min(ready.max_model_len, ready.num_blocks * ready.block_size)
 
 
-class ActivePrompt(Protocol):
-    """A prompt that is being answered, by an adapter or (None) by the base; has_started: its first token is there."""
-
-    adapter: str | None
-    has_started: bool
-
-    def fail(self, error: ApiError) -> None:
-        """Ends it; the route that reads the answer gets the error."""
-
-
 class Waker(Protocol):
     """Starts the engines of a group that sleeps while no request comes."""
 
@@ -101,7 +90,7 @@ class Waker(Protocol):
 
 
 @dataclass(eq=False)
-class Group:
+class Group(Traffic):
     """One base model that is served. All that follows a request's resolution asks the group that it came to."""
 
     model: ServedModel
@@ -109,15 +98,10 @@ class Group:
     """Of its weights and configuration: adapters belong to it by this."""
     engine: EngineHandle
     grammars: GrammarCompiler
-    active: set[ActivePrompt] = field(default_factory=set)
-    """Prompts that are being answered; the gateway adds and removes them."""
-    in_flight: int = 0
-    """Requests that were admitted and are not over; `used` counts them."""
     last_used: float = field(default_factory=time.monotonic)
-    """time.monotonic() when the last of them ended."""
+    """time.monotonic() when a request last ended."""
     waker: Waker | None = None
     """None: its engines run as long as the server."""
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def name(self) -> str:
@@ -129,28 +113,18 @@ class Group:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """While a request runs."""
-        self.in_flight += 1
-        self._idle.clear()
+        """While a request runs that was admitted."""
+        self.request_began()
         try:
             yield
         finally:
-            self.in_flight -= 1
             self.last_used = time.monotonic()
-            if not self.in_flight:
-                self._idle.set()
+            self.request_ended()
 
     @property
     def asleep(self) -> bool:
         """A request has to wake it first."""
         return self.waker is not None and (self.waker.asleep or self.engine.ready is None)
-
-    async def wait_idle(self, patience: float) -> bool:
-        """Whether all of its requests were over in so many seconds."""
-        if self.in_flight:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), patience)
-        return not self.in_flight
 
 
 class Groups:

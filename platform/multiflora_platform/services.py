@@ -5,18 +5,17 @@ Holds the parts together; makes none of them (serve.py does).
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.groups import ActivePrompt, Group, Groups, ServedModel
+from multiflora_platform.groups import Group, Groups, ServedModel
 from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.structured.compiler import GrammarCompiler
-from multiflora_platform.web.openai_errors import unavailable
+from multiflora_platform.traffic import Traffic
+from multiflora_platform.web.openai_errors import ApiError, unavailable
 
 if TYPE_CHECKING:
     from multiflora_platform.auth.keys import KeyStore
@@ -35,8 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Services:
-    """The server's parts, made and closed by server/serve.py, and what it is doing at the moment."""
+class Services(Traffic):
+    """The server's parts, made and closed by server/serve.py, and what it is doing at the moment.
+
+    Its requests are those of HTTP without health checks; the middleware counts them.
+    """
 
     settings: Settings
     groups: Groups
@@ -57,11 +59,6 @@ class Services:
     """The adapters of the start are still being registered; `serve` ends it."""
     draining: bool = False
     """Set once, by `drain`."""
-    active: set[ActivePrompt] = field(default_factory=set)
-    """Prompts that are being answered; the gateway adds and removes them."""
-    in_flight: int = 0
-    """HTTP requests without health checks; the middleware counts them."""
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def model(self) -> ServedModel:
@@ -107,15 +104,6 @@ class Services:
         replicas = {replica: None for id in request_ids if (replica := group.engine.replica_of(id)) is not None}
         return {"x-multiflora-replica": ",".join(replicas)} if replicas else {}
 
-    def request_began(self) -> None:
-        self.in_flight += 1
-        self._idle.clear()
-
-    def request_ended(self) -> None:
-        self.in_flight -= 1
-        if not self.in_flight:
-            self._idle.set()
-
     async def drain(self, patience: float) -> None:
         """From now on new requests get 503; returns when the running ones have ended.
 
@@ -124,14 +112,10 @@ class Services:
         self.draining = True
         self.registry.stop_feeds()
         self.insight.stop()
-        if not await self._wait_idle(patience):
-            _log.warning("%d prompts were cut off by the shutdown", len(self.active))
-            for answering in list(self.active):
-                answering.fail(unavailable("The server shut down before the answer was complete."))
-            await self._wait_idle(2.0)
+        cut_off = await self.run_out(patience, _shut_down)
+        if cut_off:
+            _log.warning("%d prompts were cut off by the shutdown", cut_off)
 
-    async def _wait_idle(self, patience: float) -> bool:
-        if self.in_flight:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), patience)
-        return not self.in_flight
+
+def _shut_down() -> ApiError:
+    return unavailable("The server shut down before the answer was complete.")

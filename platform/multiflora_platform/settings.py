@@ -22,6 +22,7 @@ _RESOLVER = re.compile(r"dir:.+|hf:[A-Za-z0-9][\w.-]{0,60}/\*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+\Z")
 _ZMQ = r"^(tcp://[^/\s]+:[0-9]{1,5}|ipc://\S+)$"
 _LARGEST_INTEGER = 2**63 - 1
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class ConfigurationError(Exception):
@@ -329,9 +330,14 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _open_only_on_loopback(self) -> Settings:
-        if self.no_auth and self.host not in {"127.0.0.1", "::1", "localhost"}:
+        if self.no_auth and not self.is_local:
             raise ValueError(f"no_auth needs a loopback host, not {self.host}; drop --no-auth or use --host 127.0.0.1")
         return self
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine reaches the server."""
+        return self.host in _LOOPBACK
 
     @property
     def resolved_database_url(self) -> str:

@@ -12,6 +12,9 @@ _MIB = 1 << 20
 class ModelNotFound(Problem):
     status, slug, title = 404, "model-not-found", "There is no such base model"
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no base model named {name[:80]!r}; GET /api/v1/models lists them.")
+
 
 class ModelExists(Problem):
     status, slug, title = 409, "model-exists", "The name is taken"

@@ -23,11 +23,11 @@ from multiflora_platform.base_models.model_problems import (
 )
 from multiflora_platform.base_models.model_schemas import LoadedModel, ModelJob, ModelReplica, ModelState, NewModel
 from multiflora_platform.base_models.model_settings import asked_models, settings_of
-from multiflora_platform.base_models.opening import ServedBase, open_model
+from multiflora_platform.base_models.opening import open_model
 from multiflora_platform.groups import Group
-from multiflora_platform.settings import ConfigurationError, Settings
+from multiflora_platform.settings import ConfigurationError
 from multiflora_platform.web.names import check_name
-from multiflora_platform.web.openai_errors import unavailable
+from multiflora_platform.web.openai_errors import ApiError, unavailable
 from multiflora_platform.web.problems import InvalidRequest, Problem
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TICK = 1.0
-_LAST_WORDS = 2.0
-"""Seconds for streams to write their error frames, once they were told to end."""
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(eq=False)
@@ -115,7 +112,7 @@ class BaseModels:
             raise ModelStays(f"{name!r} is what the server was started with; it is served until the server ends.")
         model = self._models.get(name)
         if model is None or model.draining:
-            raise ModelNotFound(f"There is no base model named {name[:80]!r}; GET /api/v1/models lists them.")
+            raise ModelNotFound(name)
         model.draining = True
         # A client that goes away does not leave it half unloaded.
         await asyncio.shield(asyncio.create_task(self._unload(model, actor)))
@@ -129,7 +126,7 @@ class BaseModels:
         if name in self._services.groups.default.model.names:
             return self._default_view()
         if name not in self._models:
-            raise ModelNotFound(f"There is no base model named {name[:80]!r}; GET /api/v1/models lists them.")
+            raise ModelNotFound(name)
         return self._view(self._models[name])
 
     # ---- loading
@@ -148,9 +145,11 @@ class BaseModels:
             _log.warning("The base model %s is not loaded again: the name is this server's own model's", asked.name)
             return
         model = self._models[asked.name] = _Model(asked)
-        if self._is_here(asked.source):
-            with contextlib.suppress(Problem):
+        try:
+            if self._is_here(asked.source):
                 await self._open(model)
+        except Exception as error:
+            _log.warning("The base model %s could not be opened again; its job tries once more: %s", asked.name, error)
         model.loading = asyncio.create_task(self._load(model))
 
     def _is_here(self, source: str) -> bool:
@@ -161,7 +160,7 @@ class BaseModels:
         settings = self._services.settings
         roots = [root.expanduser().resolve() for root in settings.allow_source_root]
         inside = any(folder.expanduser().resolve().is_relative_to(root) for root in roots)
-        if not inside and settings.host not in _LOOPBACK:
+        if not inside and not settings.is_local:
             raise ModelSourceRefused(
                 "The folder lies below no --allow-source-root; start the server with one, or give a hub id.",
                 pointer="/source",
@@ -179,7 +178,7 @@ class BaseModels:
             same = services.groups.of_base(opened.base.digest)
             if same is not None:
                 raise ModelExists(f"{same.name!r} is the same base model: its files are equal.", pointer="/source")
-            self._require_memory(settings, opened)
+            require_memory(opened.served.name, opened.config.folder, opened.config.dtype, settings)
             group, fleet, link = make_group(services, settings, opened)
         except ConfigurationError as error:
             raise InvalidRequest(str(error), pointer="/source") from None
@@ -189,9 +188,6 @@ class BaseModels:
         model.group = group
         model.life = group.waker = GroupLife(group, fleet, asked.min_replicas, asked.idle_seconds)
         services.groups.add(group)
-
-    def _require_memory(self, settings: Settings, opened: ServedBase) -> None:
-        require_memory(opened.served.name, opened.config.folder, opened.config.dtype, settings)
 
     async def _load(self, model: _Model) -> None:
         """The job: never raises."""
@@ -228,21 +224,11 @@ class BaseModels:
         if model.group is not None:
             self._services.groups.remove(model.group)
             if not model.group.asleep:  # else requests wait for engines that will not start
-                await self._drain(model.group)
+                await model.group.run_out(self._services.settings.drain_timeout, lambda: _unloaded(model.asked.name))
         await self._end(model)
         await self._forget(model)
         self._models.pop(model.asked.name, None)
         await self._services.registry.note(actor, "model.unloaded", model.asked.name)
-
-    async def _drain(self, group: Group) -> None:
-        if not await group.wait_idle(self._services.settings.drain_timeout):
-            for answering in list(group.active):
-                answering.fail(
-                    unavailable(
-                        f"The base model {group.name!r} was unloaded before the answer was complete.", "model_unloaded"
-                    )
-                )
-            await group.wait_idle(_LAST_WORDS)
 
     async def _end(self, model: _Model) -> None:
         if model.loading is not None and not model.loading.done():
@@ -295,6 +281,10 @@ class BaseModels:
         return sum(
             group.base_digest in entry.bases.values() for entry in self._services.registry.snapshot.adapters.values()
         )
+
+
+def _unloaded(name: str) -> ApiError:
+    return unavailable(f"The base model {name!r} was unloaded before the answer was complete.", "model_unloaded")
 
 
 def _state(model: _Model) -> ModelState:

@@ -13,12 +13,12 @@ from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
 from multiflora_platform.engine import EngineHandle
-from multiflora_platform.groups import ActivePrompt
 from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView, ReplicaView
 from multiflora_platform.observability.nvml import gpus
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import with_disk
 from multiflora_platform.services import Services
+from multiflora_platform.traffic import ActivePrompt
 from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
 
 router = APIRouter(tags=["operations"])

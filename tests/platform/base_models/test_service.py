@@ -81,6 +81,8 @@ class Loading:
     def open_model(self, settings: Settings) -> Any:
         if settings.model is None or "broken" in settings.model:
             raise ConfigurationError(f"{settings.model}: config.json is missing")
+        if "cursed" in settings.model:
+            raise OSError("Input/output error")
         (name,) = settings.served_model_name
         served = ServedModel(name, settings.model, self.text, self.text.vocab_size, 64, 0)
         base = BaseModel(name, "LlamaForCausalLM", self.digests.get(name, "c" * 64), 1, {})
@@ -269,6 +271,8 @@ async def test_one_that_cannot_be_loaded_again_says_why_and_the_others_are_serve
     loading.kept.models = {
         "third": NewModel("third", "/broken/model"),
         "old": NewModel("old", loading.folder_name, {"no_such_option": 1}),
+        "fourth": NewModel("fourth", "/cursed/model"),
+        "fifth": NewModel("fifth", "~nobody.has.this.name/model"),
         "base": NewModel("base", loading.folder_name),
         "second": NewModel("second", loading.folder_name),
     }
@@ -279,10 +283,13 @@ async def test_one_that_cannot_be_loaded_again_says_why_and_the_others_are_serve
         ("base", "ready"),
         ("third", "failed"),
         ("old", "failed"),
+        ("fourth", "failed"),
+        ("fifth", "failed"),
         ("second", "ready"),
     ]
     assert "config.json is missing" in rows[1]["job"]["error"]
     assert "'no_such_option' is no option" in rows[2]["job"]["error"]
+    assert rows[3]["job"]["error"] == "OSError: Input/output error"
     assert (await loading.house.http.delete("/api/v1/models/third")).status_code == 204
     assert "third" not in loading.kept.models
 

@@ -29,7 +29,6 @@ from multiflora_platform.gateway.generation.collect import AT_ONCE
 from multiflora_platform.gateway.generation.document_prefills import PrefillCost, prefill_documents
 from multiflora_platform.gateway.generation.generation import Generation
 from multiflora_platform.gateway.generation.rollout_watch import RolloutWatch
-from multiflora_platform.groups import ActivePrompt
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.insight.request_log import PromptFacts
 from multiflora_platform.observability.metrics import Metrics
@@ -37,6 +36,7 @@ from multiflora_platform.observability.observers import Observer
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.shadow_runs import Shadows
+from multiflora_platform.traffic import ActivePrompt
 from multiflora_platform.web.openai_errors import ApiError, rate_limited, unavailable
 from multiflora_platform.web.refusals import LimitReached
 
