@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from multiflora_platform.fleet.pace import Pace
 
-_AS_SOON = 1.1
+_AS_SOON = 1.25
 """Times the soonest: of those that are no later, the one that has most of the prompt leaves most to the others."""
 
 
@@ -33,14 +33,14 @@ class Decision(NamedTuple):
     reason: str
 
 
-def soonest(predictions: Sequence[Prediction], pace: Pace, home: Callable[[str], bytes]) -> Decision:
+def soonest(predictions: Sequence[Prediction], pace: Pace, home: Callable[[Prediction], bytes]) -> Decision:
     """pace: the measure of what waits, one for all, so that what is equal is equal. home: decides between equals."""
     if len(predictions) == 1:
         return Decision(predictions[0], None, "only")
     limit = _AS_SOON * min(one.seconds for one in predictions)
 
     def order(one: Prediction) -> tuple[int, float, float, bytes]:
-        return -one.cached, one.adapter_seconds, _work(one, pace), home(one.replica)
+        return -one.cached, one.adapter_seconds, _work(one, pace), home(one)
 
     near = sorted((one for one in predictions if one.seconds <= limit), key=order)
     chosen = near[0]
@@ -51,7 +51,7 @@ def soonest(predictions: Sequence[Prediction], pace: Pace, home: Callable[[str],
 
 
 def _work(one: Prediction, pace: Pace) -> float:
-    return one.pending * pace.prompt_seconds + one.running * pace.answer_seconds
+    return pace.seconds(one.pending, one.running)
 
 
 def _advantage(chosen: Prediction, other: Prediction, pace: Pace) -> str | None:

@@ -10,7 +10,7 @@ from weakref import ref
 
 from multiflora_engine.protocol.cache_change import CacheChange
 from multiflora_platform.fleet.block_index import ReplicaBlocks
-from multiflora_platform.fleet.pace import Pace
+from multiflora_platform.fleet.pace import Slowness
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
@@ -41,7 +41,7 @@ class ReplicaLoad:
     def __init__(self, blocks: ReplicaBlocks) -> None:
         self.bit = blocks.bit
         self._blocks = blocks
-        self.pace = Pace()
+        self.slowness = Slowness()
         # Blocks that it will have when it comes to what was given to it.
         self.expected: Counter[bytes] = Counter()
         self._reserved: list[tuple[ref[TokenStream], Reserved]] = []

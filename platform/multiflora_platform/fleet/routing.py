@@ -13,6 +13,7 @@ from multiflora_engine.cache.block_hashes import hashes_behind, identity
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import Placement
 from multiflora_platform.fleet.block_index import BlockIndex, keys_of
+from multiflora_platform.fleet.pace import Pace
 from multiflora_platform.fleet.prediction import Prediction, soonest
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.replica_load import ReplicaLoad, Reserved
@@ -65,13 +66,17 @@ class Router:
     score the one that is predicted to have the first token soonest. hashes: what score looks prompts up by. observer:
     hears of each choice."""
 
-    def __init__(self, policy: Policy, hashes: Hashes = _no_hashes) -> None:
+    def __init__(
+        self, policy: Policy, hashes: Hashes = _no_hashes, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.hashes = hashes
         self.observer = RoutingObserver()
         self._policy = policy
+        self._clock = clock
         self._turn = 0
         self._index = BlockIndex()
         self._loads: dict[str, ReplicaLoad] = {}
+        self._pace = Pace()
 
     def follow(self, replicas: Sequence[EngineReplica]) -> None:
         """Replicas tell what they have from their first block on. Once, before any of them serves."""
@@ -114,13 +119,14 @@ class Router:
         keys, found = self._looked_up(replicas, request, ready.block_size)
         # The last token is computed in any case, and so is the block that it lies in.
         most = 0 if request.reads_whole_prompt else (len(request.prompt_token_ids) - 1) // ready.block_size
+        now = self._clock()
+        for replica in replicas:
+            self._loads[replica.id].slowness.observe(replica.stats, self._pace, now)
         predictions = [
-            self._predicted(one, request, min(found[one.id], most) * ready.block_size, pending[one.id])
+            self._predicted(one, request, min(found[one.id], most) * ready.block_size, pending[one.id], now)
             for one in replicas
         ]
-        # One measure for all of them, whichever of them take requests at the moment.
-        pace = next(iter(self._loads.values())).pace
-        chosen, runner_up, reason = soonest(predictions, pace, lambda id: _distance(id, request, keys))
+        chosen, runner_up, reason = soonest(predictions, self._pace, lambda one: _distance(one, request, keys))
         placement = Placement(
             chosen.replica, reason, chosen.cached, chosen.seconds, None if runner_up is None else runner_up.seconds
         )
@@ -160,19 +166,22 @@ class Router:
                 break
         return found
 
-    def _predicted(self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int) -> Prediction:
+    def _predicted(
+        self, replica: EngineReplica, request: GenerateRequest, cached: int, pending: int, now: float
+    ) -> Prediction:
         """To the first token: what stands before it, its own, its adapter's way to a slot, and the answers that are
         written meanwhile."""
         load = self._loads[replica.id]
-        load.pace.observe(replica.stats)
         own = len(request.prompt_token_ids) - cached
         running = max(0, replica.client.in_flight - load.num_reserved)
-        seconds = (pending + own) * load.pace.prompt_seconds + running * load.pace.answer_seconds
+        seconds = self._pace.seconds(pending + own, running) * load.slowness.times(self._pace, now)
         adapter_seconds = load.adapter_seconds(replica, request.adapter_digest)
         return Prediction(replica.id, cached, pending, running, adapter_seconds, seconds + adapter_seconds)
 
 
-def _distance(replica: str, request: GenerateRequest, keys: Sequence[bytes]) -> bytes:
-    """Of equals, adapters and beginnings have their homes (rendezvous hashing), which stay when others come or go."""
-    what = request.adapter_digest or (keys[0].hex() if keys else request.id)
-    return blake2b(f"{what} {replica}".encode(), digest_size=8).digest()
+def _distance(one: Prediction, request: GenerateRequest, keys: Sequence[bytes]) -> bytes:
+    """Of equals, beginnings have their homes (rendezvous hashing), which stay when others come or go; so have adapters
+    that are in no slot."""
+    beginning = keys[0].hex() if keys else request.adapter_digest or request.id
+    what = request.adapter_digest if one.adapter_seconds else beginning
+    return blake2b(f"{what} {one.replica}".encode(), digest_size=8).digest()

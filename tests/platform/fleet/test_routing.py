@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from tests.platform.fleet.lines import READY, Line, a_request, fleet_of
 
 from multiflora_adapters.kv_reach import BASE_KV, KvReach
@@ -21,7 +20,6 @@ from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine import Placement
 from multiflora_platform.fleet.block_index import KEY_BYTES, BlockIndex
 from multiflora_platform.fleet.fleet import Fleet
-from multiflora_platform.fleet.pace import Pace
 from multiflora_platform.fleet.routing import prompt_hashes_by
 
 SIZE = READY.block_size
@@ -165,8 +163,43 @@ def test_a_new_adapter_has_a_home_though_no_replica_is_quite_as_fast_as_another(
     homes = {digest: place(fleet, ask(f"{digest}-0", [1, 2, 3], digest)) for digest in map(str, range(20))}
     assert set(homes.values()) == {"0", "1"}
     assert {digest: place(scored(Line(), Line()), ask("x", [1], digest)) for digest in homes} == homes
-    fleet._router._loads["0"].pace.prompt_seconds *= 1.01
+    works(lines[0], 1000, 1.1)
     assert {digest: place(fleet, ask(f"{digest}-1", [1, 2, 3], digest)) for digest in homes} == homes
+    for line in lines:
+        moves(line, **dict.fromkeys(homes, "slot"))
+    prompts = [[number] * SIZE + [1] for number in range(20)]
+    beginnings = [place(fleet, ask(f"p{number}", prompt, "0")) for number, prompt in enumerate(prompts)]
+    assert set(beginnings) == {"0", "1"}, "where both have the adapter, each beginning has a home"
+    assert beginnings == [place(fleet, ask(f"q{number}", prompt, "0")) for number, prompt in enumerate(prompts)]
+
+
+def works(line: Line, tokens: int, seconds: float) -> None:
+    """The line's next heartbeat: it has computed so many tokens of prompts in so many seconds."""
+    old = line.stats
+    line.stats = EngineStats(
+        steps=old.steps + 1, prompt_tokens=old.prompt_tokens + tokens, step_seconds=old.step_seconds + seconds
+    )
+
+
+def test_a_replica_that_was_slow_once_is_tried_again() -> None:
+    lines, now = (Line(), Line()), [0.0]
+    fleet = scored(*lines)
+    fleet._router._clock = lambda: now[0]
+    prompts = [[number] * 4 * SIZE for number in range(20)]
+
+    def places() -> set[str | None]:
+        now[0] += 1
+        return {place(fleet, ask(f"{now[0]}-{number}", prompt)) for number, prompt in enumerate(prompts)}
+
+    for seconds in (0.1, 0.1, 9.0):
+        works(lines[0], 1000, seconds)
+        works(lines[1], 1000, 0.1)
+        found = places()
+    assert found == {"1"}
+    for _ in range(60):
+        works(lines[1], 1000, 0.1)
+        found = places()
+    assert found == {"0", "1"}
 
 
 def moves(line: Line, is_all: bool = False, **places: str) -> None:
@@ -266,29 +299,6 @@ def test_the_index_is_what_the_replicas_have(seed: int) -> None:
     expected = {hash[:KEY_BYTES]: sum(1 << n for n in range(3) if hash in held[n]) for hash in hashes}
     assert {key: index.holders(key) for key in expected} == expected
     assert len(index) == sum(bits > 0 for bits in expected.values())
-
-
-def test_the_pace_is_learned_from_heartbeats() -> None:
-    pace, stats = Pace(), EngineStats(steps=1)
-    random_of = random.Random(1)
-    pace.observe(stats)
-    for _ in range(60):
-        prompt, answer = random_of.randrange(2000), random_of.randrange(100)
-        stats = replace(
-            stats, steps=stats.steps + 1, cache_hits=stats.cache_hits + 50,
-            prompt_tokens=stats.prompt_tokens + prompt + 50, generation_tokens=stats.generation_tokens + answer,
-            step_seconds=stats.step_seconds + prompt * 2e-4 + answer * 3e-3,
-        )  # fmt: skip
-        pace.observe(stats)
-    assert abs(pace.prompt_seconds - 2e-4) < 1e-6
-    assert abs(pace.answer_seconds - 3e-3) < 1e-5
-    only = Pace()
-    for number in range(1, 30):
-        only.observe(EngineStats(steps=number, prompt_tokens=100 * number, step_seconds=0.01 * number))
-    assert abs(only.prompt_seconds - 1e-4) < 1e-6
-    assert abs(only.answer_seconds / only.prompt_seconds - 10) < 1e-6, "what was not seen keeps its ratio"
-    pace.observe(EngineStats(steps=1, step_seconds=0.1))
-    assert abs(pace.prompt_seconds - 2e-4) < 1e-6, "an engine that begins anew counts anew"
 
 
 def test_one_replica_is_never_asked_what_it_has() -> None:
