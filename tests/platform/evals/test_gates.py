@@ -59,6 +59,19 @@ async def test_a_rollout_may_begin_and_is_not_promoted_without_the_score(evals: 
     assert (await evals.call("POST", "/aliases/default/rollout:promote"))["state"] == "promoted"
 
 
+async def test_a_rollouts_candidate_is_not_served_already(evals: EvalHouse) -> None:
+    await evals.put(CASE, min_score=1)
+    etag = await evals.registry.etag("sql", "default")
+    started = {"candidate": 2, "percent": 10}
+    await evals.call("POST", "/aliases/default/rollout", started, 201, headers={"If-Match": etag})
+    for moved in ({"version": 2}, {"split": {"1": 50, "2": 50}}):
+        assert (await _move(evals, moved, 409))["eval"] == "smoke"
+    assert (await evals.call("GET", "/aliases/default/rollout"))["state"] == "running"
+    await evals.run(version=2)
+    await _move(evals, {"split": {"1": 50, "2": 50}})
+    assert (await evals.call("GET", "/aliases/default/rollout"))["state"] == "superseded"
+
+
 async def test_a_rollout_that_went_through_its_steps_waits_for_the_score(
     evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

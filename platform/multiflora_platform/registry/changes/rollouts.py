@@ -15,11 +15,10 @@ from typing import Any
 import msgspec
 
 from multiflora_platform.registry.changes.rollout_observations import ARMS, Observations, RequestOutcome
-from multiflora_platform.registry.errors import RolloutNotFound
+from multiflora_platform.registry.errors import EvalGate, RolloutNotFound
 from multiflora_platform.registry.rows import adapters as catalog
 from multiflora_platform.registry.rows import rollouts
 from multiflora_platform.registry.rows.aliases import MovePrecondition
-from multiflora_platform.registry.rows.eval_gates import closed_gate
 from multiflora_platform.registry.rows.superseded_rollouts import SUPERSEDED_EVENT
 from multiflora_platform.registry.schemas.rollouts import NewRollout, Rollout, RolloutPage, RolloutState
 from multiflora_platform.registry.serving.warm_up import WarmUp
@@ -87,16 +86,26 @@ class RolloutChanges:
 
         return await self._database.write(actor, work)
 
-    def observe(self, rollout: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
-        """One request through the alias has ended; the verdict on the candidate is executed in the background."""
+    def observe(self, admitted: RolloutEntry, version: int, outcome: RequestOutcome) -> None:
+        """One request through the alias has ended; the verdict on the candidate is executed in the background.
+
+        admitted: the rollout as it was when the request was admitted; it is judged as it is now.
+        """
+        rollout = self._present(admitted)
+        if rollout is None:
+            return
         seen = self.observations(rollout)
         (seen.candidate if version == rollout.candidate else seen.stable).outcomes.append(outcome)
         if version == rollout.candidate:
-            seen.count_step(rollout.percent, time.monotonic())
+            if admitted.percent == rollout.percent:
+                seen.count_step(rollout.percent, time.monotonic())
             self._judge(rollout, seen)
 
-    def observe_shadow_refusal(self, rollout: RolloutEntry) -> None:
-        """The engine could not load the candidate for a shadow run."""
+    def observe_shadow_refusal(self, admitted: RolloutEntry) -> None:
+        """The engine could not load the candidate for a shadow run. admitted: as in `observe`."""
+        rollout = self._present(admitted)
+        if rollout is None:
+            return
         seen = self.observations(rollout)
         seen.candidate.outcomes.append(RequestOutcome(ok=False, seconds=0.0, refused=True))
         self._judge(rollout, seen)
@@ -108,12 +117,11 @@ class RolloutChanges:
 
     def observations(self, rollout: RolloutEntry) -> Observations:
         """Of a rollout that has ended: some that nothing reads, so that a late request changes no evidence."""
-        running = self._running_ids(rollout.adapter)
-        if rollout.id not in running:
+        if self._present(rollout) is None:
             return Observations()
         if rollout.id not in self._observations:
             # Those that another process on this database ended; this one's were freed with their end.
-            live = {key for name in self._snapshots.snapshot.adapters for key in self._running_ids(name)}
+            live = {running.id for name in self._snapshots.snapshot.adapters for running in self._running(name)}
             self._observations = {key: seen for key, seen in self._observations.items() if key in live}
             self._observations[rollout.id] = Observations()
         return self._observations[rollout.id]
@@ -143,10 +151,14 @@ class RolloutChanges:
         for timer in self._timers.values():
             timer.cancel()
 
-    def _running_ids(self, adapter: str) -> set[int]:
+    def _present(self, rollout: RolloutEntry) -> RolloutEntry | None:
+        """With the shares and bounds that it has now; None when it has ended."""
+        return next((running for running in self._running(rollout.adapter) if running.id == rollout.id), None)
+
+    def _running(self, adapter: str) -> list[RolloutEntry]:
         entry = self._snapshots.snapshot.adapters.get(adapter)
         aliases = entry.aliases.values() if entry is not None else ()
-        return {alias.rollout.id for alias in aliases if alias.rollout is not None}
+        return [alias.rollout for alias in aliases if alias.rollout is not None]
 
     def _judge(self, rollout: RolloutEntry, seen: Observations) -> None:
         if any(task.get_name() == str(rollout.id) for task in self._tasks):
@@ -158,7 +170,7 @@ class RolloutChanges:
             self._begin(rollout, partial(self._roll_back, rollout, reason, seen.arms))
         elif left is not None and left <= 0:
             self._begin(rollout, partial(self._step, rollout, seen))
-        elif left is not None and rollout.id not in self._timers:
+        elif left is not None:
             self._judge_in(left, rollout)
 
     def _judge_in(self, seconds: float, rollout: RolloutEntry) -> None:
@@ -170,11 +182,9 @@ class RolloutChanges:
     def _judge_again(self, rollout: RolloutEntry) -> None:
         """Without waiting for its next request."""
         self._timers.pop(rollout.id, None)
-        entry = self._snapshots.snapshot.adapters.get(rollout.adapter)
-        present = [alias.rollout for alias in entry.aliases.values() if alias.rollout] if entry is not None else []
-        for running in present:
-            if running.id == rollout.id:
-                self._judge(running, self.observations(running))
+        present = self._present(rollout)
+        if present is not None:
+            self._judge(present, self.observations(present))
 
     def _begin(self, rollout: RolloutEntry, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.create_task(work(), name=str(rollout.id))
@@ -185,19 +195,19 @@ class RolloutChanges:
         """To the next share; behind the last, to all users, or what an eval says against that is noted."""
 
         async def work(change: Change) -> bool:
-            row = await change.session.get(RolloutRow, rollout.id)
-            adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
-            if row is None or adapter is None or row.state != "running" or row.percent != rollout.percent:
+            judged = await _as_judged(change, rollout)
+            if judged is None or judged[1].percent != rollout.percent:
                 return True
+            adapter, row = judged
             if await rollouts.step(change, adapter, row):
                 await self._snapshots.touch(change, adapter.name)
                 return True
-            gate = await closed_gate(change.session, adapter, row.alias, row.candidate)
-            if gate is None:
+            try:
                 await self._finish(change, adapter, row, "promoted", "went through all steps", seen.arms)
-            else:
+            except EvalGate as gate:
                 row.reason = f"waits: {gate.detail}"
-            return gate is None
+                return False
+            return True
 
         try:
             went_on = await self._database.write(_ACTOR, work)
@@ -210,11 +220,9 @@ class RolloutChanges:
 
     async def _roll_back(self, rollout: RolloutEntry, reason: str, evidence: dict[str, Any]) -> None:
         async def work(change: Change) -> None:
-            row = await change.session.get(RolloutRow, rollout.id)
-            adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
-            if row is None or adapter is None or row.state != "running" or adapter.deleted_at is not None:
-                return
-            await self._finish(change, adapter, row, "rolled_back", reason, evidence)
+            judged = await _as_judged(change, rollout)
+            if judged is not None:
+                await self._finish(change, *judged, "rolled_back", reason, evidence)
 
         try:
             await self._database.write(_ACTOR, work)
@@ -258,3 +266,12 @@ class RolloutChanges:
         state = rollouts.state_of(row, name)
         fields = {f"{arm}_observed": observed.get(arm) for arm in ARMS}
         return msgspec.convert({**state, **fields, "etag": etag_of(state, fields)}, Rollout)
+
+
+async def _as_judged(change: Change, rollout: RolloutEntry) -> tuple[AdapterRow, RolloutRow] | None:
+    """None when it has ended, or a client has changed its bounds since: by those the next request is judged."""
+    row = await change.session.get(RolloutRow, rollout.id)
+    adapter = await change.session.get(AdapterRow, row.adapter_id) if row else None
+    if row is None or adapter is None or row.state != "running" or adapter.deleted_at is not None:
+        return None
+    return (adapter, row) if row.bounds == rollout.bounds else None

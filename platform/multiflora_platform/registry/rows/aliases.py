@@ -5,7 +5,7 @@ Each function works inside a transaction that its caller began (for HTTP: change
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from multiflora_platform.storage.tables import (
     AdapterRow,
     AliasMoveRow,
     AliasRow,
+    RolloutRow,
     VersionRow,
 )
 from multiflora_platform.web.etags import Precondition
@@ -73,7 +74,7 @@ def shares_of(target: Mapping[str, Any]) -> dict[int, int]:
 async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], precondition: MovePrecondition) -> bool:
     """Point the alias at ready versions; True when it was created. A rollout of it is over.
 
-    Raises EvalGate for a version that it did not serve yet.
+    Raises EvalGate for a version that it did not serve yet; a rollout's candidate was only tried.
     """
     check_alias(alias)
     adapter = await catalog.require(change.session, name)
@@ -81,20 +82,27 @@ async def put(change: Change, name: str, alias: str, target: Mapping[str, Any], 
     precondition.check_alias(alias, row)
     shares = shares_of(target)
     await require_ready(change, adapter, shares)
-    served = () if row is None else shares_of(row.target)
+    ended = await supersede_rollouts(change, adapter, alias)
+    served = set() if row is None else shares_of(row.target).keys() - {rollout.candidate for rollout in ended}
     await eval_gates.require_passed(
         change.session, adapter, alias, (number for number in shares if number not in served)
     )
-    await _move_by_hand(change, adapter, alias, row, target)
+    await _move_by_hand(change, adapter, alias, row, target, ended)
     return row is None
 
 
 async def _move_by_hand(
-    change: Change, adapter: AdapterRow, alias: str, row: AliasRow | None, target: Mapping[str, Any]
+    change: Change,
+    adapter: AdapterRow,
+    alias: str,
+    row: AliasRow | None,
+    target: Mapping[str, Any],
+    ended: Iterable[RolloutRow],
 ) -> None:
-    """A rollout's share is no settled target: who moves the alias during one leaves the stable version."""
+    """A rollout's share is no settled target: who moves the alias during one leaves the stable version. ended: the
+    rollouts that this move supersedes."""
     settled = None if row is None else row.previous if _is_step(row, target) else row.target
-    for rollout in await supersede_rollouts(change, adapter, alias):
+    for rollout in ended:
         settled = {"version": rollout.stable}
     moved = await move(change, adapter, alias, target)
     if settled != moved.target:

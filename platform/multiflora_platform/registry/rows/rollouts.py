@@ -67,7 +67,8 @@ async def adjust(
     rollout = await require(change, adapter, alias, precondition)
     before = _target(rollout)
     bounds = {bound: fields[bound] for bound in BOUNDS if bound in fields}
-    rollout.bounds = {**rollout.bounds, **bounds}
+    rollout.bounds = {**_NO_STEPS, **rollout.bounds, **bounds}
+    rollout.reason = None
     for field in ("percent", "shadow_percent"):
         setattr(rollout, field, fields.get(field, getattr(rollout, field)))
     if _target(rollout) != before:

@@ -20,7 +20,7 @@ async def supersede_rollouts(change: Change, adapter: AdapterRow, alias: str | N
         running = running.where(RolloutRow.alias == alias)
     ended = list(await change.session.scalars(running))
     for rollout in ended:
-        rollout.state, rollout.ended_at = "superseded", change.now
+        rollout.state, rollout.reason, rollout.ended_at = "superseded", None, change.now
         target = f"{adapter.name}@{rollout.alias}"
         change.record(SUPERSEDED_EVENT, target, adapter=adapter.name, alias=rollout.alias, rollout=rollout.id)
     return ended

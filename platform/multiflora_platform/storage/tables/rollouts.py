@@ -31,7 +31,7 @@ class RolloutRow(Base):
     bounds: Mapped[dict[str, Any]]
     # As schemas/rollouts.py has it.
     state: Mapped[str] = mapped_column(String(16), index=True)
-    # Why it ended; None while it runs.
+    # Why it ended, or what it waits for.
     reason: Mapped[str | None] = mapped_column(Text)
     # What was measured until the end; written with it.
     observed: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
