@@ -87,7 +87,7 @@ class PrefixCache:
     def document_blocks(self, sequence: Sequence, span: MovedSpan, start: int) -> list[int]:
         """Blocks that hold the KV of the span's tokens from `start` on, behind the prompt's beginning alone; none where
         one of them is not cached."""
-        if not self._enabled or sequence.reads_whole_prompt:
+        if not self._enabled:
             return []
         size, ids = self._block_size, sequence.prompt_token_ids
         common = span.beginning // size

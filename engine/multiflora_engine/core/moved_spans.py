@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
-from multiflora_engine.protocol.requests import DocumentSpan
+from multiflora_adapters.kv_reach import Activation
+from multiflora_engine.protocol.requests import GenerateRequest
 
 
 class MovedSpan(NamedTuple):
@@ -39,14 +40,23 @@ class KvMove(NamedTuple):
     distance: int
 
 
-def moved_spans(documents: Items[DocumentSpan], block_size: int) -> tuple[MovedSpan, ...]:
-    """Of each document but the first, which stands where it was computed, what whole blocks hold of it."""
+def moved_spans(request: GenerateRequest, block_size: int) -> tuple[MovedSpan, ...]:
+    """Of each document but the first, which stands where it was computed, what whole blocks hold of it. The prompt's
+    last token is computed in any case; where something is wanted of all tokens, all are."""
+    if request.reads_whole_prompt:
+        return ()
+    num_asked = request.num_asked_tokens or len(request.prompt_token_ids)
     spans: list[MovedSpan] = []
-    for document in documents[1:]:
-        beginning = documents[0].start
+    for document in request.documents[1:]:
+        beginning = request.documents[0].start
         end = (beginning + document.stop - document.start) // block_size * block_size - beginning
         start, stop = document.start + document.num_recomputed, document.start + end
-        if start < stop:
+        if start < stop < num_asked:
             source = beginning + document.num_recomputed
             spans.append(MovedSpan(start, stop, source, document.start, beginning))
     return tuple(spans)
+
+
+def before_activation(spans: Items[MovedSpan], activation: Activation | None) -> tuple[MovedSpan, ...]:
+    """What an activated LoRA computes of a document, it would not compute of the document alone."""
+    return tuple(span for span in spans if activation is None or span.stop <= activation.token)

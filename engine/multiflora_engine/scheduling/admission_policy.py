@@ -12,6 +12,7 @@ from collections.abc import Sequence as Items
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.adapter_source import AdapterLoading, AdapterUnavailable
 from multiflora_engine.core.grammar_source import GrammarError, GrammarSource
+from multiflora_engine.core.moved_spans import before_activation
 from multiflora_engine.core.sequence import Sequence, SequenceStatus
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_engine.scheduling.block_budget import BlockBudget
@@ -109,9 +110,7 @@ class AdmissionPolicy:
         for sibling in siblings:
             sibling.kv_digest = None if first is None else reach.digest
             sibling.root_hash, sibling.activation, sibling.first_adapted = root, activation, first
-            if activation is not None:
-                # What an activated LoRA computes of a document, it would not compute of the document alone.
-                sibling.moved_spans = tuple(span for span in sibling.moved_spans if span.stop <= activation.token)
+            sibling.moved_spans = before_activation(sibling.moved_spans, activation)
         hashes = self._cache.new_hashes(sequence)
         for sibling in siblings:
             sibling.block_hashes = list(hashes)

@@ -21,7 +21,7 @@ class DocumentMoves:
         """What the step that computes the sequence's tokens behind `start` is to copy before; the sequence holds it
         until `settle`. None: the token at `start` is of no document, or what it needs is not cached."""
         span = next((span for span in sequence.moved_spans if span.start <= start < span.stop), None)
-        if span is None or span.stop >= sequence.num_tokens:
+        if span is None:
             return None
         blocks = self._cache.document_blocks(sequence, span, start)
         if not blocks:

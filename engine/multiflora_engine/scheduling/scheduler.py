@@ -169,7 +169,7 @@ class Scheduler:
         # A client that predicts the answer wants that used.
         wanted = True if request.speculation is None and request.prediction_token_ids else request.speculation
         is_drafted = self._drafts is not None and self._drafts.wants(wanted)
-        moved = moved_spans(request.documents, self.config.block_size)
+        moved = moved_spans(request, self.config.block_size)
         for sequence in sequences:
             sequence.moved_spans = moved
             sequence.is_drafted = is_drafted

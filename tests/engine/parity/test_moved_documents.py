@@ -51,6 +51,11 @@ def prompt_of(documents: Sequence[list[int]]) -> tuple[list[int], list[DocumentS
     return ids + QUESTION, spans
 
 
+def moved_of(ids: list[int], spans: list[DocumentSpan], block_size: int = BLOCK) -> tuple[MovedSpan, ...]:
+    request = GenerateRequest(id="x", prompt_token_ids=ids, params=SamplingParams(), documents=spans)
+    return moved_spans(request, block_size)
+
+
 def ask(built: Any, ids: list[int], spans: list[DocumentSpan], **fields: Any) -> tuple[list[int], list[float], int]:
     """(greedy tokens, their log-probabilities, cached tokens)."""
     params = SamplingParams(temperature=0.0, max_tokens=fields.pop("max_tokens", 6), logprobs=0, ignore_eos=True)
@@ -111,7 +116,7 @@ def stitched_logits(model: Any, ids: list[int], moved: Sequence[MovedSpan]) -> t
 
 def check(model: PreTrainedModel, ids: list[int], spans: list[DocumentSpan], answer: Any) -> None:
     tokens, logprobs, _ = answer
-    moved = moved_spans(spans, BLOCK)
+    moved = moved_of(ids, spans)
     expected = stitched_logits(model, ids + tokens, moved).log_softmax(-1)[-len(tokens) - 1 : -1]
     assert tokens == expected.argmax(-1).tolist()
     assert (torch.tensor(logprobs) - expected.max(-1).values).abs().max() < TOLERANCE
@@ -125,7 +130,7 @@ def test_it_is_transformers_with_the_same_kv(name: str, save_model: Any, start_e
     compute_alone(built, DOCUMENTS)
     for order in ([0, 1, 2], [2, 0, 1]):
         ids, spans = prompt_of([DOCUMENTS[i] for i in order])
-        moved = moved_spans(spans, BLOCK)
+        moved = moved_of(ids, spans)
         answer = ask(built, ids, spans)
         check(model, ids, spans, answer)
         exact = (len(BEGINNING) + len(DOCUMENTS[order[0]])) // BLOCK * BLOCK
@@ -166,7 +171,7 @@ def test_approximate_blocks_are_found_by_the_same_documents_alone(save_model: An
     again = ask(built, ids, spans)
     assert again[2] == (len(ids) - 1) // BLOCK * BLOCK
     assert again[0] == first[0]
-    assert ask(built, ids, [])[2] == moved_spans(spans, BLOCK)[0].start // BLOCK * BLOCK
+    assert ask(built, ids, [])[2] == moved_of(ids, spans)[0].start // BLOCK * BLOCK
     assert ask(built, ids, spans, cache_salt="other")[2] == 0
     further = [DocumentSpan(span.start, span.stop, RECOMPUTED + 1) for span in spans]
     assert ask(built, ids, further)[2] < again[2], "another share is another KV"
@@ -204,9 +209,9 @@ def test_caches_of_8_bits_move_as_well(kv_dtype: str, save_model: Any, start_eng
 
 def test_spans_are_apart_and_in_order() -> None:
     """What a prompt of such documents takes from elsewhere is never the first document, and in no document twice."""
-    _, spans = prompt_of(DOCUMENTS * 3)
-    moved = moved_spans(spans, BLOCK)
+    ids, spans = prompt_of(DOCUMENTS * 3)
+    moved = moved_of(ids, spans)
     assert len(moved) == len(spans) - 1
     assert all(one.stop <= other.start for one, other in pairwise(moved))
-    assert moved_spans(spans[:1], BLOCK) == ()
-    assert moved_spans([*spans[:1], DocumentSpan(spans[0].stop, spans[0].stop + 2, 0)], 64) == ()
+    assert moved_of(ids, spans[:1]) == ()
+    assert moved_of(ids, [*spans[:1], DocumentSpan(spans[0].stop, spans[0].stop + 2, 0)], 64) == ()

@@ -66,11 +66,27 @@ def test_the_same_documents_find_what_was_stitched(harness: Harness) -> None:
     assert step(harness) == [(28, 2, None)]
 
 
-@pytest.mark.parametrize("fields", [{"cache_salt": "x"}, {"adapter_digest": "x"}, {"prompt_logprobs": 1}])
+@pytest.mark.parametrize("fields", [{"cache_salt": "x"}, {"adapter_digest": "x"}])
 def test_others_documents_are_not_taken(harness: Harness, fields: dict[str, Any]) -> None:
     harness.add("a", PROMPT, documents=DOCUMENTS, **fields)
     assert step(harness) == [(0, 13, None)]
     assert step(harness) == [(13, 17, None)]
+
+
+@pytest.mark.parametrize("num_behind", [0, 1])
+def test_a_prompts_last_token_is_computed(harness: Harness, num_behind: int) -> None:
+    """The document ends with a whole block, and the prompt with it or a token later."""
+    harness.add(
+        "a", [*BEGINNING, *FIRST, *SECOND[:14], *[9] * num_behind], documents=[*DOCUMENTS[:1], DocumentSpan(12, 26, 1)]
+    )
+    assert step(harness) == ([(0, 13, None)] if num_behind else [(0, 26, None)])
+
+
+def test_what_reads_the_whole_prompt_is_computed_whole_and_found_by_exact_requests(harness: Harness) -> None:
+    harness.add("a", PROMPT, documents=DOCUMENTS, max_tokens=1, prompt_logprobs=1)
+    assert step(harness) == [(0, 30, None)]
+    harness.add("b", PROMPT)
+    assert step(harness) == [(28, 2, None)]
 
 
 @pytest.mark.parametrize("how", ["abort", "fail", "withdraw", "preempt"])

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from multiflora_adapters.kv_reach import KvReach
-from multiflora_engine.cache.block_hashes import chain_of, prompt_hashes
+from multiflora_engine.cache.block_hashes import identity, prompt_hashes
+from multiflora_engine.core.moved_spans import before_activation, moved_spans
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import GenerateRequest, TokenDelta
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -52,20 +53,24 @@ def require_reuse(engine: EngineHandle, *, has_cache: bool) -> None:
 
 
 async def prefill_documents(group: Group, reach: KvReach, request: GenerateRequest) -> PrefillCost:
-    """All at once, those that are cached already left out. reach: of the request's adapter."""
-    beginning = request.documents[0].start
-    alone = [
-        request.prompt_token_ids[:beginning] + request.prompt_token_ids[document.start : document.stop]
-        for document in request.documents[1:]
-    ]
-    costs = await asyncio.gather(*(_prefill(group, reach, request, ids) for ids in alone))
+    """Of each document what the engine will move, all at once; what is cached already is left out. reach: of the
+    request's adapter."""
+    ready = group.engine.ready
+    if ready is None:
+        return PrefillCost()
+    ids, size = request.prompt_token_ids, ready.block_size
+    _, activation, _ = identity(group.base_digest, reach, request.cache_salt, ids)
+    spans = before_activation(moved_spans(request, size), activation)
+    alone = [ids[: span.beginning] + ids[span.document : span.stop] for span in spans]
+    costs = await asyncio.gather(*(_prefill(group, reach, request, ids, size) for ids in alone))
     return PrefillCost(sum(cost.computed_tokens for cost in costs), sum(cost.device_seconds for cost in costs))
 
 
-async def _prefill(group: Group, reach: KvReach, request: GenerateRequest, ids: list[int]) -> PrefillCost:
+async def _prefill(group: Group, reach: KvReach, request: GenerateRequest, ids: list[int], size: int) -> PrefillCost:
+    """ids: whole blocks. size: of a block."""
     cached, seconds = 0, 0.0
     try:
-        if await _is_cached(group, reach, request, ids):
+        if await _is_cached(group, reach, request.cache_salt, ids, size):
             return PrefillCost()
         prefill = copy_request(
             request,
@@ -87,12 +92,7 @@ async def _prefill(group: Group, reach: KvReach, request: GenerateRequest, ids: 
     return PrefillCost(len(ids) - cached, seconds)
 
 
-async def _is_cached(group: Group, reach: KvReach, request: GenerateRequest, ids: Sequence[int]) -> bool:
-    ready = group.engine.ready
-    if ready is None:
-        return False
-    base, salt, size = group.base_digest, request.cache_salt, ready.block_size
-    hashes = await off_loop(len(ids), lambda: prompt_hashes(base, reach, salt, ids, size))
-    # As a prompt that goes on behind them: all whole blocks.
-    reply = await group.engine.cache("find", chain=chain_of(hashes, len(ids) + 1, size))
+async def _is_cached(group: Group, reach: KvReach, salt: str, ids: Sequence[int], size: int) -> bool:
+    hashes = await off_loop(len(ids), lambda: prompt_hashes(group.base_digest, reach, salt, ids, size))
+    reply = await group.engine.cache("find", chain=b"".join(hashes))
     return reply.reached == len(hashes)

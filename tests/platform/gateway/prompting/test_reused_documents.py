@@ -10,18 +10,20 @@ import pytest
 from msgspec.structs import replace
 from tests.platform.gateway.house import READY, House
 
+from multiflora_adapters.kv_reach import KvReach
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.process.token_stream import TokenStream
 from multiflora_engine.protocol.messages import CacheReply
 from multiflora_engine.protocol.requests import GenerateRequest
+from multiflora_platform.registry.snapshot.snapshot import AdapterShape
 from multiflora_platform.text.chat_template import ChatTemplates
 
 TEXTS = ("Snow falls on the hill.", "The sun shines.", "It rains.")
 
 
-def chat(texts: tuple[str, ...] = TEXTS, **fields: Any) -> dict[str, Any]:
+def chat(texts: tuple[str, ...] = TEXTS, beginning: str = "Read:", **fields: Any) -> dict[str, Any]:
     parts = [{"type": "document", "text": text, "reuse": "approximate"} for text in texts]
-    content = [{"type": "text", "text": "Read:"}, *parts, {"type": "text", "text": "What falls?"}]
+    content = [{"type": "text", "text": beginning}, *parts, {"type": "text", "text": "What falls?"}]
     return {"model": "sql", "messages": [{"role": "user", "content": content}], "max_tokens": 2, **fields}
 
 
@@ -60,6 +62,7 @@ async def test_each_document_but_the_first_is_computed_behind_the_beginning(room
     first, second, request = await asked(roomy, chat(cache_salt="mine", priority=3))
     ids, spans = request.prompt_token_ids, request.documents
     alone = [ids[: spans[0].start] + ids[span.start : span.stop] for span in spans[1:]]
+    alone = [one[: len(one) // READY.block_size * READY.block_size] for one in alone]
     assert [first.prompt_token_ids, second.prompt_token_ids] == alone
     for prefill in (first, second):
         assert (prefill.params.max_tokens, prefill.documents, prefill.is_prefix) == (0, [], True)
@@ -73,6 +76,29 @@ async def test_what_is_cached_is_not_computed_again(roomy: House) -> None:
     ids = (await asked(roomy, chat()))[0].prompt_token_ids
     roomy.engine.cache_reply = CacheReply(0, reached=len(ids) // READY.block_size)
     assert len(await asked(roomy, chat((TEXTS[0], TEXTS[1])))) == 1
+
+
+SHORT = {"texts": ("The first one is long.", "No.", "Yes."), "beginning": "Read what they said:"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"recompute_share": 1}, {"prompt_logprobs": 1}, SHORT], ids=["share", "all", "short"]
+)
+async def test_what_the_engine_will_not_move_is_not_computed_before(roomy: House, fields: dict[str, Any]) -> None:
+    """All is computed where it stands; something is wanted of every token; documents end in the beginning's block."""
+    (request,) = await asked(roomy, chat(**fields))
+    assert len(request.documents) == 3
+
+
+async def test_what_an_activated_lora_computes_is_not_computed_before(roomy: House) -> None:
+    """Its invocation is in the second document: the third is the adapter's."""
+    invocation = tuple(roomy.services.model.tokenizer.encode("sun", False))
+    roomy.registry.shapes["sql"] = AdapterShape(kv_reach=KvReach("k" * 64, invocation))
+    (request,) = await asked(roomy, chat())
+    assert len(request.documents) == 3
+    later = ("The sun shines.", "Snow falls on the hill.", "It rains all day.")
+    assert len(await asked(roomy, chat(later))) == 1
+    assert len(await asked(roomy, chat(later[::-1]))) == 2, "a document before the invocation is the base's"
 
 
 @pytest.mark.parametrize(("share", "recomputed"), [(0, [0, 0, 0]), (0.5, [12, 8, 5]), (1, [23, 15, 9])])
