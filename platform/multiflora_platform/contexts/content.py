@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from multiflora_platform.text.document_order import Order, by_digest, with_sorted_parts
+from multiflora_platform.text.message_parts import Order, asks_for_reuse, by_digest, parts_of, with_sorted_parts
 from multiflora_platform.web.problems import InvalidRequest
 
 
@@ -33,9 +34,7 @@ class ContextContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             raise InvalidRequest("A prompt is text as it is; messages, documents and tools go without it.", pointer="")
         if self.prompt is not None and self.order == "any":
             raise InvalidRequest("A prompt is text as it is: it has no documents to order.", pointer="/order")
-        contents = [message.get("content") for message in self.messages or ()]
-        parts = [part for content in contents if isinstance(content, list) for part in content]
-        if any(isinstance(part, dict) and "reuse" in part for part in [*parts, *(self.documents or ())]):
+        if any(map(asks_for_reuse, chain(parts_of(self.messages or ()), self.documents or ()))):
             reason = "A context is computed as a whole and reused exactly; reuse is for documents of requests."
             raise InvalidRequest(reason, pointer="/messages" if self.messages else "/documents")
         if not self.prompt and not any(chat):

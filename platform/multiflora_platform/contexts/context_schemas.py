@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from multiflora_platform.contexts.content import ContextContent, ContextDefinition
 from multiflora_platform.prices import ContextMoney
-from multiflora_platform.text.document_order import Order
+from multiflora_platform.text.message_parts import Order
 from multiflora_platform.web.json_bodies import Body, Patch
 from multiflora_platform.web.problems import InvalidRequest
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse, contexts
 
 from multiflora_platform.auth.limits import Limits
-from multiflora_platform.text.document_order import by_digest
+from multiflora_platform.text.message_parts import by_digest
 
 __all__ = ["contexts"]
 PATH = "/api/v1/contexts"
@@ -135,7 +135,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "unknown": 1}, "/unknown"),
     ({"prompt": "x", "order": "any"}, "/order"),
     ({"messages": SYSTEM, "order": "all"}, "/order"),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "reuse": "exact"}]}]}, "/messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "reuse": "all"}]}]}, "/messages"),
     ({"documents": [{"text": "x", "reuse": "approximate"}]}, "/documents"),
     ({"prompt": "x", "tenant": "nobody"}, "/tenant"),
 ]

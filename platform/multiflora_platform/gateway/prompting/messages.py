@@ -13,8 +13,8 @@ from multiflora_platform.gateway.prompting.tokenize import PromptRoom, encode_co
 from multiflora_platform.gateway.schemas.requests import ChatRequest, TokenizeRequest
 from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.chat_template import REASONING_KEYS, Template, reasoning_of
-from multiflora_platform.text.document_order import DOCUMENT, by_digest, with_sorted_parts
 from multiflora_platform.text.errors import ChatTemplateError
+from multiflora_platform.text.message_parts import DOCUMENT, by_digest, with_sorted_parts
 from multiflora_platform.text.off_loop import INLINE, off_loop
 from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported

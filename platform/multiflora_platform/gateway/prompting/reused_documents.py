@@ -19,13 +19,13 @@ from multiflora_platform.gateway.prompting.tokenize import PromptRoom, conversat
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
+from multiflora_platform.text.message_parts import asks_for_reuse
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import invalid
 
 MOST_DOCUMENTS = 64
 DEFAULT_SHARE = 0.1
 """Of a document's tokens, those that are computed where it stands."""
-_EXACT = (None, "exact")
 _PLACES = "The model's chat template does not write documents as they are; send them without reuse."
 
 
@@ -59,7 +59,7 @@ def _pieces(request: ChatRequest, model: ServedModel) -> list[str]:
     texts: dict[str, str] = {}
     marked = _with_places(request, texts)
     try:
-        with_places, whole = (_text(chat, model) for chat in (marked, _without_reuse(request)))
+        with_places, whole = (_text(chat, model) for chat in (marked, request))
     except ChatTemplateError as error:
         raise invalid("messages", str(error)) from None
     at = {with_places.find(place): place for place in texts}
@@ -99,10 +99,9 @@ def _with_places(request: ChatRequest, texts: dict[str, str]) -> ChatRequest:
     """With a place in the stead of each document that is to be reused; texts: gets what belongs there."""
 
     def put(document: dict[str, Any], param: str) -> dict[str, Any]:
-        reuse = document.get("reuse")
-        if reuse in _EXACT:
+        if not asks_for_reuse(document):
             return document
-        if reuse != "approximate":
+        if document["reuse"] != "approximate":
             raise invalid(f"{param}.reuse", f'{param}.reuse must be "approximate" or "exact".')
         if not isinstance(text := document.get("text"), str) or not text:
             raise invalid(f"{param}.text", f"{param}.text must be a text that is not empty.")
@@ -110,29 +109,17 @@ def _with_places(request: ChatRequest, texts: dict[str, str]) -> ChatRequest:
             raise invalid(param, f"At most {MOST_DOCUMENTS} documents of a request are reused.")
         place = f"document{secrets.token_hex(16)}"
         texts[place] = text
-        return {**_bare(document), "text": place}
+        return {**document, "text": place}
 
-    return _with_documents(request, put)
-
-
-def _without_reuse(request: ChatRequest) -> ChatRequest:
-    return _with_documents(request, lambda document, param: _bare(document))
-
-
-def _bare(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name != "reuse"}
-
-
-def _with_documents(request: ChatRequest, change: Any) -> ChatRequest:
-    """change: of a document, and what it is called in the request."""
-    messages = [_with_parts(f"messages[{at}]", message, change) for at, message in enumerate(request.messages)]
+    messages = [_with_parts(f"messages[{at}]", message, put) for at, message in enumerate(request.messages)]
     documents = request.documents
     if documents is not None:
-        documents = [change(document, f"documents[{at}]") for at, document in enumerate(documents)]
+        documents = [put(document, f"documents[{at}]") for at, document in enumerate(documents)]
     return replace(request, messages=messages, documents=documents)
 
 
 def _with_parts(param: str, message: dict[str, Any], change: Any) -> dict[str, Any]:
+    """change: of a document, and what it is called in the request."""
     content = message.get("content")
     if not isinstance(content, list):
         return message

@@ -10,6 +10,7 @@ from multiflora_platform.gateway.prompting.sampling import prompt_too_long
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, TokenizeRequest
 from multiflora_platform.groups import ServedModel
 from multiflora_platform.text.errors import ChatTemplateError, TooManyTokens
+from multiflora_platform.text.message_parts import without_reuse
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.openai_errors import ApiError, invalid
@@ -112,7 +113,7 @@ def conversation_text(
     return tokenizer.apply_chat_template(
         messages,
         tools=tools,
-        documents=request.documents,
+        documents=None if request.documents is None else [*map(without_reuse, request.documents)],
         add_generation_prompt=generation_prompt,
         continue_final_message=continues,
         chat_template_kwargs={**options, **(request.chat_template_kwargs or {})},

@@ -29,6 +29,7 @@ from multiflora_platform.gateway.schemas.decoding import body_schema, body_size,
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.gateway.writing.chat import ChatWriter
 from multiflora_platform.services import Services
+from multiflora_platform.text.message_parts import parts_of
 from multiflora_platform.text.off_loop import off_loop
 
 router = APIRouter(tags=["inference"])
@@ -41,7 +42,8 @@ async def chat_completions(request: Request, principal: Principal = Depends(requ
     size = await body_size(request)
     refuse_unsupported(body)
     check_streaming(body)
-    num_top, has_marks, has_reuse = num_top_logprobs(body), marks_beginnings(body), reuses_documents(body)
+    num_top, parts = num_top_logprobs(body), [*parts_of(body.messages)]
+    has_marks, has_reuse = marks_beginnings(body, parts), reuses_documents(body, parts)
     services: Services = request.app.state.services
     if body.order is not None:
         body = await off_loop(size, partial(in_its_order, body))

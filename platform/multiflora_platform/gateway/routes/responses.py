@@ -27,6 +27,7 @@ from multiflora_platform.gateway.schemas.checks import (
 from multiflora_platform.gateway.schemas.decoding import body_schema, body_size, read_body
 from multiflora_platform.gateway.schemas.requests import ResponseRequest
 from multiflora_platform.services import Services
+from multiflora_platform.text.message_parts import parts_of
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -57,7 +58,7 @@ async def _answer(request: Request, principal: Principal, body: ResponseRequest)
         prompt = await prepare_chat(chat, model, group.max_model_len, group.grammars, num_top, size)
         prompts = [(prompt.ids, prompt.params)]
         holds = []
-        if marks_beginnings(chat):
+        if marks_beginnings(chat, parts_of(chat.messages)):
             breakpoints = request.app.state.keeper.breakpoints
             marks = await off_loop(size, partial(chat_breakpoints, chat))
             holds = breakpoints.observer(principal, prompt.ids, admission.resolved, chat.cache_salt, marks)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
 from multiflora_engine.protocol.sampling_ranges import MAX_LOGPROBS
 from multiflora_platform.gateway.schemas.requests import ChatRequest, CompletionRequest, GenerationRequest
+from multiflora_platform.text.message_parts import asks_for_reuse
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
 _NEVER = ("logits_processors",)
@@ -38,19 +43,14 @@ def num_top_logprobs(body: ChatRequest) -> int | None:
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
-def marks_beginnings(body: ChatRequest) -> bool:
-    """Whether it may mark beginnings of its prompt that are to be held."""
-    contents = [message.get("content") for message in body.messages if isinstance(message, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    marked = any(isinstance(part, dict) and "prompt_cache_breakpoint" in part for part in parts)
-    return body.prompt_cache_options is not None or marked
+def marks_beginnings(body: ChatRequest, parts: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether it may mark beginnings of its prompt that are to be held. parts: of all its messages."""
+    return body.prompt_cache_options is not None or any("prompt_cache_breakpoint" in part for part in parts)
 
 
-def reuses_documents(body: ChatRequest) -> bool:
-    """Whether the KV of any document, beside the messages or in them, may be taken from elsewhere."""
-    contents = [message.get("content") for message in body.messages if isinstance(message, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return any(isinstance(part, dict) and "reuse" in part for part in [*(body.documents or ()), *parts])
+def reuses_documents(body: ChatRequest, parts: Iterable[dict[str, Any]]) -> bool:
+    """Whether the KV of any document, beside the messages or in them, may be taken from elsewhere. parts: as above."""
+    return any(map(asks_for_reuse, chain(body.documents or (), parts)))
 
 
 def refuse_chat_template(value: object) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from multiflora_adapters.mixes.recipe import Combination
 from multiflora_engine.protocol.sampling_params import StructuredOutputsParams
-from multiflora_platform.text.document_order import Order
+from multiflora_platform.text.message_parts import Order
 
 
 class StreamOptions(msgspec.Struct, frozen=True):

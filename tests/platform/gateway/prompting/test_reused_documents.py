@@ -188,9 +188,24 @@ async def test_models_whose_keys_stay_say_why(roomy: House) -> None:
     assert "ALiBi" in error["message"]
 
 
-async def test_exact_reuse_is_no_reuse(roomy: House) -> None:
-    body = chat()
-    for part in body["messages"][0]["content"]:
-        part["reuse"] = "exact"
-    (request,) = await asked(roomy, body)
-    assert request.documents == []
+@pytest.mark.parametrize("reuse", ["exact", None])
+async def test_exact_reuse_changes_nothing(roomy: House, reuse: str | None) -> None:
+    """Neither what the model can do nor what goes with reuse is asked; the template and the order see no such key."""
+    roomy.engine.ready = replace(roomy.engine.ready, why_keys_stay="its attention has slopes over distances (ALiBi)")
+    tokenizer = copy.copy(roomy.services.model.tokenizer)
+    tokenizer.templates = ChatTemplates({"default": "{{ documents | tojson }}{{ messages[0].content }}"})
+    roomy.services.groups.default.model = replaced(roomy.services.model, tokenizer=tokenizer)
+    documents = [{"text": text} for text in TEXTS]
+    fields = {"truncate_prompt_tokens": 200, "recompute_share": 2, "order": "any"}
+    plain, exact = (chat(documents=copy.deepcopy(documents), **fields) for _ in range(2))
+    for part in plain["messages"][0]["content"]:
+        part.pop("reuse", None)
+    for part in [*exact["messages"][0]["content"], *exact["documents"]]:
+        part["reuse"] = reuse
+    for path in ("/v1/chat/completions", "/tokenize"):
+        answers = [await roomy.post(path, body) for body in (plain, exact)]
+        assert [answer.status_code for answer in answers] == [200, 200], answers[1].text
+    one, other = roomy.engine.requests
+    assert one.prompt_token_ids == other.prompt_token_ids
+    assert one.documents == other.documents == []
+    assert answers[0].json()["tokens"] == answers[1].json()["tokens"]

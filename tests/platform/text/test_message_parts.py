@@ -1,4 +1,5 @@
-"""Documents by digest: the same set has one order, whatever stands around it stays."""
+"""Parts of messages and documents: what is said of each besides its text; and by digest the same set has one order,
+whatever stands around it stays."""
 
 from __future__ import annotations
 
@@ -7,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from multiflora_platform.text.document_order import by_digest, with_sorted_parts
+from multiflora_platform.text.message_parts import (
+    asks_for_reuse,
+    by_digest,
+    parts_of,
+    with_sorted_parts,
+    without_reuse,
+)
 
 SUN = {"text": "Sun."}
 DOCUMENTS: list[Any] = [{"title": "a", "text": "Rain."}, SUN, "Snow.", {"text": "\ud800"}, SUN]
@@ -36,3 +43,24 @@ def test_runs_of_document_parts_are_sorted_and_nothing_else_moves() -> None:
 @pytest.mark.parametrize("message", [{"role": "user", "content": "x"}, {"role": "user"}, "x", None, 3])
 def test_what_has_no_parts_stays(message: Any) -> None:
     assert with_sorted_parts(message) == message
+
+
+def test_parts_are_those_of_all_messages_and_what_is_none_is_passed_over() -> None:
+    one, two, three = ({"text": text} for text in "abc")
+    messages = [
+        {"content": [one, "x", 3, two]},
+        {"content": "x"},
+        {},
+        None,
+        "x",
+        {"content": None},
+        {"content": [three]},
+    ]
+    assert [*parts_of(messages)] == [one, two, three]
+
+
+@pytest.mark.parametrize(("reuse", "asks"), [("approximate", True), ("exact", False), (None, False), ({}, True)])
+def test_exact_reuse_is_what_all_have(reuse: Any, asks: bool) -> None:
+    assert asks_for_reuse({"text": "a", "reuse": reuse}) is asks
+    assert not asks_for_reuse({"text": "a"})
+    assert without_reuse({"text": "a", "reuse": reuse}) == {"text": "a"}
