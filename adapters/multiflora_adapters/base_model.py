@@ -10,6 +10,11 @@ from typing import Literal
 SiteKind = Literal["linear", "embedding"]
 
 
+def model_name(source: str) -> str:
+    """The last part of a path or a hub id, in small letters: where a model lies differs from machine to machine."""
+    return source.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+
+
 @dataclass(frozen=True)
 class Site:
     """One module of the checkpoint that LoRA may touch. The engine lists a model's sites."""

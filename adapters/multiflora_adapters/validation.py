@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.base_model import BaseModel, model_name
 from multiflora_adapters.layout import AdapterLayout, plan_layout
 from multiflora_adapters.lora_config import (
     CONFIG_NAME,
@@ -79,7 +79,7 @@ def _validate(folder: Path, base: BaseModel, max_rank: int, rows: list[Validatio
 
 def _note_base(config: AdapterConfig, base: BaseModel, rows: list[ValidationRow]) -> None:
     trained_on = config.base_model_name_or_path
-    if trained_on and _last_part(trained_on) not in (_last_part(base.name), ""):
+    if trained_on and model_name(trained_on) not in (model_name(base.name), ""):
         message = f"The adapter names {shown(trained_on)} as its base; this server runs {shown(base.name)}."
         rows.append(
             ValidationRow(
@@ -91,10 +91,6 @@ def _note_base(config: AdapterConfig, base: BaseModel, rows: list[ValidationRow]
                 hint="Fine when both are the same model under two names.",
             )
         )
-
-
-def _last_part(name: str) -> str:
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
 
 
 def _check_ranks(ranks: list[int], max_rank: int) -> list[ValidationRow]:

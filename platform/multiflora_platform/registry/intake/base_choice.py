@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from multiflora_adapters.base_model import BaseModel
+from multiflora_adapters.base_model import BaseModel, model_name
 from multiflora_adapters.layout import plan_layout
 from multiflora_adapters.lora_config import CONFIG_NAME, AdapterConfig, parse_config, read_raw_config
 from multiflora_adapters.report import AdapterError
@@ -25,20 +24,15 @@ def choose_base(folder: Path, links: BaseLinks) -> BaseModel:
         tensors = read_tensor_file(folder / WEIGHTS_NAME)
     except (AdapterError, OSError):
         return default
-    named = [link for link in candidates if _is_named(config.base_model_name_or_path, link)]
+    trained_on = config.base_model_name_or_path
+    named = [link for link in candidates if trained_on and _is_named(trained_on, link)]
     if named:
         return named[0].base
     return next((link.base for link in candidates if _fits(config, tensors, link.base)), default)
 
 
-def _is_named(trained_on: str | None, link: BaseLink) -> bool:
-    names: Iterable[str] = (link.base.name, *link.names)
-    return bool(trained_on) and _last_part(str(trained_on)) in {_last_part(name) for name in names}
-
-
-def _last_part(name: str) -> str:
-    """Of a path or a hub id: where a model lies differs from machine to machine."""
-    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+def _is_named(trained_on: str, link: BaseLink) -> bool:
+    return model_name(trained_on) in map(model_name, (link.base.name, *link.names))
 
 
 def _fits(config: AdapterConfig, tensors: TensorFile, base: BaseModel) -> bool:
