@@ -27,6 +27,7 @@ from multiflora_adapters.base_model import BaseModel, Site
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.server.rest_api import router
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import upgrade
@@ -111,7 +112,7 @@ async def opened(folder: Path, url: str) -> AsyncIterator[tuple[Registry, float]
         await follower.start()
         stack.push_async_callback(follower.close)
         store = ArtifactStore(folder / "artifacts")
-        registry = await Registry.open(database, follower, store, BASE, 64, scratch=folder / "incoming")
+        registry = await Registry.open(database, follower, store, BaseLink(BASE), 64, scratch=folder / "incoming")
         stack.push_async_callback(registry.close)
         yield registry, time.process_time() - start
 

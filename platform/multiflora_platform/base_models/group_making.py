@@ -1,18 +1,23 @@
-"""From a base model's files to its group: nothing runs yet, and no request finds it."""
+"""From a base model's files to its engines, what the registry asks of them, and its group: nothing runs yet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from multiflora_engine.protocol.messages import LoadProgress
+from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.base_models.opening import ServedBase, engine_config
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.places import places_of
-from multiflora_platform.fleet.processes import supervised
+from multiflora_platform.fleet.processes import silent, supervised
 from multiflora_platform.fleet.routing import Router, prompt_hashes_by
 from multiflora_platform.gateway.background.evaluation import EvalAnswers
 from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.groups import Group
-from multiflora_platform.registry.serving.base_links import BaseLink
+from multiflora_platform.observability.metrics import Metrics
+from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.base_links import BaseLink, WarmContexts
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.settings import Settings
 from multiflora_platform.structured.compiler import GrammarCompiler
@@ -22,28 +27,52 @@ if TYPE_CHECKING:
 
 
 def make_group(services: Services, settings: Settings, opened: ServedBase) -> tuple[Group, Fleet, BaseLink]:
-    """settings: of this model. Its engines' ids begin with its name. Raises ValueError where they would have to share a
-    GPU."""
-    registry, name = services.registry, opened.served.name
+    """Of one more base model. settings: of this model. Its engines' ids begin with its name. Raises ValueError where
+    they would have to share a GPU."""
+    fleet = make_fleet(settings, opened, services.metrics, prefix=f"{opened.served.name}-")
+    route_by_content(fleet, settings, opened, services.registry)
+    group = Group(opened.served, opened.base.digest, fleet, make_grammars(opened))
+    return group, fleet, make_link(fleet, opened, services.keys)
+
+
+def make_fleet(
+    settings: Settings,
+    opened: ServedBase,
+    metrics: Metrics,
+    *,
+    prefix: str = "",
+    on_progress: Callable[[LoadProgress], None] = silent,
+) -> Fleet:
+    """prefix: of the engines' ids. Raises ValueError where they would have to share a GPU."""
     router = Router(settings.routing)
-    router.observer = services.metrics.router
-    if settings.enable_prefix_caching:
-        router.hashes = prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest))
-    fleet = supervised(
+    router.observer = metrics.router
+    return supervised(
         engine_config(settings, opened, settings.data_dir / "artifacts"),
         places_of(settings.replicas, settings.device, settings.kv_cache_memory),
         router,
-        group=name,
-        prefix=f"{name}-",
+        group=opened.served.name,
+        prefix=prefix,
+        on_progress=on_progress,
     )
-    config = opened.config
-    grammars = GrammarCompiler(opened.served.tokenizer, config.vocab_size, frozenset(config.eos_token_ids))
-    group = Group(opened.served, opened.base.digest, fleet, grammars)
-    link = BaseLink(
+
+
+def route_by_content(fleet: Fleet, settings: Settings, opened: ServedBase, registry: Registry) -> None:
+    """Where there is a prefix cache: its blocks depend on the adapters that the registry knows."""
+    if settings.enable_prefix_caching:
+        fleet.look_up_by(prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest)))
+
+
+def make_link(fleet: Fleet, opened: ServedBase, keys: KeyStore, warm_contexts: WarmContexts | None = None) -> BaseLink:
+    """Adapters may name the base model by its source, too."""
+    return BaseLink(
         opened.base,
         EngineLink(fleet),
-        answer_eval=EvalAnswers(fleet, opened.served, services.keys.secret).answer,
-        run_prompts=PromptWarmer(fleet, opened.served, services.keys).run,
+        answer_eval=EvalAnswers(fleet, opened.served, keys.secret).answer,
+        run_prompts=PromptWarmer(fleet, opened.served, keys).run,
+        warm_contexts=warm_contexts,
         names=(opened.served.root,),
     )
-    return group, fleet, link
+
+
+def make_grammars(opened: ServedBase) -> GrammarCompiler:
+    return GrammarCompiler(opened.served.tokenizer, opened.config.vocab_size, frozenset(opened.config.eos_token_ids))

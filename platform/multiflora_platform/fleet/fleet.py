@@ -28,7 +28,7 @@ from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.engine import EngineCalls, Life, Placement, UnknownReplica
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.reports import common, counters_of, joined, merged_cache, sum_of
-from multiflora_platform.fleet.routing import Choice, Router
+from multiflora_platform.fleet.routing import Choice, Hashes, Router
 
 if TYPE_CHECKING:
     from multiflora_engine.process.token_stream import TokenStream
@@ -58,6 +58,10 @@ class Fleet:
             for replica in self.replicas:
                 replica.client.rescue = self._rescue
                 replica.client.on_end = self._note_end
+
+    def look_up_by(self, hashes: Hashes) -> None:
+        """From now on a request goes by what the replicas have of its prompt, too."""
+        self._router.hashes = hashes
 
     # ---- what the platform sees
 

@@ -16,8 +16,8 @@ from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.fleet.routing import Router
 
 
-def _silent(progress: LoadProgress) -> None:
-    pass
+def silent(progress: LoadProgress) -> None:
+    """Shows nothing of it."""
 
 
 def supervised(
@@ -26,14 +26,14 @@ def supervised(
     router: Router | None = None,
     group: str = "",
     prefix: str = "",
-    on_progress: Callable[[LoadProgress], None] = _silent,
+    on_progress: Callable[[LoadProgress], None] = silent,
 ) -> Fleet:
     """An engine for each place, none of them started. places: variables of each one's environment. prefix: of their
     ids. on_progress: of the first one's loading, which is like the others'."""
     replicas = []
     for number, place in enumerate(places):
         own = _of_place(config, number) if len(places) > 1 else config
-        supervisor = EngineSupervisor(own, on_progress=_silent if number else on_progress, variables=place)
+        supervisor = EngineSupervisor(own, on_progress=silent if number else on_progress, variables=place)
         replicas.append(EngineReplica(f"{prefix}{number}", supervisor, group))
     return Fleet(replicas, router)
 

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from multiflora_adapters.base_model import BaseModel
 from multiflora_adapters.store import ArtifactStore
 from multiflora_platform.registry.artifacts.collector import Artifacts
 from multiflora_platform.registry.artifacts.leases import ArtifactLeases
@@ -31,15 +30,8 @@ from multiflora_platform.registry.intake.recovery import FolderLock, Sweeper, re
 from multiflora_platform.registry.intake.submissions import VersionIntake
 from multiflora_platform.registry.intake.version_checks import VersionChecks
 from multiflora_platform.registry.jobs.runner import JobRunner
-from multiflora_platform.registry.serving.base_links import (
-    AnswerEval,
-    BaseLink,
-    BaseLinks,
-    RunPrompts,
-    WarmContexts,
-)
+from multiflora_platform.registry.serving.base_links import BaseLink, BaseLinks
 from multiflora_platform.registry.serving.commands import EngineCommands
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.warm_up import WarmUp
 from multiflora_platform.registry.snapshot.missing_model import Visible, why_missing
 from multiflora_platform.registry.snapshot.snapshot import (
@@ -69,23 +61,18 @@ class Registry:
         database: Database,
         follower: Follower,
         store: ArtifactStore,
-        base: BaseModel,
+        default: BaseLink,
         max_rank: int,
         scratch: Scratch,
         sources: Sources,
         reserved_names: Collection[str],
-        engine: EngineLink | None,
-        answer_eval: AnswerEval | None,
-        run_prompts: RunPrompts | None,
-        warm_contexts: WarmContexts | None,
         adapter_resolvers: Sequence[str],
         resolver_tenants: Collection[str],
     ) -> None:
         self.database = database
         self.follower = follower
         self.feed = Feed(database)
-        self.base = base
-        default = BaseLink(base, engine, answer_eval, run_prompts, warm_contexts)
+        self.base = default.base
         self._links = links = BaseLinks(default)
         self._reserved = set(reserved_names)
         self._scratch = scratch
@@ -105,7 +92,7 @@ class Registry:
         self.aliases = AliasChanges(database, snapshots, warm_up)
         self.rollouts = RolloutChanges(database, snapshots, warm_up)
         self.engine = EngineCommands(database, snapshots, artifacts, warm_up, links)
-        self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, base.digest)
+        self.paths = LocalPaths(database, snapshots, self.adapters, self.intake, sources, scratch, self.base.digest)
         self.first_use = self._resolving(adapter_resolvers, resolver_tenants, sources) if adapter_resolvers else None
 
     def _resolving(self, given: Sequence[str], tenants: Collection[str], sources: Sources) -> FirstUse:
@@ -129,17 +116,13 @@ class Registry:
         database: Database,
         follower: Follower,
         store: ArtifactStore,
-        base: BaseModel,
+        default: BaseLink,
         max_rank: int,
         *,
         scratch: Path,
         source_roots: Sequence[Path] = (),
         max_upload_bytes: int = 4 << 30,
         reserved_names: Collection[str] = (),
-        engine: EngineLink | None = None,
-        answer_eval: AnswerEval | None = None,
-        run_prompts: RunPrompts | None = None,
-        warm_contexts: WarmContexts | None = None,
         adapter_resolvers: Sequence[str] = (),
         resolver_tenants: Collection[str] = (),
     ) -> Registry:
@@ -147,9 +130,8 @@ class Registry:
 
         database, follower: the caller's, who closes them after the registry; the follower has been started.
         scratch: the folder for files on their way in, of all processes on this data folder.
-        source_roots: where file:// may read. reserved_names: the base model's names, which no adapter may take.
-        engine: gets commands and probes; it need not run yet. answer_eval, run_prompts, warm_contexts: the
-        gateway's ways to ask it.
+        default: the base model that is there from start to end; its engine need not run yet. reserved_names: its
+        names, which no adapter may take. source_roots: where file:// may read.
         adapter_resolvers, resolver_tenants: where adapters lie that are registered at their first use, and whose
         requests may cause that.
         """
@@ -157,15 +139,11 @@ class Registry:
             database,
             follower,
             store,
-            base,
+            default,
             max_rank,
             Scratch(scratch),
             Sources(tuple(source_roots), max_upload_bytes),
             reserved_names,
-            engine,
-            answer_eval,
-            run_prompts,
-            warm_contexts,
             adapter_resolvers,
             resolver_tenants,
         )

@@ -21,23 +21,14 @@ from multiflora_engine.protocol.messages import Ready
 from multiflora_platform.auth.keys import KeyStore
 from multiflora_platform.auth.limits import Limits
 from multiflora_platform.auth.usage import UsageLedger
+from multiflora_platform.base_models.group_making import make_fleet, make_grammars, make_link, route_by_content
 from multiflora_platform.base_models.model_settings import asked_models
-from multiflora_platform.base_models.opening import (
-    ServedBase,
-    engine_config,
-    open_model,
-    prepare_data_dir,
-    require_paths,
-)
+from multiflora_platform.base_models.opening import ServedBase, open_model, prepare_data_dir, require_paths
 from multiflora_platform.contexts.service import Contexts
 from multiflora_platform.exit_codes import CommandError, ExitCode
 from multiflora_platform.fleet.fleet import Fleet
-from multiflora_platform.fleet.places import places_of
-from multiflora_platform.fleet.processes import start_all, stop_all, supervised, wait_all_ready
-from multiflora_platform.fleet.routing import Router, prompt_hashes_by
+from multiflora_platform.fleet.processes import start_all, stop_all, wait_all_ready
 from multiflora_platform.gateway.background.context_warming import ContextWarmer
-from multiflora_platform.gateway.background.evaluation import EvalAnswers
-from multiflora_platform.gateway.background.warming import PromptWarmer
 from multiflora_platform.gateway.explaining.placing import locator
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.alerts.events import AlertEvents
@@ -50,7 +41,6 @@ from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.tracing import Tracing
 from multiflora_platform.prices import prices_of
 from multiflora_platform.registry.service import Registry
-from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.shadow_runs import Shadows
 from multiflora_platform.server.app import create_app
 from multiflora_platform.server.banner import Banner, KeySource
@@ -70,7 +60,6 @@ from multiflora_platform.services import Services
 from multiflora_platform.settings import ConfigurationError, Settings
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
-from multiflora_platform.structured.compiler import GrammarCompiler
 from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.problems import Problem
 from multiflora_platform.webhooks.service import Webhooks
@@ -211,37 +200,24 @@ async def _parts(
         )
         stack.push_async_callback(keys.close)
         metrics = Metrics(opened.served.name)
-        router = Router(settings.routing)
-        router.observer = metrics.router
-        engine = supervised(
-            engine_config(settings, opened, settings.data_dir / "artifacts"),
-            _places(settings),
-            router,
-            group=opened.served.name,
-            on_progress=display.update,
-        )  # asked from now on, started last
+        engine = _fleet(settings, opened, metrics, display)  # asked from now on, started last
         contexts = await Contexts.open(database, follower, engine)
         stack.push_async_callback(contexts.close)
         registry = await Registry.open(
             database,
             follower,
             ArtifactStore(settings.data_dir / "artifacts"),
-            opened.base,
+            make_link(engine, opened, keys, ContextWarmer(engine, opened.served, keys, contexts.book).run),
             settings.max_lora_rank,
             scratch=settings.data_dir / "incoming",
             source_roots=settings.allow_source_root,
             max_upload_bytes=settings.max_upload_bytes,
             reserved_names=set(opened.served.names),
-            engine=EngineLink(engine),
-            answer_eval=EvalAnswers(engine, opened.served, keys.secret).answer,
-            run_prompts=PromptWarmer(engine, opened.served, keys).run,
-            warm_contexts=ContextWarmer(engine, opened.served, keys, contexts.book).run,
             adapter_resolvers=settings.adapter_resolver,
             resolver_tenants=settings.adapter_resolver_tenants,
         )
         stack.push_async_callback(registry.close)
-        if settings.enable_prefix_caching:
-            router.hashes = prompt_hashes_by(opened.base.digest, lambda digest: registry.snapshot.kv_reach(digest))
+        route_by_content(engine, settings, opened, registry)
         require_ranks(registry.snapshot, settings.max_lora_rank)
         webhooks = Webhooks(database, keys.secret, settings.allow_webhook_target)
         webhooks.dispatcher.start()
@@ -253,9 +229,7 @@ async def _parts(
         if settings.otlp_traces_endpoint is not None:
             tracing = Tracing.open(settings.otlp_traces_endpoint)
             stack.callback(tracing.close)
-        grammars = GrammarCompiler(
-            opened.served.tokenizer, opened.config.vocab_size, frozenset(opened.config.eos_token_ids)
-        )
+        grammars = make_grammars(opened)
         grammars.start()
         stack.push_async_callback(grammars.close)
         shadows = Shadows(registry.rollouts, registry.lease)
@@ -303,10 +277,10 @@ async def _publishing(insight: Insight, keys: KeyStore, settings: Settings, endp
         raise ConfigurationError(f"cache events cannot be published at {error}; choose another address") from None
 
 
-def _places(settings: Settings) -> list[Mapping[str, str]]:
+def _fleet(settings: Settings, opened: ServedBase, metrics: Metrics, display: LoadingDisplay) -> Fleet:
     """Raises ConfigurationError."""
     try:
-        return places_of(settings.replicas, settings.device, settings.kv_cache_memory)
+        return make_fleet(settings, opened, metrics, on_progress=display.update)
     except ValueError as error:
         raise ConfigurationError(f"--replicas {settings.replicas}: {error}") from None
 

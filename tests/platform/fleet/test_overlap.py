@@ -91,7 +91,7 @@ def routed(
     for digest in adapters:
         facts = read_facts(store.path(digest), first.base)
         reaches[digest] = KvReach(facts.kv_digest, facts.invocation_tokens)
-    fleet._router.hashes = prompt_hashes_by(first.base.digest, reaches.__getitem__)
+    fleet.look_up_by(prompt_hashes_by(first.base.digest, reaches.__getitem__))
     for line in lines:
         line.cache_followers.begin()
         line.answer()

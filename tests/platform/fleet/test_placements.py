@@ -41,7 +41,7 @@ async def test_a_request_keeps_why_its_replica_was_chosen(make_house: Callable[.
     house = make_house()
     first, second = fakes(house)
     fleet = fleet_of(first, second, policy="score")
-    fleet._router.hashes = prompt_hashes_by("b", house.registry.snapshot.kv_reach)
+    fleet.look_up_by(prompt_hashes_by("b", house.registry.snapshot.kv_reach))
     routed(house, fleet)
     salt = house.services.keys.cache_salt(house.services.keys.authenticate("mf-admin"))
     hashes = prompt_hashes("b", house.registry.snapshot.kv_reach(None), salt, ASKED["prompt"], first.ready.block_size)

@@ -35,7 +35,7 @@ def ask(id: str, prompt: list[int], adapter: str | None = None, salt: str = "") 
 
 def scored(*lines: Line) -> Fleet:
     fleet = fleet_of(*lines, policy="score")
-    fleet._router.hashes = prompt_hashes_by("base", lambda digest: BASE_KV if digest is None else KvReach(digest))
+    fleet.look_up_by(prompt_hashes_by("base", lambda digest: BASE_KV if digest is None else KvReach(digest)))
     for line in lines:
         line.cache_followers.begin()
     return fleet
@@ -304,7 +304,7 @@ def test_the_index_is_what_the_replicas_have(seed: int) -> None:
 def test_one_replica_is_never_asked_what_it_has() -> None:
     line = Line()
     fleet = fleet_of(line, policy="score")
-    fleet._router.hashes = None  # type: ignore[assignment]
+    fleet.look_up_by(None)  # type: ignore[arg-type]
     fleet.generate(a_request("a"))
     assert len(line.requests) == 1
     assert not [message for message in line.sent if not hasattr(message, "request")]

@@ -32,6 +32,7 @@ from multiflora_platform.gateway.background.context_keeper import ContextKeeper
 from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.insight import Insight
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.serving.engine_link import EngineLink
 from multiflora_platform.registry.serving.probe import Prober
 from multiflora_platform.server.rest_api import router
@@ -126,7 +127,8 @@ class House:
     """One registry with its keys and an HTTP client, over a data folder that can be opened again."""
 
     def __init__(self, data: Path, database_url: str | None = None, **options: Any) -> None:
-        """database_url: of a database with the schema; None: SQLite in the data folder."""
+        """database_url: of a database with the schema; None: SQLite in the data folder. options: of Registry.open and,
+        of its base model: base, max_rank, engine or prober, answer_eval, run_prompts."""
         self.data = data
         self.database_url = database_url or f"sqlite:///{data / 'multiflora.db'}"
         self.options = options
@@ -134,7 +136,8 @@ class House:
         self.base = options.pop("base", base_model())
         prober = options.pop("prober", None)
         self.engine = ProbedEngine(prober) if prober else options.pop("engine", None)
-        self.options["engine"] = EngineLink(self.engine) if self.engine else None
+        asked = {name: options.pop(name) for name in ("answer_eval", "run_prompts") if name in options}
+        self.link = BaseLink(self.base, EngineLink(self.engine) if self.engine else None, **asked)
         self.store = ArtifactStore(data / "artifacts")
         self.closed = False
 
@@ -148,7 +151,7 @@ class House:
             self.database,
             self.follower,
             self.store,
-            self.base,
+            self.link,
             self.max_rank,
             scratch=self.data / "incoming",
             **self.options,
@@ -243,8 +246,7 @@ OpenHouse = Callable[..., Awaitable[House]]
 
 @asynccontextmanager
 async def opening(data: Path, database_url: str | None = None) -> AsyncIterator[OpenHouse]:
-    """Gives a function that opens a registry over folder and database, with Registry.open's options; all are closed
-    after."""
+    """Gives a function that opens a registry over folder and database, with House's options; all are closed after."""
     houses: list[House] = []
 
     async def make(**options: Any) -> House:

@@ -22,6 +22,7 @@ from multiflora_platform.registry.intake.submissions import VersionRequest
 from multiflora_platform.registry.rows import jobs, versions
 from multiflora_platform.registry.schemas.fields import AdapterFields
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.sources import remote as remote_source
 from multiflora_platform.storage.database import Database
 from multiflora_platform.storage.outbox_follower import Follower
@@ -80,7 +81,7 @@ async def main(data: Path, database_url: str, source: str, point: str) -> None:
     follower = Follower(database)
     await follower.start()
     registry = await Registry.open(
-        database, follower, store, base, 8, scratch=data / "incoming", source_roots=[Path("/")]
+        database, follower, store, BaseLink(base), 8, scratch=data / "incoming", source_roots=[Path("/")]
     )
     await registry.adapters.create("a", AdapterFields(), "test")
     POINTS[point](registry)
