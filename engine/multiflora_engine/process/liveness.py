@@ -13,25 +13,28 @@ _WORKING_SHARE = 0.1
 
 
 class WorkMeter:
-    """Watches one process. Where nothing can be told of it, it counts as working: patience alone decides then."""
+    """Watches one process. Where nothing can be told of it, it counts as working: patience alone decides then.
 
-    def __init__(self, pid: int) -> None:
+    worked_at: when it was last known to be at work (monotonic seconds).
+    """
+
+    def __init__(self, pid: int, worked_at: float) -> None:
         self._pid = pid
         self._stat = Path(f"/proc/{pid}/stat")
         self._seen_at = time.monotonic()
         self._seconds = self._read()[0]
         self._session_seconds: float | None = None
-        self.worked_at = self._seen_at
+        self.worked_at = worked_at
 
-    def look(self, *, at_its_session: bool = False) -> float:
-        """The time (monotonic) at which it was last seen at work; call it a few times a second. at_its_session: what it
-        started counts, too, such as a compiler that it waits for. Where the process itself does nothing, that takes
-        milliseconds: all of the machine's are read."""
+    def look(self) -> float:
+        """`worked_at` as of now; call it a few times a second. What the process started counts, too, such as a compiler
+        that it waits for. Where the process itself does nothing, that takes milliseconds: all of the machine's are
+        read."""
         seconds, is_on_disk = self._read()
         now = time.monotonic()
         least = _WORKING_SHARE * (now - self._seen_at)
         is_at_work = is_on_disk or seconds is None or self._seconds is None or seconds - self._seconds >= least
-        session = None if is_at_work or not at_its_session else sum(self._of_its_session())
+        session = None if is_at_work else sum(self._of_its_session())
         if session is not None and self._session_seconds is not None:
             is_at_work = session - self._session_seconds >= least
         if is_at_work:

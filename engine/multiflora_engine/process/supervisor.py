@@ -203,20 +203,25 @@ class EngineSupervisor:
     async def _watch(self, process: subprocess.Popen[bytes]) -> str:
         """Returns the cause when the process has ended, or must be ended for its silence."""
         tick = time.monotonic()
-        meter = WorkMeter(process.pid)
+        meter: WorkMeter | None = None
+        # An engine that serves speaks each second: what it does is looked at only when it is overdue.
+        overdue = self._patience.silence / 4
         while True:
+            pause = max(_TICK, self.client.last_message + overdue - tick)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._died.wait(), _TICK)
+                await asyncio.wait_for(self._died.wait(), pause)
             if self._died.is_set() or process.poll() is not None:
                 return await _exit_cause(process)
             previous, tick = tick, time.monotonic()
-            if tick - previous > 4 * _TICK:
+            if tick - previous > pause + 3 * _TICK:
                 # This process itself was suspended or starved: what the engine sent meanwhile is still unread.
-                self.client.last_message = meter.worked_at = tick
+                self.client.last_message = tick
             silent = tick - self.client.last_message
-            # An engine that serves speaks each second, so that processes are only read where one is overdue.
-            worked_at = meter.look(at_its_session=silent > self._patience.silence / 4)
-            idle = min(silent, tick - worked_at)
+            if silent < overdue:
+                meter = None
+                continue
+            meter = meter or WorkMeter(process.pid, self.client.last_message)
+            idle = min(silent, tick - meter.look())
             if self.client.ready is None:
                 if silent > self._patience.loading:
                     return f"no sign of life for {silent:.0f} s of loading"

@@ -31,19 +31,21 @@ def _process(code: str) -> Iterator[int]:
         process.communicate()
 
 
-def test_a_sleeping_process_was_last_at_work_when_it_was_first_seen() -> None:
+def _until_asleep(pid: int) -> None:
+    while psutil.Process(pid).status() != psutil.STATUS_SLEEPING:
+        time.sleep(0.01)
+
+
+def test_a_sleeping_process_was_last_at_work_when_it_was_known_to_be() -> None:
     with _process("import time; print(flush=True); time.sleep(60)") as pid:
-        while psutil.Process(pid).status() != psutil.STATUS_SLEEPING:
-            time.sleep(0.01)
-        meter = WorkMeter(pid)
-        first = meter.worked_at
+        _until_asleep(pid)
+        meter = WorkMeter(pid, 7.0)
         time.sleep(0.3)
-        assert meter.look() == first
+        assert meter.look() == 7.0
 
 
 def test_a_computing_process_is_at_work() -> None:
-    meter = WorkMeter(os.getpid())
-    first = meter.worked_at
+    meter, first = WorkMeter(os.getpid(), 7.0), time.monotonic()
     end = time.process_time() + 0.2
     while time.process_time() < end:
         pass
@@ -53,15 +55,14 @@ def test_a_computing_process_is_at_work() -> None:
 def test_a_process_that_waits_for_its_compiler_is_at_work() -> None:
     busy = "print(flush=True)\nwhile True: pass"
     with _process(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])") as pid:
-        own, session = WorkMeter(pid), WorkMeter(pid)
-        first = session.look(at_its_session=True)
-        while session.look(at_its_session=True) == first:
+        _until_asleep(pid)
+        own = psutil.Process(pid).cpu_times()[:2]
+        meter = WorkMeter(pid, 7.0)
+        while meter.look() == 7.0:
             time.sleep(0.05)
-        assert own.look() < session.worked_at
+        assert psutil.Process(pid).cpu_times()[:2] == own
 
 
 def test_of_a_process_that_cannot_be_read_patience_alone_decides() -> None:
-    meter = WorkMeter(2**22 + 1)
-    first = meter.worked_at
-    time.sleep(0.01)
-    assert meter.look() > first
+    meter = WorkMeter(2**22 + 1, 7.0)
+    assert meter.look() > 7.0

@@ -17,7 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from multiflora_engine.process import supervisor as supervision
 from multiflora_engine.process.client import EngineClient, EngineUnavailable
+from multiflora_engine.process.liveness import WorkMeter
 from multiflora_engine.process.supervisor import EngineFailed, EngineSupervisor, Patience
 from multiflora_engine.protocol.config import EngineConfig
 from multiflora_engine.protocol.messages import LoadProgress
@@ -176,6 +178,27 @@ async def test_an_idle_engine_is_not_mistaken_for_a_silent_one() -> None:
         await supervisor.wait_ready()
         await asyncio.sleep(5.5)
         assert (supervisor.restarts, supervisor.state) == (0, "ready")
+
+
+async def test_an_engine_that_speaks_in_time_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[float] = []
+
+    class Recorder(WorkMeter):
+        def look(self) -> float:
+            measured.append(super().look())
+            return measured[-1]
+
+    monkeypatch.setattr(supervision, "WorkMeter", Recorder)
+    async with _supervised(patience=Patience(silence=60.0)) as supervisor:
+        await supervisor.wait_ready()
+        measured.clear()
+        first = supervisor.client.last_message
+        await _until(lambda: _later(supervisor, first + 1.0))
+        assert measured == []
+
+
+async def _later(supervisor: EngineSupervisor, moment: float) -> bool:
+    return supervisor.client.last_message > moment
 
 
 async def test_a_configuration_error_is_final_and_keeps_its_message() -> None:
