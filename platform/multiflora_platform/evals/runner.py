@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from multiflora_platform.auth.principals import Principal
@@ -19,6 +19,7 @@ from multiflora_platform.evals.asking import Examiner
 from multiflora_platform.evals.checks import EvalCase
 from multiflora_platform.evals.runs import CaseResult, ClaimedRun, RunLost
 from multiflora_platform.storage.database import Change, Database
+from multiflora_platform.storage.tables import EventRow
 from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -74,24 +75,39 @@ class EvalRunner:
         if run_id in self._running:
             self._running[run_id].cancel()
 
+    async def follow(self, events: Sequence[EventRow]) -> None:
+        """Other processes' events: a new run may be ours to work on."""
+        if any(event.type == runs.QUEUED for event in events):
+            self.kick()
+
     async def _run(self) -> None:
         while True:
+            pause: float | None = _LOOK_SECONDS
             try:
-                while len(self._running) < AT_ONCE and (claimed := await self._claim()) is not None:
-                    self._begin(claimed)
+                pause = await self._take_up()
             except (InsufficientStorage, Unavailable):
                 pass  # the follower logs it; runs wait for the database, too
             except Exception:
                 _log.exception("no run of an eval could be claimed; trying again")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _LOOK_SECONDS)
+                await asyncio.wait_for(self._news.wait(), pause)
             self._news.clear()
 
-    async def _claim(self) -> ClaimedRun | None:
-        async with self._database.read() as session:
-            if not await runs.claimable(session, datetime.now(UTC)):
+    async def _take_up(self) -> float | None:
+        """Begin what is free. Returns the seconds until the next look; None: all runs have ended, and the next one
+        makes itself known."""
+        while len(self._running) < AT_ONCE:
+            async with self._database.read() as session:
+                is_any_free = await runs.claimable(session, datetime.now(UTC))
+            if is_any_free is None:
                 return None
+            claimed = await self._claim() if is_any_free else None
+            if claimed is None:
+                break
+            self._begin(claimed)
+        return _LOOK_SECONDS
 
+    async def _claim(self) -> ClaimedRun | None:
         async def work(change: Change) -> ClaimedRun | None:
             return await runs.claim(change, self._owner)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.evals import sets
@@ -27,6 +27,7 @@ LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 5
 MAX_UNFINISHED = 100
 UNFINISHED = ("queued", "running")
+QUEUED = "eval.run_queued"
 
 
 class RunLost(Exception):
@@ -96,13 +97,15 @@ def create(
     )
     change.session.add(run)
     detail = {"eval": row.name, "eval_version": asked.number, "model": target.model}
-    change.record("eval.run_queued", f"{adapter}/{row.name}", adapter=adapter, **detail)
+    change.record(QUEUED, f"{adapter}/{row.name}", adapter=adapter, **detail)
     return run
 
 
-async def claimable(session: AsyncSession, now: datetime) -> bool:
-    """Whether there is a run that no process works on."""
-    return await session.scalar(select(EvalRunRow.id).where(_is_free(now)).limit(1)) is not None
+async def claimable(session: AsyncSession, now: datetime) -> bool | None:
+    """Whether there is a run that no process works on; None: all have ended, so that none becomes free by waiting."""
+    free = func.max(case((_is_free(now), 1), else_=0))
+    found = await session.scalar(select(free).where(EvalRunRow.state.in_(UNFINISHED)))
+    return None if found is None else found > 0
 
 
 async def claim(change: Change, owner: str) -> ClaimedRun | None:

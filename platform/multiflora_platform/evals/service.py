@@ -44,4 +44,5 @@ def make_eval_service(app: FastAPI, services: Services) -> EvalService:
         services.keys.principal_of,
         lambda: background_width(services.engine),
     )
+    services.registry.follower.subscribe(runner.follow)
     return EvalService(process, runner)

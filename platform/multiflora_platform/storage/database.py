@@ -170,6 +170,15 @@ class Database:
         async with self.changed:
             self.changed.notify_all()
 
+    async def has_news(self, seen: int, seconds: float | None) -> bool:
+        """Wait for a commit that `commits` did not count when it was `seen`; False when so many seconds pass first."""
+        try:
+            async with asyncio.timeout(seconds), self.changed:
+                await self.changed.wait_for(lambda: self.commits != seen)
+        except TimeoutError:
+            return False
+        return True
+
     async def close(self) -> None:
         """Let what was begun end, then close the connections, and wait until their threads have answered all."""
         while self._tasks:

@@ -48,18 +48,8 @@ class Feed:
             for event in events:
                 cursor = event["id"]
                 yield b"id: %d\nevent: %s\ndata: %s\n\n" % (cursor, event["type"].encode(), msgspec.json.encode(event))
-            if not events and not await self._news(seen):
+            if not events and not await self._database.has_news(seen, KEEPALIVE_SECONDS):
                 yield b": keep-alive\n\n"
-
-    async def _news(self, seen: int) -> bool:
-        """Wait for a commit after `seen`; False when the keep-alive is due first."""
-        changed = self._database.changed
-        try:
-            async with asyncio.timeout(KEEPALIVE_SECONDS), changed:
-                await changed.wait_for(lambda: self._stopped or self._database.commits != seen)
-        except TimeoutError:
-            return False
-        return True
 
     def stop(self) -> None:
         self._stopped = True

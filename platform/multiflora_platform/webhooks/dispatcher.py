@@ -8,7 +8,6 @@ by the first dispatcher that finds its lease expired.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
@@ -36,7 +35,8 @@ _log = logging.getLogger(__name__)
 # Seconds after each failed attempt; after the last one it has failed. Those of Standard Webhooks.
 BACKOFF = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 AT_ONCE = 16
-IDLE_SECONDS = 1.0
+# While a look is not possible: the database is away, or as many attempts run as may.
+_PAUSE_SECONDS = 1.0
 KEPT = timedelta(days=7)
 # Longer than an attempt may take, so that a live dispatcher is never overtaken.
 _LEASE = timedelta(seconds=60)
@@ -87,30 +87,30 @@ class Dispatcher:
         webhook, delivery = await self._database.write(actor, begin)
         return await self._attempt(webhook, delivery)
 
-    async def turn(self) -> None:
-        """Make new events deliveries, and send those that are due in the background."""
+    async def turn(self) -> float | None:
+        """Make new events deliveries, and send those that are due in the background. Returns the seconds after which
+        there may be more to do; None: not before something is committed."""
         if await self._has_new_events():
             await self._database.write(_ACTOR, self._fan_out)
-        if len(self._running) < AT_ONCE and await self._has_due():
+        if len(self._running) >= AT_ONCE:
+            return _PAUSE_SECONDS
+        pause = await self._pause()
+        if pause is not None and pause <= 0:
             for webhook, delivery in await self._database.write(_ACTOR, self._claim):
                 task = asyncio.create_task(self._deliver(webhook, delivery))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
+        return pause
 
     async def _run(self) -> None:
         while True:
             seen = self._database.commits
+            pause: float | None = _PAUSE_SECONDS
             try:
-                await self.turn()
+                pause = await self.turn()
             except Exception as error:
                 _log.warning("webhooks could not be looked after, and will be in a moment: %s", error)
-            await self._rest(seen)
-
-    async def _rest(self, seen: int) -> None:
-        """Until something was committed after `seen`, or a moment has passed: a retry may be due."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(IDLE_SECONDS), self._database.changed:
-                await self._database.changed.wait_for(lambda: self._database.commits != seen)
+            await self._database.has_news(seen, pause)
 
     async def _has_new_events(self) -> bool:
         async with self._database.read() as session:
@@ -134,13 +134,17 @@ class Dispatcher:
             old = WebhookDeliveryRow.created_at < change.now - KEPT
             await change.session.execute(delete(WebhookDeliveryRow).where(old, WebhookDeliveryRow.state != "pending"))
 
-    async def _has_due(self) -> bool:
+    async def _pause(self) -> float | None:
+        """Seconds until the next attempt is due; None: no delivery waits for one. A lease at most: a dispatcher that
+        ends may leave an earlier attempt than the one that was seen here."""
         async with self._database.read() as session:
-            return await session.scalar(_due(datetime.now(UTC)).limit(1)) is not None
+            first = await session.scalar(_pending().with_only_columns(WebhookDeliveryRow.next_attempt_at).limit(1))
+        return None if first is None else min(first - datetime.now(UTC), _LEASE).total_seconds()
 
     async def _claim(self, change: Change) -> Sequence[tuple[WebhookRow, WebhookDeliveryRow]]:
         """Take due deliveries; no other dispatcher sends them while the lease lasts."""
-        rows = list(await change.session.scalars(_due(change.now).limit(AT_ONCE - len(self._running))))
+        due = _pending().where(WebhookDeliveryRow.next_attempt_at <= change.now)
+        rows = list(await change.session.scalars(due.limit(AT_ONCE - len(self._running))))
         claimed = []
         for row in rows:
             row.attempts += 1
@@ -172,15 +176,12 @@ class Dispatcher:
         return await self._database.write(_ACTOR, conclude)
 
 
-def _due(now: datetime) -> Select[WebhookDeliveryRow]:
+def _pending() -> Select[WebhookDeliveryRow]:
+    """Deliveries that wait for an attempt, or whose attempt is under way, in the order in which they are due."""
     enabled = select(WebhookRow.id).where(WebhookRow.disabled.is_(False))
     return (
         select(WebhookDeliveryRow)
-        .where(
-            WebhookDeliveryRow.state == "pending",
-            WebhookDeliveryRow.next_attempt_at <= now,
-            WebhookDeliveryRow.webhook_id.in_(enabled),
-        )
+        .where(WebhookDeliveryRow.state == "pending", WebhookDeliveryRow.webhook_id.in_(enabled))
         .order_by(WebhookDeliveryRow.next_attempt_at, WebhookDeliveryRow.id)
     )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.platform.evals.conftest import CASE, EvalHouse
+from tests.platform.registry.house import House as RegistryHouse
 
-from multiflora_platform.evals import runs
+from multiflora_platform.evals import runner, runs
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import EvalRunRow
 
@@ -83,6 +85,28 @@ async def test_a_run_of_a_server_that_was_killed_is_shown_as_queued_and_taken_up
     assert (await evals.call("GET", f"/eval-runs/{queued['id']}"))["run"]["state"] == "queued"
     evals.reopened().runner.start()
     assert (await evals.until(queued["id"], "completed"))["score"] == 1.0
+
+
+async def test_without_unfinished_runs_the_runner_rests_until_another_server_queues_one(
+    evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await evals.put(CASE)
+    looks, claimable = 0, runs.claimable
+
+    async def look(session: AsyncSession, now: datetime) -> bool | None:
+        nonlocal looks
+        looks += 1
+        return await claimable(session, now)
+
+    monkeypatch.setattr(runs, "claimable", look)
+    monkeypatch.setattr(runner, "_LOOK_SECONDS", 0.001)
+    evals.house.app.state.evals.runner.kick()
+    await asyncio.sleep(0.1)
+    assert looks <= 2, "the one that it was told to take, and perhaps its first"
+    other = await RegistryHouse(evals.registry.data, evals.registry.database_url).open()
+    queued = await other.admin.post("/adapters/sql/evals/smoke/runs", json={})
+    await other.close()
+    assert (await evals.until(queued.json()["id"], "completed"))["score"] == 1.0
 
 
 async def test_a_run_that_stops_its_server_each_time_is_given_up(evals: EvalHouse) -> None:

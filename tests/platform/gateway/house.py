@@ -53,6 +53,7 @@ from multiflora_platform.registry.errors import (
 from multiflora_platform.registry.serving.base_links import BaseLink
 from multiflora_platform.registry.snapshot.snapshot import AdapterShape, Resolved, RolloutEntry, ServedAdapter
 from multiflora_platform.services import Services
+from multiflora_platform.storage.outbox_follower import Follower
 from multiflora_platform.text.tokenizer import Tokenizer
 
 END = "<|end|>"
@@ -245,6 +246,7 @@ class FakeRollouts:
 class FakeRegistry:
     digests: dict[str, str] = field(default_factory=lambda: {"sql": "d" * 64})
     database: Any = None
+    follower: Any = field(default_factory=lambda: Follower(None))  # type: ignore[arg-type]  # never started
     rollouts: FakeRollouts = field(default_factory=FakeRollouts)
     shapes: dict[str, AdapterShape] = field(default_factory=dict)
     leased: list[str] = field(default_factory=list)

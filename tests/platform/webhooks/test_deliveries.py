@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hmac
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -43,11 +44,15 @@ async def settled(house: House, webhook: dict[str, Any]) -> list[dict[str, Any]]
             await asyncio.sleep(0.01)
 
 
-async def make_all_due(house: House) -> None:
+async def put_off(house: House, pause: timedelta) -> None:
     async def work(change: Change) -> None:
-        await change.session.execute(update(WebhookDeliveryRow).values(next_attempt_at=change.now))
+        await change.session.execute(update(WebhookDeliveryRow).values(next_attempt_at=change.now + pause))
 
     await house.registry.database.write("test", work)
+
+
+async def make_all_due(house: House) -> None:
+    await put_off(house, timedelta())
 
 
 def verify(secret: str, headers: dict[str, str], body: bytes) -> None:
@@ -111,6 +116,27 @@ async def test_in_the_end_it_has_failed_and_can_be_sent_once_more(
     await receiver.until(3)
     assert (await settled(house, webhook))[0]["state"] == "delivered"
     assert (await house.admin.post(f"/webhooks/{webhook['id']}/deliveries/999:redeliver")).status_code == 404
+
+
+async def test_a_dispatcher_rests_until_an_attempt_is_due_or_something_is_committed(
+    house: House, receiver: Receiver
+) -> None:
+    receiver.statuses = [500]
+    webhook = await subscribe(house, receiver, "adapter.created")
+    turn = house.webhooks.dispatcher.turn
+    assert await turn() is None, "no delivery waits"
+    await house.adapter("a")
+    due = await turn()
+    assert due is not None
+    assert due <= 0
+    await settled(house, webhook)
+    pause = await turn()
+    assert pause is not None
+    assert 0 < pause < 1.1 * dispatcher.BACKOFF[0]
+    await put_off(house, timedelta(days=1))
+    assert await turn() == 60, "a dispatcher that ends may leave an earlier one"
+    await house.admin.patch(f"/webhooks/{webhook['id']}", json={"disabled": True})
+    assert await turn() is None
 
 
 async def test_nobody_listens(house: House, receiver: Receiver) -> None:

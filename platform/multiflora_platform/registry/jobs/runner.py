@@ -141,30 +141,40 @@ class JobRunner:
 
     async def _run(self) -> None:
         while not self._closing:
+            pause: float | None = LOOK_SECONDS
             try:
-                while not self._closing and len(self._running) < AT_ONCE and (claimed := await self._claim()):
-                    if self._closing:
-                        await self._give_back(claimed)
-                    else:
-                        self._begin(claimed)
+                pause = await self._take_up()
             except Unavailable:
                 pass  # the follower logs it; jobs wait for the database, too
             except Exception:
                 _log.exception("no job could be claimed; trying again")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(self._news.wait(), pause)
             self._news.clear()
 
-    async def _claim(self) -> ClaimedJob | None:
-        # Looked for first: a write each second would keep the disk, and all who wait for a change, from their rest.
-        async with self._database.read() as session:
-            if not await jobs.is_any_due(session):
+    async def _take_up(self) -> float | None:
+        """Begin what is due. Returns the seconds until the next look; None: all jobs have ended, and the next one
+        makes itself known."""
+        while not self._closing and len(self._running) < AT_ONCE:
+            # Looked for first: a write each second would keep the disk, and all who wait for a change, from their rest.
+            async with self._database.read() as session:
+                is_any_due = await jobs.is_any_due(session)
+            if is_any_due is None:
                 return None
+            claimed = await self._claim() if is_any_due else None
+            if claimed is None:
+                break
+            if self._closing:
+                await self._give_back(claimed)
+            else:
+                self._begin(claimed)
+        return LOOK_SECONDS
 
-        async def look(change: Change) -> ClaimedJob | None:
+    async def _claim(self) -> ClaimedJob | None:
+        async def work(change: Change) -> ClaimedJob | None:
             return await jobs.claim(change, self._owner)
 
-        return await self._database.write("system", look)
+        return await self._database.write("system", work)
 
     def _begin(self, claimed: ClaimedJob) -> None:
         running = self._running[claimed.id] = _Running(claimed)

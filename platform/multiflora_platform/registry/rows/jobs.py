@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_platform.registry.errors import JobNotFound
@@ -79,9 +79,11 @@ def _due(now: datetime) -> ColumnElement[bool]:
     return or_(and_(JobRow.state == "queued", JobRow.run_after <= now), and_(JobRow.state == "running", ended))
 
 
-async def is_any_due(session: AsyncSession) -> bool:
-    """Whether `claim` would find one."""
-    return await session.scalar(select(JobRow.id).where(_due(datetime.now(UTC))).limit(1)) is not None
+async def is_any_due(session: AsyncSession) -> bool | None:
+    """Whether `claim` would find one; None: no job is unfinished, so that none becomes due by waiting."""
+    due = func.max(case((_due(datetime.now(UTC)), 1), else_=0))
+    found = await session.scalar(select(due).where(JobRow.state.in_(UNFINISHED)))
+    return None if found is None else found > 0
 
 
 async def claim(change: Change, owner: str) -> ClaimedJob | None:

@@ -1,13 +1,16 @@
-"""The job runner at its end: what it has claimed by then is given back at once."""
+"""The job runner while there are no jobs, and at its end: what it has claimed by then is given back at once."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from multiflora_platform.registry.jobs import runner as job_runner
 from multiflora_platform.registry.jobs.runner import JobRunner, Progress
 from multiflora_platform.registry.rows import jobs
 from multiflora_platform.registry.rows.jobs import ClaimedJob
@@ -33,11 +36,72 @@ async def never(claimed: ClaimedJob, _: Progress | Exception) -> None:
     raise AssertionError(f"{claimed.id} is given back, not begun")
 
 
-async def test_a_job_claimed_while_the_runner_closes_is_given_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'db.sqlite3'}"
     prepare(url)
+    return url
+
+
+@pytest.fixture
+async def database(url: str) -> AsyncIterator[Database]:
+    database = Database.open(url)
+    yield database
+    await database.close()
+
+
+async def test_without_unfinished_jobs_the_runner_rests_until_it_is_told_of_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, begun, looks, is_any_due = asyncio.Event(), asyncio.Event(), 0, jobs.is_any_due
+
+    async def look(session: AsyncSession) -> bool | None:
+        nonlocal looks
+        looks += 1
+        looked.set()
+        return await is_any_due(session)
+
+    async def begin(claimed: ClaimedJob, _: Progress) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(jobs, "is_any_due", look)
+    monkeypatch.setattr(job_runner, "LOOK_SECONDS", 0.001)
+    runner = JobRunner(database, begin, never)
+    runner.start()
+    await looked.wait()
+    await asyncio.sleep(0.1)
+    assert looks == 1
+    await database.write("test", add_job)
+    runner.kick()
+    async with asyncio.timeout(30):
+        await begun.wait()
+    await runner.close()
+
+
+async def test_a_job_of_another_runner_keeps_the_runners_looking(database: Database) -> None:
+    async def state() -> bool | None:
+        async with database.read() as session:
+            return await jobs.is_any_due(session)
+
+    assert await state() is None
+    await database.write("test", add_job)
+    assert await state() is True
+    claimed = await database.write("test", lambda change: jobs.claim(change, "another"))
+    assert claimed is not None
+    assert await state() is False
+    await database.write("test", jobs.end_leases)
+    assert await state() is True
+
+    async def cancel(change: Change) -> None:
+        answer = jobs.StoredAnswer(409, {"detail": "cancelled"})
+        jobs.finish(change, await change.session.get_one(JobRow, claimed.id), answer)
+
+    await database.write("test", cancel)
+    assert await state() is None
+
+
+async def test_a_job_claimed_while_the_runner_closes_is_given_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database.open(url)
     await database.write("test", add_job)
     claiming, closing, claim = asyncio.Event(), asyncio.Event(), jobs.claim
