@@ -45,9 +45,9 @@ class MixPartBody(Body, frozen=True, omit_defaults=True):
 
 
 class EvalRunBody(Body, frozen=True):
-    """What is asked: `version`, one of the adapter's own; or `model`, as requests name it; or `adapters`, a mix on the
-    base model (combination, density, combination_seed: as in requests). None of them: the version that `default` has.
-    set_version: none: the newest."""
+    """What is asked: `version`, one of the adapter's own; or `model`, as requests name it; or `adapters`, a mix on
+    their base model (combination, density, combination_seed: as in requests). None of them: the version that
+    `default` has. set_version: none: the newest."""
 
     version: Number | None = None
     model: Model | None = None

@@ -12,7 +12,6 @@ from multiflora_platform.evals.schemas import EvalRunBody
 from multiflora_platform.gateway.generation.model_resolution import ResolvedModel, resolve
 from multiflora_platform.gateway.refusals import as_problems
 from multiflora_platform.gateway.schemas.requests import EngineRequest
-from multiflora_platform.groups import Groups
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.snapshot.snapshot import DEFAULT, AdapterEntry
 from multiflora_platform.services import Services
@@ -36,8 +35,8 @@ def target_of(services: Services, principal: Principal, entry: AdapterEntry, bod
         raise InvalidRequest("Send one of version, model and adapters: what is asked.", pointer="")
     registry, mix = services.registry, body.mix
     if mix:
-        model = _base_of(services.groups, entry)
         mix["adapters"] = [{**part, "name": _pinned(registry, part["name"])} for part in mix["adapters"]]
+        model = _base_of(services, principal, mix["adapters"][0]["name"])
     elif body.version is not None:
         model = f"{entry.name}@{body.version}"
     else:
@@ -56,10 +55,12 @@ def _resolved(services: Services, principal: Principal, model: str, mix: dict[st
         return resolve(services.registry, services.groups, principal, asked, services.settings.max_lora_rank)
 
 
-def _base_of(groups: Groups, entry: AdapterEntry) -> str:
-    """The name of the base model that the adapter belongs to."""
-    served = (groups.of_base(digest) for digest in entry.bases.values())
-    return next((group.name for group in served if group is not None), groups.default.name)
+def _base_of(services: Services, principal: Principal, part: str) -> str:
+    """The name of the base model that a mix's first part belongs to; of a part that is missing, resolving says so."""
+    resolved, groups = services.registry.resolve(part, None), services.groups
+    may_use = resolved is not None and principal.may_use(resolved.name, resolved.owner)
+    group = groups.of_base(resolved.base_digest) if resolved is not None and may_use else None
+    return (group or groups.default).name
 
 
 def _pinned(registry: Registry, model: str) -> str:

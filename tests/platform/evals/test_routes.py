@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.platform.evals.conftest import CASE, EvalHouse
+from tests.platform.gateway.house import READY, FakeClient
+from tests.platform.registry.house import adapter_files, base_model
+
+from multiflora_platform.fleet.fleet import Fleet
+from multiflora_platform.fleet.replica import EngineReplica
+from multiflora_platform.groups import Group
+from multiflora_platform.registry.serving.base_links import BaseLink
 
 
 @pytest.fixture
@@ -110,6 +119,29 @@ async def test_a_mix_is_asked_with_the_versions_of_this_moment(evals: EvalHouse)
     (request,) = evals.engine.requests
     assert request.adapter_digest == run["digest"]
     assert run["digest"].count("*") == 2  # both parts, each with its weight
+
+
+async def test_a_mix_is_asked_on_the_base_model_of_its_parts(evals: EvalHouse) -> None:
+    """Though the set's adapter has versions of another one, too."""
+    services, registry = evals.house.services, evals.registry.registry
+    default = services.groups.default
+    client = FakeClient(default.model.tokenizer, reply="Hello from the twin", ready=READY)
+    supervisor = SimpleNamespace(client=client, state="ready", restarts=0, pid=None)
+    model = replace(default.model, name="twin", root="org/twin")
+    twin = Group(model, "d" * 64, Fleet([EngineReplica("twin-0", supervisor)]), default.grammars)  # type: ignore[arg-type]
+    services.groups.add(twin)
+    await registry.add_base(BaseLink(replace(base_model("d" * 64), name="twin")), ["twin"])
+    for name, seed in (("sql", 4), ("poet", 5)):
+        await evals.registry.admin.post("/adapters", json={"name": "poet"})
+        made = await evals.registry.upload(name, adapter_files(seed, base_model_name_or_path="org/twin"))
+        assert made.json()["base_digest"] == "d" * 64
+    await evals.put(CASE)
+    run = await evals.run(adapters=[{"name": "sql@4", "weight": 0.5}, {"name": "poet", "weight": 0.5}])
+    assert (run["state"], run["model"], run["passed"]) == ("completed", "twin", 1)
+    run = await evals.run(adapters=[{"name": "sql@1", "weight": 0.5}, {"name": "sql@2", "weight": 0.5}])
+    assert (run["model"], len(client.requests), len(evals.engine.requests)) == ("base", 1, 1)
+    missing = await evals.call("POST", "/evals/smoke/runs", {"adapters": [{"name": "none"}]}, 404)
+    assert missing["errors"][0]["pointer"] == "/adapters/0/name"
 
 
 async def test_an_alias_is_read_once_and_a_split_is_refused(evals: EvalHouse) -> None:
