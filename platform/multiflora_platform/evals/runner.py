@@ -24,7 +24,6 @@ from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/evals"
-# A run that waits for its tenant's limits does not hold up the others.
 AT_ONCE = 4
 _LOOK_SECONDS = 5.0
 _SAVE_SECONDS = 1.0
@@ -32,8 +31,8 @@ _RETRY_SECONDS = 1.0
 
 
 class EvalRunner:
-    """principal_of: who a tenant's run asks as; None when it may no more. width: how many prompts of all runs are asked
-    at once; asked at the start."""
+    """principal_of: who a tenant's run asks as; None when it may no more. width: how many prompts of one run are under
+    way at once; asked as it begins."""
 
     def __init__(
         self,
@@ -46,21 +45,21 @@ class EvalRunner:
         self._examiner = examiner
         self._principal_of = principal_of
         self._width = width
-        self._turns = asyncio.Semaphore(1)
-        self._owner = secrets.token_hex(16)
         self._news = asyncio.Event()
+        self._closing = False
         self._loop: asyncio.Task[None] | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Begins with what an earlier process left."""
-        self._turns = asyncio.Semaphore(max(1, self._width()))
         self._loop = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Gives back what runs; the next start goes on."""
+        self._closing = True
         if self._loop is not None:
-            self._loop.cancel()
+            # Not cancelled: a claim may be written already, and its run would wait for the end of its lease.
+            self.kick()
             await asyncio.gather(self._loop, return_exceptions=True)
         for task in self._running.values():
             task.cancel()
@@ -81,7 +80,7 @@ class EvalRunner:
             self.kick()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             pause: float | None = _LOOK_SECONDS
             try:
                 pause = await self._take_up()
@@ -96,7 +95,7 @@ class EvalRunner:
     async def _take_up(self) -> float | None:
         """Begin what is free. Returns the seconds until the next look; None: all runs have ended, and the next one
         makes itself known."""
-        while len(self._running) < AT_ONCE:
+        while not self._closing and len(self._running) < AT_ONCE:
             async with self._database.read() as session:
                 is_any_free = await runs.claimable(session, datetime.now(UTC))
             if is_any_free is None:
@@ -104,20 +103,26 @@ class EvalRunner:
             claimed = await self._claim() if is_any_free else None
             if claimed is None:
                 break
-            self._begin(claimed)
+            if self._closing:
+                await self._give_back(claimed)
+            else:
+                self._begin(claimed)
         return _LOOK_SECONDS
 
     async def _claim(self) -> ClaimedRun | None:
         async def work(change: Change) -> ClaimedRun | None:
-            return await runs.claim(change, self._owner)
+            # Another one for each claim: an attempt of this process that lost its lease must not write beside the next.
+            return await runs.claim(change, secrets.token_hex(16))
 
         return await self._database.write(_ACTOR, work)
 
     def _begin(self, claimed: ClaimedRun) -> None:
+        self.stopped(claimed.id)
         task = self._running[claimed.id] = asyncio.create_task(self._guarded(claimed))
 
         def ended(_: asyncio.Task[None]) -> None:
-            del self._running[claimed.id]
+            if self._running.get(claimed.id) is task:
+                del self._running[claimed.id]
             self.kick()
 
         task.add_done_callback(ended)
@@ -127,8 +132,7 @@ class EvalRunner:
         try:
             await self._work(claimed)
         except asyncio.CancelledError:
-            with contextlib.suppress(RunLost, Unavailable, InsufficientStorage):
-                await self._write(lambda change: runs.release(change, claimed))
+            await self._give_back(claimed)
         except RunLost:
             pass
         except (InsufficientStorage, Unavailable) as error:
@@ -137,6 +141,10 @@ class EvalRunner:
             _log.exception("run %d of an eval failed", claimed.id)
             with contextlib.suppress(RunLost, Unavailable, InsufficientStorage):
                 await self._fail(claimed, "Something failed inside the server; its log says what.")
+
+    async def _give_back(self, claimed: ClaimedRun) -> None:
+        with contextlib.suppress(RunLost, Unavailable, InsufficientStorage):
+            await self._write(lambda change: runs.release(change, claimed))
 
     async def _work(self, claimed: ClaimedRun) -> None:
         """Raises RunLost when it was cancelled or taken over."""
@@ -151,21 +159,21 @@ class EvalRunner:
 
     async def _ask_all(self, claimed: ClaimedRun, principal: Principal) -> None:
         found: list[CaseResult] = []
+        fields = {"model": claimed.model, **claimed.mix}
+        places = asyncio.Semaphore(self._width())
+
+        async def ask(position: int, case: EvalCase) -> None:
+            async with places:
+                found.append(await self._examiner.examine(principal, fields, position, case))
+
         left = [(position, case) for position, case in enumerate(claimed.cases) if position not in claimed.done]
-        asking = [asyncio.create_task(self._ask(claimed, principal, *one, found)) for one in left]
+        asking = [asyncio.create_task(ask(*one)) for one in left]
         try:
             await self._save_as_they_come(claimed, asking, found)
         finally:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-
-    async def _ask(
-        self, claimed: ClaimedRun, principal: Principal, position: int, case: EvalCase, found: list[CaseResult]
-    ) -> None:
-        async with self._turns:
-            fields = {"model": claimed.model, **claimed.mix}
-            found.append(await self._examiner.examine(principal, fields, position, case))
 
     async def _save_as_they_come(
         self, claimed: ClaimedRun, asking: list[asyncio.Task[None]], found: list[CaseResult]

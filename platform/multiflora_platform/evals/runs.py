@@ -39,7 +39,7 @@ class ClaimedRun:
     """A run that this process holds, as `claim` found it."""
 
     id: int
-    owner: str  # the runner that holds the lease; every write of it checks that
+    owner: str  # the claim's own token, which the lease names; every write of it checks that
     tenant: str | None  # as which it asks; None: the administration
     model: str
     mix: dict[str, Any]
@@ -109,7 +109,7 @@ async def claimable(session: AsyncSession, now: datetime) -> bool | None:
 
 
 async def claim(change: Change, owner: str) -> ClaimedRun | None:
-    """The run that has waited longest and that no runner holds; None: there is none."""
+    """The run that has waited longest and that no runner holds; None: there is none. owner: this claim's own token."""
     query = select(EvalRunRow).where(_is_free(change.now)).order_by(EvalRunRow.id).limit(1)
     run = await change.session.scalar(query)
     if run is None:

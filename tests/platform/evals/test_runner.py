@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import JSONResponse
 from tests.platform.evals.conftest import CASE, EvalHouse
+from tests.platform.gateway.house import READY
 from tests.platform.registry.house import House as RegistryHouse
 
-from multiflora_platform.evals import runner, runs
+from multiflora_platform.evals import runner, runs, service
 from multiflora_platform.storage.database import Change
 from multiflora_platform.storage.tables import EvalRunRow
 
@@ -35,6 +37,11 @@ async def _amend(evals: EvalHouse, run: int, **values: Any) -> None:
         await change.session.execute(update(EvalRunRow).where(EvalRunRow.id == run).values(**values))
 
     await evals.registry.database.write("test", work)
+
+
+async def _row(evals: EvalHouse, run: int) -> EvalRunRow:
+    async with evals.registry.database.read() as session:
+        return await session.get_one(EvalRunRow, run)
 
 
 async def test_a_cancelled_run_keeps_its_answers_and_asks_no_more(evals: EvalHouse) -> None:
@@ -118,6 +125,81 @@ async def test_a_run_that_stops_its_server_each_time_is_given_up(evals: EvalHous
     failed = await evals.until(queued["id"], "failed")
     assert (failed["reason"], failed["score"]) == ("Its server was stopped at each attempt.", None)
     assert evals.engine.requests == []
+
+
+async def test_a_run_that_waits_for_limits_leaves_its_turns_to_others(
+    evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.Event()
+    answer = service.answer
+
+    async def refuse_version_2(app: Any, principal: Any, url: str, body: dict[str, Any]) -> Any:
+        if body["model"] != "sql@2":
+            return await answer(app, principal, url, body)
+        waiting.set()
+        return JSONResponse({}, 429, {"retry-after": "3600"})
+
+    monkeypatch.setattr(service, "answer", refuse_version_2)
+    await evals.put(*MANY)
+    stuck = await evals.call("POST", "/evals/smoke/runs", {"version": 2}, 202)
+    await waiting.wait()
+    assert (await evals.run(version=1))["passed"] == 12
+    assert (await evals.call("GET", f"/eval-runs/{stuck['id']}"))["run"]["state"] == "running"
+
+
+async def test_all_runs_together_take_half_of_the_engines_places(evals: EvalHouse) -> None:
+    evals.engine.hangs = True
+    await evals.put(*MANY)
+    for version in (1, 2):
+        queued = await evals.call("POST", "/evals/smoke/runs", {"version": version}, 202)
+        await evals.until(queued["id"], "running")
+    await _asked(evals, READY.max_num_seqs // 2)
+    for _ in range(3):  # the second run has had the time to ask
+        await evals.call("GET", "/eval-runs")
+    assert len(evals.engine.requests) == READY.max_num_seqs // 2
+
+
+async def test_a_claim_that_is_being_written_as_the_server_stops_is_given_back(
+    evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evals_service = evals.house.app.state.evals
+    written, go_on = asyncio.Event(), asyncio.Event()
+    write = evals.registry.database.write
+
+    async def slow(actor: str, work: Any) -> Any:
+        result = await write(actor, work)
+        if isinstance(result, runs.ClaimedRun):
+            written.set()
+            await go_on.wait()
+        return result
+
+    await evals.put(CASE)
+    monkeypatch.setattr(evals.registry.database, "write", slow)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    await written.wait()
+    closing = asyncio.create_task(evals_service.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    row = await _row(evals, queued["id"])
+    assert (row.state, row.lease_owner, row.attempts) == ("queued", None, 0)
+    assert evals.engine.requests == []
+
+
+async def test_a_claim_of_a_run_that_this_process_held_is_another_lease(evals: EvalHouse) -> None:
+    evals.engine.hangs = True
+    await evals.put(CASE)
+    queued = await evals.call("POST", "/evals/smoke/runs", {}, 202)
+    await _asked(evals, 1)
+    first = await _row(evals, queued["id"])
+    await _amend(evals, queued["id"], lease_until=datetime.now(UTC) - timedelta(seconds=1))
+    evals.house.app.state.evals.runner.kick()
+    await _asked(evals, 2)
+    second = await _row(evals, queued["id"])
+    assert second.attempts == 2
+    assert second.lease_owner not in {None, first.lease_owner}
+    assert evals.engine.aborted == [evals.engine.requests[0].id], "the attempt that lost its lease ends"
+    evals.engine.hangs = False
 
 
 async def test_a_judge_can_only_grade_and_a_judge_that_is_not_there_is_an_error(evals: EvalHouse) -> None:
