@@ -14,10 +14,10 @@ import msgspec
 from starlette.responses import Response
 
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.evals.check_worker import CheckVerdict
 from multiflora_platform.evals.checks import HIGHEST_GRADE, Check, EvalCase, JudgeCheck
 from multiflora_platform.evals.runs import CaseResult
 from multiflora_platform.evals.schemas import CheckResult, Outcome
+from multiflora_platform.evals.trials import CheckVerdict
 from multiflora_platform.evals.verdicts import CheckProcess, verdict_on
 
 # ask(principal, url, body): the gateway's answer, once it is one; engines that restart and spent limits are waited out.

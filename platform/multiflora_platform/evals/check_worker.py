@@ -18,26 +18,10 @@ from jsonschema.validators import validator_for
 from referencing.jsonschema import EMPTY_REGISTRY
 
 from multiflora_platform.confinement import limit_memory, refuse_network_and_programs
+from multiflora_platform.evals.trials import MEGABYTES, CheckVerdict, Trial
+from multiflora_platform.workers.answering import answer_lines, leave_signals_to_the_server
 
-SECONDS = 2.0
-"""Of processor time, for one trial: what else the machine does gives up no check."""
-MEGABYTES = 256
 _SHOWN = 300
-
-
-class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One pattern or one schema. answer: None asks only whether it is sound."""
-
-    pattern: str | None = None
-    definition: dict[str, Any] | None = None
-    answer: str | None = None
-
-
-class CheckVerdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """detail: why it did not pass, or what is wrong with the pattern or schema."""
-
-    passed: bool
-    detail: str = ""
 
 
 def judge(trial: Trial) -> CheckVerdict:
@@ -83,19 +67,15 @@ def _validate(definition: dict[str, Any], answer: str | None) -> CheckVerdict:
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole terminal; the server decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    seconds = float(sys.argv[1])
+    leave_signals_to_the_server()
     os.nice(10)
     limit_memory(MEGABYTES << 20)
     refuse_network_and_programs()
-    for line in sys.stdin.buffer:
-        # The default action of the signal ends the process, whatever code is running.
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        verdict = judge(msgspec.json.decode(line, type=Trial))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        sys.stdout.buffer.write(msgspec.json.encode(verdict) + b"\n")
-        sys.stdout.buffer.flush()
+    answer_lines(_judge_line, signal.ITIMER_PROF, float(sys.argv[1]))
+
+
+def _judge_line(line: bytes) -> bytes:
+    return msgspec.json.encode(judge(msgspec.json.decode(line, type=Trial)))
 
 
 if __name__ == "__main__":

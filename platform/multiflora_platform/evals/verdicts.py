@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import sys
 
 import msgspec
 
-from multiflora_platform.evals.check_worker import SECONDS, CheckVerdict, Trial
 from multiflora_platform.evals.checks import (
     Check,
     ContainsCheck,
@@ -19,8 +16,11 @@ from multiflora_platform.evals.checks import (
     NumberCheck,
     RegexCheck,
 )
+from multiflora_platform.evals.trials import MEGABYTES, SECONDS, CheckVerdict, Trial
 from multiflora_platform.web.problems import InvalidRequest
+from multiflora_platform.workers.process import WorkerEnded, WorkerProcess, again_if_ended_from_outside
 
+_WORKER = "multiflora_platform.evals.check_worker"
 # Of a worker that does not even die: a busy machine may give it little time.
 _LAST_RESORT_SECONDS = 60.0
 _LINE_BYTES = 1 << 20
@@ -34,50 +34,38 @@ class CheckProcess:
     def __init__(self, seconds: float = SECONDS) -> None:
         """seconds: of processor time, for one trial."""
         self._seconds = seconds
-        self._process: asyncio.subprocess.Process | None = None
+        self._worker: WorkerProcess | None = None
         self._turn = asyncio.Lock()
 
     async def try_out(self, trial: Trial) -> CheckVerdict:
+        line = msgspec.json.encode(trial) + b"\n"
         async with self._turn:
             try:
-                return await self._ask(msgspec.json.encode(trial) + b"\n")
-            except BaseException as error:
-                # Also of a caller that leaves: the answer that is still to come is no later trial's.
-                await self._end()
-                if not isinstance(error, ConnectionError | TimeoutError | ValueError):
-                    raise
-        return CheckVerdict(False, f"given up: it takes more than {self._seconds:g} s of processor time")
+                return await again_if_ended_from_outside(lambda: self._ask(line))
+            except (WorkerEnded, TimeoutError):
+                return CheckVerdict(
+                    False, f"given up: it takes more than {self._seconds:g} s of processor time or {MEGABYTES} MB"
+                )
 
     async def close(self) -> None:
         async with self._turn:
             await self._end()
 
     async def _ask(self, line: bytes) -> CheckVerdict:
-        """Raises ConnectionError when the process died, TimeoutError, ValueError of an answer without end."""
-        if self._process is None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "multiflora_platform.evals.check_worker",
-                str(self._seconds),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=_LINE_BYTES,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(line)
-        answer = await asyncio.wait_for(self._process.stdout.readline(), _LAST_RESORT_SECONDS)
-        if not answer.endswith(b"\n"):
-            raise ConnectionError("the process of the checks ended")
+        """Raises WorkerEnded, TimeoutError."""
+        if self._worker is None:
+            self._worker = await WorkerProcess.start(_WORKER, str(self._seconds), line_bytes=_LINE_BYTES)
+        try:
+            answer = await self._worker.ask(line, _LAST_RESORT_SECONDS)
+        except BaseException:
+            await self._end()
+            raise
         return msgspec.json.decode(answer, type=CheckVerdict)
 
     async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.kill()
 
 
 async def require_sound(process: CheckProcess, cases: list[EvalCase]) -> None:

@@ -6,11 +6,9 @@ Owns the workers and a cache. Knows no HTTP: what is wrong comes as GrammarRejec
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import math
-import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import msgspec
 from multiflora_platform.structured.formats import Structure
 from multiflora_platform.structured.worker import Compiled, Setup
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.workers.process import WorkerEnded, WorkerProcess, again_if_ended_from_outside
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +59,10 @@ class GrammarCompiler:
             COMPILE_MEGABYTES,
         )
         self._setup = msgspec.json.encode(setup) + b"\n"
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
         self._starting: set[asyncio.Task[None]] = set()
         # Idle, busy, or dead and not noticed yet.
-        self._workers: set[_Worker] = set()
+        self._workers: set[WorkerProcess] = set()
         # Outcomes by the structure's hash, the least recently used first.
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cached_bytes = 0
@@ -115,24 +114,28 @@ class GrammarCompiler:
         return await asyncio.shield(task)
 
     async def _compile(self, key: bytes, line: bytes) -> Compiled:
-        worker = await self._take_worker()
         until = math.inf
         try:
-            compiled = await worker.compile(line)
-        except (_WorkerDied, TimeoutError):
+            compiled = await again_if_ended_from_outside(lambda: self._attempt(line))
+        except (WorkerEnded, TimeoutError):
             compiled = Compiled(error=f"it takes more than {COMPILE_SECONDS:g} s or {COMPILE_MEGABYTES} MB to compile")
             # On a machine that is less busy it may take less; until then no request pays for it again.
             until = time.monotonic() + REMEMBER_SECONDS
-            await self._replace(worker)
-        except asyncio.CancelledError:
-            await self._replace(worker)
-            raise
-        else:
-            self._idle.put_nowait(worker)
         self._remember(key, _Known(compiled, until))
         return compiled
 
-    async def _take_worker(self) -> _Worker:
+    async def _attempt(self, line: bytes) -> Compiled:
+        """Raises WorkerEnded, or TimeoutError of a worker that does not even end in time."""
+        worker = await self._take_worker()
+        try:
+            answer = await worker.ask(line, COMPILE_SECONDS + 0.2)
+        except BaseException:
+            await self._replace(worker)
+            raise
+        self._idle.put_nowait(worker)
+        return msgspec.json.decode(answer, type=Compiled)
+
+    async def _take_worker(self) -> WorkerProcess:
         """Wait for an idle worker; those that died meanwhile are replaced. Raises CompilersBusy."""
         while True:
             self.start()
@@ -146,13 +149,20 @@ class GrammarCompiler:
                 return worker
             await self._replace(worker)
 
-    async def _replace(self, worker: _Worker) -> None:
+    async def _replace(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
         await worker.kill()
         self.start()
 
     async def _start_worker(self) -> None:
-        worker = await _Worker.start(self._setup)
+        worker = await WorkerProcess.start("multiflora_platform.structured.worker", line_bytes=_LINE_BYTES)
+        try:
+            await worker.ask(self._setup, START_SECONDS)
+        except BaseException as error:
+            await worker.kill()
+            if isinstance(error, WorkerEnded | TimeoutError):
+                _log.error("A grammar compiler did not start")
+            raise
         self._workers.add(worker)
         self._idle.put_nowait(worker)
 
@@ -179,60 +189,3 @@ class _Known:
     @property
     def size(self) -> int:
         return len(self.compiled.grammar or "")
-
-
-class _WorkerDied(Exception):
-    """The process ended, or wrote what is not an answer."""
-
-
-class _Worker:
-    """A running worker process. Used by one compilation at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @classmethod
-    async def start(cls, setup: bytes) -> _Worker:
-        """Returns when it is ready."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "multiflora_platform.structured.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LINE_BYTES,
-        )
-        worker = cls(process)
-        try:
-            await worker._ask(setup, START_SECONDS)
-        except BaseException as error:
-            await worker.kill()
-            if isinstance(error, _WorkerDied | TimeoutError):
-                _log.error("A grammar compiler did not start")
-            raise
-        return worker
-
-    @property
-    def is_dead(self) -> bool:
-        return self._process.returncode is not None
-
-    async def compile(self, line: bytes) -> Compiled:
-        """Raises _WorkerDied, or TimeoutError if it does not even die in time."""
-        return await self._ask(line, COMPILE_SECONDS + 0.2)
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-
-    async def _ask(self, line: bytes, seconds: float) -> Compiled:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(line)
-            answer = await asyncio.wait_for(self._process.stdout.readline(), seconds)
-        except (ConnectionError, ValueError):  # ValueError: an answer without end
-            raise _WorkerDied from None
-        if not answer.endswith(b"\n"):
-            raise _WorkerDied
-        return msgspec.json.decode(answer, type=Compiled)

@@ -18,6 +18,7 @@ from multiflora_engine.sampling.grammars import GrammarVocabulary, check
 from multiflora_platform.confinement import limit_memory
 from multiflora_platform.structured.formats import FormatError, Structure
 from multiflora_platform.structured.lark import grammar_of
+from multiflora_platform.workers.answering import answer_lines, leave_signals_to_the_server, write_line
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -60,8 +61,7 @@ def compile_structure(
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole terminal; the server decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_server()
     setup = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setup)
     try:
         vocabulary: GrammarVocabulary | str = GrammarVocabulary(setup.definition, setup.vocab_size, setup.eos_token_ids)
@@ -69,21 +69,15 @@ def main() -> None:
         vocabulary = str(error)
     # Only now: the bound is on what a compilation adds, not on the vocabulary.
     limit_memory(setup.megabytes << 20)
-    _answer(Compiled())  # ready
-    for line in sys.stdin.buffer:
-        # The default action of the signal ends the process, whatever code is running.
-        signal.setitimer(signal.ITIMER_REAL, setup.seconds)
+
+    def answer(line: bytes) -> bytes:
         if isinstance(vocabulary, str):
-            compiled = Compiled(error=vocabulary)
-        else:
-            compiled = compile_structure(msgspec.json.decode(line, type=Structure), vocabulary, setup.special_tokens)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _answer(compiled)
+            return msgspec.json.encode(Compiled(error=vocabulary))
+        structure = msgspec.json.decode(line, type=Structure)
+        return msgspec.json.encode(compile_structure(structure, vocabulary, setup.special_tokens))
 
-
-def _answer(compiled: Compiled) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(compiled) + b"\n")
-    sys.stdout.buffer.flush()
+    write_line(msgspec.json.encode(Compiled()))  # ready
+    answer_lines(answer, signal.ITIMER_REAL, setup.seconds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from multiflora_platform.evals.check_worker import Trial, judge
+from multiflora_platform.evals.check_worker import judge
 from multiflora_platform.evals.checks import Check
+from multiflora_platform.evals.trials import Trial
 from multiflora_platform.evals.verdicts import CheckProcess, verdict_on
 
 PERSON = {
@@ -71,6 +73,17 @@ async def test_a_pattern_that_would_take_for_ever_is_given_up_and_the_next_check
     assert time.thread_time() - began < 0.5  # the server's own thread only waits
     assert (await verdict_on(process, msgspec.convert({"type": "regex", "pattern": "a"}, Check), "a")).passed
     await process.close()
+
+
+async def test_a_process_that_is_ended_from_outside_fails_no_check(process: CheckProcess) -> None:
+    sound = Trial(pattern="a", answer="a")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        assert (await process.try_out(sound)).passed
+        worker = process._worker
+        assert worker is not None
+        worker._process.send_signal(number)
+        assert (await process.try_out(sound)).passed
+        assert (process._worker is worker) == (number != signal.SIGKILL), "only that one cannot be ignored"
 
 
 def test_what_is_no_pattern_or_schema_says_why() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from multiflora_platform.structured import compiler as compiler_module
 from multiflora_platform.structured.compiler import CompilersBusy, GrammarCompiler, GrammarRejected
 from multiflora_platform.structured.formats import Structure, json_schema
 from multiflora_platform.text.tokenizer import Tokenizer
+from multiflora_platform.workers.process import WorkerProcess
 
 # Patterns that all have to hold at once: the automaton of their intersection has no end.
 ENDLESS = {"allOf": [{"type": "string", "pattern": f"^(.*a.{{{10 + i}}}b.*)+$"} for i in range(30)]}
@@ -35,13 +37,13 @@ def schema(**fields: Any) -> Structure:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What workers are asked, from now on."""
     asked: list[bytes] = []
-    compile_line = compiler_module._Worker.compile
+    attempt = GrammarCompiler._attempt
 
     async def counting(self: Any, line: bytes) -> Any:
         asked.append(line)
-        return await compile_line(self, line)
+        return await attempt(self, line)
 
-    monkeypatch.setattr(compiler_module._Worker, "compile", counting)
+    monkeypatch.setattr(GrammarCompiler, "_attempt", counting)
     return asked
 
 
@@ -109,24 +111,46 @@ async def test_a_worker_that_died_is_replaced(compiler: GrammarCompiler) -> None
     await compiler.compile(schema(title="a"))
     await all_started(compiler)
     for worker in compiler._workers:
-        worker._process.kill()
-        await worker._process.wait()
+        await worker.kill()
     assert await compiler.compile(schema(title="b"))
+
+
+async def test_a_structure_is_innocent_of_a_worker_that_is_ended_from_outside(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await compiler.compile(schema(title="a"))
+    await all_started(compiler)
+    workers = compiler._workers.copy()
+    for worker in workers:
+        worker._process.send_signal(signal.SIGTERM)
+    for title in ("b", "c"):
+        assert await compiler.compile(schema(title=title))
+    assert compiler._workers == workers, "the server decides when they end"
+    ask, left = WorkerProcess.ask, [signal.SIGKILL]
+
+    async def killed(self: WorkerProcess, line: bytes, seconds: float) -> bytes:
+        if left:
+            self._process.send_signal(left.pop())
+        return await ask(self, line, seconds)
+
+    monkeypatch.setattr(WorkerProcess, "ask", killed)
+    assert await compiler.compile(schema(title="d"))
+    assert len(compiler._workers & workers) == compiler_module.WORKERS - 1
 
 
 async def test_what_took_too_long_once_is_tried_again_later(
     compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiler_module, "REMEMBER_SECONDS", 0.0)
-    compile_line = compiler_module._Worker.compile
+    attempt = GrammarCompiler._attempt
 
     async def slow(self: Any, line: bytes) -> Any:
         raise TimeoutError
 
-    monkeypatch.setattr(compiler_module._Worker, "compile", slow)
+    monkeypatch.setattr(GrammarCompiler, "_attempt", slow)
     with pytest.raises(GrammarRejected, match=TOO_LONG):
         await compiler.compile(schema(title="a"))
-    monkeypatch.setattr(compiler_module._Worker, "compile", compile_line)
+    monkeypatch.setattr(GrammarCompiler, "_attempt", attempt)
     assert await compiler.compile(schema(title="a"))
     assert len(compiler._cache) == 1
 
