@@ -95,9 +95,11 @@ $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e
 $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 endef
 
+# The pip that came with an older Python takes three times as long to choose versions; it would do.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Multiflora needs Python 3.11 or newer; install it or set PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
 	$(call install,.)
