@@ -133,6 +133,6 @@ def _problem(response: httpx.Response) -> CommandError:
     rows = [row for row in problem.get("rows", ()) if row.get("severity") == "error"]
     if response.status_code == 422 and rows:
         first = rows[0]
-        hint = f"; {first['hint']}" if first.get("hint") else ""
-        return CommandError(f"rejected: {first['check']}: {first['message']}{hint}", ExitCode.REJECTED)
+        sentences = " ".join(filter(None, (first["message"], first.get("hint"))))
+        return CommandError(f"rejected: {first['check']}: {sentences}", ExitCode.REJECTED)
     return CommandError(detail, slug=str(problem.get("type", "")).rsplit(":", 1)[-1])
