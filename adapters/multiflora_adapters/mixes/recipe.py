@@ -83,5 +83,13 @@ def read_mix(digest: str) -> Mix | None:
     return Mix(parts, cast(Combination, combination), float(density), int(seed))
 
 
+def versions_in(digest: str | None) -> tuple[str, ...]:
+    """Digests of the adapter versions that one stands for: itself, or a mix's parts. None, the base's, has none."""
+    if digest is None:
+        return ()
+    mix = read_mix(digest)
+    return (digest,) if mix is None else tuple(part.digest for part in mix.parts)
+
+
 def _summands(parts: Iterable[tuple[str, float]]) -> str:
     return ",".join(f"{digest}*{float(weight)!r}" for digest, weight in parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiflora_adapters.mixes.recipe import Combination, Mix, MixPart, mix_digest, read_mix
+from multiflora_adapters.mixes.recipe import Combination, Mix, MixPart, mix_digest, read_mix, versions_in
 
 A, B = "a" * 64, "b" * 64
 
@@ -28,6 +28,8 @@ def test_an_engine_reads_the_parts_back() -> None:
     mix = both(1e-07, -99.5)
     assert read_mix(mix_digest(mix)) == mix
     assert read_mix(A) is None
+    assert versions_in(mix_digest(mix)) == tuple(part.digest for part in mix.parts)
+    assert (versions_in(A), versions_in(None)) == ((A,), ())
 
 
 def test_one_part_with_weight_one_is_that_adapter() -> None:

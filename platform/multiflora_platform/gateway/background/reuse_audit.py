@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median
 
+from multiflora_adapters.mixes.recipe import versions_in
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_engine.protocol.requests import DocumentSpan, GenerateRequest, PositionLogprobs
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -21,11 +23,12 @@ from multiflora_platform.engine_requests import make_request
 from multiflora_platform.gateway.background.warming import cache_principal
 from multiflora_platform.gateway.generation.document_prefills import prefill_documents
 from multiflora_platform.gateway.generation.start import cache_scope
-from multiflora_platform.groups import Groups
+from multiflora_platform.groups import Group, Groups
 from multiflora_platform.insight.bodies import AuditQuestion
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts
 from multiflora_platform.insight.views import AuditedPrompt, ReuseAudit
 from multiflora_platform.registry.service import Registry
+from multiflora_platform.text.common_beginning import num_alike
 
 
 @dataclass
@@ -53,14 +56,21 @@ class ReuseAuditor:
         return summary(len(known), items)
 
     async def _audited(self, prompt: KeptPrompt, max_tokens: int) -> AuditedPrompt:
-        exact = await self._answer(prompt, max_tokens, ())
-        reused = await self._answer(prompt, max_tokens, prompt.documents)
-        return compared(prompt, exact, reused)
-
-    async def _answer(self, prompt: KeptPrompt, max_tokens: int, documents: Sequence[DocumentSpan]) -> GreedyAnswer:
         group = self._groups.of_base(prompt.facts.base_digest)
         if group is None:
-            return GreedyAnswer(failure="The base model of this prompt is not served any more.")
+            gone = GreedyAnswer(failure="The base model of this prompt is not served any more.")
+            return compared(prompt, gone, gone)
+        with ExitStack() as held:
+            held.enter_context(group.used())
+            for version in versions_in(prompt.facts.digest):
+                held.enter_context(self._registry.lease(version))
+            exact = await self._answer(group, prompt, max_tokens, ())
+            reused = await self._answer(group, prompt, max_tokens, prompt.documents)
+        return compared(prompt, exact, reused)
+
+    async def _answer(
+        self, group: Group, prompt: KeptPrompt, max_tokens: int, documents: Sequence[DocumentSpan]
+    ) -> GreedyAnswer:
         try:
             principal = await cache_principal(self._keys, prompt.facts.tenant)
         except TenantNotFound as error:
@@ -96,11 +106,7 @@ async def _read(engine: EngineHandle, request: GenerateRequest) -> GreedyAnswer:
 
 def compared(prompt: KeptPrompt, exact: GreedyAnswer, reused: GreedyAnswer) -> AuditedPrompt:
     """Behind the first token that differs the texts are others, and nothing is compared."""
-    agreed = 0
-    for one, other in zip(exact.tokens, reused.tokens, strict=False):
-        if one != other:
-            break
-        agreed += 1
+    agreed = num_alike(exact.tokens, reused.tokens)
     pairs = zip(exact.logprobs[: agreed + 1], reused.logprobs, strict=False)
     distances = [abs(one.chosen.logprob - _logprob(other, one.chosen.token_id)) for one, other in pairs]
     return AuditedPrompt(

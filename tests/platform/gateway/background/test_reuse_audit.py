@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from tests.platform.gateway.house import OTHER, READY, House
 from tests.platform.gateway.prompting.test_reused_documents import chat
 
-from multiflora_engine.protocol.requests import EngineFailure, PositionLogprobs, TokenLogprob
+from multiflora_engine.process.token_stream import TokenStream
+from multiflora_engine.protocol.requests import EngineFailure, GenerateRequest, PositionLogprobs, TokenLogprob
 from multiflora_platform.gateway.background.reuse_audit import GreedyAnswer, compared, summary
 from multiflora_platform.insight.kept_prompts import KeptPrompt, Outline
 from multiflora_platform.insight.request_log import PromptFacts
@@ -80,6 +81,27 @@ async def test_a_sample_is_answered_twice_for_its_own_tenant(make_house: Callabl
         assert (request.cache_salt, request.cache_owner) == (sent.cache_salt, sent.cache_owner)
         assert (request.background, request.prompt_token_ids) == (True, sent.prompt_token_ids)
     assert (await house.post(AUDIT, {})).json()["known"] == 4, "of all tenants"
+
+
+async def test_the_base_model_and_the_adapters_stay_while_it_asks(
+    make_house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_house()
+    house.engine.ready = replace(READY, max_model_len=4096, num_blocks=512)
+    house.registry.digests["triage"] = "e" * 64
+    mix = [{"name": "sql", "weight": 0.5}, {"name": "triage", "weight": 0.5}]
+    for fields in ({"model": "base"}, {"model": "sql"}, {"model": "base", "adapters": mix}):
+        assert (await house.post("/v1/chat/completions", chat() | fields)).status_code == 200
+    generate, group, held = house.engine.generate, house.services.groups.default, set()
+
+    def watched(request: GenerateRequest) -> TokenStream:
+        held.add((group.in_flight, *sorted(house.registry.leased)))
+        return generate(request)
+
+    monkeypatch.setattr(house.engine, "generate", watched)
+    assert (await house.post(AUDIT, {})).json()["audited"] == 3
+    assert held == {(1,), (1, "d" * 64), (1, "d" * 64, "e" * 64)}
+    assert (group.in_flight, house.registry.leased) == (0, [])
 
 
 async def test_a_prompt_that_cannot_be_answered_is_told(make_house: Callable[..., House]) -> None:
