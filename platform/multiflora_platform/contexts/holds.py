@@ -31,7 +31,7 @@ class _Hold:
     adapter: str | None
     """None: of the base."""
     lives: frozenset[Life] | None = None
-    """Of the engines that hold it; None while they are being asked."""
+    """Of the engines that held it when they were asked last; None until they have answered."""
 
 
 class HeldPrefix(NamedTuple):
@@ -54,18 +54,20 @@ class PrefixHolds:
     def holders(self, kind: str) -> list[Holder]:
         return [holder for holder in self._holds if holder[0] == kind]
 
-    def is_lost(self, holder: Holder) -> bool:
-        """All engines that held it have ended since: it is no more in any of them."""
-        hold = self._holds.get(holder)
-        present = {Life(one.id, one.epoch) for one in self._engine.replicas}
-        return hold is not None and hold.lives is not None and hold.lives.isdisjoint(present)
+    def lost(self) -> set[Holder]:
+        """Those of what is no more in any engine: all that held it have ended since."""
+        present = self._present()
+        return {
+            holder for holder, hold in self._holds.items() if hold.lives is not None and hold.lives.isdisjoint(present)
+        }
 
     def held(self) -> list[HeldPrefix]:
         """What engines hold now; each once, in however many engines it is."""
+        lost = self.lost()
         return [
             HeldPrefix(holder, hold.tenant or None, hold.adapter, hold.blocks)
             for holder, hold in self._holds.items()
-            if hold.lives is not None and not self.is_lost(holder)
+            if hold.lives is not None and holder not in lost
         ]
 
     async def hold(
@@ -104,6 +106,9 @@ class PrefixHolds:
             return False
         return await self._hold(holder, _Hold(tenant, hash, blocks, True, adapter), room, covered)
 
+    def _present(self) -> frozenset[Life]:
+        return frozenset(Life(one.id, one.epoch) for one in self._engine.replicas)
+
     def _blocks_beside(self, gone: Set[Holder], tenant: str) -> int:
         return sum(one.blocks for other, one in self._holds.items() if other not in gone and one.tenant == tenant)
 
@@ -111,6 +116,9 @@ class PrefixHolds:
         present = self._holds.get(holder)
         if present is not None and present.hash != hold.hash:
             await self.release(holder)
+        elif present is not None and present.lives is not None:
+            # Where it is held, it is so while the engines are asked again.
+            hold = replace(hold, lives=present.lives & self._present() or None)
         if self._blocks_beside({holder, *covered}, hold.tenant) + hold.blocks > room.blocks:
             await self.release(holder)
             return False

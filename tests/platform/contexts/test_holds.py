@@ -61,7 +61,27 @@ async def test_a_hold_is_lost_with_the_engines_that_have_it_and_with_no_other() 
         assert await holds.hold_hint(hint(number), "acme", hash, 1, ROOM)
     assert not await holds.hold_hint(hint(2), "acme", "nowhere", 1, ROOM)
     other.epoch += 1
-    assert [holds.is_lost(hint(number)) for number in range(3)] == [False, True, False]
+    assert holds.lost() == {hint(1)}
+    assert [one.holder for one in holds.held()] == [hint(0)]
+
+
+async def test_what_is_held_again_is_held_while_the_engine_is_asked() -> None:
+    cache: Any = Cache()
+    holds, seen = PrefixHolds(cache), list[int]()
+    answer = cache.cache
+
+    async def looked_at(action: str, hash: str) -> CacheReply:
+        assert not holds.lost(), "nor is it let go of as lost"
+        seen.append(len(holds.held()))
+        return await answer(action, hash)
+
+    cache.cache = looked_at
+    for hash in ("here", "here", "there"):
+        assert await holds.hold(("context", 1, None), "acme", hash, 1, ROOM)
+    assert seen == [0, 1, 0, 0], "asked for the first time, again, and for the other one once the first is released"
+    cache.epoch += 1
+    await holds.hold(("context", 1, None), "acme", "there", 1, ROOM)
+    assert seen[4:] == [0], "the engine that held it has ended"
 
 
 def hint(number: int) -> Holder:

@@ -58,8 +58,8 @@ class BreakpointHolds:
 
     async def tend(self) -> None:
         """Lets go of what is over, and of what no engine has any more."""
-        now = time.monotonic()
-        for holder in [one for one, until in self._until.items() if until <= now or self._holds.is_lost(one)]:
+        now, lost = time.monotonic(), self._holds.lost()
+        for holder in [one for one, until in self._until.items() if until <= now or one in lost]:
             await self._release(holder)
 
     async def close(self) -> None:
