@@ -25,11 +25,13 @@ from multiflora_kernels.attention.step import AttentionStep
 from multiflora_kernels.attention.tiles import AttentionHeads
 from multiflora_kernels.lora.batched_lora import LoraSegments, lora_embedding_
 from multiflora_kernels.lora.replaced_rows import has_replaced_rows, replace_embeddings_, replace_logits_
-from multiflora_kernels.rope.move import KvMoves, move_kv
+from multiflora_kernels.rope.move import KvMoves, move_kv, turn_by
 from multiflora_kernels.rope.step import RopeStep
 
 RopeTables = tuple[torch.Tensor, torch.Tensor]
 """cos, sin, each [max_model_len, rotary_dim / 2] float32."""
+_MOST_MOVES = 4096
+"""Tokens that are copied at once, so that documents of any length take no more memory beside the cache."""
 
 
 def _nothing() -> None:
@@ -141,9 +143,12 @@ class Decoder:
 
     def move(self, cache: KVCache, sources: torch.Tensor, targets: torch.Tensor, distances: torch.Tensor) -> None:
         """Copies KV between slots, as if the tokens stood so many positions further back. All [N] int64."""
-        moves = KvMoves(sources, targets, distances, self.heads.head_size)
-        for keys, values, rope in zip(cache.keys, cache.values, self._rope_of_layer, strict=True):
-            move_kv(keys, values, moves, *self._ropes[rope])
+        for first in range(0, len(sources), _MOST_MOVES):
+            part = slice(first, first + _MOST_MOVES)
+            moves = KvMoves(sources[part], targets[part], self.heads.head_size)
+            turns = [turn_by(distances[part], cos, sin) for cos, sin in self._ropes]
+            for keys, values, rope in zip(cache.keys, cache.values, self._rope_of_layer, strict=True):
+                move_kv(keys, values, moves, turns[rope])
 
     def logits(self, hidden: torch.Tensor, lora: LoraSegments | None) -> torch.Tensor:
         """hidden: [L, H] from `forward`, lora: its segments. Returns [L, V] float32; on a GPU of the weights' dtype,

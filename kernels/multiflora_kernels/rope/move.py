@@ -16,26 +16,38 @@ from multiflora_kernels.rope.rope_and_kv import rotate_
 
 @dataclass(frozen=True)
 class KvMoves:
-    """What all layers share of one step's copies."""
+    """What all layers share of the copies that are made at once."""
 
     sources: torch.Tensor  # [N] int64, slots as in RopeStep
     targets: torch.Tensor  # [N] int64, the same; none of them is a source
-    distances: torch.Tensor  # [N] int64, by how many positions each token stands further back at its target
     head_size: int
 
 
-def move_kv(k_cache: torch.Tensor, v_cache: torch.Tensor, moves: KvMoves, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Caches: as `rope_and_write_kv` writes them. cos, sin: [P, R/2] float32 of the layer's rotation.
+@dataclass(frozen=True)
+class Turn:
+    """Of the keys of all layers that share a rotation. cos, sin: [N, 1, R/2] float32."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+def turn_by(distances: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Turn:
+    """distances: [N] int64, by how many positions each token stands further back at its target. cos, sin: [P, R/2]
+    float32 of the rotation. A factor that the tables hold is in the cached keys already, once."""
+    # The first row is that of no rotation: the factor alone.
+    return Turn((cos[distances] / cos[0]).unsqueeze(1), (sin[distances] / cos[0]).unsqueeze(1))
+
+
+def move_kv(k_cache: torch.Tensor, v_cache: torch.Tensor, moves: KvMoves, turn: Turn) -> None:
+    """Caches: as `rope_and_write_kv` writes them. turn: of the layer's rotation.
 
     Semantics: k[target] = rotation(distance) @ k[source], so that a key rotated for position p becomes that of
-    p + distance; v[target] = v[source]. A factor that the tables hold is in the cached keys already, once.
+    p + distance; v[target] = v[source].
     """
     size = block_size_of(k_cache, moves.head_size)
     block, offset = moves.sources // size, moves.sources % size
     keys = _read(k_cache, block, offset, moves.head_size)
-    # The first row is that of no rotation: the factor alone.
-    turn = cos[moves.distances] / cos[0], sin[moves.distances] / cos[0]
-    rotate_(keys, turn[0].unsqueeze(1), turn[1].unsqueeze(1))
+    rotate_(keys, turn.cos, turn.sin)
     write_tokens(k_cache, moves.targets, keys)
     _copy(v_cache, block, offset, moves)
 

@@ -1,16 +1,19 @@
-"""A decoder whose layers have parallel residuals, against plain torch without cache or batching."""
+"""A decoder whose layers have parallel residuals, against plain torch without cache or batching; and what it moves."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.engine.models.cases import CONFIG, batch_of, empty_cache, random_weights
 
+from multiflora_engine.models import decoder as decoder_module
 from multiflora_engine.models.decoder import Decoder
 from multiflora_engine.models.families.form import ModuleNames
 from multiflora_engine.models.rotary import rotary_tables
 from multiflora_engine.models.weights import ModelWeights
+from multiflora_kernels.rope.move import KvMoves, Turn, move_kv, turn_by
 
 PARALLEL = replace(CONFIG, form=replace(CONFIG.form, is_parallel=True, modules=ModuleNames(mlp_norm=None)))
 
@@ -64,3 +67,30 @@ def test_a_family_with_parallel_residuals() -> None:
     torch.testing.assert_close(hidden.double(), expected, rtol=1e-4, atol=1e-4)
     logits = decoder.logits(hidden, None)
     torch.testing.assert_close(logits.double(), expected @ weights.base_weight("lm_head").double().T, rtol=0, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_what_is_moved_in_parts_is_what_is_moved_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many tokens as are to be copied at once, and a rotation found once for all layers."""
+    decoder = Decoder(PARALLEL, random_weights(PARALLEL), [rotary_tables(CONFIG.ropes[0], 64)])
+    caches, calls = [empty_cache(), empty_cache()], list[tuple[str, int]]()
+
+    def moved(keys: torch.Tensor, values: torch.Tensor, moves: KvMoves, turn: Turn) -> None:
+        calls.append(("move", len(moves.sources)))
+        move_kv(keys, values, moves, turn)
+
+    def turned(distances: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Turn:
+        calls.append(("turn", len(distances)))
+        return turn_by(distances, cos, sin)
+
+    monkeypatch.setattr(decoder_module, "move_kv", moved)
+    monkeypatch.setattr(decoder_module, "turn_by", turned)
+    sources, distances = torch.arange(11), torch.arange(11) % 3
+    for cache, most in zip(caches, (11, 4), strict=True):
+        monkeypatch.setattr(decoder_module, "_MOST_MOVES", most)
+        decoder.forward(batch_of([[*range(11)]], [0]), cache)
+        calls.clear()
+        decoder.move(cache, sources, sources + 13, distances)
+    assert calls == [call for size in (4, 4, 3) for call in (("turn", size), ("move", size), ("move", size))]
+    for one, other in zip(*([*cache.keys, *cache.values] for cache in caches), strict=True):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())

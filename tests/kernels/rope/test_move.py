@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from multiflora_kernels.attention.quantised_cache import cache_shape, codes_and_scales, is_quantised, read_blocks
-from multiflora_kernels.rope.move import KvMoves, move_kv
+from multiflora_kernels.rope.move import KvMoves, move_kv, turn_by
 from multiflora_kernels.rope.rope_and_kv import rope_and_write_kv_reference
 from multiflora_kernels.rope.step import RopeStep
 
@@ -39,7 +39,8 @@ def test_a_moved_token_is_as_if_written_there(rotary: int, factor: float, dtype:
     source, distance = torch.arange(COUNT) + 3, 17
     caches = written(dtype, kv, source, rope)
     expected = written(dtype, kv, source + distance, rope)
-    move_kv(*caches, KvMoves(source, source + distance, torch.full((COUNT,), distance), SIZE), *rope)  # type: ignore[misc]
+    turn = turn_by(torch.full((COUNT,), distance), *rope)
+    move_kv(*caches, KvMoves(source, source + distance, SIZE), turn)  # type: ignore[misc]
     blocks = torch.arange(5, 8)
     found, right = (read_blocks(pair[0], blocks, SIZE).float() for pair in (caches, expected))  # type: ignore[index]
     assert (found - right).abs().max() < tolerance
