@@ -6,7 +6,8 @@ Torch-free: routers compute it, too.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 
 from multiflora_adapters.kv_reach import Activation, KvReach
@@ -60,15 +61,17 @@ def hashes_behind(
     first: the number of the first of them in its prompt, in which `activation` and `moved` count.
     """
     hashes = []
-    begun: dict[int, list[MovedSpan]] = {}
+    # Of blocks that are known by more than tokens, by number: what makes another parent of theirs.
+    marks: dict[int, list[Callable[[bytes], bytes]]] = {}
+    if activation is not None:
+        begins = activation.token // block_size - first
+        marks[begins] = [partial(activated, activation=activation, block_size=block_size)]
     for span in moved:
-        begun.setdefault(span.start // block_size - first, []).append(span)
-    turn = -1 if activation is None else activation.token // block_size - first
+        marks.setdefault(span.start // block_size - first, []).append(partial(approximate, span=span))
     for number in range(len(token_ids) // block_size):
-        if activation is not None and number == turn:
-            parent = activated(parent, activation, block_size)
-        for span in begun.get(number, ()):
-            parent = approximate(parent, span)
+        if marks:
+            for mark in marks.get(number, ()):
+                parent = mark(parent)
         parent = block_hash(parent, token_ids[number * block_size : (number + 1) * block_size])
         hashes.append(parent)
     return hashes

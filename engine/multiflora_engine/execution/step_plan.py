@@ -127,6 +127,7 @@ def step_arrays(
 ) -> StepArrays:
     """entries: in slot order. kept_rows: where the device keeps the tokens that it sampled last."""
     counts, starts, slots, token_ids = list[int](), list[int](), list[int | None](), list[int]()
+    moves = list[Ints]()
     for entry in entries:
         sequence, start, count = entry.sequence, entry.start, entry.num_tokens
         counts.append(count)
@@ -135,6 +136,8 @@ def step_arrays(
         # No token there: the step in flight samples it, and the device fills it in (`_token_sources`).
         token_ids += sequence.token_ids[start : start + count] or (0,)
         token_ids += entry.drafts
+        if entry.move is not None:
+            moves.append(_move(entry.move, sequence, block_size))
     lengths, firsts = np.array(counts, dtype=np.int64), np.array(starts, dtype=np.int64)
     query_starts = np.zeros(len(entries) + 1, dtype=np.int64)
     np.cumsum(lengths, out=query_starts[1:])
@@ -170,13 +173,8 @@ def step_arrays(
         prompt_slices=wanted.prompt_slices,
         pooled_rows=wanted.pooled_rows,
         is_decode=len(sample_rows) == len(entries) == len(token_ids) and not wanted.is_scored,
-        moves=_moves(entries, block_size),
+        moves=np.concatenate(moves, axis=1) if moves else None,
     )
-
-
-def _moves(entries: Items[Scheduled], block_size: int) -> Ints | None:
-    parts = [_move(entry.move, entry.sequence, block_size) for entry in entries if entry.move is not None]
-    return np.concatenate(parts, axis=1) if parts else None
 
 
 def _move(move: KvMove, sequence: Sequence, block_size: int) -> Ints:
