@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import PurePath
-from types import CodeType, FrameType
+from types import FrameType
 
 _PERIOD = 0.01
 _MOST_STACKS = 20_000
@@ -19,7 +19,7 @@ _MOST_STACKS = 20_000
 def record_stacks(seconds: float) -> bytes:
     """A line for each stack. Threads that wait are counted like those that compute."""
     counts: Counter[str] = Counter()
-    own, names = threading.get_ident(), dict[CodeType, str]()
+    own, names = threading.get_ident(), dict[tuple[str, str], str]()
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         threads = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -31,13 +31,14 @@ def record_stacks(seconds: float) -> bytes:
     return "".join(f"{stack} {count}\n" for stack, count in counts.most_common()).encode()
 
 
-def _stack(innermost: FrameType, names: dict[CodeType, str]) -> str:
+def _stack(innermost: FrameType, names: dict[tuple[str, str], str]) -> str:
+    """names: of functions by file and qualified name. Code objects would not do: they are equal across files."""
     frames: list[str] = []
     frame: FrameType | None = innermost
     while frame is not None:
-        code = frame.f_code
-        if (name := names.get(code)) is None:
-            name = names[code] = f"{code.co_qualname} ({'/'.join(PurePath(code.co_filename).parts[-2:])})"
-        frames.append(name.replace(";", ","))
+        key = file, function = frame.f_code.co_filename, frame.f_code.co_qualname
+        if (name := names.get(key)) is None:
+            name = names[key] = f"{function} ({'/'.join(PurePath(file).parts[-2:])})".replace(";", ",")
+        frames.append(name)
         frame = frame.f_back
     return ";".join(reversed(frames))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.autograd.profiler import profile
 
 from multiflora_engine.profiling.memory_growth import record_memory
-from multiflora_engine.profiling.stacks import record_stacks
+from multiflora_engine.profiling.stacks import _stack, record_stacks
 from multiflora_engine.profiling.torch_trace import record_torch
 
 SECONDS = 0.3
@@ -54,6 +56,17 @@ def test_stacks_tell_where_a_thread_is() -> None:
     assert inside, lines
     assert "profiling/test_kinds.py" in inside[0]
     assert not any("record_stacks" in stack for stack in counts), "not the recorder itself"
+
+
+def test_equal_code_of_two_files_is_told_apart() -> None:
+    """And that of one file is one function, however often it is loaded."""
+    shown: list[str] = []
+    names: dict[tuple[str, str], str] = {}
+    for file in ("one/file.py", "another/file.py", "one/file.py"):
+        loaded: dict[str, Any] = {"sys": sys}
+        exec(compile("def here():\n    return sys._getframe()", file, "exec"), loaded)
+        shown.append(_stack(loaded["here"](), names).rsplit(";", 1)[-1])
+    assert shown == ["here (one/file.py)", "here (another/file.py)", "here (one/file.py)"]
 
 
 def test_memory_that_a_thread_keeps_is_put_down_to_its_line() -> None:
