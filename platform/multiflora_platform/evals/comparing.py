@@ -46,18 +46,20 @@ def compare(
     left: tuple[EvalRun, Sequence[EvalCase], Sequence[EvalResult]],
     right: tuple[EvalRun, Sequence[EvalCase], Sequence[EvalResult]],
 ) -> EvalComparison:
-    """Each: a run, its set's prompts and its results. In the order of the right one's set, then what only left has."""
+    """Each: a run, its set's prompts and its results. In the order of the right one's set, then what only left has, in
+    the order of its own."""
     of_left, of_right = _by_case(*left[1:]), _by_case(*right[1:])
-    items = [_compared(of_left.get(key), of_right.get(key)) for key in [*of_right, *(of_left.keys() - of_right.keys())]]
+    items = [_compared(of_left.get(key), of_right.get(key)) for key in dict.fromkeys([*of_right, *of_left])]
     counts = {change: sum(item.change == change for item in items) for change in ("better", "worse", "same")}
     return EvalComparison(left=left[0], right=right[0], items=items, **counts)
 
 
 def _by_case(cases: Sequence[EvalCase], results: Sequence[EvalResult]) -> dict[bytes, EvalResult]:
-    """By what was asked and what was expected; of equal prompts, each by its turn."""
+    """By what was asked and what was expected, whatever the prompt is named; of equal prompts, each by its turn."""
     found: dict[bytes, EvalResult] = {}
     for result in results:
-        key, turn = msgspec.json.encode(cases[result.position]), 0
+        case = cases[result.position]
+        key, turn = msgspec.json.encode([case.prompt, case.messages, case.checks], order="deterministic"), 0
         while (turned := key + b"/%d" % turn) in found:
             turn += 1
         found[turned] = result

@@ -129,8 +129,7 @@ async def run_eval(request: Request, principal: AnyKey, name: str, eval_name: st
         row = await sets.require(change.session, entry.id, eval_name)
         asked = await sets.version(change.session, row, body.set_version)
         await runs.require_room(change.session, entry.id)
-        run = runs.create(change, name, row, asked, target, principal.tenant)
-        await change.session.flush()
+        run = await runs.create(change, name, row, asked, target, principal.tenant)
         return runs.view(run, name, row.name)
 
     queued = await registry_of(request).database.write(principal.actor, work)

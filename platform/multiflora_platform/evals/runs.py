@@ -68,7 +68,7 @@ async def require_room(session: AsyncSession, adapter_id: int) -> None:
         raise EvalQueueFull(detail)
 
 
-def create(
+async def create(
     change: Change,
     adapter: str,
     row: EvalSetRow,
@@ -96,7 +96,8 @@ def create(
         created_at=change.now,
     )
     change.session.add(run)
-    detail = {"eval": row.name, "eval_version": asked.number, "model": target.model}
+    await change.session.flush()
+    detail = {"eval": row.name, "eval_version": asked.number, "model": target.model, "run": run.id}
     change.record(QUEUED, f"{adapter}/{row.name}", adapter=adapter, **detail)
     return run
 

@@ -110,6 +110,30 @@ async def test_two_runs_side_by_side_across_versions_of_the_set(evals: EvalHouse
     assert found["items"][1]["left"] is None
 
 
+async def test_prompts_are_paired_by_what_is_asked_and_checked_in_the_sets_order(evals: EvalHouse) -> None:
+    cases = [{**CASE, "prompt": f"Say hello, {number}"} for number in range(9)]
+    schema = {"type": "json_schema", "schema": {"type": "object", "minProperties": 1}}
+    renamed = {"type": "json_schema", "schema": {"minProperties": 1, "type": "object"}}
+    await evals.put({**CASE, "checks": [schema]}, *cases)
+    left = await evals.run(version=1)
+    await evals.put({**CASE, "checks": [renamed], "name": "greeting", "max_tokens": 30}, BAD, status=200)
+    right = await evals.run(version=2)
+    found = await evals.call("GET", f"/eval-runs:compare?left={left['id']}&right={right['id']}")
+    assert [(one["question"], one["change"]) for one in found["items"]] == [
+        ("Say hello", "same"),
+        ("Bye", "new"),
+        *[(case["prompt"], "new") for case in cases],
+    ]
+
+
+async def test_events_tell_of_a_run_by_its_number(evals: EvalHouse) -> None:
+    await evals.put(CASE)
+    run = await evals.run()
+    events = (await evals.http.get("/api/v1/events", params={"limit": 1000})).json()["items"]
+    told = [(event["type"], event["payload"]["run"]) for event in events if event["type"].startswith("eval.run_")]
+    assert told == [("eval.run_queued", run["id"]), ("eval.run_completed", run["id"])]
+
+
 async def test_a_mix_is_asked_with_the_versions_of_this_moment(evals: EvalHouse) -> None:
     await evals.registry.adapter("math", 9)
     await evals.put(CASE)
