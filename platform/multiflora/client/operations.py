@@ -785,9 +785,11 @@ class Client(Transport):
             "GET", f"/adapters/{quoted(name)}/eval-runs:compare", EvalComparison, query={"left": left, "right": right}
         )
 
-    def get_eval_run(self, name: str, run: str) -> EvalRunResults:
-        """With what was answered so far, and what each check found."""
-        return self.call("GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults)
+    def get_eval_run(self, name: str, run: str, *, results: bool = True) -> EvalRunResults:
+        """With what was answered so far, and what each check found. results: false: without, to see how far it is."""
+        return self.call(
+            "GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults, query={"results": results}
+        )
 
     def cancel_eval_run(self, name: str, run: str) -> EvalRun:
         """What has been answered stays; the rest is not asked."""
@@ -1539,9 +1541,11 @@ class AsyncClient(AsyncTransport):
             "GET", f"/adapters/{quoted(name)}/eval-runs:compare", EvalComparison, query={"left": left, "right": right}
         )
 
-    async def get_eval_run(self, name: str, run: str) -> EvalRunResults:
-        """With what was answered so far, and what each check found."""
-        return await self.call("GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults)
+    async def get_eval_run(self, name: str, run: str, *, results: bool = True) -> EvalRunResults:
+        """With what was answered so far, and what each check found. results: false: without, to see how far it is."""
+        return await self.call(
+            "GET", f"/adapters/{quoted(name)}/eval-runs/{quoted(run)}", EvalRunResults, query={"results": results}
+        )
 
     async def cancel_eval_run(self, name: str, run: str) -> EvalRun:
         """What has been answered stays; the rest is not asked."""

@@ -142,7 +142,8 @@ def _part(text: str) -> dict[str, Any]:
 def _ended(arguments: argparse.Namespace, run: dict[str, Any]) -> dict[str, Any]:
     while run["state"] in _UNFINISHED:
         time.sleep(_POLL_SECONDS)
-        run = request(arguments, "GET", f"{_adapter(arguments)}/eval-runs/{run['id']}").json()["run"]
+        path = f"{_adapter(arguments)}/eval-runs/{run['id']}"
+        run = request(arguments, "GET", path, params={"results": False}).json()["run"]
     return run
 
 

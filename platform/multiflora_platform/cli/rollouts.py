@@ -99,18 +99,28 @@ def ls(arguments: argparse.Namespace) -> int:
 
 
 def _shares(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part.strip()]
+    """Raises ArgumentTypeError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} are no shares; write whole percentages, such as 1,10,50")
+    return [int(part) for part in parts]
 
 
 def promote(arguments: argparse.Namespace) -> int:
     """A person is asked when the candidate has had fewer requests than the rollout wants to see; a script is not."""
-    running = request(arguments, "GET", f"{_alias(arguments)}/rollout").json()
-    seen = (running["candidate_observed"] or {"requests": 0})["requests"]
-    if seen < running["min_samples"] and not arguments.yes and sys.stdin.isatty():
-        told = f"Version {running['candidate']} has had {seen} of {running['min_samples']} requests. Promote it? [y/N] "
-        if input(told).strip().lower() not in ("y", "yes"):
-            raise CommandError("not promoted; --yes does not ask")
+    if not arguments.yes and sys.stdin.isatty():
+        _confirm(request(arguments, "GET", f"{_alias(arguments)}/rollout").json())
     return show_answer(arguments, "POST", f"{_alias(arguments)}/rollout:promote")
+
+
+def _confirm(rollout: dict[str, Any]) -> None:
+    """rollout: the alias's newest. Raises CommandError."""
+    seen = (rollout["candidate_observed"] or {"requests": 0})["requests"]
+    if rollout["state"] != "running" or seen >= rollout["min_samples"]:
+        return
+    told = f"Version {rollout['candidate']} has had {seen} of {rollout['min_samples']} requests. Promote it? [y/N] "
+    if input(told).strip().lower() not in ("y", "yes"):
+        raise CommandError("not promoted; --yes does not ask")
 
 
 def abort(arguments: argparse.Namespace) -> int:

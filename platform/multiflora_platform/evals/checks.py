@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from multiflora_platform.registry.schemas.fields import check_text
 from multiflora_platform.web.json_bodies import Body
 from multiflora_platform.web.problems import InvalidRequest
 
@@ -99,10 +100,10 @@ def _check_case(case: EvalCase, place: str) -> None:
     if not 1 <= case.max_tokens <= _MAX_TOKENS:
         raise InvalidRequest(f"max_tokens is from 1 to {_MAX_TOKENS}.", pointer=f"{place}/max_tokens")
     for text, most in ((case.name or "", 200), (case.prompt or "", _MAX_TEXT)):
-        _require_text(text, most, place)
+        check_text(text, most, place)
     for number, check in enumerate(case.checks):
         for text, most in _texts(check):
-            _require_text(text, most, f"{place}/checks/{number}")
+            check_text(text, most, f"{place}/checks/{number}")
         _check_bounds(check, f"{place}/checks/{number}")
 
 
@@ -123,10 +124,3 @@ def _check_bounds(check: Check, place: str) -> None:
         raise InvalidRequest("A tolerance is 0 or more.", pointer=f"{place}/tolerance")
     if isinstance(check, JudgeCheck) and not 1 <= check.min_grade <= HIGHEST_GRADE:
         raise InvalidRequest(f"min_grade is from 1 to {HIGHEST_GRADE}.", pointer=f"{place}/min_grade")
-
-
-def _require_text(text: str, most: int, pointer: str) -> None:
-    if "\0" in text:
-        raise InvalidRequest("The text holds a NUL character.", pointer=pointer)
-    if len(text) > most:
-        raise InvalidRequest(f"The text is longer than {most} characters.", pointer=pointer)

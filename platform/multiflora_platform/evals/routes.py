@@ -188,11 +188,16 @@ async def compare_eval_runs(request: Request, principal: AnyKey, name: str, left
 
 
 @router.get(_RUN, responses=answers(EvalRunResults))
-async def get_eval_run(request: Request, principal: AnyKey, name: str, run: str) -> Response:
-    """With what was answered so far, and what each check found."""
+async def get_eval_run(request: Request, principal: AnyKey, name: str, run: str, results: bool = True) -> Response:
+    """With what was answered so far, and what each check found. results: false: without, to see how far it is."""
     entry = _own(request, principal, name)
+    number = runs.run_id(run)
     async with registry_of(request).database.read() as session:
-        shown, _, items = await _with_results(session, principal, entry, runs.run_id(run))
+        if results:
+            shown, _, items = await _with_results(session, principal, entry, number)
+        else:
+            _, shown = await _run(session, principal, entry, number)
+            items = []
     return await compressed(request, EvalRunResults(run=shown, items=items))
 
 
@@ -236,11 +241,18 @@ async def _set(
 async def _with_results(
     session: AsyncSession, principal: Principal, entry: AdapterEntry, run: int
 ) -> tuple[EvalRun, list[EvalCase], list[EvalResult]]:
-    row = await runs.require(session, entry.id, run)
+    row, shown = await _run(session, principal, entry, run)
     asked = await session.get_one(EvalSetVersionRow, (row.set_id, row.set_version))
     cases = sets.cases_of(asked)
-    shown = _view(principal, entry, row, await runs.set_name(session, row))
     return shown, cases, await runs.results(session, row, cases)
+
+
+async def _run(
+    session: AsyncSession, principal: Principal, entry: AdapterEntry, run: int
+) -> tuple[EvalRunRow, EvalRun]:
+    """Raises EvalRunNotFound."""
+    row = await runs.require(session, entry.id, run)
+    return row, _view(principal, entry, row, await runs.set_name(session, row))
 
 
 def _view(principal: Principal, entry: AdapterEntry, run: EvalRunRow, of_set: str) -> EvalRun:

@@ -61,6 +61,7 @@ def test_run_waits_and_its_exit_code_is_the_gates(asked: list[Any], capsys: pyte
     assert main(["evals", "run", "sql", "smoke", "--version", "1", "--version", "2", "-o", "json"]) == 5
     posts = [body for method, _, body in asked if method == "POST"]
     assert posts == [{"version": 1}, {"version": 2}]
+    assert [body for _, path, body in asked if path.endswith("/7")] == [{"results": False}] * 2, "it only waits"
     assert [run["state"] for run in json.loads(capsys.readouterr().out)] == ["completed"] * 2
     asked.clear()
     assert main(["evals", "run", "sql", "smoke", "--mix", "sql=0.5", "--mix", "math", "--no-wait"]) == 0

@@ -50,6 +50,7 @@ async def test_a_run_asks_every_prompt_behind_all_others_and_scores_it(evals: Ev
     assert (results[1]["name"], results[1]["question"], results[1]["answer"]) == ("sum", "Sum?", "Hello, 42")
     assert results[2]["answer"] == "Hello, "  # seven bytes
     assert results[2]["checks"] == [{"type": "exact", "passed": False, "detail": "it is not 'Goodbye'"}]
+    assert await evals.call("GET", f"/eval-runs/{run['id']}?results=false") == {"run": run, "items": []}
     assert len(evals.engine.requests) == 3
     digest = (await evals.call("GET", "/versions/2"))["digest"]
     for request in evals.engine.requests:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from msgspec.structs import asdict
 
-from multiflora_platform.web.json_bodies import Body
+from multiflora_platform.web.json_bodies import Body, Patch
 from multiflora_platform.web.problems import InvalidRequest
 
 Percent = Annotated[int, Meta(ge=0, le=99)]
@@ -51,7 +50,7 @@ class NewRollout(Body, frozen=True):
         return self.steps[0] if self.steps else self.percent
 
 
-class RolloutPatch(Body, frozen=True):
+class RolloutPatch(Patch, frozen=True):
     """A field that is absent stays; null lifts a bound, no steps: it goes no further by itself."""
 
     percent: Percent | UnsetType = UNSET
@@ -62,10 +61,6 @@ class RolloutPatch(Body, frozen=True):
     min_samples: Samples | UnsetType = UNSET
     steps: Steps | UnsetType = UNSET
     step_seconds: Seconds | UnsetType = UNSET
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not UNSET}
 
 
 def check_steps(steps: list[int]) -> None:

@@ -1,0 +1,78 @@
+"""`multiflora adapters rollout`: what it asks the server, and when it asks a person."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from multiflora_platform.cli.main import main
+
+PROMOTE = ["adapters", "rollout", "promote", "sql", "default"]
+RUNNING = {"candidate": 2, "state": "running", "min_samples": 20, "candidate_observed": None}
+
+
+@pytest.fixture
+def rollout() -> dict[str, Any]:
+    """The alias's newest."""
+    return dict(RUNNING)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, rollout: dict[str, Any]) -> list[Any]:
+    """The method of each request, and its body."""
+    asked: list[Any] = []
+
+    def request(method: str, url: str, **options: Any) -> httpx.Response:
+        asked.append((method, options.get("json")))
+        return httpx.Response(200, json=rollout, headers={"etag": "e"})
+
+    monkeypatch.setattr(httpx, "request", request)
+    return asked
+
+
+def _answer(monkeypatch: pytest.MonkeyPatch, said: str | None) -> None:
+    """What the person at the terminal says; None: there is none to be asked."""
+
+    def read(told: str) -> str:
+        assert said is not None, told
+        return said
+
+    monkeypatch.setattr("builtins.input", read)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+
+
+def test_a_person_is_asked_about_a_running_rollout_with_few_requests(
+    asked: list[Any], rollout: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answer(monkeypatch, "n")
+    assert main(PROMOTE) == 1
+    assert [method for method, _ in asked] == ["GET"]
+    _answer(monkeypatch, "y")
+    assert main(PROMOTE) == 0
+    _answer(monkeypatch, None)
+    rollout["candidate_observed"] = {"requests": 20}
+    assert main(PROMOTE) == 0
+    rollout.update(candidate_observed=None, state="rolled_back")
+    assert main(PROMOTE) == 0, "the server says that none is running"
+
+
+def test_who_is_not_asked_reads_nothing(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that may only change rollouts is enough."""
+    _answer(monkeypatch, None)
+    assert main([*PROMOTE, "--yes"]) == 0
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    assert main(PROMOTE) == 0
+    assert [method for method, _ in asked] == ["POST", "POST"]
+
+
+def test_steps_are_whole_percentages(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["adapters", "rollout", "start", "sql", "default", "2", "--steps"]
+    assert main([*start, "1, 10,50,"]) == 0
+    assert asked[-1] == ("POST", {"candidate": 2, "steps": [1, 10, 50]})
+    with pytest.raises(SystemExit):
+        main([*start, "1,x"])
+    assert "whole percentages, such as 1,10,50" in capsys.readouterr().err
