@@ -106,6 +106,10 @@ class ReplicaHandle(EngineCalls, Protocol):
         """starting, ready, draining, restarting, failed or stopped."""
 
     @property
+    def retired(self) -> bool:
+        """It is about to be stopped, or is: no request needs it."""
+
+    @property
     def cache_followers(self) -> CacheFollowers:
         """Who is told what the engine caches and gives up."""
 

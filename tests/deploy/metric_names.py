@@ -11,9 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from multiflora_engine.protocol.messages import EngineStats, Ready, TierStats
 from multiflora_engine.protocol.sampling_params import SamplingParams
 from multiflora_platform.engine import Placement
-from multiflora_platform.observability.metrics import EngineView, Metrics, ReplicaView
+from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.nvml import Gpu
 from multiflora_platform.observability.observers import PromptStart
+from multiflora_platform.observability.scrape import EngineView, ReplicaView
 
 _NAMED = re.compile(r"\b(?:vllm:|multiflora_|process_)\w+")
 _SELECTED = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
@@ -50,16 +51,18 @@ def _full_page() -> str:
     """/metrics of a server that has everything: two replicas, a GPU, copies behind the device, requests that ended."""
     metrics = Metrics("base")
     metrics.http("POST", "/v1/completions", 200)
-    prompt = metrics.prompt("sql", "acme", 3, SamplingParams(), arrival=0.0)
+    prompt = metrics.of("base").prompt("sql", "acme", 3, SamplingParams(), arrival=0.0)
     prompt.started(PromptStart(0, 0.0, 0.0, ""))
     prompt.ended("ok", None)
-    metrics.router.decided(0.0)
-    metrics.router.placed(Placement("0", "tie"))
-    metrics.router.moved("0", "drain")
-    metrics.router.began(Placement("0", "tie", cached_tokens=0), 0)
+    router = metrics.of("base").router
+    router.decided(0.0)
+    router.placed(Placement("0", "tie"))
+    router.moved("0", "drain")
+    router.began(Placement("0", "tie", cached_tokens=0), 0)
     sizes = dict.fromkeys((field for field in TierStats.__struct_fields__ if field != "name"), 0)
     stats = EngineStats(tiers=[TierStats(name="host", **sizes)])
     view = EngineView(
+        model="base",
         state="ready",
         restarts=0,
         stats=stats,
@@ -68,6 +71,5 @@ def _full_page() -> str:
             ReplicaView(str(id), "ready", 0, None, stats, 0.0, Ready("cpu", "float32", 1, 16, 32, 1, 1, 1, 1, 1))
             for id in range(2)
         ],
-        gpus=[Gpu(0, "GPU", (9, 0), 0.5, 1)],
     )
-    return (metrics.render(view) + metrics.tenants.render()).decode()
+    return (metrics.render([view], [Gpu(0, "GPU", (9, 0), 0.5, 1)]) + metrics.render_tenants()).decode()

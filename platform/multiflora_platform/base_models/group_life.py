@@ -38,6 +38,8 @@ class GroupLife:
         self._waking: asyncio.Task[None] | None = None
         self._ended = False
         self.asleep = True
+        for replica in fleet.replicas:
+            replica.retired = True  # until it is started
 
     async def wake(self) -> None:
         """Returns when an engine serves; all who wait share one start. Raises EngineFailed when none ever will."""

@@ -45,7 +45,7 @@ def make_fleet(
 ) -> Fleet:
     """prefix: of the engines' ids. Raises ValueError where they would have to share a GPU."""
     router = Router(settings.routing)
-    router.observer = metrics.router
+    router.observer = metrics.of(opened.served.name).router
     return supervised(
         engine_config(settings, opened, settings.data_dir / "artifacts"),
         places_of(settings.replicas, settings.device, settings.kv_cache_memory),

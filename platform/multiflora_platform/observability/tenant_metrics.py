@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter
 
 MAX_TENANT_LABELS = 256
 ADMIN = "(admin)"
@@ -16,15 +16,15 @@ class TenantMetrics:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._known = {ADMIN}
         self._requests = Counter(
             "multiflora_tenant_requests", "Ended prompts by whose key it was", ["model_name", "tenant", "outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )  # fmt: skip
         self._tokens = Counter(
             "multiflora_tenant_tokens", "Tokens by whose key it was", ["model_name", "tenant", "kind"],
-            registry=self._registry,
+            registry=self.registry,
         )  # fmt: skip
 
     def ended(self, tenant: str | None, outcome: str, tokens: Mapping[str, int]) -> None:
@@ -33,10 +33,6 @@ class TenantMetrics:
         self._requests.labels(self._model, label, outcome).inc()
         for kind, count in tokens.items():
             self._tokens.labels(self._model, label, kind).inc(count)
-
-    def render(self) -> bytes:
-        """As Metrics.render."""
-        return generate_latest(self._registry)
 
     def _label(self, tenant: str) -> str:
         """As an adapter's: names without end share one."""

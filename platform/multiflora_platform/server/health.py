@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
@@ -12,13 +11,13 @@ from starlette.responses import Response
 from multiflora_engine.process.client import EngineUnavailable
 from multiflora_platform.auth.dependencies import require_key
 from multiflora_platform.auth.principals import Principal
-from multiflora_platform.engine import EngineHandle
-from multiflora_platform.observability.metrics import CONTENT_TYPE, EngineView, ReplicaView
+from multiflora_platform.groups import Group
+from multiflora_platform.observability.metrics import CONTENT_TYPE
 from multiflora_platform.observability.nvml import gpus
+from multiflora_platform.observability.scrape import EngineView, ReplicaView
 from multiflora_platform.registry.service import Registry
 from multiflora_platform.registry.serving.engine_link import with_disk
 from multiflora_platform.services import Services
-from multiflora_platform.traffic import ActivePrompt
 from multiflora_platform.web.openai_errors import RETRY_AFTER_SECONDS
 
 router = APIRouter(tags=["operations"])
@@ -72,30 +71,38 @@ async def load(request: Request) -> Response:
 async def metrics(request: Request, principal: Principal = Depends(require_key)) -> Response:
     """Tenants are named to admins' keys alone."""
     services: Services = request.app.state.services
-    page = services.metrics.render(await _view(services.engine, services.registry, services.active))
+    views = await asyncio.gather(*(_view(group, services.registry) for group in services.groups if _runs(group)))
+    page = services.metrics.render(views, await asyncio.to_thread(gpus))
     if principal.is_admin:
-        page += services.metrics.tenants.render()
+        page += services.metrics.render_tenants()
     return Response(page, media_type=CONTENT_TYPE)
 
 
-async def _view(engine: EngineHandle, registry: Registry, active: Collection[ActivePrompt]) -> EngineView:
-    """Fresh numbers from the engine, or those of its last heartbeat when it is too busy to answer."""
+def _runs(group: Group) -> bool:
+    """Of a base model that no request needs there are no engines to tell of."""
+    return not all(replica.retired for replica in group.engine.replicas)
+
+
+async def _view(group: Group, registry: Registry) -> EngineView:
+    """Fresh numbers from the engines, or those of their last heartbeats when they are too busy to answer."""
+    engine, active = group.engine, group.active
     stats, adapters = engine.stats, []
     # Before they are asked: their answers are news.
     replicas = [
         ReplicaView(one.id, one.state, one.restarts, one.pid, one.stats, one.state_age, one.ready)
         for one in engine.replicas
+        if not one.retired
     ]
     try:
         status = await asyncio.wait_for(engine.status(), _STATUS_PATIENCE)
-        stats, adapters = status.stats, with_disk(status.adapters, registry.snapshot.digests)
+        stats, adapters = status.stats, with_disk(status.adapters, registry.snapshot.digests_on(group.base_digest))
     except (TimeoutError, EngineUnavailable):
         pass
     return EngineView(
+        model=group.name,
         state=engine.state,
         restarts=engine.restarts,
         replicas=replicas,
-        gpus=await asyncio.to_thread(gpus),
         stats=stats,
         ready=engine.ready,
         adapters=adapters,

@@ -34,6 +34,7 @@ async def test_all_who_wait_share_one_start() -> None:
     room = Room(1, 0)
     room.engines[0].gate.clear()
     assert room.group.asleep
+    assert room.fleet.replicas[0].retired
     waiting = [asyncio.create_task(room.life.wake()) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()
@@ -41,6 +42,7 @@ async def test_all_who_wait_share_one_start() -> None:
     room.engines[0].gate.set()
     await asyncio.gather(*waiting[1:])
     assert not room.group.asleep
+    assert not room.fleet.replicas[0].retired
     assert room.engines[0].starts == 1
 
 

@@ -28,7 +28,7 @@ ASKED = {"model": "base", "prompt": list(range(40)), "max_tokens": 2}
 def routed(house: House, fleet: Fleet) -> None:
     behind(house, fleet)
     house.services.insight = Insight(fleet, "base")
-    fleet._router.observer = house.services.metrics.router
+    fleet._router.observer = house.services.metrics.of("base").router
 
 
 async def rows(house: House) -> list[dict[str, Any]]:

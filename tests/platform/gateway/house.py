@@ -278,8 +278,12 @@ class FakeRegistry:
         versions: dict[str, list[str]] = {}
         for name, digest in self.digests.items():
             versions.setdefault(digest, []).append(f"{name}@3")
-        digests = frozenset(self.digests.values())
-        return SimpleNamespace(adapters={}, digests=digests, versions_by_digest=versions, kv_reach=self._kv_reach)
+        return SimpleNamespace(
+            adapters={}, digests_on=self._digests_on, versions_by_digest=versions, kv_reach=self._kv_reach
+        )
+
+    def _digests_on(self, base_digest: str) -> frozenset[str]:
+        return frozenset(self.digests.values() if base_digest == BASE_DIGEST else ())
 
     def _kv_reach(self, digest: str | None) -> KvReach:
         shapes = (self.shapes.get(name) for name, known in self.digests.items() if known == digest)

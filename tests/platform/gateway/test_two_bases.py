@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_engine.process.supervisor import EngineFailed
-from multiflora_engine.protocol.messages import Fatal
+from multiflora_engine.protocol.messages import EngineStats, Fatal
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group, ServedModel
@@ -143,6 +143,48 @@ async def test_adapters_of_two_bases_are_never_mixed(bases: tuple[House, FakeCli
     assert mixed.status_code == 400
     assert "'poet' belongs to another base model than 'base'" in mixed.json()["error"]["message"]
     assert not client.requests
+
+
+async def test_metrics_tell_of_each_base_under_its_own_name(bases: tuple[House, FakeClient]) -> None:
+    house, client = bases
+    client.stats = EngineStats(free_blocks=1, num_blocks=4)
+    for model in ("base", "sql", "poet", "poet"):
+        await house.post("/v1/completions", {"model": model, "prompt": "abc", "max_tokens": 5})
+    page = (await house.http.get("/metrics")).text
+    lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+    told = {
+        'vllm:prompt_tokens_total{model_name="base"}': "6.0",
+        'vllm:prompt_tokens_total{model_name="other"}': "6.0",
+        'multiflora_requests_total{adapter="sql",model_name="base",outcome="ok"}': "1.0",
+        'multiflora_requests_total{adapter="poet",model_name="other",outcome="ok"}': "2.0",
+        'multiflora_tenant_requests_total{model_name="other",outcome="ok",tenant="(admin)"}': "2.0",
+        'vllm:kv_cache_usage_perc{model_name="other"}': "0.75",
+        'multiflora_engine_state{model_name="other",state="ready"}': "1.0",
+        'multiflora_replica_ready{model_name="base",replica="0"}': "1.0",
+        'multiflora_replica_ready{model_name="other",replica="other-0"}': "1.0",
+    }
+    assert {name: lines.get(name) for name in told} == told
+    families = [line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")]
+    assert sorted(families) == sorted(set(families))
+    # The machine's are there once.
+    assert [name for name in lines if 'process="gateway"' in name] == [
+        'multiflora_resident_memory_bytes{model_name="base",process="gateway"}'
+    ]
+
+
+async def test_a_base_without_engines_has_no_metrics_of_them(bases: tuple[House, FakeClient]) -> None:
+    """What does not run on purpose must not look like what has failed."""
+    house, _ = bases
+    await house.post("/v1/completions", {"model": "other", "prompt": "abc", "max_tokens": 5})
+    group = house.services.groups.named("other")
+    assert group is not None
+    (replica,) = group.engine.replicas
+    replica.retired = True  # type: ignore[misc]
+    page = (await house.http.get("/metrics")).text
+    assert 'multiflora_engine_state{model_name="base"' in page
+    assert 'multiflora_engine_state{model_name="other"' not in page
+    assert 'replica="other-0"' not in page
+    assert 'vllm:prompt_tokens_total{model_name="other"} 3.0' in page
 
 
 async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:

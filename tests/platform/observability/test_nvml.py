@@ -12,8 +12,9 @@ import pytest
 
 from multiflora_engine.protocol.messages import EngineStats
 from multiflora_platform.observability import machine, nvml
-from multiflora_platform.observability.metrics import EngineView, Metrics
+from multiflora_platform.observability.metrics import Metrics
 from multiflora_platform.observability.nvml import Gpu
+from multiflora_platform.observability.scrape import EngineView
 
 SOURCE = r"""
 #include <cstring>
@@ -65,14 +66,14 @@ def test_without_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_metrics_show_what_is_told_and_nothing_without_a_gpu() -> None:
-    view = EngineView("ready", 0, EngineStats(), None, gpus=TWO)
-    lines = Metrics("base").render(view).decode().splitlines()
+    view = EngineView("base", "ready", 0, EngineStats(), None)
+    lines = Metrics("base").render([view], TWO).decode().splitlines()
     assert [line for line in lines if line.startswith("multiflora_gpu")] == [
         'multiflora_gpu_utilization{gpu="0",model_name="base"} 0.85',
         'multiflora_gpu_memory_used_bytes{gpu="0",model_name="base"} 4.294967296e+10',
         'multiflora_gpu_memory_used_bytes{gpu="1",model_name="base"} 4.2949672961e+10',
     ]
-    assert b"multiflora_gpu" not in Metrics("base").render(EngineView("ready", 0, EngineStats(), None))
+    assert b"multiflora_gpu" not in Metrics("base").render([view])
 
 
 def test_doctor_names_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,11 @@ class HoldMeter:
         ready = self._parts.engine.ready
         if ready is None:
             return
+        metrics = self._parts.metrics.of(self._parts.groups.default.name)
         for held in self._parts.contexts.holds.held():
             token_seconds = round(held.blocks * ready.block_size * elapsed)
             self._parts.usage.row(held.tenant, held.adapter).stored_token_seconds += token_seconds
-            self._parts.metrics.held(held.adapter, token_seconds)
+            metrics.held(held.adapter, token_seconds)
             kind, id, _ = held.holder
             if kind == CONTEXT:
                 self._parts.contexts.book.count(id, ContextUse(stored_token_seconds=token_seconds))

@@ -163,8 +163,9 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     resolved = admission.resolved
     num_prompt = len(request.prompt_token_ids)
     tenant, insight = admission.principal.tenant, parts.insight
+    metrics = parts.metrics.of(admission.group.name)
     observers: list[Observer] = [
-        parts.metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
+        metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
         *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group.engine),
         # Behind insight, which learns from this prompt what a token takes.
         Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),
@@ -175,7 +176,7 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
         observers.append(ContextMeter(parts.contexts.book, context, insight.seconds_per_token))
     engine = admission.group.engine
     if len(engine.replicas) > 1:
-        observers.append(parts.metrics.router.follow(lambda: engine.placement_of(request.id)))
+        observers.append(metrics.router.follow(lambda: engine.placement_of(request.id)))
     if parts.tracing is not None:
         facts = _trace_facts(admission, request)
         observers.append(parts.tracing.follow(admission.headers, facts, admission.arrival))

@@ -174,11 +174,6 @@ class Snapshot:
     def sorted_names(self) -> list[str]:
         return sorted(self.adapters)
 
-    @cached_property
-    def digests(self) -> frozenset[str]:
-        """Of every version that can be served."""
-        return frozenset(digest for entry in self.adapters.values() for digest in entry.digests.values())
-
     def digests_on(self, base_digest: str) -> frozenset[str]:
         """Of every version that is served on this base model."""
         return frozenset(
