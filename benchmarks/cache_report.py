@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
 import statistics
 import sys
 import time
@@ -26,6 +25,7 @@ from multiflora_engine.cache.cache_index import CacheIndex
 from multiflora_engine.cache.prefix_cache import PrefixCache
 from multiflora_engine.core.sequence import Sequence, make_sequences
 from multiflora_engine.process.main import SWITCH_SECONDS
+from multiflora_engine.profiling.process_memory import own_resident_bytes
 from multiflora_engine.protocol.messages import CacheReply, CacheRequest
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_engine.protocol.sampling_params import SamplingParams
@@ -117,18 +117,13 @@ def clock() -> float:
         return time.perf_counter() - int(schedstat.read().split()[1]) / 1e9
 
 
-def resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def measure(num_blocks: int) -> None:
     gc.collect()
-    before = resident_bytes()
+    before = own_resident_bytes()
     filled = FilledCache(num_blocks)
     gc.collect()
     published = filled.pool.num_published
-    size = (resident_bytes() - before) / published
+    size = (own_resident_bytes() - before) / published
     print(f"{published:9,} blocks: publish {filled.publish_seconds / published * 1e6:.1f} us, {size:.0f} bytes a block")
     reports = [filled.ask("report") for _ in range(3)]
     run = reports[0].reply.nodes[0].hash

@@ -239,5 +239,5 @@ def _scheduler_config(
         enable_prefix_caching=config.enable_prefix_caching,
         eos_token_ids=frozenset(model.eos_token_ids),
         vocab_size=model.vocab_size,
-        why_keys_stay=why_keys_stay(model) or "",
+        why_keys_stay=why_keys_stay(model),
     )

@@ -101,5 +101,5 @@ def ready_report(
         lora_rows=pool.num_rows,
         kv_bytes=side.cache.num_bytes,
         weight_bytes=weights.num_bytes,
-        why_keys_stay=why_keys_stay(model) or "",
+        why_keys_stay=why_keys_stay(model),
     )

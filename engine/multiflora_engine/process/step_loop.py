@@ -243,7 +243,7 @@ class StepLoop:
         try:
             self._profiler.start(request.kind, request.seconds)
         except AlreadyRecording:
-            error = "Another gateway records a profile of this engine; try again when that has ended."
+            error = "A profile of this engine is being recorded already; try again when it has ended."
             self._socket.send(ProfileReply(request.call_id, error))
         else:
             self._profiled_for = request.call_id

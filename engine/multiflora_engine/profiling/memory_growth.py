@@ -10,8 +10,8 @@ import gc
 import sys
 import time
 import tracemalloc
-from pathlib import Path
-from resource import getpagesize
+
+from multiflora_engine.profiling.process_memory import own_resident_bytes
 
 _FRAMES, _SHOWN = 8, 25
 _KIB = 1024
@@ -19,14 +19,14 @@ _KIB = 1024
 
 def record_memory(seconds: float) -> bytes:
     """A report as text. What is made and let go of in turn has levelled off when the first look is taken."""
-    was_tracing, resident = tracemalloc.is_tracing(), resident_bytes()
+    was_tracing, resident = tracemalloc.is_tracing(), own_resident_bytes()
     if not was_tracing:
         tracemalloc.start(_FRAMES)
     try:
         time.sleep(seconds / 3)
-        before, had = _snapshot(), resident_bytes()
+        before, had = _snapshot(), own_resident_bytes()
         time.sleep(seconds * 2 / 3)
-        after, has = _snapshot(), resident_bytes()
+        after, has = _snapshot(), own_resident_bytes()
     finally:
         if not was_tracing:
             tracemalloc.stop()
@@ -45,14 +45,6 @@ def record_memory(seconds: float) -> bytes:
         lines.append(f"{_kib(one.size_diff):+} KiB in {one.count_diff:+} blocks ({_kib(one.size)} KiB now)")
         lines += [f"    {frame.filename}:{frame.lineno}" for frame in one.traceback]
     return ("\n".join(lines) + "\n").encode()
-
-
-def resident_bytes() -> int:
-    """0 where the system has no /proc."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
-    except OSError:
-        return 0
 
 
 def _snapshot() -> tracemalloc.Snapshot:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from multiflora_engine.profiling.memory_growth import resident_bytes
+from multiflora_engine.profiling.process_memory import own_resident_bytes
 
 # An operation takes about a kilobyte until it is written: a busy engine would fill the machine.
 _MOST_GROWTH = 512 << 20
@@ -32,8 +32,8 @@ def record_torch(seconds: float) -> bytes:
         experimental_config=_ExperimentalConfig(profile_all_threads=True),
     )
     with recorded:
-        ends, most = time.monotonic() + seconds, resident_bytes() + _MOST_GROWTH
-        while (left := ends - time.monotonic()) > 0 and resident_bytes() <= most:
+        ends, most = time.monotonic() + seconds, own_resident_bytes() + _MOST_GROWTH
+        while (left := ends - time.monotonic()) > 0 and own_resident_bytes() <= most:
             time.sleep(min(_PERIOD, left))
     with tempfile.TemporaryDirectory(prefix="multiflora-profile-") as folder:
         written = Path(folder) / "trace.json"

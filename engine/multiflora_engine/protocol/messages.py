@@ -140,8 +140,8 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     kv_bytes: int
     # Of the base model.
     weight_bytes: int
-    # Why cached keys cannot be moved to another place in a prompt; "": they can.
-    why_keys_stay: str = ""
+    # Why cached keys cannot be moved to another place in a prompt; None: they can.
+    why_keys_stay: str | None = None
 
 
 class Deltas(msgspec.Struct, frozen=True, tag="deltas"):

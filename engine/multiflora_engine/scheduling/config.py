@@ -47,8 +47,8 @@ class SchedulerConfig:
     alora_fallback: str = "error"
     # How far ahead in the queue adapters are brought to host memory, in sequences.
     num_prefetched: int = 16
-    # Why the keys of a document cannot be moved to another place (models/rotary.py); "": they can.
-    why_keys_stay: str = ""
+    # Why the keys of a document cannot be moved to another place (models/rotary.py); None: they can.
+    why_keys_stay: str | None = None
     # Token ids are below it; block hashes hold 32 bits of each.
     vocab_size: int = 2**32
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_engine.protocol.requests import GenerateRequest
 from multiflora_platform.insight.adapter_activity import AdapterActivity
 from multiflora_platform.insight.alerts.alerts import Alerts
@@ -35,7 +36,6 @@ from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, 
 from multiflora_platform.insight.series import Gauges, Series
 from multiflora_platform.insight.views import Alert, DriftItem, Point, Saving
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
-from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.observability.profiles import Profiles
 from multiflora_platform.prices import Prices
 from multiflora_platform.settings import Settings

@@ -11,10 +11,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_engine.protocol.histograms import Distribution
 from multiflora_engine.protocol.messages import EngineStats, Ready, ResidencyReport
 from multiflora_platform.observability.nvml import Gpu
-from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes_of
 from multiflora_platform.observability.tier_metrics import tier_families
 
 ENGINE_STATES = ("starting", "ready", "restarting", "failed", "stopped")

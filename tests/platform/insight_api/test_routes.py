@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from tests.platform.gateway.house import ADMIN, TENANT, House
 
+from multiflora_engine.profiling.process_memory import resident_bytes
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
 from multiflora_engine.protocol.requests import EngineFailure
 from multiflora_engine.protocol.traced_request import TracedRequest
 from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.request_log import PromptFacts
-from multiflora_platform.observability.process_memory import resident_bytes
 
 CHAT = "/v1/chat/completions"
 HASH, PARENT = "ab" * 32, "cd" * 32

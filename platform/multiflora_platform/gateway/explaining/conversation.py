@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from multiflora_platform.gateway.prompting.messages import template_messages
+from multiflora_platform.gateway.prompting.messages import template_messages, template_of
 from multiflora_platform.gateway.prompting.tokenize import conversation_text
 from multiflora_platform.gateway.prompting.tool_choice import offered_tools
 from multiflora_platform.gateway.schemas.requests import ChatRequest
@@ -73,7 +73,7 @@ class Conversation:
 
     @cached_property
     def _messages(self) -> list[dict[str, Any]]:
-        template = self.tokenizer.templates.pick(self.request.tools)
+        template = template_of(self.request, self.tokenizer)
         return template_messages(self.request.messages, template, self.in_channels)
 
     @cached_property

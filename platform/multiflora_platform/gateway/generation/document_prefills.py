@@ -25,6 +25,7 @@ from multiflora_platform.groups import Group
 from multiflora_platform.text.off_loop import off_loop
 from multiflora_platform.web.openai_errors import ApiError
 
+_NO_CACHE = "the server runs without a prefix cache (--no-enable-prefix-caching)"
 _NOTHING_WRITTEN = SamplingParams(temperature=0.0, max_tokens=0)
 
 
@@ -43,11 +44,10 @@ class PrefillCost(NamedTuple):
 
 def require_reuse(engine: EngineHandle, *, has_cache: bool) -> None:
     """Raises ApiError where no document can be taken from elsewhere, with the reason."""
-    ready = engine.ready
-    why = "the server runs without a prefix cache (--no-enable-prefix-caching)"
-    if has_cache and ready is not None:
-        why = ready.why_keys_stay
-    if why and ready is not None:
+    if engine.ready is None:
+        return  # sending the request says so
+    why = engine.ready.why_keys_stay if has_cache else _NO_CACHE
+    if why is not None:
         message = f"Documents cannot be reused approximately: {why}. Send them without reuse."
         raise ApiError(400, "reuse_unsupported", message, param="reuse", type="invalid_request_error")
 

@@ -16,6 +16,7 @@ from multiflora_platform.text.chat_template import REASONING_KEYS, Template, rea
 from multiflora_platform.text.errors import ChatTemplateError
 from multiflora_platform.text.message_parts import DOCUMENT, by_digest, with_sorted_parts
 from multiflora_platform.text.off_loop import INLINE, off_loop
+from multiflora_platform.text.tokenizer import Tokenizer
 from multiflora_platform.web.body_work import SMALL, too_much
 from multiflora_platform.web.openai_errors import invalid, unsupported
 
@@ -39,15 +40,18 @@ async def chat_prompt(
     """The conversation through the model's template, as token ids. size: of the request, in bytes; where it is
     not known, a thread takes it. Raises ApiError."""
     assert request.messages is not None, "the route knows whether it has messages or a prompt"
-    template, templates = None, model.tokenizer.templates
-    if not templates.is_empty:
-        try:
-            template = templates.pick(request.tools)
-        except ChatTemplateError as error:
-            raise invalid("messages", str(error)) from None
+    try:
+        template = template_of(request, model.tokenizer)
+    except ChatTemplateError as error:
+        raise invalid("messages", str(error)) from None
     size += _MESSAGE * len(request.messages) + _TOOL * len(request.tools or ())
     messages = await off_loop(size, partial(template_messages, request.messages, template, model.writes_channels))
     return await encode_conversation(request, messages, size, model, room)
+
+
+def template_of(request: ChatRequest | TokenizeRequest, tokenizer: Tokenizer) -> Template | None:
+    """What the request's messages are written with; None: the model has no template. Raises ChatTemplateError."""
+    return None if tokenizer.templates.is_empty else tokenizer.templates.pick(request.tools)
 
 
 def template_messages(

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from multiflora_engine.protocol.requests import DocumentSpan
-from multiflora_platform.gateway.prompting.messages import template_messages
+from multiflora_platform.gateway.prompting.messages import template_messages, template_of
 from multiflora_platform.gateway.prompting.tokenize import PromptRoom, conversation_text
 from multiflora_platform.gateway.schemas.requests import ChatRequest
 from multiflora_platform.groups import ServedModel
@@ -76,8 +76,7 @@ def _pieces(request: ChatRequest, model: ServedModel) -> list[str]:
 
 
 def _text(request: ChatRequest, model: ServedModel) -> str:
-    template = None if model.tokenizer.templates.is_empty else model.tokenizer.templates.pick(request.tools)
-    messages = template_messages(request.messages, template, model.writes_channels)
+    messages = template_messages(request.messages, template_of(request, model.tokenizer), model.writes_channels)
     return conversation_text(request, messages, model.tokenizer, model.writes_channels)
 
 

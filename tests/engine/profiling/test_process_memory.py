@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from multiflora_platform.observability.process_memory import own_resident_bytes, resident_bytes
+from multiflora_engine.profiling.process_memory import own_resident_bytes, resident_bytes
 
 GROWS_AND_SHRINKS = """
 import mmap, sys

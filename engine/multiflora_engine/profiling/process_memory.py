@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Iterable
@@ -27,8 +28,5 @@ def resident_bytes_of(pids: Iterable[int | None]) -> int | None:
 
 def own_resident_bytes() -> int:
     """Where the system has no /proc: the most that this process ever had, which is all that it tells."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT
-    return pages * resource.getpagesize()
+    size = resident_bytes(os.getpid())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT if size is None else size
