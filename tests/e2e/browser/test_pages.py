@@ -344,6 +344,35 @@ def test_a_requests_stages_stand_where_they_were_and_it_is_replayed(window: Wind
     assert kept == body | {"model": "pirate@1", "messages": messages, "response_format": kept["response_format"]}
 
 
+# Two texts word by word; what the form of a rollout takes for steps.
+WORDS = """async (pairs) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { wordDiff } = await import(base + "lib/words.js");
+    return pairs.map(pair => wordDiff(...pair));
+}"""
+STEPS = """async (texts) => {
+    const base = document.querySelector('meta[name="ui-base"]').content;
+    const { stepsOf } = await import(base + "pages/adapter/rollout.js");
+    return texts.map(stepsOf);
+}"""
+
+
+def test_two_texts_are_compared_to_the_last_blank(window: Window) -> None:
+    pairs = [["one two", "one three"], ["one \n", "one"], [" ", ""], ["", ""], ["a  b ", "a  b "]]
+    assert window.open("/settings").evaluate(WORDS, pairs) == [
+        [["same", "one"], ["left", " two"], ["right", " three"]],
+        [["same", "one"], ["left", " \n"]],
+        [["left", " "]],
+        [],
+        [["same", "a  b "]],
+    ]
+
+
+def test_steps_of_a_rollout_are_whole_percentages_that_grow(window: Window) -> None:
+    taken = {"1, 10,50,": [1, 10, 50], " ": [], "1, ten": None, "10, 10": None, "1.5": None, "100": None, "0": None}
+    assert window.open("/settings").evaluate(STEPS, list(taken)) == list(taken.values())
+
+
 # What is sent when an earlier request is replayed: as it was, and with another schema in the form.
 REPLAYED = """async ([path, request]) => {
     const base = document.querySelector('meta[name="ui-base"]').content;

@@ -3,7 +3,7 @@
 /** Words beyond are compared as one: the table of a comparison grows with the product of both lengths. */
 const MOST = 600;
 
-/** @returns {Array<["same"|"left"|"right", string]>} runs of words (with the blanks behind them), in order; those of one text alone are `left` or `right` */
+/** @returns {Array<["same"|"left"|"right", string]>} runs of words (with the blanks before them; at the end also those behind), in order; those of one text alone are `left` or `right` */
 export function wordDiff(left, right) {
   const [a, b] = [pieces(left), pieces(right)];
   const lengths = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
@@ -25,6 +25,6 @@ export function wordDiff(left, right) {
 }
 
 function pieces(text) {
-  const found = text.match(/\s*\S+\s*?/g) ?? (text ? [text] : []);
+  const found = text.match(/\s*\S+|\s+$/g) ?? [];
   return found.length > MOST ? [...found.slice(0, MOST), found.slice(MOST).join("")] : found;
 }

@@ -1,9 +1,10 @@
 /** Two runs of an eval, prompt by prompt: what got better, what got worse, in which words. */
-import { html, useState } from "../../lib/html.js";
+import { html, useMemo, useState } from "../../lib/html.js";
 import { get } from "../../lib/api.js";
 import { dateTime, percent } from "../../lib/format.js";
 import { useResource } from "../../lib/resource.js";
 import { query, setQuery } from "../../lib/router.js";
+import { wordDiff } from "../../lib/words.js";
 import { Badge, Card, Segmented } from "../../components/bits.js";
 import { Select } from "../../components/fields.js";
 import { Empty, Loaded } from "../../components/states.js";
@@ -35,9 +36,13 @@ const Cases = ({ items }) => (items.length
   ? html`<ul class="pairs">${items.map((item, i) => html`<${Case} key=${i} item=${item} />`)}</ul>`
   : html`<${Empty} title="Nothing changed">Each prompt passes in both runs, or in neither.<//>`);
 
-const Case = ({ item }) => html`<li><div class="row"><${Badge} kind=${KINDS[item.change]}>${item.change}<//><b class="break">${item.name ?? item.question}</b></div>
-  <div class="pair"><${Side} of=${item.left} item=${item} side="left" /><${Side} of=${item.right} item=${item} side="right" /></div></li>`;
+function Case({ item }) {
+  const [left, right] = [item.left?.answer ?? "", item.right?.answer ?? ""];
+  const runs = useMemo(() => wordDiff(left, right), [left, right]);
+  return html`<li><div class="row"><${Badge} kind=${KINDS[item.change]}>${item.change}<//><b class="break">${item.name ?? item.question}</b></div>
+    <div class="pair"><${Side} of=${item.left} runs=${runs} side="left" /><${Side} of=${item.right} runs=${runs} side="right" /></div></li>`;
+}
 
-const Side = ({ of, item, side }) => html`<div>${of
-  ? html`<p class="text"><${Differing} left=${item.left?.answer} right=${item.right?.answer} side=${side} /></p><${Checks} of=${of.checks.filter((check) => !check.passed)} />`
+const Side = ({ of, runs, side }) => html`<div>${of
+  ? html`<p class="text"><${Differing} runs=${runs} side=${side} /></p><${Checks} of=${of.checks.filter((check) => !check.passed)} />`
   : html`<p class="muted">not asked</p>`}</div>`;

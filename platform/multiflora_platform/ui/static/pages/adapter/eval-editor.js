@@ -7,13 +7,13 @@ import { TextArea, TextField } from "../../components/fields.js";
 
 const EXAMPLE = [{ prompt: "How many orders are there?", max_tokens: 60, checks: [{ type: "contains", text: "COUNT(*)", ignore_case: true }] }];
 
-/** name: of an eval that there is. cases: to begin a new one with. */
-export function EvalEditor({ api, name: present, cases = EXAMPLE, onClose, onSaved }) {
+/** name: of an eval that there is. */
+export function EvalEditor({ api, name: present, onClose, onSaved }) {
   const [name, setName] = useState(present ?? "");
   const [description, setDescription] = useState("");
   const [score, setScore] = useState("");
   const [aliases, setAliases] = useState("default");
-  const [text, setText] = useState(present ? "" : JSON.stringify(cases, null, 2));
+  const [text, setText] = useState(present ? "" : JSON.stringify(EXAMPLE, null, 2));
   const [etag, setEtag] = useState(null);
   const [problem, setProblem] = useState("");
   useEffect(() => {

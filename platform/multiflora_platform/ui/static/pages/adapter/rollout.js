@@ -59,6 +59,12 @@ function Observed({ rollout, path, mine, onChange }) {
   </section>`;
 }
 
+/** Of a text such as "1, 10, 50"; null where it is none, [] of an empty one. */
+export function stepsOf(text) {
+  const steps = text.split(",").map((part) => part.trim()).filter(Boolean).map(Number);
+  return steps.every((step, i) => Number.isInteger(step) && step > (steps[i - 1] ?? 0) && step < 100) ? steps : null;
+}
+
 function Start({ candidates, alias, path, onClose, onChange }) {
   const [candidate, setCandidate] = useState(String(candidates.at(-1)));
   const [part, setPart] = useState("10");
@@ -70,9 +76,14 @@ function Start({ candidates, alias, path, onClose, onChange }) {
   const [problem, setProblem] = useState("");
   const start = async (event) => {
     event.preventDefault();
+    const shares = stepsOf(steps);
+    if (!shares) {
+      setProblem("Steps are whole percentages that grow, such as 1, 10, 50; everybody follows by itself.");
+      return;
+    }
     const body = { candidate: Number(candidate), percent: Number(part), shadow_percent: Number(shadow), max_error_rate: Number(errors) / 100 };
     if (ratio) body.max_p95_ratio = Number(ratio);
-    if (steps.trim()) Object.assign(body, { percent: 0, steps: steps.split(",").map(Number), step_seconds: 60 * Number(minutes) });
+    if (shares.length) Object.assign(body, { percent: 0, steps: shares, step_seconds: 60 * Number(minutes) });
     try {
       await post(`${path}/rollout`, body, { headers: { "If-Match": alias.etag } });
       toast(`${body.steps?.[0] ?? part}% of ${alias.alias}'s users get v${candidate}.`);
@@ -88,7 +99,7 @@ function Start({ candidates, alias, path, onClose, onChange }) {
     <div class="form-grid">
       <${TextField} label="Users that get it, %" ...${number} max="99" value=${part} onInput=${setPart} />
       <${TextField} label="Steps by itself, %" hint="Such as 1, 10, 50; then everybody. Empty: by hand" value=${steps} onInput=${setSteps} />
-      <${TextField} label="Minutes at each step" type="number" min="0.1" step="any" value=${minutes} onInput=${setMinutes} />
+      <${TextField} label="Minutes at each step" type="number" min="0.1" step="any" required value=${minutes} onInput=${setMinutes} />
       <${TextField} label="Requests copied to it, %" hint="Answers are compared, nobody sees them" ...${number} value=${shadow} onInput=${setShadow} />
       <${TextField} label="Roll back above errors, %" hint="More than the stable version has" ...${number} value=${errors} onInput=${setErrors} />
       <${TextField} label="Roll back above p95 ratio" hint="To the stable version; empty: never" type="number" min="1" step="0.1" value=${ratio} onInput=${setRatio} />
