@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from array import array
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,11 +33,11 @@ from multiflora_platform.insight.kept_bodies import KeptBodies
 from multiflora_platform.insight.kept_prompts import KeptPrompt, KeptPrompts, outline_of
 from multiflora_platform.insight.mirrors.cache_feed import CacheFeed
 from multiflora_platform.insight.request_log import LoggedRequest, PromptFacts, RequestLog
+from multiflora_platform.insight.savings import Savings
 from multiflora_platform.insight.series import Gauges, Series
-from multiflora_platform.insight.views import Alert, DriftItem, Point, Saving
+from multiflora_platform.insight.views import Alert, DriftItem, Point
 from multiflora_platform.observability.observers import NewTokens, Observer, PromptStart
 from multiflora_platform.observability.profiles import Profiles
-from multiflora_platform.prices import Prices
 from multiflora_platform.settings import Settings
 from multiflora_platform.web.openai_errors import ApiError
 
@@ -73,6 +73,8 @@ class Insight:
         self.activity = AdapterActivity(clock)
         self.alerts = Alerts(clock)
         self.profiles = Profiles(engine, clock)
+        self.savings: defaultdict[str, Savings] = defaultdict(Savings)
+        """By the base model's digest: what a token takes differs from model to model."""
         self._thresholds = thresholds or Thresholds.of(Settings.model_validate({}))
         self._drifting: list[Finding] = []
         self._is_ending = False
@@ -81,10 +83,6 @@ class Insight:
         self._engine = engine
         self._base = base
         self._clock = clock
-        self._cached: Counter[str | None] = Counter()
-        self._evicted: Counter[str | None] = Counter()
-        self._computed = 0
-        self._prefill_seconds = 0.0
         self._last_failures: dict[str, str | None] = {}
         self._ticking: asyncio.Task[None] | None = None
         self._followers: set[asyncio.Queue[Point | None]] = set()
@@ -174,7 +172,9 @@ class Insight:
 
     def drift_items(self, tenant: str | None = None, *, of_all: bool = False) -> list[DriftItem]:
         """See Drift.items."""
-        return [] if self.drift is None else self.drift.items(self.seconds_per_token(), tenant, of_all=of_all)
+        if self.drift is None:
+            return []
+        return self.drift.items(lambda base: self.savings[base].seconds_per_token(), tenant, of_all=of_all)
 
     async def points(self) -> AsyncGenerator[Point, None]:
         """Each second's, as it ends, until `stop`."""
@@ -185,31 +185,6 @@ class Insight:
                 yield point
         finally:
             self._followers.discard(queue)
-
-    def savings(self, prices: Prices | None = None) -> list[Saving]:
-        """By adapter, the most first; the device's time is estimated from what prefills of other tokens took."""
-        by_most = [adapter for adapter, _ in self._cached.most_common()]
-        return [self._saving(adapter, prices) for adapter in dict.fromkeys([*by_most, *self._evicted])]
-
-    def _saving(self, adapter: str | None, prices: Prices | None) -> Saving:
-        per_token = self.seconds_per_token()
-        cached, again = self._cached[adapter], self._evicted[adapter]
-        money = None if prices is None else prices.savings(cached, cached * per_token, again * per_token)
-        return Saving(adapter, cached, cached * per_token, again, again * per_token, money)
-
-    def seconds_per_token(self) -> float:
-        """Of the device, for a prompt's token that is not cached: the mean of all prefills."""
-        return self._prefill_seconds / self._computed if self._computed else 0.0
-
-    def prefilled(self, facts: PromptFacts, cached_tokens: int, seconds: float, evicted_tokens: int = 0) -> None:
-        """A prompt took `seconds` of the device: its part, for prompts that are computed together share its time.
-        evicted_tokens: those that were computed although they had been cached."""
-        if cached_tokens:
-            self._cached[facts.adapter] += cached_tokens
-        if evicted_tokens:
-            self._evicted[facts.adapter] += evicted_tokens
-        self._computed += facts.prompt_tokens - cached_tokens
-        self._prefill_seconds += seconds
 
     def model_label(self, adapter: str | None) -> str:
         return adapter or self._base
@@ -280,7 +255,8 @@ class _SeriesWatch(Observer):
 
     def started(self, start: PromptStart) -> None:
         self._insight.series.prompt(self._facts.prompt_tokens, time.time() - self._facts.at, start.evicted_tokens)
-        self._insight.prefilled(self._facts, start.cached_tokens, start.device_seconds, start.evicted_tokens)
+        savings = self._insight.savings[self._facts.base_digest]
+        savings.prefilled(self._facts, start.cached_tokens, start.device_seconds, start.evicted_tokens)
 
     def tokens(self, new: NewTokens) -> None:
         self._insight.series.generated(self._model, len(new.token_ids), new.since_last)

@@ -74,7 +74,7 @@ async def get_cache(request: Request, replica: OneReplica = None) -> Response:
             queries_tokens=stats.cache_queries,
             evictions=stats.evictions,
             tiers=stats.tiers,
-            savings=services.insight.savings(prices_of(services.settings)),
+            savings=services.insight.savings[services.groups.default.base_digest].items(prices_of(services.settings)),
             nodes=nodes,
         ),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.platform.gateway.house import END, READY, FakeClient, House
+from tests.platform.gateway.house import BASE_DIGEST, END, READY, FakeClient, House
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -185,6 +185,19 @@ async def test_a_base_without_engines_has_no_metrics_of_them(bases: tuple[House,
     assert 'multiflora_engine_state{model_name="other"' not in page
     assert 'replica="other-0"' not in page
     assert 'vllm:prompt_tokens_total{model_name="other"} 3.0' in page
+
+
+async def test_what_a_token_takes_is_each_bases_own(bases: tuple[House, FakeClient]) -> None:
+    """Of six tokens three are computed, in one step."""
+    house, client = bases
+    house.engine.device_seconds, client.device_seconds = 0.3, 30.0
+    for model in ("base", "poet"):
+        await house.post("/v1/completions", {"model": model, "prompt": "abcdef", "max_tokens": 1})
+    savings = house.services.insight.savings
+    per_token = [savings[base].seconds_per_token() for base in (BASE_DIGEST, OTHER_DIGEST)]
+    assert per_token == pytest.approx([0.1, 10.0])
+    saved = [(one.adapter, one.tokens, one.device_seconds) for one in savings[OTHER_DIGEST].items()]
+    assert saved == [("poet", 3, 30.0)]
 
 
 async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:

@@ -63,8 +63,9 @@ def test_prompts_that_are_computed_together_share_the_time_of_the_device() -> No
         asking.send(id)
         for watch in asking.watches:
             watch.started(PromptStart(0, 0.0, 0.0, "evicted", evicted_tokens=len(PROMPT), device_seconds=2.0))
-    (saving,) = asking.insight.savings()
-    assert asking.insight.seconds_per_token() == 4.0 / (2 * len(PROMPT))
+    savings = asking.insight.savings[""]
+    (saving,) = savings.items()
+    assert savings.seconds_per_token() == 4.0 / (2 * len(PROMPT))
     assert saving.seconds_again == pytest.approx(4.0), "all of what they took, and no more"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.platform.gateway.house import ADMIN, TENANT, House
+from tests.platform.gateway.house import ADMIN, BASE_DIGEST, TENANT, House
 
 from multiflora_engine.profiling.process_memory import resident_bytes
 from multiflora_engine.protocol.messages import CacheNode, CacheReply
@@ -219,8 +219,8 @@ async def test_with_prices_savings_are_told_in_money(make_house: Any) -> None:
     """What tokens take is learned from prefills; here, a hundredth of a second each."""
     house = make_house({"price_per_device_second": 2.0, "price_per_cached_token": 0.005, "currency": "EUR"})
     async with house.http:
-        insight = house.services.insight
-        insight._computed, insight._prefill_seconds = 10**9, 10.0**7
+        savings = house.services.insight.savings[BASE_DIGEST]
+        savings._computed, savings._prefill_seconds = 10**9, 10.0**7
         house.engine.evicted_tokens = 2
         await house.http.post(CHAT, json=chat(max_tokens=1))
         (saving,) = (await get(house, "cache"))["savings"]

@@ -65,7 +65,7 @@ async def explain_prompt(
         cached_tokens=reply.reached * ready.block_size,
         block_size=ready.block_size,
         epochs={replica.id: replica.epoch for replica in group.engine.replicas},
-        seconds_per_token=services.insight.seconds_per_token(),
+        seconds_per_token=services.insight.savings[base].seconds_per_token(),
         was_evicted=reply.evicted,
     )
     return await _explained(services, group, ours, theirs, chat, state)
@@ -84,7 +84,7 @@ async def explain_started(
         cached_tokens=entry.cached_tokens,
         block_size=ready.block_size,
         epochs={ours.life.replica: ours.life.epoch},
-        seconds_per_token=insight.seconds_per_token(),
+        seconds_per_token=insight.savings[group.base_digest].seconds_per_token(),
         was_evicted=entry.miss_reason == "evicted",
         wants_all=entry.miss_reason == "whole_prompt_asked",
     )

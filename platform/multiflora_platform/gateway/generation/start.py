@@ -163,17 +163,17 @@ def _observers(parts: StartParts, admission: Admission, request: GenerateRequest
     resolved = admission.resolved
     num_prompt = len(request.prompt_token_ids)
     tenant, insight = admission.principal.tenant, parts.insight
-    metrics = parts.metrics.of(admission.group.name)
+    metrics, savings = parts.metrics.of(admission.group.name), insight.savings[admission.group.base_digest]
     observers: list[Observer] = [
         metrics.prompt(resolved.adapter, tenant, num_prompt, request.params, admission.arrival),
         *insight.follow_prompt(_prompt_facts(admission, request), request, admission.body, admission.group.engine),
         # Behind insight, which learns from this prompt what a token takes.
-        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, insight.seconds_per_token),
+        Meter(parts.usage, admission.claim, tenant, resolved.adapter, num_prompt, savings.seconds_per_token),
     ]
     name = getattr(admission.body, "context", None)
     context = parts.contexts.book.find((tenant or "", name)) if name else None
     if context is not None:
-        observers.append(ContextMeter(parts.contexts.book, context, insight.seconds_per_token))
+        observers.append(ContextMeter(parts.contexts.book, context, savings.seconds_per_token))
     engine = admission.group.engine
     if len(engine.replicas) > 1:
         observers.append(metrics.router.follow(lambda: engine.placement_of(request.id)))

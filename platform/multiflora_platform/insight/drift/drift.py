@@ -59,7 +59,7 @@ class _Missed:
 
 @dataclass
 class _Group:
-    """Of one tenant and model."""
+    """Of one tenant, base model and model."""
 
     missed: deque[_Missed] = field(default_factory=lambda: deque(maxlen=_MOST_PROMPTS))
     # By kind and token: looking a place up takes longer than all else.
@@ -78,7 +78,7 @@ class Drift:
         self._locate = locate
         self._clock = clock
         self._located_at = 0.0
-        self._groups: OrderedDict[tuple[str | None, str], _Group] = OrderedDict()
+        self._groups: OrderedDict[tuple[str | None, str, str], _Group] = OrderedDict()
 
     def reads(self, base_digest: str) -> bool:
         """Whether prompts for this base model are compared."""
@@ -100,12 +100,15 @@ class Drift:
         group = self._group(prompt)
         group.missed.append(_Missed(self._clock(), found, place))
 
-    def items(self, seconds_per_token: float, tenant: str | None = None, *, of_all: bool = False) -> list[DriftItem]:
-        """What costs most first. tenant: whose, unless of_all; None: admins'."""
+    def items(
+        self, seconds_per_token: Callable[[str], float], tenant: str | None = None, *, of_all: bool = False
+    ) -> list[DriftItem]:
+        """What costs most first. seconds_per_token: of the device, by the base model's digest. tenant: whose, unless
+        of_all; None: admins'."""
         found: list[DriftItem] = []
-        for (owner, model), group in self._groups.items():
+        for (owner, base, model), group in self._groups.items():
             if of_all or owner == tenant:
-                found += self._items(owner, model, group, seconds_per_token)
+                found += self._items(owner, model, group, seconds_per_token(base))
         return sorted(found, key=lambda item: -item.lost_tokens)
 
     def _items(self, tenant: str | None, model: str, group: _Group, seconds_per_token: float) -> Iterator[DriftItem]:
@@ -171,7 +174,7 @@ class Drift:
         return places[key]
 
     def _group(self, prompt: KeptPrompt) -> _Group:
-        key = prompt.facts.tenant, prompt.facts.model
+        key = prompt.facts.tenant, prompt.facts.base_digest, prompt.facts.model
         group = self._groups.setdefault(key, _Group())
         self._groups.move_to_end(key)
         if len(self._groups) > _MOST_GROUPS:

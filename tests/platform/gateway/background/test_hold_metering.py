@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.platform.gateway.background.conftest import BLOCK, RULES, ContextHouse
+from tests.platform.gateway.house import BASE_DIGEST
 
 from multiflora_platform.gateway.background.hold_metering import HoldMeter
 from multiflora_platform.prices import prices_of
@@ -78,7 +79,8 @@ async def test_an_engine_that_ended_holds_nothing(contexts: ContextHouse, clock:
 async def test_what_requests_find_is_saved_and_what_was_lost_costs_again(contexts: ContextHouse, clock: Clock) -> None:
     """A token takes a hundredth of a second, as was learned; each computation a quarter, as was measured."""
     house = contexts.house
-    house.services.insight._computed, house.services.insight._prefill_seconds = 10**9, 10.0**7
+    savings = house.services.insight.savings[BASE_DIGEST]
+    savings._computed, savings._prefill_seconds = 10**9, 10.0**7
     house.engine.device_seconds, house.engine.evicted_tokens = 0.25, 2
     made = await contexts.put("rules", prompt=RULES, pin=False)
     await contexts.keeper.tend()

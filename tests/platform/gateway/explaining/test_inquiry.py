@@ -203,13 +203,14 @@ async def test_what_was_lost_since(house: House, blocks: Blocks, says_evicted: b
     await ask(house, LONG)
     # The scripted engine says that prompts took nothing of the device.
     facts = next(iter(house.services.insight.requests.newest())).facts
-    house.services.insight.prefilled(facts, 0, 2.0)
+    savings = house.services.insight.savings[facts.base_digest]
+    savings.prefilled(facts, 0, 2.0)
     blocks.lose(says_evicted=says_evicted)
     house.supervisor.restarts += not says_evicted
     answer = await explain(house, LONG)
     assert (answer["cause"], answer["cached_tokens"], answer["first_difference"]) == (cause, 0, None)
     assert answer["lost_tokens"] == (answer["prompt_tokens"] - 1) // 16 * 16
-    assert answer["lost_seconds"] == answer["lost_tokens"] * house.services.insight.seconds_per_token() > 0
+    assert answer["lost_seconds"] == answer["lost_tokens"] * savings.seconds_per_token() > 0
 
 
 async def test_a_prompt_that_was_not_computed_is_no_reason(house: House, blocks: Blocks) -> None:
