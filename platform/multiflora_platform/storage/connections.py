@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from multiflora_platform.storage import sqlite_driver
 from multiflora_platform.web.problems import DatabaseUnusable, InsufficientStorage, Unavailable
 
 BUSY_SECONDS = 5
@@ -106,7 +107,10 @@ def open_engine(database_url: str) -> AsyncEngine:
         )
     private_database(url)
     engine = create_async_engine(
-        url.set(drivername="sqlite+aiosqlite"), json_serializer=_to_json, json_deserializer=msgspec.json.decode
+        url.set(drivername="sqlite+aiosqlite"),
+        connect_args={"async_creator_fn": sqlite_driver.connect},
+        json_serializer=_to_json,
+        json_deserializer=msgspec.json.decode,
     )
     event.listen(engine.sync_engine, "connect", lambda connection, _: sqlite_pragmas(connection))
     event.listen(engine.sync_engine, "begin", _begin)
