@@ -56,7 +56,8 @@ class Imports:
         """The whole job. Raises LeaseLost, Problem, or what disks and engines raise; then nothing is decided."""
         folder = self._scratch.of_job(claimed.id)
         # The version's state is the job's progress: after a crash the next worker goes on where this one stopped.
-        if not await self._is_here(claimed):
+        version = await self._version(claimed)
+        if version.state != "validating":
             folder = self._scratch.make(claimed.id)
             source = await self._fetch(claimed, folder, progress)
             manifest = await self._checks.identify(folder)
@@ -64,10 +65,10 @@ class Imports:
             if await self._name(claimed, source, manifest, folder, base_digest):
                 await self._scratch.remove(claimed.id)
                 return
-        expected, base_digest = await self._asked(claimed)
-        found = await self._checks.check(folder, expected, base_digest)
+            version = await self._version(claimed)
+        found = await self._checks.check(folder, _asked(version), version.base_digest)
         if isinstance(found, ValidatedVersion):
-            await self._accept(claimed, found, base_digest)
+            await self._accept(claimed, found, version.base_digest)
         else:
             await self._reject(claimed, found)
         # Last: a crash before the commit above must find the files again.
@@ -83,18 +84,10 @@ class Imports:
         await self._reject(claimed, RefusedVersion([row], our_fault=None if theirs else error))
         await self._scratch.remove(claimed.id)
 
-    async def _is_here(self, claimed: ClaimedJob) -> bool:
-        """Whether the files need no fetching (any more)."""
+    async def _version(self, claimed: ClaimedJob) -> VersionRow:
+        """Validating: its files need no fetching (any more)."""
         async with self._database.read() as session:
-            return (await session.get_one(VersionRow, claimed.version_id)).state == "validating"
-
-    async def _asked(self, claimed: ClaimedJob) -> tuple[list[Eval], str]:
-        """The evals that came with the version, and the digest of its base model."""
-        async with self._database.read() as session:
-            row = await session.get_one(VersionRow, claimed.version_id)
-        # An earlier attempt left its results beside what was asked.
-        asked = [{key: value for key, value in one.items() if key not in evals.RESULTS} for one in row.evals]
-        return msgspec.convert(asked, list[Eval]), row.base_digest
+            return await session.get_one(VersionRow, claimed.version_id)
 
     async def _fetch(self, claimed: ClaimedJob, folder: Path, progress: Progress) -> str:
         async def work(change: Change) -> None:
@@ -174,6 +167,12 @@ class Imports:
     async def _conclude(self, change: Change, job: JobRow, claimed: ClaimedJob, answer: StoredAnswer) -> None:
         jobs.finish(change, job, answer)
         await self._snapshots.touch(change, claimed.adapter)
+
+
+def _asked(version: VersionRow) -> list[Eval]:
+    """The evals that came with it; an earlier attempt left its results beside what was asked."""
+    asked = [{key: value for key, value in one.items() if key not in evals.RESULTS} for one in version.evals]
+    return msgspec.convert(asked, list[Eval])
 
 
 async def rejection(change: Change, adapter: str, row: VersionRow) -> StoredAnswer:

@@ -215,13 +215,12 @@ class VersionIntake:
     ) -> None:
         """A ready version whose artifact was lost from the disk: the same content brings it back. One that is about to
         be promoted is warmed up."""
-        if manifest is None:
+        entry = self._snapshots.adapter(submission.request.adapter)
+        if manifest is None or not entry.has(manifest.digest, base_digest):
             return
-        async with self._database.read() as session:
-            known = await version_queries.find_ready(session, submission.adapter_id, manifest.digest, base_digest)
-        if known is not None and not self._store.has(manifest.digest):
+        if not self._store.has(manifest.digest):
             await asyncio.to_thread(self._store.add, folder)
-        if known is not None and submission.request.promote:
+        if submission.request.promote:
             await self._warm_up.version(submission.request.adapter, manifest.digest, base_digest)
 
     async def _recall(self, adapter_id: int, repeatable: Repeatable) -> Filed | None:
@@ -234,9 +233,10 @@ class VersionIntake:
             return filed.answer.unwrapped()
         assert filed.job_id is not None, "an answer or a job"
         wait = PATIENCE_SECONDS if request.wait is None else request.wait
-        if not await self._runner.ended(filed.job_id, wait):
+        stored = await self._runner.answer(filed.job_id, wait)
+        if stored is None:
             return await self._accepted(filed.job_id, request.adapter)
-        answer = (await self._runner.answer(filed.job_id)).unwrapped()
+        answer = stored.unwrapped()
         # 201 is for the request that made the version; one that joined its job gets an existing version.
         return StoredAnswer(200, answer.body) if filed.joined else answer
 

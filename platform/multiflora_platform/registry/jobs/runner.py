@@ -56,7 +56,7 @@ class _Running:
 
 
 class JobRunner:
-    """`start()`, then `kick()` whenever there is a new job; `ended(id)` to wait for one."""
+    """`start()`, then `kick()` whenever there is a new job; `answer(id, seconds)` to wait for one."""
 
     def __init__(self, database: Database, work: Work, fail: Fail) -> None:
         self._database = database
@@ -89,35 +89,32 @@ class JobRunner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def ended(self, job_id: str, seconds: float) -> bool:
-        """Wait until the job has ended, at most so long; whether it has."""
+    async def answer(self, job_id: str, seconds: float) -> StoredAnswer | None:
+        """To the request that made the job, once that has ended; None: it has not within so many seconds."""
         # Registered before the first look: a job that ends between look and wait would otherwise never wake it.
         news = asyncio.Event()
         self._waiting.setdefault(job_id, []).append(news)
         deadline = time.monotonic() + seconds
         try:
-            while not await self._has_ended(job_id):
+            while (answer := await self._answer(job_id)) is None:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return False
+                    return None
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), None if math.isinf(left) else left)
                 news.clear()
-            return True
+            return answer
         finally:
             self._waiting[job_id].remove(news)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
 
-    async def _has_ended(self, job_id: str) -> bool:
-        async with self._database.read() as session:
-            return (await jobs.require(session, job_id)).state not in jobs.UNFINISHED
-
-    async def answer(self, job_id: str) -> StoredAnswer:
-        """The answer to the request that made the job, which has ended."""
+    async def _answer(self, job_id: str) -> StoredAnswer | None:
         async with self._database.read() as session:
             row = await jobs.require(session, job_id)
-        assert row.outcome is not None, "only ended jobs are asked"
+        if row.state in jobs.UNFINISHED:
+            return None
+        assert row.outcome is not None, "a job ends with its answer"
         return StoredAnswer(row.outcome["status"], row.outcome["body"])
 
     def stopped(self, job_id: str) -> None:
@@ -204,9 +201,10 @@ class JobRunner:
         finally:
             heartbeats.cancel()
             await asyncio.gather(heartbeats, return_exceptions=True)
+            if len(self._running) == AT_ONCE:
+                self.kick()
             del self._running[claimed.id]
             self._tell(claimed.id)
-            self.kick()
 
     async def _worked(self, running: _Running) -> None:
         # A job that kills its server never comes to `_failed`: its attempts are counted when it is claimed.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from multiflora_adapters.kv_reach import KvReach
@@ -47,22 +47,18 @@ async def load_entries(session: AsyncSession, served: Collection[str], name: str
     digests: dict[int, dict[int, str]] = {}
     bases: dict[int, dict[int, str]] = {}
     shapes: dict[int, dict[int, AdapterShape]] = {}
-    identity = VersionRow.adapter_id, VersionRow.number, VersionRow.digest, VersionRow.base_digest
-    ready = select(*identity, VersionRow.manifest, VersionRow.facts).where(
-        VersionRow.adapter_id.in_(ids), VersionRow.state == "ready", VersionRow.base_digest.in_(served)
-    )
-    for adapter_id, number, ready_digest, base_digest, manifest, facts in await session.execute(ready):
-        bases.setdefault(adapter_id, {})[number] = base_digest
-        digests.setdefault(adapter_id, {})[number] = ready_digest or ""
-        shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {}, facts or {})
     unserved: dict[int, dict[int, str]] = {}
     unserved_digests: dict[int, dict[int, str]] = {}
-    others = select(VersionRow.adapter_id, VersionRow.number, VersionRow.state, VersionRow.digest).where(
-        VersionRow.adapter_id.in_(ids),
-        VersionRow.purged_at.is_(None),
-        or_(VersionRow.state != "ready", VersionRow.base_digest.not_in(served)),
+    columns = VersionRow.adapter_id, VersionRow.number, VersionRow.state, VersionRow.digest, VersionRow.base_digest
+    versions = select(*columns, VersionRow.manifest, VersionRow.facts).where(
+        VersionRow.adapter_id.in_(ids), VersionRow.purged_at.is_(None)
     )
-    for adapter_id, number, state, digest in await session.execute(others):
+    for adapter_id, number, state, digest, base_digest, manifest, facts in await session.execute(versions):
+        if state == "ready" and base_digest in served:
+            bases.setdefault(adapter_id, {})[number] = base_digest
+            digests.setdefault(adapter_id, {})[number] = digest or ""
+            shapes.setdefault(adapter_id, {})[number] = _shape(manifest or {}, facts or {})
+            continue
         unserved.setdefault(adapter_id, {})[number] = state if state != "ready" else "of another base model"
         if digest is not None:
             unserved_digests.setdefault(adapter_id, {})[number] = digest

@@ -135,6 +135,10 @@ class AdapterEntry:
     # Of those of them whose files were read: an eval may have brought a version to the device that is rejected now.
     unserved_digests: Mapping[int, str] = field(default_factory=dict)
 
+    def has(self, digest: str, base_digest: str) -> bool:
+        """Whether a version of just this content, for this base model, is served."""
+        return any(digest == one and self.bases[number] == base_digest for number, one in self.digests.items())
+
     def resolve(self, selector: str, user: str | None) -> Resolved | None:
         """selector: an alias or a version's number without leading zeros."""
         if selector.isascii() and selector.isdecimal():

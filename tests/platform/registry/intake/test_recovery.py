@@ -26,7 +26,7 @@ def unfinished(house):
 async def settled(house):
     """Until no job is left, nor its folder."""
     for job in (await house.admin.get("/jobs")).json()["items"]:
-        await house.registry._runner.ended(job["id"], 30.0)
+        await house.registry._runner.answer(job["id"], 30.0)
     await asyncio.gather(*house.registry._runner._tasks)
 
 

@@ -9,12 +9,17 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 from tests.platform.registry.house import Files, House, OpenHouse, adapter_files
+
+from multiflora_platform.registry.jobs import runner as job_runner
 
 pytestmark = pytest.mark.sqlite
 
@@ -173,3 +178,19 @@ async def test_a_file_in_an_archives_place_is_told(house: House, content: bytes,
         response = await house.admin.post("/adapters/a/versions", files=[("file", (name, content))])
         assert response.status_code == 400
         assert words in response.json()["detail"]
+
+
+async def test_an_upload_is_three_changes_and_five_looks(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filed, claimed, concluded; and what is due (twice), the version, whether the job has ended (twice)."""
+    monkeypatch.setattr(job_runner, "LOOK_SECONDS", 3600.0)
+    await house.adapter("b", 1)
+    await house.follower.close()
+    begun: Counter[str] = Counter()
+
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("BEGIN"):
+            begun[statement] += 1
+
+    event.listen(house.database.engine.sync_engine, "before_cursor_execute", count)
+    assert (await house.upload("b", adapter_files(2))).status_code == 201
+    assert begun == {"BEGIN IMMEDIATE": 3, "BEGIN DEFERRED": 5}

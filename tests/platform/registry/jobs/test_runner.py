@@ -13,15 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from multiflora_platform.registry.jobs import runner as job_runner
 from multiflora_platform.registry.jobs.runner import JobRunner, Progress
 from multiflora_platform.registry.rows import jobs
+from multiflora_platform.registry.rows.idempotency import StoredAnswer
 from multiflora_platform.registry.rows.jobs import ClaimedJob
 from multiflora_platform.storage.database import Change, Database
 from multiflora_platform.storage.migrations import prepare
 from multiflora_platform.storage.tables import AdapterRow, JobRow, VersionRow
 
 
-async def add_job(change: Change) -> None:
+async def add_job(change: Change, number: int = 1) -> None:
     times = {"created_at": change.now, "updated_at": change.now}
-    adapter = AdapterRow(name="a", description="", tags=[], **times)
+    adapter = AdapterRow(name=f"a{number}", description="", tags=[], **times)
     change.session.add(adapter)
     await change.session.flush()
     version = VersionRow(
@@ -29,7 +30,11 @@ async def add_job(change: Change) -> None:
     )
     change.session.add(version)
     await change.session.flush()
-    jobs.create(change, "job_1", version, promote=False).run_after = change.now - timedelta(seconds=1)
+    jobs.create(change, f"job_{number}", version, promote=False).run_after = change.now - timedelta(seconds=1)
+
+
+async def end(change: Change, job_id: str) -> None:
+    jobs.finish(change, await change.session.get_one(JobRow, job_id), StoredAnswer(201, {}))
 
 
 async def never(claimed: ClaimedJob, _: Progress | Exception) -> None:
@@ -63,7 +68,6 @@ async def test_without_unfinished_jobs_the_runner_rests_until_it_is_told_of_one(
 
     async def begin(claimed: ClaimedJob, _: Progress) -> None:
         begun.set()
-        await asyncio.Event().wait()
 
     monkeypatch.setattr(jobs, "is_any_due", look)
     monkeypatch.setattr(job_runner, "LOOK_SECONDS", 0.001)
@@ -76,6 +80,26 @@ async def test_without_unfinished_jobs_the_runner_rests_until_it_is_told_of_one(
     runner.kick()
     async with asyncio.timeout(30):
         await begun.wait()
+    await runner.close()
+
+
+async def test_a_runner_that_has_as_many_jobs_as_it_may_takes_the_next_when_one_has_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: asyncio.Queue[str] = asyncio.Queue()
+
+    async def begin(claimed: ClaimedJob, _: Progress) -> None:
+        begun.put_nowait(claimed.id)
+        await database.write("test", lambda change: end(change, claimed.id))
+
+    monkeypatch.setattr(job_runner, "AT_ONCE", 1)
+    monkeypatch.setattr(job_runner, "LOOK_SECONDS", 3600.0)
+    for number in (1, 2):
+        await database.write("test", lambda change, number=number: add_job(change, number))
+    runner = JobRunner(database, begin, never)
+    runner.start()
+    async with asyncio.timeout(30):
+        assert [await begun.get(), await begun.get()] == ["job_1", "job_2"]
     await runner.close()
 
 
@@ -93,11 +117,7 @@ async def test_a_job_of_another_runner_keeps_the_runners_looking(database: Datab
     await database.write("test", jobs.end_leases)
     assert await state() is True
 
-    async def cancel(change: Change) -> None:
-        answer = jobs.StoredAnswer(409, {"detail": "cancelled"})
-        jobs.finish(change, await change.session.get_one(JobRow, claimed.id), answer)
-
-    await database.write("test", cancel)
+    await database.write("test", lambda change: end(change, claimed.id))
     assert await state() is None
 
 

@@ -84,7 +84,7 @@ async def test_a_server_that_ends_gives_its_jobs_back(gated, open_house):
     await gate.reached.wait()
     await house.close()
     other = await open_house()
-    await other.registry._runner.ended(body["job"]["id"], 20)
+    await other.registry._runner.answer(body["job"]["id"], 20)
     job = (await other.admin.get(f"/jobs/{body['job']['id']}")).json()
     assert (job["state"], job["attempts"]) == ("succeeded", 1)
     assert other.registry.resolve("a", None).version == 1

@@ -162,7 +162,7 @@ async def test_a_hub_source_is_a_job_to_poll(rooted, hub):
     body = response.json()
     assert (body["version"], body["job"]["version"]) == (1, 1)
     assert response.headers["location"] == "/api/v1/adapters/a/versions/1"
-    await rooted.registry._runner.ended(body["job"]["id"], 20)
+    await rooted.registry._runner.answer(body["job"]["id"], 20)
     job = (await rooted.admin.get(f"/jobs/{body['job']['id']}")).json()
     size = sum(len(data) for name, data in hub.repositories["org/repo"].items() if name != "other.bin")
     assert (job["state"], job["version_state"], job["attempts"]) == ("succeeded", "ready", 1)
