@@ -24,7 +24,7 @@ from multiflora_platform.web.problems import InsufficientStorage, Unavailable
 
 _log = logging.getLogger(__name__)
 _ACTOR = "system/evals"
-AT_ONCE = 4
+AT_ONCE = 16
 _LOOK_SECONDS = 5.0
 _SAVE_SECONDS = 1.0
 _RETRY_SECONDS = 1.0

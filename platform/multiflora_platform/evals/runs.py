@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from multiflora_platform.evals import sets
 from multiflora_platform.evals.checks import EvalCase
@@ -26,6 +27,8 @@ from multiflora_platform.storage.tables import AdapterRow, EvalResultRow, EvalRu
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 5
 MAX_UNFINISHED = 100
+# On all servers together: what a tenant's limits hold up leaves room for the runs of others.
+AT_ONCE_OF_A_TENANT = 4
 UNFINISHED = ("queued", "running")
 QUEUED = "eval.run_queued"
 
@@ -103,14 +106,17 @@ async def create(
 
 
 async def claimable(session: AsyncSession, now: datetime) -> bool | None:
-    """Whether there is a run that no process works on; None: all have ended, so that none becomes free by waiting."""
+    """Whether `claim` would find one; None: all have ended, so that none becomes free by waiting."""
     free = func.max(case((_is_free(now), 1), else_=0))
     found = await session.scalar(select(free).where(EvalRunRow.state.in_(UNFINISHED)))
     return None if found is None else found > 0
 
 
 async def claim(change: Change, owner: str) -> ClaimedRun | None:
-    """The run that has waited longest and that no runner holds; None: there is none. owner: this claim's own token."""
+    """The run that has waited longest, that no runner holds and whose tenant has room for it; None: there is none.
+
+    owner: this claim's own token.
+    """
     query = select(EvalRunRow).where(_is_free(change.now)).order_by(EvalRunRow.id).limit(1)
     run = await change.session.scalar(query)
     if run is None:
@@ -288,4 +294,20 @@ async def _end(change: Change, run: EvalRunRow, state: str, reason: str | None) 
 
 def _is_free(now: datetime) -> Any:
     lease_over = or_(EvalRunRow.lease_until.is_(None), EvalRunRow.lease_until < now)
-    return or_(EvalRunRow.state == "queued", and_(EvalRunRow.state == "running", lease_over))
+    unheld = or_(EvalRunRow.state == "queued", and_(EvalRunRow.state == "running", lease_over))
+    return and_(unheld, _tenant(EvalRunRow).not_in(_busy_tenants(now)))
+
+
+def _busy_tenants(now: datetime) -> Any:
+    held = aliased(EvalRunRow)
+    return (
+        select(_tenant(held))
+        .where(held.state == "running", held.lease_until >= now)
+        .group_by(held.owner)
+        .having(func.count() >= AT_ONCE_OF_A_TENANT)
+    )
+
+
+def _tenant(run: Any) -> Any:
+    """The administration's has no name, which in a list would hide whether others are in it."""
+    return func.coalesce(run.owner, "")

@@ -127,9 +127,9 @@ async def test_a_run_that_stops_its_server_each_time_is_given_up(evals: EvalHous
     assert evals.engine.requests == []
 
 
-async def test_a_run_that_waits_for_limits_leaves_its_turns_to_others(
-    evals: EvalHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Limits that are spent for an hour for what asks version 2; set when it has asked."""
     waiting = asyncio.Event()
     answer = service.answer
 
@@ -140,11 +140,36 @@ async def test_a_run_that_waits_for_limits_leaves_its_turns_to_others(
         return JSONResponse({}, 429, {"retry-after": "3600"})
 
     monkeypatch.setattr(service, "answer", refuse_version_2)
+    return waiting
+
+
+async def test_a_run_that_waits_for_limits_leaves_its_turns_to_others(evals: EvalHouse, waiting: asyncio.Event) -> None:
     await evals.put(*MANY)
     stuck = await evals.call("POST", "/evals/smoke/runs", {"version": 2}, 202)
     await waiting.wait()
     assert (await evals.run(version=1))["passed"] == 12
     assert (await evals.call("GET", f"/eval-runs/{stuck['id']}"))["run"]["state"] == "running"
+
+
+async def test_a_tenants_runs_that_wait_leave_room_for_others_runs(evals: EvalHouse, waiting: asyncio.Event) -> None:
+    await evals.put(CASE)
+    for _ in range(runner.AT_ONCE + 1):
+        await evals.call("POST", "/evals/smoke/runs", {"version": 2}, 202)
+    await waiting.wait()
+    await evals.registry.keys.tenants.create("test", "acme")
+    key = (await evals.registry.keys.create_key("test", name="k", role="tenant", tenant="acme")).key
+    headers = {"Authorization": f"Bearer {key}"}
+    await evals.http.post("/api/v1/adapters", json={"name": "mine"}, headers=headers)
+    mine = "/api/v1/adapters/mine"
+    await evals.http.put(f"{mine}/evals/smoke", json={"cases": [CASE]}, headers=headers)
+    queued = (await evals.http.post(f"{mine}/evals/smoke/runs", json={"model": "base"}, headers=headers)).json()
+    path = f"{mine}/eval-runs/{queued['id']}"
+    async with asyncio.timeout(30):
+        while (found := (await evals.http.get(path)).json()["run"])["score"] is None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    assert (found["state"], found["score"]) == ("completed", 1.0)
+    states = [run["state"] for run in (await evals.call("GET", "/eval-runs"))["items"]]
+    assert states.count("running") == runs.AT_ONCE_OF_A_TENANT
 
 
 async def test_all_runs_together_take_half_of_the_engines_places(evals: EvalHouse) -> None:
