@@ -117,7 +117,7 @@ class EvalRunner:
         return await self._database.write(_ACTOR, work)
 
     def _begin(self, claimed: ClaimedRun) -> None:
-        self.stopped(claimed.id)
+        self.stopped(claimed.id)  # an attempt of this process whose lease ran out
         task = self._running[claimed.id] = asyncio.create_task(self._guarded(claimed))
 
         def ended(_: asyncio.Task[None]) -> None:
