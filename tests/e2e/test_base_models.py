@@ -111,6 +111,11 @@ def test_two_bases_answer_each_as_alone_and_one_leaves_under_load(
         assert cached[0] > 0
         assert cached[1] == 0
         assert cached[2] > 0
+        runs = http.get("/api/v1/cache", params={"model": "tiny"}).json()["nodes"]
+        assert {run["replica"] for run in runs} == {"tiny-0"}
+        texts = [http.get(f"/api/v1/cache/{run['hash']}/text", params={"model": "poet"}).json()["text"] for run in runs]
+        assert any(prompt.startswith(text) for text in texts)
+        assert 'multiflora_replica_ready{model_name="tiny",replica="tiny-0"} 1.0' in http.get("/metrics").text
         groups = {replica["id"]: replica["group"] for replica in http.get("/api/v1/replicas").json()["items"]}
         assert groups == {"0": "multiflora-demo", "tiny-0": "tiny"}
 

@@ -577,9 +577,9 @@ class Client(Transport):
         """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
-    def get_slots(self, *, replica: str | None = None) -> SlotsAnswer:
+    def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
         """Which adapters are on the device of each engine, and the last loads and evictions."""
-        return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica})
+        return self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
 
     def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
@@ -597,9 +597,9 @@ class Client(Transport):
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
         return self.call("GET", "/activity", ActivityAnswer)
 
-    def get_cache(self, *, replica: str | None = None) -> CacheAnswer:
+    def get_cache(self, *, replica: str | None = None, model: str | None = None) -> CacheAnswer:
         """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
-        return self.call("GET", "/cache", CacheAnswer, query={"replica": replica})
+        return self.call("GET", "/cache", CacheAnswer, query={"replica": replica, "model": model})
 
     def list_misses(self) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
@@ -613,25 +613,29 @@ class Client(Transport):
         """Answers a sample of the last prompts with reused documents twice, exactly and not: how near that is."""
         return self.call("POST", "/cache:audit", ReuseAudit, body=body)
 
-    def take_cache_trace(self) -> CacheTrace:
+    def take_cache_trace(self, *, model: str | None = None) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
-        return self.call("POST", "/cache:trace", CacheTrace)
+        return self.call("POST", "/cache:trace", CacheTrace, query={"model": model})
 
-    def get_cached_text(self, hash: str, *, limit: int | None = None, replica: str | None = None) -> CacheText:
+    def get_cached_text(
+        self, hash: str, *, limit: int | None = None, replica: str | None = None, model: str | None = None
+    ) -> CacheText:
         """The tokens of one run, and what they say."""
-        return self.call("GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica})
+        return self.call(
+            "GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica, "model": model}
+        )
 
-    def pin_cached(self, hash: str, *, replica: str | None = None) -> None:
+    def pin_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""
-        self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica})
+        self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica, "model": model})
 
-    def unpin_cached(self, hash: str, *, replica: str | None = None) -> None:
+    def unpin_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """It may be evicted again."""
-        self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica})
+        self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica, "model": model})
 
-    def drop_cached(self, hash: str, *, replica: str | None = None) -> None:
+    def drop_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
-        self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica})
+        self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica, "model": model})
 
     def list_cache_events(
         self,
@@ -1325,9 +1329,9 @@ class AsyncClient(AsyncTransport):
         """One prompt, with the stages it went through, and what it said where the server keeps that."""
         return await self.call("GET", f"/requests/{quoted(id)}", RequestView)
 
-    async def get_slots(self, *, replica: str | None = None) -> SlotsAnswer:
+    async def get_slots(self, *, replica: str | None = None, model: str | None = None) -> SlotsAnswer:
         """Which adapters are on the device of each engine, and the last loads and evictions."""
-        return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica})
+        return await self.call("GET", "/slots", SlotsAnswer, query={"replica": replica, "model": model})
 
     async def ask_capacity(self, body: CapacityQuestion) -> CapacityAnswer:
         """Whether adapters of these ranks and so much context fit at the same time."""
@@ -1345,9 +1349,9 @@ class AsyncClient(AsyncTransport):
         """Requests of the last 7 days (UTC), and how fast the last answers came, by adapter; those that were used."""
         return await self.call("GET", "/activity", ActivityAnswer)
 
-    async def get_cache(self, *, replica: str | None = None) -> CacheAnswer:
+    async def get_cache(self, *, replica: str | None = None, model: str | None = None) -> CacheAnswer:
         """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
-        return await self.call("GET", "/cache", CacheAnswer, query={"replica": replica})
+        return await self.call("GET", "/cache", CacheAnswer, query={"replica": replica, "model": model})
 
     async def list_misses(self) -> MissPage:
         """The last prompts of which the cache had less than it could have, and why; newest first."""
@@ -1361,27 +1365,29 @@ class AsyncClient(AsyncTransport):
         """Answers a sample of the last prompts with reused documents twice, exactly and not: how near that is."""
         return await self.call("POST", "/cache:audit", ReuseAudit, body=body)
 
-    async def take_cache_trace(self) -> CacheTrace:
+    async def take_cache_trace(self, *, model: str | None = None) -> CacheTrace:
         """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
-        return await self.call("POST", "/cache:trace", CacheTrace)
+        return await self.call("POST", "/cache:trace", CacheTrace, query={"model": model})
 
-    async def get_cached_text(self, hash: str, *, limit: int | None = None, replica: str | None = None) -> CacheText:
+    async def get_cached_text(
+        self, hash: str, *, limit: int | None = None, replica: str | None = None, model: str | None = None
+    ) -> CacheText:
         """The tokens of one run, and what they say."""
         return await self.call(
-            "GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica}
+            "GET", f"/cache/{quoted(hash)}/text", CacheText, query={"limit": limit, "replica": replica, "model": model}
         )
 
-    async def pin_cached(self, hash: str, *, replica: str | None = None) -> None:
+    async def pin_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """The run and all before it stay cached until they are unpinned or the engine restarts."""
-        await self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica})
+        await self.call("POST", f"/cache/{quoted(hash)}:pin", None, query={"replica": replica, "model": model})
 
-    async def unpin_cached(self, hash: str, *, replica: str | None = None) -> None:
+    async def unpin_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """It may be evicted again."""
-        await self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica})
+        await self.call("POST", f"/cache/{quoted(hash)}:unpin", None, query={"replica": replica, "model": model})
 
-    async def drop_cached(self, hash: str, *, replica: str | None = None) -> None:
+    async def drop_cached(self, hash: str, *, replica: str | None = None, model: str | None = None) -> None:
         """The run and everything that continues it are found no more; requests that use them go on."""
-        await self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica})
+        await self.call("POST", f"/cache/{quoted(hash)}:drop", None, query={"replica": replica, "model": model})
 
     async def list_cache_events(
         self,

@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
     record = server_command(group, "record", run_record, "write the blocks that a server's requests use, as hashes")
     record.add_argument("trace", type=Path, metavar="TRACE", help="the file; a request on each line")
     record.add_argument("--seconds", type=_positive, default=600, help="how long; default: 600")
+    record.add_argument("--model", metavar="NAME", help="one of several base models; default: the server's default one")
     simulate = group.add_parser("simulate", help="replay a trace of blocks through the engine's own cache")
     simulate.add_argument("trace", type=Path, metavar="TRACE", help="a file with a request of blocks on each line")
     simulate.add_argument(
@@ -86,7 +87,8 @@ def _recorded(arguments: argparse.Namespace) -> Iterator[_Taken]:
 
 
 def _take(arguments: argparse.Namespace) -> _Taken:
-    return msgspec.json.decode(request(arguments, "POST", "/cache:trace").content, type=_Taken)
+    of_model = {} if arguments.model is None else {"model": arguments.model}
+    return msgspec.json.decode(request(arguments, "POST", "/cache:trace", params=of_model).content, type=_Taken)
 
 
 def run_simulate(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from multiflora_platform.gateway.background.reuse_audit import ReuseAuditor
 from multiflora_platform.gateway.background.warming import cache_principal, warm_prompt, warmed_ids
 from multiflora_platform.gateway.generation.model_resolution import resolve_model
 from multiflora_platform.gateway.refusals import as_problems
+from multiflora_platform.groups import Group
 from multiflora_platform.insight.bodies import AuditQuestion, WarmPrompt
 from multiflora_platform.insight.misses import miss_of
 from multiflora_platform.insight.views import (
@@ -28,6 +29,7 @@ from multiflora_platform.insight.views import (
     ReuseAudit,
     WarmAnswer,
 )
+from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import NotCached
 from multiflora_platform.prices import prices_of
@@ -47,13 +49,13 @@ _MOST_MISSES = 200
 
 
 @router.get("/cache", responses=answers(CacheAnswer))
-async def get_cache(request: Request, replica: OneReplica = None) -> Response:
+async def get_cache(request: Request, group: AskedGroup, replica: OneReplica = None) -> Response:
     """Everything that is cached, as a tree of runs of blocks; the 500 longest of each engine."""
     services: Services = request.app.state.services
     with reaching_engine():
-        engines = services.engine.each(replica)
+        engines = group.engine.each(replica)
         replies = await asyncio.gather(*(engine.cache("report") for engine in engines))
-        stats, ready = services.engine.addressed(replica).stats, ready_engine(services.engine)
+        stats, ready = group.engine.addressed(replica).stats, ready_engine(group.engine)
     snapshot = services.registry.snapshot
     per_block = ready.kv_bytes // max(1, ready.num_blocks)
     owners = services.keys.cache_owners()
@@ -74,7 +76,7 @@ async def get_cache(request: Request, replica: OneReplica = None) -> Response:
             queries_tokens=stats.cache_queries,
             evictions=stats.evictions,
             tiers=stats.tiers,
-            savings=services.insight.savings[services.groups.default.base_digest].items(prices_of(services.settings)),
+            savings=services.insight.savings[group.base_digest].items(prices_of(services.settings)),
             nodes=nodes,
         ),
     )
@@ -122,48 +124,54 @@ async def audit_reuse(request: Request) -> Response:
 
 
 @router.post("/cache:trace", responses=answers(CacheTrace))
-async def take_cache_trace(request: Request) -> Response:
+async def take_cache_trace(group: AskedGroup) -> Response:
     """Hashes of the blocks of requests that ended since this was asked last; it records for a minute more."""
-    services: Services = request.app.state.services
-    reply = await _ask(services.engine, "trace")
+    reply = await _ask(group.engine, "trace")
     return rendered(CacheTrace(reply.traced, reply.lost, reply.has_more))
 
 
 @router.get("/cache/{hash}/text", responses=answers(CacheText))
 async def get_cached_text(
-    request: Request,
+    group: AskedGroup,
     hash: Hash,
     limit: Annotated[int | None, Query(ge=1, description="only the first")] = None,
     replica: OneReplica = None,
 ) -> Response:
     """The tokens of one run, and what they say."""
-    services: Services = request.app.state.services
-    reply = await _ask(services.engine, "tokens", hash, replica)
+    reply = await _ask(group.engine, "tokens", hash, replica)
     ids = reply.token_ids[:limit]
-    return rendered(CacheText(ids, await off_loop(len(ids), lambda: services.model.tokenizer.decode(ids))))
+    return rendered(CacheText(ids, await off_loop(len(ids), lambda: group.model.tokenizer.decode(ids))))
 
 
 @router.post("/cache/{hash}:pin", status_code=204)
-async def pin_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
+async def pin_cached(
+    request: Request, hash: Hash, principal: Admin, group: AskedGroup, replica: OneReplica = None
+) -> Response:
     """The run and all before it stay cached until they are unpinned or the engine restarts."""
-    return await _steer(request, principal, "pin", hash, replica)
+    return await _steer(request, principal, group, "pin", hash, replica)
 
 
 @router.post("/cache/{hash}:unpin", status_code=204)
-async def unpin_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
+async def unpin_cached(
+    request: Request, hash: Hash, principal: Admin, group: AskedGroup, replica: OneReplica = None
+) -> Response:
     """It may be evicted again."""
-    return await _steer(request, principal, "unpin", hash, replica)
+    return await _steer(request, principal, group, "unpin", hash, replica)
 
 
 @router.post("/cache/{hash}:drop", status_code=204)
-async def drop_cached(request: Request, hash: Hash, principal: Admin, replica: OneReplica = None) -> Response:
+async def drop_cached(
+    request: Request, hash: Hash, principal: Admin, group: AskedGroup, replica: OneReplica = None
+) -> Response:
     """The run and everything that continues it are found no more; requests that use them go on."""
-    return await _steer(request, principal, "drop", hash, replica)
+    return await _steer(request, principal, group, "drop", hash, replica)
 
 
-async def _steer(request: Request, principal: Principal, action: str, hash: str, replica: str | None) -> Response:
+async def _steer(
+    request: Request, principal: Principal, group: Group, action: str, hash: str, replica: str | None
+) -> Response:
     services: Services = request.app.state.services
-    await _ask(services.engine, action, hash, replica)
+    await _ask(group.engine, action, hash, replica)
     await services.registry.note(principal.actor, f"cache.{action}", hash)
     return Response(status_code=204)
 

@@ -31,6 +31,7 @@ from multiflora_platform.insight.views import (
     SlotResident,
     SlotsAnswer,
 )
+from multiflora_platform.insight_api.asked_group import AskedGroup
 from multiflora_platform.insight_api.engine_calls import reaching_engine, ready_engine
 from multiflora_platform.insight_api.errors import RequestForgotten
 from multiflora_platform.observability.machine import checks
@@ -112,12 +113,12 @@ async def get_request(request: Request, id: str) -> Response:
 
 
 @router.get("/slots", responses=answers(SlotsAnswer))
-async def get_slots(request: Request, replica: OneReplica = None) -> Response:
+async def get_slots(request: Request, group: AskedGroup, replica: OneReplica = None) -> Response:
     """Which adapters are on the device of each engine, and the last loads and evictions."""
-    services = _services(request)
+    snapshot = _services(request).registry.snapshot
     with reaching_engine():
-        engines = services.engine.each(replica)
-        shown = await asyncio.gather(*(_slots_of(engine, services.registry.snapshot) for engine in engines))
+        engines = group.engine.each(replica)
+        shown = await asyncio.gather(*(_slots_of(engine, snapshot) for engine in engines))
     return await compressed(request, SlotsAnswer(shown))
 
 

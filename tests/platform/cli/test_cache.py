@@ -86,11 +86,13 @@ class Server(BaseHTTPRequestHandler):
     """Answers with what it is given, then with nothing."""
 
     answers: ClassVar[list[dict[str, Any]]] = []
+    asked: ClassVar[set[str]] = set()
 
     def do_POST(self) -> None:
         nothing = {"items": [], "lost": 0, "has_more": False}
         content = json.dumps(self.answers.pop(0) if self.answers else nothing).encode()
-        self.send_response(200 if self.path == "/api/v1/cache:trace" else 404)
+        self.asked.add(self.path)
+        self.send_response(200 if self.path.startswith("/api/v1/cache:trace") else 404)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -110,7 +112,9 @@ def test_what_a_server_records_is_a_trace(
     with HTTPServer(("127.0.0.1", 0), Server) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        assert main(["cache", "record", str(path), "--seconds", "1", "--url", url, "-o", "json"]) == 0
+        options = ["--seconds", "1", "--model", "org/tiny", "--url", url, "-o", "json"]
+        assert main(["cache", "record", str(path), *options]) == 0
+        assert Server.asked == {"/api/v1/cache:trace?model=org%2Ftiny"}
         assert main(["cache", "record", str(tmp_path / "no" / "folder"), "--url", url]) == 1
         server.shutdown()
     first, last = capsys.readouterr().out, path.read_bytes().splitlines()

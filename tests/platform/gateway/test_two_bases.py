@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.platform.gateway.house import BASE_DIGEST, END, READY, FakeClient, House
+from tests.platform.gateway.house import BASE_DIGEST, END, READY, TENANT, FakeClient, House
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 from multiflora_engine.process.supervisor import EngineFailed
-from multiflora_engine.protocol.messages import EngineStats, Fatal
+from multiflora_engine.protocol.messages import CacheNode, CacheReply, EngineStats, Fatal
 from multiflora_platform.fleet.fleet import Fleet
 from multiflora_platform.fleet.replica import EngineReplica
 from multiflora_platform.groups import Group, ServedModel
@@ -198,6 +198,42 @@ async def test_what_a_token_takes_is_each_bases_own(bases: tuple[House, FakeClie
     assert per_token == pytest.approx([0.1, 10.0])
     saved = [(one.adapter, one.tokens, one.device_seconds) for one in savings[OTHER_DIGEST].items()]
     assert saved == [("poet", 3, 30.0)]
+
+
+@pytest.mark.parametrize("model", ["other", "poet", "other:poet"])
+async def test_each_bases_cache_can_be_looked_at_and_steered(bases: tuple[House, FakeClient], model: str) -> None:
+    house, client = bases
+    hash, asked = "ab" * 32, {"model": model}
+    client.stats = EngineStats(free_blocks=7, cached_blocks=5)
+    ids = client.tokenizer.encode("verse", False)
+    node = CacheNode(hash, None, None, "", 16, 1, 1, 1.0, 1.0, False, False)
+    client.cache_reply = CacheReply(0, nodes=[node], token_ids=ids)
+    await house.post("/v1/completions", {"model": "poet", "prompt": "abcdef", "max_tokens": 1})
+
+    async def get(path: str, **query: str) -> Any:
+        answer = await house.http.get(f"/api/v1/{path}", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    mine, theirs = await get("cache"), await get("cache", **asked)
+    assert [(one["free"], one["cached"], len(one["nodes"])) for one in (mine, theirs)] == [(0, 0, 0), (7, 5, 1)]
+    assert [one["adapter"] for one in theirs["savings"]] == ["poet"]
+    assert mine["savings"] == []
+    assert theirs["nodes"][0]["replica"] == "other-0"
+    assert (await get(f"cache/{hash}/text", **asked))["text"] == "verse"
+    assert [one["replica"] for one in (await get("slots", **asked))["replicas"]] == ["other-0"]
+    for path in (f"cache/{hash}:pin", f"cache/{hash}:unpin", f"cache/{hash}:drop", "cache:trace"):
+        steered = await house.http.post(f"/api/v1/{path}", params={**asked, "replica": "other-0"})
+        assert steered.status_code in (200, 204), steered.text
+    assert [action for action, _ in client.cache_calls] == ["report", "tokens", "pin", "unpin", "drop", "trace"]
+    assert [action for action, _ in house.engine.cache_calls] == ["report"]
+
+
+async def test_a_cache_of_no_base_is_refused(bases: tuple[House, FakeClient]) -> None:
+    house, _ = bases
+    assert (await house.http.get("/api/v1/cache", params={"model": "none"})).status_code == 404
+    tenants = {"Authorization": f"Bearer {TENANT}"}
+    assert (await house.http.get("/api/v1/cache", params={"model": "other"}, headers=tenants)).status_code == 403
 
 
 async def test_what_one_base_computed_explains_nothing_of_the_other(bases: tuple[House, FakeClient]) -> None:
