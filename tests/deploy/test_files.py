@@ -83,6 +83,18 @@ def test_the_image_is_made_of_what_there_is() -> None:
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
 
 
+def test_a_wheel_that_lies_there_is_not_what_the_image_is_made_of() -> None:
+    (copied,) = re.findall(r"deploy/wheel\[s\] (\S+)$", DOCKERFILE, re.MULTILINE)
+    (built,) = re.findall(r"^RUN pip wheel --no-deps --wheel-dir (\S+) \.$", DOCKERFILE, re.MULTILINE)
+    (installed,) = re.findall(r"(\S+)/multiflora-\*\.whl\)", DOCKERFILE)
+    assert installed == built != copied.rstrip("/")
+
+
+def test_the_server_has_the_same_name_when_its_container_is_made_anew() -> None:
+    """By which it clears the alerts that it had raised."""
+    assert SERVICES["server"]["hostname"]
+
+
 def test_the_unit_is_read_and_ends_for_good_where_a_restart_mends_nothing() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

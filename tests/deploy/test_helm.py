@@ -158,6 +158,11 @@ def test_one_server_at_a_time_uses_a_data_folder_that_is_not_shared() -> None:
     assert "replicas" not in rendered(EVERYTHING)["Deployment"]["spec"], "the autoscaler's to say"
 
 
+def test_a_pod_that_is_made_anew_has_the_name_by_which_it_clears_its_alerts() -> None:
+    assert pod()["hostname"] == rendered()["Deployment"]["metadata"]["name"]
+    assert "hostname" not in pod(EVERYTHING), "several cannot share one"
+
+
 def test_a_gpu_is_asked_for_beside_other_resources() -> None:
     assert server(EVERYTHING)["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     assert server(EVERYTHING)["resources"]["requests"] == server()["resources"]["requests"]
